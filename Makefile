@@ -1,0 +1,40 @@
+# Each target works on a fresh machine that has Python 3.11 or newer, make and a C library; all are idempotent.
+# PYTHON picks the interpreter, PIP_ARGS passes options to pip (an index of CPU builds of torch, say).
+PYTHON ?= python3
+PIP_ARGS ?=
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint format bench clean
+
+help: ## say what the targets do
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/ -/'
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@echo "flatprobe: setting up $(VENV) with the versions of constraints.txt"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: $(INSTALLED) ## set up, train six networks on the bundled digits, probe them, write flatprobe-demo/report.html
+	$(BIN)/flatprobe demo --out flatprobe-demo
+
+test: $(INSTALLED) ## set up and run every test, doctest and README example
+	$(BIN)/python -m pytest --quiet
+
+lint: $(INSTALLED) ## set up and check format, lint and types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: $(INSTALLED) ## rewrite the sources as `make lint` wants them
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(INSTALLED) ## set up, measure speed and memory against the obvious alternatives, rewrite tests/benchmarks/records
+	$(BIN)/python -m tests.benchmarks
+
+clean: ## remove what the other targets made
+	rm -rf $(VENV) flatprobe-demo .mypy_cache .pytest_cache .ruff_cache .coverage
