@@ -1,0 +1,192 @@
+"""Kernels of the input Jacobian: batch -> spectral or Frobenius norm of dz/dx per sample."""
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float, Float64
+from torch import Tensor
+
+from flatprobe.kernels import softmax_jacobian
+
+Forward = Callable[[Tensor], Tensor]
+Norms = Float64[Tensor, " samples"]
+
+
+def jacobian_rows(forward: Forward, inputs: Float[Tensor, "samples ..."]) -> tuple[Tensor, list[Tensor]]:
+    """The logits and the rows of J = dz/dx, one class at a time.
+
+    One forward pass and C backward passes over it. The batch's logits of a class are summed before differentiating, and
+    since no sample's logits depend on another's input, each sample receives its own gradient. A loop over classes keeps
+    one set of activations; `vmap` over the classes would expand them C times.
+
+    Args:
+        forward: inputs -> logits.
+        inputs: the batch; its first dimension is the samples.
+
+    Returns:
+        Logits (samples, classes), detached, and C tensors (samples, input dimension).
+
+    Raises:
+        ValueError: if the logits do not depend differentiably on the inputs.
+    """
+    with torch.inference_mode(mode=False), torch.enable_grad():
+        variable = inputs.detach().clone().requires_grad_()
+        logits = _differentiable(forward(variable))
+        rows = []
+        for k in range(logits.shape[1]):
+            last = k + 1 == logits.shape[1]
+            (row,) = torch.autograd.grad(logits[:, k].sum(), variable, retain_graph=not last)
+            rows.append(row.flatten(1))
+    return logits.detach(), rows
+
+
+def gram_spectral(forward: Forward, inputs: Tensor, *, softmax: bool = False) -> Norms:
+    """||J||_2 as the square root of the largest eigenvalue of J J^T (C x C).
+
+    Forming the Gram matrix squares J's condition number, which costs the *small* singular values their digits. The
+    largest is safe: the products are summed in float64, so its relative error stays that of J's own entries. For the
+    softmax, dp/dx = S J with S = diag(p) - p p^T, and S J J^T S is formed in float64 from the same rows.
+    """
+    logits, rows = jacobian_rows(forward, inputs)
+    return _largest_root(_gram(rows), logits, softmax=softmax)
+
+
+def gram_frobenius(forward: Forward, inputs: Tensor, *, softmax: bool = False) -> Norms:
+    """||J||_F as the square root of tr(J J^T); exact, C backward passes."""
+    logits, rows = jacobian_rows(forward, inputs)
+    if not softmax:
+        return torch.stack([row.double().square().sum(1) for row in rows]).sum(0).sqrt()
+    jacobian = softmax_jacobian(logits)
+    gram = jacobian @ _gram(rows) @ jacobian
+    return gram.diagonal(dim1=1, dim2=2).sum(1).clamp_min(0).sqrt()
+
+
+def _gram(rows: list[Tensor]) -> Float64[Tensor, "samples classes classes"]:
+    matrix = torch.stack(rows, 1).double()
+    return matrix @ matrix.mT
+
+
+def _largest_root(gram: Tensor, logits: Tensor, *, softmax: bool) -> Norms:
+    if softmax:
+        jacobian = softmax_jacobian(logits)
+        gram = jacobian @ gram @ jacobian
+    # eigvalsh refuses NaN with an unhelpful message; such samples are reported as NaN.
+    bad = ~gram.isfinite().all(2).all(1)
+    gram = gram.masked_fill(bad[:, None, None], 0.0)
+    largest: Tensor = torch.linalg.eigvalsh(gram)[:, -1]
+    return largest.clamp_min(0).sqrt().masked_fill(bad, torch.nan)
+
+
+def lanczos_spectral(forward: Forward, inputs: Tensor, start: Tensor, *, softmax: bool = False) -> Norms:
+    """||J||_2 by Golub-Kahan bidiagonalisation with full reorthogonalisation, all samples of the batch side by side.
+
+    Step k multiplies once by J^T (a backward pass) and once by J (a backward pass through that pass), and its k x k
+    bidiagonal matrix B_k has ||B_k||_2 <= ||J||_2 with an error at most the residual. A sample stops at the first step
+    whose residual is at most sqrt(eps) ||B_k||_2, eps the precision of the inputs' type; where ||J||_2 stands apart
+    from the next singular value, the error is of the order of the residual *squared*, hence of eps. It is frozen there,
+    so that its value does not depend on the other samples of the batch. At most C steps, after which it is exact.
+
+    Args:
+        forward: inputs -> logits.
+        inputs: the batch.
+        start: (samples, classes) random start vectors.
+        softmax: whether dp/dx is meant in place of dz/dx.
+
+    Returns:
+        The norms, float64.
+    """
+    with torch.inference_mode(mode=False), torch.enable_grad():
+        variable = inputs.detach().clone().requires_grad_()
+        logits = _differentiable(forward(variable))
+        dual = torch.zeros_like(logits).requires_grad_()
+        (pulled,) = torch.autograd.grad(logits, variable, dual, create_graph=True)
+        outer = _softmax_product(logits.detach()) if softmax else torch.clone
+
+        def transposed(u: Tensor) -> Tensor:
+            (product,) = torch.autograd.grad(logits, variable, outer(u).to(logits), retain_graph=True)
+            return product.flatten(1).double()
+
+        def product(v: Tensor) -> Tensor:
+            (result,) = torch.autograd.grad(pulled, dual, v.to(pulled).view_as(pulled), retain_graph=True)
+            return outer(result.double())
+
+        return _bidiagonalise(transposed, product, start.to(variable.device), torch.finfo(inputs.dtype).eps ** 0.5)
+
+
+def _bidiagonalise(transposed: Forward, product: Forward, start: Tensor, tolerance: float) -> Norms:
+    u = start.double()
+    left = [u / u.norm(dim=1, keepdim=True)]
+    right: list[Tensor] = []
+    alphas: list[Tensor] = []
+    betas: list[Tensor] = []
+    norms = torch.zeros(len(u), dtype=torch.float64, device=u.device)
+    open_samples = torch.ones(len(u), dtype=torch.bool, device=u.device)
+    for step in range(u.shape[1]):
+        v = transposed(left[-1])
+        alpha, v = _orthonormal(v, right)
+        right.append(v)
+        alphas.append(alpha)
+        u = product(v)
+        beta, u = _orthonormal(u, left)
+        left.append(u)
+        betas.append(beta)
+        value, last = _top_singular(alphas, betas)
+        residual = beta * last
+        done = (residual <= tolerance * value) | (step + 1 == u.shape[1]) | value.isnan()
+        norms = torch.where(open_samples, value, norms)
+        open_samples = open_samples & ~done
+        if not bool(open_samples.any()):
+            break
+    return norms
+
+
+def _softmax_product(logits: Tensor) -> Forward:
+    """u -> (diag(p) - p p^T) u in float64, u taken relative to its entry at the likeliest class: no cancellation."""
+    p = logits.double().softmax(1)
+    top = p.argmax(1, keepdim=True)
+
+    def product(u: Tensor) -> Tensor:
+        relative = u - u.gather(1, top)
+        return p * (relative - (p * relative).sum(1, keepdim=True))
+
+    return product
+
+
+def _orthonormal(vector: Tensor, basis: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """The norm of a vector's part orthogonal to the basis, and that part normalised (zero where nothing is left)."""
+    scale = vector.norm(dim=1)
+    if basis:
+        columns = torch.stack(basis, 2)
+        for _ in range(2):  # twice is enough (Kahan; Giraud, Langou, Rozloznik 2005)
+            vector = vector - (columns @ (columns.mT @ vector[:, :, None])).squeeze(2)
+    length = vector.norm(dim=1)
+    length = torch.where(length > 1e-14 * scale, length, torch.zeros_like(length))
+    return length, torch.where(
+        length[:, None] > 0, vector / length.clamp_min(1e-300)[:, None], torch.zeros_like(vector)
+    )
+
+
+def _top_singular(alphas: list[Tensor], betas: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """The largest singular value of the lower bidiagonal B_k, and the last entry of its right singular vector."""
+    k = len(alphas)
+    matrix = torch.zeros(len(alphas[0]), k, k, dtype=torch.float64, device=alphas[0].device)
+    for i in range(k):
+        matrix[:, i, i] = alphas[i]
+        if i:
+            matrix[:, i, i - 1] = betas[i - 1]
+    bad = ~matrix.isfinite().all(2).all(1)
+    matrix = matrix.masked_fill(bad[:, None, None], 0.0)
+    values, vectors = torch.linalg.eigh(matrix.mT @ matrix)
+    top = values[:, -1].clamp_min(0).sqrt().masked_fill(bad, torch.nan)
+    return top, vectors[:, -1, -1].abs()
+
+
+def _differentiable(logits: Tensor) -> Tensor:
+    if not logits.requires_grad:
+        msg = (
+            "the logits do not depend differentiably on the inputs; expected a network whose layers have gradients: "
+            "look for "
+            ".detach(), torch.no_grad() or a rounding inside its forward"
+        )
+        raise ValueError(msg)
+    return logits

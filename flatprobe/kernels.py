@@ -1,0 +1,79 @@
+"""Batch -> one value per sample: losses, margins, scores. Probes measure with these and training penalises the same."""
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor
+from torch.nn import functional as F
+
+from flatprobe.checks import one_of
+
+Logits = Float[Tensor, "samples classes"]
+Labels = Int64[Tensor, " samples"]
+Values = Float[Tensor, " samples"]
+
+
+def cross_entropy(logits: Logits, labels: Labels) -> Values:
+    """log sum_j exp(z_j) - z_y, in nats."""
+    return F.cross_entropy(logits, labels, reduction="none")
+
+
+def squared(logits: Logits, labels: Labels) -> Values:
+    """sum_j (z_j - 1[j = y])^2: the sum over classes, so that the mean over samples is the risk (SPEC section 5)."""
+    return (logits - F.one_hot(labels, logits.shape[1]).to(logits)).square().sum(1)
+
+
+def hinge(logits: Logits, labels: Labels) -> Values:
+    """max(0, 1 + max_{j != y} z_j - z_y)."""
+    return (1 - functional_margin(logits, labels)).clamp_min(0)
+
+
+LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "cross_entropy": cross_entropy,
+    "squared": squared,
+    "hinge": hinge,
+}
+
+
+def per_sample_loss(name: str) -> Callable[[Tensor, Tensor], Tensor]:
+    """The loss of that name: (logits, labels) -> (samples,).
+
+    Raises:
+        ValueError: if there is none, with the names that there are.
+    """
+    one_of("loss", name, LOSSES)
+    return LOSSES[name]
+
+
+def misclassified(logits: Logits, labels: Labels) -> Bool[Tensor, " samples"]:
+    """1[argmax_j z_j != y]."""
+    return logits.argmax(1) != labels
+
+
+def functional_margin(outputs: Logits, labels: Labels) -> Values:
+    """z_y - max_{j != y} z_j: negative where misclassified (T3 section 5.3, Fig. 17).
+
+    >>> functional_margin(torch.tensor([[3.0, 1.0, 2.5]]), torch.tensor([0]))
+    tensor([0.5000])
+    """
+    own = outputs.gather(1, labels[:, None]).squeeze(1)
+    others = outputs.scatter(1, labels[:, None], -torch.inf)
+    return own - others.amax(1)
+
+
+def score(outputs: Logits, labels: Labels) -> Values:
+    """sqrt(2) min_{j != y} (f_y - f_j) (S17 eq. 33)."""
+    return 2**0.5 * functional_margin(outputs, labels)
+
+
+def softmax_jacobian(logits: Logits) -> Float[Tensor, "samples classes classes"]:
+    """dp/dz = diag(p) - p p^T in float64.
+
+    The diagonal p_k (1 - p_k) is formed as p_k times the sum of the other probabilities: 1 - p_k would lose all digits
+    where the network is certain.
+    """
+    p = logits.double().softmax(1)
+    others = 1 - torch.eye(p.shape[1], dtype=p.dtype, device=p.device)
+    diagonal = p * (p @ others)
+    return torch.diag_embed(diagonal) - p[:, :, None] * p[:, None, :] * others

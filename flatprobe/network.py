@@ -1,0 +1,236 @@
+"""A caller's module made safe to call: checked once, never changed, evaluated at explicit weights."""
+
+from collections.abc import Callable, Mapping
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from flatprobe.weights import Weights, snapshot, weights_of
+
+# Samples a forward pass, by (architecture, device type): the fastest power of two in `make bench` (records in
+# tests/benchmarks/records/batch_size.json). A fixed table rather than a timing at run time, so that results repeat.
+BATCH_SIZES = {
+    ("dense", "cpu"): 512,
+    ("convolutional", "cpu"): 64,
+    ("dense", "cuda"): 8192,
+    ("convolutional", "cuda"): 1024,
+}
+
+_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+
+Inputs = Tensor | dict[str, Tensor] | tuple[Tensor, ...]
+Half = Callable[[Inputs, Mapping[str, Tensor]], Tensor]
+Split = tuple[Half, Half, frozenset[str]]
+
+
+class Network:
+    """A classifier x -> logits z at explicit weights; weights and buffers are snapshots taken here.
+
+    Convolutional networks are evaluated in channels-last layout on a CPU (less than half the time in `make bench`).
+
+    Args:
+        module: a classifier in eval mode. It is called through `torch.func.functional_call` and never changed.
+
+    Raises:
+        ValueError: if the module, or a submodule, is in training mode; if a parameter or buffer is not finite (named);
+            if a BatchNorm layer has no running statistics, since its output would depend on the batch.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        _check_mode(module)
+        self.module = module
+        self.weights: Weights = weights_of(module)
+        self.buffers: Weights = snapshot(module.named_buffers())
+        state = {**self.weights, **self.buffers}
+        check_finite(state, f"the network {type(module).__name__}")
+        anchor = next((value for value in state.values() if value.is_floating_point()), torch.empty(0))
+        self.device = anchor.device
+        self.dtype = anchor.dtype
+        convolutional = any(isinstance(layer, _CONVOLUTIONS) for layer in module.modules())
+        self.architecture = "convolutional" if convolutional else "dense"
+        self.batch_normalised = any(isinstance(layer, BATCH_NORMS) for layer in module.modules())
+        self._channels_last = convolutional and self.device.type == "cpu"
+        if self._channels_last:
+            self.weights = {name: _channels_last(value) for name, value in self.weights.items()}
+
+    def __call__(self, inputs: Inputs, weights: Mapping[str, Tensor] | None = None) -> Float[Tensor, "samples classes"]:
+        """Logits of inputs that `prepare` returned, at these weights (and buffers), by default the network's own."""
+        args, kwargs = (
+            ((), inputs) if isinstance(inputs, dict) else (inputs if isinstance(inputs, tuple) else (inputs,), {})
+        )
+        state = {**self.weights, **self.buffers, **(weights or {})}
+        outputs = functional_call(self.module, state, args, kwargs)
+        return _logits(outputs, self.module)
+
+    def prepare(self, inputs: Inputs) -> Inputs:
+        """The inputs on the weights' device, floating ones in the weights' dtype."""
+        if isinstance(inputs, dict):
+            return {name: self._prepare(value) for name, value in inputs.items()}
+        if isinstance(inputs, tuple):
+            return tuple(self._prepare(value) for value in inputs)
+        return self._prepare(inputs)
+
+    def _prepare(self, inputs: Tensor) -> Tensor:
+        inputs = inputs.to(self.device, self.dtype if inputs.is_floating_point() else None)
+        return _channels_last(inputs) if self._channels_last else inputs
+
+    def batch_size(self, given: int | None = None) -> int:
+        """The given batch size, or the one of `BATCH_SIZES` for this architecture and device.
+
+        Raises:
+            ValueError: if it is below 1.
+        """
+        if given is None:
+            return BATCH_SIZES.get((self.architecture, self.device.type), BATCH_SIZES[self.architecture, "cpu"])
+        if given < 1:
+            msg = f"batch_size is {given}; expected at least 1, or None for the measured table"
+            raise ValueError(msg)
+        return given
+
+    def classes(self, inputs: Tensor) -> int:
+        """The number of logits, seen on one prepared sample."""
+        with torch.no_grad():
+            return self(inputs[:1]).shape[1]
+
+    def checked(self, inputs: Inputs) -> Tensor:
+        """The logits of the inputs, passed twice: they must agree, else what is measured is a random variable.
+
+        Raises:
+            ValueError: if they differ by more than 1e-3 of the largest logit (a GPU's sums may differ by rounding,
+                dropout differs by far more).
+        """
+        devices = [self.device] if self.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices), torch.no_grad():
+            first, second = self(inputs), self(inputs)
+        difference = (first - second).abs().max()
+        if difference > 1e-3 * first.abs().max():
+            msg = (
+                f"two passes of {type(self.module).__name__} over the same {len(first)} inputs differ by up to "
+                f"{float(difference):.3g} in the logits; expected a deterministic network in eval mode: look for dropout "
+                "or noise applied regardless of the mode (such as F.dropout without training=self.training)"
+            )
+            raise ValueError(msg)
+        return first
+
+    def first_linear(self) -> Split | None:
+        """The network as tail(head(x)), head affine in its own weights, where the layers show that it is.
+
+        Along a line or in a simplex of weights, the head's outputs are the same combination of the endpoints' outputs,
+        so they need to be computed only once an endpoint.
+
+        Returns:
+            `head(inputs, weights)`, which ends with the first layer that has parameters, an `nn.Linear`; `tail(outputs,
+            weights)`, the rest; and the names of the head's parameters. None where the module is not a plain nest of
+            `nn.Sequential`, where its first layer is another one, or where hooks or shared weights forbid taking it
+            apart.
+        """
+        layers = _sequence(self.module)
+        if layers is None:
+            return None
+        names = [{f"{prefix}.{name}" for name, _ in layer.named_parameters()} for prefix, layer in layers]
+        first = next((index for index, own in enumerate(names) if own), None)
+        if (
+            first is None
+            or set().union(*names) != set(self.weights)
+            or len(set().union(*names)) != sum(map(len, names))
+        ):
+            return None
+        prefix, linear = layers[first]
+        if type(linear) is not nn.Linear or any(isinstance(layer, BATCH_NORMS) for _, layer in layers[:first]):
+            return None
+        weight, bias = f"{prefix}.weight", f"{prefix}.bias"
+
+        def head(inputs: Inputs, weights: Mapping[str, Tensor]) -> Tensor:
+            outputs = _run(layers[:first], inputs, self.buffers)
+            return nn.functional.linear(outputs, weights[weight], weights.get(bias))
+
+        def tail(outputs: Inputs, weights: Mapping[str, Tensor]) -> Tensor:
+            return _logits(_run(layers[first + 1 :], outputs, {**self.buffers, **weights}), self.module)
+
+        return head, tail, frozenset(names[first])
+
+    def describe(self) -> dict[str, object]:
+        """What a record says of the network."""
+        return {
+            "class": type(self.module).__name__,
+            "recipe": getattr(self.module, "recipe", None),
+            "parameters": sum(value.numel() for value in self.weights.values()),
+            "dtype": str(self.dtype).removeprefix("torch."),
+            "device": str(self.device),
+        }
+
+
+def check_finite(state: Mapping[str, Tensor], owner: str) -> None:
+    """Every tensor is finite.
+
+    Raises:
+        ValueError: naming the first parameter or buffer that is not, and how many of its entries.
+    """
+    for name, value in state.items():
+        if value.is_floating_point() and not bool(value.isfinite().all()):
+            count = int((~value.isfinite()).sum())
+            msg = (
+                f"{owner} has {count} NaN or infinite values among the {value.numel()} of {name!r}; expected finite "
+                "weights: the training has diverged or the checkpoint is damaged"
+            )
+            raise ValueError(msg)
+
+
+def _check_mode(module: nn.Module) -> None:
+    for name, layer in module.named_modules():
+        if layer.training:
+            part = f"its submodule {name!r}" if name else "it"
+            msg = (
+                f"the network {type(module).__name__} cannot be probed: {part} is in training mode, expected eval "
+                "mode; "
+                "call model.eval() first"
+            )
+            raise ValueError(msg)
+        if isinstance(layer, BATCH_NORMS) and layer.running_mean is None:
+            msg = (
+                f"the BatchNorm layer {name!r} of {type(module).__name__} keeps no running statistics, so its output "
+                "depends on "
+                "the batch; expected track_running_stats=True"
+            )
+            raise ValueError(msg)
+
+
+def _logits(outputs: object, module: nn.Module) -> Tensor:
+    logits = getattr(outputs, "logits", outputs)
+    if not isinstance(logits, Tensor) or logits.ndim != 2 or logits.shape[1] < 2 or not logits.is_floating_point():
+        what = f"shape {tuple(logits.shape)}, {logits.dtype}" if isinstance(logits, Tensor) else type(logits).__name__
+        msg = (
+            f"the output of {type(module).__name__} is {what}; expected floating logits of shape (batch, classes) "
+            "with at "
+            "least 2 classes: wrap the network in a module that returns them"
+        )
+        raise ValueError(msg)
+    return logits
+
+
+def _channels_last(value: Tensor) -> Tensor:
+    return value.contiguous(memory_format=torch.channels_last) if value.ndim == 4 else value
+
+
+def _sequence(module: nn.Module, prefix: str = "") -> list[tuple[str, nn.Module]] | None:
+    """The named layers that a nest of plain `nn.Sequential` applies one after the other; None for any other."""
+    hooks = module._forward_hooks or module._forward_pre_hooks  # noqa: SLF001 - torch has no public way to ask
+    if hooks or type(module).forward is not nn.Sequential.forward:
+        return None
+    layers: list[tuple[str, nn.Module]] = []
+    for name, child in module._modules.items():  # noqa: SLF001 - named_children() leaves out a layer's second use
+        if child is not None:
+            nested = _sequence(child, f"{prefix}{name}.")
+            layers.extend(nested if nested is not None else [(prefix + name, child)])
+    return layers
+
+
+def _run(layers: list[tuple[str, nn.Module]], inputs: Inputs, state: Mapping[str, Tensor]) -> Tensor:
+    assert isinstance(inputs, Tensor)
+    for prefix, layer in layers:
+        names = [name for name, _ in (*layer.named_parameters(), *layer.named_buffers())]
+        inputs = functional_call(layer, {name: state[f"{prefix}.{name}"] for name in names}, (inputs,))
+    return inputs

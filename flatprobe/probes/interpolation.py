@@ -1,0 +1,289 @@
+"""Interpolation landscapes: the risk on the line or the triangle between trained networks."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Float64
+from torch import Tensor, nn
+
+from flatprobe.batch_norm import Recalibration
+from flatprobe.checks import one_of
+from flatprobe.data import LabelledData
+from flatprobe.network import BATCH_NORMS, check_finite
+from flatprobe.results import Result, settings
+from flatprobe.risk import EmpiricalRisk, RiskFunction, along, describe
+from flatprobe.weights import Weights
+
+if TYPE_CHECKING:
+    import pandas
+
+Endpoint = nn.Module | Mapping[str, Tensor]
+Coefficients = Float64[Tensor, "points endpoints"]
+
+
+def simplex(endpoints: int = 3, *, steps: int = 20) -> Coefficients:
+    """All lambda >= 0 with sum 1 whose entries are multiples of 1/steps: (m+1)(m+2)/2 points for three endpoints.
+
+    Args:
+        endpoints: how many, 2 or more.
+        steps: m, intervals along each side; 20 is our choice (231 points), T3 Figs 11 and 12 do not say.
+
+    Returns:
+        (points, endpoints) coefficients; the corners are exact.
+
+    Raises:
+        ValueError: for fewer than 2 endpoints or 1 step.
+
+    >>> simplex(3, steps=1).tolist()
+    [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]
+    """
+    if endpoints < 2 or steps < 1:
+        msg = (
+            f"a simplex of {endpoints} endpoints with {steps} steps was asked for; expected at least 2 endpoints and "
+            "1 step"
+        )
+        raise ValueError(msg)
+    return torch.tensor(_compositions(steps, endpoints), dtype=torch.float64) / steps
+
+
+def _compositions(total: int, parts: int) -> list[list[int]]:
+    if parts == 1:
+        return [[total]]
+    return [[first, *rest] for first in range(total, -1, -1) for rest in _compositions(total - first, parts - 1)]
+
+
+def segment(*, steps: int = 21) -> Coefficients:
+    """`steps` evenly spaced points from the first endpoint (1, 0) to the second (0, 1), both included.
+
+    Args:
+        steps: number of points; 21 is our choice, which holds the middle.
+
+    Returns:
+        (steps, 2) coefficients.
+
+    Raises:
+        ValueError: for fewer than 2 points.
+
+    >>> segment(steps=3).tolist()
+    [[1.0, 0.0], [0.5, 0.5], [0.0, 1.0]]
+    """
+    if steps < 2:
+        msg = f"a segment of {steps} points was asked for; expected at least 2, the endpoints"
+        raise ValueError(msg)
+    t = torch.arange(steps, dtype=torch.float64) / (steps - 1)
+    return torch.stack([1 - t, t], 1)
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Interpolation(Result):
+    """The risk at affine combinations of endpoints.
+
+    Attributes:
+        coefficients: (points, endpoints) lambda.
+        loss: (points,) training loss at w_lambda; NaN or infinite where the network's is.
+        error: (points,) fraction misclassified.
+    """
+
+    coefficients: Coefficients
+    loss: Float64[Tensor, " points"]
+    error: Float64[Tensor, " points"]
+
+    @property
+    def accuracy(self) -> Float64[Tensor, " points"]:
+        """1 - error (the surface of T3 Figs 11 and 12)."""
+        return 1 - self.error
+
+    @property
+    def barrier(self) -> float:
+        """max_t I(w_t) - ((1 - t) I(w_0) + t I(w_1)) along a line: at least 0, as the endpoints are on it.
+
+        Raises:
+            ValueError: unless there are two endpoints, both among the points.
+        """
+        if self.coefficients.shape[1] != 2:
+            msg = (
+                f"the barrier is defined for two endpoints and there are {self.coefficients.shape[1]}; interpolate "
+                "two over fp.segment()"
+            )
+            raise ValueError(msg)
+        ends = [self._corner(0), self._corner(1)]
+        return float((self.loss - self.coefficients @ self.loss[ends]).max())
+
+    def _corner(self, endpoint: int) -> int:
+        corner = (self.coefficients[:, endpoint] == 1).nonzero().flatten()
+        if len(corner) == 0:
+            msg = (
+                f"the barrier needs the value at endpoint {endpoint}, which is not among the coefficients; use "
+                "fp.segment()"
+            )
+            raise ValueError(msg)
+        return int(corner[0])
+
+    def summary(self) -> dict[str, float]:
+        """Largest and mean loss, mean accuracy over the points; the barrier where it is defined."""
+        figures = {
+            "max_loss": float(self.loss.max()),
+            "mean_loss": float(self.loss.mean()),
+            "mean_accuracy": float(self.accuracy.mean()),
+            "points": len(self.loss),
+        }
+        return figures | ({"barrier": self.barrier} if self.coefficients.shape[1] == 2 else {})
+
+    def to_frame(self) -> "pandas.DataFrame":
+        """One row a point: lambda_1, lambda_2, ..., loss, error."""
+        import pandas as pd
+
+        names = [f"lambda_{k + 1}" for k in range(self.coefficients.shape[1])]
+        frame = pd.DataFrame(self.coefficients.numpy(), columns=names)
+        return frame.assign(loss=self.loss.numpy(), error=self.error.numpy())
+
+    @classmethod
+    def from_frame(cls, frame: "pandas.DataFrame", settings: dict[str, Any]) -> "Interpolation":
+        """The inverse of `to_frame`."""
+        coefficients = frame.filter(like="lambda_").to_numpy(copy=True)
+        return cls(
+            coefficients=torch.from_numpy(coefficients),
+            loss=torch.from_numpy(frame["loss"].to_numpy(copy=True)),
+            error=torch.from_numpy(frame["error"].to_numpy(copy=True)),
+            settings=settings,
+        )
+
+
+def interpolate(
+    risk: RiskFunction,
+    endpoints: Sequence[Endpoint],
+    coefficients: Tensor,
+    *,
+    batch_norm: str | None = None,
+    calibration: LabelledData | None = None,
+) -> Interpolation:
+    """I(w_lambda), w_lambda = sum_k lambda_k w_k, at each of the coefficients (T3 eq. 15, Figs 11 and 12).
+
+    One evaluation of the risk a point; where the network's first layer is an `nn.Linear` in plain `nn.Sequential`s its
+    outputs are computed once an endpoint and combined (`EmpiricalRisk.along`). Corners reproduce the endpoints' own
+    values exactly.
+
+    Args:
+        risk: an `EmpiricalRisk` over the training data (its model gives the architecture), or any callable with a
+            `center`.
+        endpoints: two or more networks: modules in eval mode or state_dicts, of the risk's architecture. They are not
+            changed.
+        coefficients: (points, endpoints), such as `simplex(3)` or `segment()`.
+        batch_norm: what happens to BatchNorm's running statistics: `"interpolate"` combines them like the weights;
+            `"recalibrate"` gathers them anew at each point (so the corners agree with the endpoints in the weights
+            only). A network with BatchNorm needs one of them; there is no default, since the results differ.
+        calibration: data for `"recalibrate"`; None takes the risk's own.
+
+    Returns:
+        `Interpolation`.
+
+    Raises:
+        ValueError: if a network with BatchNorm is given without a policy, or one without BatchNorm with
+            `"recalibrate"`; if an endpoint's names or shapes differ (named), it is in training mode or not finite; if
+            buffers that are no statistics differ; if the coefficients do not fit or do not sum to 1.
+    """
+    weights = [_endpoint(endpoint, place, risk) for place, endpoint in enumerate(endpoints)]
+    _check_coefficients(coefficients, len(weights))
+    normalised = isinstance(risk, EmpiricalRisk) and risk.network.batch_normalised
+    one_of("batch_norm", batch_norm, (None, "interpolate", "recalibrate"))
+    if normalised and batch_norm is None:
+        msg = (
+            "the network has BatchNorm, whose running statistics belong to one set of weights; expected batch_norm="
+            '"interpolate" (combine them like the weights) or "recalibrate" (gather them anew at each point)'
+        )
+        raise ValueError(msg)
+    if batch_norm == "recalibrate":
+        moving = [{name: w[name] for name in risk.center} for w in weights]
+        at = along(Recalibration(risk, calibration), moving)
+    else:
+        at = along(risk, weights)
+    risks = [at(row) for row in coefficients.tolist()]
+    return Interpolation(
+        coefficients=coefficients.double(),
+        loss=torch.tensor([value.loss for value in risks], dtype=torch.float64),
+        error=torch.tensor([value.error for value in risks], dtype=torch.float64),
+        settings=settings(
+            "interpolate",
+            describe(risk),
+            endpoints=len(weights),
+            batch_norm=batch_norm,
+        ),
+    )
+
+
+def _endpoint(endpoint: Endpoint, place: int, risk: RiskFunction) -> Weights:
+    """The endpoint's weights, with BatchNorm's statistics, checked against the risk's network.
+
+    Raises:
+        ValueError: where it does not fit.
+    """
+    if isinstance(endpoint, nn.Module):
+        training = next((name or "it" for name, layer in endpoint.named_modules() if layer.training), None)
+        if training is not None:
+            msg = f"endpoint {place} is in training mode ({training}); expected eval mode: call .eval() first"
+            raise ValueError(msg)
+        endpoint = endpoint.state_dict()
+    state = {name: value.detach() for name, value in endpoint.items()}
+    buffers = risk.buffers if isinstance(risk, EmpiricalRisk) else {}
+    expected = {**risk.center, **buffers}
+    aliases = set(risk.network.module.state_dict()) - set(expected) if isinstance(risk, EmpiricalRisk) else set()
+    missing = [name for name in risk.center if name not in state]
+    unexpected = [name for name in state if name not in expected and name not in aliases]
+    if missing or unexpected:
+        msg = (
+            f"endpoint {place} is another network: missing {missing[:5]}, unexpected {unexpected[:5]}; expected the "
+            "names of the risk's model"
+        )
+        raise ValueError(msg)
+    for name in state.keys() & expected.keys():
+        if state[name].shape != expected[name].shape:
+            msg = (
+                f"{name!r} has shape {tuple(state[name].shape)} in endpoint {place} and {tuple(expected[name].shape)} "
+                "in the risk's model; "
+                "expected equal shapes"
+            )
+            raise ValueError(msg)
+    check_finite(state, f"endpoint {place}")
+    statistics = _statistics(risk)
+    for name in buffers.keys() & state.keys() - statistics:
+        if not torch.equal(state[name].to(buffers[name]), buffers[name]) and not name.endswith("num_batches_tracked"):
+            msg = (
+                f"the buffer {name!r} of endpoint {place} differs from the risk's model; expected the same: it is no "
+                "BatchNorm statistic"
+            )
+            raise ValueError(msg)
+    return {
+        name: torch.empty_like(value).copy_(state[name])
+        for name, value in expected.items()
+        if name in risk.center or (name in statistics and name in state)
+    }
+
+
+def _statistics(risk: RiskFunction) -> set[str]:
+    """The names of BatchNorm's running means and variances."""
+    if not isinstance(risk, EmpiricalRisk):
+        return set()
+    layers = risk.network.module.named_modules()
+    return {
+        f"{name}.{buffer}"
+        for name, layer in layers
+        if isinstance(layer, BATCH_NORMS)
+        for buffer in ("running_mean", "running_var")
+    }
+
+
+def _check_coefficients(coefficients: Tensor, endpoints: int) -> None:
+    if coefficients.ndim != 2 or coefficients.shape[1] != endpoints or len(coefficients) == 0:
+        msg = (
+            f"the coefficients have shape {tuple(coefficients.shape)} for {endpoints} endpoints; expected (points, "
+            f"{endpoints}), such as "
+            "fp.simplex(3) for three endpoints or fp.segment() for two"
+        )
+        raise ValueError(msg)
+    sums = coefficients.double().sum(1)
+    if not torch.allclose(sums, torch.ones_like(sums), atol=1e-6):
+        row = int((sums - 1).abs().argmax())
+        msg = f"the coefficients of point {row} sum to {float(sums[row]):.6g}; expected 1 (an affine combination)"
+        raise ValueError(msg)

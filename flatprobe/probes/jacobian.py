@@ -1,0 +1,95 @@
+"""Per-sample norms of the input Jacobian: how much the output moves when the input does."""
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from flatprobe import rng
+from flatprobe.checks import one_of
+from flatprobe.data import Batch, LabelledData
+from flatprobe.jacobians import gram_frobenius, gram_spectral, lanczos_spectral
+from flatprobe.network import Network
+from flatprobe.probes.samples import PerSample, continuous, map_samples
+from flatprobe.results import settings
+
+# From this many classes on, Lanczos is faster than C backward passes (`make bench`,
+# tests/benchmarks/records/jacobian.json).
+LANCZOS_CLASSES = 40
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class JacobianNorms(PerSample):
+    """Norms of dz/dx or dp/dx, in output units per input unit (logits per pixel scale, with pixels in [0, 1])."""
+
+
+def jacobian_norms(
+    model: nn.Module,
+    data: LabelledData,
+    *,
+    norm: str = "spectral",
+    outputs: str = "logits",
+    method: str | None = None,
+    batch_size: int | None = None,
+) -> JacobianNorms:
+    """||J(x)||_2 or ||J(x)||_F per sample, J = dz/dx (C x d) or dp/dx (S17 eqs 20, 48, 49; Fig. 4c, d).
+
+    `gram`: one forward pass and C backward passes a batch, then the eigenvalues of the C x C matrix J J^T, formed in
+    float64; exact, and keeping one set of activations where `vmap(jacrev)` keeps C. Squaring the condition number costs
+    only the small singular values digits, and the largest is what is asked for. `lanczos` (spectral norm only):
+    Golub-Kahan bidiagonalisation with full reorthogonalisation and a residual-checked stop at sqrt(eps), some tens of
+    products with J and J^T, however many classes.
+
+    Args:
+        model: a classifier in eval mode; never changed.
+        data: inputs and labels; the inputs one floating tensor.
+        norm: `"spectral"` or `"frobenius"`.
+        outputs: `"logits"` or `"softmax"`; with the softmax, dp/dx = (diag(p) - p p^T) dz/dx is formed in float64.
+        method: `"gram"`, `"lanczos"`, or None (default): Lanczos from `LANCZOS_CLASSES` classes on, a measured
+            cross-over.
+        batch_size: samples at a time; None (default) reads the measured table.
+
+    Returns:
+        `JacobianNorms`: values (samples,) in output units per unit of the input.
+
+    Raises:
+        ValueError: for unknown options, `method="lanczos"` with the Frobenius norm, or a network or data that cannot be
+            probed.
+        TypeError: if the inputs are not one floating tensor.
+
+    >>> import torch
+    >>> model = nn.Linear(2, 2, bias=False).eval()
+    >>> _ = model.weight.data.copy_(torch.tensor([[3.0, 0.0], [0.0, 4.0]]))
+    >>> data = LabelledData(torch.zeros(1, 2), torch.tensor([0]))
+    >>> jacobian_norms(model, data).values.tolist(), jacobian_norms(model, data, norm="frobenius").values.tolist()
+    ([4.0], [5.0])
+    """
+    _check(norm, outputs, method)
+    softmax = outputs == "softmax"
+    used: set[str] = set()
+
+    def kernel(network: Network, batch: Batch) -> Tensor:
+        inputs = continuous(batch, "jacobian_norms")
+        if norm == "frobenius":
+            used.add("gram")
+            return gram_frobenius(network, inputs, softmax=softmax)
+        classes = network.classes(inputs)
+        chosen = method or ("lanczos" if classes >= LANCZOS_CLASSES else "gram")
+        used.add(chosen)
+        if chosen == "gram":
+            return gram_spectral(network, inputs, softmax=softmax)
+        stop = batch.start + len(batch.labels)
+        start = rng.sample_normal(batch.start, stop, (classes,), "lanczos")
+        return lanczos_spectral(network, inputs, start, softmax=softmax)
+
+    values, labels, subject = map_samples(model, data, kernel, batch_size)
+    arguments = {"norm": norm, "outputs": outputs, "method": next(iter(used))}
+    return JacobianNorms(values=values, labels=labels, settings=settings("jacobian_norms", subject, **arguments))
+
+
+def _check(norm: str, outputs: str, method: str | None) -> None:
+    one_of("norm", norm, ("spectral", "frobenius"))
+    one_of("outputs", outputs, ("logits", "softmax"))
+    one_of("method", method, ("gram", "lanczos", None))
+    if norm == "frobenius" and method == "lanczos":
+        msg = 'method="lanczos" computes the spectral norm only; expected method=None or "gram" with norm="frobenius"'
+        raise ValueError(msg)

@@ -1,0 +1,87 @@
+"""Functional margins and scores: how far the outputs are from changing class."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from flatprobe import kernels
+from flatprobe.checks import one_of
+from flatprobe.data import Batch, LabelledData
+from flatprobe.network import Network
+from flatprobe.probes.samples import PerSample, map_samples
+from flatprobe.results import settings
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Margins(PerSample):
+    """Margins or scores, in the units of the outputs; negative where misclassified."""
+
+    @property
+    def negative(self) -> float:
+        """The fraction of samples whose margin is negative: misclassified, ties aside."""
+        return float((self.values < 0).double().mean())
+
+
+def functional_margins(model: nn.Module, data: LabelledData, *, batch_size: int | None = None) -> Margins:
+    """z_y - max_{j != y} z_j per sample, on the logits z (T3 section 5.3, Fig. 17).
+
+    One forward pass. The margin is in the logits' units, so it grows with the scale of the last layer; divide by a norm
+    before comparing networks.
+
+    Args:
+        model: a classifier in eval mode; never changed.
+        data: inputs and labels.
+        batch_size: samples a pass; None (default) reads the measured table.
+
+    Returns:
+        `Margins`: values (samples,), negative where misclassified.
+
+    Raises:
+        ValueError: for a network or data that cannot be probed (see `flatprobe.network.Network`).
+
+    >>> data = LabelledData(torch.eye(3), torch.tensor([0, 1, 1]))
+    >>> functional_margins(nn.Identity().eval(), data).values.tolist()
+    [1.0, 1.0, -1.0]
+    """
+
+    def kernel(network: Network, batch: Batch) -> Tensor:
+        with torch.no_grad():
+            return kernels.functional_margin(network(batch.inputs).double(), batch.labels)
+
+    values, labels, subject = map_samples(model, data, kernel, batch_size)
+    return Margins(values=values, labels=labels, settings=settings("functional_margins", subject))
+
+
+def scores(
+    model: nn.Module,
+    data: LabelledData,
+    *,
+    outputs: str = "softmax",
+    batch_size: int | None = None,
+) -> Margins:
+    """o = sqrt(2) min_{j != y} (f_y - f_j) per sample (S17 eq. 33).
+
+    One forward pass; the softmax is taken in float64.
+
+    Args:
+        model: a classifier in eval mode; never changed.
+        data: inputs and labels.
+        outputs: f, the `"softmax"` output as in S17 (default), or the `"logits"`.
+        batch_size: samples a pass; None (default) reads the measured table.
+
+    Returns:
+        `Margins`: values (samples,), at most sqrt(2) on the softmax, negative where misclassified.
+
+    Raises:
+        ValueError: for unknown outputs, or a network or data that cannot be probed.
+    """
+    one_of("outputs", outputs, ("softmax", "logits"))
+
+    def kernel(network: Network, batch: Batch) -> Tensor:
+        with torch.no_grad():
+            logits = network(batch.inputs).double()
+        return kernels.score(logits.softmax(1) if outputs == "softmax" else logits, batch.labels)
+
+    values, labels, subject = map_samples(model, data, kernel, batch_size)
+    return Margins(values=values, labels=labels, settings=settings("scores", subject, outputs=outputs))

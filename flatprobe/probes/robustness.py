@@ -1,0 +1,170 @@
+"""Gaussian robustness: the training error when noise is added to the inputs."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from jaxtyping import Float64
+from torch import Tensor, nn
+
+from flatprobe import rng
+from flatprobe.checks import at_least, one_of
+from flatprobe.data import Batch, LabelledData
+from flatprobe.kernels import misclassified
+from flatprobe.network import Network
+from flatprobe.probes.samples import continuous
+from flatprobe.results import Result, settings
+from flatprobe.risk import check_batch
+
+if TYPE_CHECKING:
+    import pandas
+
+# From no noise to noise as large as the pixel range, through T3 Fig. 19's 0.05 and 0.2.
+GAMMAS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.6, 0.8, 1.0)
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Robustness(Result):
+    """E(gamma) for a grid of noise levels and several draws.
+
+    Attributes:
+        gammas: (gammas,) standard deviations of the noise, in the inputs' units.
+        error: (gammas, draws) fraction misclassified.
+        samples: number of samples that each fraction is over.
+    """
+
+    gammas: Float64[Tensor, " gammas"]
+    error: Float64[Tensor, "gammas draws"]
+    samples: int
+
+    @property
+    def mean(self) -> Float64[Tensor, " gammas"]:
+        """The error averaged over the draws."""
+        return self.error.mean(1)
+
+    def band(
+        self, level: float = 0.95, method: str = "wilson"
+    ) -> tuple[Float64[Tensor, " gammas"], Float64[Tensor, " gammas"]]:
+        """A confidence band for E(gamma), pointwise.
+
+        `wilson` says how far the error on *fresh samples* may lie: Wilson's score interval for a binomial proportion of
+        `samples` trials, at the mean over the draws (the draws reuse the samples, so they are not counted as further
+        trials). `draws` says how far the error of *these samples* may lie under fresh noise: Student's t interval of
+        the mean over the draws.
+
+        Args:
+            level: confidence; 0.95 by convention.
+            method: which question.
+
+        Returns:
+            Lower and upper ends, (gammas,) each.
+
+        Raises:
+            ValueError: for a level outside (0, 1), an unknown method, or `"draws"` with a single draw.
+        """
+        from scipy import stats
+
+        if not 0 < level < 1:
+            msg = f"level is {level}; expected a confidence in (0, 1)"
+            raise ValueError(msg)
+        one_of("method", method, ("wilson", "draws"))
+        p = self.mean
+        if method == "wilson":
+            z, n = float(stats.norm.ppf((1 + level) / 2)), self.samples
+            middle = (p + z**2 / (2 * n)) / (1 + z**2 / n)
+            half = z / (1 + z**2 / n) * (p * (1 - p) / n + z**2 / (4 * n**2)).sqrt()
+        else:
+            at_least(2, draws=self.error.shape[1])
+            draws = self.error.shape[1]
+            middle = p
+            half = float(stats.t.ppf((1 + level) / 2, draws - 1)) * self.error.std(1) / draws**0.5
+        return (middle - half).clamp_min(0), (middle + half).clamp_max(1)
+
+    def summary(self) -> dict[str, float]:
+        """The mean error at each noise level."""
+        return {f"error({gamma:g})": float(p) for gamma, p in zip(self.gammas, self.mean, strict=True)}
+
+    def to_frame(self) -> "pandas.DataFrame":
+        """One row a noise level and draw."""
+        import pandas as pd
+
+        gammas, draws = self.error.shape
+        columns = {
+            "gamma": np.repeat(self.gammas.numpy(), draws),
+            "draw": np.tile(np.arange(draws), gammas),
+            "error": self.error.flatten().numpy(),
+        }
+        return pd.DataFrame(columns)
+
+    @classmethod
+    def from_frame(cls, frame: "pandas.DataFrame", settings: dict[str, Any]) -> "Robustness":
+        """The inverse of `to_frame`."""
+        draws = int(frame["draw"].max()) + 1
+        error = torch.from_numpy(frame["error"].to_numpy(copy=True)).view(-1, draws)
+        gammas = torch.from_numpy(frame["gamma"].to_numpy(copy=True)[::draws].copy())
+        return cls(gammas=gammas, error=error, samples=settings["samples"], settings=settings)
+
+
+def gaussian_robustness(
+    model: nn.Module,
+    data: LabelledData,
+    *,
+    gammas: Sequence[float] = GAMMAS,
+    draws: int = 10,
+    seed: int = 0,
+    batch_size: int | None = None,
+) -> Robustness:
+    """E(gamma) = (1/n) sum_i 1[argmax f(x_i + gamma e_i) != y_i], e_i standard normal (T3 eq. 47, Fig. 20).
+
+    One forward pass a noise level and draw; the noisy inputs are not clipped. The noise e_i of sample i in a draw is a
+    function of (seed, draw, i): the same at every gamma (so a curve's points are comparable), for every network and for
+    every batch size.
+
+    Args:
+        model: a classifier in eval mode; never changed. Wrap a network that wants normalised inputs in `fp.Normalised`,
+            so that gamma is in pixel units.
+        data: inputs and labels; the inputs one floating tensor, pixels in [0, 1].
+        gammas: noise levels, standard deviations in the inputs' units; the default runs through T3 Fig. 19's 0.05 and
+            0.2 up to the pixel range.
+        draws: independent noise draws; 10 is our choice (T3 does not say).
+        seed: which family of draws.
+        batch_size: samples a pass; None (default) reads the measured table.
+
+    Returns:
+        `Robustness`.
+
+    Raises:
+        ValueError: for no, negative or not finite gammas, no draws, or a network or data that cannot be probed.
+        TypeError: if the inputs are not one floating tensor.
+    """
+    levels = [float(gamma) for gamma in gammas]
+    at_least(1, draws=draws)
+    if not levels or not all(0 <= gamma < float("inf") for gamma in levels):
+        msg = f"gammas is {levels}; expected at least one finite standard deviation >= 0"
+        raise ValueError(msg)
+    network = Network(model)
+    size = network.batch_size(batch_size)
+    wrong = torch.zeros(len(levels), draws, dtype=torch.int64, device=network.device)
+    with torch.no_grad():
+        for batch in data.batches(size):
+            if batch.start == 0:
+                check_batch(network, batch, data.classes)
+            prepared = Batch(network.prepare(batch.inputs), batch.labels.to(network.device), batch.start)
+            inputs = continuous(prepared, "gaussian_robustness")
+            for draw in range(draws):
+                stop = batch.start + len(batch.labels)
+                noise = rng.sample_normal(batch.start, stop, inputs.shape[1:], seed, "noise", draw)
+                noise = torch.empty_like(inputs).copy_(noise)
+                for place, gamma in enumerate(levels):
+                    logits = network(torch.add(inputs, noise, alpha=gamma))
+                    wrong[place, draw] += misclassified(logits, prepared.labels).sum()
+    arguments = {"gammas": levels, "draws": draws, "seed": seed}
+    subject = {"network": network.describe(), "data": data.describe(), "batch_size": size}
+    return Robustness(
+        gammas=torch.tensor(levels, dtype=torch.float64),
+        error=wrong.double().cpu() / len(data),
+        samples=len(data),
+        settings=settings("gaussian_robustness", subject, **arguments) | {"samples": len(data)},
+    )

@@ -1,0 +1,127 @@
+"""What the input-space probes share: one kernel mapped over the data in order, one value per sample."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from jaxtyping import Float64, Int64
+from torch import Tensor, nn
+
+from flatprobe.data import Batch, LabelledData
+from flatprobe.network import Network
+from flatprobe.results import Result
+from flatprobe.risk import check_batch, check_logits
+
+if TYPE_CHECKING:
+    import pandas
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class PerSample(Result):
+    """One value per sample, in the data's order. `numpy.asarray(result)` is the values.
+
+    Attributes:
+        values: (samples,) float64, on the CPU.
+        labels: (samples,) the labels that the data give.
+    """
+
+    values: Float64[Tensor, " samples"]
+    labels: Int64[Tensor, " samples"]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, np.dtype[Any]]:
+        values = self.values.numpy()
+        return np.array(values, dtype=dtype) if copy or dtype is not None else values
+
+    def __len__(self) -> int:
+        """The number of samples."""
+        return len(self.values)
+
+    def summary(self) -> dict[str, float]:
+        """Mean, standard error of the mean over samples, median, least and largest."""
+        values = self.values
+        return {
+            "mean": float(values.mean()),
+            "standard_error": float(values.std() / len(values) ** 0.5) if len(values) > 1 else float("nan"),
+            "median": float(values.quantile(0.5)) if len(values) < 2**24 else float(values.median()),
+            "min": float(values.min()),
+            "max": float(values.max()),
+        }
+
+    def to_frame(self) -> "pandas.DataFrame":
+        """One row a sample: sample, label, value."""
+        import pandas as pd
+
+        columns = {"sample": range(len(self)), "label": self.labels.numpy(), "value": self.values.numpy()}
+        return pd.DataFrame(columns)
+
+    @classmethod
+    def from_frame(cls, frame: "pandas.DataFrame", settings: dict[str, Any]) -> "PerSample":
+        """The inverse of `to_frame`."""
+        return cls(
+            values=torch.from_numpy(frame["value"].to_numpy(copy=True)),
+            labels=torch.from_numpy(frame["label"].to_numpy(copy=True)),
+            settings=settings,
+        )
+
+
+Kernel = Callable[[Network, Batch], Tensor]
+
+
+def map_samples(
+    model: nn.Module, data: LabelledData, kernel: Kernel, batch_size: int | None
+) -> tuple[Tensor, Tensor, dict[str, object]]:
+    """The kernel's value for every sample, in order.
+
+    Args:
+        model: a classifier in eval mode; it is never changed.
+        data: the samples.
+        kernel: (network, prepared batch) -> (samples of the batch,).
+        batch_size: samples at a time; None for the measured table.
+
+    Returns:
+        Values (samples,) float64 on the CPU, labels, and what a record says of the subject.
+
+    Raises:
+        ValueError: for a network that is refused (mode, weights, output, determinism), or a value that is not finite,
+            naming the sample.
+    """
+    network = Network(model)
+    size = network.batch_size(batch_size)
+    values = []
+    for batch in data.batches(size):
+        if batch.start == 0:
+            check_batch(network, batch, data.classes)
+        prepared = Batch(network.prepare(batch.inputs), batch.labels.to(network.device), batch.start)
+        result = kernel(network, prepared).double().cpu()
+        if not bool(result.isfinite().all()):
+            with torch.no_grad():
+                check_logits(network(prepared.inputs), batch.start)
+            row = int((~result.isfinite()).nonzero()[0])
+            msg = (
+                f"the value of sample {batch.start + row} is {float(result[row])} though its logits are finite; probe "
+                "in float64"
+            )
+            raise ValueError(msg)
+        values.append(result)
+    subject = {"network": network.describe(), "data": data.describe(), "batch_size": size}
+    return torch.cat(values), data.labels, subject
+
+
+def continuous(batch: Batch, probe: str) -> Tensor:
+    """The batch's inputs, one floating tensor, which is what can be moved by small amounts.
+
+    Raises:
+        TypeError: for integer inputs, or several of them.
+    """
+    inputs = batch.inputs
+    if not isinstance(inputs, Tensor) or not inputs.is_floating_point():
+        what = f"a {inputs.dtype} tensor" if isinstance(inputs, Tensor) else f"a {type(inputs).__name__}"
+        msg = (
+            f"{probe} moves the inputs by small amounts, and they are {what}; expected one floating tensor: wrap the "
+            "network so "
+            "that it takes one (for a text model, its embeddings)"
+        )
+        raise TypeError(msg)
+    return inputs

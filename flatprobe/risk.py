@@ -1,0 +1,278 @@
+"""EmpiricalRisk: the training objective as a function of the weights, the one object that weight-space probes ask."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from flatprobe.data import Batch, LabelledData
+from flatprobe.kernels import misclassified, per_sample_loss
+from flatprobe.network import Inputs, Network, Split
+from flatprobe.weights import Weights, combined, linear_combination
+
+# Stored first-layer outputs of one call of `along` (bytes): a fixed bound, so that which path is taken never depends on
+# the machine. 60,000 samples x 512 units x 3 endpoints are 0.37 GB.
+_STORE = 2**30
+
+
+@dataclass(frozen=True)
+class Risk:
+    """The mean loss (in the loss's units: nats for the cross-entropy) and the fraction of samples misclassified."""
+
+    loss: float
+    error: float
+
+
+@runtime_checkable
+class RiskFunction(Protocol):
+    """What weight-space probes need: a start, and the risk elsewhere; `EmpiricalRisk`, or a quadratic bowl."""
+
+    @property
+    def center(self) -> Weights:
+        """The weights that directions start from."""
+
+    def __call__(self, weights: Mapping[str, Tensor], /) -> Risk:
+        """The risk at these weights."""
+
+
+class EmpiricalRisk:
+    """I(w) = (1/n) sum_i l(f_w(x_i), y_i) over a whole data set, at any weights.
+
+    The network runs in eval mode through `torch.func.functional_call` at explicit weights; per-sample losses in the
+    network's dtype are summed in float64 over the batches and divided once, so the batch size changes the result by
+    rounding alone. The weights are a snapshot taken here: later training of the model does not change the risk. One
+    call costs one forward pass over the data.
+
+    Args:
+        model: a classifier in eval mode; it is never changed.
+        data: inputs and labels; or a pair of tensors.
+        loss: `"cross_entropy"` (default: the objective of T3's experiments), `"squared"` or `"hinge"` (SPEC section 5).
+        batch_size: samples a forward pass; None (default) reads `flatprobe.network.BATCH_SIZES`, a fixed table that
+            `make bench` produced.
+
+    Raises:
+        ValueError: for a model in training mode, with weights that are not finite, whose output is not (batch,
+            classes), whose two passes over a batch differ, or with fewer classes than the labels.
+
+    Source: SPEC section 1 (empirical risk).
+
+    >>> from flatprobe.data import LabelledData
+    >>> data = LabelledData(torch.eye(2), torch.tensor([0, 1]))
+    >>> EmpiricalRisk(nn.Linear(2, 2).eval(), data, loss="squared")({"weight": torch.eye(2), "bias": torch.zeros(2)})
+    Risk(loss=0.0, error=0.0)
+    """
+
+    def __init__(
+        self, model: nn.Module, data: LabelledData, loss: str = "cross_entropy", batch_size: int | None = None
+    ) -> None:
+        self.network = Network(model)
+        self.data = data
+        self.loss = loss
+        self.batch_size = self.network.batch_size(batch_size)
+        self._kernel = per_sample_loss(loss)
+        check_batch(self.network, next(iter(data.batches(self.batch_size))), data.classes)
+
+    @property
+    def center(self) -> Weights:
+        """The model's own weights, a snapshot."""
+        return self.network.weights
+
+    @property
+    def buffers(self) -> Weights:
+        """The model's own buffers (BatchNorm statistics among them), a snapshot."""
+        return self.network.buffers
+
+    def __call__(self, weights: Mapping[str, Tensor] | None = None, /) -> Risk:
+        """The risk at the given weights, over the whole data set.
+
+        Args:
+            weights: by default the center. Names that are left out, parameters or buffers, keep the model's values.
+
+        Returns:
+            Loss and error; not finite where the network is not (probes count that as outside).
+
+        Raises:
+            ValueError: if the loss at the model's own weights is not finite, naming the first such sample.
+        """
+        with torch.no_grad():
+            risk = self._mean((self.network(inputs, weights), labels) for inputs, labels in self._batches())
+        if weights is None and not torch.isfinite(torch.tensor(risk.loss)):
+            self._report_not_finite()
+        return risk
+
+    def along(self, vectors: Sequence[Mapping[str, Tensor]]) -> Callable[[Sequence[float]], Risk]:
+        """Evaluator of c -> I(sum_k c_k v_k): a line is `along([w, u])` at (1, s), a simplex `along([w1, w2, w3])`.
+
+        Where the network's first layer is an `nn.Linear` inside plain `nn.Sequential`s, its outputs are affine in c:
+        they are computed once a vector, kept, and combined, which is the same sum and spares the largest product of an
+        MLP. Otherwise the weights are combined and the whole network is run.
+
+        Args:
+            vectors: weights, or directions; a name that one lacks counts as zero there. Names that all lack keep the
+                model's values.
+
+        Returns:
+            A function of the coefficients, one a vector.
+        """
+        split = self._split(vectors)
+        if split is None:
+            return lambda coefficients: self(combined(vectors, coefficients))
+        head, tail, names = split
+        first = [
+            {name: vector.get(name, torch.zeros_like(self.center[name])) for name in names}
+            if names & vector.keys()
+            else None
+            for vector in vectors
+        ]
+        rest = [{name: value for name, value in vector.items() if name not in names} for vector in vectors]
+        with torch.no_grad():
+            stored = [
+                ([None if own is None else head(inputs, own) for own in first], labels)
+                for inputs, labels in self._batches()
+            ]
+
+        def risk(coefficients: Sequence[float]) -> Risk:
+            weights = {**self.center, **combined(rest, coefficients)}
+            with torch.no_grad():
+                return self._mean(
+                    (tail(linear_combination(outputs, coefficients), weights), labels) for outputs, labels in stored
+                )
+
+        return risk
+
+    def gradient(self, weights: Mapping[str, Tensor] | None = None) -> Weights:
+        """grad I(w) over all parameters: one backward pass over the data, summed in float64, in the weights' dtype."""
+        return self._differentiated(weights, None)
+
+    def hvp(self, weights: Mapping[str, Tensor] | None, direction: Mapping[str, Tensor]) -> Weights:
+        """H(w) v, the Hessian of I times a direction, by differentiating <grad I, v>; about two gradients' cost.
+
+        Args:
+            weights: where; None for the center.
+            direction: v; a name that it lacks counts as zero.
+
+        Returns:
+            The product over all parameters.
+        """
+        return self._differentiated(weights, direction)
+
+    def describe(self) -> dict[str, object]:
+        """What a record says of the risk."""
+        return {
+            "network": self.network.describe(),
+            "data": self.data.describe(),
+            "loss": self.loss,
+            "batch_size": self.batch_size,
+        }
+
+    def _split(self, vectors: Sequence[Mapping[str, Tensor]]) -> Split | None:
+        """The network taken apart after its first layer, where it can be, where that helps, and where it fits."""
+        split = self.network.first_linear()
+        if split is None or not isinstance(next(iter(self.data.batches(1))).inputs, Tensor):
+            return None
+        names = split[2]
+        holders = [vector for vector in vectors if names & vector.keys()]
+        width = max(len(self.center[name]) for name in names)
+        fits = len(holders) * len(self.data) * width * self.network.dtype.itemsize <= _STORE
+        return split if holders and fits else None
+
+    def _batches(self) -> Iterator[tuple[Inputs, Tensor]]:
+        for batch in self.data.batches(self.batch_size):
+            yield self.network.prepare(batch.inputs), batch.labels.to(self.network.device)
+
+    def _mean(self, outputs: Iterator[tuple[Tensor, Tensor]]) -> Risk:
+        loss = torch.zeros((), dtype=torch.float64, device=self.network.device)
+        wrong = torch.zeros((), dtype=torch.int64, device=self.network.device)
+        for logits, labels in outputs:
+            loss += self._kernel(logits, labels).double().sum()
+            wrong += misclassified(logits, labels).sum()
+        return Risk(loss=float(loss) / len(self.data), error=int(wrong) / len(self.data))
+
+    def _differentiated(self, weights: Mapping[str, Tensor] | None, direction: Mapping[str, Tensor] | None) -> Weights:
+        with torch.inference_mode(mode=False), torch.enable_grad():
+            point = {**self.center, **(weights or {})}
+            variables = {name: point[name].detach().clone().requires_grad_() for name in self.center}
+            total = {name: torch.zeros_like(value, dtype=torch.float64) for name, value in variables.items()}
+            for inputs, labels in self._batches():
+                loss = self._kernel(self.network(inputs, {**point, **variables}), labels).sum()
+                grads = torch.autograd.grad(
+                    loss, list(variables.values()), create_graph=direction is not None, materialize_grads=True
+                )
+                if direction is not None:
+                    grads = _product(grads, list(variables.values()), [direction.get(name) for name in variables])
+                for sums, grad in zip(total.values(), grads, strict=True):
+                    sums += grad.double()
+        return {name: (sums / len(self.data)).to(self.center[name]) for name, sums in total.items()}
+
+    def _report_not_finite(self) -> None:
+        with torch.no_grad():
+            for batch in self.data.batches(self.batch_size):
+                check_logits(self.network(self.network.prepare(batch.inputs)), batch.start)
+        msg = (
+            f"the {self.loss} loss overflows at the network's own weights though its logits are finite; probe it in "
+            "float64"
+        )
+        raise ValueError(msg)
+
+
+def _product(grads: Sequence[Tensor], variables: list[Tensor], direction: list[Tensor | None]) -> tuple[Tensor, ...]:
+    """Differentiate <grads, direction> with respect to the variables."""
+    slopes = [(g * v).sum() for g, v in zip(grads, direction, strict=True) if v is not None and g.requires_grad]
+    if not slopes:  # the loss is affine in the weights here
+        return tuple(torch.zeros_like(variable) for variable in variables)
+    return torch.autograd.grad(torch.stack(slopes).sum(), variables, materialize_grads=True)
+
+
+def along(risk: RiskFunction, vectors: Sequence[Mapping[str, Tensor]]) -> Callable[[Sequence[float]], Risk]:
+    """`EmpiricalRisk.along`, or the same by combining weights where the risk is any other callable."""
+    if isinstance(risk, EmpiricalRisk):
+        return risk.along(vectors)
+    return lambda coefficients: risk({**risk.center, **combined(vectors, coefficients)})
+
+
+def describe(risk: RiskFunction) -> dict[str, object]:
+    """What a record says of the risk: an `EmpiricalRisk` describes itself, any other callable is named."""
+    return risk.describe() if isinstance(risk, EmpiricalRisk) else {"risk": type(risk).__name__}
+
+
+def check_batch(network: Network, batch: Batch, classes: int) -> None:
+    """The network takes the batch, gives finite logits for all its classes, and the same twice.
+
+    Raises:
+        ValueError: where it does not.
+    """
+    logits = network.checked(network.prepare(batch.inputs))
+    if len(logits) != len(batch.labels):
+        msg = (
+            f"the network returns {len(logits)} rows of logits for a batch of {len(batch.labels)} samples; expected "
+            "one row a "
+            "sample, (batch, classes)"
+        )
+        raise ValueError(msg)
+    if classes > logits.shape[1]:
+        msg = (
+            f"the labels have {classes} classes (largest label {classes - 1}), but the network returns "
+            f"{logits.shape[1]} logits; "
+            "expected every label below the number of logits: is this the network for this data?"
+        )
+        raise ValueError(msg)
+    check_logits(logits, batch.start)
+
+
+def check_logits(logits: Tensor, start: int) -> None:
+    """The logits of the samples from `start` on are finite.
+
+    Raises:
+        ValueError: naming the first sample whose logits are not.
+    """
+    bad = ~logits.isfinite().all(1)
+    if bool(bad.any()):
+        row = int(bad.nonzero()[0])
+        msg = (
+            f"the logits of sample {start + row} are not finite ({logits[row].tolist()}); expected finite logits: "
+            "look for an overflow "
+            "(half precision?) or an unusual input"
+        )
+        raise ValueError(msg)

@@ -1,0 +1,242 @@
+"""First exit of a scalar function from a band: knows nothing of networks."""
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+Increase = Callable[[float], float]
+
+# Largest factor of one bracketing step: an increase that grows like r^2 is then never sampled more coarsely than 16 to
+# 1.
+_STRIDE = 4.0
+
+# An increase that is outside at this fraction of an outside radius jumps at once: there is no exit to be measured.
+_FLOOR = 1e-12
+
+
+@dataclass(frozen=True)
+class Exit:
+    """Where a function first leaves its band.
+
+    Attributes:
+        radius: the crossing, interpolated inside the bracket; infinite where `max_radius` was inside.
+        lower: largest radius of the bracket known to be inside.
+        upper: smallest radius of the bracket known to be outside; infinite where none was found.
+        slope: d log(increase) / d log(r) near the exit, nan where it could not be told.
+        evaluations: calls of the function.
+        excursions: earlier exits that `verify` found below a later one.
+        probing_ratio: the largest ratio of neighbouring radii evaluated inside [smallest evaluated, lower]: narrower
+            excursions may have been missed. Infinite below the smallest radius evaluated.
+        probed_from: the smallest radius evaluated.
+    """
+
+    radius: float
+    lower: float
+    upper: float
+    slope: float
+    evaluations: int
+    excursions: int
+    probing_ratio: float
+    probed_from: float
+
+    @property
+    def reached(self) -> bool:
+        """Whether the function left the band at or before `max_radius`."""
+        return math.isfinite(self.upper)
+
+
+@dataclass
+class _Search:
+    """The state of one search: the points evaluated and the bracket [lower, upper]."""
+
+    increase: Increase
+    level: float
+    rtol: float
+    points: dict[float, float] = field(default_factory=dict)
+    lower: float = 0.0
+    upper: float = math.inf
+
+    def evaluate(self, radius: float) -> bool:
+        """Whether the radius is inside; narrows the bracket. A value that is not finite is outside."""
+        value = abs(self.increase(radius))
+        value = value if math.isfinite(value) else math.inf
+        self.points[radius] = value
+        inside = value <= self.level
+        if inside:
+            self.lower = max(self.lower, radius)
+        else:
+            self.upper = min(self.upper, radius)
+        return inside
+
+    @property
+    def certified(self) -> bool:
+        return self.upper <= self.lower * (1 + self.rtol)
+
+    def slope(self, guess: float) -> float:
+        """d log(increase) / d log(r), from the two points nearest the level at least 1 % apart, else the guess."""
+        usable = [(math.log(r), math.log(v)) for r, v in self.points.items() if r > 0 and 0 < v < math.inf]
+        usable.sort(key=lambda point: abs(point[1] - math.log(self.level)))
+        for place, second in enumerate(usable):
+            for first in usable[:place]:
+                run, rise = second[0] - first[0], second[1] - first[1]
+                if abs(run) >= 0.01 and rise * run > 0:  # 0.01: below it, rounding in the loss decides the slope
+                    return min(max(rise / run, 0.25), 16.0)
+        return guess
+
+    def crossing(self, slope: float) -> float:
+        """Where the increase meets the level, from the bracket's ends if usable, else from the nearest point."""
+        below, above = self.points.get(self.lower, 0.0), self.points.get(self.upper, math.inf)
+        if self.lower > 0 and 0 < below < above < math.inf:
+            share = math.log(self.level / below) / math.log(above / below)
+            return self.lower * math.exp(share * math.log(self.upper / self.lower))
+        usable = [(r, v) for r, v in self.points.items() if r in {self.lower, self.upper} and 0 < v < math.inf]
+        if not usable:
+            return math.nan
+        radius, value = min(usable, key=lambda point: abs(math.log(point[1] / self.level)))
+        return radius * math.exp(min(max(math.log(self.level / value) / slope, -30.0), 30.0))
+
+    def midpoint(self) -> float:
+        """The geometric middle of the bracket; where nothing is known inside, well below its outer end."""
+        return math.sqrt(self.lower * self.upper) if self.lower > 0 else self.upper / _STRIDE
+
+
+def first_exit(
+    increase: Increase,
+    level: float,
+    *,
+    start: float,
+    max_radius: float,
+    rtol: float = 1e-2,
+    slope: float = 2.0,
+    smooth: bool = True,
+    verify: int = 0,
+) -> Exit:
+    """sup{ r : |increase(s)| <= level for all s in [0, r] }, bracketed to a relative tolerance.
+
+    The start is stretched or shrunk until the exit is bracketed, stepping to where a power law through the last value
+    predicts the crossing. Inside the bracket the next radius is the secant's crossing in (log r, log increase), placed
+    half a tolerance to the far side of the bracket's wider part so that its result closes that part; a bracket that has
+    not halved in three steps is halved. The search ends only when an inside radius and an outside radius within rtol of
+    each other have both been evaluated.
+
+    The bracket certifies the *first* exit only if the increase is monotone up to it; `verify` looks for earlier ones.
+
+    Args:
+        increase: r -> I(w + r u) - I(w); a value that is not finite counts as outside.
+        level: epsilon, in the units of the increase.
+        start: first radius tried; a good guess (an earlier direction's radius) spares evaluations, a bad one costs
+            some.
+        max_radius: beyond it the exit is reported as not reached.
+        rtol: relative width of the final bracket.
+        slope: guess of d log(increase) / d log(r); 2 is a quadratic minimum.
+        smooth: False for step functions, where secants mean nothing: the bracket is halved instead.
+        verify: interior radii evaluated evenly over (0, lower) once the bracket is closed; the search restarts below
+            the first that is outside, and counts it.
+
+    Returns:
+        The exit.
+    """
+    search = _Search(increase, level, rtol)
+    _expand(search, min(start, max_radius), max_radius, slope, smooth=smooth)
+    excursions = 0
+    while True:
+        if math.isfinite(search.upper):
+            _shrink(search, slope, smooth=smooth)
+            _close(search, slope, smooth=smooth)
+        outside = _earlier_exit(search, min(search.lower, max_radius), verify)
+        if outside is None:
+            break
+        excursions += 1
+        search.upper = outside
+        search.lower = max((r for r, v in search.points.items() if r < outside and v <= level), default=0.0)
+    final = search.slope(slope)
+    reached = math.isfinite(search.upper)
+    radius = search.crossing(final) if reached and smooth else search.midpoint() if reached else math.inf
+    if reached and not search.lower <= radius <= search.upper:  # a crossing extrapolated from a jump
+        radius = search.midpoint()
+    return Exit(
+        radius=radius,
+        lower=search.lower,
+        upper=search.upper,
+        slope=search.slope(math.nan),
+        evaluations=len(search.points),
+        excursions=excursions,
+        probing_ratio=_probing_ratio([r for r in search.points if r <= search.lower]),
+        probed_from=min(search.points),
+    )
+
+
+def _expand(search: _Search, start: float, max_radius: float, slope: float, *, smooth: bool) -> None:
+    """Step outward until a radius is outside, or max_radius is inside."""
+    radius = start
+    while search.evaluate(radius) and radius < max_radius:
+        radius = min(_beyond(search, slope, smooth=smooth), max_radius)
+
+
+def _shrink(search: _Search, slope: float, *, smooth: bool) -> None:
+    """Step inward until a radius is inside."""
+    floor = search.upper * _FLOOR
+    while search.lower == 0.0 and search.upper > floor:
+        search.evaluate(_below(search, slope, smooth=smooth))
+
+
+def _beyond(search: _Search, slope: float, *, smooth: bool) -> float:
+    """The next radius outward: half a tolerance past the predicted crossing, within the stride."""
+    crossing = search.crossing(search.slope(slope)) if smooth else math.nan
+    if math.isnan(crossing):
+        return search.lower * _STRIDE
+    nearest = search.lower * (1 + search.rtol * 0.99)
+    return min(max(crossing * (1 + search.rtol / 2), nearest), search.lower * _STRIDE)
+
+
+def _below(search: _Search, slope: float, *, smooth: bool) -> float:
+    """The next radius inward: half a tolerance short of the predicted crossing, within the stride."""
+    crossing = search.crossing(search.slope(slope)) if smooth else math.nan
+    if math.isnan(crossing):
+        return search.upper / _STRIDE
+    nearest = search.upper / (1 + search.rtol * 0.99)
+    return max(min(crossing * (1 - search.rtol / 2), nearest), search.upper / _STRIDE**2)
+
+
+def _close(search: _Search, slope: float, *, smooth: bool) -> None:
+    """Narrow the bracket to the tolerance."""
+    widths = [math.inf]
+    while not search.certified and search.lower > 0:
+        width = math.log(search.upper / search.lower)
+        stalled = len(widths) >= 3 and width > widths[-3] / 2
+        widths.append(width)
+        search.evaluate(search.midpoint() if stalled or not smooth else _secant(search, slope))
+
+
+def _secant(search: _Search, slope: float) -> float:
+    low, high, rtol = search.lower, search.upper, search.rtol
+    crossing = search.crossing(search.slope(slope))
+    if not low < crossing < high:
+        return search.midpoint()
+    if high <= crossing * (1 + rtol * 0.99):  # the outer end is close: the inner partner that certifies with it
+        return max(high / (1 + rtol * 0.99), low * (1 + rtol / 4))
+    if low * (1 + rtol * 0.99) >= crossing:  # the inner end is close: its outer partner
+        return min(low * (1 + rtol * 0.99), high / (1 + rtol / 4))
+    return crossing * (1 + rtol / 2) if high / crossing > crossing / low else crossing * (1 - rtol / 2)
+
+
+def _earlier_exit(search: _Search, lower: float, verify: int) -> float | None:
+    """The first of `verify` even interior radii that is outside, or None."""
+    for j in range(1, verify + 1):
+        radius = lower * j / (verify + 1)
+        if radius > 0 and radius not in search.points and not _inside(search, radius):
+            return radius
+    return None
+
+
+def _inside(search: _Search, radius: float) -> bool:
+    lower, upper = search.lower, search.upper
+    inside = search.evaluate(radius)
+    search.lower, search.upper = lower, upper
+    return inside
+
+
+def _probing_ratio(radii: Sequence[float]) -> float:
+    ordered = sorted(radii)
+    return max((b / a for a, b in itertools.pairwise(ordered)), default=math.inf)

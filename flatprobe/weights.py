@@ -1,0 +1,120 @@
+"""Arithmetic on weight vectors: dictionaries from parameter names to tensors."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from fnmatch import fnmatchcase
+
+import torch
+from torch import Tensor, nn
+
+Weights = dict[str, Tensor]
+
+
+def weights_of(module: nn.Module) -> Weights:
+    """The module's parameters, detached and copied: later training of the module does not change them.
+
+    >>> weights_of(nn.Linear(2, 3))["weight"].shape
+    torch.Size([3, 2])
+    """
+    return snapshot(module.named_parameters())
+
+
+def snapshot(tensors: Iterable[tuple[str, Tensor]]) -> Weights:
+    """Detached copies that can be differentiated through, whatever mode the caller is in."""
+    with torch.inference_mode(mode=False):
+        return {name: tensor.detach().clone() for name, tensor in tensors}
+
+
+def moved(weights: Mapping[str, Tensor], direction: Mapping[str, Tensor], distance: float) -> Weights:
+    """w + s u. Names that the direction lacks stay where they are.
+
+    Args:
+        weights: the start w.
+        direction: u, over some of the names of w.
+        distance: s, in units of the direction's length.
+
+    Returns:
+        New weights; the tensors of unmoved names are shared with `weights`.
+    """
+    return {
+        name: torch.add(value, direction[name], alpha=distance) if name in direction else value
+        for name, value in weights.items()
+    }
+
+
+def combined(vectors: Sequence[Mapping[str, Tensor]], coefficients: Sequence[float]) -> Weights:
+    """sum_k c_k w_k, name by name; a name that a vector lacks counts as zero there.
+
+    A zero coefficient contributes nothing and a coefficient of one multiplies exactly, so that a corner of the simplex
+    is its endpoint to the last bit. Integer tensors (counters among the buffers) are not combined: they are left out.
+    """
+    names = dict.fromkeys(name for vector in vectors for name, value in vector.items() if value.is_floating_point())
+    return {name: linear_combination([vector.get(name) for vector in vectors], coefficients) for name in names}
+
+
+def linear_combination(tensors: Sequence[Tensor | None], coefficients: Sequence[float]) -> Tensor:
+    """sum_k c_k t_k in a new tensor; None counts as zero, and at least one tensor must be given."""
+    terms = [(c, t) for c, t in zip(coefficients, tensors, strict=True) if t is not None and c != 0.0]
+    if not terms:
+        return torch.zeros_like(next(t for t in tensors if t is not None))
+    first, *rest = terms
+    total = first[1] * first[0]
+    for coefficient, tensor in rest:
+        total.add_(tensor, alpha=coefficient)
+    return total
+
+
+def norm(weights: Mapping[str, Tensor]) -> float:
+    """The Euclidean norm over all tensors, summed in float64."""
+    return math.sqrt(sum(float(value.double().square().sum()) for value in weights.values()))
+
+
+def select(weights: Mapping[str, Tensor], parameters: str | Sequence[str] | None) -> tuple[str, ...]:
+    """The names of a selection, in the order of the weights.
+
+    Args:
+        weights: the weights to choose from.
+        parameters: None for all; `"last"` for the last layer ("top layer", T3 Table 1): the parameters that share the
+            module of the last registered one; otherwise names or shell-style patterns (`"conv*.weight"`).
+
+    Returns:
+        The selected names.
+
+    Raises:
+        ValueError: if nothing, or one of the patterns nothing, matches; or if `"last"` does not name a layer with a
+            matrix.
+
+    >>> select(weights_of(nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 1))), "last")
+    ('1.weight', '1.bias')
+    """
+    if not weights:
+        msg = "the network has no parameters to select from: weight-space probes need at least one"
+        raise ValueError(msg)
+    if parameters is None:
+        return tuple(weights)
+    if parameters == "last":
+        return _last(weights)
+    patterns = [parameters] if isinstance(parameters, str) else list(parameters)
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern) for name in weights):
+            msg = (
+                f"the selection {pattern!r} matches no parameter; the network has {', '.join(weights)}: "
+                'give None, "last", names, or patterns such as "*.weight"'
+            )
+            raise ValueError(msg)
+    if not patterns:
+        msg = 'the selection is empty; expected None, "last", or at least one name or pattern'
+        raise ValueError(msg)
+    return tuple(name for name in weights if any(fnmatchcase(name, pattern) for pattern in patterns))
+
+
+def _last(weights: Mapping[str, Tensor]) -> tuple[str, ...]:
+    layer = list(weights)[-1].rpartition(".")[0]
+    names = tuple(name for name in weights if name.rpartition(".")[0] == layer)
+    if all(weights[name].ndim < 2 for name in names):
+        msg = (
+            f'"last" selects {", ".join(names)}, which holds no weight matrix, so it is not the top layer; '
+            "name the top layer's parameters instead"
+        )
+        raise ValueError(msg)
+    return names

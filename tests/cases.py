@@ -1,0 +1,73 @@
+"""The families of networks and data that the property tests run over."""
+
+import torch
+from torch import Tensor, nn
+
+from flatprobe import models, rng
+from flatprobe.data import LabelledData
+from flatprobe.risk import Risk
+from flatprobe.weights import Weights
+
+
+def data_for(shape: tuple[int, ...], *, samples: int = 130, classes: int = 10, seed: int = 0) -> LabelledData:
+    """Random pixels in [0, 1] with random labels."""
+    generator = rng.generator(seed, "case")
+    inputs = torch.rand((samples, *shape), generator=generator)
+    return LabelledData(inputs, torch.randint(classes, (samples,), generator=generator), classes=classes)
+
+
+def mlp(shape: tuple[int, ...] = (1, 8, 8), *, seed: int = 0, widths: tuple[int, ...] = (24, 16)) -> nn.Module:
+    return models.mlp(shape, widths=widths, seed=seed).double().eval()
+
+
+def cnn(*, seed: int = 0) -> nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        layers = [nn.Conv2d(1, 4, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(36, 10)]
+        return nn.Sequential(*layers).double().eval()
+
+
+def residual(*, seed: int = 0) -> nn.Module:
+    """A ResNet with BatchNorm whose running statistics are not the initial ones."""
+    network = models.resnet((1, 8, 8), depth=10, width=4, seed=seed).double()
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        network(torch.rand(64, 1, 8, 8, dtype=torch.float64))
+    return network.eval()
+
+
+def normalised() -> nn.Module:
+    return models.Normalised(models.mlp((1, 8, 8), widths=(16,)), 0.3, 0.4).double().eval()
+
+
+NETWORKS = {"mlp": mlp, "cnn": cnn, "residual": residual, "normalised": normalised}
+
+
+class Affine(nn.Module):
+    """z = W x + b: everything about it is known in closed form."""
+
+    def __init__(self, weight: Tensor, bias: Tensor) -> None:
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(weight), nn.Parameter(bias)
+        self.eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.flatten(1) @ self.weight.T + self.bias
+
+
+def affine(classes: int = 5, inputs: int = 7, *, seed: int = 0) -> Affine:
+    generator = rng.generator(seed, "affine")
+    weight = torch.randn(classes, inputs, generator=generator, dtype=torch.float64)
+    return Affine(weight, torch.randn(classes, generator=generator, dtype=torch.float64))
+
+
+class Bowl:
+    """I(w) = ||w - w*||^2 / 2 with w* the center: the radius along any unit direction is sqrt(2 epsilon)."""
+
+    def __init__(self, center: Weights, curvature: float = 1.0) -> None:
+        self.center, self.curvature, self.calls = center, curvature, 0
+
+    def __call__(self, weights: Weights) -> Risk:
+        self.calls += 1
+        squares = sum(float((weights[name] - w).square().sum()) for name, w in self.center.items())
+        return Risk(loss=self.curvature * squares / 2, error=0.0)

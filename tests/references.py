@@ -1,0 +1,44 @@
+"""Slow, obvious float64 references: loops over samples, classes and directions."""
+
+import copy
+import math
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from flatprobe.data import LabelledData
+from flatprobe.weights import Weights
+
+
+def loss_and_error(model: nn.Module, weights: Weights, data: LabelledData) -> tuple[float, float]:
+    """Cross-entropy and error with the weights loaded into a copy, one sample at a time."""
+    network = copy.deepcopy(model)
+    network.load_state_dict({**network.state_dict(), **weights})
+    losses, wrong = [], 0
+    with torch.no_grad():
+        for index in range(len(data)):
+            z = network(data.inputs[index : index + 1].double())[0].tolist()
+            y = int(data.labels[index])
+            largest = max(z)
+            losses.append(largest + math.log(sum(math.exp(value - largest) for value in z)) - z[y])
+            wrong += z.index(largest) != y
+    return math.fsum(losses) / len(data), wrong / len(data)
+
+
+def walked_exit(increase: Callable[[float], float], level: float, step: float, max_radius: float) -> float:
+    """The first of the fixed steps at which |increase| exceeds the level."""
+    for index in range(1, int(max_radius / step) + 1):
+        if not abs(increase(index * step)) <= level:
+            return index * step
+    return math.inf
+
+
+def jacobian(model: nn.Module, x: torch.Tensor, *, softmax: bool = False) -> torch.Tensor:
+    """dz/dx or dp/dx of one sample by autograd's own full Jacobian, (classes, inputs)."""
+
+    def function(flat: torch.Tensor) -> torch.Tensor:
+        z = model(flat.view(1, *x.shape))[0]
+        return z.softmax(0) if softmax else z
+
+    return torch.autograd.functional.jacobian(function, x.flatten())

@@ -1,0 +1,212 @@
+"""Landscapes: corners, closed forms on a bowl, BatchNorm policies, refusals."""
+
+import math
+
+import pytest
+import torch
+
+import flatprobe as fp
+from flatprobe.weights import weights_of
+from tests import cases
+from tests.properties import assert_batch_size_invariant, assert_model_untouched
+from tests.references import loss_and_error
+
+DATA = cases.data_for((1, 8, 8))
+PLAIN = [name for name in cases.NETWORKS if name not in {"residual", "normalised"}]
+
+
+def test_closed_form_simplex_and_segment() -> None:
+    for steps in (1, 4, 20):
+        points = fp.simplex(3, steps=steps)
+        assert len(points) == (steps + 1) * (steps + 2) // 2
+        torch.testing.assert_close(points.sum(1), torch.ones(len(points), dtype=torch.float64), rtol=0, atol=1e-15)
+        assert len(set(map(tuple, (points * steps).round().tolist()))) == len(points)
+        assert bool((points >= 0).all())
+    assert fp.simplex(2, steps=4).tolist() == fp.segment(steps=5).tolist()
+    assert len(fp.segment(steps=21)) == 21
+    assert len(fp.simplex(4, steps=3)) == 20
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_closed_form_corners_equal_the_networks_own_values_exactly(name: str) -> None:
+    build = cases.NETWORKS[name]
+    for dtype in (torch.float64, torch.float32):
+        models = [build(seed=seed).to(dtype) for seed in range(3)]
+        risk = fp.EmpiricalRisk(models[0], DATA)
+        points = fp.simplex(3, steps=4)
+        landscape = fp.interpolate(risk, models, points)
+        for k, model in enumerate(models):
+            own = fp.EmpiricalRisk(model, DATA)()
+            corner = int((points[:, k] == 1).nonzero())
+            assert float(landscape.loss[corner]) == own.loss  # to the last bit
+            assert float(landscape.error[corner]) == own.error
+            assert float(landscape.accuracy[corner]) == 1 - own.error
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_slow_reference_interior_points(name: str) -> None:
+    models = [cases.NETWORKS[name](seed=seed) for seed in range(3)]
+    data = DATA.head(30)
+    points = fp.simplex(3, steps=3)
+    landscape = fp.interpolate(fp.EmpiricalRisk(models[2], data), models, points)
+    for row, coefficients in enumerate(points.tolist()):
+        states = [weights_of(model) for model in models]
+        mixed = {k: sum(c * s[k] for c, s in zip(coefficients, states, strict=True)) for k in states[0]}
+        loss, error = loss_and_error(models[0], mixed, data)
+        assert float(landscape.loss[row]) == pytest.approx(loss, rel=1e-9)
+        assert float(landscape.error[row]) == error
+
+
+def test_closed_form_barrier_of_a_bowl_between_opposite_points() -> None:
+    center = {"w": torch.zeros(2, dtype=torch.float64)}
+    ends = [{"w": torch.tensor([x, 0.0], dtype=torch.float64)} for x in (-1.0, 3.0)]
+    line = fp.interpolate(cases.Bowl(center, curvature=-1.0), ends, fp.segment(steps=21))
+    # I = -x^2/2 is concave: at x = -1 + 4t it lies 16 t (1 - t) / 2 above its chord, 2 at the middle
+    assert line.barrier == pytest.approx(2.0, rel=1e-12)
+    convex = fp.interpolate(cases.Bowl(center), ends, fp.segment(steps=21))
+    assert convex.barrier == pytest.approx(0.0, abs=1e-12)
+
+
+def test_property_model_and_endpoints_untouched() -> None:
+    for name in PLAIN:
+        first, second = (cases.NETWORKS[name](seed=seed) for seed in range(2))
+        for model in (first, second):
+            assert_model_untouched(
+                model,
+                lambda: fp.interpolate(
+                    fp.EmpiricalRisk(first, DATA), [first, second.state_dict()], fp.segment(steps=3)
+                ),
+            )
+
+
+def test_property_batch_size_invariant() -> None:
+    models = [cases.mlp(seed=seed) for seed in range(2)]
+
+    def values(data: fp.LabelledData, size: int) -> torch.Tensor:
+        return fp.interpolate(fp.EmpiricalRisk(models[0], data, batch_size=size), models, fp.segment(steps=5)).loss
+
+    assert_batch_size_invariant(values, DATA)
+
+
+def test_property_a_point_is_its_own_coefficients_not_its_neighbours() -> None:
+    """The defect of loss-landscapes: serpentine grids whose odd rows are shifted by a cell, and a start never evaluated."""
+    models = [cases.mlp(seed=seed) for seed in range(3)]
+    risk = fp.EmpiricalRisk(models[0], DATA)
+    points = fp.simplex(3, steps=5)
+    order = torch.randperm(len(points), generator=torch.Generator().manual_seed(0))
+    straight, shuffled = (fp.interpolate(risk, models, p).loss for p in (points, points[order]))
+    assert torch.equal(straight[order], shuffled)
+
+
+def test_batch_norm_is_refused_without_a_policy() -> None:
+    models = [cases.residual(seed=seed) for seed in range(2)]
+    risk = fp.EmpiricalRisk(models[0], DATA)
+    with pytest.raises(ValueError, match='expected batch_norm="interpolate" .* or "recalibrate"'):
+        fp.interpolate(risk, models, fp.segment(steps=3))
+    with pytest.raises(ValueError, match="batch_norm is 'average'; expected one of"):
+        fp.interpolate(risk, models, fp.segment(steps=3), batch_norm="average")
+    with pytest.raises(ValueError, match="no BatchNorm to recalibrate"):
+        plain = [cases.mlp(seed=seed) for seed in range(2)]
+        fp.interpolate(fp.EmpiricalRisk(plain[0], DATA), plain, fp.segment(), batch_norm="recalibrate")
+
+
+def test_closed_form_interpolated_batch_norm_reproduces_the_corners_exactly() -> None:
+    models = [cases.residual(seed=seed) for seed in range(2)]
+    line = fp.interpolate(fp.EmpiricalRisk(models[0], DATA), models, fp.segment(steps=3), batch_norm="interpolate")
+    assert [float(line.loss[0]), float(line.loss[2])] == [fp.EmpiricalRisk(m, DATA)().loss for m in models]
+
+
+def test_slow_reference_recalibrated_statistics_are_those_of_a_training_pass() -> None:
+    models = [cases.residual(seed=seed) for seed in range(2)]
+    calibration = cases.data_for((1, 8, 8), samples=200, seed=5)
+    line = fp.interpolate(
+        fp.EmpiricalRisk(models[0], DATA),
+        models,
+        fp.segment(steps=3),
+        batch_norm="recalibrate",
+        calibration=calibration,
+    )
+    import copy
+
+    for k, row in ((0, 0), (1, 2)):
+        twin = copy.deepcopy(models[k])
+        for layer in twin.modules():
+            if isinstance(layer, torch.nn.BatchNorm2d):
+                layer.train()
+                layer.reset_running_stats()
+                layer.momentum = None
+        with torch.no_grad():
+            twin(calibration.inputs.double())
+        assert float(line.loss[row]) == pytest.approx(fp.EmpiricalRisk(twin.eval(), DATA)().loss, rel=1e-9)
+        assert float(line.loss[row]) != fp.EmpiricalRisk(models[k], DATA)().loss
+    assert_model_untouched(
+        models[0],
+        lambda: fp.interpolate(
+            fp.EmpiricalRisk(models[0], DATA), models, fp.segment(steps=3), batch_norm="recalibrate"
+        ),
+    )
+
+
+def _shape() -> dict[str, torch.Tensor]:
+    return {**cases.mlp().state_dict(), "linear2.weight": torch.zeros(16, 25)}
+
+
+def _not_finite() -> dict[str, torch.Tensor]:
+    return {**cases.mlp().state_dict(), "linear2.bias": torch.full((16,), torch.nan)}
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "message"),
+    [
+        (lambda: cases.mlp().train(), "endpoint 1 is in training mode"),
+        (lambda: cases.cnn(), "endpoint 1 is another network: missing"),
+        (_shape, r"'linear2.weight' has shape \(16, 25\) in endpoint 1 and \(16, 24\) in the risk's model"),
+        (_not_finite, "endpoint 1 has 16 NaN or infinite values among the 16 of 'linear2.bias'"),
+    ],
+)
+def test_endpoints_that_do_not_fit_are_named(endpoint, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        fp.interpolate(fp.EmpiricalRisk(cases.mlp(), DATA), [cases.mlp(), endpoint()], fp.segment())
+
+
+def test_endpoints_with_other_normalisation_are_refused() -> None:
+    other = fp.Normalised(fp.models.mlp((1, 8, 8), widths=(16,)), 0.1, 0.4).double().eval()
+    with pytest.raises(ValueError, match="buffer 'normalise.mean' of endpoint 1 differs"):
+        fp.interpolate(fp.EmpiricalRisk(cases.normalised(), DATA), [cases.normalised(), other], fp.segment())
+
+
+def test_bad_coefficients() -> None:
+    models = [cases.mlp(seed=seed) for seed in range(2)]
+    risk = fp.EmpiricalRisk(models[0], DATA)
+    with pytest.raises(ValueError, match=r"coefficients have shape \(6, 3\) for 2 endpoints"):
+        fp.interpolate(risk, models, fp.simplex(3, steps=2))
+    with pytest.raises(ValueError, match="coefficients of point 0 sum to 1.5; expected 1"):
+        fp.interpolate(risk, models, torch.tensor([[0.5, 1.0]]))
+    with pytest.raises(ValueError, match="barrier is defined for two endpoints and there are 3"):
+        _ = fp.interpolate(risk, [*models, models[0]], fp.simplex(3, steps=1)).barrier
+    with pytest.raises(ValueError, match="value at endpoint 1, which is not among the coefficients"):
+        _ = fp.interpolate(risk, models, fp.segment(steps=4)[:3]).barrier
+    with pytest.raises(ValueError, match="expected at least 2, the endpoints"):
+        fp.segment(steps=1)
+    with pytest.raises(ValueError, match="expected at least 2 endpoints and 1 step"):
+        fp.simplex(3, steps=0)
+
+
+def test_points_that_are_not_finite_are_reported_not_patched() -> None:
+    """The defect of Landscaper: NaN replaced by the mean of the others."""
+    models = [cases.mlp(seed=seed).float() for seed in range(2)]
+    with torch.no_grad():
+        for parameter in models[1].parameters():
+            parameter.mul_(1e25)  # finite weights whose products overflow
+    line = fp.interpolate(fp.EmpiricalRisk(models[0], DATA), models, fp.segment(steps=2))
+    assert math.isfinite(float(line.loss[0]))
+    assert not math.isfinite(float(line.loss[1]))
+
+
+def test_result_survives_the_record(tmp_path) -> None:
+    models = [cases.mlp(seed=seed) for seed in range(2)]
+    line = fp.interpolate(fp.EmpiricalRisk(models[0], DATA), models, fp.segment(steps=7))
+    loaded = fp.load(fp.save(line, tmp_path / "line.parquet"))
+    for name in ("coefficients", "loss", "error"):
+        assert torch.equal(getattr(loaded, name), getattr(line, name))
+    assert loaded.barrier == line.barrier

@@ -1,0 +1,247 @@
+"""The empirical risk and the network wrapper: values, derivatives, the split evaluation, and everything refused."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import flatprobe as fp
+from flatprobe.network import Network
+from flatprobe.weights import combined, norm, weights_of
+from tests import cases
+from tests.properties import assert_batch_size_invariant, assert_model_untouched
+from tests.references import loss_and_error
+
+DATA = cases.data_for((1, 8, 8))
+
+
+@pytest.mark.parametrize("name", cases.NETWORKS)
+def test_slow_reference_loss_and_error_at_moved_weights(name: str) -> None:
+    model = cases.NETWORKS[name]()
+    weights = {key: value * 1.1 + 0.01 for key, value in weights_of(model).items()}
+    risk = fp.EmpiricalRisk(model, DATA)(weights)
+    loss, error = loss_and_error(model, weights, DATA)
+    assert risk.loss == pytest.approx(loss, rel=1e-9)
+    assert risk.error == error
+
+
+def test_closed_form_losses() -> None:
+    data = fp.LabelledData(torch.eye(3, dtype=torch.float64), torch.tensor([0, 1, 1]))
+    model = cases.Affine(2 * torch.eye(3, dtype=torch.float64), torch.zeros(3, dtype=torch.float64))
+    cross = math.log(math.exp(2) + 2)
+    assert fp.EmpiricalRisk(model, data)().loss == pytest.approx((2 * (cross - 2) + cross) / 3, rel=1e-12)
+    assert fp.EmpiricalRisk(model, data, loss="squared")().loss == pytest.approx((1 + 1 + 5) / 3, rel=1e-12)
+    assert fp.EmpiricalRisk(model, data, loss="hinge")().loss == pytest.approx((0 + 0 + 3) / 3, rel=1e-12)
+    assert fp.EmpiricalRisk(model, data)().error == pytest.approx(1 / 3)
+
+
+@pytest.mark.parametrize("name", cases.NETWORKS)
+def test_slow_reference_gradient_and_hessian_product(name: str) -> None:
+    model = cases.NETWORKS[name]()
+    data = DATA.head(40)
+    risk = fp.EmpiricalRisk(model, data, batch_size=16)
+    gradient = risk.gradient()
+    loss = F.cross_entropy(model(data.inputs.double()), data.labels)
+    expected = torch.autograd.grad(loss, list(model.parameters()), create_graph=True)
+    direction = {key: torch.ones_like(value) for key, value in gradient.items()}
+    product = torch.autograd.grad(sum(g.sum() for g in expected), list(model.parameters()))
+    for key, grad, hv in zip(gradient, expected, product, strict=True):
+        torch.testing.assert_close(gradient[key], grad.detach(), rtol=1e-9, atol=1e-12)
+        torch.testing.assert_close(risk.hvp(None, direction)[key], hv, rtol=1e-9, atol=1e-12)
+
+
+def test_property_hessian_product_is_the_gradients_derivative_and_takes_partial_directions() -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.Tanh(), nn.Linear(8, 10)).double().eval()
+    risk = fp.EmpiricalRisk(model, DATA)
+    u = {"1.weight": torch.ones_like(risk.center["1.weight"])}
+    h = 1e-5
+    plus, minus = (risk.gradient(combined([risk.center, u], [1.0, s])) for s in (h, -h))
+    for name, value in risk.hvp(None, u).items():
+        torch.testing.assert_close(value, (plus[name] - minus[name]) / (2 * h), rtol=1e-5, atol=1e-8)
+
+
+def test_a_loss_that_is_affine_in_the_weights_has_no_curvature() -> None:
+    model = cases.Affine(torch.zeros(2, 64, dtype=torch.float64), torch.zeros(2, dtype=torch.float64))
+    data = fp.LabelledData(torch.rand(4, 64), torch.zeros(4, dtype=torch.long), classes=2)
+    risk = fp.EmpiricalRisk(model, data, loss="hinge")
+    assert norm(risk.hvp(None, {"weight": torch.ones(2, 64, dtype=torch.float64)})) == 0
+
+
+@pytest.mark.parametrize("name", cases.NETWORKS)
+def test_property_batch_size_invariant(name: str) -> None:
+    model = cases.NETWORKS[name]()
+
+    def values(data: fp.LabelledData, size: int) -> Tensor:
+        risk = fp.EmpiricalRisk(model, data, batch_size=size)
+        return torch.tensor([risk().loss, risk().error, norm(risk.gradient())], dtype=torch.float64)
+
+    assert_batch_size_invariant(values, DATA)
+
+
+@pytest.mark.parametrize("name", cases.NETWORKS)
+def test_property_model_untouched(name: str) -> None:
+    model = cases.NETWORKS[name]()
+
+    def probe() -> None:
+        risk = fp.EmpiricalRisk(model, DATA)
+        risk.hvp(None, risk.gradient())
+        with torch.no_grad():
+            for value in risk.center.values():  # the center is a snapshot: even writing to it does not reach the model
+                value.zero_()
+
+    assert_model_untouched(model, probe)
+
+
+def test_property_the_split_evaluation_is_the_whole_one() -> None:
+    model = cases.normalised()
+    risk = fp.EmpiricalRisk(model, DATA, batch_size=32)
+    assert risk.network.first_linear() is not None
+    other = {name: value + 0.1 for name, value in risk.center.items()}
+    at = risk.along([risk.center, other])
+    for coefficients in ([1.0, 0.0], [0.0, 1.0], [0.3, 0.7], [1.0, -2.5]):
+        whole = risk(combined([risk.center, other], coefficients))
+        assert at(coefficients).loss == pytest.approx(whole.loss, rel=1e-12)
+        assert at(coefficients).error == whole.error
+    assert at([1.0, 0.0]) == risk()
+    partial = {"network.linear2.bias": torch.ones_like(risk.center["network.linear2.bias"])}
+    assert risk.along([risk.center, partial])([1.0, 0.5]).loss == pytest.approx(
+        risk(combined([risk.center, partial], [1.0, 0.5])).loss, rel=1e-12
+    )
+
+
+def _hooked() -> nn.Module:
+    model = cases.mlp()
+    model.register_forward_hook(lambda *_: None)
+    return model
+
+
+def _tied() -> nn.Module:
+    first, second = nn.Linear(64, 64), nn.Linear(64, 64)
+    second.weight = first.weight
+    return nn.Sequential(nn.Flatten(), first, nn.ReLU(), second, nn.ReLU(), nn.Linear(64, 10)).double().eval()
+
+
+def _reused() -> nn.Module:
+    layer = nn.Linear(64, 64)
+    return nn.Sequential(nn.Flatten(), layer, nn.ReLU(), layer, nn.Linear(64, 10)).double().eval()
+
+
+@pytest.mark.parametrize("build", [cases.cnn, cases.residual, _hooked, _tied, _reused, cases.affine])
+def test_networks_that_cannot_be_split_are_run_whole(build) -> None:
+    assert Network(build()).first_linear() is None
+
+
+@pytest.mark.parametrize("build", [_tied, _reused])
+def test_shared_weights_move_together(build) -> None:
+    model = build()
+    risk = fp.EmpiricalRisk(model, DATA)
+    moved = {name: value * 1.5 for name, value in risk.center.items()}
+    twin = build()
+    twin.load_state_dict({k: v * 1.5 for k, v in model.state_dict().items()})
+    assert risk.along([moved])([1.0]).loss == pytest.approx(fp.EmpiricalRisk(twin, DATA)().loss, rel=1e-9)
+
+
+class Returns(nn.Module):
+    def __init__(self, output: object) -> None:
+        super().__init__()
+        self.layer, self.output = nn.Linear(64, 10), output
+
+    def forward(self, x: Tensor) -> object:
+        z = self.layer(x.flatten(1))
+        return self.output(z) if callable(self.output) else self.output
+
+
+class Noisy(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(64, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.dropout(self.layer(x.flatten(1)), training=True)
+
+
+def _infinite() -> nn.Module:
+    model = cases.mlp()
+    with torch.no_grad():
+        model[3].bias[2:4] = torch.inf
+    return model
+
+
+def _batch_statistics() -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.BatchNorm1d(64, track_running_stats=False), nn.Linear(64, 10)).eval()
+
+
+REFUSED = {
+    "training": (lambda: cases.mlp().train(), r"Sequential cannot be probed: it is in training mode.*model.eval\(\)"),
+    "submodule": (lambda: _submodule(), r"its submodule 'relu1' is in training mode"),
+    "infinite": (_infinite, "2 NaN or infinite values among the 16 of 'linear2.bias'"),
+    "statistics": (_batch_statistics, "BatchNorm layer '1' of Sequential keeps no running statistics"),
+    "tuple": (
+        lambda: Returns(lambda z: (z, z)).eval(),
+        r"output of Returns is tuple; expected floating logits of shape",
+    ),
+    "shape": (lambda: Returns(lambda z: z[:, None]).eval(), r"shape \(130, 1, 10\)"),
+    "integers": (lambda: Returns(lambda z: z.argmax(1)).eval(), r"shape \(130,\), torch.int64"),
+    "rows": (lambda: Returns(lambda z: z[1:]).eval(), "129 rows of logits for a batch of 130"),
+    "classes": (lambda: Returns(lambda z: z[:, :9]).eval(), "10 classes .largest label 9., but the network returns 9"),
+    "nan": (
+        lambda: Returns(lambda z: z.index_fill(0, torch.tensor([3]), torch.nan)).eval(),
+        "logits of sample 3 are not",
+    ),
+    "noise": (lambda: Noisy().eval(), "two passes of Noisy over the same 130 inputs differ by up to"),
+}
+
+
+def _submodule() -> nn.Module:
+    model = cases.mlp()
+    model[2].train()
+    return model
+
+
+PROBES = {
+    "risk": lambda model: fp.EmpiricalRisk(model, DATA),
+    "margins": lambda model: fp.functional_margins(model, DATA),
+    "jacobian": lambda model: fp.jacobian_norms(model, DATA),
+    "robustness": lambda model: fp.gaussian_robustness(model, DATA, gammas=[0.1]),
+}
+
+
+@pytest.mark.parametrize("probe", PROBES)
+@pytest.mark.parametrize("fault", REFUSED)
+def test_every_probe_refuses_with_the_thing_and_the_cure(fault: str, probe: str) -> None:
+    build, message = REFUSED[fault]
+    state = torch.get_rng_state()
+    model = build()
+    torch.set_rng_state(state)
+    with pytest.raises(ValueError, match=message):
+        PROBES[probe](model.float())
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_unknown_losses_and_batch_sizes() -> None:
+    with pytest.raises(ValueError, match="loss is 'mse'; expected one of 'cross_entropy'"):
+        fp.EmpiricalRisk(cases.mlp(), DATA, loss="mse")
+    with pytest.raises(ValueError, match="batch_size is 0; expected at least 1"):
+        fp.EmpiricalRisk(cases.mlp(), DATA, batch_size=0)
+
+
+def test_an_overflow_in_a_later_batch_is_named() -> None:
+    model = cases.Affine(torch.full((2, 1), 1e308, dtype=torch.float64), torch.zeros(2, dtype=torch.float64))
+    data = fp.LabelledData(torch.tensor([[0.0], [1.0], [100.0]]), torch.zeros(3, dtype=torch.long), classes=2)
+    risk = fp.EmpiricalRisk(model, data, batch_size=1)
+    with pytest.raises(ValueError, match="logits of sample 2 are not finite"):
+        risk()
+
+
+def test_inputs_follow_the_weights_dtype_and_models_with_logits_attributes_are_taken() -> None:
+    class Output:
+        def __init__(self, logits: Tensor) -> None:
+            self.logits = logits
+
+    model = Returns(Output).double().eval()
+    assert math.isfinite(fp.EmpiricalRisk(model, DATA)().loss)
+    assert fp.EmpiricalRisk(Returns(Output).half().eval(), DATA).network.dtype == torch.float16

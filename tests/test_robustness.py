@@ -1,0 +1,124 @@
+"""Gaussian robustness: Phi in closed form, a loop as reference, indexed noise, bands."""
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+import flatprobe as fp
+from flatprobe import rng
+from tests import cases
+from tests.properties import assert_batch_size_invariant, assert_model_untouched, assert_seed_determines
+
+DATA = cases.data_for((1, 8, 8))
+GAMMAS = [0.0, 0.3, 1.0]
+
+
+def test_closed_form_an_affine_binary_classifier_errs_with_probability_phi() -> None:
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(2, 6, generator=generator, dtype=torch.float64)
+    model = cases.Affine(weight, torch.tensor([0.1, -0.2], dtype=torch.float64))
+    inputs = torch.rand(400, 6, generator=generator)
+    with torch.no_grad():
+        margin = model(inputs.double()) @ torch.tensor([1.0, -1.0], dtype=torch.float64)
+    data = fp.LabelledData(inputs, (margin < 0).long(), classes=2)  # every sample right without noise
+    gammas, draws = [0.05, 0.2, 1.0], 50
+    result = fp.gaussian_robustness(model, data, gammas=[0.0, *gammas], draws=draws)
+    assert float(result.mean[0]) == 0
+    slope = float((weight[0] - weight[1]).norm())
+    for gamma, error in zip(gammas, result.mean[1:].tolist(), strict=True):
+        p = stats.norm.cdf(-margin.abs().numpy() / (gamma * slope))
+        standard_error = np.sqrt((p * (1 - p)).sum() / draws) / len(data)
+        assert standard_error < 0.05 * p.mean()
+        assert abs(error - p.mean()) < 4 * standard_error
+
+
+def test_slow_reference_sample_by_sample() -> None:
+    model, data = cases.cnn(), DATA.head(30)
+    result = fp.gaussian_robustness(model, data, gammas=GAMMAS, draws=2, seed=5)
+    for draw in range(2):
+        for row, gamma in enumerate(GAMMAS):
+            wrong = 0
+            for index in range(30):
+                noise = rng.sample_normal(index, index + 1, (1, 8, 8), 5, "noise", draw).double()
+                z = model(data.inputs[index : index + 1].double() + gamma * noise)
+                wrong += int(z.argmax()) != int(data.labels[index])
+            assert float(result.error[row, draw]) == wrong / 30
+
+
+@pytest.mark.parametrize("name", cases.NETWORKS)
+def test_property_untouched_and_batch_size_invariant(name: str) -> None:
+    model = cases.NETWORKS[name]()
+    assert_model_untouched(model, lambda: fp.gaussian_robustness(model, DATA, gammas=GAMMAS, draws=2))
+    assert_batch_size_invariant(
+        lambda data, size: fp.gaussian_robustness(model, data, gammas=GAMMAS, draws=2, batch_size=size).error, DATA
+    )
+
+
+def test_property_seed_determines_and_noise_is_that_of_the_sample() -> None:
+    model, data = cases.affine(), cases.data_for((7,), classes=5)
+    assert_seed_determines(lambda seed: fp.gaussian_robustness(model, data, gammas=[0.5], seed=seed).error)
+    few, many = (fp.gaussian_robustness(model, data, gammas=[0.5], draws=draws).error for draws in (2, 4))
+    assert torch.equal(few, many[:, :2])
+    both = fp.gaussian_robustness(model, data, gammas=[0.1, 0.5], draws=2).error
+    assert torch.equal(both[1:], few)  # the same noise at every gamma, whatever the grid
+
+
+def test_property_the_noise_is_not_clipped_and_normalisation_keeps_it_in_pixels() -> None:
+    plain = fp.models.mlp((1, 8, 8), widths=(16,))
+    scaled = fp.Normalised(plain, 0.0, 0.5).double().eval()
+    halved = fp.LabelledData(DATA.inputs * 2, DATA.labels)
+    first = fp.gaussian_robustness(scaled, DATA, gammas=[0.4], draws=3).error
+    second = fp.gaussian_robustness(plain.double().eval(), halved, gammas=[0.8], draws=3).error
+    assert torch.equal(first, second)
+
+
+def test_closed_form_bands() -> None:
+    model, data = cases.affine(), cases.data_for((7,), classes=5)
+    result = fp.gaussian_robustness(model, data, gammas=GAMMAS, draws=5)
+    lower, upper = result.band(0.9)
+    for row in range(3):
+        count = float(result.mean[row]) * 130
+        reference = stats.binomtest(round(count), 130).proportion_ci(0.9, method="wilson")
+        if count == round(count):
+            assert (float(lower[row]), float(upper[row])) == pytest.approx((reference.low, reference.high), rel=1e-9)
+    assert float(result.mean[0]) * 130 == round(float(result.mean[0]) * 130)  # no noise: one of them was compared
+    low, high = result.band(0.9, method="draws")
+    t = stats.t.interval(0.9, 4, loc=result.error[2].mean(), scale=stats.sem(result.error[2].numpy()))
+    assert (float(low[2]), float(high[2])) == pytest.approx(t, rel=1e-9)
+    assert float(high[0] - low[0]) == 0
+    assert bool((upper - lower > 0).all())
+
+
+def test_result_survives_the_record(tmp_path) -> None:
+    result = fp.gaussian_robustness(cases.mlp(), DATA, gammas=GAMMAS, draws=3)
+    loaded = fp.load(fp.save(result, tmp_path / "robustness.parquet"))
+    assert torch.equal(loaded.error, result.error)
+    assert torch.equal(loaded.gammas, result.gammas)
+    assert loaded.samples == 130
+    assert list(result.to_frame().columns) == ["gamma", "draw", "error"]
+    assert "error(0.3)" in repr(loaded)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"gammas": []}, "gammas is \\[\\]; expected at least one"),
+        ({"gammas": [-0.1]}, "gammas is \\[-0.1\\]"),
+        ({"gammas": [float("nan")]}, "gammas is \\[nan\\]"),
+        ({"gammas": [0.1], "draws": 0}, "draws is 0; expected at least 1"),
+    ],
+)
+def test_bad_arguments(arguments: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        fp.gaussian_robustness(cases.mlp(), DATA, **arguments)
+
+
+def test_bad_bands() -> None:
+    result = fp.gaussian_robustness(cases.mlp(), DATA, gammas=[0.1], draws=1)
+    with pytest.raises(ValueError, match="level is 95; expected a confidence in"):
+        result.band(95)
+    with pytest.raises(ValueError, match="method is 'wald'; expected one of 'wilson', 'draws'"):
+        result.band(method="wald")
+    with pytest.raises(ValueError, match="draws is 1; expected at least 2"):
+        result.band(method="draws")
