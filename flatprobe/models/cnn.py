@@ -1,0 +1,85 @@
+"""Two small convolutional networks: S17 section VI-B and N20 section 7.1.1."""
+
+from collections.abc import Sequence
+
+from torch import nn
+
+from flatprobe.models.recipes import Modules, assembled, class_count, image_shape
+
+
+def sokolic_cnn(input_shape: Sequence[int], *, classes: int = 10, seed: int = 0) -> nn.Sequential:
+    """(32,5,5)-conv, 2x2 max-pool, (32,5,5)-conv, 2x2 max-pool, linear.
+
+    A ReLU follows each convolution, as in all of S17's networks. The paper does not give the padding: zero
+    padding of 2 keeps the map's size here, so that the network also takes the 8 x 8 digits (42,154 parameters
+    on MNIST).
+
+    Args:
+        input_shape: (channels, height, width), at least 4 x 4 pixels.
+        classes: number of outputs; the default is that of MNIST, CIFAR-10 and the digits.
+        seed: of the initial weights, torch's default laws.
+
+    Returns:
+        The network.
+
+    A `ValueError` names inputs that are not images or are too small.
+
+    Source: S17 section VI-B1.
+    """
+    channels, height, width = image_shape(input_shape, "sokolic_cnn", smallest=4)
+    outputs = class_count(classes)
+
+    def layers() -> Modules:
+        return [
+            ("conv1", nn.Conv2d(channels, 32, 5, padding=2)),
+            ("relu1", nn.ReLU()),
+            ("pool1", nn.MaxPool2d(2)),
+            ("conv2", nn.Conv2d(32, 32, 5, padding=2)),
+            ("relu2", nn.ReLU()),
+            ("pool2", nn.MaxPool2d(2)),
+            ("flatten", nn.Flatten()),
+            ("linear", nn.Linear(32 * (height // 4) * (width // 4), outputs)),
+        ]
+
+    return assembled("sokolic_cnn", seed, layers, {"input_shape": [channels, height, width], "classes": outputs})
+
+
+def thumwanit_cnn(input_shape: Sequence[int], *, classes: int = 10, seed: int = 0) -> nn.Sequential:
+    """3x3 convolutions of 32, 64 and 64 filters, 2x2 max-pools after the first two, 64 hidden units, linear.
+
+    A ReLU follows each convolution and the hidden layer. The paper does not give the padding: none is
+    assumed, the Keras default.
+
+    Args:
+        input_shape: (channels, height, width), at least 18 x 18 pixels.
+        classes: number of outputs; the default is that of MNIST and CIFAR-10.
+        seed: of the initial weights, torch's default laws.
+
+    Returns:
+        The network: 93,322 parameters on MNIST, 122,570 on CIFAR-10.
+
+    A `ValueError` names inputs that are not images or are too small.
+
+    Source: N20 section 7.1.1 ("small model").
+    """
+    channels, height, width = image_shape(input_shape, "thumwanit_cnn", smallest=18)
+    outputs = class_count(classes)
+    rows, columns = (((length - 2) // 2 - 2) // 2 - 2 for length in (height, width))
+
+    def layers() -> Modules:
+        return [
+            ("conv1", nn.Conv2d(channels, 32, 3)),
+            ("relu1", nn.ReLU()),
+            ("pool1", nn.MaxPool2d(2)),
+            ("conv2", nn.Conv2d(32, 64, 3)),
+            ("relu2", nn.ReLU()),
+            ("pool2", nn.MaxPool2d(2)),
+            ("conv3", nn.Conv2d(64, 64, 3)),
+            ("relu3", nn.ReLU()),
+            ("flatten", nn.Flatten()),
+            ("linear1", nn.Linear(64 * rows * columns, 64)),
+            ("relu4", nn.ReLU()),
+            ("linear2", nn.Linear(64, outputs)),
+        ]
+
+    return assembled("thumwanit_cnn", seed, layers, {"input_shape": [channels, height, width], "classes": outputs})

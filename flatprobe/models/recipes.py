@@ -1,0 +1,71 @@
+"""Recipes: what a network is built from, as plain JSON, so that a run folder can rebuild it."""
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+
+from torch import nn
+
+from flatprobe.models.seeding import seeded
+
+Recipe = dict[str, object]
+Modules = Sequence[tuple[str, nn.Module]]
+
+
+def assembled(name: str, seed: int, layers: Callable[[], Modules], arguments: dict[str, object]) -> nn.Sequential:
+    """The layers as one `nn.Sequential` in training mode that carries its recipe.
+
+    Args:
+        name: name of the builder in `NETWORKS`.
+        seed: of the initial weights; the global random state is left where it was.
+        layers: makes the named layers, drawing their initial weights as torch does by default.
+        arguments: the builder's arguments other than the seed, as JSON has them.
+
+    Returns:
+        The network, with the attribute `recipe`.
+    """
+    with seeded(seed, "initial weights", name):
+        network = nn.Sequential(OrderedDict(layers()))
+    network.recipe = {"name": name, "arguments": {**arguments, "seed": seed}}  # type: ignore[assignment]
+    return network
+
+
+def recipe_of(network: nn.Module) -> Recipe | None:
+    """The recipe of a network that flatprobe built, None for any other module.
+
+    >>> recipe_of(nn.Linear(2, 3)) is None
+    True
+    """
+    recipe = getattr(network, "recipe", None)
+    return recipe if isinstance(recipe, dict) else None
+
+
+def image_shape(input_shape: Sequence[int], name: str, smallest: int) -> tuple[int, int, int]:
+    """The (channels, height, width) of a convolutional network's inputs, checked.
+
+    Raises:
+        ValueError: if the shape is not that of an image, or if the image is too small for the network.
+    """
+    shape = tuple(int(length) for length in input_shape)
+    if len(shape) != 3 or min(shape) < 1:
+        msg = f"input_shape is {shape}; {name} expects (channels, height, width), all at least 1"
+        raise ValueError(msg)
+    channels, height, width = shape
+    if min(height, width) < smallest:
+        msg = (
+            f"an input of {height} x {width} pixels is too small for {name}: nothing is left after its last "
+            f"layer of filters; expected at least {smallest} x {smallest}, or another network (an MLP fits)"
+        )
+        raise ValueError(msg)
+    return channels, height, width
+
+
+def class_count(classes: int) -> int:
+    """The number of outputs, checked.
+
+    Raises:
+        ValueError: if there are fewer than two.
+    """
+    if classes < 2:
+        msg = f"classes is {classes}; expected at least 2"
+        raise ValueError(msg)
+    return int(classes)
