@@ -1,0 +1,154 @@
+"""The networks: parameter counts (closed form), recipes and seeds (property), refusals."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from flatprobe.models import (
+    NETWORKS,
+    Normalise,
+    Normalised,
+    Residual,
+    build,
+    mlp,
+    recipe_of,
+    resnet,
+    sokolic_cnn,
+    thumwanit_cnn,
+)
+from flatprobe.models.seeding import seeded
+
+BUILT = {
+    "mlp": lambda **more: mlp((1, 8, 8), widths=(7, 5), classes=3, activation="tanh", **more),
+    "sokolic_cnn": lambda **more: sokolic_cnn((1, 8, 8), classes=3, **more),
+    "thumwanit_cnn": lambda **more: thumwanit_cnn((2, 18, 19), classes=3, **more),
+    "resnet": lambda **more: resnet((1, 8, 8), depth=10, width=4, classes=3, **more),
+}
+SHAPES = {"mlp": (1, 8, 8), "sokolic_cnn": (1, 8, 8), "thumwanit_cnn": (2, 18, 19), "resnet": (1, 8, 8)}
+
+
+def count(network: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def assert_same_state(first: nn.Module, second: nn.Module) -> None:
+    one, other = first.state_dict(), second.state_dict()
+    assert one.keys() == other.keys()
+    for name, value in one.items():
+        assert torch.equal(value, other[name]), name
+
+
+@pytest.mark.parametrize(
+    ("network", "expected"),
+    [
+        (lambda: mlp((3, 28, 28)), 1_209_866),  # T3 Table 2
+        (lambda: thumwanit_cnn((1, 28, 28)), 93_322),  # SPEC section 6
+        (lambda: thumwanit_cnn((3, 32, 32)), 122_570),
+        (lambda: sokolic_cnn((1, 28, 28)), 32 * 26 + 32 * 801 + 10 * (32 * 49 + 1)),
+        # He et al.'s ResNet-20 (269,722 with parameter-free shortcuts) and two projections with BatchNorm.
+        (lambda: resnet((3, 32, 32)), 269_722 + (16 * 32 + 64) + (32 * 64 + 128)),
+        (lambda: mlp((4,), widths=()), 10 * 5),
+    ],
+)
+def test_parameter_counts_closed_form(network, expected):
+    assert count(network()) == expected
+
+
+def test_resnet_depth_counts_the_layers_with_a_weight_matrix():
+    for depth in (10, 16, 22):
+        network = resnet((3, 8, 8), depth=depth, width=2)
+        layers = [layer for layer in network.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
+        assert len(layers) == depth
+
+
+def test_resnet_against_a_loop_over_its_blocks():
+    network = resnet((1, 8, 8), depth=10, width=4, classes=3).eval()
+    x = torch.rand(2, 1, 8, 8)
+    value = torch.relu(network.norm1(network.conv1(x)))
+    for stage in (1, 2, 3):
+        block = network.get_submodule(f"block{stage}_1")
+        assert isinstance(block, Residual)
+        value = torch.relu(block.shortcut(value) + block.body(value))
+    assert value.shape == (2, 16, 2, 2)
+    torch.testing.assert_close(network(x), network.linear(value.mean((2, 3))))
+
+
+@pytest.mark.parametrize("name", list(NETWORKS))
+def test_output_shape_recipe_and_seed(name):
+    network = BUILT[name]()
+    assert isinstance(network, nn.Sequential)
+    assert network.training
+    assert network.eval()(torch.zeros(2, *SHAPES[name])).shape == (2, 3)
+    assert recipe_of(network)["name"] == name
+    assert_same_state(build(recipe_of(network)), network)
+    assert recipe_of(copy.deepcopy(network)) == recipe_of(network)
+    first, other = next(BUILT[name](seed=1).parameters()), next(network.parameters())
+    assert not torch.equal(first, other)
+
+
+@pytest.mark.parametrize("name", list(NETWORKS))
+def test_building_leaves_the_random_state(name):
+    before = torch.random.get_rng_state()
+    BUILT[name](seed=3)
+    assert torch.equal(before, torch.random.get_rng_state())
+    torch.manual_seed(1)
+    first = BUILT[name]()
+    torch.manual_seed(2)
+    assert_same_state(first, BUILT[name]())
+
+
+def test_seeded_restores_after_an_exception():
+    before = torch.random.get_rng_state()
+    with pytest.raises(ZeroDivisionError), seeded(0):
+        torch.rand(1 // 0)
+    assert torch.equal(before, torch.random.get_rng_state())
+
+
+def test_normalised_closed_form():
+    x = torch.rand(4, 3, 2, 2, dtype=torch.float64)
+    mean, std = [0.1, 0.2, 0.3], [0.5, 0.25, 2.0]
+    network = nn.Sequential(nn.Flatten(), nn.Linear(12, 5)).double().eval()
+    whole = Normalised(network, mean, std)
+    expected = torch.stack([(x[:, c] - mean[c]) / std[c] for c in range(3)], dim=1)
+    torch.testing.assert_close(whole(x), network(expected), rtol=1e-12, atol=1e-12)
+    assert not any(layer.training for layer in whole.modules())
+    assert whole[0].mean.dtype == torch.float64
+    assert whole[1] is network
+    torch.testing.assert_close(Normalise(0.5, 0.25)(x.float()), (x.float() - 0.5) / 0.25)
+
+
+def test_normalised_recipe_nests():
+    network = Normalised(mlp((3, 2, 2), widths=(4,), seed=5), torch.tensor([0.25, 0.5, 0.75]), 0.5)
+    rebuilt = build(recipe_of(network))
+    assert isinstance(rebuilt, Normalised)
+    assert_same_state(rebuilt, network)
+    assert recipe_of(Normalised(nn.Linear(2, 3), 0, 1)) is None
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: mlp((4,), activation="gelu"), "the activation 'gelu' is unknown; expected one of relu"),
+        (lambda: mlp((4,), widths=(3, 0)), r"widths is \(3, 0\); expected at least 1"),
+        (lambda: mlp((0, 4)), r"input_shape is \(0, 4\)"),
+        (lambda: mlp(()), r"input_shape is \(\)"),
+        (lambda: mlp((4,), classes=1), "classes is 1; expected at least 2"),
+        (lambda: sokolic_cnn((8, 8)), r"input_shape is \(8, 8\); sokolic_cnn expects \(channels, height, width\)"),
+        (lambda: sokolic_cnn((1, 8, 3)), "8 x 3 pixels is too small for sokolic_cnn.*at least 4 x 4"),
+        (lambda: thumwanit_cnn((1, 8, 8)), "8 x 8 pixels is too small for thumwanit_cnn.*at least 18 x 18"),
+        (lambda: resnet((1, 8, 8), depth=20), r"depth is 20; expected 6 n \+ 4"),
+        (lambda: resnet((1, 8, 8), width=0), "width is 0; expected at least 1"),
+        (lambda: Normalise(0.0, 0.0), "expected finite numbers, std above 0"),
+        (lambda: Normalise(float("nan"), 1.0), "expected finite numbers"),
+        (lambda: Normalise([0.1, 0.2], [1.0, 1.0, 1.0]), "mean has 2 entries and std 3"),
+        (lambda: Normalise([0.1, 0.2, 0.3], 1.0)(torch.zeros(2, 1, 4, 4)), "1 channels; expected 3"),
+        (lambda: build({"name": "vgg", "arguments": {}}), "the network 'vgg' is unknown; expected one of mlp"),
+        (lambda: build({"arguments": {}}), "as network.recipe holds it"),
+        (lambda: build({"name": "mlp", "arguments": {"wide": 3}}), "the recipe of 'mlp' does not fit"),
+    ],
+)
+def test_refusals(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
