@@ -1,0 +1,218 @@
+"""The training loop."""
+
+import copy
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from flatprobe.checks import at_least, one_of
+from flatprobe.data import LabelledData
+from flatprobe.results import environment
+from flatprobe.training.folder import RunFolder, fingerprint
+from flatprobe.training.progress import reporting
+from flatprobe.training.run import TrainingRun
+from flatprobe.training.schedules import Schedule
+from flatprobe.training.settings import Settings
+from flatprobe.training.trainer import Trainer
+
+
+def train(
+    network: nn.Module,
+    data: LabelledData,
+    *,
+    validation: LabelledData | None = None,
+    epochs: int = 100,
+    until: Literal["interpolation", "loss"] | None = None,
+    target_loss: float | None = None,
+    objective: str = "cross_entropy",
+    optimizer: str = "sgd",
+    learning_rate: float = 0.01,
+    momentum: float = 0.9,
+    weight_decay: float = 0.0,
+    schedule: Schedule = None,
+    batch_size: int = 128,
+    out: str | Path | None = None,
+    resume: bool = True,
+    save_every: float = 10.0,
+    seed: int = 0,
+    threads: int | None = None,
+    progress: bool | None = False,
+    on_failure: Literal["raise", "flag"] = "raise",
+) -> TrainingRun:
+    """Minimise the mean loss over the data by minibatch steps on a copy of the network.
+
+    After each epoch, loss and accuracy are measured over all data in eval mode by `EmpiricalRisk`: the figures by which
+    training stops are those that the probes start from. That costs one forward pass an epoch, about a third of a
+    training pass. The whole copy is trained in training mode; parameters that require no gradient stay as they are.
+
+    Order and dropout noise depend on (seed, epoch) alone. On the CPU the weights are a function of the arguments and
+    the thread count, to the last bit: that an interrupted run was resumed leaves no trace in them.
+
+    A finished run is continued by training its model: `train(run.model, data, until="loss", ...)`; the optimizer then
+    starts anew.
+
+    Args:
+        network: any classifier that returns logits (batch, classes), on the device and in the dtype to train in. It is
+            not changed.
+        data: the training data.
+        validation: where given, measured after each epoch, and what `best.safetensors` is chosen by.
+        epochs: the number of epochs, or with `until` the most that are done; 100 as in N20.
+        until: None: exactly `epochs`; `"interpolation"`: until an epoch ends with 100 % training accuracy; `"loss"`:
+            until one ends with a training loss of at most `target_loss`.
+        target_loss: in units of the objective's loss (nats for the cross-entropy); with `until="loss"` only.
+        objective: `"cross_entropy"` (T3, S17, N20), `"squared"` or `"hinge"` (SPEC section 5).
+        optimizer: `"sgd"` with momentum (S17) or `"adam"` (N20).
+        learning_rate: 0.01 is the first rate of S17's section VI-C1.
+        momentum: of SGD, or beta_1 of Adam; 0.9 as in S17's section VI-B2.
+        weight_decay: d in d/2 ||w||^2, over all parameters; none by default, since it is one of the regularizers to
+            study.
+        schedule: factors on the learning rate, a function of the epoch: None (constant), `"cosine"`, or S17's steps as
+            `{"name": "step", "stages": [(factor, epochs), ...]}`.
+        batch_size: samples a step; 128 is the usual size. A last batch of one sample joins the one before it.
+        out: a folder to write config.json, history.json, last.safetensors and best.safetensors to. A run that was
+            interrupted there goes on where it stopped; a finished one is returned as it is.
+        resume: False makes an existing run in `out` an error.
+        save_every: the most seconds of training that an interruption loses; 0 saves after every epoch.
+        seed: of the order of the samples and of the noise inside the network (its initial weights are its own).
+        threads: torch threads during the training, restored afterwards. None: as many as are set, or those that an
+            interrupted run began with.
+        progress: True: a bar on a terminal, else plain lines, on stderr; None: a bar on a terminal only.
+        on_failure: when the stopping rule is not met within the epochs, `"raise"` an error, or `"flag"`: return the run
+            with `reached == False`.
+
+    Returns:
+        The run: model in eval mode, history, whether the stopping rule was met.
+
+    Raises:
+        RuntimeError: if the loss is not finite at the end of an epoch, or the stopping rule is not met.
+        ValueError: if `threads` is another count than the interrupted run's. Unsuitable settings, networks, data and
+            folders are too.
+
+    >>> data = LabelledData(torch.eye(4), torch.arange(4))
+    >>> run = train(nn.Linear(4, 4), data, until="interpolation", learning_rate=1.0)
+    >>> run.interpolated, run.model.training
+    (True, False)
+    """
+    settings = Settings(
+        epochs=epochs,
+        until=until,
+        target_loss=target_loss,
+        objective=objective,
+        optimizer=optimizer,
+        learning_rate=learning_rate,
+        momentum=momentum,
+        weight_decay=weight_decay,
+        schedule=schedule,
+        batch_size=batch_size,
+        seed=seed,
+    )
+    one_of("on_failure", on_failure, ("raise", "flag"))
+    at_least(1, threads=threads)
+    with torch.inference_mode(mode=False):  # which enables gradients too
+        trainer = Trainer(copy.deepcopy(network), data, validation, settings)
+        run = _run(trainer, threads, None if out is None else RunFolder(out), resume, save_every, progress)
+    if not run.reached and on_failure == "raise":
+        raise RuntimeError(_not_reached(run, settings))
+    return run
+
+
+def _run(
+    trainer: Trainer,
+    threads: int | None,
+    folder: RunFolder | None,
+    resume: bool,
+    save_every: float,
+    progress: bool | None,
+) -> TrainingRun:
+    """The whole run, or what is left of it."""
+    config = _config(trainer, threads)
+    if folder is not None:
+        config = folder.claim(config, resume=resume)
+        _check_threads(threads, config["environment"]["threads"], folder)
+        if folder.finished() is not None:
+            return TrainingRun.load(folder.path, trainer.module)
+        trainer.restore(folder.progress())
+    with _thread_count(config["environment"]["threads"]):
+        _epochs(trainer, folder, save_every, progress)
+    return TrainingRun(
+        model=trainer.module,
+        history=trainer.history,
+        reached=trainer.settings.reached(trainer.history[-1]),
+        settings=config,
+        path=None if folder is None else folder.path,
+    )
+
+
+def _epochs(trainer: Trainer, folder: RunFolder | None, save_every: float, progress: bool | None) -> None:
+    """Epochs until the rule is met or there are no more, saving on the way and at the end."""
+    best, saved = None, time.monotonic()
+    with reporting(trainer.settings.epochs, len(trainer.history), progress) as report:
+        while not trainer.done():
+            improved = trainer.epoch()
+            report(trainer.history[-1])
+            if folder is None:
+                continue
+            best = trainer.state() if improved else best
+            if trainer.done() or time.monotonic() - saved >= save_every:
+                folder.save(trainer.progress(), best, finished=trainer.done())
+                best, saved = None, time.monotonic()
+
+
+def _config(trainer: Trainer, threads: int | None) -> dict[str, Any]:
+    network = trainer.risk.network.describe()
+    device = network.pop("device")
+    return {
+        "network": {**network, "initial_weights": fingerprint(trainer.module)},
+        "data": trainer.risk.data.describe(),
+        "validation": None if trainer.validation is None else trainer.validation.data.describe(),
+        "settings": trainer.settings.as_json(),
+        "environment": {
+            **environment(),
+            "device": device,
+            "threads": torch.get_num_threads() if threads is None else threads,
+        },
+    }
+
+
+def _check_threads(threads: int | None, recorded: int, folder: RunFolder) -> None:
+    """The thread count that was asked for is the interrupted run's: other sums would give other bits.
+
+    Raises:
+        ValueError: if it is not.
+    """
+    if threads not in {None, recorded}:
+        msg = (
+            f"threads is {threads}, but the run in {folder.path} began with {recorded}; leave it out, or give the same"
+        )
+        raise ValueError(msg)
+
+
+@contextmanager
+def _thread_count(threads: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _not_reached(run: TrainingRun, settings: Settings) -> str:
+    last = run.history[-1]
+    accuracies, losses = ([row[name] for row in run.history] for name in ("train_accuracy", "train_loss"))
+    goal = (
+        "100 % training accuracy" if settings.until == "interpolation" else f"a training loss of {settings.target_loss}"
+    )
+    return (
+        f"the training did not reach {goal} within {run.epochs} epochs: it ended with accuracy "
+        f"{100 * last['train_accuracy']:.2f} % and loss {last['train_loss']:.4g} (best: {100 * max(accuracies):.2f} % "
+        f"and {min(losses):.4g}). Give it more epochs than {settings.epochs}, change the learning rate (it is "
+        f"{settings.learning_rate}; random labels often want a lower one), normalise the inputs, or use "
+        "optimizer='adam'; on_failure='flag' returns such a run"
+        + ("" if run.path is None else f". What was trained lies in {run.path}")
+    )

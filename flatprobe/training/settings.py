@@ -1,0 +1,65 @@
+"""What a training is asked to do, checked."""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from flatprobe.checks import at_least, one_of, positive
+from flatprobe.kernels import per_sample_loss
+from flatprobe.training.schedules import Schedule, factors
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """The arguments of `train` that decide what is computed; its docstring says what they mean.
+
+    Raises:
+        ValueError: if one is out of its range.
+    """
+
+    epochs: int
+    until: str | None
+    target_loss: float | None
+    objective: str
+    optimizer: str
+    learning_rate: float
+    momentum: float
+    weight_decay: float
+    schedule: Schedule
+    batch_size: int
+    seed: int
+
+    def __post_init__(self) -> None:
+        at_least(1, epochs=self.epochs, batch_size=self.batch_size)
+        positive(learning_rate=self.learning_rate, target_loss=self.target_loss)
+        one_of("until", self.until, (None, "interpolation", "loss"))
+        if not 0 <= self.momentum < 1:
+            msg = f"momentum is {self.momentum}; expected at least 0 and below 1"
+            raise ValueError(msg)
+        if not 0 <= self.weight_decay < math.inf:
+            msg = f"weight_decay is {self.weight_decay}; expected a finite number, at least 0"
+            raise ValueError(msg)
+        if (self.target_loss is None) == (self.until == "loss"):
+            msg = (
+                f"until is {self.until!r} and target_loss {self.target_loss}; expected a loss with until='loss', "
+                "and none otherwise"
+            )
+            raise ValueError(msg)
+        per_sample_loss(self.objective)
+        factors(self.schedule, self.epochs)
+
+    def as_json(self) -> dict[str, Any]:
+        """All settings as JSON has them (a tuple is a list there), for the record and to compare with one."""
+        schedule = dict(self.schedule) if isinstance(self.schedule, Mapping) else self.schedule
+        settings: dict[str, Any] = json.loads(json.dumps(vars(self) | {"schedule": schedule}))
+        return settings
+
+    def reached(self, row: Mapping[str, Any]) -> bool:
+        """Whether the stopping rule is met at the end of an epoch, given its row of the history."""
+        if self.until == "interpolation":
+            return bool(row["train_accuracy"] == 1.0)
+        if self.until == "loss":
+            return bool(row["train_loss"] <= self.target_loss)
+        return bool(row["epoch"] == self.epochs)

@@ -1,0 +1,117 @@
+"""The state of a training in progress."""
+
+import math
+import time
+
+from torch import nn
+
+from flatprobe.checkpoints import load_weights
+from flatprobe.data import LabelledData
+from flatprobe.files import State
+from flatprobe.risk import EmpiricalRisk, Risk
+from flatprobe.training.epoch import train_epoch
+from flatprobe.training.folder import Progress, Row
+from flatprobe.training.objectives import objective
+from flatprobe.training.optimizers import make_optimizer, optimizer_tensors, restore_optimizer
+from flatprobe.training.schedules import factors
+from flatprobe.training.settings import Settings
+
+
+class Trainer:
+    """A network, its optimizer and its history, one epoch after the other.
+
+    Between epochs the network is in eval mode.
+
+    Args:
+        module: is trained in place.
+        data: the training data.
+        validation: measured beside it, or None.
+        settings: what `train` was asked for.
+    """
+
+    def __init__(
+        self, module: nn.Module, data: LabelledData, validation: LabelledData | None, settings: Settings
+    ) -> None:
+        self.module = module.eval()
+        self.settings = settings
+        self.risk = EmpiricalRisk(module, data, settings.objective)
+        self.validation = None if validation is None else EmpiricalRisk(module, validation, settings.objective)
+        self.history: list[Row] = []
+        self._objective = objective(settings.objective)
+        self._factors = factors(settings.schedule, settings.epochs)
+        self._optimizer = make_optimizer(
+            settings.optimizer,
+            module.parameters(),
+            learning_rate=settings.learning_rate,
+            momentum=settings.momentum,
+            weight_decay=settings.weight_decay,
+        )
+        self._best = math.inf
+
+    def done(self) -> bool:
+        """Whether the stopping rule is met or the epochs are used up."""
+        return bool(self.history) and (
+            len(self.history) == self.settings.epochs or self.settings.reached(self.history[-1])
+        )
+
+    def epoch(self) -> bool:
+        """Train one epoch and measure; whether the loss that chooses the best weights has improved.
+
+        Raises:
+            RuntimeError: if the training loss is not finite any more.
+        """
+        settings, epoch, started = self.settings, len(self.history), time.perf_counter()
+        rate = settings.learning_rate * self._factors[epoch]
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate
+        self.module.train()
+        train_epoch(
+            self.module,
+            self.risk.network,
+            self.risk.data,
+            self._optimizer,
+            self._objective,
+            batch_size=settings.batch_size,
+            seed=settings.seed,
+            epoch=epoch,
+        )
+        self.module.eval()
+        row = {"epoch": epoch + 1, **self.measured("train", self.risk)}
+        if self.validation is not None:
+            row |= self.measured("validation", self.validation)
+        if not math.isfinite(row["train_loss"]):
+            msg = (
+                f"the training loss is {row['train_loss']} at the end of epoch {epoch + 1}; expected a finite number: "
+                f"lower the learning rate (it was {rate:.4g}), or look for inputs that are not normalised"
+            )
+            raise RuntimeError(msg)
+        self.history.append({**row, "learning_rate": rate, "seconds": time.perf_counter() - started})
+        improved = self._chosen_by(row) < self._best
+        self._best = min(self._best, self._chosen_by(row))
+        return improved
+
+    def state(self) -> State:
+        """A copy of the weights and buffers."""
+        return {name: value.detach().clone() for name, value in self.module.state_dict().items()}
+
+    def progress(self) -> Progress:
+        """What a run folder stores; it shares the memory of the network."""
+        return Progress(self.history, dict(self.module.state_dict()), optimizer_tensors(self._optimizer))
+
+    def restore(self, progress: Progress | None) -> None:
+        """Go on from where an interrupted training stood; None: from the beginning."""
+        if progress is None:
+            return
+        self.history = progress.history
+        load_weights(self.module, progress.state, "that resuming reads")
+        restore_optimizer(self._optimizer, progress.optimizer)
+        self._best = min(self._chosen_by(row) for row in self.history)
+
+    def measured(self, name: str, risk: EmpiricalRisk) -> Row:
+        """Loss and accuracy of the network as it is now, as entries of a row."""
+        now: Risk = risk({**dict(self.module.named_parameters()), **dict(self.module.named_buffers())})
+        return {f"{name}_loss": now.loss, f"{name}_accuracy": 1 - now.error}
+
+    def _chosen_by(self, row: Row) -> float:
+        loss: float = row["train_loss" if self.validation is None else "validation_loss"]
+        return loss
