@@ -1,19 +1,41 @@
 """Probes of trained networks, and the training core that makes the networks.
 
 The public names are imported on first use (PEP 562), so that `import flatprobe` and a command's `--help` load nothing
-heavy.
+heavy. Type checkers and editors see the imports below.
 """
 
 import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from flatprobe import models as models
+    from flatprobe.checkpoints import load_checkpoint as load_checkpoint
+    from flatprobe.data import LabelledData as LabelledData
+    from flatprobe.loading import load_data as load_data
+    from flatprobe.models import Normalised as Normalised
+    from flatprobe.probes.flatness import flatness_radius as flatness_radius
+    from flatprobe.probes.interpolation import interpolate as interpolate
+    from flatprobe.probes.interpolation import segment as segment
+    from flatprobe.probes.interpolation import simplex as simplex
+    from flatprobe.probes.jacobian import jacobian_norms as jacobian_norms
+    from flatprobe.probes.margins import functional_margins as functional_margins
+    from flatprobe.probes.margins import scores as scores
+    from flatprobe.probes.robustness import gaussian_robustness as gaussian_robustness
+    from flatprobe.results import load as load
+    from flatprobe.results import save as save
+    from flatprobe.risk import EmpiricalRisk as EmpiricalRisk
+    from flatprobe.risk import Risk as Risk
+    from flatprobe.studies.compare import compare as compare
+    from flatprobe.training import TrainingRun as TrainingRun
+    from flatprobe.training import train as train
 
 _HOMES = {
-    # data
+    # data and networks
     "LabelledData": "flatprobe.data",
-    "load_data": "flatprobe.loading",
-    # networks
     "Normalised": "flatprobe.models",
-    "models": "flatprobe.models",
     "load_checkpoint": "flatprobe.checkpoints",
+    "load_data": "flatprobe.loading",
+    "models": "flatprobe.models",
     # weight-space probes
     "EmpiricalRisk": "flatprobe.risk",
     "Risk": "flatprobe.risk",
@@ -26,19 +48,16 @@ _HOMES = {
     "gaussian_robustness": "flatprobe.probes.robustness",
     "jacobian_norms": "flatprobe.probes.jacobian",
     "scores": "flatprobe.probes.margins",
-    # training
+    # training and studies
     "TrainingRun": "flatprobe.training",
-    "train": "flatprobe.training",
-    # studies
     "compare": "flatprobe.studies.compare",
+    "train": "flatprobe.training",
     # records
     "load": "flatprobe.results",
     "save": "flatprobe.results",
 }
 
-__all__ = [
-    *_HOMES,
-]
+__all__ = list(_HOMES)
 
 
 def __getattr__(name: str) -> object:
@@ -46,7 +65,7 @@ def __getattr__(name: str) -> object:
         msg = f"module 'flatprobe' has no attribute {name!r}; it has {', '.join(sorted(_HOMES))}"
         raise AttributeError(msg)
     home = importlib.import_module(_HOMES[name])
-    value = home if home.__name__.endswith(f".{name}") else getattr(home, name)
+    value: object = home if home.__name__ == f"{__name__}.{name}" else getattr(home, name)
     globals()[name] = value
     return value
 

@@ -230,7 +230,8 @@ def _sequence(module: nn.Module, prefix: str = "") -> list[tuple[str, nn.Module]
 
 def _run(layers: list[tuple[str, nn.Module]], inputs: Inputs, state: Mapping[str, Tensor]) -> Tensor:
     assert isinstance(inputs, Tensor)
+    value = inputs
     for prefix, layer in layers:
         names = [name for name, _ in (*layer.named_parameters(), *layer.named_buffers())]
-        inputs = functional_call(layer, {name: state[f"{prefix}.{name}"] for name in names}, (inputs,))
-    return inputs
+        value = functional_call(layer, {name: state[f"{prefix}.{name}"] for name in names}, (value,))
+    return value

@@ -83,8 +83,10 @@ class Robustness(Result):
         return (middle - half).clamp_min(0), (middle + half).clamp_max(1)
 
     def summary(self) -> dict[str, float]:
-        """The mean error at each noise level."""
-        return {f"error({gamma:g})": float(p) for gamma, p in zip(self.gammas, self.mean, strict=True)}
+        """The mean error over the grid, and at each noise level."""
+        return {"mean_error": float(self.error.mean())} | {
+            f"error({gamma:g})": float(p) for gamma, p in zip(self.gammas, self.mean, strict=True)
+        }
 
     def to_frame(self) -> "pandas.DataFrame":
         """One row a noise level and draw."""

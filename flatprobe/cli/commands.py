@@ -1,0 +1,215 @@
+"""The commands. Everything that they need is imported when they run, so that --help is quick."""
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+if TYPE_CHECKING:
+    from flatprobe.studies.compare import Comparison
+
+
+def demo(*, out: Path = Path("flatprobe-demo"), seed: int = 0) -> None:
+    """Train six networks on the bundled digits, natural and random labels, probe them, and write a report.
+
+    Parameters
+    ----------
+    out: Path
+        Folder for the checkpoints (runs), the measurements (records) and report.html. Finished runs in it are used
+        again.
+    seed: int
+        Of the random labels, the initial weights, the order of the samples, the directions and the noise.
+    """
+    from flatprobe.cli.pages import demo_report
+    from flatprobe.studies.demo import demo as study
+
+    comparison = study(out, seed=seed, progress=True)
+    page = demo_report(comparison, out / "report.html")
+    _summary(comparison)
+    print(f"report: {page}")
+
+
+def train(
+    *,
+    data: str,
+    network: str,
+    out: Path,
+    option: Annotated[dict[str, str] | None, Parameter(negative=())] = None,
+    normalise: bool = False,
+    limit: int | None = None,
+    random_labels: float = 0.0,
+    epochs: int = 100,
+    until: str | None = None,
+    target_loss: float | None = None,
+    objective: str = "cross_entropy",
+    optimizer: str = "sgd",
+    learning_rate: float = 0.01,
+    weight_decay: float = 0.0,
+    schedule: str | None = None,
+    batch_size: int = 128,
+    validation: str | None = None,
+    seed: int = 0,
+) -> None:
+    """Train a network and keep its checkpoints; an interrupted run goes on where it stopped.
+
+    Parameters
+    ----------
+    data: str
+        "digits", the name of a Hugging Face data set, or a folder that holds one.
+    network: str
+        mlp, sokolic_cnn, thumwanit_cnn or resnet.
+    out: Path
+        The run's folder: config.json, history.json, best.safetensors, last.safetensors.
+    option: dict[str, str]
+        Arguments of the network, such as --option.widths "[512, 512]" or --option.depth 16.
+    normalise: bool
+        Begin the network with a layer that normalises the pixels by the training data's mean and standard deviation.
+    limit: int
+        Use the first so many samples.
+    random_labels: float
+        Fraction of the labels to replace by random ones.
+    epochs: int
+        Epochs, or with --until the most that are done.
+    until: str
+        "interpolation" stops at 100 % training accuracy, "loss" at --target-loss; not reaching it is an error.
+    target_loss: float
+        Training loss to stop at, with --until loss.
+    objective: str
+        cross_entropy, squared or hinge.
+    optimizer: str
+        sgd (with momentum) or adam.
+    learning_rate: float
+        Of the first epoch.
+    weight_decay: float
+        d in d/2 ||w||^2.
+    schedule: str
+        "cosine", or constant where it is left out.
+    batch_size: int
+        Samples a step.
+    validation: str
+        A split of the data, such as "test", measured after each epoch and used to choose best.safetensors.
+    seed: int
+        Of the initial weights, the order of the samples and the random labels.
+    """
+    import torch
+
+    import flatprobe as fp
+    from flatprobe.models import build
+
+    samples = fp.load_data(data, limit=limit)
+    if random_labels:
+        samples = samples.with_random_labels(random_labels, seed=seed)
+    arguments = {"input_shape": samples.input_shape, "classes": samples.classes, "seed": seed}
+    module = build({"name": network, "arguments": arguments | {k: _value(v) for k, v in (option or {}).items()}})
+    if normalise:
+        inputs = samples.inputs
+        assert isinstance(inputs, torch.Tensor)
+        over = [0, *range(2, inputs.ndim)]
+        module = fp.Normalised(module, inputs.mean(over).tolist(), inputs.std(over).tolist())
+    run = fp.train(
+        module,
+        samples,
+        validation=fp.load_data(data, split=validation) if validation else None,
+        epochs=epochs,
+        until=until,
+        target_loss=target_loss,
+        objective=objective,
+        optimizer=optimizer,
+        learning_rate=learning_rate,
+        weight_decay=weight_decay,
+        schedule=schedule,
+        batch_size=batch_size,
+        out=out,
+        seed=seed,
+        progress=True,
+    )
+    last = run.history[-1]
+    print(f"{out}: {run.epochs} epochs, loss {last['train_loss']:.4g}, accuracy {100 * last['train_accuracy']:.2f} %")
+
+
+def probe(
+    runs: Annotated[list[Path], Parameter(negative=())],
+    *,
+    out: Path,
+    data: str | None = None,
+    split: str = "train",
+    limit: int | None = None,
+    probes: Annotated[list[str] | None, Parameter(negative=(), consume_multiple=True)] = None,
+    model: str | None = None,
+    seed: int = 0,
+) -> None:
+    """Measure trained networks and write one parquet record a network and probe; `flatprobe report` draws them.
+
+    Runs whose names differ only in a number at their end ("natural-0", "natural-1") form a group: landscapes are
+    measured between the networks of a group.
+
+    Parameters
+    ----------
+    runs: list[Path]
+        Run folders of `flatprobe train`, or checkpoint files (safetensors, or state_dicts with --model).
+    out: Path
+        Folder for the records.
+    data: str
+        "digits", the name of a Hugging Face data set, or a folder; by default what each run was trained on, its random
+        labels too.
+    split: str
+        Which split of --data.
+    limit: int
+        Use the first so many samples.
+    probes: list[str]
+        flatness_radius, flatness_radius_last_layer, functional_margins, scores, jacobian_norms, gaussian_robustness,
+        landscape; by default all.
+    model: str
+        For checkpoints without a recipe: package.module:factory, called without arguments for the architecture.
+    seed: int
+        Of the directions and the noise.
+    """
+    from flatprobe.checkpoints import load_checkpoint
+    from flatprobe.cli.inputs import architecture, data_of, group_of, names_of
+    from flatprobe.studies.compare import compare
+
+    names = names_of(runs)
+    module = None if model is None else architecture(model)
+    networks = {name: load_checkpoint(path, module) for name, path in names.items()}
+    samples = {name: data_of(path, data, split, limit) for name, path in names.items()}
+    groups = {name: group_of(name) for name in names}
+    comparison = compare(networks, samples, probes=probes, groups=groups, seed=seed, progress=True)
+    comparison.save(out)
+    _summary(comparison)
+    print(f"records: {out}")
+
+
+def report(records: Path, *, out: Path = Path("report.html"), title: str = "flatprobe report") -> None:
+    """Write one self-contained HTML page from the records of `flatprobe probe` or `flatprobe demo`.
+
+    Parameters
+    ----------
+    records: Path
+        Folder with one folder a measurement.
+    out: Path
+        The page.
+    title: str
+        Its heading.
+    """
+    from flatprobe.cli.pages import records_report
+
+    print(f"report: {records_report(records, out, title=title)}")
+
+
+def _value(text: str) -> object:
+    """JSON where it is JSON, else the word itself."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
+
+
+def _summary(comparison: "Comparison") -> None:
+    """The headline figures as a table on stdout."""
+    from rich.console import Console
+
+    from flatprobe.cli.pages import summary_table
+
+    Console(file=sys.stdout, width=None if sys.stdout.isatty() else 120).print(summary_table(comparison))

@@ -1,0 +1,90 @@
+"""What the command line names -> networks and data."""
+
+import importlib
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from torch import nn
+
+from flatprobe.data import LabelledData
+from flatprobe.loading import load_data
+
+_CONFIG = "config.json"
+
+
+def names_of(runs: Sequence[Path]) -> dict[str, Path]:
+    """A name for each run: its folder's, or its file's without the ending.
+
+    Raises:
+        ValueError: if two have the same name.
+    """
+    names: dict[str, Path] = {}
+    for path in runs:
+        name = path.name if path.is_dir() else path.stem
+        if name in names:
+            msg = (
+                f"the runs {names[name]} and {path} have the same name, {name!r}; expected different ones: rename a "
+                "folder"
+            )
+            raise ValueError(msg)
+        names[name] = path
+    return names
+
+
+def group_of(name: str) -> str:
+    """The name without a number at its end: `natural-0` belongs to `natural`."""
+    return re.sub(r"[-_ .]?\d+$", "", name) or name
+
+
+def architecture(reference: str) -> nn.Module:
+    """The module that `package.module:factory` makes.
+
+    Raises:
+        ValueError: if the reference has another form, or what it makes is no module.
+    """
+    module, _, factory = reference.partition(":")
+    if not module or not factory:
+        msg = f"--model is {reference!r}; expected package.module:factory, importable from here"
+        raise ValueError(msg)
+    made = getattr(importlib.import_module(module), factory)()
+    if not isinstance(made, nn.Module):
+        msg = f"{reference} made a {type(made).__name__}; expected a torch.nn.Module"
+        raise ValueError(msg)
+    return made
+
+
+def data_of(run: Path, name: str | None, split: str, limit: int | None) -> LabelledData:
+    """The named data, or what the run was trained on.
+
+    Raises:
+        ValueError: if neither is known.
+    """
+    if name is not None:
+        return load_data(name, split, limit=limit)
+    config = (run if run.is_dir() else run.parent) / _CONFIG
+    if not config.is_file():
+        msg = f"{run} does not say what it was trained on (no {_CONFIG}); name the data with --data"
+        raise ValueError(msg)
+    described = json.loads(config.read_text())["data"]
+    source = described["source"]
+    if "name" not in source:
+        msg = f"{run} was trained on data without a name; name the data with --data"
+        raise ValueError(msg)
+    data = load_data(
+        source["name"],
+        source["split"],
+        limit=source.get("limit"),
+        crop=source.get("crop"),
+    )
+    for draw in source.get("random_labels", []):
+        data = data.with_random_labels(draw["fraction"], draw["seed"])
+    if data.fingerprint != described["fingerprint"]:
+        msg = (
+            f"{source['name']} has the fingerprint {data.fingerprint} here and had {described['fingerprint']} when "
+            f"{run} was "
+            "trained; name the data to measure on with --data"
+        )
+        raise ValueError(msg)
+    return data if limit is None else data.head(limit)

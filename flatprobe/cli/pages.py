@@ -1,0 +1,65 @@
+"""What the commands show: the table on the terminal, and the report's words."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+from flatprobe.cli.inputs import group_of
+from flatprobe.report import load_records, write_report
+from flatprobe.studies.compare import Comparison
+from flatprobe.studies.demo import EQUAL_LOSS
+
+DEMO_TITLE = "Natural against random labels on the digits"
+DEMO_INTRODUCTION = (
+    "Three networks were trained on 1,500 handwritten digits (8x8 pixels) with their own labels, three on the same "
+    "pictures with random "
+    "labels, each to 100 % training accuracy. All of them fit their training data perfectly; only the first kind can "
+    "generalize. "
+    "The probes below measure what differs between them, on the data that each was trained on."
+)
+DEMO_NOTES = [
+    (
+        "At the first epoch with 100 % training accuracy the loss is several times larger on random labels than on "
+        "natural ones, so an "
+        "allowed increase of 0.05 means different things for the two. The measurements named \u201cequal loss\u201d "
+        "repeat the radii after "
+        f"training every network on to a loss of {EQUAL_LOSS} (as measured, at most that)."
+    ),
+]
+
+
+def demo_report(comparison: Comparison, path: Path) -> Path:
+    """The page of `flatprobe demo`."""
+    return write_report(
+        comparison.results,
+        path,
+        groups=comparison.groups,
+        title=DEMO_TITLE,
+        introduction=DEMO_INTRODUCTION,
+        notes=DEMO_NOTES,
+    )
+
+
+def records_report(folder: Path, path: Path, *, title: str) -> Path:
+    """The page of `flatprobe report`: networks whose names differ in a number at their end are one group."""
+    records = load_records(folder)
+    names = dict.fromkeys(name for results in records.values() for name in results)
+    return write_report(records, path, groups={name: group_of(name) for name in names}, title=title)
+
+
+def summary_table(comparison: Comparison) -> Any:
+    """One row a measurement, one column a group: mean and standard deviation over its networks."""
+    from rich.table import Table
+
+    headline = comparison.headline()
+    groups = list(dict.fromkeys(headline["group"]))
+    table = Table("measurement", "figure", *groups)
+    for (measurement, figure), rows in headline.groupby(["measurement", "figure"], sort=False):
+        cells = dict(zip(rows["group"], map(_cell, rows["mean"], rows["std"]), strict=True))
+        table.add_row(str(measurement).replace("_", " "), str(figure), *(cells.get(group, "") for group in groups))
+    return table
+
+
+def _cell(mean: float, std: float) -> str:
+    """A mean with its standard deviation, where there is one."""
+    return f"{mean:.4g}" if math.isnan(std) else f"{mean:.4g} \u00b1 {std:.2g}"

@@ -1,0 +1,1 @@
+"""What combines probes and training."""

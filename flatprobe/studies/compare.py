@@ -1,0 +1,178 @@
+"""Compare networks: every probe on every network, landscapes between networks of a group."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from torch import nn
+
+from flatprobe.checks import one_of
+from flatprobe.data import LabelledData
+from flatprobe.network import Network
+from flatprobe.probes.flatness import flatness_radius
+from flatprobe.probes.interpolation import interpolate, segment, simplex
+from flatprobe.probes.jacobian import jacobian_norms
+from flatprobe.probes.margins import functional_margins, scores
+from flatprobe.probes.robustness import gaussian_robustness
+from flatprobe.results import Result, save
+from flatprobe.risk import EmpiricalRisk
+from flatprobe.studies.steps import Step, stepping
+
+if TYPE_CHECKING:
+    import pandas
+
+Probe = Callable[[nn.Module, LabelledData, int], Result]
+
+# Each measurement of one network on its data with a seed, under the name of its records.
+PROBES: dict[str, Probe] = {
+    "flatness_radius": lambda model, data, seed: flatness_radius(EmpiricalRisk(model, data), seed=seed),
+    "flatness_radius_last_layer": lambda model, data, seed: flatness_radius(
+        EmpiricalRisk(model, data), parameters="last", seed=seed
+    ),
+    "functional_margins": lambda model, data, _seed: functional_margins(model, data),
+    "scores": lambda model, data, _seed: scores(model, data),
+    "jacobian_norms": lambda model, data, _seed: jacobian_norms(model, data),
+    "gaussian_robustness": lambda model, data, seed: gaussian_robustness(model, data, seed=seed),
+}
+LANDSCAPE = "landscape"
+CHOICES = (*PROBES, LANDSCAPE)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Results by measurement and network (landscapes by group).
+
+    Attributes:
+        results: measurement -> network (or group) -> result.
+        groups: network -> group.
+    """
+
+    results: dict[str, dict[str, Result]]
+    groups: dict[str, str]
+
+    def to_frame(self) -> "pandas.DataFrame":
+        """One row a measurement, network and headline figure."""
+        import pandas as pd
+
+        rows = [
+            (measurement, name, self.groups.get(name, name), figure, value)
+            for measurement, results in self.results.items()
+            for name, result in results.items()
+            for figure, value in result.summary().items()
+        ]
+        return pd.DataFrame(rows, columns=["measurement", "network", "group", "figure", "value"])
+
+    def headline(self) -> "pandas.DataFrame":
+        """One row a measurement and group: its first figure's mean and deviation (ddof 1) over the networks."""
+        frame = self.to_frame()
+        keys = ["measurement", "group"]
+        first = frame.groupby([*keys, "network"], sort=False).first().reset_index()
+        cells = first.groupby([*keys, "figure"], sort=False)["value"].agg(["mean", "std", "count"])
+        return cells.reset_index()
+
+    def save(self, folder: str | Path) -> Path:
+        """Write each result to `folder/measurement/network.parquet`.
+
+        Returns:
+            The folder.
+        """
+        for measurement, results in self.results.items():
+            for name, result in results.items():
+                save(result, Path(folder) / measurement / f"{name}.parquet")
+        return Path(folder)
+
+
+def compare(
+    models: Mapping[str, nn.Module],
+    data: LabelledData | Mapping[str, LabelledData],
+    *,
+    probes: Sequence[str] | None = None,
+    groups: Mapping[str, str] | None = None,
+    seed: int = 0,
+    progress: bool | None = False,
+) -> Comparison:
+    """Measure every network with every probe, at the probes' own defaults, and with the same directions and noise.
+
+    Landscapes lie between networks of one group: over the triangle of its first three, or along the line where it
+    has two; groups of one have none, nor have those whose networks differ in shape or in the data that they are
+    measured on. BatchNorm statistics are recalibrated at each point, since interpolated ones belong to no network.
+
+    Args:
+        models: networks in eval mode, by name; never changed.
+        data: what all are measured on, or each network's own data by name (random labels differ from natural ones).
+        probes: which of `CHOICES`; None for all.
+        groups: network -> group; None puts all into one group, "networks".
+        seed: of the directions and the noise.
+        progress: True: a bar on a terminal, else plain lines, on stderr; None: a bar on a terminal only.
+
+    Returns:
+        `Comparison`.
+
+    Raises:
+        ValueError: for no models, unknown probes, or a network without data or group.
+    """
+    chosen = tuple(CHOICES if probes is None else probes)
+    for probe in chosen:
+        one_of("probe", probe, CHOICES)
+    if not models:
+        msg = "there are no networks to compare; expected at least one"
+        raise ValueError(msg)
+    own = dict.fromkeys(models, data) if isinstance(data, LabelledData) else dict(data)
+    group = dict.fromkeys(models, "networks") if groups is None else dict(groups)
+    for name in models:
+        if name not in own or name not in group:
+            msg = f"the network {name!r} has no data or no group of its own; data: {list(own)}, groups: {list(group)}"
+            raise ValueError(msg)
+    with stepping(count_steps(chosen, group), progress) as step:
+        return measured(models, own, chosen, {name: group[name] for name in models}, seed, step)
+
+
+def count_steps(probes: Sequence[str], groups: Mapping[str, str]) -> int:
+    """How many steps `measured` announces: one a network, or a group for the landscapes."""
+    return sum(len(set(groups.values()) if probe == LANDSCAPE else groups) for probe in probes)
+
+
+def measured(
+    models: Mapping[str, nn.Module],
+    data: Mapping[str, LabelledData],
+    probes: Sequence[str],
+    groups: Mapping[str, str],
+    seed: int,
+    step: Step,
+) -> Comparison:
+    """What `compare` does once its arguments are checked, announcing each step."""
+    results: dict[str, dict[str, Result]] = {}
+    for probe in probes:
+        each = _landscapes(models, data, groups, step) if probe == LANDSCAPE else _each(probe, models, data, seed, step)
+        if found := dict(each):
+            results[probe] = found
+    return Comparison(results=results, groups=dict(groups))
+
+
+def _each(
+    probe: str, models: Mapping[str, nn.Module], data: Mapping[str, LabelledData], seed: int, step: Step
+) -> Iterator[tuple[str, Result]]:
+    for name, model in models.items():
+        step(f"{probe} of {name}")
+        yield name, PROBES[probe](model, data[name], seed)
+
+
+def _landscapes(
+    models: Mapping[str, nn.Module], data: Mapping[str, LabelledData], groups: Mapping[str, str], step: Step
+) -> Iterator[tuple[str, Result]]:
+    for label in dict.fromkeys(groups.values()):
+        step(f"{LANDSCAPE} of {label}")
+        names = [name for name in models if groups[name] == label][:3]
+        corners = [models[name] for name in names]
+        alike = {_shapes(model) for model in corners}, {data[name].fingerprint for name in names}
+        if len(corners) < 2 or any(len(kinds) > 1 for kinds in alike):
+            continue
+        risk = EmpiricalRisk(corners[0], data[names[0]])
+        policy = "recalibrate" if risk.network.batch_normalised else None
+        points = simplex(3) if len(corners) == 3 else segment()
+        yield label, interpolate(risk, corners, points, batch_norm=policy)
+
+
+def _shapes(model: nn.Module) -> tuple[tuple[str, tuple[int, ...]], ...]:
+    return tuple((name, tuple(value.shape)) for name, value in Network(model).weights.items())

@@ -1,0 +1,83 @@
+"""The main job: natural against random labels on the bundled digits, trained and probed from nothing."""
+
+from pathlib import Path
+
+from torch import nn
+
+from flatprobe.data import LabelledData
+from flatprobe.loading import load_data
+from flatprobe.models import Normalised, mlp
+from flatprobe.studies.compare import CHOICES, PROBES, Comparison, count_steps, measured
+from flatprobe.studies.steps import stepping
+from flatprobe.training import TrainingRun, train
+
+NATURAL, RANDOM = "natural labels", "random labels"
+MINIMIZERS = 3  # as many as a three-point landscape has corners
+WIDTHS = (512,)  # T3 Table 2's MLP
+
+# Constant-rate SGD that brings either kind of labels to 100 % within a hundred epochs; at 0.1 without normalisation,
+# random labels have got stuck. Mean and standard deviation are those of the digits' pixels, rounded.
+LEARNING_RATE = 0.05
+BATCH_SIZE = 64
+MEAN, STD = 0.3, 0.37
+EPOCHS = 2000
+
+# Training loss (nats) to which every network is trained on, below what either kind of labels has at its first 100 %
+# epoch, so that epsilon = 0.05 means the same for all.
+EQUAL_LOSS = 0.005
+
+
+def demo(out: str | Path, *, seed: int = 0, progress: bool | None = False) -> Comparison:
+    """Train three networks on natural and three on random labels of the digits to 100 % accuracy, and probe them all.
+
+    Each network is T3's MLP of 512 units behind a layer that normalises the pixels. Radii are measured twice: at the
+    first epoch with 100 % training accuracy, and, since the loss there differs several-fold between natural and random
+    labels, again after training on to one equal loss.
+
+    Args:
+        out: folder for `runs` (checkpoints) and `records` (parquet). Finished runs in it are used again.
+        seed: of the random labels, the initial weights, the order of the samples, the directions and the noise.
+        progress: True: a bar on a terminal, else plain lines, on stderr; None: a bar on a terminal only.
+
+    Returns:
+        The comparison, as saved under `out/records`.
+    """
+    out = Path(out)
+    natural = load_data("digits", split="train")
+    data = {NATURAL: natural, RANDOM: natural.with_random_labels(seed=seed)}
+    names = {f"{label.split()[0]}-{index}": label for label in data for index in range(MINIMIZERS)}
+    own = {name: data[label] for name, label in names.items()}
+    first: dict[str, nn.Module] = {}
+    equal: dict[str, nn.Module] = {}
+    radii = [probe for probe in PROBES if probe.startswith("flatness_radius")]
+    total = 2 * len(names) + count_steps(CHOICES, names) + count_steps(radii, names)
+    with stepping(total, progress) as step:
+        for index, (name, label) in enumerate(names.items()):
+            step(f"training {name} to 100 % accuracy")
+            network = Normalised(mlp(natural.input_shape, widths=WIDTHS, seed=seed + index % MINIMIZERS), MEAN, STD)
+            run = _train(network, data[label], out / "runs" / name, seed=seed + index, until="interpolation")
+            first[name] = run.model
+            step(f"training {name} on to a loss of {EQUAL_LOSS}")
+            run = _train(run.model, data[label], out / "runs" / f"{name}-equal-loss", seed=seed + index, until="loss")
+            equal[name] = run.model
+        comparison = measured(first, own, CHOICES, names, seed, step)
+        later = measured(equal, own, radii, names, seed, step)
+    results = comparison.results | {f"{probe}_equal_loss": later.results[probe] for probe in radii}
+    combined = Comparison(results=results, groups=names)
+    combined.save(out / "records")
+    return combined
+
+
+def _train(network: nn.Module, data: LabelledData, out: Path, *, seed: int, until: str) -> TrainingRun:
+    target = EQUAL_LOSS if until == "loss" else None
+    return train(
+        network,
+        data,
+        epochs=EPOCHS,
+        until=until,
+        target_loss=target,
+        learning_rate=LEARNING_RATE,
+        batch_size=BATCH_SIZE,
+        seed=seed,
+        out=out,
+    )

@@ -1,0 +1,150 @@
+"""The command line from outside: processes, files, messages."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+import flatprobe as fp
+from flatprobe.cli import main
+from flatprobe.cli.inputs import group_of, names_of
+from tests.test_layers import HEAVY, ROOT
+
+COMMANDS = ("demo", "train", "probe", "report")
+
+
+def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    code = "from flatprobe.cli import main; main()"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT.parent), "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-c", code, *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=cwd,
+        env=environment,
+    )
+
+
+@pytest.mark.parametrize("command", [(), *((command,) for command in COMMANDS)])
+def test_help_is_light(command: tuple[str, ...]) -> None:
+    code = (
+        "import sys\nfrom flatprobe.cli import main\n"
+        "try: main(sys.argv[1:])\nexcept SystemExit: pass\n"
+        "print('LOADED', *sorted({m.split('.')[0] for m in sys.modules}))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *command, "--help"], capture_output=True, text=True, check=True, cwd=ROOT.parent
+    )
+    help_text, _, loaded = done.stdout.partition("LOADED")
+    assert "Usage: flatprobe" in help_text
+    allowed = {"rich", "cyclopts"}
+    assert not set(loaded.split()) & ((HEAVY | {"torch", "numpy", "scipy", "safetensors"}) - allowed)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("cli")
+    for seed in (0, 1):
+        done = run(
+            "train", "--data", "digits", "--limit", "80", "--network", "mlp", "--option.widths", "[32]", "--normalise",
+            "--until", "interpolation", "--learning-rate", "0.1", "--seed", str(seed), "--out", f"runs/small-{seed}",
+            cwd=folder,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert "accuracy 100.00 %" in done.stdout
+    return folder
+
+
+def test_train_probe_report(runs: Path) -> None:
+    probed = run("probe", "runs/small-0", "runs/small-1", "--out", "records", cwd=runs)
+    assert probed.returncode == 0, probed.stderr
+    assert "flatness radius" in probed.stdout
+    assert "[1/" in probed.stderr  # off a terminal, plain lines
+    result = fp.load(runs / "records" / "flatness_radius" / "small-1.parquet")
+    data = fp.load_data("digits", limit=80)
+    model = fp.load_checkpoint(runs / "runs" / "small-1")
+    assert torch.equal(result.radii, fp.flatness_radius(fp.EmpiricalRisk(model, data)).radii)
+    line = fp.load(runs / "records" / "landscape" / "small.parquet")
+    assert line.coefficients.shape[1] == 2
+    page = run("report", "records", "--out", "page.html", "--title", "Two small networks", cwd=runs)
+    assert page.returncode == 0, page.stderr
+    text = (runs / "page.html").read_text()
+    assert "Two small networks" in text
+    assert "small-1" in text
+
+
+def test_probe_takes_a_state_dict_with_a_factory_and_other_data(runs: Path) -> None:
+    (runs / "mine.py").write_text(
+        "import flatprobe as fp\ndef network():\n"
+        "    return fp.Normalised(fp.models.mlp((1, 8, 8), widths=(32,)), 0.3, 0.3)\n"
+    )
+    model = fp.load_checkpoint(runs / "runs" / "small-0")
+    torch.save(model.state_dict(), runs / "foreign.pt")
+    done = run(
+        "probe", "foreign.pt", "--model", "mine:network", "--data", "digits", "--split", "test", "--limit", "30",
+        "--probes", "functional_margins", "scores", "--out", "foreign", cwd=runs,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert sorted(path.name for path in (runs / "foreign").iterdir()) == ["functional_margins", "scores"]
+    margins = fp.load(runs / "foreign" / "functional_margins" / "foreign.parquet")
+    data = fp.load_data("digits", split="test", limit=30)
+    assert torch.equal(margins.values, fp.functional_margins(model, data).values)
+
+
+def test_random_labels_of_a_run_come_back_when_it_is_probed(runs: Path) -> None:
+    done = run(
+        "train", "--data", "digits", "--limit", "40", "--random-labels", "1", "--network", "mlp", "--epochs", "1",
+        "--out", "runs/random", "--seed", "3", cwd=runs,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    done = run("probe", "runs/random", "--probes", "scores", "--out", "random", cwd=runs)
+    assert done.returncode == 0, done.stderr
+    labels = fp.load(runs / "random" / "scores" / "random.parquet").labels
+    assert torch.equal(labels, fp.load_data("digits", limit=40).with_random_labels(1.0, seed=3).labels)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("probe", "nowhere", "--data", "digits", "--out", "x"), "there is no checkpoint nowhere"),
+        (("probe", "runs/small-0", "--probes", "luck", "--out", "x"), "probe is 'luck'; expected one of"),
+        (("probe", "foreign2.pt", "--out", "x"), "architecture of the checkpoint foreign2.pt is not known"),
+        (("probe", "foreign2.pt", "--model", "mine2:network", "--out", "x"), "does not say what it was trained on"),
+        (("probe", "runs/small-0", "runs/small-0", "--out", "x"), "have the same name, 'small-0'"),
+        (("probe", "runs/small-0", "--model", "mine", "--out", "x"), "expected package.module:factory"),
+        (("report", "nowhere"), "nowhere"),
+        (("train", "--data", "mnits", "--network", "mlp", "--out", "x"), "there is no data set 'mnits'"),
+        (("train", "--data", "digits", "--network", "vgg", "--out", "x"), "network 'vgg' is unknown"),
+    ],
+)
+def test_errors_are_one_line_and_status_two(
+    arguments: tuple[str, ...],
+    message: str,
+    runs: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(runs)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    model = fp.load_checkpoint("runs/small-0")
+    torch.save(model.state_dict(), "foreign2.pt")
+    monkeypatch.setitem(sys.modules, "mine2", SimpleNamespace(network=lambda: model))
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    error = capsys.readouterr().err
+    assert caught.value.code == 2
+    assert message in error.replace("\n", " ")
+    assert "Traceback" not in error
+    assert not Path("x").exists()
+
+
+def test_names_and_groups() -> None:
+    assert [group_of(name) for name in ("natural-0", "natural_12", "run3", "plain", "7")] == [
+        "natural", "natural", "run", "plain", "7",
+    ]  # fmt: skip
+    assert list(names_of([Path("a/net.pt"), Path("b/other.safetensors")])) == ["net", "other"]
