@@ -1,0 +1,1 @@
+"""One script a figure: reads records, draws; out/ holds the pictures."""
