@@ -1,0 +1,277 @@
+"""LabelledData: the pairs that probes measure on and training trains on."""
+
+import copy
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Int64
+from torch import Tensor
+
+from flatprobe.checks import at_least
+from flatprobe.data.stores import Memory, Stream
+from flatprobe.data.validation import BLOCK, Positions, checked_labels, listed, parts_of, rows
+from flatprobe.network import Inputs
+from flatprobe.rng import sample_uniform
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The samples start, ..., start + len(labels) - 1 of a data set, in order."""
+
+    inputs: Inputs
+    labels: Int64[Tensor, " samples"]
+    start: int
+
+
+class LabelledData:
+    """Pairs (x_i, y_i), i = 0, ..., n - 1, in a fixed order.
+
+    The inputs are kept as they are, not copied (MNIST is 188 MB): changing them in place afterwards is an error at the
+    next use (torch counts in-place changes; writes through NumPy's view of the memory escape it). The labels, small,
+    are copied.
+
+    Args:
+        inputs: a tensor (n, ...), or a dict or tuple of such tensors; finite.
+        labels: integers in 0, ..., classes - 1, shape (n,).
+        classes: number of classes; None takes 1 + the largest label.
+        source: where the data come from, JSON-able; recorded beside every result.
+
+    Raises:
+        TypeError: for inputs or labels of another type.
+        ValueError: for empty data, unequal lengths, labels out of range, or inputs that are not finite.
+
+    >>> data = LabelledData(torch.eye(3), torch.tensor([0, 1, 1]))
+    >>> data
+    LabelledData(3 samples of (3,), 2 classes, in memory)
+    >>> [batch.labels.tolist() for batch in data.batches(2)]
+    [[0, 1], [1]]
+    """
+
+    def __init__(
+        self, inputs: Any, labels: Any, *, classes: int | None = None, source: Mapping[str, object] | None = None
+    ) -> None:
+        at_least(1, classes=classes)
+        try:
+            self.source: dict[str, Any] = json.loads(json.dumps(dict(source or {})))
+        except TypeError as error:
+            msg = f"source holds something that JSON cannot ({error}); expected strings, numbers, lists and dicts"
+            raise TypeError(msg) from error
+        self._store = inputs if isinstance(inputs, Stream) else Memory(inputs)  # a Stream comes from from_dataset
+        self._given_classes = classes
+        self._labels: Tensor | None = None
+        self._fingerprint: str | None = None
+        if labels is not None or isinstance(self._store, Memory):
+            self._labels = checked_labels(labels, range(len(self)), classes).clone()
+
+    @classmethod
+    def from_dataset(
+        cls, dataset: Any, *, labels: Any = None, classes: int | None = None, source: Mapping[str, object] | None = None
+    ) -> "LabelledData":
+        """Stream a map-style data set: items are read when they are needed, never more than one batch at a time.
+
+        Up to 16 items spread over the data are read twice: probes need the same data at every pass. The global random
+        states are left as they were.
+
+        Args:
+            dataset: `dataset[i]` is (input, label): a tensor, or a dict or tuple of tensors, and an integer. Or a
+                `DataLoader` that neither shuffles nor collates by itself: all of its `.dataset` is taken.
+            labels: all labels (n,), where known; None reads them in one pass over the items, when first needed.
+            classes: number of classes; None takes 1 + the largest label, which needs all labels.
+            source: where the data come from, JSON-able.
+
+        Returns:
+            The data, whose `inputs` cannot be asked for as a whole.
+
+        Raises:
+            TypeError: for an iterable data set, or items of another kind.
+            ValueError: for a loader that shuffles or collates, items that differ between two readings (augmentation),
+                or labels that are not the items' own.
+        """
+        stream = Stream(dataset)
+        data = cls(stream, labels, classes=classes, source=source)
+        stream.assert_repeatable(labels)
+        return data
+
+    def __len__(self) -> int:
+        return len(self._store)
+
+    @property
+    def inputs(self) -> Inputs:
+        """All inputs, as they were given.
+
+        Raises:
+            RuntimeError: for streamed data, or inputs that were changed since.
+        """
+        if isinstance(self._store, Stream):
+            msg = "the inputs are streamed and never held as a whole; read them with batches(...) or gather(...)"
+            raise RuntimeError(msg)
+        return self._store.all()
+
+    @property
+    def labels(self) -> Int64[Tensor, " samples"]:
+        """All labels, on the CPU; of streamed data whose labels were not given, by one pass the first time."""
+        if self._labels is None:
+            self._labels = torch.cat([batch.labels for batch in self.batches(256)])
+        return self._labels
+
+    @property
+    def classes(self) -> int:
+        """The number of classes as given, or 1 + the largest label."""
+        return int(self.labels.max()) + 1 if self._given_classes is None else self._given_classes
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """The shape of one sample.
+
+        Raises:
+            TypeError: where a sample is a dict or tuple of tensors.
+        """
+        if not isinstance(self._store.first, Tensor):
+            kind = type(self._store.first).__name__
+            msg = f"a sample is a {kind} of tensors and has no single shape; describe()['input_shape'] has them all"
+            raise TypeError(msg)
+        return tuple(self._store.first.shape)
+
+    def batches(self, batch_size: int) -> Iterator[Batch]:
+        """All samples in order, the same at every call; the last batch may be short.
+
+        Args:
+            batch_size: samples a batch.
+
+        Returns:
+            An iterator; in memory its inputs are views, which must not be written to.
+
+        Raises:
+            ValueError: if the batch size is below 1.
+        """
+        at_least(1, batch_size=batch_size)
+        spans = (range(i, min(i + batch_size, len(self))) for i in range(0, len(self), batch_size))
+        return (Batch(*self._read(span), span.start) for span in spans)
+
+    def gather(self, positions: Int64[Tensor, " batch"]) -> tuple[Inputs, Int64[Tensor, " batch"]]:
+        """Inputs and labels at these positions, in their order, as a copy.
+
+        Args:
+            positions: indices in 0, ..., n - 1.
+
+        Returns:
+            Inputs (positions, ...) and labels (positions,).
+
+        Raises:
+            IndexError: if a position is outside the data.
+        """
+        outside = (positions < 0) | (positions >= len(self))
+        if bool(outside.any()):
+            msg = f"position {int(positions[outside][0])} is outside the data; expected 0 to {len(self) - 1}"
+            raise IndexError(msg)
+        return self._read(positions.cpu())
+
+    def head(self, count: int) -> "LabelledData":
+        """The first samples, with the classes of the whole.
+
+        Args:
+            count: how many.
+
+        Returns:
+            New data that share these inputs; `source["limit"]` records the count.
+
+        Raises:
+            ValueError: if it is below 1, or there are fewer.
+        """
+        if not 1 <= count <= len(self):
+            msg = f"asked for the first {count} samples; expected 1 to {len(self)}, the number that there are"
+            raise ValueError(msg)
+        return self._changed(
+            _store=self._store.head(count),
+            _given_classes=self.classes,
+            _labels=None if self._labels is None else self._labels[:count],
+            source={**self.source, "limit": int(count)},
+        )
+
+    def with_random_labels(self, fraction: float = 1.0, seed: int = 0) -> "LabelledData":
+        """Each label replaced with probability `fraction` by a uniform class, which may be the old one.
+
+        Whether and by what depends on (seed, position) alone, so it commutes with `head`, and a larger fraction
+        replaces the same labels and more.
+
+        Args:
+            fraction: in [0, 1]; 1 (default) randomises all, as T3 does.
+            seed: of the draw.
+
+        Returns:
+            New data that share these inputs; `source["random_labels"]` records the draw.
+
+        Raises:
+            ValueError: if the fraction is outside [0, 1].
+
+        Source: T3 section 6.1; partial corruption after Zhang et al. 2017, "Understanding deep learning requires
+        rethinking generalization", section 2.1.
+        """
+        if not 0 <= fraction <= 1:
+            msg = f"fraction is {fraction}; expected a number in [0, 1]"
+            raise ValueError(msg)
+        count = len(self)
+        replaced = sample_uniform(0, count, int(seed), "random labels", "replaced").double() < fraction
+        # In float64 the product of a float32 number below 1 and the classes cannot round up to the classes.
+        drawn = (sample_uniform(0, count, int(seed), "random labels", "class").double() * self.classes).long()
+        draws = [*self.source.get("random_labels", []), {"fraction": float(fraction), "seed": int(seed)}]
+        return self._changed(
+            _given_classes=self.classes,
+            _labels=torch.where(replaced, drawn, self.labels),
+            source={**self.source, "random_labels": draws},
+        )
+
+    def _changed(self, **fields: Any) -> "LabelledData":
+        other = copy.copy(self)
+        vars(other).update(fields, _fingerprint=None)
+        return other
+
+    @property
+    def fingerprint(self) -> str:
+        """blake2b of shapes, dtypes and bytes of inputs and labels, in hex; of streamed inputs, 16 samples' alone."""
+        inputs = self._store.fingerprinted()
+        if self._fingerprint is None:
+            digest = hashlib.blake2b(digest_size=16)
+            for name, part in {**parts_of(inputs), "labels": self.labels}.items():
+                digest.update(f"{name} {tuple(part.shape)} {part.dtype}".encode())
+                for start in range(0, len(part), BLOCK):
+                    block = part[start : start + BLOCK]
+                    digest.update(block.cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+            self._fingerprint = digest.hexdigest()
+        return self._fingerprint
+
+    def describe(self) -> dict[str, object]:
+        """What a record says of the data; JSON-able."""
+        shapes = {name: list(part.shape) for name, part in parts_of(self._store.first).items()}
+        return {
+            "source": self.source,
+            "samples": len(self),
+            "classes": self.classes,
+            "input_shape": shapes.get("inputs", shapes),
+            "fingerprint": self.fingerprint,
+            "fingerprint_of": self._store.fingerprint_of,
+        }
+
+    def __repr__(self) -> str:
+        """Counts, shapes and source on one line; costs no pass over the data."""
+        shapes = {name: tuple(part.shape) for name, part in parts_of(self._store.first).items()}
+        known = self._labels is not None or self._given_classes is not None
+        where = "in memory" if isinstance(self._store, Memory) else "streamed"
+        source = ", ".join(str(self.source[key]) for key in ("name", "split") if key in self.source)
+        parts = [
+            f"{len(self)} samples of {shapes.get('inputs', shapes)}",
+            f"{self.classes} classes" if known else "labels not read yet",
+            where,
+            *([source] if source else []),
+        ]
+        return f"LabelledData({', '.join(parts)})"
+
+    def _read(self, positions: Positions) -> tuple[Inputs, Tensor]:
+        inputs, labels = self._store.read(positions)
+        if self._labels is not None:
+            return inputs, rows(self._labels, positions)
+        return inputs, checked_labels(labels, listed(positions), self._given_classes)

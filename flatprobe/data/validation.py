@@ -1,0 +1,125 @@
+"""Inputs taken apart, and what inputs and labels must be."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Int64
+from torch import Tensor
+
+from flatprobe.network import Inputs
+
+# Rows checked or hashed at a time, so that no second copy of the data is ever held.
+BLOCK = 4096
+
+Positions = range | Tensor
+
+
+def parts_of(inputs: Any, name: str = "inputs") -> dict[str, Tensor]:
+    """The tensors that the inputs consist of, each under the name that an error calls it by.
+
+    Args:
+        inputs: a tensor, or a dict or tuple of tensors.
+        name: what the inputs are called.
+
+    Returns:
+        Name to tensor.
+
+    Raises:
+        TypeError: for anything else.
+
+    >>> list(parts_of({"ids": torch.zeros(2), "mask": torch.zeros(2)}))
+    ["inputs['ids']", "inputs['mask']"]
+    """
+    if isinstance(inputs, Tensor):
+        return {name: inputs}
+    if isinstance(inputs, dict | tuple) and inputs:
+        entries = inputs.items() if isinstance(inputs, dict) else enumerate(inputs)
+        parts = {f"{name}[{key!r}]": part for key, part in entries}
+    else:
+        parts = {name: inputs}
+    for entry, part in parts.items():
+        if not isinstance(part, Tensor):
+            msg = (
+                f"{entry} is a {type(part).__name__}; expected a tensor, or a dict or tuple of tensors: convert it "
+                "(torch.as_tensor for arrays and lists, divided by 255 for pictures)"
+            )
+            raise TypeError(msg)
+    return parts
+
+
+def mapped(function: Callable[[Tensor], Tensor], inputs: Inputs) -> Inputs:
+    """The function of each of the tensors, in the same dict or tuple."""
+    if isinstance(inputs, dict):
+        return {name: function(part) for name, part in inputs.items()}
+    return tuple(map(function, inputs)) if isinstance(inputs, tuple) else function(inputs)
+
+
+def rows(tensor: Tensor, positions: Positions) -> Tensor:
+    """The rows at these positions: a view for a range, a copy for a tensor."""
+    if isinstance(positions, range):
+        return tensor[positions.start : positions.stop]
+    return tensor[positions.to(tensor.device)]
+
+
+def listed(positions: Positions) -> Sequence[int]:
+    """The positions as integers."""
+    return positions if isinstance(positions, range) else positions.tolist()
+
+
+def checked_finite(inputs: Inputs, positions: Sequence[int]) -> None:
+    """The floating inputs at these positions are finite.
+
+    Raises:
+        ValueError: naming the first sample that is not.
+    """
+    for name, part in parts_of(inputs).items():
+        if not part.is_floating_point():
+            continue
+        for start in range(0, len(part), BLOCK):
+            finite = part[start : start + BLOCK].isfinite()
+            finite = finite.flatten(1).all(1) if part.ndim > 1 else finite
+            if not bool(finite.all()):
+                sample = positions[start + int((~finite).nonzero()[0])]
+                msg = f"{name} of sample {sample} has values that are not finite (NaN or infinity); mend or drop it"
+                raise ValueError(msg)
+
+
+def checked_labels(labels: Any, positions: Sequence[int], classes: int | None) -> Int64[Tensor, " samples"]:
+    """The labels of the samples at these positions as int64 on the CPU.
+
+    Args:
+        labels: what was given.
+        positions: the samples that they belong to.
+        classes: the number of classes, where it was given.
+
+    Returns:
+        Labels, one a position.
+
+    Raises:
+        TypeError: for anything but an integer tensor.
+        ValueError: for another shape, or labels outside 0, ..., classes - 1.
+    """
+    if not isinstance(labels, Tensor):
+        msg = f"the labels are a {type(labels).__name__}; expected an integer tensor: torch.as_tensor(labels)"
+        raise TypeError(msg)
+    if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
+        msg = f"the labels have dtype {labels.dtype}; expected integers, class indices: labels.long()"
+        raise TypeError(msg)
+    if labels.ndim != 1:
+        msg = (
+            f"the labels have shape {tuple(labels.shape)}; expected one dimension, (samples,): labels.argmax(1) of "
+            "one-hot rows, labels.squeeze(1) of a column"
+        )
+        raise ValueError(msg)
+    if len(labels) != len(positions):
+        msg = f"there are {len(labels)} labels for {len(positions)} samples; expected one a sample"
+        raise ValueError(msg)
+    whole: Tensor = labels.detach().to("cpu", torch.int64)
+    outside = (whole < 0) | (whole >= (torch.iinfo(torch.int64).max if classes is None else classes))
+    if bool(outside.any()):
+        row = int(outside.nonzero()[0])
+        top = "" if classes is None else f" to {classes - 1}, since classes is {classes}"
+        msg = f"the label of sample {positions[row]} is {int(whole[row])}; expected 0{top or ' or more'}"
+        raise ValueError(msg)
+    return whole

@@ -1,0 +1,131 @@
+"""Stored pictures to tensors."""
+
+import io
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float32
+from torch import Tensor
+from torch.utils.data import Dataset
+
+_GREY = {"1", "L", "LA", "La"}
+_SIXTEEN_BITS = {"I", "I;16", "I;16L", "I;16B", "I;16N"}  # Pillow opens 16-bit grey PNGs as "I" before 11.3
+_FLOATING = {"F"}
+_EXACT = {"PNG", "BMP", "PPM"}
+
+
+class Pictures(Dataset[tuple[Tensor, int]]):
+    """(picture, label) pairs, decoded when they are asked for.
+
+    Args:
+        rows: a table of the `datasets` library whose pictures are undecoded.
+        column: which of its columns holds them.
+        labels: one a row.
+        crop: side of the central square, or None.
+    """
+
+    def __init__(self, rows: Any, column: str, labels: Tensor, crop: int | None) -> None:
+        from datasets import Image
+
+        self._rows = rows.select_columns([column]).cast_column(column, Image(decode=False))
+        self._column, self._labels, self._crop = column, labels, crop
+        self._shape: torch.Size | None = None
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return self._decoded(self.stored(index), index), int(self._labels[index])
+
+    def stored(self, index: int) -> Any:
+        """The picture as the table has it: its bytes, or the path of its file."""
+        return self._rows[index][self._column]
+
+    def decoded(self) -> Float32[Tensor, "samples channels height width"]:
+        """All pictures; the file's bytes are read a thousand at a time."""
+        whole = torch.empty((len(self), *self._decoded(self.stored(0), 0).shape))
+        index = 0
+        for block in self._rows.iter(batch_size=1000):
+            for stored in block[self._column]:
+                whole[index] = self._decoded(stored, index)
+                index += 1
+        return whole
+
+    def _decoded(self, stored: Any, index: int) -> Tensor:
+        picture = cropped(_pixels(stored, index), self._crop, f"picture {index}")
+        self._shape = self._shape or picture.shape
+        if picture.shape != self._shape:
+            cure = "crop=..." if len(picture) == self._shape[0] else "all of them stored in one colour mode"
+            msg = (
+                f"picture {index} has shape {tuple(picture.shape)} (channels, height, width), and the first one read "
+                f"has {tuple(self._shape)}; expected one shape: {cure}"
+            )
+            raise ValueError(msg)
+        return picture
+
+
+def cropped(pictures: Tensor, side: int | None, name: str) -> Tensor:
+    """The central square of the last two dimensions.
+
+    Args:
+        pictures: (..., height, width).
+        side: of the square, in pixels; None leaves the pictures whole.
+        name: what to call them in an error.
+
+    Returns:
+        A view (..., side, side).
+
+    Raises:
+        ValueError: if the square is larger than the picture.
+    """
+    if side is None:
+        return pictures
+    height, width = pictures.shape[-2:]
+    if side > min(height, width):
+        msg = f"crop is {side}, and {name} is {height} high and {width} wide; expected at most {min(height, width)}"
+        raise ValueError(msg)
+    top, left = (height - side) // 2, (width - side) // 2
+    return pictures[..., top : top + side, left : left + side]
+
+
+def encoding_of(stored: Any, index: int) -> str:
+    """How the picture's pixels are stored: "exact", "jpeg", or the name of another format that may lose something."""
+    kind = str(_opened(stored, index).format)
+    return "exact" if kind in _EXACT else {"MPO": "jpeg"}.get(kind, kind.lower())
+
+
+def _opened(stored: Any, index: int) -> Any:
+    from PIL import Image
+
+    if not isinstance(stored, dict) or (stored.get("bytes") is None and stored.get("path") is None):
+        msg = f"picture {index} is missing (the table holds {stored!r} there); expected the bytes of an image file"
+        raise ValueError(msg)
+    try:
+        picture = Image.open(stored["path"] if stored["bytes"] is None else io.BytesIO(stored["bytes"]))
+        picture.load()
+    except (OSError, SyntaxError) as error:
+        msg = f"picture {index} cannot be decoded ({error}); it may be damaged: download or write it again"
+        raise ValueError(msg) from error
+    return picture
+
+
+def _pixels(stored: Any, index: int) -> Float32[Tensor, "channels height width"]:
+    from PIL import ImageOps
+
+    picture = _opened(stored, index)
+    ImageOps.exif_transpose(picture, in_place=True)
+    if picture.mode in _FLOATING:
+        msg = f"picture {index} holds floating-point pixels, whose scale is unknown; expected 8 or 16 bits a channel"
+        raise ValueError(msg)
+    if picture.mode in _SIXTEEN_BITS:
+        array = np.asarray(picture, dtype=np.float32) / 65535
+        if array.max() > 1 or array.min() < 0:
+            msg = f"picture {index} holds 32-bit pixels outside 0 to 65535; expected 8 or 16 bits a channel"
+            raise ValueError(msg)
+        return torch.from_numpy(array)[None]
+    mode = "L" if picture.mode in _GREY else "RGB"
+    if picture.mode == "P":  # Pillow warns of a palette with transparency that goes to RGB directly
+        picture = picture.convert("RGBA")
+    array = np.asarray(picture if picture.mode == mode else picture.convert(mode), dtype=np.float32) / 255
+    return torch.from_numpy(array)[None] if mode == "L" else torch.from_numpy(array).permute(2, 0, 1)
