@@ -53,11 +53,13 @@ class Network:
         self.architecture = "convolutional" if convolutional else "dense"
         self.batch_normalised = any(isinstance(layer, BATCH_NORMS) for layer in module.modules())
         self._channels_last = convolutional and self.device.type == "cpu"
+        self._in_place = True  # whether a layer writes to the inputs; taken for granted until `checked` has seen
         if self._channels_last:
             self.weights = {name: _channels_last(value) for name, value in self.weights.items()}
 
     def __call__(self, inputs: Inputs, weights: Mapping[str, Tensor] | None = None) -> Float[Tensor, "samples classes"]:
         """Logits of inputs that `prepare` returned, at these weights (and buffers), by default the network's own."""
+        inputs = self._own(inputs)
         args, kwargs = (
             ((), inputs) if isinstance(inputs, dict) else (inputs if isinstance(inputs, tuple) else (inputs,), {})
         )
@@ -95,6 +97,10 @@ class Network:
         with torch.no_grad():
             return self(inputs[:1]).shape[1]
 
+    def _own(self, inputs: Inputs) -> Inputs:
+        """The inputs, or a copy of them for a network whose first layer would write to them."""
+        return _cloned(inputs) if self._in_place else inputs
+
     def checked(self, inputs: Inputs) -> Tensor:
         """The logits of the inputs, passed twice: they must agree, else what is measured is a random variable.
 
@@ -104,13 +110,17 @@ class Network:
         """
         devices = [self.device] if self.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices), torch.no_grad():
-            first, second = self(inputs), self(inputs)
+            first = self(inputs)
+            self._in_place = False
+            passed = _cloned(inputs)
+            second = self(passed)
+            self._in_place = not all(map(torch.equal, _tensors(passed), _tensors(inputs)))
         difference = (first - second).abs().max()
         if difference > 1e-3 * first.abs().max():
             msg = (
                 f"two passes of {type(self.module).__name__} over the same {len(first)} inputs differ by up to "
-                f"{float(difference):.3g} in the logits; expected a deterministic network in eval mode: look for dropout "
-                "or noise applied regardless of the mode (such as F.dropout without training=self.training)"
+                f"{float(difference):.3g} in the logits; expected a deterministic network in eval mode: look for "
+                "dropout or noise applied regardless of the mode (such as F.dropout without training=self.training)"
             )
             raise ValueError(msg)
         return first
@@ -144,7 +154,7 @@ class Network:
         weight, bias = f"{prefix}.weight", f"{prefix}.bias"
 
         def head(inputs: Inputs, weights: Mapping[str, Tensor]) -> Tensor:
-            outputs = _run(layers[:first], inputs, self.buffers)
+            outputs = _run(layers[:first], self._own(inputs), self.buffers)
             return nn.functional.linear(outputs, weights[weight], weights.get(bias))
 
         def tail(outputs: Inputs, weights: Mapping[str, Tensor]) -> Tensor:
@@ -209,6 +219,16 @@ def _logits(outputs: object, module: nn.Module) -> Tensor:
         )
         raise ValueError(msg)
     return logits
+
+
+def _tensors(inputs: Inputs) -> tuple[Tensor, ...]:
+    return tuple(inputs.values()) if isinstance(inputs, dict) else inputs if isinstance(inputs, tuple) else (inputs,)
+
+
+def _cloned(inputs: Inputs) -> Inputs:
+    if isinstance(inputs, dict):
+        return {name: value.clone() for name, value in inputs.items()}
+    return tuple(value.clone() for value in inputs) if isinstance(inputs, tuple) else inputs.clone()
 
 
 def _channels_last(value: Tensor) -> Tensor:

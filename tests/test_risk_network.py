@@ -245,3 +245,20 @@ def test_inputs_follow_the_weights_dtype_and_models_with_logits_attributes_are_t
     model = Returns(Output).double().eval()
     assert math.isfinite(fp.EmpiricalRisk(model, DATA)().loss)
     assert fp.EmpiricalRisk(Returns(Output).half().eval(), DATA).network.dtype == torch.float16
+
+
+def test_property_a_first_layer_that_works_in_place_does_not_reach_the_data() -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        layers = [nn.Threshold(0.5, 0.0, inplace=True), nn.Flatten(), nn.Linear(64, 8), nn.ReLU(), nn.Linear(8, 10)]
+    model = nn.Sequential(*layers).double().eval()
+    inputs = torch.rand(30, 1, 8, 8, dtype=torch.float64)
+    data = fp.LabelledData(inputs, torch.arange(30) % 10)
+    before = inputs.clone()
+    risk = fp.EmpiricalRisk(model, data)
+    other = {name: value + 0.1 for name, value in risk.center.items()}
+    assert risk.along([risk.center, other])([0.0, 1.0]).loss == pytest.approx(risk(other).loss, rel=1e-12)
+    fp.functional_margins(model, data)
+    fp.gaussian_robustness(model, data, gammas=[0.0, 0.1], draws=2)
+    assert torch.equal(inputs, before)
+    assert len(data.inputs) == 30  # the data would tell of a change
