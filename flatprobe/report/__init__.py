@@ -1,0 +1,6 @@
+"""Results -> one self-contained HTML page."""
+
+from flatprobe.report.page import write_report
+from flatprobe.report.records import load_records
+
+__all__ = ["load_records", "write_report"]

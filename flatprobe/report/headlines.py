@@ -1,0 +1,96 @@
+"""The one figure of each result that the summary shows, with its uncertainty."""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from flatprobe.plotting.names import agreed
+from flatprobe.probes.flatness import FlatnessRadii
+from flatprobe.probes.jacobian import JacobianNorms
+from flatprobe.probes.margins import Margins
+from flatprobe.probes.robustness import Robustness
+from flatprobe.report.numbers import percent, plus_minus, three
+from flatprobe.results import Result
+
+# The larger of the two noise levels of T3 Fig. 19; the nearest one measured is shown.
+_LEVEL = 0.2
+
+
+@dataclass(frozen=True)
+class Headline:
+    """A result's figure: its value, for statistics across networks, and its words."""
+
+    value: float
+    words: str
+    censored: int = 0
+
+
+def headline(result: Result) -> Headline | None:
+    """The figure of one result; None for a landscape, which has no single one."""
+    entry = _KINDS.get(type(result))
+    return entry[0](result) if entry else None
+
+
+def unit(results: Mapping[str, Result]) -> str:
+    """What the figures of these results of one kind are, and their unit."""
+    return _KINDS[type(next(iter(results.values())))][1](results)
+
+
+def _radius(result: FlatnessRadii) -> Headline:
+    total, censored = len(result.radii), result.censored
+    words = plus_minus(result.mean, result.std)
+    if censored:
+        limit = result.settings.get("arguments", {}).get("max_radius", math.nan)
+        words = (
+            f"not reached by {three(limit)}"
+            if censored == total
+            else f"{words} ({censored} of {total} beyond {three(limit)})"
+        )
+    return Headline(result.mean, words, censored)
+
+
+def _radius_unit(results: Mapping[str, Result]) -> str:
+    law = agreed(results, "law")
+    kind = "distance in weight space" if law == "isotropic" else f"relative to the weights, {law} law"
+    return f"{kind}; mean ± sd across directions"
+
+
+def _margin(result: Margins) -> Headline:
+    value = result.summary()["median"]
+    return Headline(value, three(value))
+
+
+def _jacobian(result: JacobianNorms) -> Headline:
+    figures = result.summary()
+    mean = plus_minus(figures["mean"], figures["standard_error"])
+    return Headline(figures["median"], f"{three(figures['median'])}; {mean}")
+
+
+def _place(result: Robustness) -> int:
+    return int((result.gammas - _LEVEL).abs().argmin())
+
+
+def _error(result: Robustness) -> Headline:
+    place = _place(result)
+    lower, upper = (percent(float(end[place])) for end in result.band())
+    value = float(result.mean[place])
+    return Headline(100 * value, f"{percent(value)} [{lower}, {upper}]")
+
+
+def _error_unit(results: Mapping[str, Result]) -> str:
+    agreed(results, "gammas")
+    first = next(iter(results.values()))
+    assert isinstance(first, Robustness)
+    return f"% misclassified at noise {first.gammas[_place(first)]:g} [Wilson 95 %]"
+
+
+_KINDS: dict[type[Result], tuple[Callable[[Any], Headline], Callable[[Mapping[str, Result]], str]]] = {
+    FlatnessRadii: (_radius, _radius_unit),
+    Margins: (_margin, lambda results: f"{agreed(results, 'outputs') or 'logits'}; median over samples"),
+    JacobianNorms: (
+        _jacobian,
+        lambda results: f"{agreed(results, 'outputs')} per input unit; median; mean ± standard error over samples",
+    ),
+    Robustness: (_error, _error_unit),
+}

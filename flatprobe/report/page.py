@@ -1,0 +1,81 @@
+"""The page: records in, one HTML file out."""
+
+import base64
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from flatprobe.files import write_text
+from flatprobe.probes.interpolation import Interpolation
+from flatprobe.report.provenance import provenance
+from flatprobe.report.sections import ORDER, kind, sections
+from flatprobe.report.summary import summarise
+from flatprobe.results import Result
+
+
+def write_report(
+    records: Mapping[str, Mapping[str, Result]],
+    path: str | os.PathLike[str],
+    *,
+    groups: Mapping[str, str] | None = None,
+    title: str = "flatprobe report",
+    introduction: str = "",
+    notes: Sequence[str] = (),
+) -> Path:
+    """Write results as one HTML page that holds its pictures and needs nothing else, not even a script.
+
+    A summary table with uncertainties comes first, then each measurement's picture with a sentence that says what is
+    measured and how to read it, then arguments, seeds, data, networks and versions. Which picture a measurement gets
+    follows from its results' class. About half a second a picture.
+
+    Args:
+        records: measurement -> network -> result; landscapes by group. The measurement's name becomes a title.
+        path: where to; missing folders are made. The file is written beside its place and then renamed.
+        groups: network -> group, such as "natural labels"; networks of a group share a colour, and the summary gives
+            each group's mean and, for two groups, their ratio.
+        title: of the page.
+        introduction: a paragraph under the title.
+        notes: paragraphs under the summary.
+
+    Returns:
+        The path.
+
+    Raises:
+        ValueError: for no records, for a measurement without results or with results of several classes or of
+            arguments that cannot be compared, or for a network without a group.
+    """
+    _check(records, groups)
+    path = Path(path)
+    ordered = dict(sorted(records.items(), key=lambda item: ORDER.index(kind(*item))))
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True,
+    )  # fmt: skip
+    environment.filters["base64"] = lambda picture: base64.b64encode(picture).decode()
+    environment.filters["unbroken"] = lambda words: words.replace(" ± ", "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}")
+    page = environment.get_template("report.html.j2").render(
+        title=title,
+        introduction=introduction,
+        notes=list(notes),
+        summary=summarise(ordered, groups),
+        sections=[section for key, results in ordered.items() for section in sections(key, results, groups)],
+        provenance=provenance(ordered),
+    )
+    write_text(path, page)
+    return path
+
+
+def _check(records: Mapping[str, Mapping[str, Result]], groups: Mapping[str, str] | None) -> None:
+    if not records:
+        msg = "there are no records to report; expected at least one measurement: measurement -> network -> result"
+        raise ValueError(msg)
+    for key, results in records.items():
+        for name, result in results.items():
+            if groups is not None and name not in groups and not isinstance(result, Interpolation):
+                msg = (
+                    f"the network {name!r} of the measurement {key!r} has no group; expected one for every network in "
+                    "groups, or groups=None"
+                )
+                raise ValueError(msg)

@@ -1,0 +1,99 @@
+"""The summary table: networks in their groups, headline figures with uncertainty."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import mean, stdev
+
+from flatprobe.report.headlines import Headline, headline, unit
+from flatprobe.report.numbers import MISSING, plus_minus
+from flatprobe.results import Result
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row: of a network, of a group, or the groups' ratio."""
+
+    kind: str
+    label: str
+    cells: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The table: (title, unit) a column, and its rows."""
+
+    columns: tuple[tuple[str, str], ...]
+    rows: tuple[Row, ...]
+
+
+def titled(key: str) -> str:
+    """A measurement's key as a title.
+
+    >>> titled("flatness_radius (top layer)")
+    'Flatness radius (top layer)'
+    """
+    words = key.replace("_", " ")
+    return words[:1].upper() + words[1:]
+
+
+def summarise(records: Mapping[str, Mapping[str, Result]], groups: Mapping[str, str] | None) -> Summary:
+    """A column for each measurement with a headline figure; with groups, a row each before its networks' rows.
+
+    A group's figure is the mean over its networks with the standard deviation across them (ddof 1), of the first
+    figure in each network's cell. With exactly two groups a last row holds the ratio of their means, with its
+    standard error to first order.
+    """
+    figures: dict[str, dict[str, Headline]] = {}
+    for key, results in records.items():
+        found = {name: figure for name, result in results.items() if (figure := headline(result)) is not None}
+        if found:
+            figures[key] = found
+    columns = tuple((titled(key), unit(records[key])) for key in figures)
+    names = list(dict.fromkeys(name for found in figures.values() for name in found))
+    if groups is None:
+        return Summary(columns, tuple(_network(name, figures) for name in names))
+    members: dict[str, list[str]] = {}
+    for name in names:
+        members.setdefault(groups[name], []).append(name)
+    rows: list[Row] = []
+    for group, own in members.items():
+        cells = tuple(_across([found[name] for name in own if name in found]) for found in figures.values())
+        rows += [
+            Row("group", f"{group} (n\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}{len(own)})", cells),
+            *(_network(name, figures) for name in own),
+        ]
+    if len(members) == 2:
+        (first, one), (second, two) = members.items()
+        cells = tuple(_ratio(_values(found, one), _values(found, two)) for found in figures.values())
+        rows.append(Row("ratio", f"{first} / {second}", cells))
+    return Summary(columns, tuple(rows))
+
+
+def _network(name: str, figures: Mapping[str, Mapping[str, Headline]]) -> Row:
+    return Row("network", name, tuple(found[name].words if name in found else MISSING for found in figures.values()))
+
+
+def _values(found: Mapping[str, Headline], names: Sequence[str]) -> list[float]:
+    return [found[name].value for name in names if name in found]
+
+
+def _across(figures: Sequence[Headline]) -> str:
+    """Mean ± standard deviation across networks, with what was censored."""
+    if not figures:
+        return MISSING
+    values = [figure.value for figure in figures]
+    words = plus_minus(mean(values), stdev(values) if len(values) > 1 else math.nan)
+    censored = sum(figure.censored for figure in figures)
+    return f"{words} ({censored} censored)" if censored else words
+
+
+def _ratio(one: Sequence[float], two: Sequence[float]) -> str:
+    """mean(one) / mean(two) ± its standard error to first order, where both are positive."""
+    if not one or not two or not (mean(one) > 0 and mean(two) > 0):
+        return MISSING
+    ratio = mean(one) / mean(two)
+    if min(len(one), len(two)) < 2:
+        return plus_minus(ratio, math.nan)
+    relative = [stdev(values) / mean(values) / len(values) ** 0.5 for values in (one, two)]
+    return plus_minus(ratio, ratio * math.hypot(*relative))

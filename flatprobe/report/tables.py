@@ -1,0 +1,80 @@
+"""The figures behind each picture, as tables."""
+
+from collections.abc import Mapping
+
+from flatprobe.probes.flatness import FlatnessRadii
+from flatprobe.probes.interpolation import Interpolation
+from flatprobe.probes.margins import Margins
+from flatprobe.probes.robustness import Robustness
+from flatprobe.probes.samples import PerSample
+from flatprobe.report.numbers import MISSING, percent, plus_minus, three
+from flatprobe.report.section import Table
+
+
+def radii(results: Mapping[str, FlatnessRadii]) -> Table:
+    """Where each search started, what it found and what it cost."""
+    heading = ("network", "loss at the start", "error at the start", "mean ± sd", "median", "reached", "evaluations")
+    rows = [
+        (
+            name,
+            three(result.start.loss),
+            f"{percent(result.start.error)} %",
+            plus_minus(result.mean, result.std),
+            three(result.median),
+            f"{len(result.radii) - result.censored} of {len(result.radii)}",
+            str(int(result.evaluations.sum())),
+        )
+        for name, result in results.items()
+    ]
+    return Table(heading, tuple(rows))
+
+
+def landscapes(results: Mapping[str, Interpolation]) -> Table:
+    """The corners against the inside; on lines, the barrier."""
+    lines = all(result.coefficients.shape[1] == 2 for result in results.values())
+    heading = ("landscape", "loss at the networks", "largest loss", "least accuracy", "points", "not finite")
+    rows = []
+    for name, result in results.items():
+        corners = (result.coefficients == 1).any(1)
+        known = result.loss.isfinite()
+        row = (
+            name,
+            ", ".join(three(value) for value in result.loss[corners].tolist()),
+            three(float(result.loss[known].max())),
+            f"{percent(float(result.accuracy[known].min()))} %",
+            str(len(result.loss)),
+            str(int((~known).sum())),
+        )
+        rows.append((*row, three(result.barrier)) if lines else row)
+    return Table((*heading, "barrier") if lines else heading, tuple(rows))
+
+
+def samples(results: Mapping[str, PerSample]) -> Table:
+    """Where the values lie; for margins, also the fraction of samples below 0, which are misclassified."""
+    heading = ("network", "samples", "mean ± standard error", "median", "least", "largest")
+    rows = []
+    for name, result in results.items():
+        figures = result.summary()
+        row = (
+            name,
+            f"{len(result):,}",
+            plus_minus(figures["mean"], figures["standard_error"]),
+            *(three(figures[figure]) for figure in ("median", "min", "max")),
+        )
+        rows.append((*row, f"{percent(result.negative)} %") if isinstance(result, Margins) else row)
+    signed = any(isinstance(result, Margins) for result in results.values())
+    return Table((*heading, "misclassified") if signed else heading, tuple(rows))
+
+
+def errors(results: Mapping[str, Robustness]) -> Table:
+    """The mean error at each noise level, in percent, with its band."""
+    levels = list(dict.fromkeys(float(gamma) for result in results.values() for gamma in result.gammas))
+    rows = []
+    for name, result in results.items():
+        lower, upper = result.band()
+        cells = {
+            float(gamma): f"{percent(float(p))} [{percent(float(low))}, {percent(float(high))}]"
+            for gamma, p, low, high in zip(result.gammas, result.mean, lower, upper, strict=True)
+        }
+        rows.append((name, *(cells.get(level, MISSING) for level in levels)))
+    return Table(("network, % misclassified", *(f"noise {level:g}" for level in levels)), tuple(rows))

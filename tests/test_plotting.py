@@ -1,0 +1,283 @@
+"""Pictures: what is drawn is what the results hold, nothing is dropped, and the caller's matplotlib is left alone."""
+
+import dataclasses
+import sys
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+import torch
+from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+from matplotlib.patches import StepPatch
+
+from flatprobe import rng
+from flatprobe.plotting import jacobian, landscape, line, margins, png, radii, robustness, surface
+from flatprobe.plotting.names import COLOURS
+from flatprobe.plotting.triangle import FLOOR
+from flatprobe.probes.flatness import FlatnessRadii
+from flatprobe.probes.interpolation import Interpolation, segment, simplex
+from flatprobe.probes.jacobian import JacobianNorms
+from flatprobe.probes.margins import Margins
+from flatprobe.probes.robustness import Robustness
+from flatprobe.results import settings
+from flatprobe.risk import Risk
+
+INFINITE = float("inf")
+
+
+def flatness(values: list[float], **arguments: object) -> FlatnessRadii:
+    given = {"epsilon": 0.05, "law": "isotropic", "objective": "loss", "parameters": ["w"], "max_radius": 2166.5}
+    column = torch.tensor(values, dtype=torch.float64)
+    return FlatnessRadii(
+        radii=column, lower=column * 0.99, upper=column * 1.01, evaluations=torch.full((len(values),), 4),
+        excursions=torch.zeros(len(values), dtype=torch.int64), probing_ratio=torch.full_like(column, 1.2),
+        start=Risk(0.02, 0.0), frozen=(), settings=settings("flatness_radius", SUBJECT, **(given | arguments))
+        | {"start": {"loss": 0.02, "error": 0.0}, "frozen": []},
+    )  # fmt: skip
+
+
+def interpolation(endpoints: int = 3, *, peak: float = 2.0) -> Interpolation:
+    points = simplex(3, steps=8) if endpoints == 3 else segment(steps=9)
+    height = points.prod(1) * endpoints**endpoints
+    given = settings("interpolate", SUBJECT, endpoints=endpoints)
+    return Interpolation(coefficients=points, loss=0.02 + peak * height, error=0.6 * height, settings=given)
+
+
+def margins_of(seed: int, probe: str = "functional_margins", **arguments: object) -> Margins:
+    values = 3 + 2 * torch.randn(200, generator=rng.generator(seed), dtype=torch.float64)
+    return Margins(values=values, labels=torch.zeros(200).long(), settings=settings(probe, SUBJECT, **arguments))
+
+
+def norms(seed: int, scale: float = 20.0, **arguments: object) -> JacobianNorms:
+    values = scale * (1 + torch.rand(150, generator=rng.generator(seed), dtype=torch.float64))
+    given = {"norm": "spectral", "outputs": "logits", "method": "gram"} | arguments
+    return JacobianNorms(
+        values=values, labels=torch.zeros(150).long(), settings=settings("jacobian_norms", SUBJECT, **given)
+    )
+
+
+def curve(seed: int) -> Robustness:
+    gammas = torch.tensor([0.0, 0.1, 0.2, 0.4], dtype=torch.float64)
+    noise = 0.02 * torch.rand(4, 5, generator=rng.generator(seed), dtype=torch.float64)
+    given = settings("gaussian_robustness", SUBJECT, gammas=gammas.tolist(), draws=5) | {"samples": 1000}
+    return Robustness(gammas=gammas, error=2 * gammas[:, None] * (0.5 + noise), samples=1000, settings=given)
+
+
+SUBJECT = {"network": {"class": "MLP"}, "data": {"source": {"name": "made up"}, "samples": 1000}}
+GROUPS = {"natural 0": "natural", "natural 1": "natural", "random 0": "random"}
+
+
+def collection(ax: Axes, label: str) -> np.ndarray:
+    (found,) = [own for own in ax.collections if own.get_label() == label]
+    return np.asarray(found.get_offsets())
+
+
+def outlines(ax: Axes) -> list[StepPatch]:
+    return [patch for patch in ax.patches if isinstance(patch, StepPatch) and not patch.get_fill()]
+
+
+def test_radii_are_the_points_and_censored_ones_are_triangles_that_are_counted() -> None:
+    results = {"natural 0": flatness([3.0, INFINITE, 5.0, INFINITE]), "natural 1": flatness([4.0, 6.0, 7.0])}
+    ax = radii.draw(results)
+    assert collection(ax, "radii natural 0")[:, 1].tolist() == [3.0, 5.0]
+    assert collection(ax, "radii natural 1")[:, 1].tolist() == [4.0, 6.0, 7.0]
+    assert len(collection(ax, "censored natural 0")) == 2
+    assert not [own for own in ax.collections if own.get_label() == "censored natural 1"]
+    assert [text.get_text() for text in ax.get_xticklabels()] == ["natural 0\n2 of 4\nbeyond 2,170", "natural 1"]
+    assert ax.get_ylim()[1] > 7
+    assert "distance in weight space" in ax.get_ylabel()
+    assert "relative" in radii.draw(flatness([1.0], law="filter")).get_ylabel()
+
+
+def test_radii_that_were_all_censored_are_still_there() -> None:
+    ax = radii.draw(flatness([INFINITE] * 3))
+    assert len(collection(ax, "censored ")) == 3
+    assert [text.get_text() for text in ax.get_xticklabels()] == ["3 of 3\nbeyond 2,170"]
+
+
+def test_radii_over_a_factor_of_ten_are_on_a_logarithmic_axis() -> None:
+    assert radii.draw(flatness([1.0, 9.0])).get_yscale() == "linear"
+    ax = radii.draw(flatness([1.0, 30.0, INFINITE]))
+    assert ax.get_yscale() == "log"
+    assert ax.get_ylim()[0] < 1 < 30 < ax.get_ylim()[1]
+
+
+def test_networks_of_a_group_share_a_colour_and_differ_in_line() -> None:
+    ax = robustness.draw({name: curve(seed) for seed, name in enumerate(GROUPS)}, groups=GROUPS)
+    lines = ax.get_lines()
+    assert [to_hex(own.get_color()).upper() for own in lines] == [COLOURS[0], COLOURS[0], COLOURS[1]]
+    assert lines[0].get_linestyle() != lines[1].get_linestyle()
+    legend = ax.get_legend()
+    assert legend is not None
+    words = [text.get_text() for text in legend.get_texts()]
+    assert words == ["natural", "natural 0", "natural 1", "random", "random 0", ""]
+    single = robustness.draw(curve(0))
+    assert single.get_legend() is None
+
+
+def test_robustness_curve_and_band_are_the_results() -> None:
+    result = curve(3)
+    ax = robustness.draw(result)
+    (mean,) = ax.get_lines()
+    np.testing.assert_array_equal(mean.get_xdata(), result.gammas)
+    np.testing.assert_array_equal(mean.get_ydata(), result.mean)
+    lower, upper = result.band()
+    (band,) = ax.collections
+    corners = band.get_paths()[0].vertices
+    for gamma, low, high in zip(result.gammas, lower, upper, strict=True):
+        own = np.asarray(corners)[np.asarray(corners)[:, 0] == float(gamma), 1]
+        assert {float(low), float(high)} <= set(own.tolist())
+    assert "pixel scale" in ax.get_xlabel()
+
+
+@pytest.mark.parametrize("draw", [margins.draw, jacobian.draw])
+def test_histograms_hold_every_sample_in_common_bins(draw) -> None:
+    make = margins_of if draw is margins.draw else norms
+    results = {name: make(seed) for seed, name in enumerate(GROUPS)}
+    ax = draw(results, groups=GROUPS)
+    found = outlines(ax)
+    assert [patch.get_label() for patch in found] == list(GROUPS)
+    for patch, result in zip(found, results.values(), strict=True):
+        heights, edges, _ = patch.get_data()
+        np.testing.assert_array_equal(edges, found[0].get_data().edges)
+        expected, _ = np.histogram(result.values.numpy(), edges)
+        np.testing.assert_array_equal(heights, expected / len(result))
+        np.testing.assert_allclose(heights.sum(), 1, rtol=1e-12)
+
+
+def test_margins_mark_zero_and_say_what_lies_left_of_it() -> None:
+    ax = margins.draw(margins_of(0))
+    (zero,) = ax.get_lines()
+    assert list(zero.get_xdata()) == [0, 0]
+    assert "misclassified" in {text.get_text() for text in ax.texts}
+    right = dataclasses.replace(margins_of(0), values=margins_of(0).values.abs())
+    assert not margins.draw(right).texts
+
+
+def test_norms_over_a_factor_of_ten_are_on_a_logarithmic_axis() -> None:
+    assert jacobian.draw(norms(0)).get_xscale() == "linear"
+    ax = jacobian.draw({"a": norms(0), "b": norms(1, scale=2000.0)})
+    assert ax.get_xscale() == "log"
+    assert all(patch.get_data().values.sum() == pytest.approx(1) for patch in outlines(ax))
+
+
+def test_equal_values_are_one_bar() -> None:
+    equal = dataclasses.replace(norms(0), values=torch.full((150,), 4.0, dtype=torch.float64))
+    (patch,) = outlines(jacobian.draw(equal))
+    assert sorted(patch.get_data().values)[-1] == 1
+
+
+def test_line_is_the_loss_and_its_arrow_the_barrier() -> None:
+    result = interpolation(2)
+    ax = line.draw(result)
+    (drawn,) = ax.get_lines()
+    np.testing.assert_array_equal(drawn.get_xdata(), result.coefficients[:, 1])
+    np.testing.assert_array_equal(drawn.get_ydata(), result.loss)
+    arrow, words = ax.texts
+    assert arrow.xy == (0.5, pytest.approx(float(result.loss[4])))
+    assert arrow.xy[1] - arrow.xyann[1] == pytest.approx(result.barrier)
+    assert words.get_text() == f"barrier {result.barrier:.3g}"
+    accuracy = line.draw(result, quantity="accuracy")
+    np.testing.assert_array_equal(accuracy.get_lines()[0].get_ydata(), result.accuracy)
+    assert not accuracy.texts
+
+
+def test_line_shows_what_is_not_finite() -> None:
+    loss = interpolation(2).loss.clone()
+    loss[3], loss[5] = INFINITE, float("nan")
+    ax = line.draw(dataclasses.replace(interpolation(2), loss=loss))
+    (crosses,) = ax.collections
+    assert np.asarray(crosses.get_offsets())[:, 0].tolist() == [3 / 8, 5 / 8]
+    assert not ax.texts
+    assert np.isnan(ax.get_lines()[0].get_ydata()).sum() == 2
+
+
+@pytest.mark.parametrize("quantity", ["loss", "accuracy"])
+def test_landscapes_in_a_row_share_limits_and_colours(quantity: str) -> None:
+    results = {"natural": interpolation(peak=0.3), "random": interpolation(peak=3.0)}
+    figure = landscape.draw_row(results, quantity=quantity)
+    first, second, bar = figure.axes
+    assert [first.get_title(), second.get_title()] == ["natural", "random"]
+    limits = {panel.collections[0].get_clim() for panel in (first, second)}
+    values = torch.cat([getattr(result, quantity) for result in results.values()])
+    assert limits == {(float(values.min()), float(values.max()))}
+    np.testing.assert_array_equal(first.collections[0].levels, second.collections[0].levels)
+    assert quantity in bar.get_ylabel()
+
+
+def test_landscape_below_the_floor_says_so() -> None:
+    result = interpolation()
+    low = dataclasses.replace(result, loss=result.loss - 0.02)
+    ax = landscape.draw(low)
+    assert ax.collections[0].get_clim()[0] == FLOOR
+    figure = ax.get_figure(root=True)
+    assert isinstance(figure, Figure)
+    assert "at least 1e-06" in figure.axes[1].get_ylabel()
+
+
+def test_landscape_shows_what_is_not_finite() -> None:
+    result = interpolation()
+    loss = result.loss.clone()
+    loss[10], loss[20] = INFINITE, float("nan")
+    broken = dataclasses.replace(result, loss=loss)
+    ax = landscape.draw(broken)
+    contours, crosses = ax.collections
+    assert len(crosses.get_offsets()) == 2
+    assert np.isfinite(contours.get_clim()).all()
+    height = surface.draw(broken)
+    sheet, crosses = height.collections
+    whole = surface.draw(result).collections[0]
+    assert len(sheet.get_facecolor()) < len(whole.get_facecolor())
+    with pytest.raises(ValueError, match="no point of the landscape has a finite loss"):
+        landscape.draw(dataclasses.replace(result, loss=torch.full_like(loss, INFINITE)))
+
+
+def test_surface_is_as_high_as_the_accuracy() -> None:
+    steep = interpolation()
+    level = dataclasses.replace(steep, error=0.1 + steep.error / 10)
+    first, second, _ = surface.draw_row({"a": steep, "b": level}).axes
+    assert first.get_zlim() == second.get_zlim()
+    for panel, result in ((first, steep), (second, level)):
+        heights = panel.collections[0]._vec[2]
+        assert {*heights.round(12)} == {*result.accuracy.numpy().round(12)}
+    assert surface.draw(steep, quantity="loss").get_zlabel().startswith("training loss")
+
+
+def test_pictures_leave_the_callers_matplotlib_alone() -> None:
+    before = dict(mpl.rcParams)
+    picture = png(radii.draw(flatness([1.0, 2.0])), resolution=40)
+    assert picture == png(radii.draw(flatness([1.0, 2.0])), resolution=40)
+    assert picture.startswith(b"\x89PNG")
+    assert dict(mpl.rcParams) == before
+    pyplot = sys.modules.get("matplotlib.pyplot")
+    assert pyplot is None or not pyplot.get_fignums()
+
+
+def test_given_axes_are_drawn_on() -> None:
+    ax = Figure().add_subplot()
+    assert margins.draw(margins_of(0), ax) is ax
+
+
+def test_what_cannot_be_in_one_picture_is_refused() -> None:
+    with pytest.raises(ValueError, match="no results to draw; expected at least one FlatnessRadii"):
+        radii.draw({})
+    with pytest.raises(TypeError, match="'b' is of type Margins; expected FlatnessRadii"):
+        radii.draw({"a": flatness([1.0]), "b": margins_of(0)})
+    with pytest.raises(ValueError, match="different values of law: isotropic, filter"):
+        radii.draw({"a": flatness([1.0]), "b": flatness([1.0], law="filter")})
+    with pytest.raises(ValueError, match="different values of norm: spectral, frobenius"):
+        jacobian.draw({"a": norms(0), "b": norms(1, norm="frobenius")})
+    with pytest.raises(ValueError, match="functional_margins and scores; expected one of them"):
+        margins.draw({"a": margins_of(0), "b": margins_of(1, "scores", outputs="softmax")})
+    with pytest.raises(ValueError, match="no group is given for 'b'"):
+        radii.draw({"a": flatness([1.0]), "b": flatness([1.0])}, groups={"a": "one"})
+    with pytest.raises(ValueError, match="between 2 endpoints; expected 3"):
+        landscape.draw(interpolation(2))
+    with pytest.raises(ValueError, match="'b' lies between 3 endpoints; expected 2"):
+        line.draw({"a": interpolation(2), "b": interpolation(3)})
+    with pytest.raises(ValueError, match="quantity"):
+        landscape.draw(interpolation(), quantity="margin")
+    with pytest.raises(TypeError, match="expected three-dimensional ones"):
+        surface.draw(interpolation(), Figure().add_subplot())
