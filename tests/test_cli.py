@@ -118,7 +118,7 @@ def test_random_labels_of_a_run_come_back_when_it_is_probed(runs: Path) -> None:
         (("probe", "runs/small-0", "runs/small-0", "--out", "x"), "have the same name, 'small-0'"),
         (("probe", "runs/small-0", "--model", "mine", "--out", "x"), "expected package.module:factory"),
         (("report", "nowhere"), "nowhere"),
-        (("train", "--data", "mnits", "--network", "mlp", "--out", "x"), "there is no data set 'mnits'"),
+        (("train", "--data", "./mnits", "--network", "mlp", "--out", "x"), "there is no data set './mnits'"),
         (("train", "--data", "digits", "--network", "vgg", "--out", "x"), "network 'vgg' is unknown"),
     ],
 )
@@ -130,7 +130,6 @@ def test_errors_are_one_line_and_status_two(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(runs)
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     model = fp.load_checkpoint("runs/small-0")
     torch.save(model.state_dict(), "foreign2.pt")
     monkeypatch.setitem(sys.modules, "mine2", SimpleNamespace(network=lambda: model))

@@ -83,6 +83,10 @@ def test_closed_form_bands() -> None:
         if count == round(count):
             assert (float(lower[row]), float(upper[row])) == pytest.approx((reference.low, reference.high), rel=1e-9)
     assert float(result.mean[0]) * 130 == round(float(result.mean[0]) * 130)  # no noise: one of them was compared
+    perfect = fp.gaussian_robustness(
+        model, fp.LabelledData(data.inputs, model(data.inputs.double()).argmax(1)), gammas=[0.0]
+    )
+    assert float(perfect.band()[0]) == 0 < float(perfect.band()[1])
     low, high = result.band(0.9, method="draws")
     t = stats.t.interval(0.9, 4, loc=result.error[2].mean(), scale=stats.sem(result.error[2].numpy()))
     assert (float(low[2]), float(high[2])) == pytest.approx(t, rel=1e-9)

@@ -75,12 +75,12 @@ class Robustness(Result):
             z, n = float(stats.norm.ppf((1 + level) / 2)), self.samples
             middle = (p + z**2 / (2 * n)) / (1 + z**2 / n)
             half = z / (1 + z**2 / n) * (p * (1 - p) / n + z**2 / (4 * n**2)).sqrt()
-        else:
-            at_least(2, draws=self.error.shape[1])
-            draws = self.error.shape[1]
-            middle = p
-            half = float(stats.t.ppf((1 + level) / 2, draws - 1)) * self.error.std(1) / draws**0.5
-        return (middle - half).clamp_min(0), (middle + half).clamp_max(1)
+            # Exactly 0 and 1 at the ends of the range, where the difference would leave rounding.
+            return (middle - half).where(p > 0, 0.0), (middle + half).where(p < 1, 1.0)
+        at_least(2, draws=self.error.shape[1])
+        draws = self.error.shape[1]
+        half = float(stats.t.ppf((1 + level) / 2, draws - 1)) * self.error.std(1) / draws**0.5
+        return (p - half).clamp_min(0), (p + half).clamp_max(1)
 
     def summary(self) -> dict[str, float]:
         """The mean error over the grid, and at each noise level."""

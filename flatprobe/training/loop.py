@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
@@ -27,7 +27,7 @@ def train(
     *,
     validation: LabelledData | None = None,
     epochs: int = 100,
-    until: Literal["interpolation", "loss"] | None = None,
+    until: str | None = None,
     target_loss: float | None = None,
     objective: str = "cross_entropy",
     optimizer: str = "sgd",
@@ -42,7 +42,7 @@ def train(
     seed: int = 0,
     threads: int | None = None,
     progress: bool | None = False,
-    on_failure: Literal["raise", "flag"] = "raise",
+    on_failure: str = "raise",
 ) -> TrainingRun:
     """Minimise the mean loss over the data by minibatch steps on a copy of the network.
 
