@@ -76,8 +76,7 @@ class Network:
         return self._prepare(inputs)
 
     def _prepare(self, inputs: Tensor) -> Tensor:
-        inputs = inputs.to(self.device, self.dtype if inputs.is_floating_point() else None)
-        return _channels_last(inputs) if self._channels_last else inputs
+        return inputs.to(self.device, self.dtype if inputs.is_floating_point() else None)
 
     def batch_size(self, given: int | None = None) -> int:
         """The given batch size, or the one of `BATCH_SIZES` for this architecture and device.
@@ -98,8 +97,9 @@ class Network:
             return self(inputs[:1]).shape[1]
 
     def _own(self, inputs: Inputs) -> Inputs:
-        """The inputs, or a copy of them for a network whose first layer would write to them."""
-        return _cloned(inputs) if self._in_place else inputs
+        """The inputs in their layout, copied for a network whose first layer would write to them."""
+        inputs = _cloned(inputs) if self._in_place else inputs
+        return _channels_last(inputs) if self._channels_last and isinstance(inputs, Tensor) else inputs
 
     def checked(self, inputs: Inputs) -> Tensor:
         """The logits of the inputs, passed twice: they must agree, else what is measured is a random variable.
@@ -232,7 +232,16 @@ def _cloned(inputs: Inputs) -> Inputs:
 
 
 def _channels_last(value: Tensor) -> Tensor:
-    return value.contiguous(memory_format=torch.channels_last) if value.ndim == 4 else value
+    """A 4-D tensor in channels-last layout; others as they are.
+
+    With one channel both layouts have the same bytes and torch's kernels go by the strides alone, which arithmetic
+    resets: they are written anew, as a view.
+    """
+    if value.ndim != 4:
+        return value
+    if value.shape[1] == 1:
+        return value.contiguous().squeeze(1).unsqueeze(-1).permute(0, 3, 1, 2)
+    return value.contiguous(memory_format=torch.channels_last)
 
 
 def _sequence(module: nn.Module, prefix: str = "") -> list[tuple[str, nn.Module]] | None:

@@ -33,8 +33,9 @@ def test_closed_form_an_affine_binary_classifier_errs_with_probability_phi() -> 
         assert abs(error - p.mean()) < 4 * standard_error
 
 
-def test_slow_reference_sample_by_sample() -> None:
-    model, data = cases.cnn(), DATA.head(30)
+@pytest.mark.parametrize("name", cases.NETWORKS)
+def test_slow_reference_sample_by_sample(name: str) -> None:
+    model, data = cases.NETWORKS[name](), DATA.head(30)
     result = fp.gaussian_robustness(model, data, gammas=GAMMAS, draws=2, seed=5)
     for draw in range(2):
         for row, gamma in enumerate(GAMMAS):

@@ -1,6 +1,6 @@
 """Gaussian robustness: the training error when noise is added to the inputs."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -120,7 +120,8 @@ def gaussian_robustness(
 ) -> Robustness:
     """E(gamma) = (1/n) sum_i 1[argmax f(x_i + gamma e_i) != y_i], e_i standard normal (T3 eq. 47, Fig. 20).
 
-    One forward pass a noise level and draw; the noisy inputs are not clipped. The noise e_i of sample i in a draw is a
+    One forward pass a noise level and draw (less where the first layer is linear: its outputs are affine in gamma); the
+    noisy inputs are not clipped. The noise e_i of sample i in a draw is a
     function of (seed, draw, i): the same at every gamma (so a curve's points are comparable), for every network and for
     every batch size.
 
@@ -155,12 +156,11 @@ def gaussian_robustness(
                 check_batch(network, batch, data.classes)
             prepared = Batch(network.prepare(batch.inputs), batch.labels.to(network.device), batch.start)
             inputs = continuous(prepared, "gaussian_robustness")
+            at = _noisy(network, inputs)
             for draw in range(draws):
                 stop = batch.start + len(batch.labels)
                 noise = rng.sample_normal(batch.start, stop, inputs.shape[1:], seed, "noise", draw)
-                noise = torch.empty_like(inputs).copy_(noise)
-                for place, gamma in enumerate(levels):
-                    logits = network(torch.add(inputs, noise, alpha=gamma))
+                for place, logits in enumerate(at(torch.empty_like(inputs).copy_(noise), levels)):
                     wrong[place, draw] += misclassified(logits, prepared.labels).sum()
     arguments = {"gammas": levels, "draws": draws, "seed": seed}
     subject = {"network": network.describe(), "data": data.describe(), "batch_size": size}
@@ -170,3 +170,22 @@ def gaussian_robustness(
         samples=len(data),
         settings=settings("gaussian_robustness", subject, **arguments) | {"samples": len(data)},
     )
+
+
+def _noisy(network: Network, inputs: Tensor) -> Callable[[Tensor, Sequence[float]], Iterator[Tensor]]:
+    """Evaluator of (e, gammas) -> the logits at x + gamma e for each gamma.
+
+    Where the network begins with an `nn.Linear`, its outputs are affine in gamma: they are computed once at x and once
+    a draw, not once a gamma.
+    """
+    split = network.first_linear()
+    if split is None:
+        return lambda noise, gammas: (network(torch.add(inputs, noise, alpha=gamma)) for gamma in gammas)
+    head, tail, _ = split
+    start = head(inputs, network.weights)
+
+    def logits(noise: Tensor, gammas: Sequence[float]) -> Iterator[Tensor]:
+        change = head(inputs + noise, network.weights) - start
+        return (tail(torch.add(start, change, alpha=gamma), network.weights) for gamma in gammas)
+
+    return logits

@@ -1,0 +1,90 @@
+"""Jacobian spectral norms against a loop over samples, vmap(jacrev) with an SVD, and bare backward passes.
+
+`python -m tests.benchmarks.jacobian NETWORK CLASSES VARIANT` measures one variant's peak memory.
+"""
+
+import sys
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import nn
+
+import flatprobe as fp
+from flatprobe.network import Network
+from tests.benchmarks.harness import SHAPES, Row, data_for, interleaved, peak_mebibytes, report_peak, untrained
+
+# Fewer samples for more classes: the alternatives hold samples x classes x inputs, vmap the activations too.
+SAMPLES = {10: 64, 20: 64, 40: 64, 100: 16, 1000: 4}
+ROUNDS = 3
+MEMORY = ("flatprobe", "vmap(jacrev) + SVD")
+
+
+def variants(name: str, classes: int) -> dict[str, Callable[[], object]]:
+    samples = SAMPLES[classes]
+    model = untrained(name, classes)
+    data = fp.LabelledData(data_for(name, samples).inputs, torch.zeros(samples, dtype=torch.long), classes=classes)
+    inputs = data.inputs
+    assert isinstance(inputs, torch.Tensor)
+
+    def one(x: torch.Tensor) -> torch.Tensor:
+        return model(x[None])[0]
+
+    def loop() -> torch.Tensor:
+        matrices = [torch.autograd.functional.jacobian(one, x).flatten(1) for x in inputs]
+        return torch.stack([torch.linalg.svdvals(J)[0] for J in matrices])
+
+    def vmapped() -> torch.Tensor:
+        return torch.linalg.svdvals(torch.func.vmap(torch.func.jacrev(one))(inputs).flatten(2))[:, 0]
+
+    def probe(method: str | None = None) -> torch.Tensor:
+        return fp.jacobian_norms(model, data, method=method, batch_size=samples).values
+
+    return {
+        "flatprobe": probe,
+        "gram": lambda: probe("gram"),
+        "lanczos": lambda: probe("lanczos"),
+        "loop over samples": loop,
+        "vmap(jacrev) + SVD": vmapped,
+        "bare backward passes": lambda: _backward(model, inputs, classes),
+    }
+
+
+def _backward(model: nn.Module, inputs: torch.Tensor, classes: int) -> None:
+    """C plain backward passes in the layout that the probe uses."""
+    network = Network(model)
+    variable = network.prepare(inputs).requires_grad_()
+    logits = network(variable)
+    for k in range(classes):
+        torch.autograd.grad(logits[:, k].sum(), variable, retain_graph=True)
+
+
+def rows() -> Iterator[Row]:
+    for name in SHAPES:
+        for classes, samples in SAMPLES.items():
+            works = variants(name, classes)
+            reference = works["loop over samples"]()
+            for variant in ("gram", "lanczos"):  # the same work: a few samples at a ReLU's kink may differ in float32
+                error = ((works[variant]() - reference).abs() / reference).median()
+                assert error < 1e-5, (name, classes, variant, float(error))
+            for variant, number, seconds in interleaved(works, ROUNDS):
+                yield {
+                    "network": name,
+                    "classes": classes,
+                    "variant": variant,
+                    "round": number,
+                    "samples": samples,
+                    "seconds": seconds,
+                }
+            for variant in MEMORY if classes == 10 else ():
+                yield {
+                    "network": name,
+                    "classes": classes,
+                    "variant": variant,
+                    "samples": samples,
+                    "peak_mebibytes": peak_mebibytes("jacobian", name, str(classes), variant),
+                }
+
+
+if __name__ == "__main__":
+    chosen = variants(sys.argv[1], int(sys.argv[2]))[sys.argv[3]]
+    report_peak(chosen)
