@@ -8,6 +8,7 @@ reads records/theory3_2017/table1-cpu.parquet and writes figures/out/theory3_201
 import argparse
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -19,25 +20,27 @@ from flatprobe.results import read_table
 ROOT = Path(__file__).parents[1]
 COLOURS = {"natural": "#0072B2", "random": "#D55E00"}  # Okabe and Ito's blue and vermilion
 TITLES = {"all": "all parameters", "last": "top layer"}
+RATES = ("#000000", "#009E73", "#CC79A7", "#E69F00")  # one a learning rate, also Okabe and Ito's
 STAGES = {"first 100 %": "o", "equal loss": "s"}
 
 
 Printed = Mapping[tuple[str, str], float]
 
 
-def draw(frame: pd.DataFrame, printed: Printed, dataset: str, equal_loss: float) -> Figure:
-    """Three panels: radii over all parameters, over the top layer, and the ratio."""
+def draw(frame: pd.DataFrame, printed: Printed, preset: Mapping[str, Any], rate: float) -> Figure:
+    """Three panels: radii over all parameters and over the top layer at one learning rate, and the ratio at each."""
     figure = Figure(figsize=(13, 4.2), layout="constrained")
     FigureCanvasAgg(figure)
     panels = figure.subplots(1, 3)
+    chosen = frame[frame["learning_rate"] == rate]
     for axes, parameters in zip(panels[:2], TITLES, strict=True):
-        _radii(axes, frame[frame["parameters"] == parameters], parameters, printed)
+        _radii(axes, chosen[chosen["parameters"] == parameters], parameters, printed)
     _ratio(panels[2], frame, printed)
     panels[0].legend(fontsize=8, frameon=False)
     panels[2].legend(fontsize=8, frameon=False)
     figure.suptitle(
-        f"Flatness radius on {dataset}: mean over minimizers, bars one standard deviation across them; circles at the "
-        f"first 100 % epoch, squares at a loss of {equal_loss:g}",
+        f"Flatness radius on {preset['data']} (left, middle: learning rate {rate:g}): mean over minimizers, bars one "
+        f"standard deviation across them; circles: first 100 % epoch, squares: at a loss of {preset['equal_loss']:g}",
         fontsize=10,
     )
     return figure
@@ -70,31 +73,26 @@ def _radii(axes: Axes, frame: pd.DataFrame, parameters: str, printed: Printed) -
 
 
 def _ratio(axes: Axes, frame: pd.DataFrame, printed: Printed) -> None:
-    for parameters, style in (("all", "-"), ("last", "--")):
-        means = _means(frame[frame["parameters"] == parameters]).groupby(["stage", "labels", "n"]).mean()
+    """Over all parameters, a colour a learning rate: what the paper leaves open moves the ratio most."""
+    rates = sorted(frame["learning_rate"].unique())
+    for rate, colour in zip(rates, RATES, strict=False):
+        chosen = frame[(frame["learning_rate"] == rate) & (frame["parameters"] == "all")]
+        means = _means(chosen).groupby(["stage", "labels", "n"]).mean()
         for stage, marker in STAGES.items():
             ratio = means.loc[stage, "natural"] / means.loc[stage, "random"]
-            label = f"{TITLES[parameters]}, {stage}"
-            axes.plot(
-                ratio.index,
-                ratio,
-                style,
-                marker=marker,
-                color="black" if parameters == "all" else "#777777",
-                label=label,
-            )
+            style = "-" if stage == "first 100 %" else "--"
+            label = f"learning rate {rate:g}, {stage}"
+            axes.plot(ratio.index, ratio, style, marker=marker, color=colour, label=label)
     axes.axhline(1, color="black", lw=0.6)
     value = printed["all", "natural"] / printed["all", "random"]
     axes.axhline(value, color="black", lw=1, ls=":")
-    axes.annotate(
-        f"T3, all parameters: {value:.1f}",
-        (0.02, value),
-        (0, 2),
-        ("axes fraction", "data"),
-        "offset points",
-        fontsize=8,
+    axes.annotate(f"T3: {value:.1f}", (0.02, value), (0, 2), ("axes fraction", "data"), "offset points", fontsize=8)
+    axes.set(
+        title="natural / random, all parameters",
+        xlabel="training samples n",
+        ylabel="ratio of mean radii",
+        xscale="log",
     )
-    axes.set(title="natural / random", xlabel="training samples n", ylabel="ratio of mean radii", xscale="log")
     _finish(axes, frame)
 
 
@@ -112,14 +110,16 @@ def main(arguments: list[str] | None = None) -> Path:
     parser.add_argument("--preset", default="cpu")
     parser.add_argument("--record", type=Path, help="by default records/theory3_2017/table1-PRESET.parquet")
     parser.add_argument("--out", type=Path, help="by default figures/out/theory3_2017_table1-PRESET.png")
+    parser.add_argument("--learning-rate", type=float, help="which of the record's; by default its first")
     options = parser.parse_args(arguments)
     record = options.record or ROOT / "records" / "theory3_2017" / f"table1-{options.preset}.parquet"
     out = options.out or ROOT / "figures" / "out" / f"theory3_2017_table1-{options.preset}.png"
     frame, metadata = read_table(record)
     preset = metadata["settings"]["preset"]
+    rate = options.learning_rate or preset["learning_rates"][0]
     out.parent.mkdir(parents=True, exist_ok=True)
     printed = {(row["parameters"], row["labels"]): row["mean"] for row in metadata["published"]}
-    draw(frame, printed, preset["data"], preset["equal_loss"]).savefig(out, dpi=150)
+    draw(frame, printed, preset, rate).savefig(out, dpi=150)
     print(out)
     return out
 

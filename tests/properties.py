@@ -85,7 +85,7 @@ def streamed(data: LabelledData) -> LabelledData:
 
 
 def rescaled_relu(network: nn.Sequential, factor: float, units: slice = slice(0, None, 2)) -> nn.Sequential:
-    """The same function: units' incoming weights and bias multiplied, outgoing weights divided (first two linear layers)."""
+    """The same function: incoming weights and bias of units multiplied, outgoing divided (first two linear layers)."""
     import copy
 
     result = copy.deepcopy(network)

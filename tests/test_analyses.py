@@ -35,8 +35,8 @@ def test_the_quick_preset_measures_every_cell_and_says_what_it_read(record) -> N
 
 def test_the_claim_holds_on_the_digits(record) -> None:
     frame, _ = read_table(record)
-    assert table1.accepted(frame)["first 100 %: natural flatter than random at every n"]
-    assert table1.accepted(frame)["equal loss: natural flatter than random at every n"]
+    assert table1.accepted(frame)["learning rate 0.05, first 100 %: natural flatter than random at every n"]
+    assert table1.accepted(frame)["learning rate 0.05, equal loss: natural flatter than random at every n"]
 
 
 def test_closed_form_the_table_averages_minimizers_not_directions() -> None:
@@ -50,7 +50,7 @@ def test_closed_form_the_table_averages_minimizers_not_directions() -> None:
             "radius": r * scale,
             "reached": reached,
         }
-        | {"train_loss": 0.0, "test_accuracy": 0.0, "epochs": 1, "weight_norm": scale}
+        | {"train_loss": 0.0, "test_accuracy": 0.0, "epochs": 1, "weight_norm": scale, "learning_rate": 0.1}
         for labels, scale in (("natural", 2.0), ("random", 1.0))
         for m, r, reached in ((0, 1.0, True), (0, 3.0, True), (1, 8.0, True), (1, float("inf"), False))
     ]
@@ -70,8 +70,8 @@ def test_the_figure_draws_the_record(record, tmp_path) -> None:
     assert picture.read_bytes().startswith(b"\x89PNG")
     frame, metadata = read_table(record)
     printed = {(row["parameters"], row["labels"]): row["mean"] for row in metadata["published"]}
-    figure = theory3_2017_table1.draw(frame, printed, "digits", 0.01)
+    figure = theory3_2017_table1.draw(frame, printed, metadata["settings"]["preset"], 0.05)
     drawn = {line.get_label(): list(line.get_ydata()) for line in figure.axes[2].lines}
     ratios = table1.ratios(frame)
     expected = ratios[(ratios["stage"] == "first 100 %") & (ratios["parameters"] == "all")]["ratio"].tolist()
-    assert drawn["all parameters, first 100 %"] == pytest.approx(expected)
+    assert drawn["learning rate 0.05, first 100 %"] == pytest.approx(expected)

@@ -1,6 +1,7 @@
 """Landscapes: corners, closed forms on a bowl, BatchNorm policies, refusals."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -67,16 +68,15 @@ def test_closed_form_barrier_of_a_bowl_between_opposite_points() -> None:
     assert convex.barrier == pytest.approx(0.0, abs=1e-12)
 
 
+def _line(first: torch.nn.Module, second: torch.nn.Module) -> None:
+    fp.interpolate(fp.EmpiricalRisk(first, DATA), [first, second.state_dict()], fp.segment(steps=3))
+
+
 def test_property_model_and_endpoints_untouched() -> None:
     for name in PLAIN:
         first, second = (cases.NETWORKS[name](seed=seed) for seed in range(2))
         for model in (first, second):
-            assert_model_untouched(
-                model,
-                lambda: fp.interpolate(
-                    fp.EmpiricalRisk(first, DATA), [first, second.state_dict()], fp.segment(steps=3)
-                ),
-            )
+            assert_model_untouched(model, partial(_line, first, second))
 
 
 def test_property_batch_size_invariant() -> None:
@@ -89,7 +89,7 @@ def test_property_batch_size_invariant() -> None:
 
 
 def test_property_a_point_is_its_own_coefficients_not_its_neighbours() -> None:
-    """The defect of loss-landscapes: serpentine grids whose odd rows are shifted by a cell, and a start never evaluated."""
+    """The defect of loss-landscapes: serpentine grids with odd rows shifted by a cell, a start never evaluated."""
     models = [cases.mlp(seed=seed) for seed in range(3)]
     risk = fp.EmpiricalRisk(models[0], DATA)
     points = fp.simplex(3, steps=5)
@@ -101,13 +101,14 @@ def test_property_a_point_is_its_own_coefficients_not_its_neighbours() -> None:
 def test_batch_norm_is_refused_without_a_policy() -> None:
     models = [cases.residual(seed=seed) for seed in range(2)]
     risk = fp.EmpiricalRisk(models[0], DATA)
-    with pytest.raises(ValueError, match='expected batch_norm="interpolate" .* or "recalibrate"'):
+    with pytest.raises(ValueError, match=r'expected batch_norm="interpolate" .* or "recalibrate"'):
         fp.interpolate(risk, models, fp.segment(steps=3))
     with pytest.raises(ValueError, match="batch_norm is 'average'; expected one of"):
         fp.interpolate(risk, models, fp.segment(steps=3), batch_norm="average")
+    plain = [cases.mlp(seed=seed) for seed in range(2)]
+    plain_risk = fp.EmpiricalRisk(plain[0], DATA)
     with pytest.raises(ValueError, match="no BatchNorm to recalibrate"):
-        plain = [cases.mlp(seed=seed) for seed in range(2)]
-        fp.interpolate(fp.EmpiricalRisk(plain[0], DATA), plain, fp.segment(), batch_norm="recalibrate")
+        fp.interpolate(plain_risk, plain, fp.segment(), batch_norm="recalibrate")
 
 
 def test_closed_form_interpolated_batch_norm_reproduces_the_corners_exactly() -> None:
@@ -171,7 +172,7 @@ def test_endpoints_that_do_not_fit_are_named(endpoint, message: str) -> None:
 
 def test_endpoints_with_other_normalisation_are_refused() -> None:
     other = fp.Normalised(fp.models.mlp((1, 8, 8), widths=(16,)), 0.1, 0.4).double().eval()
-    with pytest.raises(ValueError, match="buffer 'normalise.mean' of endpoint 1 differs"):
+    with pytest.raises(ValueError, match=r"buffer 'normalise\.mean' of endpoint 1 differs"):
         fp.interpolate(fp.EmpiricalRisk(cases.normalised(), DATA), [cases.normalised(), other], fp.segment())
 
 
@@ -180,7 +181,7 @@ def test_bad_coefficients() -> None:
     risk = fp.EmpiricalRisk(models[0], DATA)
     with pytest.raises(ValueError, match=r"coefficients have shape \(6, 3\) for 2 endpoints"):
         fp.interpolate(risk, models, fp.simplex(3, steps=2))
-    with pytest.raises(ValueError, match="coefficients of point 0 sum to 1.5; expected 1"):
+    with pytest.raises(ValueError, match=r"coefficients of point 0 sum to 1\.5; expected 1"):
         fp.interpolate(risk, models, torch.tensor([[0.5, 1.0]]))
     with pytest.raises(ValueError, match="barrier is defined for two endpoints and there are 3"):
         _ = fp.interpolate(risk, [*models, models[0]], fp.simplex(3, steps=1)).barrier

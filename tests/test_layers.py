@@ -10,7 +10,19 @@ import pytest
 import flatprobe
 
 ROOT = Path(flatprobe.__file__).parent
-LEAVES = {"atomic", "checks", "weights", "directions", "rng", "kernels", "jacobians", "network", "search", "results", "files"}
+LEAVES = {
+    "atomic",
+    "checks",
+    "weights",
+    "directions",
+    "rng",
+    "kernels",
+    "jacobians",
+    "network",
+    "search",
+    "results",
+    "files",
+}
 ALLOWED = {
     **dict.fromkeys(LEAVES, LEAVES),
     "data": LEAVES,

@@ -28,7 +28,8 @@ def test_a_failed_write_leaves_the_old_record(margins, tmp_path, monkeypatch: py
 
     def broken(table, where) -> None:
         where.write_bytes(b"half")
-        raise OSError("disk full")
+        msg = "disk full"
+        raise OSError(msg)
 
     monkeypatch.setattr(pq, "write_table", broken)
     with pytest.raises(OSError, match="disk full"):
@@ -38,7 +39,7 @@ def test_a_failed_write_leaves_the_old_record(margins, tmp_path, monkeypatch: py
 
 
 def test_refusals(margins, tmp_path) -> None:
-    with pytest.raises(ValueError, match="expected it to end in .parquet"):
+    with pytest.raises(ValueError, match=r"expected it to end in \.parquet"):
         fp.save(margins, tmp_path / "margins.csv")
     with pytest.raises(FileNotFoundError, match="there is no record at"):
         fp.load(tmp_path / "nothing.parquet")
