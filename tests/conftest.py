@@ -4,6 +4,10 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
+
+# The tests' networks are so small that a second thread only waits for the first, and long on a busy machine.
+torch.set_num_threads(1)
 
 
 @pytest.fixture

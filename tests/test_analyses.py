@@ -1,5 +1,7 @@
 """The analyses on their quick presets, and the figures that draw their records."""
 
+from dataclasses import replace
+
 import pandas as pd
 import pytest
 import torch
@@ -31,6 +33,14 @@ def test_the_quick_preset_measures_every_cell_and_says_what_it_read(record) -> N
     assert chance < 0.25 < 0.8 < frame[frame["labels"] == "natural"]["test_accuracy"].mean()
     assert len(metadata["subject"]["data"]) == len(preset.sizes) * 2
     assert all("fingerprint" in data for data in metadata["subject"]["data"])
+
+
+def test_property_workers_do_not_change_the_rows(record) -> None:
+    frame, _ = read_table(record)
+    cell = next(cell for cell in table1.cells(table1.PRESETS["quick"], 0) if (cell.n, cell.minimizer) == (60, 1))
+    alone = table1.measure(replace(cell.preset, sizes=(60,), minimizers=1), workers=2)[0]
+    same = frame[(frame["n"] == 60) & (frame["minimizer"] == 0)]
+    assert alone["radius"].tolist() == same["radius"].tolist()
 
 
 def test_the_claim_holds_on_the_digits(record) -> None:

@@ -21,6 +21,7 @@ LEAVES = {
     "network",
     "search",
     "results",
+    "threads",
     "files",
 }
 ALLOWED = {

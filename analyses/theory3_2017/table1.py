@@ -12,7 +12,7 @@ things, every network is also measured after training on to one equal loss.
 Acceptance: for each learning rate, n and stage, the mean radius over all parameters is larger for natural labels than
 for random ones, and the ratio grows with n.
 
-    python -m analyses.theory3_2017.table1 --preset cpu
+    python -m analyses.theory3_2017.table1 --preset cpu --workers 2
 
 writes records/theory3_2017/table1-cpu.parquet: a row a direction. Run time on two cores: quick 10 s, cpu 16 min; paper
 is meant for a GPU.
@@ -21,15 +21,18 @@ is meant for a GPU.
 import argparse
 import sys
 import time
-from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
+from multiprocessing import get_context
 from pathlib import Path
 
 import pandas as pd
+import torch
 from torch import nn
 
 import flatprobe as fp
 from flatprobe.results import environment, write_table
+from flatprobe.threads import thread_count
 from flatprobe.weights import norm
 
 # As printed: mean and standard deviation, MNIST column.
@@ -63,44 +66,69 @@ class Preset:
 
 PRESETS = {
     "quick": Preset("digits", (60, 180), 2, 2000, (0.05,), 0.03),
-    "cpu": Preset("ylecun/mnist", (1000, 3000, 10000), 2, 2000, (0.01, 0.05, 0.2), 0.004),
+    "cpu": Preset("ylecun/mnist", (1000, 3000, 10000), 2, 2000, (0.01, 0.05, 0.2), 0.006),
     "paper": Preset("ylecun/mnist", (60000,), 3, 3000, (0.01, 0.05), 0.001, "cuda"),
 }
 
 ROOT = Path(__file__).parents[2]
 
 
-def measure(preset: Preset, seed: int = 0) -> tuple[pd.DataFrame, dict[str, object]]:
-    """All rows of a preset, one a direction, and what was read."""
-    test = fp.load_data(preset.data, split="test")
-    read: list[dict[str, object]] = []
-    rows = [
-        row
-        for size in preset.sizes
-        for labels, data in _labelled(preset, size, seed, read)
-        for rate in preset.learning_rates
+@dataclass(frozen=True)
+class Cell:
+    """One network of the table: what it is trained on and how."""
+
+    preset: Preset
+    n: int
+    labels: str
+    learning_rate: float
+    minimizer: int
+    seed: int  # of the random labels and the first minimizer
+
+    def data(self) -> fp.LabelledData:
+        """The training data."""
+        natural = fp.load_data(self.preset.data, split="train", limit=self.n)
+        return natural if self.labels == "natural" else natural.with_random_labels(seed=self.seed)
+
+
+def cells(preset: Preset, seed: int) -> list[Cell]:
+    """All networks of a preset, the largest first, so that workers end together."""
+    return [
+        Cell(preset, n, labels, rate, minimizer, seed)
+        for n in sorted(preset.sizes, reverse=True)
+        for rate in sorted(preset.learning_rates)
+        for labels in ("random", "natural")
         for minimizer in range(preset.minimizers)
-        for row in _minimizer(preset, data, test, rate, seed + minimizer, {"labels": labels, "minimizer": minimizer})
     ]
-    return pd.DataFrame(rows), {"data": read, "test": test.describe()}
 
 
-def _labelled(
-    preset: Preset, size: int, seed: int, read: list[dict[str, object]]
-) -> Iterator[tuple[str, fp.LabelledData]]:
-    """The data of one n with either kind of labels; what was read goes into the list."""
-    natural = fp.load_data(preset.data, split="train", limit=size)
-    for labels, data in (("natural", natural), ("random", natural.with_random_labels(seed=seed))):
-        read.append(data.describe())
-        yield labels, data
+def measure(preset: Preset, seed: int = 0, workers: int = 1) -> tuple[pd.DataFrame, dict[str, object]]:
+    """All rows of a preset, one a direction, and what was read. Results do not depend on the number of workers."""
+    chosen = cells(preset, seed)
+    if workers == 1:
+        measured = list(map(rows, chosen))
+    else:
+        context = get_context("spawn")
+        with ProcessPoolExecutor(workers, context, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            measured = list(pool.map(rows, chosen))
+    frame = pd.DataFrame([row for part in measured for row in part])
+    order = ["learning_rate", "n", "labels", "minimizer", "stage", "parameters", "direction"]
+    read = [
+        cell.data().describe()
+        for cell in chosen
+        if (cell.learning_rate, cell.minimizer) == (max(preset.learning_rates), 0)
+    ]
+    subject = {"data": read, "test": fp.load_data(preset.data, split="test").describe()}
+    return frame.sort_values(order, ignore_index=True), subject
 
 
-def _minimizer(
-    preset: Preset, data: fp.LabelledData, test: fp.LabelledData, rate: float, seed: int, names: dict[str, object]
-) -> Iterator[dict[str, object]]:
-    """Train one network through both stages; the rows of its radii."""
+def rows(cell: Cell) -> list[dict[str, object]]:
+    """Train one network through both stages and measure its radii: one row a direction."""
     start = time.monotonic()
+    preset, seed, data = cell.preset, cell.seed + cell.minimizer, cell.data()
+    test = fp.load_data(preset.data, split="test")
+    names = {name: getattr(cell, name) for name in ("n", "labels", "learning_rate", "minimizer")}
     network: nn.Module = fp.models.mlp(data.input_shape, widths=WIDTHS, seed=seed).to(preset.device)
+    found: list[dict[str, object]] = []
     for stage, until, target in (("first 100 %", "interpolation", None), ("equal loss", "loss", preset.equal_loss)):
         run = fp.train(
             network,
@@ -108,21 +136,17 @@ def _minimizer(
             epochs=preset.epochs,
             until=until,
             target_loss=target,
-            learning_rate=rate,
+            learning_rate=cell.learning_rate,
             batch_size=BATCH_SIZE,
             seed=seed,
         )
         network = run.model
         risk = fp.EmpiricalRisk(network, data)
-        reached = risk()
-        common = {
-            "n": len(data),
-            "learning_rate": rate,
-            **names,
+        common = names | {
             "stage": stage,
             "epochs": run.epochs,
-            "train_loss": reached.loss,
-            "train_accuracy": 1 - reached.error,
+            "train_loss": risk().loss,
+            "train_accuracy": 1 - risk().error,
             "test_accuracy": 1 - fp.EmpiricalRisk(network, test)().error,
             "weight_norm": norm(risk.center),
             "margin_median": fp.functional_margins(network, data).summary()["median"],
@@ -131,10 +155,9 @@ def _minimizer(
             radii = fp.flatness_radius(
                 risk, epsilon=EPSILON, directions=DIRECTIONS, parameters=selection, rtol=RTOL, seed=seed
             )
-            for row in radii.to_frame().to_dict("records"):
-                yield common | {"parameters": parameters} | row
-    seconds = time.monotonic() - start
-    sys.stderr.write(f"n = {len(data)}, learning rate {rate:g}, {names}: {seconds:.0f} s\n")
+            found += [common | {"parameters": parameters} | row for row in radii.to_frame().to_dict("records")]
+    sys.stderr.write(f"{names}: {time.monotonic() - start:.0f} s\n")
+    return found
 
 
 def table(frame: pd.DataFrame) -> pd.DataFrame:
@@ -144,15 +167,15 @@ def table(frame: pd.DataFrame) -> pd.DataFrame:
     """
     keys = ["learning_rate", "stage", "parameters", "n", "labels"]
     means = frame[frame["reached"]].groupby([*keys, "minimizer"])["radius"].mean()
-    cells = means.groupby(keys).agg(["mean", "std"])
-    cells["censored"] = (~frame["reached"]).groupby([frame[key] for key in keys]).sum()
+    averaged = means.groupby(keys).agg(["mean", "std"])
+    averaged["censored"] = (~frame["reached"]).groupby([frame[key] for key in keys]).sum()
     for column in ("train_loss", "test_accuracy", "epochs", "weight_norm"):
-        cells[column] = frame.groupby(keys)[column].mean()
+        averaged[column] = frame.groupby(keys)[column].mean()
     published = [
-        PUBLISHED.get((parameters, labels), (float("nan"),) * 2) for _, _, parameters, _, labels in cells.index
+        PUBLISHED.get((parameters, labels), (float("nan"),) * 2) for _, _, parameters, _, labels in averaged.index
     ]
-    cells["published_mean"], cells["published_std"] = zip(*published, strict=True)
-    return cells.reset_index()
+    averaged["published_mean"], averaged["published_std"] = zip(*published, strict=True)
+    return averaged.reset_index()
 
 
 def ratios(frame: pd.DataFrame) -> pd.DataFrame:
@@ -160,9 +183,9 @@ def ratios(frame: pd.DataFrame) -> pd.DataFrame:
 
     `relative` is the ratio of the radii in units of the minimizers' own weight norms.
     """
-    cells = table(frame)
-    cells["per_norm"] = cells["mean"] / cells["weight_norm"]
-    wide = cells.pivot_table(
+    averaged = table(frame)
+    averaged["per_norm"] = averaged["mean"] / averaged["weight_norm"]
+    wide = averaged.pivot_table(
         index=["learning_rate", "stage", "parameters", "n"], columns="labels", values=["mean", "per_norm"]
     )
     result = pd.DataFrame(
@@ -197,10 +220,12 @@ def main(arguments: list[str] | None = None) -> Path:
         "--out", type=Path, help="record to write; by default records/theory3_2017/table1-PRESET.parquet"
     )
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--workers", type=int, default=1, help="processes; one a core")
     options = parser.parse_args(arguments)
     out = options.out or ROOT / "records" / "theory3_2017" / f"table1-{options.preset}.parquet"
     started = time.monotonic()
-    frame, subject = measure(PRESETS[options.preset], options.seed)
+    with thread_count(1):  # the networks are small: one thread and one process each
+        frame, subject = measure(PRESETS[options.preset], options.seed, options.workers)
     settings = {
         "preset": asdict(PRESETS[options.preset]),
         "epsilon": EPSILON,

@@ -9,6 +9,7 @@ from flatprobe.loading import load_data
 from flatprobe.models import Normalised, mlp
 from flatprobe.studies.compare import CHOICES, PROBES, Comparison, count_steps, measured
 from flatprobe.studies.steps import stepping
+from flatprobe.threads import thread_count
 from flatprobe.training import TrainingRun, train
 
 NATURAL, RANDOM = "natural labels", "random labels"
@@ -51,7 +52,8 @@ def demo(out: str | Path, *, seed: int = 0, progress: bool | None = False) -> Co
     equal: dict[str, nn.Module] = {}
     radii = [probe for probe in PROBES if probe.startswith("flatness_radius")]
     total = 2 * len(names) + count_steps(CHOICES, names) + count_steps(radii, names)
-    with stepping(total, progress) as step:
+    # One thread throughout: the pictures are so small that a second one costs more than it brings.
+    with thread_count(1), stepping(total, progress) as step:
         for index, (name, label) in enumerate(names.items()):
             step(f"training {name} to 100 % accuracy")
             network = Normalised(mlp(natural.input_shape, widths=WIDTHS, seed=seed + index % MINIMIZERS), MEAN, STD)

@@ -2,8 +2,6 @@
 
 import copy
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +11,7 @@ from torch import nn
 from flatprobe.checks import at_least, one_of
 from flatprobe.data import LabelledData
 from flatprobe.results import environment
+from flatprobe.threads import thread_count, thread_rule
 from flatprobe.training.folder import RunFolder, fingerprint
 from flatprobe.training.progress import reporting
 from flatprobe.training.run import TrainingRun
@@ -79,8 +78,8 @@ def train(
         resume: False makes an existing run in `out` an error.
         save_every: the most seconds of training that an interruption loses; 0 saves after every epoch.
         seed: of the order of the samples and of the noise inside the network (its initial weights are its own).
-        threads: torch threads during the training, restored afterwards. None: as many as are set, or those that an
-            interrupted run began with.
+        threads: torch threads during the training, restored afterwards. None: those that an interrupted run began with,
+            else `flatprobe.threads.thread_rule`: one for small dense networks, as many as are set for others.
         progress: True: a bar on a terminal, else plain lines, on stderr; None: a bar on a terminal only.
         on_failure: when the stopping rule is not met within the epochs, `"raise"` an error, or `"flag"`: return the run
             with `reached == False`.
@@ -137,7 +136,7 @@ def _run(
         if folder.finished() is not None:
             return TrainingRun.load(folder.path, trainer.module)
         trainer.restore(folder.progress())
-    with _thread_count(config["environment"]["threads"]):
+    with thread_count(config["environment"]["threads"]):
         _epochs(trainer, folder, save_every, progress)
     return TrainingRun(
         model=trainer.module,
@@ -164,8 +163,10 @@ def _epochs(trainer: Trainer, folder: RunFolder | None, save_every: float, progr
 
 
 def _config(trainer: Trainer, threads: int | None) -> dict[str, Any]:
-    network = trainer.risk.network.describe()
+    probed = trainer.risk.network
+    network = probed.describe()
     device = network.pop("device")
+    parameters = sum(value.numel() for value in probed.weights.values())
     return {
         "network": {**network, "initial_weights": fingerprint(trainer.module)},
         "data": trainer.risk.data.describe(),
@@ -174,7 +175,7 @@ def _config(trainer: Trainer, threads: int | None) -> dict[str, Any]:
         "environment": {
             **environment(),
             "device": device,
-            "threads": torch.get_num_threads() if threads is None else threads,
+            "threads": threads or thread_rule(parameters, trainer.settings.batch_size, probed.architecture),
         },
     }
 
@@ -190,16 +191,6 @@ def _check_threads(threads: int | None, recorded: int, folder: RunFolder) -> Non
             f"threads is {threads}, but the run in {folder.path} began with {recorded}; leave it out, or give the same"
         )
         raise ValueError(msg)
-
-
-@contextmanager
-def _thread_count(threads: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _not_reached(run: TrainingRun, settings: Settings) -> str:

@@ -1,0 +1,31 @@
+"""The thread rule, and that it is held only for a while."""
+
+import pytest
+import torch
+
+import flatprobe as fp
+from flatprobe.threads import SMALL, thread_count, thread_rule
+
+
+def test_closed_form_small_dense_networks_take_one_thread() -> None:
+    with thread_count(3):
+        assert thread_rule(10, 64, "dense") == 1
+        assert thread_rule(SMALL // 64, 64, "dense") == 3
+        assert thread_rule(SMALL // 64 - 1, 64, "dense") == 1
+        assert thread_rule(10, 64, "convolutional") == 3
+
+
+def test_property_the_count_is_restored_even_after_an_error() -> None:
+    before = torch.get_num_threads()
+    with pytest.raises(KeyError), thread_count(before + 1):
+        raise KeyError
+    assert torch.get_num_threads() == before
+
+
+def test_training_follows_the_rule_and_records_it() -> None:
+    data = fp.LabelledData(torch.rand(8, 4), torch.arange(8) % 2)
+    with thread_count(2):
+        small = fp.train(fp.models.mlp((4,), widths=(3,), classes=2), data, epochs=1)
+        given = fp.train(fp.models.mlp((4,), widths=(3,), classes=2), data, epochs=1, threads=2)
+    assert small.settings["environment"]["threads"] == 1
+    assert given.settings["environment"]["threads"] == 2
