@@ -105,12 +105,12 @@ class Network:
         """The logits of the inputs, passed twice: they must agree, else what is measured is a random variable.
 
         Raises:
-            ValueError: if they differ by more than 1e-3 of the largest logit (a GPU's sums may differ by rounding,
-                dropout differs by far more).
+            ValueError: if the network cannot take the inputs; if the two differ by more than 1e-3 of the largest logit
+                (a GPU's sums may differ by rounding, dropout differs by far more).
         """
         devices = [self.device] if self.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices), torch.no_grad():
-            first = self(inputs)
+            first = self._first(inputs)
             self._in_place = False
             passed = _cloned(inputs)
             second = self(passed)
@@ -124,6 +124,18 @@ class Network:
             )
             raise ValueError(msg)
         return first
+
+    def _first(self, inputs: Inputs) -> Tensor:
+        try:
+            return self(inputs)
+        except (RuntimeError, TypeError, IndexError) as error:
+            shapes = ", ".join(f"{tuple(part.shape)} {part.dtype}" for part in _tensors(inputs))
+            msg = (
+                f"{type(self.module).__name__} cannot be run on inputs of shape {shapes} ({error}); expected inputs "
+                "that "
+                "the network takes: is this the network for this data?"
+            )
+            raise ValueError(msg) from error
 
     def first_linear(self) -> Split | None:
         """The network as tail(head(x)), head affine in its own weights, where the layers show that it is.

@@ -136,6 +136,14 @@ def test_filter_law_reports_the_parameters_that_do_not_move() -> None:
     assert radii.settings["frozen"] == list(radii.frozen)
 
 
+def test_the_record_keeps_the_selection_as_asked_and_as_found() -> None:
+    risk = fp.EmpiricalRisk(cases.mlp(), DATA)
+    for asked, recorded in ((None, None), ("last", "last"), (("linear2.*",), ["linear2.*"])):
+        settings = fp.flatness_radius(risk, directions=1, parameters=asked).settings
+        assert settings["arguments"]["parameters"] == recorded
+    assert settings["selected"] == ["linear2.weight", "linear2.bias"]
+
+
 def test_batch_norm_frozen_and_recalibrated_differ_and_a_network_without_it_is_refused() -> None:
     model = cases.residual()
     risk = fp.EmpiricalRisk(model, DATA)

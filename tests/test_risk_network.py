@@ -192,6 +192,10 @@ REFUSED = {
         lambda: Returns(lambda z: z.index_fill(0, torch.tensor([3]), torch.nan)).eval(),
         "logits of sample 3 are not",
     ),
+    "inputs": (
+        lambda: cases.mlp((1, 9, 9)),
+        r"cannot be run on inputs of shape \(130, 1, 8, 8\).*is this the network for",
+    ),
     "noise": (lambda: Noisy().eval(), "two passes of Noisy over the same 130 inputs differ by up to"),
 }
 

@@ -194,8 +194,8 @@ def flatness_radius(
         )
     frozen = tuple(name for name in names if name not in vectors[1])
     arguments = {
-        "epsilon": epsilon, "directions": directions, "law": law, "parameters": list(names), "objective": objective,
-        "max_radius": limit, "rtol": rtol, "verify": verify, "batch_norm": batch_norm, "seed": seed,
+        "epsilon": epsilon, "directions": directions, "law": law, "parameters": _given(parameters), "seed": seed,
+        "objective": objective, "max_radius": limit, "rtol": rtol, "verify": verify, "batch_norm": batch_norm,
     }  # fmt: skip
     return FlatnessRadii(
         radii=_column(exits, "radius"),
@@ -207,8 +207,13 @@ def flatness_radius(
         start=start,
         frozen=frozen,
         settings=settings("flatness_radius", describe(risk), **arguments)
-        | {"start": {"loss": start.loss, "error": start.error}, "frozen": list(frozen)},
+        | {"start": {"loss": start.loss, "error": start.error}, "selected": list(names), "frozen": list(frozen)},
     )
+
+
+def _given(parameters: str | Sequence[str] | None) -> str | list[str] | None:
+    """The selection as it was asked for, JSON-able: it is the same for networks whose parameters have other names."""
+    return parameters if parameters is None or isinstance(parameters, str) else list(parameters)
 
 
 def _increase(risk: RiskFunction, vectors: list[Weights], objective: str, base: float) -> Callable[[float], float]:

@@ -65,8 +65,10 @@ def _radii(title: str, results: Results, groups: Groups) -> list[Section]:
 
 def _parameters(results: Results) -> str:
     names = agreed(results, "parameters")
-    if not names:
+    if names is None:
         return "all parameters"
+    if isinstance(names, str):
+        return "the last layer" if names == "last" else f"the parameters {names}"
     return ", ".join(names) if len(names) <= 2 else f"{len(names)} parameter tensors"
 
 
