@@ -45,6 +45,7 @@ class Recalibration:
             raise ValueError(msg)
         self._network = copy.copy(risk.network)
         self._network.module = copy.deepcopy(risk.network.module)
+        self._network.eval_only = False  # its BatchNorm layers, and no others, are in training mode
         self._averages: set[str] = set()
         for name, layer in self._network.module.named_modules():
             if isinstance(layer, BATCH_NORMS):

@@ -80,8 +80,9 @@ def _largest_root(gram: Tensor, logits: Tensor, *, softmax: bool) -> Norms:
 def lanczos_spectral(forward: Forward, inputs: Tensor, start: Tensor, *, softmax: bool = False) -> Norms:
     """||J||_2 by Golub-Kahan bidiagonalisation with full reorthogonalisation, all samples of the batch side by side.
 
-    Step k multiplies once by J^T (a backward pass) and once by J (a backward pass through that pass), and its k x k
-    bidiagonal matrix B_k has ||B_k||_2 <= ||J||_2 with an error at most the residual. A sample stops at the first step
+    Step k multiplies once by J^T (a backward pass) and once by J (a backward pass through that pass). ||B_k||_2 of its
+    k x k bidiagonal matrix approaches ||J||_2 from below, and lies within the residual of *a* singular value of J: of
+    the largest, but for a random start that happens to be all but orthogonal to it. A sample stops at the first step
     whose residual is at most sqrt(eps) ||B_k||_2, eps the precision of the inputs' type; where ||J||_2 stands apart
     from the next singular value, the error is of the order of the residual *squared*, hence of eps. It is frozen there,
     so that its value does not depend on the other samples of the batch. At most C steps, after which it is exact.
@@ -110,7 +111,12 @@ def lanczos_spectral(forward: Forward, inputs: Tensor, start: Tensor, *, softmax
             (result,) = torch.autograd.grad(pulled, dual, v.to(pulled).view_as(pulled), retain_graph=True)
             return outer(result.double())
 
-        return _bidiagonalise(transposed, product, start.to(variable.device), torch.finfo(inputs.dtype).eps ** 0.5)
+        return _bidiagonalise(transposed, product, start.to(variable.device), _tolerance(inputs.dtype))
+
+
+def _tolerance(dtype: torch.dtype) -> float:
+    """sqrt(eps); half precision stops no earlier than single, since its own sqrt(eps) is 3 to 9 %."""
+    return float(min(torch.finfo(dtype).eps, torch.finfo(torch.float32).eps) ** 0.5)
 
 
 def _bidiagonalise(transposed: Forward, product: Forward, start: Tensor, tolerance: float) -> Norms:

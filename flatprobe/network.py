@@ -10,7 +10,7 @@ from torch.func import functional_call
 from flatprobe.weights import Weights, snapshot, weights_of
 
 # Samples a forward pass, by (architecture, device type): the fastest power of two in `make bench` (records in
-# tests/benchmarks/records/batch_size.json). A fixed table rather than a timing at run time, so that results repeat.
+# tests/benchmarks/records/batch_size.parquet). A fixed table rather than a timing at run time, so that results repeat.
 BATCH_SIZES = {
     ("dense", "cpu"): 512,
     ("convolutional", "cpu"): 64,
@@ -53,13 +53,16 @@ class Network:
         self.architecture = "convolutional" if convolutional else "dense"
         self.batch_normalised = any(isinstance(layer, BATCH_NORMS) for layer in module.modules())
         self._channels_last = convolutional and self.device.type == "cpu"
+        self.eval_only = True
         self._in_place = True  # whether a layer writes to the inputs; taken for granted until `checked` has seen
         if self._channels_last:
             self.weights = {name: _channels_last(value) for name, value in self.weights.items()}
 
     def __call__(self, inputs: Inputs, weights: Mapping[str, Tensor] | None = None) -> Float[Tensor, "samples classes"]:
         """Logits of inputs that `prepare` returned, at these weights (and buffers), by default the network's own."""
-        inputs = self._own(inputs)
+        if self.eval_only:
+            _check_mode(self.module)  # again at each call: the caller may have gone on training it
+        inputs = self.laid_out(inputs)
         args, kwargs = (
             ((), inputs) if isinstance(inputs, dict) else (inputs if isinstance(inputs, tuple) else (inputs,), {})
         )
@@ -96,8 +99,8 @@ class Network:
         with torch.no_grad():
             return self(inputs[:1]).shape[1]
 
-    def _own(self, inputs: Inputs) -> Inputs:
-        """The inputs in their layout, copied for a network whose first layer would write to them."""
+    def laid_out(self, inputs: Inputs) -> Inputs:
+        """The inputs in their memory layout, copied for a network whose first layer would write to them."""
         inputs = _cloned(inputs) if self._in_place else inputs
         return _channels_last(inputs) if self._channels_last and isinstance(inputs, Tensor) else inputs
 
@@ -129,6 +132,10 @@ class Network:
         try:
             return self(inputs)
         except (RuntimeError, TypeError, IndexError) as error:
+            if self._channels_last:  # a view of a convolution's output as a vector, say, needs the usual layout
+                self._channels_last = False
+                self.weights = {n: w.clone(memory_format=torch.contiguous_format) for n, w in self.weights.items()}
+                return self._first(inputs)
             shapes = ", ".join(f"{tuple(part.shape)} {part.dtype}" for part in _tensors(inputs))
             msg = (
                 f"{type(self.module).__name__} cannot be run on inputs of shape {shapes} ({error}); expected inputs "
@@ -137,11 +144,15 @@ class Network:
             )
             raise ValueError(msg) from error
 
-    def first_linear(self) -> Split | None:
+    def first_linear(self, *, affine_in_inputs: bool = False) -> Split | None:
         """The network as tail(head(x)), head affine in its own weights, where the layers show that it is.
 
         Along a line or in a simplex of weights, the head's outputs are the same combination of the endpoints' outputs,
         so they need to be computed only once an endpoint.
+
+        Args:
+            affine_in_inputs: whether the head must be affine in the inputs too (nothing but flattening and
+                normalisation before its linear layer).
 
         Returns:
             `head(inputs, weights)`, which ends with the first layer that has parameters, an `nn.Linear`; `tail(outputs,
@@ -153,20 +164,20 @@ class Network:
         if layers is None:
             return None
         names = [{f"{prefix}.{name}" for name, _ in layer.named_parameters()} for prefix, layer in layers]
-        first = next((index for index, own in enumerate(names) if own), None)
-        if (
-            first is None
-            or set().union(*names) != set(self.weights)
-            or len(set().union(*names)) != sum(map(len, names))
-        ):
+        own = [f"{prefix}.{name}" for prefix, layer in layers for name, _ in _tensors_of(layer)]
+        first = next((index for index, found in enumerate(names) if found), None)
+        # A layer used twice, or a tensor that two layers share, is named once by the module and twice here.
+        if first is None or len(own) != len(set(own)) or set(own) != {*self.weights, *self.buffers}:
             return None
         prefix, linear = layers[first]
         if type(linear) is not nn.Linear or any(isinstance(layer, BATCH_NORMS) for _, layer in layers[:first]):
             return None
+        if affine_in_inputs and not all(_affine(layer) for _, layer in layers[:first]):
+            return None
         weight, bias = f"{prefix}.weight", f"{prefix}.bias"
 
         def head(inputs: Inputs, weights: Mapping[str, Tensor]) -> Tensor:
-            outputs = _run(layers[:first], self._own(inputs), self.buffers)
+            outputs = _run(layers[:first], self.laid_out(inputs), self.buffers)
             return nn.functional.linear(outputs, weights[weight], weights.get(bias))
 
         def tail(outputs: Inputs, weights: Mapping[str, Tensor]) -> Tensor:
@@ -182,6 +193,7 @@ class Network:
             "parameters": sum(value.numel() for value in self.weights.values()),
             "dtype": str(self.dtype).removeprefix("torch."),
             "device": str(self.device),
+            "layout": "channels last" if self._channels_last else "contiguous",
         }
 
 
@@ -258,8 +270,7 @@ def _channels_last(value: Tensor) -> Tensor:
 
 def _sequence(module: nn.Module, prefix: str = "") -> list[tuple[str, nn.Module]] | None:
     """The named layers that a nest of plain `nn.Sequential` applies one after the other; None for any other."""
-    hooks = module._forward_hooks or module._forward_pre_hooks  # noqa: SLF001 - torch has no public way to ask
-    if hooks or type(module).forward is not nn.Sequential.forward:
+    if type(module).forward is not nn.Sequential.forward or any(map(_hooked, module.modules())):
         return None
     layers: list[tuple[str, nn.Module]] = []
     for name, child in module._modules.items():  # noqa: SLF001 - named_children() leaves out a layer's second use
@@ -269,10 +280,21 @@ def _sequence(module: nn.Module, prefix: str = "") -> list[tuple[str, nn.Module]
     return layers
 
 
+def _hooked(layer: nn.Module) -> bool:
+    return bool(layer._forward_hooks or layer._forward_pre_hooks)  # noqa: SLF001 - torch has no public way to ask
+
+
+def _affine(layer: nn.Module) -> bool:
+    return isinstance(layer, nn.Flatten | nn.Identity) or getattr(layer, "affine_in_inputs", False)
+
+
+def _tensors_of(layer: nn.Module) -> list[tuple[str, Tensor]]:
+    return [*layer.named_parameters(), *layer.named_buffers()]
+
+
 def _run(layers: list[tuple[str, nn.Module]], inputs: Inputs, state: Mapping[str, Tensor]) -> Tensor:
     assert isinstance(inputs, Tensor)
     value = inputs
     for prefix, layer in layers:
-        names = [name for name, _ in (*layer.named_parameters(), *layer.named_buffers())]
-        value = functional_call(layer, {name: state[f"{prefix}.{name}"] for name in names}, (value,))
+        value = functional_call(layer, {name: state[f"{prefix}.{name}"] for name, _ in _tensors_of(layer)}, (value,))
     return value

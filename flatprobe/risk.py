@@ -47,7 +47,7 @@ class EmpiricalRisk:
 
     Args:
         model: a classifier in eval mode; it is never changed.
-        data: inputs and labels; or a pair of tensors.
+        data: inputs and labels.
         loss: `"cross_entropy"` (default: the objective of T3's experiments), `"squared"` or `"hinge"` (SPEC section 5).
         batch_size: samples a forward pass; None (default) reads `flatprobe.network.BATCH_SIZES`, a fixed table that
             `make bench` produced.
@@ -94,8 +94,10 @@ class EmpiricalRisk:
             Loss and error; not finite where the network is not (probes count that as outside).
 
         Raises:
-            ValueError: if the loss at the model's own weights is not finite, naming the first such sample.
+            ValueError: if the loss at the model's own weights is not finite, naming the first such sample; for a name
+                that the network does not have.
         """
+        self._check_names(weights or {})
         with torch.no_grad():
             risk = self._mean((self.network(inputs, weights), labels) for inputs, labels in self._batches())
         if weights is None and not torch.isfinite(torch.tensor(risk.loss)):
@@ -167,6 +169,12 @@ class EmpiricalRisk:
             "batch_size": self.batch_size,
         }
 
+    def _check_names(self, weights: Mapping[str, Tensor]) -> None:
+        unknown = [name for name in weights if name not in self.center and name not in self.buffers]
+        if unknown:
+            msg = f"the network has no parameter {unknown[0]!r}; expected names among {', '.join(self.center)}"
+            raise ValueError(msg)
+
     def _split(self, vectors: Sequence[Mapping[str, Tensor]]) -> Split | None:
         """The network taken apart after its first layer, where it can be, where that helps, and where it fits."""
         split = self.network.first_linear()
@@ -184,13 +192,15 @@ class EmpiricalRisk:
 
     def _mean(self, outputs: Iterator[tuple[Tensor, Tensor]]) -> Risk:
         loss = torch.zeros((), dtype=torch.float64, device=self.network.device)
-        wrong = torch.zeros((), dtype=torch.int64, device=self.network.device)
+        wrong = torch.zeros_like(loss)
         for logits, labels in outputs:
             loss += self._kernel(logits, labels).double().sum()
-            wrong += misclassified(logits, labels).sum()
-        return Risk(loss=float(loss) / len(self.data), error=int(wrong) / len(self.data))
+            # NaN where a logit is not finite: the argmax of NaN would count as a class.
+            wrong += misclassified(logits, labels).sum() + 0 * logits.double().sum()
+        return Risk(loss=float(loss) / len(self.data), error=float(wrong) / len(self.data))
 
     def _differentiated(self, weights: Mapping[str, Tensor] | None, direction: Mapping[str, Tensor] | None) -> Weights:
+        self._check_names({**(weights or {}), **(direction or {})})
         with torch.inference_mode(mode=False), torch.enable_grad():
             point = {**self.center, **(weights or {})}
             variables = {name: point[name].detach().clone().requires_grad_() for name in self.center}

@@ -30,7 +30,8 @@ def generator(*key: Key) -> torch.Generator:
     >>> bool(torch.equal(torch.rand(3, generator=generator(0, "x")), torch.rand(3, generator=generator(0, "y"))))
     False
     """
-    digest = hashlib.sha256(repr(key).encode()).digest()
+    plain = tuple(part if isinstance(part, str) else int(part) for part in key)  # NumPy's integers too
+    digest = hashlib.sha256(repr(plain).encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little", signed=True))
 
 

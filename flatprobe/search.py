@@ -21,7 +21,8 @@ class Exit:
 
     Attributes:
         radius: the crossing, interpolated inside the bracket; infinite where `max_radius` was inside.
-        lower: largest radius of the bracket known to be inside.
+        lower: largest radius of the bracket known to be inside; 0 where the function is outside however small the
+            radius (then the bracket certifies only that the exit is below `upper`).
         upper: smallest radius of the bracket known to be outside; infinite where none was found.
         slope: d log(increase) / d log(r) near the exit, nan where it could not be told.
         evaluations: calls of the function.
@@ -206,7 +207,10 @@ def _close(search: _Search, slope: float, *, smooth: bool) -> None:
         width = math.log(search.upper / search.lower)
         stalled = len(widths) >= 3 and width > widths[-3] / 2
         widths.append(width)
-        search.evaluate(search.midpoint() if stalled or not smooth else _secant(search, slope))
+        radius = search.midpoint() if stalled or not smooth else _secant(search, slope)
+        if radius in search.points:  # the tolerance is finer than neighbouring numbers
+            break
+        search.evaluate(radius)
 
 
 def _secant(search: _Search, slope: float) -> float:

@@ -1,6 +1,7 @@
 """Flatness radii: bowls in closed form, a fixed-step walk, invariances, censoring, bad input."""
 
 import math
+import statistics
 
 import pytest
 import torch
@@ -130,6 +131,23 @@ def test_closed_form_the_error_objective_is_a_step_function() -> None:
         assert float(radii.radii[k]) == pytest.approx(truth, rel=1e-3)
 
 
+def test_closed_form_the_standard_deviation_is_that_of_a_sample() -> None:
+    radii = fp.flatness_radius(fp.EmpiricalRisk(cases.mlp(), DATA), directions=4)
+    assert radii.std == pytest.approx(statistics.stdev(radii.radii.tolist()), rel=1e-12)
+
+
+def test_the_error_objective_measures_the_change_from_the_start() -> None:
+    model = cases.affine(10, 64)
+    risk = fp.EmpiricalRisk(model, DATA)
+    start = risk().error
+    assert start > 0.5  # random labels: an epsilon below it is left at once unless the start is taken off
+    radii = fp.flatness_radius(risk, objective="error", epsilon=0.02, directions=3)
+    assert bool((radii.lower > 0).all())
+    for k, radius in enumerate(radii.lower.tolist()):
+        u = direction(risk.center, tuple(risk.center), "isotropic", 0, k)
+        assert abs(risk(moved(risk.center, u, radius)).error - start) <= 0.02
+
+
 def test_filter_law_reports_the_parameters_that_do_not_move() -> None:
     radii = fp.flatness_radius(fp.EmpiricalRisk(cases.mlp(), DATA), directions=1, law="filter")
     assert radii.frozen == ("linear1.bias", "linear2.bias", "linear3.bias")
@@ -174,6 +192,7 @@ def test_result_survives_the_record(tmp_path) -> None:
         ({"epsilon": -0.1}, "epsilon is -0.1"),
         ({"epsilon": math.nan}, "epsilon is nan"),
         ({"rtol": 0.0}, "rtol is 0.0"),
+        ({"rtol": 1e-17}, "rtol is 1e-17; expected at least 1e-12"),
         ({"max_radius": -1.0}, "max_radius is -1.0"),
         ({"directions": 0}, "directions is 0; expected at least 1"),
         ({"verify": -1}, "verify is -1"),

@@ -1,10 +1,12 @@
 """Landscapes: corners, closed forms on a bowl, BatchNorm policies, refusals."""
 
+import copy
 import math
 from functools import partial
 
 import pytest
 import torch
+from torch import nn
 
 import flatprobe as fp
 from flatprobe.weights import weights_of
@@ -127,8 +129,6 @@ def test_slow_reference_recalibrated_statistics_are_those_of_a_training_pass() -
         batch_norm="recalibrate",
         calibration=calibration,
     )
-    import copy
-
     for k, row in ((0, 0), (1, 2)):
         twin = copy.deepcopy(models[k])
         for layer in twin.modules():
@@ -211,3 +211,41 @@ def test_result_survives_the_record(tmp_path) -> None:
     for name in ("coefficients", "loss", "error"):
         assert torch.equal(getattr(loaded, name), getattr(line, name))
     assert loaded.barrier == line.barrier
+
+
+def test_closed_form_the_barrier_looks_between_the_endpoints_only() -> None:
+    center = {"w": torch.zeros(1, dtype=torch.float64)}
+    ends = [{"w": torch.tensor([x], dtype=torch.float64)} for x in (0.0, 1.0)]
+    t = torch.tensor([-2.0, 0.0, 0.5, 1.0, 3.0], dtype=torch.float64)
+    line = fp.interpolate(cases.Bowl(center), ends, torch.stack([1 - t, t], 1))
+    assert line.barrier == 0  # beyond the endpoints the bowl lies above its chord
+    inside = fp.interpolate(cases.Bowl(center), ends, torch.stack([1 - t, t], 1)[2:3])
+    assert "barrier" not in inside.summary()
+
+
+def test_missing_statistics_and_unused_calibration_are_refused() -> None:
+    models = [cases.residual(seed=seed) for seed in range(2)]
+    risk = fp.EmpiricalRisk(models[0], DATA)
+    bare = dict(models[1].named_parameters())
+    with pytest.raises(ValueError, match=r"endpoint 1 is another network: missing .*running_mean"):
+        fp.interpolate(risk, [models[0], bare], fp.segment(steps=2), batch_norm="interpolate")
+    assert len(fp.interpolate(risk, [models[0], bare], fp.segment(steps=2), batch_norm="recalibrate").loss) == 2
+    with pytest.raises(ValueError, match="calibration data are given and batch_norm is 'interpolate'"):
+        fp.interpolate(risk, models, fp.segment(steps=2), batch_norm="interpolate", calibration=DATA)
+
+
+def test_slow_reference_recalibration_leaves_out_a_short_last_batch_and_leaves_dropout_alone() -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        front = [nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Dropout(0.5)]
+        model = nn.Sequential(*front, nn.Flatten(), nn.Linear(144, 10)).double().eval()
+    calibration = cases.data_for((1, 8, 8), samples=300, seed=5)
+    risk, points = fp.EmpiricalRisk(model, DATA), fp.segment(steps=2)
+    line = fp.interpolate(risk, [model, model], points, batch_norm="recalibrate", calibration=calibration)
+    twin = copy.deepcopy(model)
+    twin[1].train()
+    twin[1].reset_running_stats()
+    twin[1].momentum = None
+    with torch.no_grad():
+        twin(calibration.inputs[:256].double())
+    assert float(line.loss[0]) == pytest.approx(fp.EmpiricalRisk(twin.eval(), DATA)().loss, rel=1e-9)

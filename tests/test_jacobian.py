@@ -95,6 +95,15 @@ def test_closed_form_softmax_jacobian() -> None:
     torch.testing.assert_close(softmax_jacobian(z), expected, rtol=0, atol=1e-15)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_slow_reference_half_precision_is_as_good_as_its_entries(dtype: torch.dtype) -> None:
+    model = fp.models.mlp((1, 8, 8), widths=(80,), classes=60).double().eval()
+    data = cases.data_for((1, 8, 8), samples=8, classes=60)
+    exact = fp.jacobian_norms(model, data).values
+    half = fp.jacobian_norms(model.to(dtype), data).values
+    torch.testing.assert_close(half, exact, rtol=8 * torch.finfo(dtype).eps, atol=0)
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_closed_form_a_zero_jacobian_has_norm_zero(method: str) -> None:
     model = cases.Affine(torch.zeros(5, 7, dtype=torch.float64), torch.ones(5, dtype=torch.float64))

@@ -30,6 +30,12 @@ def test_closed_form_margins_of_an_affine_network() -> None:
     np.testing.assert_allclose(fp.scores(model, data), expected, rtol=0, atol=1e-9)
 
 
+def test_closed_form_margins_of_negative_logits() -> None:
+    model = cases.Affine(torch.zeros(3, 1, dtype=torch.float64), torch.tensor([-5.0, -2.0, -9.0], dtype=torch.float64))
+    data = fp.LabelledData(torch.zeros(3, 1), torch.tensor([0, 1, 2]))
+    assert fp.functional_margins(model, data).values.tolist() == [-3.0, 3.0, -7.0]
+
+
 @pytest.mark.parametrize("name", cases.NETWORKS)
 def test_property_negative_exactly_where_misclassified(name: str) -> None:
     model = cases.NETWORKS[name]()
@@ -55,6 +61,8 @@ def test_result_is_an_array_a_frame_and_a_record(tmp_path) -> None:
     assert margins.values.device.type == "cpu"
     array = np.asarray(margins)
     assert array.shape == (40,)
+    with pytest.raises(ValueError, match="read-only"):
+        array[0] = 99
     frame = margins.to_frame()
     assert list(frame.columns) == ["sample", "label", "value"]
     assert frame["value"].tolist() == margins.values.tolist()

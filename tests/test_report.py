@@ -56,6 +56,13 @@ def page(tmp_path_factory) -> str:
     return path.read_text(encoding="utf-8")
 
 
+def test_a_group_with_a_fully_censored_network_is_reported(tmp_path) -> None:
+    found = {name: flatness(radii) for name, radii in RADII.items()} | {"natural 1": flatness([INFINITE, INFINITE])}
+    summary = summarise({"flatness_radius": found}, GROUPS)
+    assert "censored" in str(summary)
+    assert write_report({"flatness_radius": found}, tmp_path / "page.html", groups=GROUPS).is_file()
+
+
 def test_page_needs_no_other_file(page: str) -> None:
     tags = Page(page).tags
     assert not {"script", "link", "iframe"} & {tag for tag, _ in tags}

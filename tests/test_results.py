@@ -1,8 +1,10 @@
 """Records on disk: atomic, typed, readable by any tool, refused when they are something else."""
 
+import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 import flatprobe as fp
 from flatprobe.results import read_table, write_table
@@ -20,6 +22,12 @@ def test_any_tool_reads_the_table_and_its_settings(margins, tmp_path) -> None:
     assert b"fingerprint" in pq.read_schema(path).metadata[b"flatprobe"]
     assert {"versions", "threads", "machine"} <= set(margins.settings["environment"])
     assert [file.name for file in path.parent.iterdir()] == ["margins.parquet"]  # nothing left beside it
+
+
+def test_numpy_scalars_in_the_settings_are_as_good_as_pythons(tmp_path) -> None:
+    settings = {"seed": np.int64(3), "epsilon": np.float32(0.5), "rate": torch.tensor(2.0)}
+    path = write_table(pd.DataFrame({"a": [1]}), tmp_path / "table.parquet", settings)
+    assert read_table(path)[1] == {"seed": 3, "epsilon": 0.5, "rate": 2.0}
 
 
 def test_a_failed_write_leaves_the_old_record(margins, tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -113,6 +113,24 @@ def test_property_the_split_evaluation_is_the_whole_one() -> None:
     )
 
 
+def _hooked_inside() -> nn.Module:
+    model = cases.mlp()
+    model[1].register_forward_hook(lambda _layer, _inputs, output: output.clamp(-0.1, 0.1))
+    return model
+
+
+def _weight_normalised() -> nn.Module:
+    model = cases.mlp()
+    nn.utils.parametrizations.weight_norm(model[1])
+    return model.eval()
+
+
+def _twice_normalised() -> nn.Module:
+    twice = nn.BatchNorm1d(64, affine=False)
+    layers = [nn.Flatten(), nn.Linear(64, 64), twice, nn.ReLU(), twice, nn.Linear(64, 10)]
+    return nn.Sequential(*layers).double().eval()
+
+
 def _hooked() -> nn.Module:
     model = cases.mlp()
     model.register_forward_hook(lambda *_: None)
@@ -130,7 +148,10 @@ def _reused() -> nn.Module:
     return nn.Sequential(nn.Flatten(), layer, nn.ReLU(), layer, nn.Linear(64, 10)).double().eval()
 
 
-@pytest.mark.parametrize("build", [cases.cnn, cases.residual, _hooked, _tied, _reused, cases.affine])
+UNLIKE = [_hooked_inside, _weight_normalised, _twice_normalised]
+
+
+@pytest.mark.parametrize("build", [cases.cnn, cases.residual, _hooked, _tied, _reused, cases.affine, *UNLIKE])
 def test_networks_that_cannot_be_split_are_run_whole(build) -> None:
     assert Network(build()).first_linear() is None
 
@@ -266,3 +287,72 @@ def test_property_a_first_layer_that_works_in_place_does_not_reach_the_data() ->
     fp.gaussian_robustness(model, data, gammas=[0.0, 0.1], draws=2)
     assert torch.equal(inputs, before)
     assert len(data.inputs) == 30  # the data would tell of a change
+
+
+@pytest.mark.parametrize("build", UNLIKE)
+def test_networks_that_only_look_like_plain_sequences_keep_their_own_values(build) -> None:
+    model = build()
+    risk = fp.EmpiricalRisk(model, DATA)
+    assert risk.along([risk.center])([1.0]) == risk()
+    assert math.isfinite(fp.flatness_radius(risk, directions=1).mean)
+    assert fp.gaussian_robustness(model, DATA, gammas=[0.0], draws=1).error.item() == risk().error
+
+
+def test_property_training_the_model_on_does_not_reach_the_risk_or_is_refused() -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        layers = [nn.Flatten(), nn.Linear(64, 32), nn.Dropout(0.5), nn.Linear(32, 10)]
+    model = nn.Sequential(*layers).double().eval()
+    risk = fp.EmpiricalRisk(model, DATA)
+    before = risk()
+    with torch.no_grad():
+        model[1].weight.mul_(2)
+    assert risk() == before
+    model.train()
+    with pytest.raises(ValueError, match="it is in training mode"):
+        risk()
+
+
+def test_convolutions_followed_by_a_view_are_run_in_the_usual_layout() -> None:
+    class Viewed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.layer = nn.Conv2d(1, 4, 3), nn.Linear(144, 10)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.layer(self.conv(x).view(len(x), -1))
+
+    model = Viewed().double().eval()
+    risk = fp.EmpiricalRisk(model, DATA)
+    loss, _ = loss_and_error(model, weights_of(model), DATA)
+    assert risk().loss == pytest.approx(loss, rel=1e-9)
+    assert risk.describe()["network"]["layout"] == "contiguous"
+    assert fp.EmpiricalRisk(cases.cnn(), DATA).describe()["network"]["layout"] == "channels last"
+    assert fp.train(model, DATA, epochs=1).history[0]["train_loss"] > 0
+
+
+def test_logits_that_are_not_finite_give_no_error_rate() -> None:
+    model = cases.affine(10, 64)
+    risk = fp.EmpiricalRisk(model, DATA)
+    wild = risk({"weight": torch.full_like(model.weight, torch.nan)})
+    assert math.isnan(wild.error)
+    assert math.isnan(wild.loss)
+    half = cases.Affine(torch.full((2, 64), 900.0), torch.zeros(2)).half()
+    data = fp.LabelledData(torch.zeros(3, 64), torch.zeros(3, dtype=torch.long), classes=2)
+    with pytest.raises(ValueError, match="logits of sample 0 are not finite"):
+        fp.gaussian_robustness(half, data, gammas=[100.0], draws=1)
+
+
+def test_names_that_the_network_lacks_are_refused() -> None:
+    risk = fp.EmpiricalRisk(cases.mlp(), DATA)
+    for call in (lambda w: risk(w), lambda w: risk.gradient(w), lambda w: risk.hvp(None, w)):
+        with pytest.raises(ValueError, match=r"no parameter 'linear1\.wieght'; expected names among linear1\.weight"):
+            call({"linear1.wieght": torch.zeros(24, 64)})
+
+
+def test_sums_are_taken_in_double_precision() -> None:
+    """10,000 equal single-precision losses: a float32 sum would be off by rounding."""
+    model = cases.Affine(torch.zeros(3, 1), torch.zeros(3))
+    data = fp.LabelledData(torch.zeros(10_001, 1), torch.zeros(10_001, dtype=torch.long), classes=3)
+    single = float(torch.tensor(3.0).log())
+    assert fp.EmpiricalRisk(model, data, batch_size=10_001)().loss == pytest.approx(single, rel=1e-12)

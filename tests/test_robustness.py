@@ -65,6 +65,22 @@ def test_property_seed_determines_and_noise_is_that_of_the_sample() -> None:
     assert torch.equal(both[1:], few)  # the same noise at every gamma, whatever the grid
 
 
+FRONTS = [torch.nn.Hardtanh(0, 1), torch.nn.ReLU(), torch.nn.LayerNorm(64, elementwise_affine=False)]
+
+
+@pytest.mark.parametrize("front", FRONTS, ids=lambda front: type(front).__name__)
+def test_slow_reference_a_first_layer_that_is_not_affine_sees_each_noise_level(front: torch.nn.Module) -> None:
+    linear = torch.nn.Linear(64, 10)
+    linear.weight.data = cases.affine(10, 64).weight.data
+    model = torch.nn.Sequential(torch.nn.Flatten(), front, linear).double().eval()
+    data = fp.LabelledData(DATA.inputs, model(DATA.inputs.double()).argmax(1), classes=10)
+    result = fp.gaussian_robustness(model, data, gammas=[0.3, 1.0], draws=1)
+    noise = rng.sample_normal(0, 130, (1, 8, 8), 0, "noise", 0).double()
+    for row, gamma in enumerate((0.3, 1.0)):
+        wrong = model(data.inputs.double() + gamma * noise).argmax(1) != data.labels
+        assert float(result.error[row, 0]) == float(wrong.double().mean()) > 0
+
+
 def test_property_the_noise_is_not_clipped_and_normalisation_keeps_it_in_pixels() -> None:
     plain = fp.models.mlp((1, 8, 8), widths=(16,))
     scaled = fp.Normalised(plain, 0.0, 0.5).double().eval()

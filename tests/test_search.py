@@ -37,6 +37,7 @@ def test_closed_form_a_power_leaves_at_its_radius(power: float, radius: float, s
     [
         lambda r: -0.02 * r + 0.01 * r**2,  # falls first
         lambda r: math.expm1(r) * 0.01,
+        lambda r: -0.01 * r**2,  # leaves the band below
         lambda r: 0.2 * math.tanh(r / 4) ** 3,
         lambda r: math.nan if r > 2.5 else 0.001 * r,
         lambda r: math.inf if r > 2.5 else 0.0,
@@ -97,6 +98,20 @@ def test_closed_form_verify_finds_the_bump_that_the_bracket_steps_over() -> None
 def test_closed_form_verify_finds_a_bump_inside_a_censored_direction() -> None:
     exit_ = first_exit(lambda r: 1.0 if 0.6 < r < 0.7 else 0.0, LEVEL, start=1.0, max_radius=2.0, verify=40)
     assert_certified(exit_, 0.6, 1e-2)
+
+
+def test_property_a_tolerance_finer_than_numbers_ends() -> None:
+    exit_ = first_exit(lambda r: 0.01 * r**2, LEVEL, start=1.0, max_radius=100, rtol=1e-17)
+    assert exit_.radius == pytest.approx(5**0.5, rel=1e-12)
+
+
+def test_closed_form_verify_counts_each_earlier_exit() -> None:
+    def two_bumps(r: float) -> float:
+        return 1.0 if 0.2 < r < 0.25 or 1.5 < r < 1.6 else 0.01 * r**2
+
+    exit_ = first_exit(two_bumps, LEVEL, start=2.0, max_radius=100, verify=25)
+    assert_certified(exit_, 0.2, 1e-2)
+    assert exit_.excursions >= 1
 
 
 def test_verify_evaluates_that_many_interior_radii() -> None:

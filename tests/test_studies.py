@@ -14,13 +14,13 @@ DATA = cases.data_for((1, 8, 8), samples=40)
 
 @pytest.fixture(scope="module")
 def comparison() -> Comparison:
-    models = {f"{group}-{seed}": cases.mlp(seed=seed) for group in ("a", "b") for seed in range(3)}
+    models = {f"{group}-{k}": cases.mlp(seed=first + k) for group, first in (("a", 0), ("b", 3)) for k in range(4)}
     return fp.compare(models, DATA, groups={name: name[0] for name in models}, seed=1)
 
 
 def test_slow_reference_each_result_is_the_probes_own(comparison: Comparison) -> None:
     assert set(comparison.results) == set(CHOICES)
-    model = cases.mlp(seed=2)
+    model = cases.mlp(seed=5)
     risk = fp.EmpiricalRisk(model, DATA)
     assert torch.equal(comparison.results["flatness_radius"]["b-2"].radii, fp.flatness_radius(risk, seed=1).radii)
     last = fp.flatness_radius(risk, parameters="last", seed=1)
@@ -31,16 +31,28 @@ def test_slow_reference_each_result_is_the_probes_own(comparison: Comparison) ->
     assert torch.equal(comparison.results["gaussian_robustness"]["b-2"].error, robustness.error)
     landscape = fp.interpolate(risk, [cases.mlp(seed=seed) for seed in range(3)], fp.simplex(3))
     assert torch.equal(comparison.results["landscape"]["a"].loss, landscape.loss)
+    others = fp.interpolate(risk, [cases.mlp((1, 8, 8), seed=seed) for seed in (3, 4, 5)], fp.simplex(3))
+    assert torch.equal(comparison.results["landscape"]["b"].loss, others.loss)
 
 
 def test_closed_form_headline_is_the_mean_over_networks(comparison: Comparison) -> None:
     headline = comparison.headline().set_index(["measurement", "group"])
     row = headline.loc["flatness_radius", "a"]
-    means = torch.tensor([comparison.results["flatness_radius"][f"a-{k}"].mean for k in range(3)], dtype=torch.float64)
+    means = torch.tensor([comparison.results["flatness_radius"][f"a-{k}"].mean for k in range(4)], dtype=torch.float64)
     assert row["figure"] == "mean"
-    assert row["count"] == 3
+    assert row["count"] == 4
     assert row["mean"] == pytest.approx(float(means.mean()))
     assert row["std"] == pytest.approx(float(means.std()))
+
+
+def test_a_network_whose_directions_are_all_censored_has_no_mean() -> None:
+    model = cases.Affine(torch.zeros(10, 64, dtype=torch.float64), torch.zeros(10, dtype=torch.float64))
+    risk = fp.EmpiricalRisk(model, DATA)
+    censored = fp.flatness_radius(risk, epsilon=1e6, directions=2)
+    assert censored.censored == 2
+    frame = Comparison(results={"flatness_radius": {"x": censored}}, groups={"x": "x"}).headline()
+    assert frame["figure"].tolist() == ["mean"]
+    assert bool(frame["mean"].isna().all())
 
 
 def test_it_saves_a_record_each(comparison: Comparison, tmp_path) -> None:
@@ -55,10 +67,10 @@ def test_landscapes_need_networks_alike_on_the_same_data() -> None:
     line = fp.compare(pair, DATA, probes=["landscape"]).results["landscape"]["networks"]
     assert line.coefficients.shape[1] == 2
     assert line.barrier >= 0
-    unlike = fp.compare({"x": cases.mlp(), "y": cases.cnn()}, DATA, probes=["landscape"])
-    assert unlike.results == {}
     other = {"x": DATA, "y": DATA.with_random_labels(seed=3)}
-    assert fp.compare(pair, other, probes=["landscape"]).results == {}
+    for models, data in (({"x": cases.mlp(), "y": cases.cnn()}, DATA), (pair, other)):
+        with pytest.raises(ValueError, match="nothing could be measured by landscape"):
+            fp.compare(models, data, probes=["landscape"])
     normalised = {"x": cases.residual(seed=0), "y": cases.residual(seed=1)}
     result = fp.compare(normalised, DATA, probes=["landscape"]).results["landscape"]["networks"]
     assert result.settings["arguments"]["batch_norm"] == "recalibrate"

@@ -64,6 +64,7 @@ def test_closed_form_lengths_of_the_laws() -> None:
     for name in layer:
         assert float(layer[name].norm()) == pytest.approx(float(WEIGHTS[name].norm()), rel=1e-9)
         torch.testing.assert_close(filters[name].norm(dim=1), WEIGHTS[name].norm(dim=1), rtol=1e-9, atol=0)
+    assert not torch.allclose(layer["linear1.weight"].norm(dim=1), filters["linear1.weight"].norm(dim=1), rtol=1e-3)
     adaptive = direction(WEIGHTS, NAMES, "adaptive", 0, 0)
     for name in NAMES:  # |w| times the isotropic direction
         torch.testing.assert_close(adaptive[name], WEIGHTS[name].abs() * isotropic[name], rtol=1e-9, atol=0)

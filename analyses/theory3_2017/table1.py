@@ -167,7 +167,7 @@ def table(frame: pd.DataFrame) -> pd.DataFrame:
     """
     keys = ["learning_rate", "stage", "parameters", "n", "labels"]
     means = frame[frame["reached"]].groupby([*keys, "minimizer"])["radius"].mean()
-    averaged = means.groupby(keys).agg(["mean", "std"])
+    averaged = means.groupby(keys).agg(["mean", "std"]).reindex(frame.groupby(keys).size().index)
     averaged["censored"] = (~frame["reached"]).groupby([frame[key] for key in keys]).sum()
     for column in ("train_loss", "test_accuracy", "epochs", "weight_norm"):
         averaged[column] = frame.groupby(keys)[column].mean()

@@ -134,7 +134,7 @@ def probe(
     *,
     out: Path,
     data: str | None = None,
-    split: str = "train",
+    split: str | None = None,
     limit: int | None = None,
     probes: Annotated[list[str] | None, Parameter(negative=(), consume_multiple=True)] = None,
     model: str | None = None,
@@ -155,7 +155,7 @@ def probe(
         "digits", the name of a Hugging Face data set, or a folder; by default what each run was trained on, its random
         labels too.
     split: str
-        Which split of --data.
+        Which split of the data; by default the training data.
     limit: int
         Use the first so many samples.
     probes: list[str]

@@ -55,14 +55,14 @@ def architecture(reference: str) -> nn.Module:
     return made
 
 
-def data_of(run: Path, name: str | None, split: str, limit: int | None) -> LabelledData:
-    """The named data, or what the run was trained on.
+def data_of(run: Path, name: str | None, split: str | None, limit: int | None) -> LabelledData:
+    """The named data, or what the run was trained on: its random labels too, but for another split than its own.
 
     Raises:
         ValueError: if neither is known.
     """
     if name is not None:
-        return load_data(name, split, limit=limit)
+        return load_data(name, split or "train", limit=limit)
     config = (run if run.is_dir() else run.parent) / _CONFIG
     if not config.is_file():
         msg = f"{run} does not say what it was trained on (no {_CONFIG}); name the data with --data"
@@ -72,12 +72,10 @@ def data_of(run: Path, name: str | None, split: str, limit: int | None) -> Label
     if "name" not in source:
         msg = f"{run} was trained on data without a name; name the data with --data"
         raise ValueError(msg)
-    data = load_data(
-        source["name"],
-        source["split"],
-        limit=source.get("limit"),
-        crop=source.get("crop"),
-    )
+    columns = {key: source.get(key) for key in ("crop", "image_column", "label_column")}
+    if split not in {None, source["split"]}:
+        return load_data(source["name"], str(split), limit=limit, **columns)
+    data = load_data(source["name"], source["split"], limit=source.get("limit"), **columns)
     for draw in source.get("random_labels", []):
         data = data.with_random_labels(draw["fraction"], draw["seed"])
     if data.fingerprint != described["fingerprint"]:

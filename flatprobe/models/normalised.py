@@ -27,6 +27,7 @@ class Normalise(nn.Module):
 
     mean: Tensor
     std: Tensor
+    affine_in_inputs = True  # lets input-space probes share the first linear layer's outputs over noise levels
 
     def __init__(
         self,

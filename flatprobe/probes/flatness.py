@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 # another network altogether. The first direction's search starts at a tenth of the norm.
 _FURTHEST = 100.0
 _START = 0.1
+_FINEST = 1e-12
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -165,6 +166,9 @@ def flatness_radius(
     Source: T3 eq. 16 and Table 1; laws: Li et al. 2018, Kwon et al. 2021; SPEC section 2.
     """
     positive(epsilon=epsilon, rtol=rtol, max_radius=max_radius)
+    if rtol < _FINEST:
+        msg = f"rtol is {rtol}; expected at least {_FINEST}, below which rounding decides"
+        raise ValueError(msg)
     at_least(1, directions=directions)
     at_least(0, verify=verify)
     one_of("objective", objective, ("loss", "error"))

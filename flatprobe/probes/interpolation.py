@@ -109,7 +109,8 @@ class Interpolation(Result):
             )
             raise ValueError(msg)
         ends = [self._corner(0), self._corner(1)]
-        return float((self.loss - self.coefficients @ self.loss[ends]).max())
+        between = (self.coefficients >= 0).all(1)
+        return float((self.loss - self.coefficients @ self.loss[ends])[between].max())
 
     def _corner(self, endpoint: int) -> int:
         corner = (self.coefficients[:, endpoint] == 1).nonzero().flatten()
@@ -129,7 +130,8 @@ class Interpolation(Result):
             "mean_accuracy": float(self.accuracy.mean()),
             "points": len(self.loss),
         }
-        return figures | ({"barrier": self.barrier} if self.coefficients.shape[1] == 2 else {})
+        line = self.coefficients.shape[1] == 2 and bool((self.coefficients == 1).any(0).all())
+        return figures | ({"barrier": self.barrier} if line else {})
 
     def to_frame(self) -> "pandas.DataFrame":
         """One row a point: lambda_1, lambda_2, ..., loss, error."""
@@ -184,21 +186,25 @@ def interpolate(
             `"recalibrate"`; if an endpoint's names or shapes differ (named), it is in training mode or not finite; if
             buffers that are no statistics differ; if the coefficients do not fit or do not sum to 1.
     """
-    weights = [_endpoint(endpoint, place, risk) for place, endpoint in enumerate(endpoints)]
+    one_of("batch_norm", batch_norm, (None, "interpolate", "recalibrate"))
+    averaged = _statistics(risk) if batch_norm == "interpolate" else set()
+    weights = [_endpoint(endpoint, place, risk, averaged) for place, endpoint in enumerate(endpoints)]
     _check_coefficients(coefficients, len(weights))
     normalised = isinstance(risk, EmpiricalRisk) and risk.network.batch_normalised
-    one_of("batch_norm", batch_norm, (None, "interpolate", "recalibrate"))
+    if calibration is not None and batch_norm != "recalibrate":
+        msg = (
+            f'calibration data are given and batch_norm is {batch_norm!r}; expected batch_norm="recalibrate", which '
+            "uses them"
+        )
+        raise ValueError(msg)
     if normalised and batch_norm is None:
         msg = (
             "the network has BatchNorm, whose running statistics belong to one set of weights; expected batch_norm="
             '"interpolate" (combine them like the weights) or "recalibrate" (gather them anew at each point)'
         )
         raise ValueError(msg)
-    if batch_norm == "recalibrate":
-        moving = [{name: w[name] for name in risk.center} for w in weights]
-        at = along(Recalibration(risk, calibration), moving)
-    else:
-        at = along(risk, weights)
+    measured = Recalibration(risk, calibration) if batch_norm == "recalibrate" else risk
+    at = along(measured, weights)
     risks = [at(row) for row in coefficients.tolist()]
     return Interpolation(
         coefficients=coefficients.double(),
@@ -213,7 +219,7 @@ def interpolate(
     )
 
 
-def _endpoint(endpoint: Endpoint, place: int, risk: RiskFunction) -> Weights:
+def _endpoint(endpoint: Endpoint, place: int, risk: RiskFunction, averaged: set[str]) -> Weights:
     """The endpoint's weights, with BatchNorm's statistics, checked against the risk's network.
 
     Raises:
@@ -229,7 +235,7 @@ def _endpoint(endpoint: Endpoint, place: int, risk: RiskFunction) -> Weights:
     buffers = risk.buffers if isinstance(risk, EmpiricalRisk) else {}
     expected = {**risk.center, **buffers}
     aliases = set(risk.network.module.state_dict()) - set(expected) if isinstance(risk, EmpiricalRisk) else set()
-    missing = [name for name in risk.center if name not in state]
+    missing = [name for name in (*risk.center, *sorted(averaged)) if name not in state]
     unexpected = [name for name in state if name not in expected and name not in aliases]
     if missing or unexpected:
         msg = (
@@ -257,7 +263,7 @@ def _endpoint(endpoint: Endpoint, place: int, risk: RiskFunction) -> Weights:
     return {
         name: torch.empty_like(value).copy_(state[name])
         for name, value in expected.items()
-        if name in risk.center or (name in statistics and name in state)
+        if name in risk.center or name in averaged
     }
 
 

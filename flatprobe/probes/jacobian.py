@@ -13,7 +13,7 @@ from flatprobe.probes.samples import PerSample, continuous, map_samples
 from flatprobe.results import settings
 
 # From this many classes on, Lanczos is faster than C backward passes (`make bench`,
-# tests/benchmarks/records/jacobian.json).
+# tests/benchmarks/records/jacobian.parquet).
 LANCZOS_CLASSES = 40
 
 

@@ -16,7 +16,7 @@ from flatprobe.kernels import misclassified
 from flatprobe.network import Network
 from flatprobe.probes.samples import continuous
 from flatprobe.results import Result, settings
-from flatprobe.risk import check_batch
+from flatprobe.risk import check_batch, check_logits
 
 if TYPE_CHECKING:
     import pandas
@@ -139,7 +139,8 @@ def gaussian_robustness(
         `Robustness`.
 
     Raises:
-        ValueError: for no, negative or not finite gammas, no draws, or a network or data that cannot be probed.
+        ValueError: for no, negative or not finite gammas, no draws, a network or data that cannot be probed, or logits
+            that are not finite under the noise.
         TypeError: if the inputs are not one floating tensor.
     """
     levels = [float(gamma) for gamma in gammas]
@@ -161,6 +162,7 @@ def gaussian_robustness(
                 stop = batch.start + len(batch.labels)
                 noise = rng.sample_normal(batch.start, stop, inputs.shape[1:], seed, "noise", draw)
                 for place, logits in enumerate(at(torch.empty_like(inputs).copy_(noise), levels)):
+                    check_logits(logits, batch.start)
                     wrong[place, draw] += misclassified(logits, prepared.labels).sum()
     arguments = {"gammas": levels, "draws": draws, "seed": seed}
     subject = {"network": network.describe(), "data": data.describe(), "batch_size": size}
@@ -175,10 +177,10 @@ def gaussian_robustness(
 def _noisy(network: Network, inputs: Tensor) -> Callable[[Tensor, Sequence[float]], Iterator[Tensor]]:
     """Evaluator of (e, gammas) -> the logits at x + gamma e for each gamma.
 
-    Where the network begins with an `nn.Linear`, its outputs are affine in gamma: they are computed once at x and once
-    a draw, not once a gamma.
+    Where the network begins with an `nn.Linear` (behind flattening and normalisation at most), its outputs are affine
+    in gamma: they are computed once at x and once a draw, not once a gamma.
     """
-    split = network.first_linear()
+    split = network.first_linear(affine_in_inputs=True)
     if split is None:
         return lambda noise, gammas: (network(torch.add(inputs, noise, alpha=gamma)) for gamma in gammas)
     head, tail, _ = split

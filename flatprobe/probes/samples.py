@@ -31,8 +31,11 @@ class PerSample(Result):
     labels: Int64[Tensor, " samples"]
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, np.dtype[Any]]:
-        values = self.values.numpy()
-        return np.array(values, dtype=dtype) if copy or dtype is not None else values
+        if copy or dtype is not None:
+            return np.array(self.values.numpy(), dtype=dtype)
+        view = self.values.numpy().view()
+        view.flags.writeable = False  # the result is frozen
+        return view
 
     def __len__(self) -> int:
         """The number of samples."""

@@ -75,14 +75,16 @@ def _network(name: str, figures: Mapping[str, Mapping[str, Headline]]) -> Row:
 
 
 def _values(found: Mapping[str, Headline], names: Sequence[str]) -> list[float]:
-    return [found[name].value for name in names if name in found]
+    return [found[name].value for name in names if name in found and not math.isnan(found[name].value)]
 
 
 def _across(figures: Sequence[Headline]) -> str:
     """Mean ± standard deviation across networks, with what was censored."""
     if not figures:
         return MISSING
-    values = [figure.value for figure in figures]
+    values = [figure.value for figure in figures if not math.isnan(figure.value)]
+    if not values:
+        return f"{MISSING} ({sum(figure.censored for figure in figures)} censored)"
     words = plus_minus(mean(values), stdev(values) if len(values) > 1 else math.nan)
     censored = sum(figure.censored for figure in figures)
     return f"{words} ({censored} censored)" if censored else words

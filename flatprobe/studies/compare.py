@@ -67,7 +67,7 @@ class Comparison:
         """One row a measurement and group: its first figure's mean and deviation (ddof 1) over the networks."""
         frame = self.to_frame()
         keys = ["measurement", "group"]
-        first = frame.groupby([*keys, "network"], sort=False).first().reset_index()
+        first = frame.drop_duplicates([*keys, "network"])  # GroupBy.first would step over NaN
         cells = first.groupby([*keys, "figure"], sort=False)["value"].agg(["mean", "std", "count"])
         return cells.reset_index()
 
@@ -141,12 +141,22 @@ def measured(
     seed: int,
     step: Step,
 ) -> Comparison:
-    """What `compare` does once its arguments are checked, announcing each step."""
+    """What `compare` does once its arguments are checked, announcing each step.
+
+    Raises:
+        ValueError: if nothing could be measured.
+    """
     results: dict[str, dict[str, Result]] = {}
     for probe in probes:
         each = _landscapes(models, data, groups, step) if probe == LANDSCAPE else _each(probe, models, data, seed, step)
         if found := dict(each):
             results[probe] = found
+    if not results:
+        msg = (
+            f"nothing could be measured by {', '.join(probes)}: landscapes need two networks alike on the same data "
+            "in a group"
+        )
+        raise ValueError(msg)
     return Comparison(results=results, groups=dict(groups))
 
 

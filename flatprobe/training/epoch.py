@@ -43,7 +43,7 @@ def train_epoch(
         for positions in minibatches(len(data), batch_size, seed, epoch):
             inputs, labels = data.gather(positions)
             optimizer.zero_grad(set_to_none=True)
-            logits = forward(module, placed.prepare(inputs))
+            logits = forward(module, placed.laid_out(placed.prepare(inputs)))
             objective(logits, labels.to(placed.device)).backward()  # type: ignore[no-untyped-call]
             optimizer.step()
 
