@@ -48,7 +48,7 @@ def draw(frame: pd.DataFrame, printed: Printed, preset: Mapping[str, Any], rate:
 
 def _means(frame: pd.DataFrame) -> pd.Series:
     """The mean radius of every minimizer."""
-    return frame[frame["reached"]].groupby(["stage", "labels", "n", "minimizer"])["radius"].mean()
+    return frame[frame["reached"] & frame["met"]].groupby(["stage", "labels", "n", "minimizer"])["radius"].mean()
 
 
 def _radii(axes: Axes, frame: pd.DataFrame, parameters: str, printed: Printed) -> None:

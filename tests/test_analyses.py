@@ -26,6 +26,7 @@ def test_the_quick_preset_measures_every_cell_and_says_what_it_read(record) -> N
     cells = len(preset.sizes) * 2 * preset.minimizers * 2 * 2
     assert len(frame) == cells * table1.DIRECTIONS
     assert bool(frame["reached"].all())
+    assert bool(frame["met"].all())
     assert bool((frame["upper"] <= frame["lower"] * (1 + table1.RTOL) * (1 + 1e-12)).all())
     assert bool((frame[frame["stage"] == "first 100 %"]["train_accuracy"] == 1).all())
     assert bool((frame[frame["stage"] == "equal loss"]["train_loss"] <= preset.equal_loss).all())
@@ -60,7 +61,14 @@ def test_closed_form_the_table_averages_minimizers_not_directions() -> None:
             "radius": r * scale,
             "reached": reached,
         }
-        | {"train_loss": 0.0, "test_accuracy": 0.0, "epochs": 1, "weight_norm": scale, "learning_rate": 0.1}
+        | {
+            "met": True,
+            "train_loss": 0.0,
+            "test_accuracy": 0.0,
+            "epochs": 1,
+            "weight_norm": scale,
+            "learning_rate": 0.1,
+        }
         for labels, scale in (("natural", 2.0), ("random", 1.0))
         for m, r, reached in ((0, 1.0, True), (0, 3.0, True), (1, 8.0, True), (1, float("inf"), False))
     ]
@@ -68,6 +76,10 @@ def test_closed_form_the_table_averages_minimizers_not_directions() -> None:
     assert cells.loc["random", "mean"] == 5.0  # of the minimizers' means 2 and 8
     assert cells.loc["random", "std"] == pytest.approx(18**0.5)
     assert cells.loc["random", "censored"] == 1
+    stuck = [{**row, "minimizer": 2, "met": False, "radius": 1e9} for row in rows[:1]]
+    flagged = table1.table(pd.DataFrame(rows + stuck)).set_index("labels")
+    assert flagged.loc["natural", "mean"] == cells.loc["natural", "mean"]
+    assert flagged["failed"].to_dict() == {"natural": 1, "random": 0}
     assert cells.loc["random", "published_mean"] == 6.9
     ratio = table1.ratios(pd.DataFrame(rows)).iloc[0]
     assert ratio["ratio"] == 2.0
