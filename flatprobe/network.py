@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from flatprobe.sequences import affine_in_inputs, layers_of, run, tensors_of
 from flatprobe.weights import Weights, snapshot, weights_of
 
 # Samples a forward pass, by (architecture, device type): the fastest power of two in `make bench` (records in
@@ -32,14 +33,22 @@ class Network:
     Convolutional networks are evaluated in channels-last layout on a CPU (less than half the time in `make bench`).
 
     Args:
-        module: a classifier in eval mode. It is called through `torch.func.functional_call` and never changed.
+        module: a classifier (`nn.Module`) in eval mode. It is called through `torch.func.functional_call` and never
+            changed.
 
     Raises:
+        TypeError: if it is no module.
         ValueError: if the module, or a submodule, is in training mode; if a parameter or buffer is not finite (named);
             if a BatchNorm layer has no running statistics, since its output would depend on the batch.
     """
 
-    def __init__(self, module: nn.Module) -> None:
+    def __init__(self, module: object) -> None:
+        if not isinstance(module, nn.Module):
+            msg = (
+                f"the model is a {type(module).__name__}; expected a torch.nn.Module: load a state_dict into its "
+                "network first"
+            )
+            raise TypeError(msg)
         _check_mode(module)
         self.module = module
         self.weights: Weights = weights_of(module)
@@ -144,14 +153,14 @@ class Network:
             )
             raise ValueError(msg) from error
 
-    def first_linear(self, *, affine_in_inputs: bool = False) -> Split | None:
+    def first_linear(self, *, in_inputs: bool = False) -> Split | None:
         """The network as tail(head(x)), head affine in its own weights, where the layers show that it is.
 
         Along a line or in a simplex of weights, the head's outputs are the same combination of the endpoints' outputs,
         so they need to be computed only once an endpoint.
 
         Args:
-            affine_in_inputs: whether the head must be affine in the inputs too (nothing but flattening and
+            in_inputs: whether the head must be affine in the inputs too (nothing but flattening and
                 normalisation before its linear layer).
 
         Returns:
@@ -160,11 +169,11 @@ class Network:
             `nn.Sequential`, where its first layer is another one, or where hooks or shared weights forbid taking it
             apart.
         """
-        layers = _sequence(self.module)
+        layers = layers_of(self.module)
         if layers is None:
             return None
         names = [{f"{prefix}.{name}" for name, _ in layer.named_parameters()} for prefix, layer in layers]
-        own = [f"{prefix}.{name}" for prefix, layer in layers for name, _ in _tensors_of(layer)]
+        own = [f"{prefix}.{name}" for prefix, layer in layers for name, _ in tensors_of(layer)]
         first = next((index for index, found in enumerate(names) if found), None)
         # A layer used twice, or a tensor that two layers share, is named once by the module and twice here.
         if first is None or len(own) != len(set(own)) or set(own) != {*self.weights, *self.buffers}:
@@ -172,16 +181,16 @@ class Network:
         prefix, linear = layers[first]
         if type(linear) is not nn.Linear or any(isinstance(layer, BATCH_NORMS) for _, layer in layers[:first]):
             return None
-        if affine_in_inputs and not all(_affine(layer) for _, layer in layers[:first]):
+        if in_inputs and not all(affine_in_inputs(layer) for _, layer in layers[:first]):
             return None
         weight, bias = f"{prefix}.weight", f"{prefix}.bias"
 
         def head(inputs: Inputs, weights: Mapping[str, Tensor]) -> Tensor:
-            outputs = _run(layers[:first], self.laid_out(inputs), self.buffers)
+            outputs = run(layers[:first], _one(self.laid_out(inputs)), self.buffers)
             return nn.functional.linear(outputs, weights[weight], weights.get(bias))
 
         def tail(outputs: Inputs, weights: Mapping[str, Tensor]) -> Tensor:
-            return _logits(_run(layers[first + 1 :], outputs, {**self.buffers, **weights}), self.module)
+            return _logits(run(layers[first + 1 :], _one(outputs), {**self.buffers, **weights}), self.module)
 
         return head, tail, frozenset(names[first])
 
@@ -249,6 +258,11 @@ def _tensors(inputs: Inputs) -> tuple[Tensor, ...]:
     return tuple(inputs.values()) if isinstance(inputs, dict) else inputs if isinstance(inputs, tuple) else (inputs,)
 
 
+def _one(inputs: Inputs) -> Tensor:
+    assert isinstance(inputs, Tensor)  # the layers of a sequence hand on one tensor
+    return inputs
+
+
 def _cloned(inputs: Inputs) -> Inputs:
     if isinstance(inputs, dict):
         return {name: value.clone() for name, value in inputs.items()}
@@ -266,35 +280,3 @@ def _channels_last(value: Tensor) -> Tensor:
     if value.shape[1] == 1:
         return value.contiguous().squeeze(1).unsqueeze(-1).permute(0, 3, 1, 2)
     return value.contiguous(memory_format=torch.channels_last)
-
-
-def _sequence(module: nn.Module, prefix: str = "") -> list[tuple[str, nn.Module]] | None:
-    """The named layers that a nest of plain `nn.Sequential` applies one after the other; None for any other."""
-    if type(module).forward is not nn.Sequential.forward or any(map(_hooked, module.modules())):
-        return None
-    layers: list[tuple[str, nn.Module]] = []
-    for name, child in module._modules.items():  # noqa: SLF001 - named_children() leaves out a layer's second use
-        if child is not None:
-            nested = _sequence(child, f"{prefix}{name}.")
-            layers.extend(nested if nested is not None else [(prefix + name, child)])
-    return layers
-
-
-def _hooked(layer: nn.Module) -> bool:
-    return bool(layer._forward_hooks or layer._forward_pre_hooks)  # noqa: SLF001 - torch has no public way to ask
-
-
-def _affine(layer: nn.Module) -> bool:
-    return isinstance(layer, nn.Flatten | nn.Identity) or getattr(layer, "affine_in_inputs", False)
-
-
-def _tensors_of(layer: nn.Module) -> list[tuple[str, Tensor]]:
-    return [*layer.named_parameters(), *layer.named_buffers()]
-
-
-def _run(layers: list[tuple[str, nn.Module]], inputs: Inputs, state: Mapping[str, Tensor]) -> Tensor:
-    assert isinstance(inputs, Tensor)
-    value = inputs
-    for prefix, layer in layers:
-        value = functional_call(layer, {name: state[f"{prefix}.{name}"] for name, _ in _tensors_of(layer)}, (value,))
-    return value

@@ -21,6 +21,7 @@ LEAVES = {
     "network",
     "search",
     "results",
+    "sequences",
     "threads",
     "files",
 }

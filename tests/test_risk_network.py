@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import flatprobe as fp
+from flatprobe.data import labelled
 from flatprobe.network import Network
 from flatprobe.weights import combined, norm, weights_of
 from tests import cases
@@ -245,6 +246,14 @@ def test_every_probe_refuses_with_the_thing_and_the_cure(fault: str, probe: str)
     with pytest.raises(ValueError, match=message):
         PROBES[probe](model.float())
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_other_kinds_of_models_and_data_are_refused() -> None:
+    with pytest.raises(TypeError, match=r"the model is a OrderedDict; expected a torch\.nn\.Module"):
+        Network(cases.mlp().state_dict())
+    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(DATA.inputs, DATA.labels), shuffle=True)
+    with pytest.raises(TypeError, match="the data are a DataLoader; expected LabelledData"):
+        labelled(loader)
 
 
 def test_unknown_losses_and_batch_sizes() -> None:

@@ -1,5 +1,5 @@
 """Labelled data: ordered, repeatable, sample-indexed batches, in memory or streamed."""
 
-from flatprobe.data.labelled import Batch, LabelledData
+from flatprobe.data.labelled import Batch, LabelledData, labelled
 
-__all__ = ["Batch", "LabelledData"]
+__all__ = ["Batch", "LabelledData", "labelled"]

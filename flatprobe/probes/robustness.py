@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from flatprobe import rng
 from flatprobe.checks import at_least, one_of
-from flatprobe.data import Batch, LabelledData
+from flatprobe.data import Batch, LabelledData, labelled
 from flatprobe.kernels import misclassified
 from flatprobe.network import Network
 from flatprobe.probes.samples import continuous
@@ -148,7 +148,7 @@ def gaussian_robustness(
     if not levels or not all(0 <= gamma < float("inf") for gamma in levels):
         msg = f"gammas is {levels}; expected at least one finite standard deviation >= 0"
         raise ValueError(msg)
-    network = Network(model)
+    network, data = Network(model), labelled(data)
     size = network.batch_size(batch_size)
     wrong = torch.zeros(len(levels), draws, dtype=torch.int64, device=network.device)
     with torch.no_grad():
@@ -180,7 +180,7 @@ def _noisy(network: Network, inputs: Tensor) -> Callable[[Tensor, Sequence[float
     Where the network begins with an `nn.Linear` (behind flattening and normalisation at most), its outputs are affine
     in gamma: they are computed once at x and once a draw, not once a gamma.
     """
-    split = network.first_linear(affine_in_inputs=True)
+    split = network.first_linear(in_inputs=True)
     if split is None:
         return lambda noise, gammas: (network(torch.add(inputs, noise, alpha=gamma)) for gamma in gammas)
     head, tail, _ = split
