@@ -7,7 +7,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from flatprobe.data import Batch, LabelledData, labelled
+from flatprobe.data import Batch, LabelledData, checked_data
 from flatprobe.kernels import misclassified, per_sample_loss
 from flatprobe.network import Inputs, Network, Split
 from flatprobe.weights import Weights, combined, linear_combination
@@ -68,7 +68,7 @@ class EmpiricalRisk:
         self, model: nn.Module, data: LabelledData, loss: str = "cross_entropy", batch_size: int | None = None
     ) -> None:
         self.network = Network(model)
-        self.data = labelled(data)
+        self.data = checked_data(data)
         self.loss = loss
         self.batch_size = self.network.batch_size(batch_size)
         self._kernel = per_sample_loss(loss)

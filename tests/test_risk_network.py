@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import flatprobe as fp
-from flatprobe.data import labelled
+from flatprobe.data import checked_data
 from flatprobe.network import Network
 from flatprobe.weights import combined, norm, weights_of
 from tests import cases
@@ -253,7 +253,7 @@ def test_other_kinds_of_models_and_data_are_refused() -> None:
         Network(cases.mlp().state_dict())
     loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(DATA.inputs, DATA.labels), shuffle=True)
     with pytest.raises(TypeError, match="the data are a DataLoader; expected LabelledData"):
-        labelled(loader)
+        checked_data(loader)
 
 
 def test_unknown_losses_and_batch_sizes() -> None:

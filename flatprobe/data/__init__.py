@@ -1,5 +1,5 @@
 """Labelled data: ordered, repeatable, sample-indexed batches, in memory or streamed."""
 
-from flatprobe.data.labelled import Batch, LabelledData, labelled
+from flatprobe.data.labelled import Batch, LabelledData, checked_data
 
-__all__ = ["Batch", "LabelledData", "labelled"]
+__all__ = ["Batch", "LabelledData", "checked_data"]

@@ -18,7 +18,7 @@ from flatprobe.network import Inputs
 from flatprobe.rng import sample_uniform
 
 
-def labelled(data: object) -> "LabelledData":
+def checked_data(data: object) -> "LabelledData":
     """The data, if they are `LabelledData`.
 
     Raises:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from flatprobe import rng
 from flatprobe.checks import at_least, one_of
-from flatprobe.data import Batch, LabelledData, labelled
+from flatprobe.data import Batch, LabelledData, checked_data
 from flatprobe.kernels import misclassified
 from flatprobe.network import Network
 from flatprobe.probes.samples import continuous
@@ -148,7 +148,7 @@ def gaussian_robustness(
     if not levels or not all(0 <= gamma < float("inf") for gamma in levels):
         msg = f"gammas is {levels}; expected at least one finite standard deviation >= 0"
         raise ValueError(msg)
-    network, data = Network(model), labelled(data)
+    network, data = Network(model), checked_data(data)
     size = network.batch_size(batch_size)
     wrong = torch.zeros(len(levels), draws, dtype=torch.int64, device=network.device)
     with torch.no_grad():

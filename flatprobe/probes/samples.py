@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float64, Int64
 from torch import Tensor, nn
 
-from flatprobe.data import Batch, LabelledData, labelled
+from flatprobe.data import Batch, LabelledData, checked_data
 from flatprobe.network import Network
 from flatprobe.results import Result
 from flatprobe.risk import check_batch, check_logits
@@ -90,7 +90,7 @@ def map_samples(
         ValueError: for a network that is refused (mode, weights, output, determinism), or a value that is not finite,
             naming the sample.
     """
-    network, data = Network(model), labelled(data)
+    network, data = Network(model), checked_data(data)
     size = network.batch_size(batch_size)
     values = []
     for batch in data.batches(size):

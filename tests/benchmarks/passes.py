@@ -12,7 +12,7 @@ from tests.benchmarks.harness import SHAPES, Row, bare_pass, data_for, interleav
 STEPS = 4  # 15 points of the triangle
 GAMMAS = (0.0, 0.1, 0.2, 0.4, 0.8)
 DRAWS = 3  # 15 noisy passes
-ROUNDS = 4
+ROUNDS = 3
 SIZES = (16, 32, 64, 128, 256, 512, 1024, 2048)
 
 
@@ -49,5 +49,5 @@ def batch_size_rows() -> Iterator[Row]:
         inputs = network.prepare(data_for(name, 2048).inputs)
         assert isinstance(inputs, torch.Tensor)
         variants = {f"batch size {size}": partial(_forward, network, inputs, size) for size in SIZES}
-        for variant, number, seconds in interleaved(variants, 3):
+        for variant, number, seconds in interleaved(variants, 2):
             yield {"network": name, "variant": variant, "round": number, "samples": len(inputs), "seconds": seconds}
