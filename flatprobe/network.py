@@ -69,8 +69,8 @@ class Network:
 
     def __call__(self, inputs: Inputs, weights: Mapping[str, Tensor] | None = None) -> Float[Tensor, "samples classes"]:
         """Logits of inputs that `prepare` returned, at these weights (and buffers), by default the network's own."""
-        if self.eval_only:
-            _check_mode(self.module)  # again at each call: the caller may have gone on training it
+        if self.eval_only and any(layer.training for layer in self.module.modules()):
+            _check_mode(self.module)  # looked at again at each call: the caller may have gone on training it
         inputs = self.laid_out(inputs)
         args, kwargs = (
             ((), inputs) if isinstance(inputs, dict) else (inputs if isinstance(inputs, tuple) else (inputs,), {})
