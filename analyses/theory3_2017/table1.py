@@ -14,7 +14,7 @@ for random ones, and the ratio grows with n.
 
     python -m analyses.theory3_2017.table1 --preset cpu --workers 2
 
-writes records/theory3_2017/table1-cpu.parquet: a row a direction. Run time on two cores: quick 10 s, cpu 12 min; paper
+writes records/theory3_2017/table1-cpu.parquet: a row a direction. Run time on two cores: quick 10 s, cpu 10 min; paper
 is meant for a GPU.
 """
 
@@ -66,7 +66,8 @@ class Preset:
 
 PRESETS = {
     "quick": Preset("digits", (60, 180), 2, 2000, (0.05,), 0.03),
-    "cpu": Preset("ylecun/mnist", (1000, 3000, 10000), 2, 1000, (0.01, 0.05), 0.006),
+    "cpu": Preset("ylecun/mnist", (1000, 3000, 10000), 3, 1000, (0.05,), 0.004),
+    "slow": Preset("ylecun/mnist", (1000, 3000, 10000), 2, 1000, (0.01,), 0.006),
     "paper": Preset("ylecun/mnist", (60000,), 3, 3000, (0.01, 0.05), 0.001, "cuda"),
 }
 
