@@ -24,8 +24,8 @@ _KEY = b"flatprobe"
 def environment() -> dict[str, object]:
     """Versions, threads and machine, for the record of a measurement."""
     return {
-        "versions": {name: version(name) for name in ("flatprobe", "torch", "numpy", "scipy")}
-        | {"python": platform.python_version()},
+        "versions": {name: version(name) for name in ("flatprobe", "numpy", "scipy")}
+        | {"torch": str(torch.__version__), "python": platform.python_version()},
         "threads": torch.get_num_threads(),
         "machine": f"{platform.machine()}, {os.cpu_count()} logical cores",
     }
