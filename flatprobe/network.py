@@ -10,8 +10,8 @@ from torch.func import functional_call
 from flatprobe.sequences import affine_in_inputs, layers_of, run, tensors_of
 from flatprobe.weights import Weights, snapshot, weights_of
 
-# Samples a forward pass, by (architecture, device type): the fastest power of two in `make bench` (records in
-# tests/benchmarks/records/batch_size.parquet). A fixed table rather than a timing at run time, so that results repeat.
+# Samples a forward pass, by (architecture, device type): a fixed table rather than a timing at run time, so that
+# results repeat. The CPU's rows follow `python -m tests.benchmarks batch_size`; the GPU's are not measured yet.
 BATCH_SIZES = {
     ("dense", "cpu"): 512,
     ("convolutional", "cpu"): 64,
@@ -30,7 +30,7 @@ Split = tuple[Half, Half, frozenset[str]]
 class Network:
     """A classifier x -> logits z at explicit weights; weights and buffers are snapshots taken here.
 
-    Convolutional networks are evaluated in channels-last layout on a CPU (less than half the time in `make bench`).
+    Convolutional networks are evaluated in channels-last layout on a CPU.
 
     Args:
         module: a classifier (`nn.Module`) in eval mode. It is called through `torch.func.functional_call` and never
