@@ -63,6 +63,7 @@ class Network:
         self.batch_normalised = any(isinstance(layer, BATCH_NORMS) for layer in module.modules())
         self._channels_last = convolutional and self.device.type == "cpu"
         self.eval_only = True
+        self.classes = 0  # the number of logits; known once `checked` has seen a batch
         self._in_place = True  # whether a layer writes to the inputs; taken for granted until `checked` has seen
         if self._channels_last:
             self.weights = {name: _channels_last(value) for name, value in self.weights.items()}
@@ -103,11 +104,6 @@ class Network:
             raise ValueError(msg)
         return given
 
-    def classes(self, inputs: Tensor) -> int:
-        """The number of logits, seen on one prepared sample."""
-        with torch.no_grad():
-            return self(inputs[:1]).shape[1]
-
     def laid_out(self, inputs: Inputs) -> Inputs:
         """The inputs in their memory layout, copied for a network whose first layer would write to them."""
         inputs = _cloned(inputs) if self._in_place else inputs
@@ -127,6 +123,7 @@ class Network:
             passed = _cloned(inputs)
             second = self(passed)
             self._in_place = not all(map(torch.equal, _tensors(passed), _tensors(inputs)))
+        self.classes = first.shape[1]
         difference = (first - second).abs().max()
         if difference > 1e-3 * first.abs().max():
             msg = (

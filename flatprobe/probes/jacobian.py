@@ -72,13 +72,12 @@ def jacobian_norms(
         if norm == "frobenius":
             used.add("gram")
             return gram_frobenius(network, inputs, softmax=softmax)
-        classes = network.classes(inputs)
-        chosen = method or ("lanczos" if classes >= LANCZOS_CLASSES else "gram")
+        chosen = method or ("lanczos" if network.classes >= LANCZOS_CLASSES else "gram")
         used.add(chosen)
         if chosen == "gram":
             return gram_spectral(network, inputs, softmax=softmax)
         stop = batch.start + len(batch.labels)
-        start = rng.sample_normal(batch.start, stop, (classes,), "lanczos")
+        start = rng.sample_normal(batch.start, stop, (network.classes,), "lanczos")
         return lanczos_spectral(network, inputs, start, softmax=softmax)
 
     values, labels, subject = map_samples(model, data, kernel, batch_size)
