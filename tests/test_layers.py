@@ -24,6 +24,7 @@ LEAVES = {
     "sequences",
     "threads",
     "files",
+    "graph",
 }
 ALLOWED = {
     **dict.fromkeys(LEAVES, LEAVES),

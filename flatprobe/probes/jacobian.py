@@ -12,9 +12,9 @@ from flatprobe.network import Network
 from flatprobe.probes.samples import PerSample, continuous, map_samples
 from flatprobe.results import settings
 
-# From about this many classes on, Lanczos was faster than C backward passes on an MLP and a CNN when it was measured;
-# `python -m tests.benchmarks jacobian` measures it anew.
-LANCZOS_CLASSES = 40
+# From this many classes on Lanczos is the faster, by architecture: where its time crosses that of C backward passes
+# in `python -m tests.benchmarks jacobian` (between 100 and 1,000 classes on an MLP, 40 and 100 on a CNN and a ResNet).
+LANCZOS_CLASSES = {"dense": 128, "convolutional": 56}
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -72,7 +72,7 @@ def jacobian_norms(
         if norm == "frobenius":
             used.add("gram")
             return gram_frobenius(network, inputs, softmax=softmax)
-        chosen = method or ("lanczos" if network.classes >= LANCZOS_CLASSES else "gram")
+        chosen = method or ("lanczos" if network.classes >= LANCZOS_CLASSES[network.architecture] else "gram")
         used.add(chosen)
         if chosen == "gram":
             return gram_spectral(network, inputs, softmax=softmax)

@@ -1,0 +1,62 @@
+"""Affine steps folded into the linear layers before them, as BatchNorm is at inference."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from flatprobe.graph.steps import Graph, Step
+
+
+def folded(graph: Graph) -> Graph:
+    """The same function, each `affine` step that alone follows a linear layer or convolution multiplied into it.
+
+    The layer keeps its name; `options["folded"]` names what was folded into it. A scale that varies within a channel
+    of a convolution stays.
+    """
+    steps = list(graph.steps)
+    moved = list(range(len(steps)))  # where each step's value is found
+    for index, step in enumerate(graph.steps):
+        if step.kind != "affine":
+            continue
+        before = moved[step.sources[0]]
+        if len(graph.users(step.sources[0])) == 1 and (layer := _folded(steps[before], step)) is not None:
+            steps[before] = layer
+            moved[index] = before
+    kept = [index for index in range(len(steps)) if moved[index] == index]
+    place = {index: position for position, index in enumerate(kept)}
+    order = [place[moved[index]] for index in range(len(steps))]
+    result = [replace(steps[i], sources=tuple(order[source] for source in steps[i].sources)) for i in kept]
+    return Graph(tuple(result), graph.network)
+
+
+def _folded(layer: Step, affine: Step) -> Step | None:
+    if layer.kind not in {"linear", "convolution"}:
+        return None
+    channel = len(layer.shape) - 1 if layer.kind == "linear" else 0
+    scale, shift = (_by_channel(affine.tensors[name], layer.shape, channel) for name in ("scale", "shift"))
+    if scale is None or shift is None:
+        return None
+    weight = layer.tensors["weight"] * scale.view(-1, *[1] * (layer.tensors["weight"].ndim - 1))
+    bias = layer.tensors.get("bias", torch.zeros_like(shift)) * scale + shift
+    names = (*layer.options.get("folded", ()), affine.layer)
+    options = {**layer.options, "folded": names}
+    return replace(layer, tensors={"weight": weight, "bias": bias}, options=options, call=_call(layer, weight, bias))
+
+
+def _by_channel(value: Tensor, shape: tuple[int, ...], channel: int) -> Tensor | None:
+    """The value of each channel, (channels,); None where it varies within one."""
+    full = value.reshape((1,) * (len(shape) - value.ndim) + tuple(value.shape))
+    if any(size != 1 for dim, size in enumerate(full.shape) if dim != channel):
+        return None
+    return full.flatten().expand(shape[channel])
+
+
+def _call(layer: Step, weight: Tensor, bias: Tensor) -> Callable[..., Tensor]:
+    if layer.kind == "linear":
+        return lambda value: F.linear(value, weight, bias)
+    convolve = (F.conv1d, F.conv2d, F.conv3d)[weight.ndim - 3]
+    o = layer.options
+    return lambda value: convolve(value, weight, bias, o["stride"], o["padding"], o["dilation"], o["groups"])

@@ -1,0 +1,126 @@
+"""Networks traced into steps: the steps are the network, whatever way its code is written."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from flatprobe import models
+from flatprobe.graph import Graph, folded, trace
+from tests.cases import NETWORKS, affine
+from tests.properties import assert_model_untouched
+
+
+class Foreign(nn.Module):
+    """Functional calls, an activation in place, string padding, a strided slice, a pad, branches, a bare parameter."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(1, 4, 3, padding="same")
+        self.norm = nn.BatchNorm2d(4)
+        self.linear = nn.Linear(4 * 49, 10)
+        self.matrix = nn.Parameter(torch.rand(12, 12))
+
+    def forward(self, x: Tensor) -> Tensor:
+        before = self.norm(self.convolution(x))
+        after = F.relu(before, inplace=True)
+        halved = F.max_pool2d(after, 2, 2) + F.pad(before[:, :2, ::2, ::2], (0, 0, 0, 0, 1, 1))
+        z = self.linear(F.dropout(halved, 0.5, self.training).view(x.size(0), -1))
+        joined = torch.cat([F.gelu(z, approximate="tanh"), F.adaptive_max_pool2d(halved, 1)[:, :2, 0, 0]], 1)
+        joined = joined @ self.matrix.T + 1 - self.matrix[0] / 2
+        return joined + F.leaky_relu(joined * 2, 0.2) - F.silu(-joined)
+
+
+def foreign() -> nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = Foreign().double()
+        network(torch.rand(32, 1, 14, 14, dtype=torch.float64))
+    return network.eval()
+
+
+CASES = {
+    **{name: (build, (1, 8, 8)) for name, build in NETWORKS.items()},
+    "foreign": (foreign, (1, 14, 14)),
+    "affine": (affine, (7,)),
+}
+
+
+def traced(name: str) -> tuple[nn.Module, Graph, Tensor]:
+    build, shape = CASES[name]
+    network = build()
+    return network, trace(network, shape), torch.rand(2, *shape, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_slow_reference_the_steps_reproduce_the_network(name: str) -> None:
+    network, graph, inputs = traced(name)
+    assert all(step.kind != "other" for step in graph.steps)
+    with torch.no_grad():
+        logits = network(inputs)
+    torch.testing.assert_close(graph.run(inputs), logits, rtol=0, atol=1e-12)
+    torch.testing.assert_close(folded(graph).run(inputs), logits, rtol=0, atol=1e-12)
+
+
+def test_closed_form_batch_norm_and_normalisation_are_folded() -> None:
+    kinds = [step.kind for step in folded(traced("residual")[1]).steps]
+    assert "affine" not in kinds
+    _, graph, _ = traced("foreign")
+    layer = next(step for step in folded(graph).steps if step.kind == "convolution")
+    assert layer.layer == "convolution"
+    assert layer.options["folded"] == ("norm",)
+
+
+def test_property_tracing_leaves_the_model_alone() -> None:
+    network = foreign()
+    assert_model_untouched(network, lambda: trace(network, (1, 14, 14)))
+
+
+class Branching(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x if x.sum() > 0 else -x
+
+
+class Pair(nn.Module):
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return x, x
+
+
+def test_what_cannot_be_traced_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"Branching cannot be traced on inputs of shape \(3,\)"):
+        trace(Branching().eval(), (3,))
+    with pytest.raises(ValueError, match="Pair returns no single tensor of logits"):
+        trace(Pair().eval(), (3,))
+    with pytest.raises(ValueError, match="takes 2 samples at a time, and 3 were given"):
+        trace(nn.Identity().eval(), (3,)).run(torch.zeros(3, 3))
+
+
+def test_unknown_operations_keep_their_names() -> None:
+    network = nn.Sequential(nn.Linear(3, 3), nn.Softmax(1)).eval()
+    step = trace(network, (3,)).steps[-1]
+    assert step.kind == "other"
+    message = str(step.unsupported("the Lipschitz constant"))
+    assert message.startswith("the Lipschitz constant is not known for the operation aten.softmax.int in the layer '1'")
+    circular = nn.Sequential(nn.Conv1d(1, 2, 3, padding=1, padding_mode="circular"), nn.Flatten()).eval()
+    assert any(step.kind == "other" for step in trace(circular, (1, 6)).steps)
+
+
+def test_writing_to_a_view_is_followed_or_refused() -> None:
+    class Viewed(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            doubled = x * 2
+            doubled.view(-1, 3).relu_()
+            return doubled
+
+    with pytest.raises(ValueError, match="Viewed writes in place to a view of a value that it uses again"):
+        trace(Viewed().eval(), (3,))
+    network = nn.Sequential(nn.Linear(4, 4), nn.Unflatten(1, (2, 2)), nn.ReLU(inplace=True), nn.Flatten()).double()
+    inputs = torch.randn(2, 4, dtype=torch.float64)
+    torch.testing.assert_close(trace(network.eval(), (4,)).run(inputs), network(inputs).detach(), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_any_precision_is_read_in_float64(dtype: torch.dtype) -> None:
+    network = models.mlp((1, 4, 4), widths=(8,)).to(dtype).eval()
+    graph = trace(network, (1, 4, 4))
+    assert all(value.dtype == torch.float64 for step in graph.steps for value in step.tensors.values())
