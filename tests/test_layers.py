@@ -19,6 +19,7 @@ LEAVES = {
     "kernels",
     "jacobians",
     "network",
+    "operators",
     "search",
     "results",
     "sequences",

@@ -1,0 +1,33 @@
+"""Layers as linear operators: true norms, proven upper bounds, pooling. Plain tensors in, floats out, float64, CPU."""
+
+from flatprobe.operators.convolution import Convolution
+from flatprobe.operators.norms import (
+    certified_frobenius_norm,
+    certified_spectral_norm,
+    frobenius_norm,
+    reshaped_frobenius_norm,
+    reshaped_spectral_norm,
+    spectral_norm,
+    stable_rank,
+)
+from flatprobe.operators.pooling import (
+    adaptive_average_pool_norm,
+    adaptive_max_pool_constant,
+    average_pool_norm,
+    max_pool_constant,
+)
+
+__all__ = [
+    "Convolution",
+    "adaptive_average_pool_norm",
+    "adaptive_max_pool_constant",
+    "average_pool_norm",
+    "certified_frobenius_norm",
+    "certified_spectral_norm",
+    "frobenius_norm",
+    "max_pool_constant",
+    "reshaped_frobenius_norm",
+    "reshaped_spectral_norm",
+    "spectral_norm",
+    "stable_rank",
+]
