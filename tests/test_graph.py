@@ -99,8 +99,9 @@ def test_unknown_operations_keep_their_names() -> None:
     network = nn.Sequential(nn.Linear(3, 3), nn.Softmax(1)).eval()
     step = trace(network, (3,)).steps[-1]
     assert step.kind == "other"
-    message = str(step.unsupported("the Lipschitz constant"))
-    assert message.startswith("the Lipschitz constant is not known for the operation aten.softmax.int in the layer '1'")
+    message = r"the Lipschitz constant is not known for the operation aten.softmax.int in the layer '1'"
+    with pytest.raises(ValueError, match=message):
+        step.refuse("the Lipschitz constant")
     circular = nn.Sequential(nn.Conv1d(1, 2, 3, padding=1, padding_mode="circular"), nn.Flatten()).eval()
     assert any(step.kind == "other" for step in trace(circular, (1, 6)).steps)
 

@@ -26,6 +26,8 @@ LEAVES = {
     "threads",
     "files",
     "graph",
+    "lipschitz",
+    "path_norm",
 }
 ALLOWED = {
     **dict.fromkeys(LEAVES, LEAVES),

@@ -36,14 +36,17 @@ def _folded(layer: Step, affine: Step) -> Step | None:
     if layer.kind not in {"linear", "convolution"}:
         return None
     channel = len(layer.shape) - 1 if layer.kind == "linear" else 0
-    scale, shift = (_by_channel(affine.tensors[name], layer.shape, channel) for name in ("scale", "shift"))
-    if scale is None or shift is None:
+    names = ("scale", "shift", "magnitude")
+    scale, shift, magnitude = (_by_channel(affine.tensors[name], layer.shape, channel) for name in names)
+    if scale is None or shift is None or magnitude is None:
         return None
     weight = layer.tensors["weight"] * scale.view(-1, *[1] * (layer.tensors["weight"].ndim - 1))
-    bias = layer.tensors.get("bias", torch.zeros_like(shift)) * scale + shift
-    names = (*layer.options.get("folded", ()), affine.layer)
-    options = {**layer.options, "folded": names}
-    return replace(layer, tensors={"weight": weight, "bias": bias}, options=options, call=_call(layer, weight, bias))
+    before = layer.tensors.get("bias", torch.zeros_like(shift))
+    bias = before * scale + shift
+    magnitude = layer.tensors.get("magnitude", before.abs()) * scale.abs() + magnitude
+    options = {**layer.options, "folded": (*layer.options.get("folded", ()), affine.layer)}
+    tensors = {"weight": weight, "bias": bias, "magnitude": magnitude}
+    return replace(layer, tensors=tensors, options=options, call=_call(layer, weight, bias))
 
 
 def _by_channel(value: Tensor, shape: tuple[int, ...], channel: int) -> Tensor | None:

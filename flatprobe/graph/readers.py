@@ -239,10 +239,7 @@ READERS: dict[str, Callable[[Arguments], Parts]] = {
     "constant_pad_nd": _padded,
     "dropout": _dropped,
     "feature_dropout": _dropped,
-    **{
-        name: _activation(name)
-        for name in ("relu", "relu6", "tanh", "sigmoid", "silu", "mish", "hardswish", "hardsigmoid", "selu", "softsign")
-    },
+    **{name: _activation(name) for name in ("relu", "relu6", "tanh", "sigmoid", "silu", "mish", "hardswish", "selu")},
     "gelu": _activation("gelu", "approximate"),
     "leaky_relu": _activation("leaky_relu", "negative_slope"),
     "elu": _activation("elu", "alpha", "scale", "input_scale"),

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NoReturn
 
 from torch import Tensor
 
@@ -17,7 +17,7 @@ class Step:
     - `linear`: weight (out, in), bias (out) or none; acts on the last dimension;
     - `convolution`: weight, bias; stride, padding, dilation, groups; zero-padded;
     - `affine`: v -> scale * v + shift entry by entry, both broadcast against one sample; BatchNorm, normalisation;
-      `magnitude` bounds the terms that cancel in `shift`, for rounding;
+      `magnitude` bounds the terms that cancel in `shift`, for rounding (that of a layer, in its `bias`, once folded);
     - `activation`: name, and its parameters; acts entry by entry;
     - `max_pool`, `average_pool`: kernel, stride, padding, dilation, ceil_mode, count_include_pad, divisor_override;
       `adaptive_max_pool`, `adaptive_average_pool`: none; `mean`: count of the entries averaged;
@@ -45,13 +45,18 @@ class Step:
     tensors: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
     options: Mapping[str, Any] = field(default_factory=dict)
 
-    def unsupported(self, purpose: str) -> ValueError:
-        """The error that names this step."""
+    def refuse(self, purpose: str) -> NoReturn:
+        """The error that names this step.
+
+        Raises:
+            ValueError: always.
+        """
         where = f"the layer {self.layer!r}" if self.layer else "the network's own forward"
-        return ValueError(
+        msg = (
             f"{purpose} is not known for the operation {self.operation} in {where}; expected linear and zero-padded "
             "convolution layers, BatchNorm, entrywise activations, pooling, sums, concatenations and reshapes"
         )
+        raise ValueError(msg)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,6 @@
+"""Proven Lipschitz constants of networks, and the margins that they certify."""
+
+from flatprobe.lipschitz.certificates import certified_margins
+from flatprobe.lipschitz.constants import activation_constant, convolution_of, propagated, step_constants
+
+__all__ = ["activation_constant", "certified_margins", "convolution_of", "propagated", "step_constants"]
