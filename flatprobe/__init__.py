@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from flatprobe.probes.jacobian import jacobian_norms as jacobian_norms
     from flatprobe.probes.margins import functional_margins as functional_margins
     from flatprobe.probes.margins import scores as scores
+    from flatprobe.probes.norms import weight_norms as weight_norms
     from flatprobe.probes.robustness import gaussian_robustness as gaussian_robustness
     from flatprobe.results import load as load
     from flatprobe.results import save as save
@@ -43,6 +44,7 @@ _HOMES = {
     "interpolate": "flatprobe.probes.interpolation",
     "segment": "flatprobe.probes.interpolation",
     "simplex": "flatprobe.probes.interpolation",
+    "weight_norms": "flatprobe.probes.norms",
     # input-space probes
     "functional_margins": "flatprobe.probes.margins",
     "gaussian_robustness": "flatprobe.probes.robustness",

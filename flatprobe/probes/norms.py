@@ -1,0 +1,215 @@
+"""Norms of the weights: of all of them, of each unit and each layer, of the paths, and their products."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Float64
+from torch import Tensor, nn
+
+from flatprobe import operators, weights
+from flatprobe.checks import positive
+from flatprobe.graph import Graph, Step, folded, trace
+from flatprobe.lipschitz import convolution_of
+from flatprobe.network import Network
+from flatprobe.path_norm import path_norm
+from flatprobe.results import Result, settings
+
+if TYPE_CHECKING:
+    import pandas
+
+# Columns of `WeightNorms.layers`.
+QUANTITIES = ("spectral", "frobenius", "stable_rank", "reshaped_spectral", "reshaped_frobenius")
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class WeightNorms(Result):
+    """Norms of a network's weights.
+
+    Attributes:
+        l2: ||w||_2 over all parameters.
+        distance: ||w - w_0||_2 from the initial weights; NaN where these were not given.
+        path: the path norm; NaN where it was not asked for.
+        names: the layers, linear and convolutional, in order of application.
+        layers: (layers, quantities) spectral and Frobenius norm of the layer as the operator that it is, BatchNorm
+            folded in; its stable rank ||.||_F^2 / ||.||_2^2; the two norms of the kernel reshaped to (out, rest), which
+            others report.
+        fan_in: of each layer, (units,) the l1 norm of each unit's incoming weights, bias left out (T3 Fig. 16),
+            BatchNorm folded in.
+    """
+
+    l2: float
+    distance: float
+    path: float
+    names: tuple[str, ...]
+    layers: Float64[Tensor, "layers quantities"]
+    fan_in: tuple[Float64[Tensor, "_"], ...]
+
+    def of(self, quantity: str) -> Float64[Tensor, " layers"]:
+        """One of `QUANTITIES`, for each layer."""
+        return self.layers[:, QUANTITIES.index(quantity)]
+
+    def product(self, quantity: str = "spectral") -> float:
+        """The product over the layers of one of `QUANTITIES`.
+
+        It bounds the network's Lipschitz constant for a chain of layers and activations that are no steeper than 1;
+        with branches it is no bound, and `flatprobe.lipschitz.propagated` is.
+        """
+        return float(self.of(quantity).prod())
+
+    def normalised(self, margin: float) -> dict[str, float]:
+        """The products of norms and the path norm, each divided by a margin: what does not grow with the logits' scale.
+
+        Args:
+            margin: a functional margin in the logits' units, such as the tenth percentile over the training set.
+
+        Returns:
+            The quotients by name.
+
+        Raises:
+            ValueError: if the margin is not positive.
+        """
+        positive(margin=margin)
+        return {
+            "path": self.path / margin,
+            **{f"product of {name}": self.product(name) / margin for name in ("spectral", "frobenius")},
+        }
+
+    def summary(self) -> dict[str, float]:
+        """l2 first, then distance, path norm, products and the largest fan-in."""
+        return {
+            "l2": self.l2,
+            "distance": self.distance,
+            "path": self.path,
+            **{f"product_{name}": self.product(name) for name in ("spectral", "frobenius", "reshaped_spectral")},
+            "mean_stable_rank": float(self.of("stable_rank").mean()),
+            "max_fan_in_l1": max(float(units.max()) for units in self.fan_in),
+        }
+
+    def to_frame(self) -> "pandas.DataFrame":
+        """One row a number: layer ("" for the network), quantity, unit (-1 for the layer), value."""
+        import pandas as pd
+
+        rows: list[tuple[str, str, int, float]] = [
+            ("", name, -1, getattr(self, name)) for name in ("l2", "distance", "path")
+        ]
+        for name, values, units in zip(self.names, self.layers.tolist(), self.fan_in, strict=True):
+            rows += [(name, quantity, -1, value) for quantity, value in zip(QUANTITIES, values, strict=True)]
+            rows += [(name, "fan_in_l1", unit, value) for unit, value in enumerate(units.tolist())]
+        return pd.DataFrame(rows, columns=["layer", "quantity", "unit", "value"])
+
+    @classmethod
+    def from_frame(cls, frame: "pandas.DataFrame", settings: dict[str, Any]) -> "WeightNorms":
+        """The inverse of `to_frame`."""
+        whole = frame[frame["layer"] == ""].set_index("quantity")["value"]
+        own = frame[frame["layer"] != ""]
+        names = tuple(own["layer"].drop_duplicates())
+        table = own[own["unit"] < 0].pivot_table(index="layer", columns="quantity", values="value", dropna=False)
+        fan_in = [own[(own["layer"] == name) & (own["unit"] >= 0)]["value"] for name in names]
+        return cls(
+            **{name: float(whole[name]) for name in ("l2", "distance", "path")},
+            names=names,
+            layers=torch.from_numpy(table.loc[list(names), list(QUANTITIES)].to_numpy(copy=True)),
+            fan_in=tuple(torch.from_numpy(values.to_numpy(copy=True)) for values in fan_in),
+            settings=settings,
+        )
+
+
+def weight_norms(
+    model: nn.Module,
+    input_shape: Sequence[int],
+    *,
+    initial: nn.Module | Mapping[str, Tensor] | None = None,
+    path: bool = True,
+) -> WeightNorms:
+    """||w||, ||w - w_0||, fan-in l1 a unit, path norm, and of each layer the norms of the operator that it is.
+
+    The network is traced once (`flatprobe.graph`), so a layer is found however it is called, in the order of
+    application, at its real input size, stride, padding, dilation and groups; a layer applied twice is listed twice.
+    Each operator norm is an estimate to 1e-6 relative (all singular values, or Lanczos); `geometric_margins` takes
+    proven bounds instead. The kernel reshaped to (out, rest) stands beside, since its norm is what spectral
+    normalisation and others report: for a 3 x 3 convolution of stride 1 it may be three times smaller.
+
+    Args:
+        model: a classifier in eval mode; never changed.
+        input_shape: of one sample, such as `data.input_shape`.
+        initial: the weights before training, a module or a state_dict, for the distance.
+        path: whether to compute the path norm, which needs every operation of the network to be known; True.
+
+    Returns:
+        `WeightNorms`.
+
+    Raises:
+        ValueError: for a network in training mode, with weights that are not finite, that cannot be traced, that has no
+            linear or convolutional layer, whose initial weights are not those of this network, or that has an operation
+            without a known path norm (named; `path=False` leaves the path norm out).
+
+    Source: SPEC section 2 (norms of the weights); T3 eq. 34 and Fig. 16; Sedghi, Gupta, Long 2019 for operator norms.
+
+    >>> model = nn.Linear(2, 2, bias=False).eval()
+    >>> _ = model.weight.data.copy_(torch.tensor([[3.0, 0.0], [0.0, -4.0]]))
+    >>> norms = weight_norms(model, (2,))
+    >>> norms.l2, norms.path, norms.product(), norms.fan_in[0].tolist()
+    (5.0, 5.0, 4.0, [3.0, 4.0])
+    """
+    network = Network(model)
+    graph = folded(trace(model, tuple(input_shape)))
+    rows = [_layer(step, graph) for step in graph.steps if step.kind in {"linear", "convolution"}]
+    if not rows:
+        msg = f"{type(model).__name__} applies no linear or convolutional layer; expected at least one to take norms of"
+        raise ValueError(msg)
+    return WeightNorms(
+        l2=_norm(network.weights),
+        distance=_distance(network, initial),
+        path=path_norm(graph) if path else float("nan"),
+        names=tuple(_numbered([name for name, _, _ in rows])),
+        layers=torch.tensor([values for _, values, _ in rows], dtype=torch.float64),
+        fan_in=tuple(units for _, _, units in rows),
+        settings=settings("weight_norms", {"network": network.describe()}, input_shape=list(input_shape), path=path),
+    )
+
+
+def _layer(step: Step, graph: Graph) -> tuple[str, list[float], Tensor]:
+    weight = step.tensors["weight"]
+    convolution = step.kind == "convolution"
+    op = convolution_of(step, graph.steps[step.sources[0]].shape) if convolution else weight
+    positions = 1 if convolution else math.prod(step.shape[:-1])  # a linear layer is applied at each of them
+    spectral = operators.spectral_norm(op)
+    frobenius = operators.frobenius_norm(op) * math.sqrt(positions)
+    values = [
+        spectral,
+        frobenius,
+        (frobenius / spectral) ** 2 if spectral else float("nan"),
+        operators.reshaped_spectral_norm(weight),
+        operators.reshaped_frobenius_norm(weight),
+    ]
+    return step.layer or step.operation, values, weight.flatten(1).abs().sum(1)
+
+
+def _numbered(names: list[str]) -> list[str]:
+    """A layer's second use is "name (2)"."""
+    return [
+        name if names[:place].count(name) == 0 else f"{name} ({names[:place].count(name) + 1})"
+        for place, name in enumerate(names)
+    ]
+
+
+def _norm(values: Mapping[str, Tensor]) -> float:
+    return weights.norm({name: value.double() for name, value in values.items()})
+
+
+def _distance(network: Network, initial: nn.Module | Mapping[str, Tensor] | None) -> float:
+    if initial is None:
+        return float("nan")
+    start = dict(initial.named_parameters()) if isinstance(initial, nn.Module) else initial
+    for name, value in network.weights.items():
+        if name not in start or start[name].shape != value.shape:
+            found = f"has shape {tuple(start[name].shape)}" if name in start else "is missing"
+            msg = (
+                f"the initial weights are not those of this network: {name!r} {found}; expected shape "
+                f"{tuple(value.shape)}"
+            )
+            raise ValueError(msg)
+    return _norm({name: value - start[name].detach().to(value) for name, value in network.weights.items()})
