@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import pandas as pd
 
 from flatprobe.results import environment, write_table
-from tests.benchmarks import jacobian, passes, radius
+from tests.benchmarks import jacobian, operators, passes, radius
 from tests.benchmarks.harness import RECORDS, Row
 
 BENCHMARKS: dict[str, Callable[[], Iterator[Row]]] = {
@@ -15,12 +15,14 @@ BENCHMARKS: dict[str, Callable[[], Iterator[Row]]] = {
     "passes": passes.rows,
     "radius": radius.rows,
     "jacobian": jacobian.rows,
+    "operators": operators.rows,
 }
 REFERENCE = {
     "batch_size": "batch size 64",
     "passes": "bare forward passes",
     "radius": "flatprobe",
     "jacobian": "flatprobe",
+    "operators": "certified",
 }
 
 
@@ -31,7 +33,7 @@ def ratios(name: str, frame: pd.DataFrame) -> pd.DataFrame:
         for column in ("seconds", "seconds_per_direction", "evaluations_per_direction", "peak_mebibytes")
         if column in frame
     ]
-    keys = [column for column in ("network", "classes") if column in frame]
+    keys = [column for column in ("network", "layer", "classes") if column in frame]
     medians = frame.groupby([*keys, "variant"], sort=False)[figures].median().reset_index()
     reference = medians[medians["variant"] == REFERENCE[name]].drop(columns="variant")
     joined = medians.merge(reference, on=keys, suffixes=("", "_reference"))
