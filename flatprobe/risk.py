@@ -2,14 +2,18 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol, runtime_checkable
 
 import torch
+from jaxtyping import Int64
 from torch import Tensor, nn
 
-from flatprobe.data import Batch, LabelledData, checked_data
+from flatprobe.data import LabelledData, checked_data
+from flatprobe.derivatives import summed_gradient, summed_products
 from flatprobe.kernels import misclassified, per_sample_loss
 from flatprobe.network import Inputs, Network, Split
+from flatprobe.outputs import check_batch, check_logits
 from flatprobe.weights import Weights, combined, linear_combination
 
 # Stored first-layer outputs of one call of `along` (bytes): a fixed bound, so that which path is taken never depends on
@@ -144,21 +148,68 @@ class EmpiricalRisk:
 
         return risk
 
-    def gradient(self, weights: Mapping[str, Tensor] | None = None) -> Weights:
-        """grad I(w) over all parameters: one backward pass over the data, summed in float64, in the weights' dtype."""
-        return self._differentiated(weights, None)
+    def gradient(
+        self,
+        weights: Mapping[str, Tensor] | None = None,
+        names: Sequence[str] | None = None,
+        positions: Int64[Tensor, " positions"] | None = None,
+    ) -> Weights:
+        """grad I(w): one forward and one backward pass over the data, summed in float64, in the weights' dtype.
 
-    def hvp(self, weights: Mapping[str, Tensor] | None, direction: Mapping[str, Tensor]) -> Weights:
-        """H(w) v, the Hessian of I times a direction, by differentiating <grad I, v>; about two gradients' cost.
+        Args:
+            weights: where; None for the center.
+            names: the parameters to differentiate by, which spares the work for the others; None for all.
+            positions: the samples whose mean loss is meant; None for all of the data.
+
+        Returns:
+            The gradient over the names.
+        """
+        return self.loss_and_gradient(weights, names, positions)[1]
+
+    def loss_and_gradient(
+        self,
+        weights: Mapping[str, Tensor] | None = None,
+        names: Sequence[str] | None = None,
+        positions: Int64[Tensor, " positions"] | None = None,
+    ) -> tuple[float, Weights]:
+        """I(w) and grad I(w), by the same pass; arguments as in `gradient`."""
+        point, names = self._point(weights, names)
+        value, total = summed_gradient(self._losses(positions), point, names)
+        count = len(self.data) if positions is None else len(positions)
+        return float(value) / count, self._mean_of(total, count)
+
+    def hvp(
+        self,
+        weights: Mapping[str, Tensor] | None,
+        direction: Mapping[str, Tensor],
+        names: Sequence[str] | None = None,
+    ) -> Weights:
+        """H(w) v, the Hessian of I times a direction, by differentiating the gradient along v.
+
+        Two to three gradients' cost.
 
         Args:
             weights: where; None for the center.
             direction: v; a name that it lacks counts as zero.
+            names: the parameters whose block of the Hessian is meant; None for all.
 
         Returns:
-            The product over all parameters.
+            The product over the names.
         """
-        return self._differentiated(weights, direction)
+        return self.hvps(weights, [direction], names)[0]
+
+    def hvps(
+        self,
+        weights: Mapping[str, Tensor] | None,
+        directions: Sequence[Mapping[str, Tensor]],
+        names: Sequence[str] | None = None,
+    ) -> list[Weights]:
+        """`hvp` for several directions: they share the forward pass and the gradient, and each is kept in float64."""
+        point, names = self._point(weights, names)
+        for direction in directions:
+            self._check_names(direction)
+        totals = summed_products(self._losses(None), point, names, directions)
+        return [self._mean_of(total, len(self.data)) for total in totals]
 
     def describe(self) -> dict[str, object]:
         """What a record says of the risk."""
@@ -169,7 +220,7 @@ class EmpiricalRisk:
             "batch_size": self.batch_size,
         }
 
-    def _check_names(self, weights: Mapping[str, Tensor]) -> None:
+    def _check_names(self, weights: Mapping[str, Tensor | None]) -> None:
         unknown = [name for name in weights if name not in self.center and name not in self.buffers]
         if unknown:
             msg = f"the network has no parameter {unknown[0]!r}; expected names among {', '.join(self.center)}"
@@ -186,9 +237,14 @@ class EmpiricalRisk:
         fits = len(holders) * len(self.data) * width * self.network.dtype.itemsize <= _STORE
         return split if holders and fits else None
 
-    def _batches(self) -> Iterator[tuple[Inputs, Tensor]]:
-        for batch in self.data.batches(self.batch_size):
-            yield self.network.prepare(batch.inputs), batch.labels.to(self.network.device)
+    def _batches(self, positions: Tensor | None = None) -> Iterator[tuple[Inputs, Tensor]]:
+        pairs = (
+            ((batch.inputs, batch.labels) for batch in self.data.batches(self.batch_size))
+            if positions is None
+            else map(self.data.gather, torch.split(positions, self.batch_size))
+        )
+        for inputs, labels in pairs:
+            yield self.network.prepare(inputs), labels.to(self.network.device)
 
     def _mean(self, outputs: Iterator[tuple[Tensor, Tensor]]) -> Risk:
         loss = torch.zeros((), dtype=torch.float64, device=self.network.device)
@@ -199,22 +255,21 @@ class EmpiricalRisk:
             wrong += misclassified(logits, labels).sum() + 0 * logits.double().sum()
         return Risk(loss=float(loss) / len(self.data), error=float(wrong) / len(self.data))
 
-    def _differentiated(self, weights: Mapping[str, Tensor] | None, direction: Mapping[str, Tensor] | None) -> Weights:
-        self._check_names({**(weights or {}), **(direction or {})})
-        with torch.inference_mode(mode=False), torch.enable_grad():
-            point = {**self.center, **(weights or {})}
-            variables = {name: point[name].detach().clone().requires_grad_() for name in self.center}
-            total = {name: torch.zeros_like(value, dtype=torch.float64) for name, value in variables.items()}
-            for inputs, labels in self._batches():
-                loss = self._kernel(self.network(inputs, {**point, **variables}), labels).sum()
-                grads = torch.autograd.grad(
-                    loss, list(variables.values()), create_graph=direction is not None, materialize_grads=True
-                )
-                if direction is not None:
-                    grads = _product(grads, list(variables.values()), [direction.get(name) for name in variables])
-                for sums, grad in zip(total.values(), grads, strict=True):
-                    sums += grad.double()
-        return {name: (sums / len(self.data)).to(self.center[name]) for name, sums in total.items()}
+    def _point(
+        self, weights: Mapping[str, Tensor] | None, names: Sequence[str] | None
+    ) -> tuple[Weights, Sequence[str]]:
+        self._check_names({**(weights or {}), **dict.fromkeys(names or ())})
+        return {**self.center, **(weights or {})}, tuple(self.center) if names is None else names
+
+    def _losses(self, positions: Tensor | None) -> Iterator[Callable[[Weights], Tensor]]:
+        for inputs, labels in self._batches(positions):
+            yield partial(self._summed, inputs, labels)
+
+    def _summed(self, inputs: Inputs, labels: Tensor, weights: Mapping[str, Tensor]) -> Tensor:
+        return self._kernel(self.network(inputs, weights), labels).sum()
+
+    def _mean_of(self, total: Mapping[str, Tensor], count: int) -> Weights:
+        return {name: (sums / count).to(self.center[name]) for name, sums in total.items()}
 
     def _report_not_finite(self) -> None:
         with torch.no_grad():
@@ -227,14 +282,6 @@ class EmpiricalRisk:
         raise ValueError(msg)
 
 
-def _product(grads: Sequence[Tensor], variables: list[Tensor], direction: list[Tensor | None]) -> tuple[Tensor, ...]:
-    """Differentiate <grads, direction> with respect to the variables."""
-    slopes = [(g * v).sum() for g, v in zip(grads, direction, strict=True) if v is not None and g.requires_grad]
-    if not slopes:  # the loss is affine in the weights here
-        return tuple(torch.zeros_like(variable) for variable in variables)
-    return torch.autograd.grad(torch.stack(slopes).sum(), variables, materialize_grads=True)
-
-
 def along(risk: RiskFunction, vectors: Sequence[Mapping[str, Tensor]]) -> Callable[[Sequence[float]], Risk]:
     """`EmpiricalRisk.along`, or the same by combining weights where the risk is any other callable."""
     if isinstance(risk, EmpiricalRisk):
@@ -245,44 +292,3 @@ def along(risk: RiskFunction, vectors: Sequence[Mapping[str, Tensor]]) -> Callab
 def describe(risk: RiskFunction) -> dict[str, object]:
     """What a record says of the risk: an `EmpiricalRisk` describes itself, any other callable is named."""
     return risk.describe() if isinstance(risk, EmpiricalRisk) else {"risk": type(risk).__name__}
-
-
-def check_batch(network: Network, batch: Batch, classes: int) -> None:
-    """The network takes the batch, gives finite logits for all its classes, and the same twice.
-
-    Raises:
-        ValueError: where it does not.
-    """
-    logits = network.checked(network.prepare(batch.inputs))
-    if len(logits) != len(batch.labels):
-        msg = (
-            f"the network returns {len(logits)} rows of logits for a batch of {len(batch.labels)} samples; expected "
-            "one row a "
-            "sample, (batch, classes)"
-        )
-        raise ValueError(msg)
-    if classes > logits.shape[1]:
-        msg = (
-            f"the labels have {classes} classes (largest label {classes - 1}), but the network returns "
-            f"{logits.shape[1]} logits; "
-            "expected every label below the number of logits: is this the network for this data?"
-        )
-        raise ValueError(msg)
-    check_logits(logits, batch.start)
-
-
-def check_logits(logits: Tensor, start: int) -> None:
-    """The logits of the samples from `start` on are finite.
-
-    Raises:
-        ValueError: naming the first sample whose logits are not.
-    """
-    bad = ~logits.isfinite().all(1)
-    if bool(bad.any()):
-        row = int(bad.nonzero()[0])
-        msg = (
-            f"the logits of sample {start + row} are not finite ({logits[row].tolist()}); expected finite logits: "
-            "look for an overflow "
-            "(half precision?) or an unusual input"
-        )
-        raise ValueError(msg)

@@ -40,6 +40,11 @@ def normal(shape: Sequence[int], *key: Key) -> Float32[Tensor, "..."]:
     return torch.randn(tuple(shape), generator=generator(*key), dtype=torch.float32)
 
 
+def signs(shape: Sequence[int], *key: Key) -> Float32[Tensor, "..."]:
+    """A float32 CPU tensor of independent signs, +1 or -1 alike often, a function of the key and the shape."""
+    return 2 * torch.randint(2, tuple(shape), generator=generator(*key), dtype=torch.float32) - 1
+
+
 def _blocks(start: int, stop: int) -> Iterator[tuple[int, slice]]:
     """The blocks that the samples [start, stop) lie in, each with the rows of it that they take."""
     for block in range(start // BLOCK, -(-stop // BLOCK)):

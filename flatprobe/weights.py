@@ -108,6 +108,24 @@ def select(weights: Mapping[str, Tensor], parameters: str | Sequence[str] | None
     return tuple(name for name in weights if any(fnmatchcase(name, pattern) for pattern in patterns))
 
 
+def as_given(parameters: str | Sequence[str] | None) -> str | list[str] | None:
+    """A selection as it was asked for, JSON-able: it is the same for networks whose parameters have other names."""
+    return parameters if parameters is None or isinstance(parameters, str) else list(parameters)
+
+
+def layers(names: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """The names by the module that holds them, in order; `"network"` stands for the outermost module.
+
+    >>> layers(["0.weight", "0.bias", "head.weight", "scale"])
+    {'0': ('0.weight', '0.bias'), 'head': ('head.weight',), 'network': ('scale',)}
+    """
+    found: dict[str, tuple[str, ...]] = {}
+    for name in names:
+        layer = name.rpartition(".")[0] or "network"
+        found[layer] = (*found.get(layer, ()), name)
+    return found
+
+
 def _last(weights: Mapping[str, Tensor]) -> tuple[str, ...]:
     layer = list(weights)[-1].rpartition(".")[0]
     names = tuple(name for name in weights if name.rpartition(".")[0] == layer)

@@ -13,6 +13,7 @@ ROOT = Path(flatprobe.__file__).parent
 LEAVES = {
     "atomic",
     "checks",
+    "derivatives",
     "weights",
     "directions",
     "rng",
@@ -34,8 +35,10 @@ ALLOWED = {
     "data": LEAVES,
     "loading": LEAVES | {"data"},
     "models": LEAVES,
-    "risk": LEAVES | {"data"},
+    "outputs": LEAVES | {"data"},
+    "risk": LEAVES | {"data", "outputs"},
     "batch_norm": LEAVES | {"data", "risk"},
+    "curvature": LEAVES | {"data", "risk"},
     "checkpoints": LEAVES | {"data", "models"},
     "attacks": LEAVES | {"data", "models"},
 }

@@ -15,7 +15,7 @@ from flatprobe.directions import direction, scale
 from flatprobe.results import Result, settings
 from flatprobe.risk import Risk, RiskFunction, along, describe
 from flatprobe.search import Exit, first_exit
-from flatprobe.weights import Weights, select
+from flatprobe.weights import Weights, as_given, select
 
 if TYPE_CHECKING:
     import pandas
@@ -198,7 +198,7 @@ def flatness_radius(
         )
     frozen = tuple(name for name in names if name not in vectors[1])
     arguments = {
-        "epsilon": epsilon, "directions": directions, "law": law, "parameters": _given(parameters), "seed": seed,
+        "epsilon": epsilon, "directions": directions, "law": law, "parameters": as_given(parameters), "seed": seed,
         "objective": objective, "max_radius": limit, "rtol": rtol, "verify": verify, "batch_norm": batch_norm,
     }  # fmt: skip
     return FlatnessRadii(
@@ -213,11 +213,6 @@ def flatness_radius(
         settings=settings("flatness_radius", describe(risk), **arguments)
         | {"start": {"loss": start.loss, "error": start.error}, "selected": list(names), "frozen": list(frozen)},
     )
-
-
-def _given(parameters: str | Sequence[str] | None) -> str | list[str] | None:
-    """The selection as it was asked for, JSON-able: it is the same for networks whose parameters have other names."""
-    return parameters if parameters is None or isinstance(parameters, str) else list(parameters)
 
 
 def _increase(risk: RiskFunction, vectors: list[Weights], objective: str, base: float) -> Callable[[float], float]:

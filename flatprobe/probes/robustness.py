@@ -14,9 +14,9 @@ from flatprobe.checks import at_least, one_of
 from flatprobe.data import Batch, LabelledData, checked_data
 from flatprobe.kernels import misclassified
 from flatprobe.network import Network
+from flatprobe.outputs import check_batch, check_logits
 from flatprobe.probes.samples import continuous
 from flatprobe.results import Result, settings
-from flatprobe.risk import check_batch, check_logits
 
 if TYPE_CHECKING:
     import pandas

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from flatprobe.data import Batch, LabelledData, checked_data
 from flatprobe.network import Network
+from flatprobe.outputs import check_batch, check_logits
 from flatprobe.results import Result
-from flatprobe.risk import check_batch, check_logits
 
 if TYPE_CHECKING:
     import pandas

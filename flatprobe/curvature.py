@@ -1,0 +1,86 @@
+"""Derivatives of a risk in weight space, for probes: any risk that has them, only where asked for, checked."""
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from flatprobe.risk import EmpiricalRisk, RiskFunction
+from flatprobe.weights import Weights
+
+
+@runtime_checkable
+class Sloped(RiskFunction, Protocol):
+    """A risk with a gradient: `EmpiricalRisk`, or a quadratic bowl."""
+
+    def gradient(self, weights: Mapping[str, Tensor], /) -> Weights:
+        """grad I(w)."""
+
+
+@runtime_checkable
+class Curved(RiskFunction, Protocol):
+    """A risk with a Hessian: `EmpiricalRisk`, or a quadratic bowl."""
+
+    def hvp(self, weights: Mapping[str, Tensor], direction: Mapping[str, Tensor], /) -> Weights:
+        """H(w) v; a name that v lacks counts as zero."""
+
+
+def loss_and_gradient(risk: RiskFunction, weights: Weights, names: Sequence[str]) -> tuple[float, Weights]:
+    """I(w) and its gradient over the names; one pass of an `EmpiricalRisk`, two calls of any other risk.
+
+    Raises:
+        TypeError: for a risk without a gradient.
+        ValueError: naming the first parameter whose gradient is not finite.
+    """
+    if isinstance(risk, EmpiricalRisk):
+        loss, gradient = risk.loss_and_gradient(weights, names)
+    elif isinstance(risk, Sloped):
+        loss, gradient = risk(weights).loss, _restricted(risk.gradient(weights), names)
+    else:
+        msg = (
+            f"the risk {type(risk).__name__} has no gradient; expected an EmpiricalRisk, or a method gradient(weights)"
+        )
+        raise TypeError(msg)
+    _check_finite(gradient, "gradient")
+    return loss, gradient
+
+
+def hessian_products(
+    risk: RiskFunction, weights: Weights, directions: Sequence[Weights], names: Sequence[str]
+) -> list[Weights]:
+    """H(w) v for each direction, H the block of the Hessian over the names.
+
+    Raises:
+        TypeError: for a risk without a Hessian product.
+        ValueError: naming the first parameter whose product is not finite.
+    """
+    if isinstance(risk, EmpiricalRisk):
+        products = risk.hvps(weights, directions, names)
+    elif isinstance(risk, Curved):
+        products = [_restricted(risk.hvp(weights, direction), names) for direction in directions]
+    else:
+        msg = (
+            f"the risk {type(risk).__name__} has no Hessian product; expected an EmpiricalRisk, or a method "
+            "hvp(weights, direction)"
+        )
+        raise TypeError(msg)
+    for product in products:
+        _check_finite(product, "Hessian product")
+    return products
+
+
+def _restricted(vector: Weights, names: Sequence[str]) -> Weights:
+    return {name: vector[name] for name in names}
+
+
+def _check_finite(vector: Mapping[str, Tensor], what: str) -> None:
+    for name, value in vector.items():
+        bad = ~torch.isfinite(value)
+        if bool(bad.any()):
+            msg = (
+                f"the {what} has {int(bad.sum())} NaN or infinite values among the {value.numel()} of {name!r}; "
+                "expected finite derivatives: look for a norm or a root at 0 or an overflow in that layer, or probe in "
+                "float64"
+            )
+            raise ValueError(msg)

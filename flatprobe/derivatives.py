@@ -1,0 +1,89 @@
+"""Sums over batches of a loss's derivatives with respect to named weights: gradients and Hessian products."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import torch
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from flatprobe.weights import Weights
+
+# One batch each: weights -> the batch's summed loss.
+Losses = Iterable[Callable[[Weights], Tensor]]
+
+
+def summed_gradient(losses: Losses, point: Mapping[str, Tensor], names: Sequence[str]) -> tuple[Tensor, Weights]:
+    """The loss summed over the batches and its gradient over the named weights, both in float64.
+
+    Args:
+        losses: one function of the weights a batch.
+        point: all weights.
+        names: those to differentiate by; nothing is computed for the others.
+
+    Returns:
+        The sum of the losses, a scalar, and of their gradients.
+    """
+    with torch.inference_mode(mode=False), torch.enable_grad():
+        variables = _variables(point, names)
+        value = torch.zeros((), dtype=torch.float64, device=next(iter(variables.values())).device)
+        total = {name: torch.zeros_like(variable, dtype=torch.float64) for name, variable in variables.items()}
+        for loss in losses:
+            batch = loss({**point, **variables})
+            value += batch.detach().double()
+            _add(total, _gradient(batch, variables, again=False))
+    return value, total
+
+
+def summed_products(
+    losses: Losses, point: Mapping[str, Tensor], names: Sequence[str], directions: Sequence[Mapping[str, Tensor]]
+) -> list[Weights]:
+    """H v for each direction v, H the Hessian over the named weights of the loss summed over the batches, in float64.
+
+    Reverse over reverse: each batch's gradient is differentiated along v. It cost 2.0 gradients on an MLP and 3.1 on a
+    CNN, forward over reverse (`torch.func.jvp` of `grad`) 3.3 and 2.9; and the graph of the gradient is shared by the
+    directions, so that each further one cost about 1 and 1.8. Attention runs on its plain kernel, since the fused ones
+    have no second derivative.
+
+    Args:
+        losses: one function of the weights a batch.
+        point: all weights.
+        names: those to differentiate by.
+        directions: over some of the names; one that a direction lacks counts as zero.
+
+    Returns:
+        One product a direction, over all the names.
+    """
+    with torch.inference_mode(mode=False), torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
+        variables = _variables(point, names)
+        total = [
+            {name: torch.zeros_like(variable, dtype=torch.float64) for name, variable in variables.items()}
+            for _ in directions
+        ]
+        for loss in losses:
+            slopes = _gradient(loss({**point, **variables}), variables, again=True)
+            for place, (sums, direction) in enumerate(zip(total, directions, strict=True)):
+                last = place + 1 == len(total)
+                # A gradient without a graph is constant: the loss is affine in those weights.
+                curved = [name for name in slopes if slopes[name].requires_grad and name in direction]
+                if curved:
+                    product = torch.autograd.grad(
+                        [slopes[name] for name in curved], list(variables.values()),
+                        [direction[name].to(slopes[name]) for name in curved],
+                        retain_graph=not last, materialize_grads=True,
+                    )  # fmt: skip
+                    _add(sums, dict(zip(variables, product, strict=True)))
+    return total
+
+
+def _variables(point: Mapping[str, Tensor], names: Sequence[str]) -> Weights:
+    return {name: point[name].detach().clone().requires_grad_() for name in names}
+
+
+def _gradient(loss: Tensor, variables: Weights, *, again: bool) -> Weights:
+    grads = torch.autograd.grad(loss, list(variables.values()), create_graph=again, materialize_grads=True)
+    return dict(zip(variables, grads, strict=True))
+
+
+def _add(total: Weights, terms: Mapping[str, Tensor]) -> None:
+    for name, sums in total.items():
+        sums += terms[name].double()
