@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from flatprobe.data import LabelledData as LabelledData
     from flatprobe.loading import load_data as load_data
     from flatprobe.models import Normalised as Normalised
+    from flatprobe.probes.eigenvalues import hessian_eigenvalues as hessian_eigenvalues
     from flatprobe.probes.flatness import flatness_radius as flatness_radius
+    from flatprobe.probes.gradient_noise import gradient_noise as gradient_noise
     from flatprobe.probes.interpolation import interpolate as interpolate
     from flatprobe.probes.interpolation import segment as segment
     from flatprobe.probes.interpolation import simplex as simplex
@@ -22,6 +24,9 @@ if TYPE_CHECKING:
     from flatprobe.probes.margins import scores as scores
     from flatprobe.probes.norms import weight_norms as weight_norms
     from flatprobe.probes.robustness import gaussian_robustness as gaussian_robustness
+    from flatprobe.probes.sharpness import worst_case_sharpness as worst_case_sharpness
+    from flatprobe.probes.slices import random_slice as random_slice
+    from flatprobe.probes.trace import hessian_trace as hessian_trace
     from flatprobe.results import load as load
     from flatprobe.results import save as save
     from flatprobe.risk import EmpiricalRisk as EmpiricalRisk
@@ -41,8 +46,13 @@ _HOMES = {
     "EmpiricalRisk": "flatprobe.risk",
     "Risk": "flatprobe.risk",
     "flatness_radius": "flatprobe.probes.flatness",
+    "gradient_noise": "flatprobe.probes.gradient_noise",
+    "hessian_eigenvalues": "flatprobe.probes.eigenvalues",
+    "hessian_trace": "flatprobe.probes.trace",
     "interpolate": "flatprobe.probes.interpolation",
+    "random_slice": "flatprobe.probes.slices",
     "segment": "flatprobe.probes.interpolation",
+    "worst_case_sharpness": "flatprobe.probes.sharpness",
     "simplex": "flatprobe.probes.interpolation",
     "weight_norms": "flatprobe.probes.norms",
     # input-space probes

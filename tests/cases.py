@@ -71,3 +71,52 @@ class Bowl:
         self.calls += 1
         squares = sum(float((weights[name] - w).square().sum()) for name, w in self.center.items())
         return Risk(loss=self.curvature * squares / 2, error=0.0)
+
+
+class Quadratic:
+    """I(w) = <w - w*, A (w - w*)> / 2 + <b, w - w*>, A on all weights in order, w* the center: all is known of it."""
+
+    def __init__(self, center: Weights, matrix: Tensor, slope: Tensor | None = None) -> None:
+        self.center, self.matrix = center, matrix
+        self.slope = torch.zeros(len(matrix), dtype=matrix.dtype) if slope is None else slope
+
+    def __call__(self, weights: Weights) -> Risk:
+        v = self._flat(weights) - self._flat(self.center)
+        return Risk(loss=float(v @ self.matrix @ v / 2 + self.slope @ v), error=0.0)
+
+    def gradient(self, weights: Weights) -> Weights:
+        return self._shaped(self.matrix @ (self._flat(weights) - self._flat(self.center)) + self.slope)
+
+    def hvp(self, _weights: Weights, direction: Weights) -> Weights:
+        whole = {name: direction.get(name, torch.zeros_like(w)) for name, w in self.center.items()}
+        return self._shaped(self.matrix @ self._flat(whole))
+
+    def _flat(self, weights: Weights) -> Tensor:
+        return torch.cat([weights[name].flatten() for name in self.center])
+
+    def _shaped(self, vector: Tensor) -> Weights:
+        parts = vector.split([w.numel() for w in self.center.values()])
+        return {name: part.view_as(w) for part, (name, w) in zip(parts, self.center.items(), strict=True)}
+
+
+def smooth(*, seed: int = 0) -> nn.Module:
+    """A small network with curvature everywhere: tanh in place of ReLU."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        layers = [nn.Flatten(), nn.Linear(16, 6), nn.Tanh(), nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 4)]
+        return nn.Sequential(*layers).double().eval()
+
+
+class Attention(nn.Module):
+    """A transformer's encoder layer in eval mode, whose fused kernels have no second derivative."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            self.encoder = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True, norm_first=True)
+            self.head = nn.Linear(8, 4)
+        self.double().eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.encoder(x.flatten(1).unflatten(1, (-1, 8))).mean(1))

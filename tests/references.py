@@ -42,3 +42,17 @@ def jacobian(model: nn.Module, x: torch.Tensor, *, softmax: bool = False) -> tor
         return z.softmax(0) if softmax else z
 
     return torch.autograd.functional.jacobian(function, x.flatten())
+
+
+def hessian(model: nn.Module, data: LabelledData) -> torch.Tensor:
+    """The Hessian of the mean cross-entropy over all parameters in order, by autograd's own, as one matrix."""
+    names = [name for name, _ in model.named_parameters()]
+    values = [value.detach().clone() for _, value in model.named_parameters()]
+    inputs = data.inputs.double()
+
+    def risk(flat: torch.Tensor) -> torch.Tensor:
+        parts = flat.split([value.numel() for value in values])
+        state = {name: part.view_as(value) for name, part, value in zip(names, parts, values, strict=True)}
+        return torch.nn.functional.cross_entropy(torch.func.functional_call(model, state, inputs), data.labels)
+
+    return torch.autograd.functional.hessian(risk, torch.cat([value.flatten() for value in values]))
