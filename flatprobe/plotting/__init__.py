@@ -5,7 +5,21 @@ groups: networks of one group share a colour and differ by line and marker. Figu
 neither the caller's backend nor the caller's settings change.
 """
 
-from flatprobe.plotting import jacobian, landscape, line, margins, radii, robustness, surface
+from flatprobe.plotting import (
+    gradient_noise,
+    jacobian,
+    landscape,
+    line,
+    margins,
+    radii,
+    robustness,
+    sharpness,
+    slices,
+    surface,
+)
 from flatprobe.plotting.canvas import png
 
-__all__ = ["jacobian", "landscape", "line", "margins", "png", "radii", "robustness", "surface"]
+__all__ = [
+    "gradient_noise", "jacobian", "landscape", "line", "margins", "png", "radii", "robustness", "sharpness", "slices",
+    "surface",
+]  # fmt: skip

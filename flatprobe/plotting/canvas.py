@@ -4,9 +4,13 @@ import io
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator
 
 # Sizes in points, for a figure about 7 inches wide that is still read on a telephone.
 STYLE: dict[str, Any] = {
@@ -38,6 +42,20 @@ def blank(width: float, height: float) -> Figure:
 def axes(ax: Axes | None, *, width: float = 7.0, height: float = 3.9, projection: str | None = None) -> Axes:
     """The given axes, or the only axes of a new figure (inches)."""
     return blank(width, height).add_subplot(projection=projection) if ax is None else ax
+
+
+def colour_bar(axes: list[Axes], norm: Normalize, palette: str, label: str, **options: Any) -> None:
+    """One colour bar beside all the axes, which are in one figure; plain numbers on a logarithmic one too."""
+    figure = axes[0].get_figure(root=True)
+    assert figure is not None
+    bar = figure.colorbar(ScalarMappable(norm, palette), ax=axes, label=label, **options)
+    if isinstance(norm, LogNorm):
+        assert norm.vmin is not None
+        assert norm.vmax is not None
+        decades = np.log10(norm.vmax / norm.vmin)
+        bar.ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if decades < 3 else (1,)))
+        bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        bar.ax.minorticks_off()
 
 
 def png(picture: Axes | Figure, *, resolution: float = 200) -> bytes:

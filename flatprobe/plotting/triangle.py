@@ -7,10 +7,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float
 from matplotlib.axes import Axes
-from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator
 from matplotlib.tri import TriAnalyzer, Triangulation
 
 from flatprobe.checks import one_of
@@ -115,14 +113,7 @@ class Scale:
 
     def colour_bar(self, axes: list[Axes], **options: Any) -> None:
         """One colour bar beside all the axes, which are in one figure."""
-        figure = axes[0].get_figure(root=True)
-        assert figure is not None
-        bar = figure.colorbar(ScalarMappable(self.norm, self.palette), ax=axes, label=self.label, **options)
-        if self.quantity == "loss":
-            decades = np.log10(self.high / self.low)
-            bar.ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if decades < 3 else (1,)))
-            bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-            bar.ax.minorticks_off()
+        canvas.colour_bar(axes, self.norm, self.palette, self.label, **options)
 
 
 def corners(result: Interpolation) -> tuple[Float[np.ndarray, " points"], Float[np.ndarray, " points"]]:

@@ -6,10 +6,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from flatprobe.plotting.names import agreed
+from flatprobe.probes.eigenvalues import HessianEigenvalues
 from flatprobe.probes.flatness import FlatnessRadii
+from flatprobe.probes.gradient_noise import GradientNoise
 from flatprobe.probes.jacobian import JacobianNorms
 from flatprobe.probes.margins import Margins
 from flatprobe.probes.robustness import Robustness
+from flatprobe.probes.sharpness import WorstCaseSharpness
+from flatprobe.probes.slices import RandomSlice
+from flatprobe.probes.trace import HessianTrace
 from flatprobe.report.numbers import percent, plus_minus, three
 from flatprobe.results import Result
 
@@ -56,6 +61,32 @@ def _radius_unit(results: Mapping[str, Result]) -> str:
     return f"{kind}; mean ± sd across directions"
 
 
+def _eigenvalue(result: HessianEigenvalues) -> Headline:
+    value = result.summary()["eigenvalue"]
+    return Headline(value, three(value))
+
+
+def _trace(result: HessianTrace) -> Headline:
+    return Headline(result.trace, plus_minus(result.trace, result.standard_error))
+
+
+def _worst(result: WorstCaseSharpness) -> Headline:
+    return Headline(result.sharpness, f"≥ {three(result.sharpness)}")
+
+
+def _worst_unit(results: Mapping[str, Result]) -> str:
+    return f"rise of the loss found within {agreed(results, 'radius'):g}, {agreed(results, 'law')} ball"
+
+
+def _slice(result: RandomSlice) -> Headline:
+    value = result.summary()["max_increase"]
+    return Headline(value, three(value))
+
+
+def _noise(result: GradientNoise) -> Headline:
+    return Headline(result.noise_scale, plus_minus(result.noise_scale, result.noise_scale_error))
+
+
 def _margin(result: Margins) -> Headline:
     value = result.summary()["median"]
     return Headline(value, three(value))
@@ -87,6 +118,14 @@ def _error_unit(results: Mapping[str, Result]) -> str:
 
 _KINDS: dict[type[Result], tuple[Callable[[Any], Headline], Callable[[Mapping[str, Result]], str]]] = {
     FlatnessRadii: (_radius, _radius_unit),
+    RandomSlice: (
+        _slice,
+        lambda results: f"largest rise of the loss within {agreed(results, 'extent'):g}, {agreed(results, 'law')} law",
+    ),
+    HessianEigenvalues: (_eigenvalue, lambda results: f"loss per squared weight; {agreed(results, 'which')}"),
+    HessianTrace: (_trace, lambda _results: "loss per squared weight; ± standard error over draws"),
+    WorstCaseSharpness: (_worst, _worst_unit),
+    GradientNoise: (_noise, lambda _results: "samples; noise scale ± standard error over draws"),
     Margins: (_margin, lambda results: f"{agreed(results, 'outputs') or 'logits'}; median over samples"),
     JacobianNorms: (
         _jacobian,

@@ -5,12 +5,17 @@ from typing import Any
 
 from flatprobe.plotting import jacobian, landscape, line, margins, png, radii, robustness, surface
 from flatprobe.plotting.names import agreed
+from flatprobe.probes.eigenvalues import HessianEigenvalues
 from flatprobe.probes.flatness import FlatnessRadii
+from flatprobe.probes.gradient_noise import GradientNoise
 from flatprobe.probes.interpolation import Interpolation
 from flatprobe.probes.jacobian import JacobianNorms
 from flatprobe.probes.margins import Margins
 from flatprobe.probes.robustness import Robustness
-from flatprobe.report import tables
+from flatprobe.probes.sharpness import WorstCaseSharpness
+from flatprobe.probes.slices import RandomSlice
+from flatprobe.probes.trace import HessianTrace
+from flatprobe.report import curvature, tables
 from flatprobe.report.section import Section
 from flatprobe.report.summary import titled
 from flatprobe.results import Result
@@ -157,6 +162,11 @@ def _alternative(what: str, results: Results) -> str:
 _KINDS: dict[type[Result], Callable[[str, Results, Groups], list[Section]]] = {
     FlatnessRadii: _radii,
     Interpolation: _landscapes,
+    RandomSlice: curvature.slices,
+    HessianEigenvalues: curvature.eigenvalues,
+    HessianTrace: curvature.trace,
+    WorstCaseSharpness: curvature.worst,
+    GradientNoise: curvature.noise,
     Margins: _margins,
     JacobianNorms: _jacobian,
     Robustness: _robustness,

@@ -10,11 +10,13 @@ from torch import nn
 from flatprobe.checks import one_of
 from flatprobe.data import LabelledData
 from flatprobe.network import Network
+from flatprobe.probes.eigenvalues import hessian_eigenvalues
 from flatprobe.probes.flatness import flatness_radius
 from flatprobe.probes.interpolation import interpolate, segment, simplex
 from flatprobe.probes.jacobian import jacobian_norms
 from flatprobe.probes.margins import functional_margins, scores
 from flatprobe.probes.robustness import gaussian_robustness
+from flatprobe.probes.slices import random_slice
 from flatprobe.results import Result, save
 from flatprobe.risk import EmpiricalRisk
 from flatprobe.studies.steps import Step, stepping
@@ -30,6 +32,8 @@ PROBES: dict[str, Probe] = {
     "flatness_radius_last_layer": lambda model, data, seed: flatness_radius(
         EmpiricalRisk(model, data), parameters="last", seed=seed
     ),
+    "random_slice": lambda model, data, seed: random_slice(EmpiricalRisk(model, data), dimensions=1, seed=seed),
+    "hessian_eigenvalues": lambda model, data, seed: hessian_eigenvalues(EmpiricalRisk(model, data), seed=seed),
     "functional_margins": lambda model, data, _seed: functional_margins(model, data),
     "scores": lambda model, data, _seed: scores(model, data),
     "jacobian_norms": lambda model, data, _seed: jacobian_norms(model, data),

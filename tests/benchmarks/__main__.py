@@ -8,6 +8,7 @@ import pandas as pd
 
 from flatprobe.results import environment, write_table
 from tests.benchmarks import jacobian, operators, passes, radius
+from tests.benchmarks import jacobian, passes, radius, sharpness
 from tests.benchmarks.harness import RECORDS, Row
 
 BENCHMARKS: dict[str, Callable[[], Iterator[Row]]] = {
@@ -16,6 +17,7 @@ BENCHMARKS: dict[str, Callable[[], Iterator[Row]]] = {
     "radius": radius.rows,
     "jacobian": jacobian.rows,
     "operators": operators.rows,
+    "sharpness": sharpness.rows,
 }
 REFERENCE = {
     "batch_size": "batch size 64",
@@ -23,6 +25,7 @@ REFERENCE = {
     "radius": "flatprobe",
     "jacobian": "flatprobe",
     "operators": "certified",
+    "sharpness": "two gradients",
 }
 
 
@@ -30,7 +33,7 @@ def ratios(name: str, frame: pd.DataFrame) -> pd.DataFrame:
     """Median of the rounds, and its ratio to the reference variant's, for each figure."""
     figures = [
         column
-        for column in ("seconds", "seconds_per_direction", "evaluations_per_direction", "peak_mebibytes")
+        for column in ("seconds", "seconds_per_direction", "evaluations_per_direction", "products", "peak_mebibytes")
         if column in frame
     ]
     keys = [column for column in ("network", "layer", "classes") if column in frame]
