@@ -7,8 +7,7 @@ from collections.abc import Callable, Iterator
 import pandas as pd
 
 from flatprobe.results import environment, write_table
-from tests.benchmarks import jacobian, operators, passes, radius
-from tests.benchmarks import jacobian, passes, radius, sharpness
+from tests.benchmarks import jacobian, operators, passes, radius, sharpness
 from tests.benchmarks.harness import RECORDS, Row
 
 BENCHMARKS: dict[str, Callable[[], Iterator[Row]]] = {
