@@ -29,6 +29,7 @@ LEAVES = {
     "graph",
     "lipschitz",
     "path_norm",
+    "reparametrise",
 }
 ALLOWED = {
     **dict.fromkeys(LEAVES, LEAVES),
