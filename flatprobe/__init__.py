@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from flatprobe.results import save as save
     from flatprobe.risk import EmpiricalRisk as EmpiricalRisk
     from flatprobe.risk import Risk as Risk
+    from flatprobe.studies.audit import audit as audit
     from flatprobe.studies.compare import compare as compare
     from flatprobe.training import TrainingRun as TrainingRun
     from flatprobe.training import train as train
@@ -62,6 +63,7 @@ _HOMES = {
     "scores": "flatprobe.probes.margins",
     # training and studies
     "TrainingRun": "flatprobe.training",
+    "audit": "flatprobe.studies.audit",
     "compare": "flatprobe.studies.compare",
     "train": "flatprobe.training",
     # records

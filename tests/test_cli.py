@@ -14,7 +14,7 @@ from flatprobe.cli import main
 from flatprobe.cli.inputs import group_of, names_of
 from tests.test_layers import HEAVY, ROOT
 
-COMMANDS = ("demo", "train", "probe", "report")
+COMMANDS = ("demo", "train", "probe", "audit", "report")
 
 
 def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -96,6 +96,20 @@ def test_probe_takes_a_state_dict_with_a_factory_and_other_data(runs: Path) -> N
     assert torch.equal(margins.values, fp.functional_margins(model, data).values)
 
 
+def test_audit_prints_a_table_and_writes_a_record(runs: Path) -> None:
+    done = run(
+        "audit", "runs/small-0", "--limit", "30", "--probes", "functional_margins", "scores", "--factor", "2",
+        "--out", "audit.parquet", cwd=runs,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "+100 %" in done.stdout
+    assert "batch norm: not made, no BatchNorm follows a layer" in done.stdout
+    assert "follows the logits' scale: functional margins, scores" in done.stdout
+    result = fp.load(runs / "audit.parquet")
+    margins = fp.functional_margins(fp.load_checkpoint(runs / "runs" / "small-0"), fp.load_data("digits", limit=30))
+    assert result.rows[0].before == margins.summary()["mean"]
+
+
 def test_random_labels_of_a_run_come_back_when_it_is_probed(runs: Path) -> None:
     done = run(
         "train", "--data", "digits", "--limit", "40", "--random-labels", "1", "--network", "mlp", "--epochs", "1",
@@ -117,6 +131,7 @@ def test_random_labels_of_a_run_come_back_when_it_is_probed(runs: Path) -> None:
         (("probe", "foreign2.pt", "--model", "mine2:network", "--out", "x"), "does not say what it was trained on"),
         (("probe", "runs/small-0", "runs/small-0", "--out", "x"), "have the same name, 'small-0'"),
         (("probe", "runs/small-0", "--model", "mine", "--out", "x"), "expected package.module:factory"),
+        (("audit", "runs/small-0", "--changes", "shear"), "change is 'shear'; expected one of 'rescaling'"),
         (("report", "nowhere"), "nowhere"),
         (("train", "--data", "./mnits", "--network", "mlp", "--out", "x"), "there is no data set './mnits'"),
         (("train", "--data", "digits", "--network", "vgg", "--out", "x"), "network 'vgg' is unknown"),

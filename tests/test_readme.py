@@ -20,7 +20,7 @@ def commands() -> list[list[str]]:
 
 def test_the_commands_work_one_after_the_other(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert [command[0] for command in commands()] == ["train", "train", "probe", "report"]
+    assert [command[0] for command in commands()] == ["train", "train", "probe", "report", "audit"]
     for command in commands():
         with pytest.raises(SystemExit) as done:
             main(command)

@@ -12,7 +12,7 @@ app = App(
     help="Probes of trained networks: flatness, landscapes, margins, Jacobian norms, robustness.",
     version_flags=["--version"],
 )
-for command in (commands.demo, commands.train, commands.probe, commands.report):
+for command in (commands.demo, commands.train, commands.probe, commands.audit, commands.report):
     app.command(command)
 
 

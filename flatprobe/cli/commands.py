@@ -181,6 +181,56 @@ def probe(
     print(f"records: {out}")
 
 
+def audit(
+    run: Path,
+    *,
+    data: str | None = None,
+    split: str | None = None,
+    limit: int | None = None,
+    probes: Annotated[list[str] | None, Parameter(negative=(), consume_multiple=True)] = None,
+    changes: Annotated[list[str] | None, Parameter(negative=(), consume_multiple=True)] = None,
+    factor: float = 4.0,
+    model: str | None = None,
+    seed: int = 0,
+    out: Path | None = None,
+) -> None:
+    """Show which figures of a network move when its weights change and its function, or its decisions, do not.
+
+    Parameters
+    ----------
+    run: Path
+        Run folder of `flatprobe train`, or a checkpoint file (safetensors, or a state_dict with --model).
+    data: str
+        "digits", the name of a Hugging Face data set, or a folder; by default what the run was trained on.
+    split: str
+        Which split of the data; by default the training data.
+    limit: int
+        Use the first so many samples.
+    probes: list[str]
+        Those of `flatprobe probe` but the landscape, and flatness_radius_adaptive; by default the cheap ones.
+    changes: list[str]
+        rescaling, batch_norm, permutation, logit_scale; by default all.
+    factor: float
+        Of every second unit under rescaling and batch_norm, and of the logits; above 1.
+    model: str
+        For checkpoints without a recipe: package.module:factory, called without arguments for the architecture.
+    seed: int
+        Of the directions, the noise and the order of the units.
+    out: Path
+        A parquet file for the record; by default none is written.
+    """
+    import flatprobe as fp
+    from flatprobe.cli.audits import show
+    from flatprobe.cli.inputs import architecture, data_of
+
+    network = fp.load_checkpoint(run, None if model is None else architecture(model))
+    samples = data_of(run, data, split, limit)
+    result = fp.audit(network, samples, probes=probes, changes=changes, factor=factor, seed=seed, progress=True)
+    show(result)
+    if out is not None:
+        print(f"record: {fp.save(result, out)}")
+
+
 def report(records: Path, *, out: Path = Path("report.html"), title: str = "flatprobe report") -> None:
     """Write one self-contained HTML page from the records of `flatprobe probe` or `flatprobe demo`.
 

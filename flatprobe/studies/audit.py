@@ -1,0 +1,259 @@
+"""Audit: which measured numbers depend on how the network's function is written in weights."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from flatprobe.checks import at_least, one_of, positive
+from flatprobe.data import LabelledData, checked_data
+from flatprobe.network import Network
+from flatprobe.probes.flatness import flatness_radius
+from flatprobe.reparametrise import CHANGES
+from flatprobe.results import Result, settings
+from flatprobe.risk import EmpiricalRisk
+from flatprobe.studies.compare import PROBES, Probe
+from flatprobe.studies.copies import checked_copies
+from flatprobe.studies.moves import same_law, spread_of, stays
+from flatprobe.studies.steps import stepping
+
+if TYPE_CHECKING:
+    import pandas
+
+# `compare`'s, and the radius along the law that follows a rescaling.
+AUDITED: dict[str, Probe] = PROBES | {
+    "flatness_radius_adaptive": lambda model, data, seed: flatness_radius(
+        EmpiricalRisk(model, data), law="adaptive", seed=seed
+    )
+}
+# The cheap ones among them: some hundreds of forward passes a network together.
+DEFAULT = (
+    "flatness_radius",
+    "flatness_radius_adaptive",
+    "functional_margins",
+    "scores",
+    "jacobian_norms",
+    "gaussian_robustness",
+)
+# Directions are drawn entry by entry, so that on permuted weights the same seed is another draw of the same law.
+REDRAWN = frozenset(("permutation",))
+PARAMETRISATION, SCALE, NEITHER = "depends on the parametrisation", "follows the logits' scale", "neither"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One figure of one probe, before and after one change.
+
+    Attributes:
+        change: one of `flatprobe.reparametrise.CHANGES`.
+        probe: its name.
+        figure: one of the probe's headline figures.
+        before: of the network as it was given.
+        after: of the changed copy, with the same seed.
+        spread: standard deviation over the seeds, pooled before and after; nan where one seed was enough.
+        moves: whether after differs from before by more than the tolerance, and under a permutation by more than
+            other draws explain.
+    """
+
+    change: str
+    probe: str
+    figure: str
+    before: float
+    after: float
+    spread: float
+    moves: bool
+
+    @property
+    def relative_change(self) -> float:
+        """after / before - 1; 0 where both are the same, infinite where only before is 0."""
+        if self.after == self.before:
+            return 0.0
+        return self.after / self.before - 1 if self.before else float("inf")
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Audit(Result):
+    """Every figure of every probe, before and after every change that applies to the network.
+
+    Attributes:
+        rows: by change, then probe, then figure.
+    """
+
+    rows: tuple[Row, ...]
+
+    @property
+    def applied(self) -> dict[str, dict[str, Any]]:
+        """By change: what it `keeps`, its `places`, the layers `left_out`, the measured `deviation` of the logits."""
+        applied: dict[str, dict[str, Any]] = self.settings["applied"]
+        return applied
+
+    @property
+    def missing(self) -> dict[str, str]:
+        """By change that was not made: why not."""
+        missing: dict[str, str] = self.settings["missing"]
+        return missing
+
+    def headline(self) -> tuple[Row, ...]:
+        """The rows of each probe's first figure."""
+        first: dict[tuple[str, str], Row] = {}
+        for row in self.rows:
+            first.setdefault((row.change, row.probe), row)
+        return tuple(first.values())
+
+    def verdicts(self) -> dict[str, str]:
+        """By probe, for its first figure: `PARAMETRISATION`, `SCALE` or `NEITHER`.
+
+        The first if it moves though the function stays, the second if it moves only where the decisions alone stay.
+        """
+        kept: dict[str, set[str]] = {}
+        for row in self.headline():
+            kept.setdefault(row.probe, set()).update({CHANGES[row.change].keeps} if row.moves else ())
+        return {
+            probe: PARAMETRISATION if "function" in moved else SCALE if moved else NEITHER
+            for probe, moved in kept.items()
+        }
+
+    def summary(self) -> dict[str, float]:
+        """How many of the probes' first figures each change moves, and how many probes there are."""
+        rows = self.headline()
+        moved = {
+            f"moved by {change}": sum(row.moves for row in rows if row.change == change) for change in self.applied
+        }
+        return {**moved, "probes": len({row.probe for row in rows})}
+
+    def to_frame(self) -> "pandas.DataFrame":
+        """One row a change, probe and figure."""
+        import pandas as pd
+
+        return pd.DataFrame([asdict(row) | {"relative_change": row.relative_change} for row in self.rows])
+
+    @classmethod
+    def from_frame(cls, frame: "pandas.DataFrame", settings: dict[str, Any]) -> "Audit":
+        """The inverse of `to_frame`."""
+        records = frame.drop(columns="relative_change").to_dict("records")
+        return cls(
+            rows=tuple(Row(**{str(name): value for name, value in row.items()}) for row in records), settings=settings
+        )
+
+
+def audit(
+    model: nn.Module,
+    data: LabelledData,
+    *,
+    probes: Sequence[str | Probe] | Mapping[str, Probe] | None = None,
+    changes: Sequence[str] | None = None,
+    factor: float = 4.0,
+    tolerance: float = 0.01,
+    seeds: int = 5,
+    seed: int = 0,
+    progress: bool | None = False,
+) -> Audit:
+    """P(w') / P(w) - 1 for probes P and other weights w' of the same function, f_w' = f_w.
+
+    Copies of the network are changed by `flatprobe.reparametrise.reparametrised`: `rescaling` of ReLU units,
+    `batch_norm` scale absorption and `permutation` of units keep the function; `logit_scale` keeps the decisions. Each
+    copy is checked first: its logits on all of the data are those of the network (times `factor` under
+    `logit_scale`, with the same classes) up to the square root of its precision, relative to the largest. A change
+    that does not apply to the network, or whose copy fails the check, is in `missing` with the reason. A number that
+    moves says something of the weights, not of the function that they compute.
+
+    For permuted weights a seed draws other directions, though their law is the same. So what moves under a permutation
+    by more than the tolerance is measured at `seeds` seeds before and after it, and moves only if the two sets are no
+    draws of one law (Student's t at 1e-3). Under the other changes the draws are the same.
+
+    Costs each probe once for the network and once for each copy; where a permutation draws anew, `2 (seeds - 1)` times
+    more.
+
+    Args:
+        model: a classifier in eval mode that takes one tensor; never changed.
+        data: inputs and labels.
+        probes: names in `AUDITED`, functions (model, data, seed) -> `Result`, or such functions by name; None for the
+            names in `DEFAULT`.
+        changes: names in `flatprobe.reparametrise.CHANGES`; None for all.
+        factor: of every second unit, and of the logits, above 1; 4 is our choice, a power of two, so that the change
+            itself rounds nothing.
+        tolerance: relative change up to which a figure stays; 0.01 is the radius's own rtol, the least exact of the
+            default probes.
+        seeds: how many seeds the spread is measured at; 5 is our choice, at which a move of 3.2 spreads is seen.
+        seed: of the directions, the noise and the order of the units; the spread adds the next ones.
+        progress: True: a bar on a terminal, else plain lines, on stderr; None: a bar on a terminal only.
+
+    Returns:
+        `Audit`.
+
+    Raises:
+        ValueError: for unknown probes or changes, no probes, two of one name, arguments out of range, a network that
+            cannot be probed or traced, or one that no change applies to.
+        TypeError: for a probe that returns no `Result`, or data whose samples are not one tensor.
+
+    Source: Dinh et al. 2017 (T3 section 1.1, [11]), whose point is that flatness is no property of the function.
+    """
+    positive(tolerance=tolerance)
+    at_least(2, seeds=seeds)
+    chosen = _named(DEFAULT if probes is None else probes)
+    network, data = Network(model), checked_data(data)
+    copies = checked_copies(network, data, tuple(CHANGES if changes is None else changes), factor, seed)
+    rows: list[Row] = []
+    with stepping(len(chosen) * (1 + len(copies.networks)), progress) as step:
+        for probe, measure in chosen.items():
+            given = _Figures(probe, measure, model, data)
+            step(f"{probe} as given")
+            before = given.at(seed)
+            for change, changed in copies.networks.items():
+                step(f"{probe} after {change}")
+                other = _Figures(probe, measure, changed, data)
+                after = {name: other.at(seed).get(name, math.nan) for name in before}
+                moved = [name for name, value in before.items() if not stays(value, after[name], tolerance)]
+                draws = range(seed, seed + seeds) if change in REDRAWN and moved else ()
+                for name, value in before.items():
+                    sets = [[figures.at(draw).get(name, math.nan) for draw in draws] for figures in (given, other)]
+                    moves = name in moved and not same_law(*sets)
+                    rows.append(Row(change, probe, name, value, after[name], spread_of(*sets), moves))
+    rows.sort(key=lambda row: list(copies.networks).index(row.change))
+    arguments = {
+        "probes": list(chosen), "changes": [*copies.applied, *copies.missing], "factor": factor,
+        "tolerance": tolerance, "seeds": seeds, "seed": seed,
+    }  # fmt: skip
+    subject = {"network": network.describe(), "data": data.describe()}
+    recorded = settings("audit", subject, **arguments) | {"applied": copies.applied, "missing": copies.missing}
+    return Audit(rows=tuple(rows), settings=recorded)
+
+
+def _named(probes: Sequence[str | Probe] | Mapping[str, Probe]) -> dict[str, Probe]:
+    if isinstance(probes, Mapping):
+        chosen = dict(probes)
+    else:
+        pairs = [(probe, _known(probe)) if isinstance(probe, str) else (probe.__name__, probe) for probe in probes]
+        chosen = dict(pairs)
+        if len(chosen) < len(pairs):
+            names = ", ".join(name for name, _ in pairs)
+            msg = f"two probes have the same name among {names}; expected a mapping of names to probes instead"
+            raise ValueError(msg)
+    if not chosen:
+        msg = "there are no probes to audit; expected at least one"
+        raise ValueError(msg)
+    return chosen
+
+
+def _known(name: str) -> Probe:
+    one_of("probe", name, AUDITED)
+    return AUDITED[name]
+
+
+class _Figures:
+    """The headline figures of one network by one probe, measured at each seed once."""
+
+    def __init__(self, probe: str, measure: Probe, model: nn.Module, data: LabelledData) -> None:
+        self.probe, self.measure, self.model, self.data = probe, measure, model, data
+        self.known: dict[int, dict[str, float]] = {}
+
+    def at(self, seed: int) -> dict[str, float]:
+        if seed not in self.known:
+            result: object = self.measure(self.model, self.data, seed)
+            if not isinstance(result, Result):
+                msg = f"the probe {self.probe!r} returned a {type(result).__name__}; expected a flatprobe Result"
+                raise TypeError(msg)
+            self.known[seed] = {figure: float(value) for figure, value in result.summary().items()}
+        return self.known[seed]
