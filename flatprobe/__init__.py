@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from flatprobe import models as models
     from flatprobe.checkpoints import load_checkpoint as load_checkpoint
     from flatprobe.data import LabelledData as LabelledData
+    from flatprobe.embedding import at_embedding as at_embedding
     from flatprobe.loading import load_data as load_data
     from flatprobe.models import Normalised as Normalised
     from flatprobe.probes.eigenvalues import hessian_eigenvalues as hessian_eigenvalues
@@ -40,6 +41,7 @@ _HOMES = {
     # data and networks
     "LabelledData": "flatprobe.data",
     "Normalised": "flatprobe.models",
+    "at_embedding": "flatprobe.embedding",
     "load_checkpoint": "flatprobe.checkpoints",
     "load_data": "flatprobe.loading",
     "models": "flatprobe.models",

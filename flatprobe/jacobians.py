@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
+from flatprobe.attention import twice_differentiable
 from flatprobe.kernels import softmax_jacobian
 
 Forward = Callable[[Tensor], Tensor]
@@ -98,7 +99,8 @@ def lanczos_spectral(forward: Forward, inputs: Tensor, start: Tensor, *, softmax
     """
     with torch.inference_mode(mode=False), torch.enable_grad():
         variable = inputs.detach().clone().requires_grad_()
-        logits = _differentiable(forward(variable))
+        with twice_differentiable():  # the kernel that the forward pass takes decides for the backward passes
+            logits = _differentiable(forward(variable))
         dual = torch.zeros_like(logits).requires_grad_()
         (pulled,) = torch.autograd.grad(logits, variable, dual, create_graph=True)
         outer = _softmax_product(logits.detach()) if softmax else torch.clone

@@ -1,5 +1,6 @@
 """A caller's module made safe to call: checked once, never changed, evaluated at explicit weights."""
 
+import copy
 from collections.abc import Callable, Mapping
 
 import torch
@@ -7,22 +8,28 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from flatprobe.attention import without_fast_path
+from flatprobe.inputs import Held, Inputs, channels_last, joined, mapped, only_floating, tensors
+from flatprobe.rng import global_states_kept
 from flatprobe.sequences import affine_in_inputs, layers_of, run, tensors_of
 from flatprobe.weights import Weights, snapshot, weights_of
 
 # Samples a forward pass, by (architecture, device type): a fixed table rather than a timing at run time, so that
-# results repeat. The CPU's rows follow `python -m tests.benchmarks batch_size`; the GPU's are not measured yet.
+# results repeat. The CPU's rows follow `python -m tests.benchmarks batch_size`; the GPU's are not measured yet. Those of
+# networks of tokens bound their memory: a sample of 512 tokens is as large as 512 samples of a dense network.
 BATCH_SIZES = {
     ("dense", "cpu"): 512,
     ("convolutional", "cpu"): 64,
+    ("tokens", "cpu"): 32,
     ("dense", "cuda"): 8192,
     ("convolutional", "cuda"): 1024,
+    ("tokens", "cuda"): 256,
 }
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+_TOKENS = (nn.Embedding, nn.MultiheadAttention)
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
-Inputs = Tensor | dict[str, Tensor] | tuple[Tensor, ...]
 Half = Callable[[Inputs, Mapping[str, Tensor]], Tensor]
 Split = tuple[Half, Half, frozenset[str]]
 
@@ -34,7 +41,7 @@ class Network:
 
     Args:
         module: a classifier (`nn.Module`) in eval mode. It is called through `torch.func.functional_call` and never
-            changed.
+            changed. Of a compiled or data-parallel one, the network inside is called.
 
     Raises:
         TypeError: if it is no module.
@@ -49,47 +56,69 @@ class Network:
                 "network first"
             )
             raise TypeError(msg)
+        module = unwrapped(module)
         _check_mode(module)
         self.module = module
         self.weights: Weights = weights_of(module)
         self.buffers: Weights = snapshot(module.named_buffers())
         state = {**self.weights, **self.buffers}
         check_finite(state, f"the network {type(module).__name__}")
-        anchor = next((value for value in state.values() if value.is_floating_point()), torch.empty(0))
+        floating = [value for value in state.values() if value.is_floating_point()]
+        # Of a network in several precisions the first layer's, since that is what its inputs meet.
+        anchor = floating[0] if floating else torch.empty(0)
+        self._dtypes = dict.fromkeys(value.dtype for value in floating) or {anchor.dtype: None}
         self.device = anchor.device
         self.dtype = anchor.dtype
         convolutional = any(isinstance(layer, _CONVOLUTIONS) for layer in module.modules())
-        self.architecture = "convolutional" if convolutional else "dense"
+        tokens = any(isinstance(layer, _TOKENS) for layer in module.modules())
+        self.architecture = "convolutional" if convolutional else "tokens" if tokens else "dense"
         self.batch_normalised = any(isinstance(layer, BATCH_NORMS) for layer in module.modules())
         self._channels_last = convolutional and self.device.type == "cpu"
         self.eval_only = True
         self.classes = 0  # the number of logits; known once `checked` has seen a batch
-        self._in_place = True  # whether a layer writes to the inputs; taken for granted until `checked` has seen
+        # Whether a layer writes to the inputs, and to which buffers; taken for granted until `checked` has seen.
+        self._in_place = True
+        self._written = frozenset(self.buffers)
+        self._held: Held | None = None  # the inputs of which one is passed alone: see `holding`
         if self._channels_last:
-            self.weights = {name: _channels_last(value) for name, value in self.weights.items()}
+            self.weights = {name: channels_last(value) for name, value in self.weights.items()}
 
     def __call__(self, inputs: Inputs, weights: Mapping[str, Tensor] | None = None) -> Float[Tensor, "samples classes"]:
         """Logits of inputs that `prepare` returned, at these weights (and buffers), by default the network's own."""
         if self.eval_only and any(layer.training for layer in self.module.modules()):
             _check_mode(self.module)  # looked at again at each call: the caller may have gone on training it
-        inputs = self.laid_out(inputs)
+        inputs = self.laid_out(inputs if self._held is None else joined(self._held, _one(inputs)))
         args, kwargs = (
             ((), inputs) if isinstance(inputs, dict) else (inputs if isinstance(inputs, tuple) else (inputs,), {})
         )
-        state = {**self.weights, **self.buffers, **(weights or {})}
-        outputs = functional_call(self.module, state, args, kwargs)
+        state = {**self.weights, **self._fresh_buffers(), **(weights or {})}
+        with without_fast_path():
+            outputs = functional_call(self.module, state, args, kwargs)
         return _logits(outputs, self.module)
+
+    def holding(self, inputs: Inputs) -> tuple["Network", Inputs]:
+        """The network as a function of the one floating tensor among several inputs, and that tensor.
+
+        Args:
+            inputs: a batch, from `prepare`.
+
+        Returns:
+            A network that takes the floating tensor alone and passes the batch's other tensors (masks, positions) on
+            as they are. For a single tensor, or where not exactly one is floating, this network and the inputs.
+        """
+        if isinstance(inputs, Tensor) or (place := only_floating(inputs)) is None:
+            return self, inputs
+        network = copy.copy(self)
+        network._held = (inputs, place)  # noqa: SLF001 - a copy of itself
+        return network, inputs[place]  # type: ignore[index] # the place is of its kind
 
     def prepare(self, inputs: Inputs) -> Inputs:
         """The inputs on the weights' device, floating ones in the weights' dtype."""
-        if isinstance(inputs, dict):
-            return {name: self._prepare(value) for name, value in inputs.items()}
-        if isinstance(inputs, tuple):
-            return tuple(self._prepare(value) for value in inputs)
-        return self._prepare(inputs)
+        return mapped(lambda part: part.to(self.device, self.dtype if part.is_floating_point() else None), inputs)
 
-    def _prepare(self, inputs: Tensor) -> Tensor:
-        return inputs.to(self.device, self.dtype if inputs.is_floating_point() else None)
+    def _fresh_buffers(self) -> Weights:
+        """The buffers, those that a forward pass writes to as copies: every pass starts from the same ones."""
+        return {name: value.clone() if name in self._written else value for name, value in self.buffers.items()}
 
     def batch_size(self, given: int | None = None) -> int:
         """The given batch size, or the one of `BATCH_SIZES` for this architecture and device.
@@ -106,8 +135,8 @@ class Network:
 
     def laid_out(self, inputs: Inputs) -> Inputs:
         """The inputs in their memory layout, copied for a network whose first layer would write to them."""
-        inputs = _cloned(inputs) if self._in_place else inputs
-        return _channels_last(inputs) if self._channels_last and isinstance(inputs, Tensor) else inputs
+        inputs = mapped(torch.clone, inputs) if self._in_place else inputs
+        return channels_last(inputs) if self._channels_last and isinstance(inputs, Tensor) else inputs
 
     def checked(self, inputs: Inputs) -> Tensor:
         """The logits of the inputs, passed twice: they must agree, else what is measured is a random variable.
@@ -116,13 +145,15 @@ class Network:
             ValueError: if the network cannot take the inputs; if the two differ by more than 1e-3 of the largest logit
                 (a GPU's sums may differ by rounding, dropout differs by far more).
         """
-        devices = [self.device] if self.device.type == "cuda" else []
-        with torch.random.fork_rng(devices=devices), torch.no_grad():
+        with global_states_kept(), torch.no_grad():
             first = self._first(inputs)
             self._in_place = False
-            passed = _cloned(inputs)
-            second = self(passed)
-            self._in_place = not all(map(torch.equal, _tensors(passed), _tensors(inputs)))
+            passed, buffers = mapped(torch.clone, inputs), self._fresh_buffers()
+            second = self(passed, buffers)
+            self._in_place = not all(map(torch.equal, tensors(passed), tensors(inputs)))
+            self._written = frozenset(
+                name for name, value in buffers.items() if not torch.equal(value, self.buffers[name])
+            )
         self.classes = first.shape[1]
         difference = (first - second).abs().max()
         if difference > 1e-3 * first.abs().max():
@@ -142,7 +173,7 @@ class Network:
                 self._channels_last = False
                 self.weights = {n: w.clone(memory_format=torch.contiguous_format) for n, w in self.weights.items()}
                 return self._first(inputs)
-            shapes = ", ".join(f"{tuple(part.shape)} {part.dtype}" for part in _tensors(inputs))
+            shapes = ", ".join(f"{tuple(part.shape)} {part.dtype}" for part in tensors(inputs))
             msg = (
                 f"{type(self.module).__name__} cannot be run on inputs of shape {shapes} ({error}); expected inputs "
                 "that "
@@ -183,11 +214,11 @@ class Network:
         weight, bias = f"{prefix}.weight", f"{prefix}.bias"
 
         def head(inputs: Inputs, weights: Mapping[str, Tensor]) -> Tensor:
-            outputs = run(layers[:first], _one(self.laid_out(inputs)), self.buffers)
+            outputs = run(layers[:first], _one(self.laid_out(inputs)), self._fresh_buffers())
             return nn.functional.linear(outputs, weights[weight], weights.get(bias))
 
         def tail(outputs: Inputs, weights: Mapping[str, Tensor]) -> Tensor:
-            return _logits(run(layers[first + 1 :], _one(outputs), {**self.buffers, **weights}), self.module)
+            return _logits(run(layers[first + 1 :], _one(outputs), {**self._fresh_buffers(), **weights}), self.module)
 
         return head, tail, frozenset(names[first])
 
@@ -197,10 +228,21 @@ class Network:
             "class": type(self.module).__name__,
             "recipe": getattr(self.module, "recipe", None),
             "parameters": sum(value.numel() for value in self.weights.values()),
-            "dtype": str(self.dtype).removeprefix("torch."),
+            "dtype": ", ".join(str(dtype).removeprefix("torch.") for dtype in self._dtypes),
             "device": str(self.device),
             "layout": "channels last" if self._channels_last else "contiguous",
         }
+
+
+def unwrapped(module: nn.Module) -> nn.Module:
+    """The network inside what `torch.compile` or `nn.DataParallel` made of it; any other module as it is."""
+    while True:
+        inner = getattr(module, "_orig_mod", None)
+        if isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel):
+            inner = module.module
+        if not isinstance(inner, nn.Module):
+            return module
+        module = inner
 
 
 def check_finite(state: Mapping[str, Tensor], owner: str) -> None:
@@ -251,29 +293,6 @@ def _logits(outputs: object, module: nn.Module) -> Tensor:
     return logits
 
 
-def _tensors(inputs: Inputs) -> tuple[Tensor, ...]:
-    return tuple(inputs.values()) if isinstance(inputs, dict) else inputs if isinstance(inputs, tuple) else (inputs,)
-
-
 def _one(inputs: Inputs) -> Tensor:
-    assert isinstance(inputs, Tensor)  # the layers of a sequence hand on one tensor
+    assert isinstance(inputs, Tensor)  # what the layers of a sequence hand on, and what moves among held inputs
     return inputs
-
-
-def _cloned(inputs: Inputs) -> Inputs:
-    if isinstance(inputs, dict):
-        return {name: value.clone() for name, value in inputs.items()}
-    return tuple(value.clone() for value in inputs) if isinstance(inputs, tuple) else inputs.clone()
-
-
-def _channels_last(value: Tensor) -> Tensor:
-    """A 4-D tensor in channels-last layout; others as they are.
-
-    With one channel both layouts have the same bytes and torch's kernels go by the strides alone, which arithmetic
-    resets: they are written anew, as a view.
-    """
-    if value.ndim != 4:
-        return value
-    if value.shape[1] == 1:
-        return value.contiguous().squeeze(1).unsqueeze(-1).permute(0, 3, 1, 2)
-    return value.contiguous(memory_format=torch.channels_last)

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from flatprobe.data import LabelledData, checked_data
 from flatprobe.derivatives import summed_gradient, summed_products
+from flatprobe.inputs import Inputs
 from flatprobe.kernels import misclassified, per_sample_loss
-from flatprobe.network import Inputs, Network, Split
+from flatprobe.network import Network, Split
 from flatprobe.outputs import check_batch, check_logits
 from flatprobe.weights import Weights, combined, linear_combination
 

@@ -1,8 +1,11 @@
 """The only place where a random generator is made: every draw is a function of an explicit key."""
 
 import hashlib
+import random
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
+import numpy as np
 import torch
 from jaxtyping import Float32, Int64
 from torch import Tensor
@@ -84,3 +87,16 @@ def sample_uniform(start: int, stop: int, *key: Key) -> Float32[Tensor, " sample
 def permutation(count: int, *key: Key) -> Int64[Tensor, " count"]:
     """A uniformly random order of 0, ..., count - 1, a function of the key and the count."""
     return torch.randperm(count, generator=generator(*key))
+
+
+@contextmanager
+def global_states_kept() -> Iterator[None]:
+    """Whatever a data set or a network draws in the block, the global generators end where they began."""
+    python, legacy = random.getstate(), np.random.get_state()
+    devices = range(torch.cuda.device_count() if torch.cuda.is_initialized() else 0)  # type: ignore[no-untyped-call]
+    with torch.random.fork_rng(devices=devices):
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(legacy)

@@ -16,7 +16,7 @@ def thread_rule(parameters: int, batch_size: int, architecture: str) -> int:
     Args:
         parameters: of the network.
         batch_size: samples a step.
-        architecture: `"dense"` or `"convolutional"`; a convolution uses each parameter many times.
+        architecture: `"dense"`, `"convolutional"` or `"tokens"`; the latter two use each parameter many times a sample.
 
     Returns:
         The number of threads.

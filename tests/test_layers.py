@@ -12,11 +12,13 @@ import flatprobe
 ROOT = Path(flatprobe.__file__).parent
 LEAVES = {
     "atomic",
+    "attention",
     "checks",
     "derivatives",
     "weights",
     "directions",
     "rng",
+    "inputs",
     "kernels",
     "jacobians",
     "network",
@@ -40,6 +42,7 @@ ALLOWED = {
     "risk": LEAVES | {"data", "outputs"},
     "batch_norm": LEAVES | {"data", "risk"},
     "curvature": LEAVES | {"data", "risk"},
+    "embedding": LEAVES | {"data"},
     "checkpoints": LEAVES | {"data", "models"},
     "attacks": LEAVES | {"data", "models"},
 }

@@ -14,7 +14,7 @@ from torch import Tensor
 from flatprobe.checks import at_least
 from flatprobe.data.stores import Memory, Stream
 from flatprobe.data.validation import BLOCK, Positions, checked_labels, listed, parts_of, rows
-from flatprobe.network import Inputs
+from flatprobe.inputs import Inputs
 from flatprobe.rng import sample_uniform
 
 

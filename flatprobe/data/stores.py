@@ -1,17 +1,15 @@
 """Where the samples lie: tensors in memory, or a map-style data set that is read item by item."""
 
-import random
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset, SequentialSampler, default_collate
 
-from flatprobe.data.validation import Positions, checked_finite, listed, mapped, parts_of, rows
-from flatprobe.network import Inputs
+from flatprobe.data.validation import Positions, checked_finite, listed, parts_of, rows
+from flatprobe.inputs import Inputs, mapped
+from flatprobe.rng import global_states_kept
 
 # Items of a streamed data set that are read twice to see that they repeat, and that its fingerprint covers.
 SAMPLED = 16
@@ -117,7 +115,7 @@ class Stream:
         if self._count == 0:
             msg = f"the {kind} is empty (0 samples); expected at least one"
             raise ValueError(msg)
-        with _random_states_kept():
+        with global_states_kept():
             self.first = self._item(0)[0]
 
     def __len__(self) -> int:
@@ -134,7 +132,7 @@ class Stream:
 
     def read(self, positions: Positions) -> tuple[Inputs, Tensor]:
         """Inputs and labels at these positions."""
-        with _random_states_kept():
+        with global_states_kept():
             return self._collated(listed(positions))
 
     def fingerprinted(self) -> Inputs:
@@ -151,7 +149,7 @@ class Stream:
             ValueError: where they differ, naming the position.
         """
         for position in _spread(self._count):
-            with _random_states_kept():  # both readings inside: restored between them, augmentation would repeat
+            with global_states_kept():  # both readings inside: restored between them, augmentation would repeat
                 (inputs, label), (again, label_again) = self._collated([position]), self._collated([position])
             pairs = zip(parts_of(inputs).values(), parts_of(again).values(), strict=True)
             if not (torch.equal(label, label_again) and all(torch.equal(one, two) for one, two in pairs)):
@@ -229,16 +227,3 @@ def _spread(count: int) -> list[int]:
     """Up to 16 positions from the first to the last."""
     chosen = min(count, SAMPLED)
     return [k * (count - 1) // max(chosen - 1, 1) for k in range(chosen)]
-
-
-@contextmanager
-def _random_states_kept() -> Iterator[None]:
-    """Whatever a data set draws, the global generators end where they began."""
-    python, legacy = random.getstate(), np.random.get_state()
-    devices = range(torch.cuda.device_count() if torch.cuda.is_initialized() else 0)  # type: ignore[no-untyped-call]
-    with torch.random.fork_rng(devices=devices):
-        try:
-            yield
-        finally:
-            random.setstate(python)
-            np.random.set_state(legacy)

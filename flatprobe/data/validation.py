@@ -1,13 +1,13 @@
 """Inputs taken apart, and what inputs and labels must be."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from flatprobe.network import Inputs
+from flatprobe.inputs import Inputs
 
 # Rows checked or hashed at a time, so that no second copy of the data is ever held.
 BLOCK = 4096
@@ -46,13 +46,6 @@ def parts_of(inputs: Any, name: str = "inputs") -> dict[str, Tensor]:
             )
             raise TypeError(msg)
     return parts
-
-
-def mapped(function: Callable[[Tensor], Tensor], inputs: Inputs) -> Inputs:
-    """The function of each of the tensors, in the same dict or tuple."""
-    if isinstance(inputs, dict):
-        return {name: function(part) for name, part in inputs.items()}
-    return tuple(map(function, inputs)) if isinstance(inputs, tuple) else function(inputs)
 
 
 def rows(tensor: Tensor, positions: Positions) -> Tensor:

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from flatprobe import rng
 from flatprobe.checks import at_least, one_of
-from flatprobe.data import Batch, LabelledData, checked_data
+from flatprobe.data import LabelledData, checked_data
 from flatprobe.kernels import misclassified
 from flatprobe.network import Network
 from flatprobe.outputs import check_batch, check_logits
-from flatprobe.probes.samples import continuous
+from flatprobe.probes.samples import continuous, placed
 from flatprobe.results import Result, settings
 
 if TYPE_CHECKING:
@@ -155,9 +155,9 @@ def gaussian_robustness(
         for batch in data.batches(size):
             if batch.start == 0:
                 check_batch(network, batch, data.classes)
-            prepared = Batch(network.prepare(batch.inputs), batch.labels.to(network.device), batch.start)
+            held, prepared = placed(network, batch)
             inputs = continuous(prepared, "gaussian_robustness")
-            at = _noisy(network, inputs)
+            at = _noisy(held, inputs)
             for draw in range(draws):
                 stop = batch.start + len(batch.labels)
                 noise = rng.sample_normal(batch.start, stop, inputs.shape[1:], seed, "noise", draw)

@@ -9,7 +9,8 @@ import torch
 from jaxtyping import Float64, Int64
 from torch import Tensor, nn
 
-from flatprobe.data import Batch, LabelledData, checked_data
+from flatprobe.data import Batch, LabelledData, checked_data, parts_of
+from flatprobe.inputs import tensors
 from flatprobe.network import Network
 from flatprobe.outputs import check_batch, check_logits
 from flatprobe.results import Result
@@ -80,7 +81,7 @@ def map_samples(
     Args:
         model: a classifier in eval mode; it is never changed.
         data: the samples.
-        kernel: (network, prepared batch) -> (samples of the batch,).
+        kernel: (network, batch), as `placed` returns them -> (samples of the batch,).
         batch_size: samples at a time; None for the measured table.
 
     Returns:
@@ -96,11 +97,11 @@ def map_samples(
     for batch in data.batches(size):
         if batch.start == 0:
             check_batch(network, batch, data.classes)
-        prepared = Batch(network.prepare(batch.inputs), batch.labels.to(network.device), batch.start)
-        result = kernel(network, prepared).double().cpu()
+        held, prepared = placed(network, batch)
+        result = kernel(held, prepared).double().cpu()
         if not bool(result.isfinite().all()):
             with torch.no_grad():
-                check_logits(network(prepared.inputs), batch.start)
+                check_logits(held(prepared.inputs), batch.start)
             row = int((~result.isfinite()).nonzero()[0])
             msg = (
                 f"the value of sample {batch.start + row} is {float(result[row])} though its logits are finite; probe "
@@ -112,19 +113,39 @@ def map_samples(
     return torch.cat(values), data.labels, subject
 
 
+def placed(network: Network, batch: Batch) -> tuple[Network, Batch]:
+    """The batch on the network's device, as the one floating tensor where it has several inputs.
+
+    Args:
+        network: takes all inputs of the batch.
+        batch: as the data give it.
+
+    Returns:
+        What is measured: a network that holds the batch's other inputs (`Network.holding`), and the batch with the
+        floating tensor alone. For a single tensor, or where not exactly one is floating, the network and all inputs.
+    """
+    held, inputs = network.holding(network.prepare(batch.inputs))
+    return held, Batch(inputs, batch.labels.to(network.device), batch.start)
+
+
 def continuous(batch: Batch, probe: str) -> Tensor:
-    """The batch's inputs, one floating tensor, which is what can be moved by small amounts.
+    """The inputs of a batch that `placed` returned, if they can be moved by small amounts: one floating tensor.
 
     Raises:
-        TypeError: for integer inputs, or several of them.
+        TypeError: for integer inputs, or several floating ones.
     """
     inputs = batch.inputs
-    if not isinstance(inputs, Tensor) or not inputs.is_floating_point():
-        what = f"a {inputs.dtype} tensor" if isinstance(inputs, Tensor) else f"a {type(inputs).__name__}"
-        msg = (
-            f"{probe} moves the inputs by small amounts, and they are {what}; expected one floating tensor: wrap the "
-            "network so "
-            "that it takes one (for a text model, its embeddings)"
-        )
-        raise TypeError(msg)
-    return inputs
+    if isinstance(inputs, Tensor) and inputs.is_floating_point():
+        return inputs
+    if isinstance(inputs, Tensor):
+        what = f"a {inputs.dtype} tensor"
+    else:
+        what = ", ".join(f"{name} ({part.dtype})" for name, part in parts_of(inputs).items())
+    if any(part.is_floating_point() for part in tensors(inputs)):
+        cure = "wrap the network so that only what is to move is an input"
+    else:
+        cure = "measure at the embedding, model, data = fp.at_embedding(model, data)"
+    msg = (
+        f"{probe} moves the inputs by small amounts, and they are {what}; expected exactly one floating tensor: {cure}"
+    )
+    raise TypeError(msg)

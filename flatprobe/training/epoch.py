@@ -8,8 +8,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from flatprobe.data import LabelledData
+from flatprobe.inputs import Inputs
 from flatprobe.models.seeding import seeded
-from flatprobe.network import Inputs, Network
+from flatprobe.network import Network
 from flatprobe.rng import permutation
 from flatprobe.training.objectives import Objective
 

@@ -1,0 +1,65 @@
+"""What a network is given: a tensor, or a dict or tuple of tensors, of which one may move while the others rest."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+Inputs = Tensor | dict[str, Tensor] | tuple[Tensor, ...]
+Held = tuple[dict[str, Tensor] | tuple[Tensor, ...], str | int]
+
+
+def tensors(inputs: Inputs) -> tuple[Tensor, ...]:
+    """The tensors that the inputs consist of."""
+    return tuple(inputs.values()) if isinstance(inputs, dict) else inputs if isinstance(inputs, tuple) else (inputs,)
+
+
+def mapped(function: Callable[[Tensor], Tensor], inputs: Inputs) -> Inputs:
+    """The function of each of the tensors, in the same dict or tuple."""
+    if isinstance(inputs, dict):
+        return {name: function(part) for name, part in inputs.items()}
+    return tuple(map(function, inputs)) if isinstance(inputs, tuple) else function(inputs)
+
+
+def only_floating(inputs: dict[str, Tensor] | tuple[Tensor, ...]) -> str | int | None:
+    """The name or place of the only floating tensor, the one that can move; None where there are none or several.
+
+    >>> import torch
+    >>> only_floating({"pixel_values": torch.zeros(2, 3), "mask": torch.ones(2, 3, dtype=torch.bool)})
+    'pixel_values'
+    """
+    entries = inputs.items() if isinstance(inputs, dict) else enumerate(inputs)
+    found: list[str | int] = [key for key, part in entries if part.is_floating_point()]
+    return found[0] if len(found) == 1 else None
+
+
+def joined(held: Held, moving: Tensor) -> Inputs:
+    """The held inputs with another tensor at the place that moves.
+
+    Raises:
+        ValueError: if that has another number of samples: each sample has its own mask, say.
+    """
+    inputs, place = held
+    own = inputs[place]  # type: ignore[index] # the place is of the kind that the container has
+    if len(own) != len(moving):
+        msg = (
+            f"{len(moving)} samples were passed to a network that holds the other inputs (all but {place!r}) of "
+            f"{len(own)}; expected the same samples: hold the inputs of the ones that are passed"
+        )
+        raise ValueError(msg)
+    if isinstance(inputs, dict):
+        return {name: moving if name == place else part for name, part in inputs.items()}
+    return tuple(moving if index == place else part for index, part in enumerate(inputs))
+
+
+def channels_last(value: Tensor) -> Tensor:
+    """A 4-D tensor in channels-last layout; others as they are.
+
+    With one channel both layouts have the same bytes and torch's kernels go by the strides alone, which arithmetic
+    resets: they are written anew, as a view.
+    """
+    if value.ndim != 4:
+        return value
+    if value.shape[1] == 1:
+        return value.contiguous().squeeze(1).unsqueeze(-1).permute(0, 3, 1, 2)
+    return value.contiguous(memory_format=torch.channels_last)
