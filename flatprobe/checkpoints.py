@@ -5,15 +5,23 @@ import functools
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+import safetensors
 import torch
 from torch import Tensor, nn
 
-from flatprobe.files import State, read_state, write_tensors
+from flatprobe.files import read_state, write_tensors
 from flatprobe.models import build
+from flatprobe.rng import global_states_kept
+from flatprobe.weights import unprefixed
 
 CONFIG = "config.json"
-_PREFIXES = ("module.", "_orig_mod.")  # nn.DataParallel and torch.compile put these before every name
+_PRETRAINED = "model.safetensors"
+_CLASSIFIERS = {
+    "ForImageClassification": "AutoModelForImageClassification",
+    "ForSequenceClassification": "AutoModelForSequenceClassification",
+}
 _LISTED = 5
 
 
@@ -22,7 +30,8 @@ def load_checkpoint(path: str | Path, model: object = None, *, which: str = "las
 
     Args:
         path: a safetensors file; a state_dict that `torch.save` wrote (.pt, .pth, .bin), also one level deep
-            under `"state_dict"`, `"model_state_dict"` or `"model"`; or a flatprobe run folder.
+            under `"state_dict"`, `"model_state_dict"` or `"model"`; a flatprobe run folder; or a folder that
+            transformers' `save_pretrained` wrote, of an image or sequence classifier, where transformers is installed.
         model: the architecture. It is never changed: a copy receives the weights, in the model's dtype and on
             its device. None (default): the network is rebuilt from the recipe in the run folder's
             config.json, or in the one beside the file, in the checkpoint's dtype.
@@ -36,6 +45,8 @@ def load_checkpoint(path: str | Path, model: object = None, *, which: str = "las
         FileNotFoundError: if there is no such file.
         TypeError: if `model` is not a module.
 
+        ImportError: for a transformers folder where transformers is not installed.
+
     A `ValueError` tells of a file that is damaged, holds no state_dict, holds code, or is one of another
     network, and of an architecture that is not known.
     """
@@ -46,7 +57,10 @@ def load_checkpoint(path: str | Path, model: object = None, *, which: str = "las
     if not path.exists():
         msg = f"there is no checkpoint {path}; expected a .safetensors, .pt, .pth or .bin file, or a run folder"
         raise FileNotFoundError(msg)
-    file = _in_folder(path, which) if path.is_dir() else path
+    pretrained = path.is_dir() and "model_type" in _config(path / CONFIG)
+    if pretrained and model is None:
+        return _pretrained(path).eval()
+    file = path / _PRETRAINED if pretrained else _in_folder(path, which) if path.is_dir() else path
     state = read_state(file)
     network = _rebuilt(file).to(_dtype(state)) if model is None else copy.deepcopy(model)
     load_weights(network, state, str(file))
@@ -78,7 +92,7 @@ def load_weights(network: nn.Module, state: Mapping[str, Tensor], source: str) -
         ValueError: if names or shapes differ, with the first few of each kind.
     """
     own = network.state_dict(keep_vars=True)
-    found = _unprefixed(state, own)
+    found = unprefixed(state, list(own))
     tied = {id(value): found[name] for name, value in own.items() if name in found}
     found |= {name: tied[id(value)] for name, value in own.items() if name not in found and id(value) in tied}
     differences = {
@@ -127,15 +141,7 @@ def _rebuilt(file: Path) -> nn.Module:
     Raises:
         ValueError: if there is no recipe there.
     """
-    config = file.with_name(CONFIG)
-    content: object = None
-    if config.is_file():
-        try:
-            content = json.loads(config.read_text(encoding="utf-8"))
-        except ValueError as error:
-            msg = f"{config} is not valid JSON ({error}); give the architecture as model="
-            raise ValueError(msg) from error
-    network = content.get("network") if isinstance(content, dict) else None
+    network = _config(file.with_name(CONFIG)).get("network")
     recipe = network.get("recipe") if isinstance(network, dict) else None
     if not isinstance(recipe, dict):
         msg = (
@@ -146,12 +152,60 @@ def _rebuilt(file: Path) -> nn.Module:
     return build(recipe)
 
 
-def _unprefixed(state: Mapping[str, Tensor], own: Mapping[str, object]) -> State:
-    for prefix in _PREFIXES:
-        ours = all(name.startswith(prefix) for name in own)
-        if not ours and all(name.startswith(prefix) for name in state):
-            state = {name.removeprefix(prefix): value for name, value in state.items()}
-    return dict(state)
+def _config(file: Path) -> dict[str, Any]:
+    """What a config.json holds; nothing where there is none.
+
+    Raises:
+        ValueError: if it is not JSON.
+    """
+    if not file.is_file():
+        return {}
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        msg = f"{file} is not valid JSON ({error}); give the architecture as model="
+        raise ValueError(msg) from error
+    return content if isinstance(content, dict) else {}
+
+
+def _pretrained(folder: Path) -> nn.Module:
+    """The classifier of a transformers folder, from its safetensors alone, in the checkpoint's dtype.
+
+    Raises:
+        ImportError: if transformers is not installed.
+        ValueError: if it is no classifier, cannot be read, or lacks weights (which transformers would draw at random).
+    """
+    names = _config(folder / CONFIG).get("architectures") or ["network without an architecture"]
+    kind = next((auto for ending, auto in _CLASSIFIERS.items() if names[0].endswith(ending)), None)
+    if kind is None:
+        msg = f"{folder} holds a {names[0]}; expected one of ...{', ...'.join(_CLASSIFIERS)}, which return logits"
+        raise ValueError(msg)
+    try:
+        import transformers
+    except ImportError as error:
+        msg = f"{folder} was written by transformers, which is not installed: pip install it, or give model="
+        raise ImportError(msg) from error
+    with global_states_kept():
+        try:
+            network, told = getattr(transformers, kind).from_pretrained(
+                folder,
+                dtype="auto",
+                local_files_only=True,
+                use_safetensors=True,
+                trust_remote_code=False,
+                output_loading_info=True,
+            )
+        except (OSError, ValueError, RuntimeError, safetensors.SafetensorError) as error:
+            msg = f"transformers cannot load {folder} ({error}); expected what save_pretrained wrote, with safetensors"
+            raise ValueError(msg) from error
+    if lacking := sorted(told["missing_keys"]):
+        msg = (
+            f"{folder} lacks {len(lacking)} weights of its {names[0]}: {_few(lacking)}; expected all of them: it may "
+            "be the base of a network whose classifier was never trained"
+        )
+        raise ValueError(msg)
+    classifier: nn.Module = network
+    return classifier
 
 
 def _dtype(state: Mapping[str, Tensor]) -> torch.dtype:

@@ -125,7 +125,7 @@ def at_embedding(
                 "if this is what is to move, or give a mask as integers or booleans"
             )
             raise TypeError(msg)
-    network = Network(copy.deepcopy(unwrapped(model)) if isinstance(model, nn.Module) else model)
+    network = Network(copy.deepcopy(unwrapped(model)))
     prepared = network.prepare(first)
     expected = network.checked(prepared)
     name, layer, place = _found(network, prepared, embedding)

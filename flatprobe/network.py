@@ -15,8 +15,8 @@ from flatprobe.sequences import affine_in_inputs, layers_of, run, tensors_of
 from flatprobe.weights import Weights, snapshot, weights_of
 
 # Samples a forward pass, by (architecture, device type): a fixed table rather than a timing at run time, so that
-# results repeat. The CPU's rows follow `python -m tests.benchmarks batch_size`; the GPU's are not measured yet. Those of
-# networks of tokens bound their memory: a sample of 512 tokens is as large as 512 samples of a dense network.
+# results repeat. The CPU's rows follow `python -m tests.benchmarks batch_size`; the GPU's are not measured yet.
+# Those for tokens bound the memory instead: 512 tokens of one sample are as much as 512 samples of a dense network.
 BATCH_SIZES = {
     ("dense", "cpu"): 512,
     ("convolutional", "cpu"): 64,

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, unquote
 
 import torch
 
@@ -78,6 +79,21 @@ def save(result: Result, path: str | os.PathLike[str]) -> Path:
     """
     kind = f"{type(result).__module__}:{type(result).__qualname__}"
     return write_table(result.to_frame(), path, {"kind": kind, "settings": result.settings})
+
+
+def file_stem(name: str) -> str:
+    """A network's name as that of its record, without the ending; `network_name` is the inverse.
+
+    >>> file_stem("google/vit 100%"), network_name("google%2Fvit 100%25")
+    ('google%2Fvit 100%25', 'google/vit 100%')
+    """
+    stem = "".join(quote(letter, safe="") if letter in "/\\%\0" else letter for letter in name)
+    return f"%2E{stem[1:]}" if stem.startswith(".") else stem  # a leading dot would hide the file
+
+
+def network_name(stem: str) -> str:
+    """The name that `file_stem` wrote."""
+    return unquote(stem)
 
 
 def load(path: str | os.PathLike[str]) -> Any:

@@ -46,9 +46,9 @@ class EmpiricalRisk:
     """I(w) = (1/n) sum_i l(f_w(x_i), y_i) over a whole data set, at any weights.
 
     The network runs in eval mode through `torch.func.functional_call` at explicit weights; per-sample losses in the
-    network's dtype are summed in float64 over the batches and divided once, so the batch size changes the result by
-    rounding alone. The weights are a snapshot taken here: later training of the model does not change the risk. One
-    call costs one forward pass over the data.
+    network's dtype (in float32 for half precision) are summed in float64 over the batches and divided once, so the
+    batch size changes the result by rounding alone. The weights are a snapshot taken here: later training of the model
+    does not change the risk. One call costs one forward pass over the data.
 
     Args:
         model: a classifier in eval mode; it is never changed.
@@ -247,11 +247,15 @@ class EmpiricalRisk:
         for inputs, labels in pairs:
             yield self.network.prepare(inputs), labels.to(self.network.device)
 
+    def _per_sample(self, logits: Tensor, labels: Tensor) -> Tensor:
+        # In half precision a loss of 2 nats is known to 1 % only: its steps would be those of the radii.
+        return self._kernel(logits.float() if logits.dtype.itemsize < 4 else logits, labels)
+
     def _mean(self, outputs: Iterator[tuple[Tensor, Tensor]]) -> Risk:
         loss = torch.zeros((), dtype=torch.float64, device=self.network.device)
         wrong = torch.zeros_like(loss)
         for logits, labels in outputs:
-            loss += self._kernel(logits, labels).double().sum()
+            loss += self._per_sample(logits, labels).double().sum()
             # NaN where a logit is not finite: the argmax of NaN would count as a class.
             wrong += misclassified(logits, labels).sum() + 0 * logits.double().sum()
         return Risk(loss=float(loss) / len(self.data), error=float(wrong) / len(self.data))
@@ -267,7 +271,7 @@ class EmpiricalRisk:
             yield partial(self._summed, inputs, labels)
 
     def _summed(self, inputs: Inputs, labels: Tensor, weights: Mapping[str, Tensor]) -> Tensor:
-        return self._kernel(self.network(inputs, weights), labels).sum()
+        return self._per_sample(self.network(inputs, weights), labels).sum()
 
     def _mean_of(self, total: Mapping[str, Tensor], count: int) -> Weights:
         return {name: (sums / count).to(self.center[name]) for name, sums in total.items()}

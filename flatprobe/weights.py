@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 Weights = dict[str, Tensor]
 
+_PREFIXES = ("module.", "_orig_mod.")  # of nn.DataParallel and torch.compile
+
 
 def weights_of(module: nn.Module) -> Weights:
     """The module's parameters, detached and copied: later training of the module does not change them.
@@ -23,6 +25,19 @@ def snapshot(tensors: Iterable[tuple[str, Tensor]]) -> Weights:
     """Detached copies that can be differentiated through, whatever mode the caller is in."""
     with torch.inference_mode(mode=False):
         return {name: tensor.detach().clone() for name, tensor in tensors}
+
+
+def unprefixed(state: Mapping[str, Tensor], names: Sequence[str]) -> Weights:
+    """The state without a prefix that `nn.DataParallel` or `torch.compile` put before every name, and the names lack.
+
+    >>> list(unprefixed({"_orig_mod.weight": torch.zeros(1)}, ["weight"]))
+    ['weight']
+    """
+    for prefix in _PREFIXES * 2:  # either may be inside the other
+        ours = all(name.startswith(prefix) for name in names)
+        if not ours and all(name.startswith(prefix) for name in state):
+            state = {name.removeprefix(prefix): value for name, value in state.items()}
+    return dict(state)
 
 
 def moved(weights: Mapping[str, Tensor], direction: Mapping[str, Tensor], distance: float) -> Weights:

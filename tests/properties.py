@@ -9,6 +9,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from flatprobe.data import LabelledData
+from flatprobe.inputs import mapped
 
 BATCH_SIZES = (1, 7, 64, None)
 
@@ -68,15 +69,15 @@ def assert_seed_determines(values: Callable[[int], torch.Tensor]) -> None:
     assert not torch.equal(first, values(4))
 
 
-class _Items(Dataset[tuple[torch.Tensor, int]]):
+class _Items(Dataset[tuple[Any, int]]):
     def __init__(self, data: LabelledData) -> None:
         self.inputs, self.labels = data.inputs, data.labels
 
     def __len__(self) -> int:
         return len(self.labels)
 
-    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
-        return self.inputs[index], int(self.labels[index])
+    def __getitem__(self, index: int) -> tuple[Any, int]:
+        return mapped(lambda part: part[index], self.inputs), int(self.labels[index])
 
 
 def streamed(data: LabelledData) -> LabelledData:

@@ -42,6 +42,7 @@ ALLOWED = {
     "risk": LEAVES | {"data", "outputs"},
     "batch_norm": LEAVES | {"data", "risk"},
     "curvature": LEAVES | {"data", "risk"},
+    "endpoints": LEAVES | {"data", "risk"},
     "embedding": LEAVES | {"data"},
     "checkpoints": LEAVES | {"data", "models"},
     "attacks": LEAVES | {"data", "models"},

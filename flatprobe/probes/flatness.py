@@ -1,5 +1,6 @@
 """Flatness radius: how far the weights move along random directions before the training loss rises by epsilon."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import median
@@ -15,7 +16,7 @@ from flatprobe.directions import direction, scale
 from flatprobe.results import Result, settings
 from flatprobe.risk import Risk, RiskFunction, along, describe
 from flatprobe.search import Exit, first_exit
-from flatprobe.weights import Weights, as_given, select
+from flatprobe.weights import Weights, as_given, combined, norm, select
 
 if TYPE_CHECKING:
     import pandas
@@ -161,7 +162,8 @@ def flatness_radius(
 
     Raises:
         ValueError: if epsilon, rtol, directions, max_radius or verify are out of range; if a name is unknown, the
-            selection matches no parameter or nothing moves; if the objective is not finite at the center.
+            selection matches no parameter or nothing moves; if the objective is not finite at the center; if the
+            weights' precision is too low for the steps that epsilon asks for (half precision).
 
     Source: T3 eq. 16 and Table 1; laws: Li et al. 2018, Kwon et al. 2021; SPEC section 2.
     """
@@ -196,6 +198,7 @@ def flatness_radius(
                 verify=verify,
             )
         )
+        _check_resolved(vectors, exits[-1].radius, rtol)
     frozen = tuple(name for name in names if name not in vectors[1])
     arguments = {
         "epsilon": epsilon, "directions": directions, "law": law, "parameters": as_given(parameters), "seed": seed,
@@ -231,6 +234,31 @@ def _guess(earlier: list[float], default: float) -> float:
 
 def _column(exits: list[Exit], name: str) -> Float64[Tensor, " directions"]:
     return torch.tensor([getattr(exit_, name) for exit_ in exits], dtype=torch.float64)
+
+
+def _check_resolved(vectors: list[Weights], radius: float, rtol: float) -> None:
+    """The weights at the radius are those on the direction, but for rounding that does not change the radius.
+
+    The rounding of the moved weights is a displacement of its own, all but orthogonal to the direction; its share of
+    the increase is of the order of the squared ratio of their lengths: that is held below rtol.
+
+    Raises:
+        ValueError: where it is more: each step is lost, or drowned, in the weights' rounding.
+    """
+    if not math.isfinite(radius):
+        return
+    center, u = vectors
+    at = combined(vectors, (1.0, radius))
+    rounding = norm({name: at[name].double() - center[name].double() - radius * u[name].double() for name in u})
+    distance = radius * norm(u)
+    if rounding > rtol**0.5 * distance:
+        dtypes = ", ".join(dict.fromkeys(str(center[name].dtype).removeprefix("torch.") for name in u))
+        msg = (
+            f"at the radius {radius:.3g} the weights move by {distance:.3g}, of which {rounding:.3g} is rounding in "
+            f"{dtypes}; expected at most sqrt(rtol) of it: probe in a higher precision, model.float() or "
+            "model.double(), or with a larger epsilon"
+        )
+        raise ValueError(msg)
 
 
 def _finite(value: float, objective: str) -> float:

@@ -1,25 +1,23 @@
 """Interpolation landscapes: the risk on the line or the triangle between trained networks."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float64
-from torch import Tensor, nn
+from torch import Tensor
 
 from flatprobe.batch_norm import Recalibration
 from flatprobe.checks import one_of
 from flatprobe.data import LabelledData
-from flatprobe.network import BATCH_NORMS, check_finite
+from flatprobe.endpoints import Endpoint, statistics_of, weights_of_endpoint
 from flatprobe.results import Result, settings
 from flatprobe.risk import EmpiricalRisk, RiskFunction, along, describe
-from flatprobe.weights import Weights
 
 if TYPE_CHECKING:
     import pandas
 
-Endpoint = nn.Module | Mapping[str, Tensor]
 Coefficients = Float64[Tensor, "points endpoints"]
 
 
@@ -187,8 +185,8 @@ def interpolate(
             buffers that are no statistics differ; if the coefficients do not fit or do not sum to 1.
     """
     one_of("batch_norm", batch_norm, (None, "interpolate", "recalibrate"))
-    averaged = _statistics(risk) if batch_norm == "interpolate" else set()
-    weights = [_endpoint(endpoint, place, risk, averaged) for place, endpoint in enumerate(endpoints)]
+    averaged = statistics_of(risk) if batch_norm == "interpolate" else set()
+    weights = [weights_of_endpoint(endpoint, place, risk, averaged) for place, endpoint in enumerate(endpoints)]
     _check_coefficients(coefficients, len(weights))
     normalised = isinstance(risk, EmpiricalRisk) and risk.network.batch_normalised
     if calibration is not None and batch_norm != "recalibrate":
@@ -217,67 +215,6 @@ def interpolate(
             batch_norm=batch_norm,
         ),
     )
-
-
-def _endpoint(endpoint: Endpoint, place: int, risk: RiskFunction, averaged: set[str]) -> Weights:
-    """The endpoint's weights, with BatchNorm's statistics, checked against the risk's network.
-
-    Raises:
-        ValueError: where it does not fit.
-    """
-    if isinstance(endpoint, nn.Module):
-        training = next((name or "it" for name, layer in endpoint.named_modules() if layer.training), None)
-        if training is not None:
-            msg = f"endpoint {place} is in training mode ({training}); expected eval mode: call .eval() first"
-            raise ValueError(msg)
-        endpoint = endpoint.state_dict()
-    state = {name: value.detach() for name, value in endpoint.items()}
-    buffers = risk.buffers if isinstance(risk, EmpiricalRisk) else {}
-    expected = {**risk.center, **buffers}
-    aliases = set(risk.network.module.state_dict()) - set(expected) if isinstance(risk, EmpiricalRisk) else set()
-    missing = [name for name in (*risk.center, *sorted(averaged)) if name not in state]
-    unexpected = [name for name in state if name not in expected and name not in aliases]
-    if missing or unexpected:
-        msg = (
-            f"endpoint {place} is another network: missing {missing[:5]}, unexpected {unexpected[:5]}; expected the "
-            "names of the risk's model"
-        )
-        raise ValueError(msg)
-    for name in state.keys() & expected.keys():
-        if state[name].shape != expected[name].shape:
-            msg = (
-                f"{name!r} has shape {tuple(state[name].shape)} in endpoint {place} and {tuple(expected[name].shape)} "
-                "in the risk's model; "
-                "expected equal shapes"
-            )
-            raise ValueError(msg)
-    check_finite(state, f"endpoint {place}")
-    statistics = _statistics(risk)
-    for name in buffers.keys() & state.keys() - statistics:
-        if not torch.equal(state[name].to(buffers[name]), buffers[name]) and not name.endswith("num_batches_tracked"):
-            msg = (
-                f"the buffer {name!r} of endpoint {place} differs from the risk's model; expected the same: it is no "
-                "BatchNorm statistic"
-            )
-            raise ValueError(msg)
-    return {
-        name: torch.empty_like(value).copy_(state[name])
-        for name, value in expected.items()
-        if name in risk.center or name in averaged
-    }
-
-
-def _statistics(risk: RiskFunction) -> set[str]:
-    """The names of BatchNorm's running means and variances."""
-    if not isinstance(risk, EmpiricalRisk):
-        return set()
-    layers = risk.network.module.named_modules()
-    return {
-        f"{name}.{buffer}"
-        for name, layer in layers
-        if isinstance(layer, BATCH_NORMS)
-        for buffer in ("running_mean", "running_var")
-    }
 
 
 def _check_coefficients(coefficients: Tensor, endpoints: int) -> None:

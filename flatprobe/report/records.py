@@ -4,7 +4,7 @@ import os
 import re
 from pathlib import Path
 
-from flatprobe.results import Result, load
+from flatprobe.results import Result, load, network_name
 
 Records = dict[str, dict[str, Result]]
 
@@ -29,7 +29,7 @@ def load_records(folder: str | os.PathLike[str]) -> Records:
     found: Records = {}
     for path in sorted(folder.glob("*/*.parquet"), key=lambda path: (_natural(path.parent.name), _natural(path.stem))):
         if not path.name.startswith("."):
-            found.setdefault(path.parent.name, {})[path.stem] = load(path)
+            found.setdefault(path.parent.name, {})[network_name(path.stem)] = load(path)
     if not found:
         msg = (
             f"{folder} holds no records; expected MEASUREMENT/NETWORK.parquet in it, as `flatprobe probe` or "

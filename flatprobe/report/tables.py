@@ -40,8 +40,8 @@ def landscapes(results: Mapping[str, Interpolation]) -> Table:
         row = (
             name,
             ", ".join(three(value) for value in result.loss[corners].tolist()),
-            three(float(result.loss[known].max())),
-            f"{percent(float(result.accuracy[known].min()))} %",
+            three(float(result.loss[known].max())) if bool(known.any()) else MISSING,
+            f"{percent(float(result.accuracy[known].min()))} %" if bool(known.any()) else MISSING,
             str(len(result.loss)),
             str(int((~known).sum())),
         )

@@ -18,6 +18,7 @@ from flatprobe.probes.margins import functional_margins, scores
 from flatprobe.probes.robustness import gaussian_robustness
 from flatprobe.probes.slices import random_slice
 from flatprobe.results import Result, save
+from flatprobe.results import Result, file_stem, save
 from flatprobe.risk import EmpiricalRisk
 from flatprobe.studies.steps import Step, stepping
 
@@ -76,14 +77,14 @@ class Comparison:
         return cells.reset_index()
 
     def save(self, folder: str | Path) -> Path:
-        """Write each result to `folder/measurement/network.parquet`.
+        """Write each result to `folder/measurement/network.parquet`; a slash in a name is written as %2F.
 
         Returns:
             The folder.
         """
         for measurement, results in self.results.items():
             for name, result in results.items():
-                save(result, Path(folder) / measurement / f"{name}.parquet")
+                save(result, Path(folder) / measurement / f"{file_stem(name)}.parquet")
         return Path(folder)
 
 
