@@ -17,7 +17,6 @@ from flatprobe.rng import global_states_kept
 from flatprobe.weights import unprefixed
 
 CONFIG = "config.json"
-_PRETRAINED = "model.safetensors"
 _CLASSIFIERS = {
     "ForImageClassification": "AutoModelForImageClassification",
     "ForSequenceClassification": "AutoModelForSequenceClassification",
@@ -57,10 +56,13 @@ def load_checkpoint(path: str | Path, model: object = None, *, which: str = "las
     if not path.exists():
         msg = f"there is no checkpoint {path}; expected a .safetensors, .pt, .pth or .bin file, or a run folder"
         raise FileNotFoundError(msg)
-    pretrained = path.is_dir() and "model_type" in _config(path / CONFIG)
-    if pretrained and model is None:
-        return _pretrained(path).eval()
-    file = path / _PRETRAINED if pretrained else _in_folder(path, which) if path.is_dir() else path
+    if path.is_dir() and "model_type" in _config(path / CONFIG):
+        network = _pretrained(path)
+        if model is not None:  # through transformers too, since the file's names are not always the module's
+            state, network = network.state_dict(), copy.deepcopy(model)
+            load_weights(network, state, str(path))
+        return network.eval()
+    file = _in_folder(path, which) if path.is_dir() else path
     state = read_state(file)
     network = _rebuilt(file).to(_dtype(state)) if model is None else copy.deepcopy(model)
     load_weights(network, state, str(file))
@@ -183,7 +185,7 @@ def _pretrained(folder: Path) -> nn.Module:
     try:
         import transformers
     except ImportError as error:
-        msg = f"{folder} was written by transformers, which is not installed: pip install it, or give model="
+        msg = f"{folder} was written by transformers, which is not installed: pip install transformers"
         raise ImportError(msg) from error
     with global_states_kept():
         try:

@@ -1,6 +1,19 @@
 """Checks of arguments, with one wording for all."""
 
 from collections.abc import Iterable
+from typing import Any
+
+
+def as_json(value: Any) -> Any:
+    """NumPy's and torch's scalars as Python's: the `default` of json.dumps.
+
+    Raises:
+        TypeError: for anything else.
+    """
+    if hasattr(value, "item") and getattr(value, "ndim", 0) == 0:
+        return value.item()
+    msg = f"Object of type {type(value).__name__} is not JSON serializable"
+    raise TypeError(msg)
 
 
 def one_of(name: str, value: object, options: Iterable[object]) -> None:

@@ -131,7 +131,7 @@ class Network:
         if given < 1:
             msg = f"batch_size is {given}; expected at least 1, or None for the measured table"
             raise ValueError(msg)
-        return given
+        return int(given)
 
     def laid_out(self, inputs: Inputs) -> Inputs:
         """The inputs in their memory layout, copied for a network whose first layer would write to them."""

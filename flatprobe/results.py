@@ -15,6 +15,7 @@ from urllib.parse import quote, unquote
 import torch
 
 from flatprobe.atomic import written_beside
+from flatprobe.checks import as_json
 
 if TYPE_CHECKING:
     import pandas
@@ -143,15 +144,12 @@ def write_table(frame: "pandas.DataFrame", path: str | os.PathLike[str], metadat
         msg = f"the record's path is {path}; expected it to end in .parquet"
         raise ValueError(msg)
     table = pa.Table.from_pandas(frame, preserve_index=False)
-    table = table.replace_schema_metadata({**(table.schema.metadata or {}), _KEY: json.dumps(metadata, default=_plain)})
+    table = table.replace_schema_metadata(
+        {**(table.schema.metadata or {}), _KEY: json.dumps(metadata, default=as_json)}
+    )
     with written_beside(path) as beside:
         pq.write_table(table, beside)
     return path
-
-
-def _plain(value: Any) -> Any:
-    """NumPy's and torch's scalars as Python's."""
-    return value.item()
 
 
 def read_table(path: str | os.PathLike[str]) -> tuple["pandas.DataFrame", dict[str, Any]]:

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from flatprobe.checks import at_least
+from flatprobe.checks import as_json, at_least
 from flatprobe.data.stores import Memory, Stream
 from flatprobe.data.validation import BLOCK, Positions, checked_labels, listed, parts_of, rows
 from flatprobe.inputs import Inputs
@@ -52,7 +52,7 @@ class LabelledData:
     are copied.
 
     Args:
-        inputs: a tensor (n, ...), or a dict or tuple of such tensors; finite.
+        inputs: a tensor (n, ...), or a dict (or another mapping) or tuple of such tensors; finite.
         labels: integers in 0, ..., classes - 1, shape (n,).
         classes: number of classes; None takes 1 + the largest label.
         source: where the data come from, JSON-able; recorded beside every result.
@@ -73,12 +73,12 @@ class LabelledData:
     ) -> None:
         at_least(1, classes=classes)
         try:
-            self.source: dict[str, Any] = json.loads(json.dumps(dict(source or {})))
+            self.source: dict[str, Any] = json.loads(json.dumps(dict(source or {}), default=as_json))
         except TypeError as error:
             msg = f"source holds something that JSON cannot ({error}); expected strings, numbers, lists and dicts"
             raise TypeError(msg) from error
         self._store = inputs if isinstance(inputs, Stream) else Memory(inputs)  # a Stream comes from from_dataset
-        self._given_classes = classes
+        self._given_classes = None if classes is None else int(classes)
         self._labels: Tensor | None = None
         self._fingerprint: str | None = None
         if labels is not None or isinstance(self._store, Memory):
@@ -166,6 +166,7 @@ class LabelledData:
             ValueError: if the batch size is below 1.
         """
         at_least(1, batch_size=batch_size)
+        batch_size = int(batch_size)  # NumPy's narrow integers overflow
         spans = (range(i, min(i + batch_size, len(self))) for i in range(0, len(self), batch_size))
         return (Batch(*self._read(span), span.start) for span in spans)
 
@@ -203,7 +204,7 @@ class LabelledData:
             msg = f"asked for the first {count} samples; expected 1 to {len(self)}, the number that there are"
             raise ValueError(msg)
         return self._changed(
-            _store=self._store.head(count),
+            _store=self._store.head(int(count)),
             _given_classes=self.classes,
             _labels=None if self._labels is None else self._labels[:count],
             source={**self.source, "limit": int(count)},

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset, SequentialSampler, default_collate
 
-from flatprobe.data.validation import Positions, checked_finite, listed, parts_of, rows
+from flatprobe.data.validation import Positions, checked_finite, listed, parts_of, plain, rows
 from flatprobe.inputs import Inputs, mapped
 from flatprobe.rng import global_states_kept
 
@@ -29,6 +29,7 @@ class Memory:
     fingerprint_of = "all samples"
 
     def __init__(self, inputs: Any) -> None:
+        inputs = plain(inputs)
         parts = parts_of(inputs)
         for name, part in parts.items():
             if part.ndim == 0:
@@ -190,7 +191,7 @@ class Stream:
                 "(input, label): wrap the data set so that its items are pairs"
             )
             raise TypeError(msg)
-        inputs = tuple(item[0]) if isinstance(item[0], list) else item[0]
+        inputs = tuple(item[0]) if isinstance(item[0], list) else plain(item[0])
         parts_of(inputs, f"the input of item {position}")
         if item[1] is None:
             msg = f"item {position} of the {type(self.dataset).__name__} has no label; expected an integer"

@@ -1,6 +1,6 @@
 """Inputs taken apart, and what inputs and labels must be."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -33,8 +33,8 @@ def parts_of(inputs: Any, name: str = "inputs") -> dict[str, Tensor]:
     """
     if isinstance(inputs, Tensor):
         return {name: inputs}
-    if isinstance(inputs, dict | tuple) and inputs:
-        entries = inputs.items() if isinstance(inputs, dict) else enumerate(inputs)
+    if isinstance(inputs, Mapping | tuple) and len(inputs):
+        entries = inputs.items() if isinstance(inputs, Mapping) else enumerate(inputs)
         parts = {f"{name}[{key!r}]": part for key, part in entries}
     else:
         parts = {name: inputs}
@@ -46,6 +46,11 @@ def parts_of(inputs: Any, name: str = "inputs") -> dict[str, Tensor]:
             )
             raise TypeError(msg)
     return parts
+
+
+def plain(inputs: Any) -> Any:
+    """A mapping, such as a tokenizer's output, as the dict of tensors that it holds; all else as it is."""
+    return dict(inputs) if isinstance(inputs, Mapping) else inputs
 
 
 def rows(tensor: Tensor, positions: Positions) -> Tensor:

@@ -178,7 +178,8 @@ def flatness_radius(
     center = risk.center
     names = select(center, parameters)
     unit = scale(center, names, law)
-    limit = _FURTHEST * unit if max_radius is None else max_radius
+    limit = _FURTHEST * unit if max_radius is None else float(max_radius)
+    epsilon, rtol = float(epsilon), float(rtol)  # NumPy's numbers would make the search's arithmetic single precision
     measured = Recalibration(risk) if batch_norm == "recalibrate" else risk
     start = measured(center)
     base = _finite(getattr(start, objective), objective)

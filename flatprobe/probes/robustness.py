@@ -70,7 +70,7 @@ class Robustness(Result):
             msg = f"level is {level}; expected a confidence in (0, 1)"
             raise ValueError(msg)
         one_of("method", method, ("wilson", "draws"))
-        p = self.mean
+        p, level = self.mean, float(level)
         if method == "wilson":
             z, n = float(stats.norm.ppf((1 + level) / 2)), self.samples
             middle = (p + z**2 / (2 * n)) / (1 + z**2 / n)

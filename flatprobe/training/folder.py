@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from flatprobe.checkpoints import CONFIG
+from flatprobe.checks import as_json
 from flatprobe.files import State, read_tensors, write_tensors, write_text
 
 Row = dict[str, Any]
@@ -66,7 +67,7 @@ class RunFolder:
             if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
                 msg = f"out {self.path} exists and is no run folder; expected a new or empty folder: choose another"
                 raise FileExistsError(msg)
-            write_text(self.path / CONFIG, json.dumps(config, indent=2))
+            write_text(self.path / CONFIG, json.dumps(config, indent=2, default=as_json))
             return dict(config)
         if not resume:
             msg = (
@@ -74,7 +75,7 @@ class RunFolder:
             )
             raise FileExistsError(msg)
         recorded = self.config()
-        asked = json.loads(json.dumps({**config, "environment": None}))
+        asked = json.loads(json.dumps({**config, "environment": None}, default=as_json))
         differing = differences({**recorded, "environment": None}, asked)
         if differing:
             msg = (

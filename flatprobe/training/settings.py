@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from flatprobe.checks import at_least, one_of, positive
+from flatprobe.checks import as_json, at_least, one_of, positive
 from flatprobe.kernels import per_sample_loss
 from flatprobe.training.schedules import Schedule, factors
 
@@ -32,6 +32,9 @@ class Settings:
     seed: int
 
     def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if hasattr(value, "item"):  # NumPy's scalars, which torch does not take everywhere
+                object.__setattr__(self, name, as_json(value))
         at_least(1, epochs=self.epochs, batch_size=self.batch_size)
         positive(learning_rate=self.learning_rate, target_loss=self.target_loss)
         one_of("until", self.until, (None, "interpolation", "loss"))
@@ -53,7 +56,7 @@ class Settings:
     def as_json(self) -> dict[str, Any]:
         """All settings as JSON has them (a tuple is a list there), for the record and to compare with one."""
         schedule = dict(self.schedule) if isinstance(self.schedule, Mapping) else self.schedule
-        settings: dict[str, Any] = json.loads(json.dumps(vars(self) | {"schedule": schedule}))
+        settings: dict[str, Any] = json.loads(json.dumps(vars(self) | {"schedule": schedule}, default=as_json))
         return settings
 
     def reached(self, row: Mapping[str, Any]) -> bool:
