@@ -17,7 +17,6 @@ from flatprobe.probes.jacobian import jacobian_norms
 from flatprobe.probes.margins import functional_margins, scores
 from flatprobe.probes.robustness import gaussian_robustness
 from flatprobe.probes.slices import random_slice
-from flatprobe.results import Result, save
 from flatprobe.results import Result, file_stem, save
 from flatprobe.risk import EmpiricalRisk
 from flatprobe.studies.steps import Step, stepping

@@ -10,8 +10,8 @@ from torch import nn
 from flatprobe.checks import one_of
 from flatprobe.data import LabelledData
 from flatprobe.network import Network
+from flatprobe.outputs import check_batch
 from flatprobe.reparametrise import CHANGES, layout, reparametrised
-from flatprobe.risk import check_batch
 
 
 @dataclass(frozen=True)
