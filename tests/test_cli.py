@@ -11,7 +11,7 @@ import torch
 
 import flatprobe as fp
 from flatprobe.cli import main
-from flatprobe.cli.inputs import group_of, names_of
+from flatprobe.cli.inputs import data_of, group_of, names_of
 from tests.test_layers import HEAVY, ROOT
 
 COMMANDS = ("demo", "train", "probe", "audit", "report")
@@ -162,3 +162,16 @@ def test_names_and_groups() -> None:
         "natural", "natural", "run", "plain", "7",
     ]  # fmt: skip
     assert list(names_of([Path("a/net.pt"), Path("b/other.safetensors")])) == ["net", "other"]
+
+
+def test_the_data_of_a_run_on_streamed_data_are_recognised(tmp_path: Path) -> None:
+    """A stream's fingerprint covers some samples: in memory the same digits have another."""
+    data = fp.load_data("digits", limit=40, stream=True).with_random_labels(0.5, seed=1)
+    run = fp.train(fp.models.mlp((1, 8, 8), widths=(4,)), data, epochs=1, out=tmp_path / "run")
+    found = data_of(tmp_path / "run", None, None, None)
+    assert found.fingerprint == data.fingerprint
+    assert torch.equal(fp.functional_margins(run.model, found).values, fp.functional_margins(run.model, data).values)
+    config = tmp_path / "run" / "config.json"
+    config.write_text(config.read_text().replace(data.fingerprint, "0" * 32))
+    with pytest.raises(ValueError, match=f"digits has the fingerprint {data.fingerprint} here and had 000"):
+        data_of(tmp_path / "run", None, None, None)

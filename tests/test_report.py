@@ -3,17 +3,21 @@
 import base64
 import math
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from importlib.metadata import version
 from pathlib import Path
 from statistics import mean, stdev
 
 import pytest
+import torch
 
 import flatprobe as fp
 from flatprobe.report import load_records, write_report
 from flatprobe.report.numbers import MISSING, plus_minus, three
 from flatprobe.report.summary import summarise
+from flatprobe.report.tables import landscapes
+from flatprobe.studies.compare import Comparison
 from tests.test_plotting import INFINITE, curve, flatness, interpolation, margins_of, norms
 
 NAMES = ("natural 0", "natural 1", "random 0", "random 1")
@@ -201,3 +205,24 @@ def test_numbers_have_three_digits() -> None:
     assert plus_minus(math.nan, 1.0) == MISSING
     assert plus_minus(1234567.0, 1000.0) == "1.23e+06 ± 1.00e+03"
     assert plus_minus(1.5, 0.0) == "1.50 ± 0.00"
+
+
+@pytest.mark.parametrize("endpoints", [2, 3])
+def test_a_landscape_without_a_finite_point_is_reported(endpoints: int, tmp_path: Path) -> None:
+    points = fp.simplex(endpoints, steps=4)
+    nothing = torch.full((len(points),), torch.nan, dtype=torch.float64)
+    result = replace(interpolation(), coefficients=points, loss=nothing, error=nothing)
+    (row,) = landscapes({"diverged": result}).rows
+    assert row[2:6] == (MISSING, MISSING, str(len(points)), str(len(points)))
+    if endpoints == 2:  # a triangle's picture refuses by itself
+        assert write_report({"landscape": {"diverged": result}}, tmp_path / "page.html", groups={}).is_file()
+
+
+def test_property_names_with_slashes_survive_the_folder_of_records(tmp_path: Path) -> None:
+    names = ["google/vit 100%", ".hidden", "a\\b", "a%2Fb", "plain 1.5"]
+    results = {"flatness_radius": {name: flatness([float(k + 1)]) for k, name in enumerate(names)}}
+    folder = Comparison(results=results, groups={}).save(tmp_path)
+    assert len(list(folder.glob("*/*.parquet"))) == len(names)
+    loaded = load_records(folder)["flatness_radius"]
+    assert {name: loaded[name].radii.tolist() for name in names} == {name: [k + 1.0] for k, name in enumerate(names)}
+    assert (folder / "flatness_radius" / "plain 1.5.parquet").is_file()
