@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from flatprobe.probes.sharpness import worst_case_sharpness as worst_case_sharpness
     from flatprobe.probes.slices import random_slice as random_slice
     from flatprobe.probes.trace import hessian_trace as hessian_trace
+    from flatprobe.probes.smoothing import smoothed_certificate as smoothed_certificate
     from flatprobe.results import load as load
     from flatprobe.results import save as save
     from flatprobe.risk import EmpiricalRisk as EmpiricalRisk
@@ -63,6 +64,7 @@ _HOMES = {
     "gaussian_robustness": "flatprobe.probes.robustness",
     "jacobian_norms": "flatprobe.probes.jacobian",
     "scores": "flatprobe.probes.margins",
+    "smoothed_certificate": "flatprobe.probes.smoothing",
     # training and studies
     "TrainingRun": "flatprobe.training",
     "audit": "flatprobe.studies.audit",

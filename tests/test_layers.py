@@ -32,6 +32,7 @@ LEAVES = {
     "lipschitz",
     "path_norm",
     "reparametrise",
+    "intervals",
 }
 ALLOWED = {
     **dict.fromkeys(LEAVES, LEAVES),

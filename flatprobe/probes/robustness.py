@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from flatprobe import rng
 from flatprobe.checks import at_least, one_of
 from flatprobe.data import LabelledData, checked_data
+from flatprobe.intervals import wilson
 from flatprobe.kernels import misclassified
 from flatprobe.network import Network
 from flatprobe.outputs import check_batch, check_logits
@@ -66,17 +67,11 @@ class Robustness(Result):
         """
         from scipy import stats
 
-        if not 0 < level < 1:
-            msg = f"level is {level}; expected a confidence in (0, 1)"
-            raise ValueError(msg)
         one_of("method", method, ("wilson", "draws"))
         p, level = self.mean, float(level)
+        lower, upper = wilson(p, self.samples, level)
         if method == "wilson":
-            z, n = float(stats.norm.ppf((1 + level) / 2)), self.samples
-            middle = (p + z**2 / (2 * n)) / (1 + z**2 / n)
-            half = z / (1 + z**2 / n) * (p * (1 - p) / n + z**2 / (4 * n**2)).sqrt()
-            # Exactly 0 and 1 at the ends of the range, where the difference would leave rounding.
-            return (middle - half).where(p > 0, 0.0), (middle + half).where(p < 1, 1.0)
+            return lower, upper
         at_least(2, draws=self.error.shape[1])
         draws = self.error.shape[1]
         half = float(stats.t.ppf((1 + level) / 2, draws - 1)) * self.error.std(1) / draws**0.5

@@ -1,0 +1,50 @@
+"""Confidence limits of a binomial proportion."""
+
+import numpy as np
+import torch
+from jaxtyping import Float64, Int64
+from torch import Tensor
+
+Proportions = Float64[Tensor, " proportions"]
+
+
+def wilson(p: Proportions, trials: int, level: float) -> tuple[Proportions, Proportions]:
+    """Wilson's two-sided score interval, exactly 0 and 1 at the ends of the range.
+
+    Args:
+        p: observed proportions.
+        trials: what each is a proportion of.
+        level: confidence, in (0, 1).
+
+    Returns:
+        Lower and upper ends.
+
+    Raises:
+        ValueError: for a level outside (0, 1).
+    """
+    from scipy import stats
+
+    if not 0 < level < 1:
+        msg = f"level is {level}; expected a confidence in (0, 1)"
+        raise ValueError(msg)
+    z, n = float(stats.norm.ppf((1 + level) / 2)), trials
+    middle = (p + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z / (1 + z**2 / n) * (p * (1 - p) / n + z**2 / (4 * n**2)).sqrt()
+    # At the ends of the range the difference would leave rounding.
+    return (middle - half).where(p > 0, 0.0), (middle + half).where(p < 1, 1.0)
+
+
+def clopper_pearson_lower(counts: Int64[Tensor, " counts"], trials: int, alpha: float) -> Float64[Tensor, " counts"]:
+    """The one-sided lower limit sup{ p : P(Bin(trials, p) >= count) <= alpha }, 0 for a count of 0.
+
+    It exceeds the true probability with probability at most alpha, whatever that probability is. It is the
+    alpha-quantile of Beta(count, trials - count + 1).
+
+    >>> clopper_pearson_lower(torch.tensor([0, 10]), 10, 0.05).tolist()  # the second is 0.05^(1/10)
+    [0.0, 0.7411344491069477]
+    """
+    from scipy import special
+
+    k = counts.numpy()
+    quantile = special.betaincinv(np.maximum(k, 1), trials - k + 1, alpha)
+    return torch.from_numpy(np.where(k > 0, quantile, 0.0))
