@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from flatprobe.probes.interpolation import segment as segment
     from flatprobe.probes.interpolation import simplex as simplex
     from flatprobe.probes.jacobian import jacobian_norms as jacobian_norms
+    from flatprobe.probes.jacobian_maximum import jacobian_maximum as jacobian_maximum
     from flatprobe.probes.margins import functional_margins as functional_margins
     from flatprobe.probes.margins import scores as scores
     from flatprobe.probes.norms import weight_norms as weight_norms
@@ -62,6 +63,7 @@ _HOMES = {
     # input-space probes
     "functional_margins": "flatprobe.probes.margins",
     "gaussian_robustness": "flatprobe.probes.robustness",
+    "jacobian_maximum": "flatprobe.probes.jacobian_maximum",
     "jacobian_norms": "flatprobe.probes.jacobian",
     "scores": "flatprobe.probes.margins",
     "smoothed_certificate": "flatprobe.probes.smoothing",

@@ -12,6 +12,37 @@ from flatprobe.kernels import softmax_jacobian
 Forward = Callable[[Tensor], Tensor]
 Norms = Float64[Tensor, " samples"]
 
+# From this many classes on Lanczos is the faster, by architecture: where its time crosses that of C backward passes
+# in `python -m tests.benchmarks jacobian` (between 100 and 1,000 classes on an MLP, 40 and 100 on a CNN and a ResNet).
+LANCZOS_CLASSES = {"dense": 128, "convolutional": 56}
+
+
+def method_for(norm: str, classes: int, architecture: str) -> str:
+    """`"lanczos"` or `"gram"`, whichever is faster for a network of this `Network.architecture`."""
+    return "lanczos" if norm == "spectral" and classes >= LANCZOS_CLASSES[architecture] else "gram"
+
+
+def norms(
+    forward: Forward, inputs: Float[Tensor, "samples ..."], *, norm: str, softmax: bool, start: Tensor | None
+) -> Norms:
+    """The spectral or Frobenius norm of each sample's Jacobian.
+
+    Args:
+        forward: inputs -> logits.
+        inputs: the batch.
+        norm: `"spectral"` or `"frobenius"`.
+        softmax: whether dp/dx is meant in place of dz/dx.
+        start: (samples, classes) random start vectors for Lanczos; None for the Gram matrix.
+
+    Returns:
+        The norms, float64.
+    """
+    if norm == "frobenius":
+        return gram_frobenius(forward, inputs, softmax=softmax)
+    if start is None:
+        return gram_spectral(forward, inputs, softmax=softmax)
+    return lanczos_spectral(forward, inputs, start, softmax=softmax)
+
 
 def jacobian_rows(forward: Forward, inputs: Float[Tensor, "samples ..."]) -> tuple[Tensor, list[Tensor]]:
     """The logits and the rows of J = dz/dx, one class at a time.

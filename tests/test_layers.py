@@ -33,6 +33,7 @@ LEAVES = {
     "path_norm",
     "reparametrise",
     "intervals",
+    "pairs",
 }
 ALLOWED = {
     **dict.fromkeys(LEAVES, LEAVES),

@@ -7,14 +7,10 @@ from torch import Tensor, nn
 from flatprobe import rng
 from flatprobe.checks import one_of
 from flatprobe.data import Batch, LabelledData
-from flatprobe.jacobians import gram_frobenius, gram_spectral, lanczos_spectral
+from flatprobe.jacobians import method_for, norms
 from flatprobe.network import Network
 from flatprobe.probes.samples import PerSample, continuous, map_samples
 from flatprobe.results import settings
-
-# From this many classes on Lanczos is the faster, by architecture: where its time crosses that of C backward passes
-# in `python -m tests.benchmarks jacobian` (between 100 and 1,000 classes on an MLP, 40 and 100 on a CNN and a ResNet).
-LANCZOS_CLASSES = {"dense": 128, "convolutional": 56}
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -44,8 +40,8 @@ def jacobian_norms(
         data: inputs and labels; the inputs one floating tensor.
         norm: `"spectral"` or `"frobenius"`.
         outputs: `"logits"` or `"softmax"`; with the softmax, dp/dx = (diag(p) - p p^T) dz/dx is formed in float64.
-        method: `"gram"`, `"lanczos"`, or None (default): Lanczos from `LANCZOS_CLASSES` classes on, a measured
-            cross-over.
+        method: `"gram"`, `"lanczos"`, or None (default): Lanczos from `jacobians.LANCZOS_CLASSES` classes on, a
+            measured cross-over.
         batch_size: samples at a time; None (default) reads the measured table.
 
     Returns:
@@ -69,16 +65,11 @@ def jacobian_norms(
 
     def kernel(network: Network, batch: Batch) -> Tensor:
         inputs = continuous(batch, "jacobian_norms")
-        if norm == "frobenius":
-            used.add("gram")
-            return gram_frobenius(network, inputs, softmax=softmax)
-        chosen = method or ("lanczos" if network.classes >= LANCZOS_CLASSES[network.architecture] else "gram")
+        chosen = method or method_for(norm, network.classes, network.architecture)
         used.add(chosen)
-        if chosen == "gram":
-            return gram_spectral(network, inputs, softmax=softmax)
         stop = batch.start + len(batch.labels)
-        start = rng.sample_normal(batch.start, stop, (network.classes,), "lanczos")
-        return lanczos_spectral(network, inputs, start, softmax=softmax)
+        start = rng.sample_normal(batch.start, stop, (network.classes,), "lanczos") if chosen == "lanczos" else None
+        return norms(network, inputs, norm=norm, softmax=softmax, start=start)
 
     values, labels, subject = map_samples(model, data, kernel, batch_size)
     arguments = {"norm": norm, "outputs": outputs, "method": next(iter(used))}
