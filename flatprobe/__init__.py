@@ -8,6 +8,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from flatprobe import bounds as bounds
     from flatprobe import models as models
     from flatprobe.checkpoints import load_checkpoint as load_checkpoint
     from flatprobe.data import LabelledData as LabelledData
@@ -67,6 +68,8 @@ _HOMES = {
     "jacobian_norms": "flatprobe.probes.jacobian",
     "scores": "flatprobe.probes.margins",
     "smoothed_certificate": "flatprobe.probes.smoothing",
+    # generalization bounds from what was measured
+    "bounds": "flatprobe.bounds",
     # training and studies
     "TrainingRun": "flatprobe.training",
     "audit": "flatprobe.studies.audit",

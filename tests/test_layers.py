@@ -46,6 +46,7 @@ ALLOWED = {
     "curvature": LEAVES | {"data", "risk"},
     "endpoints": LEAVES | {"data", "risk"},
     "embedding": LEAVES | {"data"},
+    "bounds": LEAVES | {"data", "risk"},
     "checkpoints": LEAVES | {"data", "models"},
     "attacks": LEAVES | {"data", "models"},
 }

@@ -224,7 +224,7 @@ def _votes(
                 ]
             )
             noisy = torch.add(inputs[:, None], noise.to(inputs), alpha=sigma).flatten(0, 1)
-            logits = torch.cat([network(part) for part in noisy.split(size)])
+            logits = torch.cat([network(noisy[row : row + size]) for row in range(0, len(noisy), size)])
             _check_logits(logits, batch.start, first, last - first)
             answer = logits.argmax(1).view(len(inputs), -1)
             votes.scatter_add_(1, answer, torch.ones_like(answer))

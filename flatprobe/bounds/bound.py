@@ -1,0 +1,136 @@
+"""A bound's value with its terms, and whether it says anything."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from flatprobe.checks import at_least, positive
+from flatprobe.results import Result, settings
+
+if TYPE_CHECKING:
+    import pandas
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Bound(Result):
+    """expected loss <= empirical + value, with the probability that was asked for, where `proven` and not `chosen`.
+
+    Attributes:
+        value: bound on the gap between expected and empirical loss, in the loss's units; inf where it overflows.
+        empirical: the empirical loss.
+        maximum: M, the most that the loss can be.
+        terms: the summands of the value, by name.
+        details: figures on the way to them, by name.
+        chosen: what was chosen after seeing the data, without a prior or union bound that pays for it (T3 eq. 22):
+            where it is not empty, the stated probability does not hold.
+        proven: whether the value is what a theorem gives; False for a rate that leaves out terms or constants.
+    """
+
+    value: float
+    empirical: float
+    maximum: float
+    terms: dict[str, float]
+    details: dict[str, float]
+    chosen: tuple[str, ...]
+    proven: bool
+
+    @property
+    def expected(self) -> float:
+        """The bound on the expected loss: empirical + value."""
+        return self.empirical + self.value
+
+    @property
+    def vacuous(self) -> bool:
+        """Whether empirical + value >= M: then the bound says nothing."""
+        return self.expected >= self.maximum
+
+    def summary(self) -> dict[str, float]:
+        """The bounds on the gap and on the expected loss, whether vacuous (1 or 0), and the terms."""
+        return {"value": self.value, "expected": self.expected, "vacuous": float(self.vacuous)} | self.terms
+
+    def to_frame(self) -> "pandas.DataFrame":
+        """One row a figure: its kind (result, term or detail), its name, its value."""
+        import pandas as pd
+
+        results = {"value": self.value, "empirical": self.empirical, "maximum": self.maximum}
+        parts = {"result": results, "term": self.terms, "detail": self.details}
+        rows = [(kind, name, float(value)) for kind, part in parts.items() for name, value in part.items()]
+        return pd.DataFrame(rows, columns=["kind", "name", "value"])
+
+    @classmethod
+    def from_frame(cls, frame: "pandas.DataFrame", settings: dict[str, Any]) -> "Bound":
+        """The inverse of `to_frame`."""
+        parts: dict[str, dict[str, float]] = {"result": {}, "term": {}, "detail": {}}
+        for kind, name, value in zip(frame["kind"], frame["name"], frame["value"], strict=True):
+            parts[kind][name] = float(value)
+        return cls(
+            **parts["result"],
+            terms=parts["term"],
+            details=parts["detail"],
+            chosen=tuple(settings["chosen"]),
+            proven=settings["proven"],
+            settings=settings,
+        )
+
+
+def summed(
+    name: str,
+    terms: Mapping[str, float],
+    *,
+    empirical: float,
+    maximum: float = 1.0,
+    details: Mapping[str, float] | None = None,
+    chosen: Sequence[str] = (),
+    proven: bool = True,
+    arguments: Mapping[str, object],
+) -> Bound:
+    """The bound whose value is the sum of the terms, with what a record says of it."""
+    recorded = settings(f"bounds.{name}", {}, **arguments) | {"chosen": list(chosen), "proven": proven}
+    return Bound(
+        value=math.fsum(terms.values()),
+        empirical=float(empirical),
+        maximum=float(maximum),
+        terms=dict(terms),
+        details=dict(details or {}),
+        chosen=tuple(chosen),
+        proven=proven,
+        settings=recorded,
+    )
+
+
+def check(*, samples: int, empirical: float, delta: float | None = None, maximum: float = 1.0) -> None:
+    """What all bounds ask of their arguments.
+
+    Raises:
+        ValueError: for fewer than one sample, a maximum that is not positive, an empirical loss outside [0, maximum],
+            or a delta outside (0, 1).
+    """
+    at_least(1, samples=samples)
+    positive(maximum=maximum)
+    if not 0 <= empirical <= maximum:
+        msg = f"empirical is {empirical}; expected a mean loss in [0, {maximum:g}], the range of a loss of that maximum"
+        raise ValueError(msg)
+    if delta is not None and not 0 < delta < 1:
+        msg = f"delta is {delta}; expected a probability of failure in (0, 1)"
+        raise ValueError(msg)
+
+
+def confidence(delta: float, prior: float | None) -> float:
+    """ln(1 / (pi delta)): delta shared out by a prior over what was chosen (T3 eq. 22); ln(1 / delta) without one.
+
+    Raises:
+        ValueError: for a prior probability outside (0, 1].
+    """
+    if prior is not None and not 0 < prior <= 1:
+        msg = (
+            f"prior is {prior}; expected a probability in (0, 1]: 1 for a choice made before the data were seen, None "
+            "for one made after, without a prior"
+        )
+        raise ValueError(msg)
+    return -math.log(delta) - math.log(1 if prior is None else prior)
+
+
+def exponential(x: float) -> float:
+    """exp(x), inf where it overflows."""
+    return math.exp(x) if x < 709 else math.inf

@@ -1,0 +1,172 @@
+"""Bounds by the capacity of a class of functions: Rademacher complexity, margins, products of norms."""
+
+import math
+from collections.abc import Sequence
+
+from flatprobe.bounds.bound import Bound, check, confidence, summed
+from flatprobe.checks import at_least, positive
+
+
+def l1_rademacher(*, norms: Sequence[float], inputs: int, samples: int) -> float:
+    """R(F_k) <= prod_{i >= 2} (2 B_i) B_1 sqrt(2 ln(2 d) / n), of networks whose units have fan-in l1 norms <= B_i.
+
+    For inputs in [-1, 1]^d, no biases, one output, and activations of Lipschitz constant 1 that are 0 at 0.
+
+    T3 eq. 60 bounds the expected uniform deviation by 2 R, hence its product over all i of 2 B_i. **Correction.** It
+    prints ln d in place of ln(2 d), which is no bound (it is 0 for d = 1): the l1 ball in d dimensions has 2 d corners.
+
+    Args:
+        norms: B_1, ..., B_k: per layer, the largest l1 norm of a unit's incoming weights.
+        inputs: d.
+        samples: n.
+
+    Returns:
+        The bound on the (expected) Rademacher complexity.
+
+    Raises:
+        ValueError: for no norms, negative ones, fewer than one input or sample.
+    """
+    at_least(1, inputs=inputs, samples=samples)
+    first, *rest = _checked(norms)
+    return math.prod([first, *(2 * b for b in rest)]) * math.sqrt(2 * math.log(2 * inputs) / samples)
+
+
+def margin(
+    *,
+    samples: int,
+    below: float,
+    margin: float,
+    norms: Sequence[float],
+    inputs: int,
+    largest: float | None = None,
+    delta: float = 0.05,
+    prior: float | None = None,
+) -> Bound:
+    """P(y f <= 0) <= #{y_i f(x_i) < gamma} / n + 4 R / gamma + sqrt(ln log2(4 C / gamma) / n) + sqrt(ln(1/delta) / 2n).
+
+    T3 Theorem 5 (eq. 63, whose inner logarithm is to base 2, which T3 leaves out) with R = `l1_rademacher`: networks of
+    one output f for labels y = +-1, no biases, inputs in [-1, 1]^d. It holds for all gamma at once, so a margin chosen
+    after seeing the data is paid for; the class, that is its norms B_i, is not.
+
+    Args:
+        samples: n training samples, drawn independently.
+        below: the fraction of them with y f(x) < gamma: the empirical margin loss.
+        margin: gamma, functional, in units of f; at most C.
+        norms: B_1, ..., B_k, as in `l1_rademacher`.
+        inputs: d.
+        largest: C >= sup |f|; None takes the product of the norms, which is one for inputs in [-1, 1].
+        delta: how often the bound may fail; 0.05 by convention.
+        prior: probability that a prior fixed before the data gives these norms (T3 eq. 22); 1 for norms fixed
+            beforehand (a constraint of the training); None (default) flags them as chosen.
+
+    Returns:
+        `Bound` for the 0-1 loss, whose `empirical` is `below`.
+
+    Raises:
+        ValueError: for arguments outside their ranges.
+    """
+    check(samples=samples, empirical=below, delta=delta)
+    positive(margin=margin)
+    complexity = l1_rademacher(norms=norms, inputs=inputs, samples=samples)
+    bound = math.prod(float(b) for b in norms) if largest is None else largest
+    if not margin <= bound:
+        msg = f"margin is {margin}; expected at most C = {bound}: no output is larger, so no margin is"
+        raise ValueError(msg)
+    terms = {
+        "complexity": 4 * complexity / margin,
+        "margins": math.sqrt(math.log(math.log2(4 * bound / margin)) / samples),
+        "confidence": math.sqrt(confidence(delta, prior) / (2 * samples)),
+    }
+    given = {"margin": margin, "norms": list(map(float, norms)), "inputs": inputs, "largest": bound, "prior": prior}
+    return summed(
+        "margin",
+        terms,
+        empirical=below,
+        details={"rademacher": complexity},
+        chosen=("norms",) if prior is None else (),
+        arguments={"samples": samples, "delta": delta, **given},
+    )
+
+
+def frobenius(*, samples: int, empirical: float, norms: Sequence[float]) -> Bound:
+    """gap ~ 2^(L - 1) prod_l ||W_l||_F / sqrt(n) (S17 eq. 44): a rate that leaves out constants, for comparison only.
+
+    S17 sets it beside its margin bounds (section VI-A2): it grows with the depth even where the product does not.
+
+    Args:
+        samples: n.
+        empirical: mean 0-1 loss on them.
+        norms: the Frobenius norms of all L weight matrices.
+
+    Returns:
+        `Bound` with `proven = False`, its norms flagged as chosen.
+
+    Raises:
+        ValueError: for arguments outside their ranges.
+    """
+    check(samples=samples, empirical=empirical)
+    checked = _checked(norms)
+    product = math.prod(checked)
+    return summed(
+        "frobenius",
+        {"norms": 2.0 ** (len(checked) - 1) * product / math.sqrt(samples)},
+        empirical=empirical,
+        details={"product": product},
+        chosen=("norms",),
+        proven=False,
+        arguments={"samples": samples, "norms": checked},
+    )
+
+
+def rademacher(
+    *,
+    samples: int,
+    empirical: float,
+    complexity: float,
+    delta: float = 0.05,
+    maximum: float = 1.0,
+    prior: float | None = None,
+) -> Bound:
+    """gap <= 2 R_n + M sqrt(ln(1 / delta) / (2 n)), R_n the Rademacher complexity of the *losses*.
+
+    **Correction.** O20 eq. 6.2 has R_n in place of 2 R_n. One factor is right for the 0-1 loss of two classes in terms
+    of the complexity of the +-1-valued classifiers, which is twice that of their losses.
+
+    Args:
+        samples: n training samples, drawn independently.
+        empirical: mean loss on them, in [0, maximum].
+        complexity: R_n of the class of losses (x, y) -> l(f(x), y).
+        delta: how often the bound may fail; 0.05 by convention.
+        maximum: M, of a loss that is at least 0.
+        prior: as in `margin`, of the class.
+
+    Returns:
+        `Bound`.
+
+    Raises:
+        ValueError: for arguments outside their ranges.
+    """
+    check(samples=samples, empirical=empirical, delta=delta, maximum=maximum)
+    if not 0 <= complexity < math.inf:
+        msg = f"complexity is {complexity}; expected a finite Rademacher complexity >= 0"
+        raise ValueError(msg)
+    terms = {
+        "complexity": 2 * complexity,
+        "confidence": maximum * math.sqrt(confidence(delta, prior) / (2 * samples)),
+    }
+    return summed(
+        "rademacher",
+        terms,
+        empirical=empirical,
+        maximum=maximum,
+        chosen=("class",) if prior is None else (),
+        arguments={"samples": samples, "delta": delta, "complexity": complexity, "prior": prior},
+    )
+
+
+def _checked(norms: Sequence[float]) -> list[float]:
+    values = [float(norm) for norm in norms]
+    if not values or not all(0 <= value < math.inf for value in values):
+        msg = f"norms is {values}; expected at least one finite norm >= 0, one a layer"
+        raise ValueError(msg)
+    return values
