@@ -23,3 +23,7 @@ __all__ = [
     "gradient_noise", "jacobian", "landscape", "line", "margins", "png", "radii", "robustness", "sharpness", "slices",
     "surface",
 ]  # fmt: skip
+from flatprobe.plotting import jacobian, landscape, line, margins, radii, robustness, smoothing, surface
+from flatprobe.plotting.canvas import png
+
+__all__ = ["jacobian", "landscape", "line", "margins", "png", "radii", "robustness", "smoothing", "surface"]

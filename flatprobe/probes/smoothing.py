@@ -217,13 +217,11 @@ def _votes(
     with torch.no_grad():
         for first in range(0, draws, rng.BLOCK):
             last = min(first + rng.BLOCK, draws)
-            noise = torch.stack(
-                [
-                    rng.sample_normal(first, last, inputs.shape[1:], *key, position)
-                    for position in range(batch.start, batch.start + len(inputs))
-                ]
-            )
-            noisy = torch.add(inputs[:, None], noise.to(inputs), alpha=sigma).flatten(0, 1)
+            noisy = inputs.new_empty((len(inputs), last - first, *inputs.shape[1:]))
+            for row, x in enumerate(inputs):  # a sample's block stays in the cache from its draw to its sum
+                noise = rng.sample_normal(first, last, x.shape, *key, batch.start + row)
+                torch.add(x, noise.to(inputs), alpha=sigma, out=noisy[row])
+            noisy = noisy.flatten(0, 1)
             logits = torch.cat([network(noisy[row : row + size]) for row in range(0, len(noisy), size)])
             _check_logits(logits, batch.start, first, last - first)
             answer = logits.argmax(1).view(len(inputs), -1)

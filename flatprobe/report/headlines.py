@@ -15,6 +15,7 @@ from flatprobe.probes.robustness import Robustness
 from flatprobe.probes.sharpness import WorstCaseSharpness
 from flatprobe.probes.slices import RandomSlice
 from flatprobe.probes.trace import HessianTrace
+from flatprobe.probes.smoothing import SmoothedCertificate
 from flatprobe.report.numbers import percent, plus_minus, three
 from flatprobe.results import Result
 
@@ -116,6 +117,13 @@ def _error_unit(results: Mapping[str, Result]) -> str:
     return f"% misclassified at noise {first.gammas[_place(first)]:g} [Wilson 95 %]"
 
 
+def _certificate(result: SmoothedCertificate) -> Headline:
+    at = [result.settings["arguments"]["sigma"]]
+    value = float(result.certified_accuracy(at))
+    lower, upper = (percent(float(end)) for end in result.band(at))
+    return Headline(100 * value, f"{percent(value)} [{lower}, {upper}]")
+
+
 _KINDS: dict[type[Result], tuple[Callable[[Any], Headline], Callable[[Mapping[str, Result]], str]]] = {
     FlatnessRadii: (_radius, _radius_unit),
     RandomSlice: (
@@ -132,4 +140,8 @@ _KINDS: dict[type[Result], tuple[Callable[[Any], Headline], Callable[[Mapping[st
         lambda results: f"{agreed(results, 'outputs')} per input unit; median; mean ± standard error over samples",
     ),
     Robustness: (_error, _error_unit),
+    SmoothedCertificate: (
+        _certificate,
+        lambda results: f"% certified at l2 radius {agreed(results, 'sigma'):g}, smoothed [Wilson 95 %]",
+    ),
 }

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from flatprobe.plotting import jacobian, landscape, line, margins, png, radii, robustness, surface
+from flatprobe.plotting import jacobian, landscape, line, margins, png, radii, robustness, smoothing, surface
 from flatprobe.plotting.names import agreed
 from flatprobe.probes.eigenvalues import HessianEigenvalues
 from flatprobe.probes.flatness import FlatnessRadii
@@ -16,6 +16,8 @@ from flatprobe.probes.sharpness import WorstCaseSharpness
 from flatprobe.probes.slices import RandomSlice
 from flatprobe.probes.trace import HessianTrace
 from flatprobe.report import curvature, tables
+from flatprobe.probes.smoothing import SmoothedCertificate
+from flatprobe.report import tables
 from flatprobe.report.section import Section
 from flatprobe.report.summary import titled
 from flatprobe.results import Result
@@ -154,6 +156,19 @@ def _robustness(title: str, results: Results, groups: Groups) -> list[Section]:
     return [Section(title, sentence, picture, _alternative("Curves", results), tables.errors(results))]
 
 
+def _smoothing(title: str, results: Results, groups: Groups) -> list[Section]:
+    sigma, alpha, draws = (agreed(results, name) for name in ("sigma", "alpha", "draws"))
+    sentence = (
+        "The fraction of samples that the smoothed classifier, a vote of the network's answers under Gaussian noise of "
+        f"standard deviation {sigma:g}, answers rightly and provably so within an l2 radius, with Wilson's 95 % band "
+        f"for fresh samples. It abstains where {draws:,} draws prove no majority; a radius may be wrong with "
+        f"probability {alpha:g}. The radii belong to the vote, not to the network: they say nothing of the network's "
+        "own answers."
+    )
+    picture = png(smoothing.draw(results, groups=groups))
+    return [Section(title, sentence, picture, _alternative("Curves", results), tables.certificates(results))]
+
+
 def _alternative(what: str, results: Results) -> str:
     return f"{what} of {', '.join(results)}"
 
@@ -170,5 +185,6 @@ _KINDS: dict[type[Result], Callable[[str, Results, Groups], list[Section]]] = {
     Margins: _margins,
     JacobianNorms: _jacobian,
     Robustness: _robustness,
+    SmoothedCertificate: _smoothing,
 }
 ORDER = tuple(_KINDS)

@@ -7,6 +7,7 @@ from flatprobe.probes.interpolation import Interpolation
 from flatprobe.probes.margins import Margins
 from flatprobe.probes.robustness import Robustness
 from flatprobe.probes.samples import PerSample
+from flatprobe.probes.smoothing import SmoothedCertificate
 from flatprobe.report.numbers import MISSING, percent, plus_minus, three
 from flatprobe.report.section import Table
 
@@ -78,3 +79,19 @@ def errors(results: Mapping[str, Robustness]) -> Table:
         }
         rows.append((name, *(cells.get(level, MISSING) for level in levels)))
     return Table(("network, % misclassified", *(f"noise {level:g}" for level in levels)), tuple(rows))
+
+
+def certificates(results: Mapping[str, SmoothedCertificate]) -> Table:
+    """Abstentions, radii, and the certified accuracy at multiples of the noise; wrong or withheld answers have 0."""
+    multiples = (0, 0.5, 1, 2)
+    heading = ("network", "samples", "abstains", "median radius", "mean radius")
+    rows = []
+    for name, result in results.items():
+        sigma = result.settings["arguments"]["sigma"]
+        figures = result.summary()
+        accuracy = result.certified_accuracy([k * sigma for k in multiples]).tolist()
+        radii = (three(figures[figure]) for figure in ("median_radius", "mean_radius"))
+        abstained = f"{percent(result.abstained)} %"
+        rows.append((name, f"{len(result):,}", abstained, *radii, *(f"{percent(value)} %" for value in accuracy)))
+    levels = (f"certified at {k:g} sigma" for k in multiples)
+    return Table((*heading, *levels), tuple(rows))

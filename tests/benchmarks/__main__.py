@@ -8,6 +8,7 @@ import pandas as pd
 
 from flatprobe.results import environment, write_table
 from tests.benchmarks import jacobian, operators, passes, radius, sharpness
+from tests.benchmarks import jacobian, passes, radius, smoothing
 from tests.benchmarks.harness import RECORDS, Row
 
 BENCHMARKS: dict[str, Callable[[], Iterator[Row]]] = {
@@ -17,6 +18,7 @@ BENCHMARKS: dict[str, Callable[[], Iterator[Row]]] = {
     "jacobian": jacobian.rows,
     "operators": operators.rows,
     "sharpness": sharpness.rows,
+    "smoothing": smoothing.rows,
 }
 REFERENCE = {
     "batch_size": "batch size 64",
@@ -25,6 +27,7 @@ REFERENCE = {
     "jacobian": "flatprobe",
     "operators": "certified",
     "sharpness": "two gradients",
+    "smoothing": "flatprobe",
 }
 
 
