@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from flatprobe.probes.eigenvalues import hessian_eigenvalues as hessian_eigenvalues
     from flatprobe.probes.flatness import flatness_radius as flatness_radius
     from flatprobe.probes.gradient_noise import gradient_noise as gradient_noise
+    from flatprobe.probes.adversarial import adversarial_accuracy as adversarial_accuracy
+    from flatprobe.probes.flatness import flatness_radius as flatness_radius
+    from flatprobe.probes.geometric import geometric_margins as geometric_margins
     from flatprobe.probes.interpolation import interpolate as interpolate
     from flatprobe.probes.interpolation import segment as segment
     from flatprobe.probes.interpolation import simplex as simplex
@@ -62,9 +65,11 @@ _HOMES = {
     "simplex": "flatprobe.probes.interpolation",
     "weight_norms": "flatprobe.probes.norms",
     # input-space probes
+    "adversarial_accuracy": "flatprobe.probes.adversarial",
     "functional_margins": "flatprobe.probes.margins",
     "gaussian_robustness": "flatprobe.probes.robustness",
     "jacobian_maximum": "flatprobe.probes.jacobian_maximum",
+    "geometric_margins": "flatprobe.probes.geometric",
     "jacobian_norms": "flatprobe.probes.jacobian",
     "scores": "flatprobe.probes.margins",
     "smoothed_certificate": "flatprobe.probes.smoothing",

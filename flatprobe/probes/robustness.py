@@ -69,9 +69,8 @@ class Robustness(Result):
 
         one_of("method", method, ("wilson", "draws"))
         p, level = self.mean, float(level)
-        lower, upper = wilson(p, self.samples, level)
         if method == "wilson":
-            return lower, upper
+            return wilson(p, self.samples, level)
         at_least(2, draws=self.error.shape[1])
         draws = self.error.shape[1]
         half = float(stats.t.ppf((1 + level) / 2, draws - 1)) * self.error.std(1) / draws**0.5

@@ -1,6 +1,6 @@
 """What the input-space probes share: one kernel mapped over the data in order, one value per sample."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +10,7 @@ from jaxtyping import Float64, Int64
 from torch import Tensor, nn
 
 from flatprobe.data import Batch, LabelledData, checked_data, parts_of
+from flatprobe.differentiable import check_differentiable
 from flatprobe.inputs import tensors
 from flatprobe.network import Network
 from flatprobe.outputs import check_batch, check_logits
@@ -149,3 +150,67 @@ def continuous(batch: Batch, probe: str) -> Tensor:
         f"{probe} moves the inputs by small amounts, and they are {what}; expected exactly one floating tensor: {cure}"
     )
     raise TypeError(msg)
+
+
+def attacked(
+    network: Network, data: LabelledData, batch_size: int, probe: str, box: tuple[float, float] | None
+) -> Iterator[tuple[Batch, Tensor, Callable[[Tensor], Tensor]]]:
+    """The batches that an attack works on: checked, prepared, each with its inputs and the network's forward pass.
+
+    Args:
+        network: the classifier; its logits must be differentiable in the inputs.
+        data: the samples.
+        batch_size: samples at a time.
+        probe: who asks, for the messages.
+        box: what the inputs must lie in, or None.
+
+    Yields:
+        The batch, its inputs as the network takes them, and inputs -> logits, which refuses logits that are not finite.
+
+    Raises:
+        TypeError: if the inputs are not one floating tensor.
+        ValueError: for a network or data that cannot be probed; for a box that is none or does not contain the data.
+    """
+    if box is not None and not -float("inf") < box[0] < box[1] < float("inf"):
+        msg = f"box is {box}; expected two finite numbers, the least first, or None for all of R^d"
+        raise ValueError(msg)
+    for batch in data.batches(batch_size):
+        if batch.start == 0:
+            check_batch(network, batch, data.classes)
+        held, prepared = placed(network, batch)
+        inputs = continuous(prepared, probe)
+        if batch.start == 0:
+            check_differentiable(held, inputs)
+        _check_box(inputs, batch.start, box)
+        with torch.no_grad():
+            check_logits(held(inputs), batch.start)
+        yield prepared, inputs, _finite(held, prepared)
+
+
+def _finite(network: Network, batch: Batch) -> Callable[[Tensor], Tensor]:
+    def forward(points: Tensor) -> Tensor:
+        logits = network(points)
+        if not bool(logits.isfinite().all()):
+            msg = (
+                f"the logits at a perturbed input of one of the samples {batch.start} to "
+                f"{batch.start + len(batch.labels) - 1} are not finite though they are at the samples; expected finite "
+                "logits: give a box that the inputs belong to, or probe in float64"
+            )
+            raise ValueError(msg)
+        return logits
+
+    return forward
+
+
+def _check_box(inputs: Tensor, start: int, box: tuple[float, float] | None) -> None:
+    if box is None:
+        return
+    outside = (inputs < box[0]) | (inputs > box[1])
+    if bool(outside.any()):
+        row = int(outside.flatten(1).any(1).nonzero()[0])
+        value = float(inputs[row][outside[row]][0])
+        msg = (
+            f"sample {start + row} has the value {value:g}, outside the box [{box[0]:g}, {box[1]:g}]; expected a box "
+            "that contains the data: in the inputs' own units, or None for all of R^d"
+        )
+        raise ValueError(msg)

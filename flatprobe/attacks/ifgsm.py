@@ -1,0 +1,46 @@
+"""Iterated FGSM at the smallest budget at which it changes the class: the weak baseline."""
+
+import torch
+
+from flatprobe.attacks.fixed import pgd
+from flatprobe.attacks.points import (
+    Box,
+    Draw,
+    Forward,
+    Labels,
+    Perturbed,
+    Points,
+    adversarial,
+    distance,
+    dual_length,
+    lead,
+    with_gradient,
+)
+
+STEPS = 10
+_BUDGETS = 12  # tried one after the other
+
+
+def ifgsm(
+    forward: Forward, inputs: Points, labels: Labels, *, norm: str, box: Box, draw: Draw, steps: int = STEPS
+) -> Perturbed:
+    """The least budget e at which steps along argmax_{||v|| <= 1} v . grad l(x'), kept in the ball of e, succeed.
+
+    The first budget is where the linearised lead is 0; it doubles until the class changes and is then halved into the
+    bracket, 12 budgets in all, each `steps` forward and backward passes and one forward pass. The draws are not used.
+
+    Source: O20 eqs 8.3 to 8.5, the maximiser in 8.4 (SPEC section 7); Kurakin et al. 2017.
+    """
+    del draw  # this attack is deterministic
+    logits, gradient = with_gradient(forward, inputs, labels)
+    budget = -lead(logits, labels) / dual_length(gradient, norm).clamp_min(torch.finfo(inputs.dtype).tiny)
+    low, high = torch.zeros_like(budget), torch.full_like(budget, torch.inf)
+    found = Perturbed.none(inputs)
+    for _ in range(_BUDGETS):
+        points, _ = pgd(forward, inputs, labels, budget, norm=norm, box=box, steps=steps)
+        with torch.no_grad():
+            crossed = adversarial(forward(points), labels)
+        found = found.closer(points, distance(points, inputs, norm), crossed)
+        low, high = torch.where(crossed, low, budget), torch.where(crossed, budget, high)
+        budget = torch.where(high.isinf(), 2 * budget, (low + high) / 2)
+    return found

@@ -1,0 +1,124 @@
+"""What every attack shares: lengths, boxes, when a point counts as adversarial, and the closest one found so far."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Float64, Int64
+from torch import Tensor
+
+from flatprobe.jacobians import jacobian_rows
+from flatprobe.kernels import functional_margin, misclassified
+
+Forward = Callable[[Tensor], Tensor]
+Draw = Callable[[int], Tensor]  # number of the draw -> standard normal noise like the inputs, indexed by sample
+Box = tuple[float, float] | None
+Points = Float[Tensor, "samples ..."]
+Logits = Float[Tensor, "samples classes"]
+Labels = Int64[Tensor, " samples"]
+Values = Float[Tensor, " samples"]
+NORMS = ("l2", "linf")
+
+# A point whose winning class leads by less than this many rounding errors of its largest logit does not count: the same
+# point in a batch of another size, whose sums are ordered otherwise, may fall back to its class.
+_ROUNDINGS = 16
+
+
+@dataclass(frozen=True)
+class Perturbed:
+    """Per sample, the closest adversarial point found.
+
+    Attributes:
+        points: (samples, ...) in the inputs' dtype; the input itself where none was found.
+        distance: (samples,) float64, the exact length of points - inputs as rounded; `inf` where none was found.
+    """
+
+    points: Points
+    distance: Float64[Tensor, " samples"]
+
+    @staticmethod
+    def none(inputs: Points) -> "Perturbed":
+        """Nothing found yet."""
+        return Perturbed(inputs, torch.full((len(inputs),), torch.inf, dtype=torch.float64, device=inputs.device))
+
+    def closer(self, points: Points, distance: Tensor, adversarial: Tensor) -> "Perturbed":
+        """The closer of these and the given points, sample by sample; points that are not adversarial do not count."""
+        better = adversarial & (distance < self.distance)
+        return Perturbed(
+            torch.where(per_sample(better, points), points, self.points), torch.where(better, distance, self.distance)
+        )
+
+
+def per_sample(values: Tensor, like: Tensor) -> Tensor:
+    """(samples,) as (samples, 1, ..., 1), to go with tensors of samples."""
+    return values.view(-1, *(1,) * (like.ndim - 1))
+
+
+def length(vectors: Points, norm: str) -> Values:
+    """||v||_2 or ||v||_inf per sample."""
+    flat = vectors.flatten(1)
+    return flat.norm(dim=1) if norm == "l2" else flat.abs().amax(1)
+
+
+def dual_length(vectors: Points, norm: str) -> Values:
+    """The dual norm: ||v||_2 for l2, ||v||_1 for linf. The least step that raises v . x by c is c over it."""
+    flat = vectors.flatten(1)
+    return flat.norm(dim=1) if norm == "l2" else flat.abs().sum(1)
+
+
+def steepest(gradient: Points, norm: str) -> Points:
+    """The v with ||v|| <= 1 that maximises v . gradient: the sign for linf, the unit vector for l2; 0 where it is 0."""
+    if norm == "linf":
+        return gradient.sign()
+    return gradient / per_sample(length(gradient, "l2"), gradient).clamp_min(torch.finfo(gradient.dtype).tiny)
+
+
+def distance(points: Points, inputs: Points, norm: str) -> Float64[Tensor, " samples"]:
+    """||x' - x|| of the points as they are rounded: the difference is formed in float64."""
+    return length(points.double() - inputs.double(), norm)
+
+
+def boxed(points: Points, box: Box) -> Points:
+    """The nearest points of the box in l2 and in linf: each coordinate is clipped."""
+    return points if box is None else points.clamp(*box)
+
+
+def lead(logits: Logits, labels: Labels) -> Values:
+    """max_{j != y} z_j - z_y: what an attack makes positive."""
+    return -functional_margin(logits, labels)
+
+
+def log_odds(logits: Logits, labels: Labels) -> Values:
+    """log((1 - p_y) / p_y) = log sum_{j != y} exp(z_j) - z_y.
+
+    Its gradient has the direction of the cross-entropy's, log(1 + exp(log odds)), and does not underflow where the
+    network is certain.
+    """
+    others = logits.scatter(1, labels[:, None], -torch.inf)
+    return others.logsumexp(1) - logits.gather(1, labels[:, None]).squeeze(1)
+
+
+def adversarial(logits: Logits, labels: Labels) -> Bool[Tensor, " samples"]:
+    """Whether another class wins, by more than rounding may take back."""
+    rounding = _ROUNDINGS * torch.finfo(logits.dtype).eps * logits.abs().amax(1)
+    return misclassified(logits, labels) & (lead(logits, labels) > rounding)
+
+
+def with_gradient(
+    forward: Forward, points: Points, labels: Labels, objective: Callable[[Tensor, Tensor], Tensor] = lead
+) -> tuple[Logits, Points]:
+    """The logits, and the gradient of the objective per sample: one forward and one backward pass."""
+    with torch.inference_mode(mode=False), torch.enable_grad():
+        variable = points.detach().clone().requires_grad_()
+        logits = forward(variable)
+        (gradient,) = torch.autograd.grad(objective(logits, labels).sum(), variable)
+    return logits.detach(), gradient
+
+
+def class_gradients(
+    forward: Forward, points: Points, labels: Labels
+) -> tuple[Logits, Float[Tensor, "samples classes size"]]:
+    """The logits, and the gradient of z_j - z_y for every class j: one forward pass and C backward passes."""
+    logits, rows = jacobian_rows(forward, points)
+    matrix = torch.stack(rows, 1)
+    return logits, matrix - matrix[torch.arange(len(labels)), labels][:, None]

@@ -1,0 +1,192 @@
+"""Adversarial accuracy: the fraction still classified correctly when each input may be moved by a budget."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float64, Int64
+from torch import Tensor, nn
+
+from flatprobe import rng
+from flatprobe.attacks import NORMS, Box, fgsm, pgd
+from flatprobe.attacks.fixed import PGD_STEPS
+from flatprobe.attacks.points import adversarial
+from flatprobe.checks import at_least, one_of
+from flatprobe.data import Batch, LabelledData, checked_data
+from flatprobe.intervals import wilson
+from flatprobe.kernels import misclassified
+from flatprobe.network import Network
+from flatprobe.probes.samples import attacked
+from flatprobe.results import Result, settings
+
+if TYPE_CHECKING:
+    import pandas
+
+ATTACKS = ("fgsm", "pgd")
+Curve = Float64[Tensor, " budgets"]
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class AdversarialAccuracy(Result):
+    """Which samples withstand the attack at each budget.
+
+    Attributes:
+        budgets: (budgets,) in the inputs' units, as given.
+        correct: (budgets, samples) whether the class stayed right.
+        labels: (samples,).
+    """
+
+    budgets: Curve
+    correct: Bool[Tensor, "budgets samples"]
+    labels: Int64[Tensor, " samples"]
+
+    @property
+    def accuracy(self) -> Curve:
+        """The fraction correct at each budget."""
+        return self.correct.double().mean(1)
+
+    def band(self, level: float = 0.95) -> tuple[Curve, Curve]:
+        """Wilson's interval, pointwise: how far the accuracy on fresh samples under the same attack may lie.
+
+        Args:
+            level: confidence; 0.95 by convention.
+
+        Returns:
+            Lower and upper ends, (budgets,) each.
+        """
+        return wilson(self.accuracy, len(self.labels), level)
+
+    def summary(self) -> dict[str, float]:
+        """The mean over the budgets, and the accuracy at each."""
+        return {"mean_accuracy": float(self.accuracy.mean())} | {
+            f"accuracy({budget:g})": float(p) for budget, p in zip(self.budgets, self.accuracy, strict=True)
+        }
+
+    def to_frame(self) -> "pandas.DataFrame":
+        """One row a budget and sample."""
+        import pandas as pd
+
+        budgets, samples = self.correct.shape
+        columns = {
+            "budget": np.repeat(self.budgets.numpy(), samples),
+            "sample": np.tile(np.arange(samples), budgets),
+            "label": np.tile(self.labels.numpy(), budgets),
+            "correct": self.correct.flatten().numpy(),
+        }
+        return pd.DataFrame(columns)
+
+    @classmethod
+    def from_frame(cls, frame: "pandas.DataFrame", settings: dict[str, Any]) -> "AdversarialAccuracy":
+        """The inverse of `to_frame`."""
+        samples = int(frame["sample"].max()) + 1
+        budgets = torch.from_numpy(frame["budget"].to_numpy(copy=True)[::samples].copy())
+        correct = torch.from_numpy(frame["correct"].to_numpy(copy=True)).view(-1, samples)
+        labels = torch.from_numpy(frame["label"].to_numpy(copy=True)[:samples].copy())
+        return cls(budgets=budgets, correct=correct, labels=labels, settings=settings)
+
+
+def adversarial_accuracy(
+    model: nn.Module,
+    data: LabelledData,
+    *,
+    budgets: Sequence[float],
+    norm: str = "l2",
+    attack: str = "pgd",
+    steps: int = PGD_STEPS,
+    restarts: int = 1,
+    box: Box = None,
+    seed: int = 0,
+    batch_size: int | None = None,
+) -> AdversarialAccuracy:
+    """(1/n) sum_i 1[f classifies every attacked x_i' with ||x_i' - x_i|| <= e correctly], for a grid of budgets e.
+
+    From the least budget to the largest, and only on the samples that still stand: a point that is adversarial within a
+    budget is within every larger one, so it is carried over, and the curve does not increase. It lies above the true
+    worst-case accuracy by what the attack misses. FGSM costs one forward and one backward pass and a forward pass, PGD
+    `restarts` times `steps` + 1 of each, a budget.
+
+    Args:
+        model: a classifier in eval mode; never changed. Wrap a network that wants normalised inputs in `fp.Normalised`,
+            so that budgets are in pixel units.
+        data: inputs and labels; the inputs one floating tensor.
+        budgets: lengths of the perturbation in the inputs' units; 0 is the accuracy without attack.
+        norm: `"l2"` (default) or `"linf"`.
+        attack: `"pgd"` (default) or `"fgsm"`.
+        steps: of PGD, each of 2.5 budgets / steps; 20 by convention.
+        restarts: random starts of PGD; a sample stands where it withstands all of them.
+        box: least and largest value of an input, or None (default) for all of R^d.
+        seed: which family of random starts; the same at every budget.
+        batch_size: samples at a time; None (default) reads the measured table.
+
+    Returns:
+        `AdversarialAccuracy`, in the budgets' given order.
+
+    Raises:
+        ValueError: for no, negative or not finite budgets, an unknown attack or norm, counts below 1, a box that does
+            not contain the data, or a network or data that cannot be probed.
+        TypeError: if the inputs are not one floating tensor.
+
+    Source: SPEC section 3; O20 eqs 8.2 to 8.5; Madry et al. 2018.
+    """
+    levels = [float(budget) for budget in budgets]
+    if not levels or not all(0 <= budget < float("inf") for budget in levels):
+        msg = f"budgets is {levels}; expected at least one finite budget >= 0 (0 is the accuracy without attack)"
+        raise ValueError(msg)
+    one_of("attack", attack, ATTACKS)
+    one_of("norm", norm, NORMS)
+    at_least(1, steps=steps, restarts=restarts)
+    network, data = Network(model), checked_data(data)
+    size = network.batch_size(batch_size)
+    order = sorted(range(len(levels)), key=levels.__getitem__)
+    parts = []
+    for batch, inputs, forward in attacked(network, data, size, "adversarial_accuracy", box):
+        with torch.no_grad():
+            standing = ~misclassified(forward(inputs), batch.labels)
+        correct = torch.zeros(len(levels), len(inputs), dtype=torch.bool)
+        for place in order:
+            for restart in range(restarts if attack == "pgd" and levels[place] > 0 else 1):
+                if levels[place] > 0 and bool(standing.any()):
+                    noise = _noise(batch, inputs, seed, restart) if attack == "pgd" else None
+                    standing = _withstands(forward, batch, inputs, standing, levels[place], noise, norm, box, steps)
+            correct[place] = standing.cpu()
+        parts.append(correct)
+    subject = {"network": network.describe(), "data": data.describe(), "batch_size": size}
+    arguments = {"norm": norm, "attack": attack, "steps": steps, "restarts": restarts, "box": box, "seed": seed}
+    return AdversarialAccuracy(
+        budgets=torch.tensor(levels, dtype=torch.float64),
+        correct=torch.cat(parts, 1),
+        labels=data.labels,
+        settings=settings("adversarial_accuracy", subject, budgets=levels, **arguments),
+    )
+
+
+def _noise(batch: Batch, inputs: Tensor, seed: int, restart: int) -> Tensor:
+    stop = batch.start + len(batch.labels)
+    return rng.sample_normal(batch.start, stop, inputs.shape[1:], seed, "pgd", restart).to(inputs)
+
+
+def _withstands(
+    forward: Callable[[Tensor], Tensor],
+    batch: Batch,
+    inputs: Tensor,
+    standing: Tensor,
+    budget: float,
+    noise: Tensor | None,
+    norm: str,
+    box: Box,
+    steps: int,
+) -> Tensor:
+    """Which samples still stand after one more attack on those that did; FGSM where no noise is given."""
+    own, labels = inputs[standing], batch.labels[standing]
+    sizes = torch.full((len(own),), budget, dtype=own.dtype, device=own.device)
+    if noise is None:
+        points = fgsm(forward, own, labels, sizes, norm=norm, box=box)
+    else:
+        points, _ = pgd(forward, own, labels, sizes, norm=norm, box=box, steps=steps, noise=noise[standing])
+    with torch.no_grad():
+        fallen = adversarial(forward(points), labels)
+    left = standing.clone()
+    left[standing] = ~fallen
+    return left
