@@ -11,7 +11,7 @@ _BEYOND = 0.01
 
 
 def closed(
-    forward: Forward, inputs: Points, labels: Tensor, found: Perturbed, *, norm: str, box: Box, passes: int = 12
+    forward: Forward, inputs: Points, labels: Tensor, found: Perturbed, *, norm: str, box: Box, passes: int = 8
 ) -> Perturbed:
     """The points pulled towards their inputs as far as they stay adversarial.
 
@@ -26,23 +26,25 @@ def closed(
         found: adversarial points x'.
         norm: in which the distance is reported.
         box: None, or what the points are kept in.
-        passes: forward passes; 12 leave 1e-12 of the excess where the lead is linear, 2^-6 at worst.
+        passes: forward passes, beside two at the ends; 8 leave 1e-8 of the excess where the lead is linear, 2^-4 at
+            worst.
 
     Returns:
         The closest points that were seen to be adversarial.
     """
-    step = found.points - inputs
+    points, known = found.points, found.distance.isfinite()
+    step = points - inputs
     with torch.no_grad():
         low = torch.zeros(len(inputs), dtype=torch.float64, device=inputs.device)
         high = torch.ones_like(low)
-        below, above = lead(forward(inputs), labels).double(), lead(forward(found.points), labels).double()
+        below, above = lead(forward(inputs), labels).double(), lead(forward(points), labels).double()
         for number in range(passes):
             root = (low - below * (high - low) / (above - below)).nan_to_num(0.0).clamp(low, high)
             t = (low + high) / 2 if number % 2 else root + _BEYOND * (high - root)
-            points = boxed(inputs + per_sample(t, inputs).to(inputs) * step, box)
-            logits = forward(points)
-            height, crossed = lead(logits, labels).double(), adversarial(logits, labels)
+            trial = boxed(inputs + per_sample(t, inputs).to(inputs) * step, box)
+            logits = forward(trial)
+            height, crossed = lead(logits, labels).double(), adversarial(logits, labels) & known
             low, below = torch.where(crossed, low, t), torch.where(crossed, below, height)
             high, above = torch.where(crossed, t, high), torch.where(crossed, height, above)
-            found = found.closer(points, distance(points, inputs, norm), crossed & found.distance.isfinite())
-    return found
+            points = torch.where(per_sample(crossed, points), trial, points)
+    return Perturbed(points, distance(points, inputs, norm).where(known, torch.inf))

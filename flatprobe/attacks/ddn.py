@@ -4,6 +4,7 @@ import math
 
 import torch
 
+from flatprobe.attacks.closing import closed
 from flatprobe.attacks.fab import walk
 from flatprobe.attacks.points import (
     Box,
@@ -14,10 +15,10 @@ from flatprobe.attacks.points import (
     Points,
     adversarial,
     boxed,
-    distance,
     length,
     log_odds,
     per_sample,
+    roughly,
     steepest,
     with_gradient,
 )
@@ -33,7 +34,7 @@ def ddn(
 ) -> Perturbed:
     """d <- d + a v, then rescaled to the length e; e shrinks where x + d is adversarial and grows where it is not.
 
-    v is the steepest direction of the loss in the norm. The first steps are FAB's, which give the direction, the class
+    v is the steepest direction of the loss in the norm. The first steps are FAB's, pulled onto the boundary, which give the direction, the class
     and e, so that none are spent on finding the scale; a and the relative change of e then decrease over the rest, a
     from 0.7 of that e. One forward and one backward pass a step. In linf the point is clipped to the ball of radius e
     in place of being rescaled. The draws are not used.
@@ -43,7 +44,8 @@ def ddn(
     """
     del draw  # this attack is deterministic
     best, current = walk(forward, inputs, labels, norm, box, min(WARM, steps))
-    reached = distance(current, inputs, norm)
+    best = closed(forward, inputs, labels, best, norm=norm, box=box, passes=4)
+    reached = roughly(current, inputs, norm)
     radius = torch.where(best.distance.isfinite(), best.distance, reached).to(inputs)
     current = torch.where(per_sample(best.distance.isfinite(), inputs), best.points, current)
     first = radius
@@ -54,13 +56,13 @@ def ddn(
         change = _LAST_CHANGE + (_FIRST_CHANGE - _LAST_CHANGE) * cosine
         logits, gradient = with_gradient(forward, current, labels, log_odds)
         crossed = adversarial(logits, labels)
-        best = best.closer(current, distance(current, inputs, norm), crossed)
+        best = best.closer(current, roughly(current, inputs, norm), crossed)
         radius = torch.minimum(radius * torch.where(crossed, 1 - change, 1 + change), best.distance.to(radius))
         offset = current - inputs + per_sample(size * first, inputs) * steepest(gradient, norm)
         current = boxed(inputs + _of_length(offset, radius, norm), box)
     with torch.no_grad():
         crossed = adversarial(forward(current), labels)
-    return best.closer(current, distance(current, inputs, norm), crossed)
+    return best.closer(current, roughly(current, inputs, norm), crossed)
 
 
 def _of_length(offset: Points, radius: torch.Tensor, norm: str) -> Points:

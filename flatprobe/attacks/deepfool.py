@@ -13,8 +13,8 @@ from flatprobe.attacks.points import (
     Points,
     adversarial,
     class_gradients,
-    distance,
     dual_length,
+    roughly,
 )
 
 STEPS = 50
@@ -47,7 +47,7 @@ def deepfool(
                 logits, gradients = flat(current), None
         else:
             logits, gradients = class_gradients(flat, current, labels)
-        found = found.closer(current, distance(current, start, norm), adversarial(logits, labels))
+        found = found.closer(current, roughly(current, start, norm), adversarial(logits, labels))
         going = found.distance.isinf()
         if gradients is None or not bool(going.any()):
             break

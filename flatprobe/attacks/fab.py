@@ -14,10 +14,10 @@ from flatprobe.attacks.points import (
     adversarial,
     boxed,
     class_gradients,
-    distance,
     dual_length,
     lead,
     length,
+    roughly,
     with_gradient,
 )
 
@@ -59,7 +59,7 @@ def walk(forward: Forward, inputs: Points, labels: Labels, norm: str, box: Box, 
         else:
             logits, gradient = with_gradient(flat, current, labels)
             height, crossed = lead(logits, labels), adversarial(logits, labels)
-            best = best.closer(current, distance(current, start, norm), crossed)
+            best = best.closer(current, roughly(current, start, norm), crossed)
             base = torch.where(crossed[:, None], start + _BACK * (current - start), current)
         from_base = _onto(base, current, height, gradient, norm, box)
         from_start = _onto(start, current, height, gradient, norm, box)
@@ -69,7 +69,7 @@ def walk(forward: Forward, inputs: Points, labels: Labels, norm: str, box: Box, 
         current = boxed(current, box)
     with torch.no_grad():
         crossed = adversarial(flat(current), labels)
-    best = best.closer(current, distance(current, start, norm), crossed)
+    best = best.closer(current, roughly(current, start, norm), crossed)
     return Perturbed(best.points.view_as(inputs), best.distance), current.view_as(inputs)
 
 

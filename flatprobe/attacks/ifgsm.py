@@ -11,9 +11,9 @@ from flatprobe.attacks.points import (
     Perturbed,
     Points,
     adversarial,
-    distance,
     dual_length,
     lead,
+    roughly,
     with_gradient,
 )
 
@@ -40,7 +40,7 @@ def ifgsm(
         points, _ = pgd(forward, inputs, labels, budget, norm=norm, box=box, steps=steps)
         with torch.no_grad():
             crossed = adversarial(forward(points), labels)
-        found = found.closer(points, distance(points, inputs, norm), crossed)
+        found = found.closer(points, roughly(points, inputs, norm), crossed)
         low, high = torch.where(crossed, low, budget), torch.where(crossed, budget, high)
         budget = torch.where(high.isinf(), 2 * budget, (low + high) / 2)
     return found

@@ -16,10 +16,10 @@ from flatprobe.attacks.points import (
     Points,
     adversarial,
     boxed,
-    distance,
     dual_length,
     lead,
     per_sample,
+    roughly,
     steepest,
     with_gradient,
 )
@@ -38,9 +38,9 @@ def log_barrier(
     """min ||d||_2^2 / 2 - lambda log(max_{j != y} z_j - z_y), lambda decreasing (linf: ||d||_inf in the first term).
 
     Starts at a misclassified point pulled onto the boundary: the quietest Gaussian noise of a row of levels that does
-    it, or the shortest of a row of steps along the gradient, whichever ends closer. Each step
-    linearises the lead l at x + d, takes the minimiser of the barrier problem then, which is s g (linf: s sign g) with
-    g the gradient of l, clipped to the box, and goes 0.3 of the way there; a point that is no longer misclassified goes half the way back
+    it, or the shortest of a row of steps along the gradient, whichever ends closer. Each step linearises the lead l at
+    x + d, takes the minimiser of the barrier problem then, which is s g (linf: s sign g) with g the gradient of l,
+    clipped to the box, and goes 0.3 of the way there; a point that is no longer misclassified goes half the way back
     instead. One forward and one backward pass a step, beside at most 60 forward passes and two closings for the start.
 
     Source: O20 eq. 8.1; Finlay, Pooladian and Oberman 2019, "The LogBarrier adversarial attack: making effective use of
@@ -53,7 +53,7 @@ def log_barrier(
     for step in range(steps):
         logits, gradient = with_gradient(forward, current, labels)
         crossed = adversarial(logits, labels)
-        best = best.closer(current, distance(current, inputs, norm), crossed)
+        best = best.closer(current, roughly(current, inputs, norm), crossed)
         share = _FIRST * (_LAST / _FIRST) ** (step / max(steps - 1, 1))
         target = _minimiser(inputs, current, lead(logits, labels), gradient, share, norm, box)
         moved = boxed(torch.lerp(current, target, _MOVE), box)
@@ -61,7 +61,7 @@ def log_barrier(
         kept, current = torch.where(mask, current, kept), torch.where(mask, moved, (current + kept) / 2)
     with torch.no_grad():
         crossed = adversarial(forward(current), labels)
-    return best.closer(current, distance(current, inputs, norm), crossed)
+    return best.closer(current, roughly(current, inputs, norm), crossed)
 
 
 def _minimiser(
@@ -103,7 +103,7 @@ def _first(forward: Forward, inputs: Points, labels: Labels, norm: str, box: Box
     for step in steps:
         points = boxed(inputs + step, box)
         going = found.distance.isinf()
-        found = found.closer(points, distance(points, inputs, norm), adversarial(forward(points), labels) & going)
+        found = found.closer(points, roughly(points, inputs, norm), adversarial(forward(points), labels) & going)
         if bool(found.distance.isfinite().all()):
             break
     return found

@@ -78,6 +78,11 @@ def distance(points: Points, inputs: Points, norm: str) -> Float64[Tensor, " sam
     return length(points.double() - inputs.double(), norm)
 
 
+def roughly(points: Points, inputs: Points, norm: str) -> Float64[Tensor, " samples"]:
+    """The same in the inputs' own precision, several times faster: enough to tell which point of a walk is closer."""
+    return length(points - inputs, norm).double()
+
+
 def boxed(points: Points, box: Box) -> Points:
     """The nearest points of the box in l2 and in linf: each coordinate is clipped."""
     return points if box is None else points.clamp(*box)

@@ -9,6 +9,7 @@ import pandas as pd
 from flatprobe.results import environment, write_table
 from tests.benchmarks import jacobian, operators, passes, radius, sharpness
 from tests.benchmarks import jacobian, passes, radius, smoothing
+from tests.benchmarks import attacks, jacobian, passes, radius
 from tests.benchmarks.harness import RECORDS, Row
 
 BENCHMARKS: dict[str, Callable[[], Iterator[Row]]] = {
@@ -19,6 +20,7 @@ BENCHMARKS: dict[str, Callable[[], Iterator[Row]]] = {
     "operators": operators.rows,
     "sharpness": sharpness.rows,
     "smoothing": smoothing.rows,
+    "attacks": attacks.rows,
 }
 REFERENCE = {
     "batch_size": "batch size 64",
@@ -28,6 +30,7 @@ REFERENCE = {
     "operators": "certified",
     "sharpness": "two gradients",
     "smoothing": "flatprobe",
+    "attacks": "ddn 50",
 }
 
 
@@ -36,6 +39,13 @@ def ratios(name: str, frame: pd.DataFrame) -> pd.DataFrame:
     figures = [
         column
         for column in ("seconds", "seconds_per_direction", "evaluations_per_direction", "products", "peak_mebibytes")
+        for column in (
+            "seconds",
+            "seconds_per_direction",
+            "evaluations_per_direction",
+            "peak_mebibytes",
+            "median_distance",
+        )
         if column in frame
     ]
     keys = [column for column in ("network", "layer", "classes") if column in frame]
