@@ -56,3 +56,17 @@ def hessian(model: nn.Module, data: LabelledData) -> torch.Tensor:
         return torch.nn.functional.cross_entropy(torch.func.functional_call(model, state, inputs), data.labels)
 
     return torch.autograd.functional.hessian(risk, torch.cat([value.flatten() for value in values]))
+
+
+def affine_margin(
+    weight: torch.Tensor, bias: torch.Tensor, inputs: torch.Tensor, labels: torch.Tensor, norm: str
+) -> torch.Tensor:
+    """The exact geometric margin of z = W x + b: min_j (z_y - z_j) / ||w_y - w_j||_*, 0 where misclassified."""
+    weight, bias = weight.detach(), bias.detach()
+    values = []
+    for x, y in zip(inputs.double(), labels.tolist(), strict=True):
+        z = (weight @ x + bias).tolist()
+        dual = [(weight[y] - row).norm() if norm == "l2" else (weight[y] - row).abs().sum() for row in weight]
+        others = [(z[y] - z[j]) / float(dual[j]) for j in range(len(z)) if j != y]
+        values.append(max(0.0, min(others)))
+    return torch.tensor(values, dtype=torch.float64)

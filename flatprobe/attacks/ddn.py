@@ -34,10 +34,10 @@ def ddn(
 ) -> Perturbed:
     """d <- d + a v, then rescaled to the length e; e shrinks where x + d is adversarial and grows where it is not.
 
-    v is the steepest direction of the loss in the norm. The first steps are FAB's, pulled onto the boundary, which give the direction, the class
-    and e, so that none are spent on finding the scale; a and the relative change of e then decrease over the rest, a
-    from 0.7 of that e. One forward and one backward pass a step. In linf the point is clipped to the ball of radius e
-    in place of being rescaled. The draws are not used.
+    v is the steepest direction of the loss in the norm. The first steps are FAB's, pulled onto the boundary, which give
+    the direction, the class and e, so that none are spent on finding the scale; a and the relative change of e then
+    decrease over the rest, a from 0.7 of that e. One forward and one backward pass a step. In linf the point is clipped
+    to the ball of radius e in place of being rescaled. The draws are not used.
 
     Source: Rony et al. 2019, "Decoupling direction and norm for efficient gradient-based L2 adversarial attacks and
     defenses"; the start and the schedule of e are ours.

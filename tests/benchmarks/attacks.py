@@ -6,7 +6,7 @@ has it (with eagerpy, GitPython, requests; numba for the Brendel-Bethge attack).
 
 import importlib
 import importlib.util
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import pandas as pd
@@ -105,8 +105,7 @@ def rows() -> Iterator[Row]:
         model.requires_grad_(requires_grad=False)
         works = ours(model, data) | theirs(model, data)
         points: dict[str, Tensor] = {}
-        kept = {variant: lambda variant=variant: points.update({variant: works[variant]()}) for variant in works}
-        for variant, number, seconds in interleaved(kept, ROUNDS):
+        for variant, number, seconds in interleaved(_keeping(works, points), ROUNDS):
             lengths = distances(model, data, points[variant])
             row = {
                 "network": name,
@@ -120,6 +119,11 @@ def rows() -> Iterator[Row]:
             found.append(row)
             yield row
     _print_matches(pd.DataFrame(found))
+
+
+def _keeping(works: Mapping[str, Attack], points: dict[str, Tensor]) -> dict[str, Callable[[], None]]:
+    """The same works, each leaving its latest points under its name."""
+    return {name: lambda name=name, work=work: points.update({name: work()}) for name, work in works.items()}
 
 
 def _print_matches(frame: pd.DataFrame) -> None:

@@ -1,0 +1,111 @@
+"""Adversarial accuracy: exact on affine networks, monotone by construction, indexed starts, bands, records."""
+
+import pytest
+import torch
+from scipy import stats
+
+import flatprobe as fp
+from tests import cases
+from tests.properties import assert_batch_size_invariant, assert_model_untouched, assert_seed_determines
+from tests.references import affine_margin
+
+BUDGETS = [0.0, 0.05, 0.1, 0.3]
+
+
+def affine_problem(classes: int) -> tuple[cases.Affine, fp.LabelledData]:
+    model, data = cases.affine(classes=classes), cases.data_for((7,), classes=classes)
+    with torch.no_grad():
+        labels = model(data.inputs.double()).argmax(1)
+    labels[:10] = (labels[:10] + 1) % classes
+    return model, fp.LabelledData(data.inputs, labels, classes=classes)
+
+
+@pytest.mark.parametrize("norm", ["l2", "linf"])
+@pytest.mark.parametrize("attack", ["fgsm", "pgd"])
+def test_closed_form_two_classes_stand_where_the_margin_exceeds_the_budget(attack: str, norm: str) -> None:
+    model, data = affine_problem(2)
+    margin = affine_margin(model.weight, model.bias, data.inputs, data.labels, norm)
+    budgets = [0.0, *margin.quantile(torch.tensor([0.3, 0.6]).double()).tolist()]
+    budgets = [budget * 1.0001 for budget in budgets]  # no sample on the edge
+    result = fp.adversarial_accuracy(model, data, budgets=budgets, norm=norm, attack=attack)
+    for budget, correct in zip(budgets, result.correct, strict=True):
+        assert torch.equal(correct, margin > budget)
+    assert float(result.accuracy[0]) == 120 / 130  # ten labels are wrong
+
+
+def test_property_the_curve_does_not_increase_and_pgd_is_stronger() -> None:
+    model, data = cases.cnn(), cases.data_for((1, 8, 8))
+    with torch.no_grad():
+        data = fp.LabelledData(data.inputs, model(data.inputs.double()).argmax(1), classes=10)
+    order = [0.1, 0.0, 0.3, 0.05]
+    curves = {
+        attack: fp.adversarial_accuracy(model, data, budgets=order, norm="linf", attack=attack, box=(0.0, 1.0))
+        for attack in ("fgsm", "pgd")
+    }
+    for result in curves.values():
+        assert result.budgets.tolist() == order
+        ascending = result.correct[result.budgets.argsort()]
+        assert bool((ascending[1:] <= ascending[:-1]).all())  # each sample, not only the mean
+    assert float(curves["pgd"].accuracy.mean()) < float(curves["fgsm"].accuracy.mean())
+    more = fp.adversarial_accuracy(model, data, budgets=order, norm="linf", restarts=3, steps=5, box=(0.0, 1.0))
+    less = fp.adversarial_accuracy(model, data, budgets=order, norm="linf", restarts=1, steps=5, box=(0.0, 1.0))
+    assert bool((more.correct <= less.correct).all())
+
+
+@pytest.mark.parametrize("name", cases.NETWORKS)
+def test_property_untouched_and_batch_size_invariant(name: str) -> None:
+    model, data = cases.NETWORKS[name](), cases.data_for((1, 8, 8), samples=40)
+    options = {"budgets": [0.0, 0.1], "steps": 4, "restarts": 2}
+    assert_model_untouched(model, lambda: fp.adversarial_accuracy(model, data, **options))
+    assert_batch_size_invariant(
+        lambda data, size: fp.adversarial_accuracy(model, data, batch_size=size, **options).correct.double(), data
+    )
+
+
+def test_property_seed_determines() -> None:
+    model, data = affine_problem(5)
+    margin = affine_margin(model.weight, model.bias, data.inputs, data.labels, "linf")
+    budgets = margin[margin > 0].quantile(torch.linspace(0.1, 0.9, 30).double()).tolist()
+    assert_seed_determines(
+        lambda seed: fp.adversarial_accuracy(model, data, budgets=budgets, norm="linf", steps=1, seed=seed).correct
+    )
+
+
+def test_closed_form_band_is_wilsons() -> None:
+    model, data = affine_problem(3)
+    result = fp.adversarial_accuracy(model, data, budgets=BUDGETS, steps=3)
+    lower, upper = result.band(0.9)
+    for row in range(len(BUDGETS)):
+        count = int(result.correct[row].sum())
+        reference = stats.binomtest(count, 130).proportion_ci(0.9, method="wilson")
+        assert (float(lower[row]), float(upper[row])) == pytest.approx((reference.low, reference.high), rel=1e-9)
+    with pytest.raises(ValueError, match="level is 95; expected a confidence in"):
+        result.band(95)
+
+
+def test_result_survives_the_record(tmp_path) -> None:
+    model, data = affine_problem(3)
+    result = fp.adversarial_accuracy(model, data, budgets=BUDGETS, attack="fgsm")
+    loaded = fp.load(fp.save(result, tmp_path / "accuracy.parquet"))
+    for field in ("budgets", "correct", "labels"):
+        assert torch.equal(getattr(loaded, field), getattr(result, field))
+    assert list(result.to_frame().columns) == ["budget", "sample", "label", "correct"]
+    assert "accuracy(0.05)" in repr(loaded)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"budgets": []}, r"budgets is \[\]; expected at least one finite budget >= 0"),
+        ({"budgets": [-0.1]}, r"budgets is \[-0\.1\]; expected at least one finite budget >= 0"),
+        ({"budgets": [float("inf")]}, r"budgets is \[inf\]"),
+        ({"steps": 0}, "steps is 0; expected at least 1"),
+        ({"restarts": 0}, "restarts is 0; expected at least 1"),
+        ({"attack": "cw"}, "attack is 'cw'; expected one of 'fgsm', 'pgd'"),
+        ({"norm": "l1"}, "norm is 'l1'; expected one of 'l2', 'linf'"),
+        ({"box": (0.5, 1.0)}, r"sample 0 has the value .* outside the box \[0\.5, 1\]"),
+    ],
+)
+def test_bad_arguments(arguments: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        fp.adversarial_accuracy(cases.mlp(), cases.data_for((1, 8, 8)), **{"budgets": [0.1], **arguments})
