@@ -29,7 +29,9 @@ def test_closed_form_two_classes_stand_where_the_margin_exceeds_the_budget(attac
     budgets = [budget * 1.0001 for budget in budgets]  # no sample on the edge
     result = fp.adversarial_accuracy(model, data, budgets=budgets, norm=norm, attack=attack)
     for budget, correct in zip(budgets, result.correct, strict=True):
-        assert torch.equal(correct, margin > budget)
+        clear = (margin - budget).abs() >= (0.03 if attack == "pgd" else 1e-6) * budget  # 20 steps come this near
+        assert int(clear.sum()) > 120
+        assert torch.equal(correct[clear], (margin > budget)[clear])
     assert float(result.accuracy[0]) == 120 / 130  # ten labels are wrong
 
 

@@ -121,10 +121,10 @@ def test_closed_form_the_closing_finds_the_first_boundary_of_a_step() -> None:
 
 def test_closed_form_the_direction_of_the_loss_does_not_vanish_where_the_network_is_certain() -> None:
     """The cross-entropy's own gradient is exactly 0 in float32 there, and an attack that follows it stands still."""
-    model = cases.affine().float()
+    inputs, labels = problem(cases.affine(), (7,))
+    model, inputs = cases.affine().float(), inputs.float()
     model.weight.data *= 300
-    inputs, labels = problem(model, (7,))
-    inputs = inputs.float()
+    model.bias.data *= 300
     plain = with_gradient(model, inputs, labels, lambda z, y: nn.functional.cross_entropy(z, y, reduction="none"))[1]
     assert bool((plain == 0).flatten(1).all(1).any())
     _, gradient = with_gradient(model, inputs, labels, log_odds)

@@ -1,7 +1,7 @@
 """The geometric margin: closed on affine networks, a dense grid in the plane, certificates, estimates, records."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from types import ModuleType
 
 import pytest
@@ -48,11 +48,10 @@ def certified_margins(
 
 
 @pytest.fixture(autouse=True)
-def _walker(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _walker(monkeypatch: pytest.MonkeyPatch) -> None:
     fake = ModuleType("flatprobe.lipschitz")
     fake.certified_margins = certified_margins
     monkeypatch.setitem(sys.modules, "flatprobe.lipschitz", fake)
-    yield
 
 
 @pytest.mark.parametrize("norm", ["l2", "linf"])
@@ -262,7 +261,7 @@ class Detaching(nn.Module):
 
 def test_a_layer_that_is_not_differentiable_is_named() -> None:
     network = nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.Sequential(Rounding(), nn.ReLU()), nn.Linear(32, 10))
-    assert_model_untouched(network.eval(), lambda: pytest.raises(ValueError, fp.geometric_margins, network, DATA))
+    network.eval()
     for probe in (fp.geometric_margins, lambda m, d: fp.adversarial_accuracy(m, d, budgets=[0.1])):
         with pytest.raises(ValueError, match=r"the gradient ends in the layer '2\.0' \(Rounding\)"):
             probe(network, DATA)

@@ -1,7 +1,5 @@
 """The log-barrier attack: from a misclassified point towards the sample, kept misclassified by a barrier."""
 
-from collections.abc import Iterator
-
 import torch
 from torch import Tensor
 
@@ -25,9 +23,9 @@ from flatprobe.attacks.points import (
 )
 
 STEPS = 60
-_DRAWS = 30  # noise levels, and lengths along the gradient, tried for a misclassified start
+_TRIES = 30  # noise levels, and steps uphill, at most
 _QUIETEST, _LOUDER = 0.05, 1.4  # the first level, in units of the sample's largest entry, and the factor to the next
-_LONGER = 1.5  # the same along the gradient, from where the linearised lead is 0
+_LONGER = 1.5  # the same of the steps uphill, the first of which goes to where the linearised lead is 0
 _FIRST, _LAST = 0.3, 1e-3  # the barrier's weight lambda, in units of the distance (linf) or its square (l2)
 _MOVE = 0.3  # of the way to the minimiser that a step goes
 
@@ -38,15 +36,15 @@ def log_barrier(
     """min ||d||_2^2 / 2 - lambda log(max_{j != y} z_j - z_y), lambda decreasing (linf: ||d||_inf in the first term).
 
     Starts at a misclassified point pulled onto the boundary: the quietest Gaussian noise of a row of levels that does
-    it, or the shortest of a row of steps along the gradient, whichever ends closer. Each step linearises the lead l at
+    it, or the first point of an ascent by ever longer steps, whichever ends closer. Each step linearises the lead l at
     x + d, takes the minimiser of the barrier problem then, which is s g (linf: s sign g) with g the gradient of l,
     clipped to the box, and goes 0.3 of the way there; a point that is no longer misclassified goes half the way back
-    instead. One forward and one backward pass a step, beside at most 60 forward passes and two closings for the start.
+    instead. One forward and one backward pass a step, beside the start: at most 30 of each.
 
     Source: O20 eq. 8.1; Finlay, Pooladian and Oberman 2019, "The LogBarrier adversarial attack: making effective use of
     decision boundary information". Ours: the lead in logits in place of probabilities (no underflow), the step to the
     linearised minimiser in place of a gradient step of fixed size, lambda relative to the distance (no unit), and the
-    start along the gradient (noise alone ended at medians a quarter longer on MNIST networks).
+    start uphill (noise alone ended at medians a quarter longer on MNIST networks).
     """
     best = _start(forward, inputs, labels, norm, box, draw)
     kept = current = best.points
@@ -80,30 +78,39 @@ def _minimiser(
 
 
 def _start(forward: Forward, inputs: Points, labels: Labels, norm: str, box: Box, draw: Draw) -> Perturbed:
-    """The closer of two misclassified points, one in noise and one along the gradient, each pulled to the boundary."""
-    unit = inputs.flatten(1).abs().amax(1)
-    unit = per_sample(torch.where(unit > 0, unit, 1.0), inputs)
-    noisy = (_QUIETEST * _LOUDER**number * unit * draw(number) for number in range(_DRAWS))
-    logits, gradient = with_gradient(forward, inputs, labels)
-    slope = dual_length(gradient, norm).clamp_min(torch.finfo(gradient.dtype).tiny)
-    ray = per_sample(-lead(logits, labels) / slope, inputs) * steepest(gradient, norm)
-    longer = (_LONGER**number * ray for number in range(1, _DRAWS))
+    """The closer of two misclassified points, one in noise and one uphill, each pulled to the boundary."""
     found = Perturbed.none(inputs)
-    with torch.no_grad():
-        for steps in (noisy, longer):
-            first = _first(forward, inputs, labels, norm, box, steps)
-            first = closed(forward, inputs, labels, first, norm=norm, box=box, passes=6)
-            found = found.closer(first.points, first.distance, first.distance.isfinite())
+    for first in (_in_noise(forward, inputs, labels, norm, box, draw), _uphill(forward, inputs, labels, norm, box)):
+        own = closed(forward, inputs, labels, first, norm=norm, box=box, passes=6)
+        found = found.closer(own.points, own.distance, own.distance.isfinite())
     return found
 
 
-def _first(forward: Forward, inputs: Points, labels: Labels, norm: str, box: Box, steps: Iterator[Tensor]) -> Perturbed:
-    """The first of the steps that changes the class, sample by sample."""
+def _in_noise(forward: Forward, inputs: Points, labels: Labels, norm: str, box: Box, draw: Draw) -> Perturbed:
+    """Noise at the first of the levels at which it changes the class, sample by sample."""
+    unit = inputs.flatten(1).abs().amax(1)
+    unit = per_sample(torch.where(unit > 0, unit, 1.0), inputs)
     found = Perturbed.none(inputs)
-    for step in steps:
-        points = boxed(inputs + step, box)
-        going = found.distance.isinf()
-        found = found.closer(points, roughly(points, inputs, norm), adversarial(forward(points), labels) & going)
+    for number in range(_TRIES):
+        points = boxed(inputs + _QUIETEST * _LOUDER**number * unit * draw(number), box)
+        with torch.no_grad():
+            crossed = adversarial(forward(points), labels) & found.distance.isinf()
+        found = found.closer(points, roughly(points, inputs, norm), crossed)
         if bool(found.distance.isfinite().all()):
             break
+    return found
+
+
+def _uphill(forward: Forward, inputs: Points, labels: Labels, norm: str, box: Box) -> Perturbed:
+    """The first point of an ascent of the lead, by ever longer steps, that changes the class."""
+    found, current, size = Perturbed.none(inputs), inputs, torch.zeros(len(inputs))
+    for number in range(_TRIES):
+        logits, gradient = with_gradient(forward, current, labels)
+        crossed = adversarial(logits, labels) & found.distance.isinf()
+        found = found.closer(current, roughly(current, inputs, norm), crossed)
+        if bool(found.distance.isfinite().all()):
+            break
+        if number == 0:  # to where the linearised lead is 0
+            size = -lead(logits, labels) / dual_length(gradient, norm).clamp_min(torch.finfo(gradient.dtype).tiny)
+        current = boxed(current + per_sample(size * _LONGER**number, inputs) * steepest(gradient, norm), box)
     return found
