@@ -15,12 +15,11 @@ if TYPE_CHECKING:
     from flatprobe.embedding import at_embedding as at_embedding
     from flatprobe.loading import load_data as load_data
     from flatprobe.models import Normalised as Normalised
+    from flatprobe.probes.adversarial import adversarial_accuracy as adversarial_accuracy
     from flatprobe.probes.eigenvalues import hessian_eigenvalues as hessian_eigenvalues
     from flatprobe.probes.flatness import flatness_radius as flatness_radius
-    from flatprobe.probes.gradient_noise import gradient_noise as gradient_noise
-    from flatprobe.probes.adversarial import adversarial_accuracy as adversarial_accuracy
-    from flatprobe.probes.flatness import flatness_radius as flatness_radius
     from flatprobe.probes.geometric import geometric_margins as geometric_margins
+    from flatprobe.probes.gradient_noise import gradient_noise as gradient_noise
     from flatprobe.probes.interpolation import interpolate as interpolate
     from flatprobe.probes.interpolation import segment as segment
     from flatprobe.probes.interpolation import simplex as simplex
@@ -32,8 +31,8 @@ if TYPE_CHECKING:
     from flatprobe.probes.robustness import gaussian_robustness as gaussian_robustness
     from flatprobe.probes.sharpness import worst_case_sharpness as worst_case_sharpness
     from flatprobe.probes.slices import random_slice as random_slice
-    from flatprobe.probes.trace import hessian_trace as hessian_trace
     from flatprobe.probes.smoothing import smoothed_certificate as smoothed_certificate
+    from flatprobe.probes.trace import hessian_trace as hessian_trace
     from flatprobe.results import load as load
     from flatprobe.results import save as save
     from flatprobe.risk import EmpiricalRisk as EmpiricalRisk
@@ -61,15 +60,15 @@ _HOMES = {
     "interpolate": "flatprobe.probes.interpolation",
     "random_slice": "flatprobe.probes.slices",
     "segment": "flatprobe.probes.interpolation",
-    "worst_case_sharpness": "flatprobe.probes.sharpness",
     "simplex": "flatprobe.probes.interpolation",
     "weight_norms": "flatprobe.probes.norms",
+    "worst_case_sharpness": "flatprobe.probes.sharpness",
     # input-space probes
     "adversarial_accuracy": "flatprobe.probes.adversarial",
     "functional_margins": "flatprobe.probes.margins",
     "gaussian_robustness": "flatprobe.probes.robustness",
-    "jacobian_maximum": "flatprobe.probes.jacobian_maximum",
     "geometric_margins": "flatprobe.probes.geometric",
+    "jacobian_maximum": "flatprobe.probes.jacobian_maximum",
     "jacobian_norms": "flatprobe.probes.jacobian",
     "scores": "flatprobe.probes.margins",
     "smoothed_certificate": "flatprobe.probes.smoothing",

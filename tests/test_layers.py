@@ -35,7 +35,6 @@ LEAVES = {
     "lipschitz",
     "path_norm",
     "reparametrise",
-    "intervals",
     "pairs",
 }
 ALLOWED = {

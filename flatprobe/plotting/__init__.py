@@ -11,19 +11,28 @@ from flatprobe.plotting import (
     landscape,
     line,
     margins,
+    norms,
     radii,
     robustness,
     sharpness,
     slices,
+    smoothing,
     surface,
 )
 from flatprobe.plotting.canvas import png
 
 __all__ = [
-    "gradient_noise", "jacobian", "landscape", "line", "margins", "png", "radii", "robustness", "sharpness", "slices",
+    "gradient_noise",
+    "jacobian",
+    "landscape",
+    "line",
+    "margins",
+    "norms",
+    "png",
+    "radii",
+    "robustness",
+    "sharpness",
+    "slices",
+    "smoothing",
     "surface",
-]  # fmt: skip
-from flatprobe.plotting import jacobian, landscape, line, margins, radii, robustness, smoothing, surface
-from flatprobe.plotting.canvas import png
-
-__all__ = ["jacobian", "landscape", "line", "margins", "png", "radii", "robustness", "smoothing", "surface"]
+]

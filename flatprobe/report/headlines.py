@@ -14,8 +14,8 @@ from flatprobe.probes.margins import Margins
 from flatprobe.probes.robustness import Robustness
 from flatprobe.probes.sharpness import WorstCaseSharpness
 from flatprobe.probes.slices import RandomSlice
-from flatprobe.probes.trace import HessianTrace
 from flatprobe.probes.smoothing import SmoothedCertificate
+from flatprobe.probes.trace import HessianTrace
 from flatprobe.report.numbers import percent, plus_minus, three
 from flatprobe.results import Result
 

@@ -14,10 +14,9 @@ from flatprobe.probes.margins import Margins
 from flatprobe.probes.robustness import Robustness
 from flatprobe.probes.sharpness import WorstCaseSharpness
 from flatprobe.probes.slices import RandomSlice
+from flatprobe.probes.smoothing import SmoothedCertificate
 from flatprobe.probes.trace import HessianTrace
 from flatprobe.report import curvature, tables
-from flatprobe.probes.smoothing import SmoothedCertificate
-from flatprobe.report import tables
 from flatprobe.report.section import Section
 from flatprobe.report.summary import titled
 from flatprobe.results import Result

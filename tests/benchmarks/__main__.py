@@ -7,9 +7,7 @@ from collections.abc import Callable, Iterator
 import pandas as pd
 
 from flatprobe.results import environment, write_table
-from tests.benchmarks import jacobian, operators, passes, radius, sharpness
-from tests.benchmarks import jacobian, passes, radius, smoothing
-from tests.benchmarks import attacks, jacobian, passes, radius
+from tests.benchmarks import attacks, jacobian, operators, passes, radius, sharpness, smoothing
 from tests.benchmarks.harness import RECORDS, Row
 
 BENCHMARKS: dict[str, Callable[[], Iterator[Row]]] = {
@@ -38,11 +36,11 @@ def ratios(name: str, frame: pd.DataFrame) -> pd.DataFrame:
     """Median of the rounds, and its ratio to the reference variant's, for each figure."""
     figures = [
         column
-        for column in ("seconds", "seconds_per_direction", "evaluations_per_direction", "products", "peak_mebibytes")
         for column in (
             "seconds",
             "seconds_per_direction",
             "evaluations_per_direction",
+            "products",
             "peak_mebibytes",
             "median_distance",
         )
