@@ -6,7 +6,6 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from flatprobe import rng
 from flatprobe.jacobians import Forward, jacobian_rows
 from flatprobe.kernels import functional_margin
 
@@ -67,8 +66,3 @@ def jacobian_ratio(logits: Tensor, labels: Tensor, spectral: Tensor, norm: str, 
     factor = 2**0.5 if norm == "l2" else (2 * size) ** 0.5
     lead = functional_margin(logits, labels).double().clamp_min(0)
     return torch.where(lead > 0, lead / (factor * spectral), 0.0)
-
-
-def segment_positions(samples: int, segments: int, seed: int) -> Tensor:
-    """(segments, 2) positions of the samples that random segments join."""
-    return torch.randint(samples, (segments, 2), generator=rng.generator(seed, "segments"))

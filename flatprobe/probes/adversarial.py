@@ -1,6 +1,6 @@
 """Adversarial accuracy: the fraction still classified correctly when each input may be moved by a budget."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,11 +14,11 @@ from flatprobe.attacks import NORMS, Box, fgsm, pgd
 from flatprobe.attacks.fixed import PGD_STEPS
 from flatprobe.attacks.points import adversarial
 from flatprobe.checks import at_least, one_of
-from flatprobe.data import Batch, LabelledData, checked_data
+from flatprobe.data import LabelledData, checked_data
 from flatprobe.intervals import wilson
 from flatprobe.kernels import misclassified
 from flatprobe.network import Network
-from flatprobe.probes.samples import attacked
+from flatprobe.probes.samples import Subject, attacked
 from flatprobe.results import Result, settings
 
 if TYPE_CHECKING:
@@ -141,45 +141,37 @@ def adversarial_accuracy(
     size = network.batch_size(batch_size)
     order = sorted(range(len(levels)), key=levels.__getitem__)
     parts = []
-    for batch, inputs, forward in attacked(network, data, size, "adversarial_accuracy", box):
+    for subject in attacked(network, data, size, "adversarial_accuracy", box):
         with torch.no_grad():
-            standing = ~misclassified(forward(inputs), batch.labels)
-        correct = torch.zeros(len(levels), len(inputs), dtype=torch.bool)
+            standing = ~misclassified(subject.forward()(subject.inputs), subject.labels)
+        correct = torch.zeros(len(levels), len(standing), dtype=torch.bool)
         for place in order:
             for restart in range(restarts if attack == "pgd" and levels[place] > 0 else 1):
                 if levels[place] > 0 and bool(standing.any()):
-                    noise = _noise(batch, inputs, seed, restart) if attack == "pgd" else None
-                    standing = _withstands(forward, batch, inputs, standing, levels[place], noise, norm, box, steps)
+                    noise = _noise(subject, seed, restart) if attack == "pgd" else None
+                    standing = _withstands(subject, standing, levels[place], noise, norm, box, steps)
             correct[place] = standing.cpu()
         parts.append(correct)
-    subject = {"network": network.describe(), "data": data.describe(), "batch_size": size}
+    described = {"network": network.describe(), "data": data.describe(), "batch_size": size}
     arguments = {"norm": norm, "attack": attack, "steps": steps, "restarts": restarts, "box": box, "seed": seed}
     return AdversarialAccuracy(
         budgets=torch.tensor(levels, dtype=torch.float64),
         correct=torch.cat(parts, 1),
         labels=data.labels,
-        settings=settings("adversarial_accuracy", subject, budgets=levels, **arguments),
+        settings=settings("adversarial_accuracy", described, budgets=levels, **arguments),
     )
 
 
-def _noise(batch: Batch, inputs: Tensor, seed: int, restart: int) -> Tensor:
-    stop = batch.start + len(batch.labels)
-    return rng.sample_normal(batch.start, stop, inputs.shape[1:], seed, "pgd", restart).to(inputs)
+def _noise(subject: Subject, seed: int, restart: int) -> Tensor:
+    start, inputs = subject.start, subject.inputs
+    return rng.sample_normal(start, start + len(inputs), inputs.shape[1:], seed, "pgd", restart).to(inputs)
 
 
 def _withstands(
-    forward: Callable[[Tensor], Tensor],
-    batch: Batch,
-    inputs: Tensor,
-    standing: Tensor,
-    budget: float,
-    noise: Tensor | None,
-    norm: str,
-    box: Box,
-    steps: int,
+    subject: Subject, standing: Tensor, budget: float, noise: Tensor | None, norm: str, box: Box, steps: int
 ) -> Tensor:
     """Which samples still stand after one more attack on those that did; FGSM where no noise is given."""
-    own, labels = inputs[standing], batch.labels[standing]
+    forward, own, labels = subject.forward(standing), subject.inputs[standing], subject.labels[standing]
     sizes = torch.full((len(own),), budget, dtype=own.dtype, device=own.device)
     if noise is None:
         points = fgsm(forward, own, labels, sizes, norm=norm, box=box)

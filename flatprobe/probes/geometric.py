@@ -1,6 +1,6 @@
 """The geometric margin as a sandwich: a proven or estimated lower end, and an adversarial point as the upper one."""
 
-import importlib
+import copy
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -11,12 +11,14 @@ from jaxtyping import Float64, Int64
 from torch import Tensor, nn
 
 from flatprobe import first_order, rng
-from flatprobe.attacks import MINIMUM_NORM, NORMS, Box, Perturbed, minimum_norm
+from flatprobe.attacks import MINIMUM_NORM, NORMS, Box, Perturbed, agreed, minimum_norm
 from flatprobe.checks import at_least, one_of
 from flatprobe.data import Batch, LabelledData, checked_data
 from flatprobe.kernels import functional_margin
+from flatprobe.lipschitz import certified_margins
 from flatprobe.network import Network
-from flatprobe.probes.samples import attacked, continuous
+from flatprobe.pairs import random_pairs
+from flatprobe.probes.samples import Subject, attacked, continuous
 from flatprobe.results import Result, settings
 
 if TYPE_CHECKING:
@@ -27,6 +29,7 @@ ESTIMATES = ("gamma_1", "gamma_2", "gradient")
 LOWER = (*CERTIFIED, *ESTIMATES)
 
 Ends = Float64[Tensor, " samples"]
+Bound = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -172,30 +175,31 @@ def geometric_margins(
     _check(lower, upper, norm)
     at_least(1, steps=steps, points=points, segments=segments)
     network, data = Network(model), checked_data(data)
+    exact = network if network.dtype == torch.float64 else Network(copy.deepcopy(model).double())
     size = network.batch_size(batch_size)
     lowers: dict[str, list[Tensor]] = {name: [] for name in lower}
     uppers: dict[str, list[Tensor]] = {name: [] for name in upper}
-    bounds: dict[str, Callable[[Tensor, Tensor], Tensor]] = {}
-    for batch, inputs, forward in attacked(network, data, size, "geometric_margins", box):
-        if batch.start == 0:
-            bounds = {kind: _certificate(model, inputs, kind, norm) for kind in lower if kind in CERTIFIED}
+    bounds: dict[str, Bound] = {}
+    for subject in attacked(network, data, size, "geometric_margins", box):
+        inputs, labels, forward, precise = subject.inputs, subject.labels, subject.forward(), subject.under(exact)
+        if subject.start == 0:
+            bounds = {kind: _certificate(exact.module, inputs, kind, norm) for kind in lower if kind in CERTIFIED}
             if "gamma_2" in lower:
                 steepest = _steepest_between(network, data, segments, size, norm, seed)
+        with torch.no_grad():
+            logits, exact_logits = forward(inputs), precise.forward()(precise.inputs)
+        right = (functional_margin(logits, labels) > 0) & (functional_margin(exact_logits, labels) > 0)
         closest = Perturbed.none(inputs)
         for name in upper:
-            draw = _draw(batch, inputs, seed, name)
-            found = minimum_norm(name, forward, inputs, batch.labels, norm=norm, box=box, steps=steps, draw=draw)
+            found = _attack(name, subject, precise, right, norm, box, steps, seed)
             uppers[name].append(found.distance.cpu())
             closest = closest.closer(found.points, found.distance, found.distance.isfinite())
-        with torch.no_grad():
-            logits = forward(inputs)
-        right = functional_margin(logits, batch.labels) > 0
-        values = {kind: bound(logits.double(), batch.labels) for kind, bound in bounds.items()}
+        values = {kind: bound(exact_logits, labels, precise.inputs) for kind, bound in bounds.items()}
         if "gamma_2" in lower:
-            values["gamma_2"] = first_order.jacobian_ratio(logits, batch.labels, steepest, norm, inputs[0].numel())
+            values["gamma_2"] = first_order.jacobian_ratio(logits, labels, steepest, norm, inputs[0].numel())
         if {"gamma_1", "gradient"} & set(lower):
-            draws = map(_draw(batch, inputs, seed, "ball"), itertools.count())
-            values |= _near(forward, inputs, batch.labels, closest, norm, points, draws)
+            draws = map(_draw(subject, seed, "ball"), itertools.count())
+            values |= _near(forward, inputs, labels, closest, norm, points, draws)
         for name in lower:
             lowers[name].append(torch.where(right, values[name].double(), 0.0).cpu())
     own, attacks = _joined(lowers), _joined(uppers)
@@ -223,18 +227,35 @@ def _check(lower: Sequence[str], upper: Sequence[str], norm: str) -> None:
     one_of("norm", norm, NORMS)
 
 
-def _certificate(model: nn.Module, inputs: Tensor, kind: str, norm: str) -> Callable[[Tensor, Tensor], Tensor]:
-    """(logits, labels) -> certified lower ends, from the walk over the layers."""
-    walker = importlib.import_module("flatprobe.lipschitz")
-    bound = walker.certified_margins(model, tuple(inputs.shape[1:]), kind=kind, norm="l2")
+def _certificate(module: nn.Module, inputs: Tensor, kind: str, norm: str) -> Bound:
+    """(logits, labels, inputs), all in float64 -> certified lower ends."""
+    bound = certified_margins(module, tuple(inputs.shape[1:]), kind)
     # ||v||_2 <= sqrt(d) ||v||_inf; the last factor outweighs the rounding of the division.
     factor = 1.0 if norm == "l2" else inputs[0].numel() ** -0.5 * (1 - 1e-15)
-    return lambda logits, labels: (factor * bound(logits, labels)).clamp_min(0)
+    return lambda logits, labels, points: factor * bound(logits, labels, points.flatten(1).norm(dim=1))
 
 
-def _draw(batch: Batch, inputs: Tensor, seed: int, name: str) -> Callable[[int], Tensor]:
-    stop = batch.start + len(batch.labels)
-    return lambda k: rng.sample_normal(batch.start, stop, inputs.shape[1:], seed, name, k).to(inputs)
+def _attack(
+    name: str, subject: Subject, precise: Subject, right: Tensor, norm: str, box: Box, steps: int | None, seed: int
+) -> Perturbed:
+    """The attack on the samples that are classified correctly; distance 0 at the others."""
+    points = subject.inputs.clone()
+    distances = torch.zeros(len(points), dtype=torch.float64, device=points.device)
+    if bool(right.any()):
+        noise = _draw(subject, seed, name)
+        forward, inputs, labels = subject.forward(right), points[right], subject.labels[right]
+        found = minimum_norm(
+            name, forward, inputs, labels, norm=norm, box=box, steps=steps, draw=lambda k: noise(k)[right]
+        )
+        if subject.network is not precise.network:
+            found = agreed(forward, precise.forward(right), inputs, labels, found, norm=norm, box=box)
+        points[right], distances[right] = found.points, found.distance
+    return Perturbed(points, distances)
+
+
+def _draw(subject: Subject, seed: int, name: str) -> Callable[[int], Tensor]:
+    start, inputs = subject.start, subject.inputs
+    return lambda k: rng.sample_normal(start, start + len(inputs), inputs.shape[1:], seed, name, k).to(inputs)
 
 
 def _near(
@@ -265,7 +286,7 @@ def _near(
 
 def _steepest_between(network: Network, data: LabelledData, segments: int, size: int, norm: str, seed: int) -> Tensor:
     """max ||J||_2 over 4 points, ends included, of each of the random segments."""
-    positions = first_order.segment_positions(len(data), segments, seed)
+    positions = random_pairs(data.labels, segments, "any", seed)
     largest = torch.zeros((), dtype=torch.float64, device=network.device)
     for start in range(0, segments, size):
         pairs = positions[start : start + size]

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from flatprobe.data import Batch, LabelledData, checked_data, parts_of
 from flatprobe.differentiable import check_differentiable
-from flatprobe.inputs import tensors
+from flatprobe.inputs import Inputs, mapped, tensors
 from flatprobe.network import Network
 from flatprobe.outputs import check_batch, check_logits
 from flatprobe.results import Result
@@ -152,10 +152,51 @@ def continuous(batch: Batch, probe: str) -> Tensor:
     raise TypeError(msg)
 
 
+@dataclass(frozen=True)
+class Subject:
+    """A batch that an attack works on.
+
+    Attributes:
+        network: the classifier.
+        given: the batch's inputs, as the network takes them, all of them.
+        inputs: the one floating tensor among them, which the attack moves.
+        labels: (samples,).
+        start: position of the first sample in the data.
+    """
+
+    network: Network
+    given: Inputs
+    inputs: Tensor
+    labels: Tensor
+    start: int
+
+    def forward(self, rows: Tensor | None = None) -> Callable[[Tensor], Tensor]:
+        """Points in place of these rows' inputs (None: all) -> logits; refuses logits that are not finite."""
+        held, _ = self.network.holding(self.given if rows is None else mapped(lambda part: part[rows], self.given))
+
+        def forward(points: Tensor) -> Tensor:
+            logits = held(points)
+            if not bool(logits.isfinite().all()):
+                msg = (
+                    f"the logits at a perturbed input of one of the samples {self.start} to "
+                    f"{self.start + len(self.labels) - 1} are not finite though they are at the samples; expected "
+                    "finite logits: give a box that the inputs belong to, or probe in float64"
+                )
+                raise ValueError(msg)
+            return logits
+
+        return forward
+
+    def under(self, network: Network) -> "Subject":
+        """The same batch for another network, such as its copy in float64."""
+        given = network.prepare(self.given)
+        return Subject(network, given, network.prepare(self.inputs), self.labels, self.start)  # type: ignore[arg-type]
+
+
 def attacked(
     network: Network, data: LabelledData, batch_size: int, probe: str, box: tuple[float, float] | None
-) -> Iterator[tuple[Batch, Tensor, Callable[[Tensor], Tensor]]]:
-    """The batches that an attack works on: checked, prepared, each with its inputs and the network's forward pass.
+) -> Iterator[Subject]:
+    """The batches that an attack works on, checked.
 
     Args:
         network: the classifier; its logits must be differentiable in the inputs.
@@ -165,7 +206,7 @@ def attacked(
         box: what the inputs must lie in, or None.
 
     Yields:
-        The batch, its inputs as the network takes them, and inputs -> logits, which refuses logits that are not finite.
+        One `Subject` a batch.
 
     Raises:
         TypeError: if the inputs are not one floating tensor.
@@ -184,22 +225,7 @@ def attacked(
         _check_box(inputs, batch.start, box)
         with torch.no_grad():
             check_logits(held(inputs), batch.start)
-        yield prepared, inputs, _finite(held, prepared)
-
-
-def _finite(network: Network, batch: Batch) -> Callable[[Tensor], Tensor]:
-    def forward(points: Tensor) -> Tensor:
-        logits = network(points)
-        if not bool(logits.isfinite().all()):
-            msg = (
-                f"the logits at a perturbed input of one of the samples {batch.start} to "
-                f"{batch.start + len(batch.labels) - 1} are not finite though they are at the samples; expected finite "
-                "logits: give a box that the inputs belong to, or probe in float64"
-            )
-            raise ValueError(msg)
-        return logits
-
-    return forward
+        yield Subject(network, network.prepare(batch.inputs), inputs, prepared.labels, batch.start)
 
 
 def _check_box(inputs: Tensor, start: int, box: tuple[float, float] | None) -> None:

@@ -1,8 +1,9 @@
 """The smoothed classifier: what a network answers most often under Gaussian noise, with a certified radius."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,11 +14,12 @@ from torch import Tensor, nn
 from flatprobe import rng
 from flatprobe.checks import at_least, positive
 from flatprobe.data import Batch, LabelledData, checked_data
+from flatprobe.inputs import Inputs, mapped
 from flatprobe.intervals import clopper_pearson_lower, wilson
 from flatprobe.network import Network
-from flatprobe.probes.samples import continuous
+from flatprobe.outputs import check_batch
+from flatprobe.probes.samples import continuous, placed
 from flatprobe.results import Result, settings
-from flatprobe.risk import check_batch
 
 if TYPE_CHECKING:
     import pandas
@@ -187,10 +189,9 @@ def smoothed_certificate(
     for batch in data.batches(max(1, size // rng.BLOCK)):
         if batch.start == 0:
             check_batch(network, batch, data.classes)
-        prepared = Batch(network.prepare(batch.inputs), batch.labels, batch.start)
-        votes = _votes(network, prepared, sigma, selection, size, (seed, "smoothing selection"))
+        votes = _votes(network, batch, sigma, selection, size, (seed, "smoothing selection"))
         winner = votes.argmax(1)
-        votes = _votes(network, prepared, sigma, draws, size, (seed, "smoothing estimation"))
+        votes = _votes(network, batch, sigma, draws, size, (seed, "smoothing estimation"))
         selected.append(winner.cpu())
         counts.append(votes.gather(1, winner[:, None]).squeeze(1).cpu())
     count = torch.cat(counts)
@@ -212,7 +213,7 @@ def _votes(
     network: Network, batch: Batch, sigma: float, draws: int, size: int, key: tuple[rng.Key, ...]
 ) -> Int64[Tensor, "samples classes"]:
     """How often each class is the network's answer under that many draws of noise, for each sample of the batch."""
-    inputs = continuous(batch, "smoothed_certificate")
+    inputs = continuous(placed(network, batch)[1], "smoothed_certificate")
     votes = torch.zeros(len(inputs), network.classes, dtype=torch.int64, device=network.device)
     with torch.no_grad():
         for first in range(0, draws, rng.BLOCK):
@@ -222,11 +223,22 @@ def _votes(
                 noise = rng.sample_normal(first, last, x.shape, *key, batch.start + row)
                 torch.add(x, noise.to(inputs), alpha=sigma, out=noisy[row])
             noisy = noisy.flatten(0, 1)
-            logits = torch.cat([network(noisy[row : row + size]) for row in range(0, len(noisy), size)])
+            logits = torch.cat(list(_passed(network, network.prepare(batch.inputs), noisy, last - first, size)))
             _check_logits(logits, batch.start, first, last - first)
             answer = logits.argmax(1).view(len(inputs), -1)
             votes.scatter_add_(1, answer, torch.ones_like(answer))
     return votes
+
+
+def _passed(network: Network, given: Inputs, noisy: Tensor, draws: int, size: int) -> Iterator[Tensor]:
+    """The logits of the draws of each sample in turn, beside the sample's other inputs where it has any."""
+    for row in range(0, len(noisy), size):
+        points = noisy[row : row + size]
+        held = network
+        if not isinstance(given, Tensor):
+            owners = torch.arange(row, row + len(points), device=noisy.device) // draws
+            held, _ = network.holding(mapped(partial(torch.index_select, dim=0, index=owners), given))
+        yield held(points)
 
 
 def _check(sigma: float, draws: int, alpha: float, selection: int) -> None:
