@@ -187,7 +187,7 @@ class EmpiricalRisk:
     ) -> Weights:
         """H(w) v, the Hessian of I times a direction, by differentiating the gradient along v.
 
-        Two to three gradients' cost.
+        Two to four gradients' cost.
 
         Args:
             weights: where; None for the center.

@@ -87,7 +87,7 @@ def hessian_eigenvalues(
 ) -> HessianEigenvalues:
     """lambda_1 >= lambda_2 >= ..., eigenvalues of H = (d^2 / dw^2) I(w) over the whole data set, at the risk's center.
 
-    `scipy.sparse.linalg.eigsh` (implicitly restarted Lanczos) over exact Hessian products, each two to three gradients
+    `scipy.sparse.linalg.eigsh` (implicitly restarted Lanczos) over exact Hessian products, each two to four gradients
     over the data: about 15 products for the first eigenvalue (`make bench`), many more where the next ones are near, as
     at the lower end. A selection with no more weights than the Krylov space (12, or 2 count + 1) has its block formed
     whole. The error of an eigenvalue that stands apart from the next is of the order of its residual *squared* over the

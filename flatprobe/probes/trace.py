@@ -82,7 +82,7 @@ def hessian_trace(
 ) -> HessianTrace:
     """tr H = E v^T H v over independent random signs v (Hutchinson), H the Hessian of I at the center, over all data.
 
-    One Hessian product a draw; up to ten draws share each forward pass and gradient, so that a draw costs one to two
+    One Hessian product a draw; up to ten draws share each forward pass and gradient, so that a draw costs one to three
     gradients over the data. Every layer's trace comes from the same products, since E v_b^T (H v)_b = tr H_bb.
 
     Args:

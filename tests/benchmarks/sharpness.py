@@ -29,7 +29,7 @@ from tests.benchmarks.harness import (
 SAMPLES = {"MLP": 1000, "CNN": 128, "ResNet": 64}
 ROUNDS = {"MLP": 3, "CNN": 2, "ResNet": 1}
 STEPS, DRAWS, MINIBATCH = 11, 10, 32
-LIMIT = 60  # products of power iteration; where it has not arrived by then, that is its cost
+LIMIT = 40  # products of power iteration; where it has not arrived by then, that is its cost
 
 
 class Products:
