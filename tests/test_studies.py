@@ -27,6 +27,10 @@ def test_slow_reference_each_result_is_the_probes_own(comparison: Comparison) ->
     assert torch.equal(comparison.results["flatness_radius_last_layer"]["b-2"].radii, last.radii)
     for probe in (fp.functional_margins, fp.scores, fp.jacobian_norms):
         assert torch.equal(comparison.results[probe.__name__]["b-2"].values, probe(model, DATA).values)
+    line = fp.random_slice(risk, dimensions=1, seed=1)
+    assert torch.equal(comparison.results["random_slice"]["b-2"].loss, line.loss)
+    curvature = fp.hessian_eigenvalues(risk, seed=1)
+    assert torch.equal(comparison.results["hessian_eigenvalues"]["b-2"].eigenvalues, curvature.eigenvalues)
     robustness = fp.gaussian_robustness(model, DATA, seed=1)
     assert torch.equal(comparison.results["gaussian_robustness"]["b-2"].error, robustness.error)
     landscape = fp.interpolate(risk, [cases.mlp(seed=seed) for seed in range(3)], fp.simplex(3))
