@@ -57,7 +57,7 @@ ALLOWED |= {
     "probes": MEASURED,
     "training": MEASURED,
     "studies": MEASURED | {"probes", "training"},
-    "plotting": LEAVES | {"probes", "studies"},
+    "plotting": LEAVES | {"probes", "studies", "bounds"},
     "report": MEASURED | {"probes", "training", "studies", "plotting"},
     "cli": MEASURED | {"probes", "training", "studies", "plotting", "report"},
 }

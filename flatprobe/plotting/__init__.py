@@ -6,6 +6,7 @@ neither the caller's backend nor the caller's settings change.
 """
 
 from flatprobe.plotting import (
+    bounds,
     gradient_noise,
     jacobian,
     landscape,
@@ -22,6 +23,7 @@ from flatprobe.plotting import (
 from flatprobe.plotting.canvas import png
 
 __all__ = [
+    "bounds",
     "gradient_noise",
     "jacobian",
     "landscape",

@@ -10,7 +10,9 @@ from flatprobe.probes.eigenvalues import HessianEigenvalues
 from flatprobe.probes.flatness import FlatnessRadii
 from flatprobe.probes.gradient_noise import GradientNoise
 from flatprobe.probes.jacobian import JacobianNorms
+from flatprobe.probes.jacobian_maximum import JacobianMaximum
 from flatprobe.probes.margins import Margins
+from flatprobe.probes.norms import WeightNorms
 from flatprobe.probes.robustness import Robustness
 from flatprobe.probes.sharpness import WorstCaseSharpness
 from flatprobe.probes.slices import RandomSlice
@@ -88,6 +90,11 @@ def _noise(result: GradientNoise) -> Headline:
     return Headline(result.noise_scale, plus_minus(result.noise_scale, result.noise_scale_error))
 
 
+def _norms(result: WeightNorms) -> Headline:
+    product = result.product()
+    return Headline(product, f"{three(product)}; {three(result.path)}")
+
+
 def _margin(result: Margins) -> Headline:
     value = result.summary()["median"]
     return Headline(value, three(value))
@@ -133,11 +140,16 @@ _KINDS: dict[type[Result], tuple[Callable[[Any], Headline], Callable[[Mapping[st
     HessianEigenvalues: (_eigenvalue, lambda results: f"loss per squared weight; {agreed(results, 'which')}"),
     HessianTrace: (_trace, lambda _results: "loss per squared weight; ± standard error over draws"),
     WorstCaseSharpness: (_worst, _worst_unit),
+    WeightNorms: (_norms, lambda _results: "product of spectral norms; path norm"),
     GradientNoise: (_noise, lambda _results: "samples; noise scale ± standard error over draws"),
     Margins: (_margin, lambda results: f"{agreed(results, 'outputs') or 'logits'}; median over samples"),
     JacobianNorms: (
         _jacobian,
         lambda results: f"{agreed(results, 'outputs')} per input unit; median; mean ± standard error over samples",
+    ),
+    JacobianMaximum: (
+        lambda result: Headline(result.maximum, f"≥ {three(result.maximum)}"),
+        lambda results: f"{agreed(results, 'outputs')} per input unit; largest found",
     ),
     Robustness: (_error, _error_unit),
     SmoothedCertificate: (

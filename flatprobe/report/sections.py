@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from flatprobe.bounds import Bound
 from flatprobe.plotting import jacobian, landscape, line, margins, png, radii, robustness, smoothing, surface
 from flatprobe.plotting.names import agreed
 from flatprobe.probes.eigenvalues import HessianEigenvalues
@@ -10,13 +11,15 @@ from flatprobe.probes.flatness import FlatnessRadii
 from flatprobe.probes.gradient_noise import GradientNoise
 from flatprobe.probes.interpolation import Interpolation
 from flatprobe.probes.jacobian import JacobianNorms
+from flatprobe.probes.jacobian_maximum import JacobianMaximum
 from flatprobe.probes.margins import Margins
+from flatprobe.probes.norms import WeightNorms
 from flatprobe.probes.robustness import Robustness
 from flatprobe.probes.sharpness import WorstCaseSharpness
 from flatprobe.probes.slices import RandomSlice
 from flatprobe.probes.smoothing import SmoothedCertificate
 from flatprobe.probes.trace import HessianTrace
-from flatprobe.report import curvature, tables
+from flatprobe.report import curvature, single, tables
 from flatprobe.report.section import Section
 from flatprobe.report.summary import titled
 from flatprobe.results import Result
@@ -181,9 +184,12 @@ _KINDS: dict[type[Result], Callable[[str, Results, Groups], list[Section]]] = {
     HessianTrace: curvature.trace,
     WorstCaseSharpness: curvature.worst,
     GradientNoise: curvature.noise,
+    WeightNorms: single.weights,
     Margins: _margins,
     JacobianNorms: _jacobian,
+    JacobianMaximum: single.maximum,
     Robustness: _robustness,
     SmoothedCertificate: _smoothing,
+    Bound: single.bound,
 }
 ORDER = tuple(_KINDS)

@@ -15,6 +15,7 @@ from flatprobe.probes.flatness import flatness_radius
 from flatprobe.probes.interpolation import interpolate, segment, simplex
 from flatprobe.probes.jacobian import jacobian_norms
 from flatprobe.probes.margins import functional_margins, scores
+from flatprobe.probes.norms import weight_norms
 from flatprobe.probes.robustness import gaussian_robustness
 from flatprobe.probes.slices import random_slice
 from flatprobe.results import Result, file_stem, save
@@ -36,6 +37,7 @@ PROBES: dict[str, Probe] = {
     ),
     "random_slice": lambda model, data, seed: random_slice(EmpiricalRisk(model, data), dimensions=1, seed=seed),
     "hessian_eigenvalues": lambda model, data, seed: hessian_eigenvalues(EmpiricalRisk(model, data), seed=seed),
+    "weight_norms": lambda model, data, _seed: weight_norms(model, data.input_shape),
     "functional_margins": lambda model, data, _seed: functional_margins(model, data),
     "scores": lambda model, data, _seed: scores(model, data),
     "jacobian_norms": lambda model, data, _seed: jacobian_norms(model, data),

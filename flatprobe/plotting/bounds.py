@@ -1,0 +1,59 @@
+"""Generalization bounds as bars of their terms, against the loss's maximum."""
+
+from collections.abc import Mapping
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+
+from flatprobe.bounds import Bound
+from flatprobe.plotting import canvas
+from flatprobe.plotting.names import COLOURS, named
+from flatprobe.results import Result
+
+_EMPIRICAL = "#777777"
+
+
+@mpl.rc_context(canvas.STYLE)
+def draw(
+    results: Result | Mapping[str, Result], ax: Axes | None = None, *, groups: Mapping[str, str] | None = None
+) -> Axes:
+    """One bar a bound: the empirical loss and the terms end to end, in units of the loss's maximum M; 1 is vacuous.
+
+    The axis ends at 2: a longer bar is cut there, and its label says how long it is.
+
+    Args:
+        results: one `Bound`, or several by name.
+        ax: where to draw; None makes a figure.
+        groups: unused; a bound belongs to one network.
+
+    Returns:
+        The axes, one bar a summand, labelled by its name.
+
+    Raises:
+        TypeError: for results of another kind.
+        ValueError: for no results.
+    """
+    del groups
+    found = named(results, Bound)
+    ax = canvas.axes(ax, height=1.3 + 0.55 * len(found))
+    names = list(dict.fromkeys(term for bound in found.values() for term in bound.terms))
+    colours = {name: COLOURS[place % len(COLOURS)] for place, name in enumerate(names)}
+    for place, bound in enumerate(found.values()):
+        left = 0.0
+        for name, value in {"empirical loss": bound.empirical, **bound.terms}.items():
+            length = min(value / bound.maximum, 2.0)
+            ax.barh(place, length, left=left, height=0.6, color=colours.get(name, _EMPIRICAL), label=name)
+            left = min(left + length, 2.0)
+        notes = [f"{bound.expected / bound.maximum:.3g}", *(["chosen after the data"] if bound.chosen else [])]
+        ax.annotate(", ".join(notes), (left, place), xytext=(4, 0), textcoords="offset points", va="center")
+    ax.axvline(1, color="black", linewidth=1.2, linestyle="--")
+    ax.set_xlim(0, 2.6)
+    ax.set_xticks([0, 0.5, 1, 1.5, 2])
+    ax.set_yticks(range(len(found)), list(found))
+    ax.invert_yaxis()
+    ax.grid(visible=False, axis="y")
+    ax.set_xlabel("bound on the expected loss / the loss's maximum (1 and more: vacuous)")
+    handles, labels = ax.get_legend_handles_labels()
+    unique = dict(zip(labels, handles, strict=True))
+    ax.legend(list(unique.values()), list(unique), loc="lower left", bbox_to_anchor=(0, 1), ncols=3)
+    return ax

@@ -1,0 +1,81 @@
+"""The sections of figures that a network has one of: norms of its weights, its largest Jacobian norm, bounds."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from flatprobe.bounds import Bound
+from flatprobe.plotting import bounds, jacobian, norms, png
+from flatprobe.plotting.names import agreed
+from flatprobe.probes.jacobian_maximum import JacobianMaximum
+from flatprobe.probes.norms import WeightNorms
+from flatprobe.report.numbers import three
+from flatprobe.report.section import Section, Table
+
+Results = Mapping[str, Any]
+Groups = Mapping[str, str] | None
+
+
+def weights(title: str, results: Results, groups: Groups) -> list[Section]:
+    """The layers' norms, and those of all weights."""
+    sentence = (
+        "The spectral norm of each layer as the operator that it is, BatchNorm folded in (filled), and of its kernel "
+        "reshaped to a matrix (open), which is smaller for convolutions: the product over the layers bounds how steep "
+        "the network can be, so smaller is smoother."
+    )
+    words = f"Norms of the layers of {', '.join(results)}"
+    return [Section(title, sentence, png(norms.draw(results, groups=groups)), words, _weights_table(results))]
+
+
+def _weights_table(results: Mapping[str, WeightNorms]) -> Table:
+    figures = {name: result.summary() for name, result in results.items()}
+    heading = ("network", *(name.replace("_", " ") for name in next(iter(figures.values()))))
+    return Table(heading, tuple((name, *map(three, own.values())) for name, own in figures.items()))
+
+
+def maximum(title: str, results: Results, groups: Groups) -> list[Section]:
+    """Histograms of the largest norms."""
+    norm, outputs, along = (agreed(results, name) for name in ("norm", "outputs", "along"))
+    where = "each sample" if along == "samples" else "each segment between two random samples"
+    sentence = (
+        f"The largest {norm} norm of the Jacobian of the {outputs} found at {where}: the rightmost value is an "
+        "estimate from below of the supremum, which bounds how much distances can grow; smaller is smoother."
+    )
+    words = f"Histograms of {', '.join(results)}"
+    return [Section(title, sentence, png(jacobian.draw(results, groups=groups)), words, _maximum_table(results))]
+
+
+def _maximum_table(results: Mapping[str, JacobianMaximum]) -> Table:
+    rows = []
+    for name, result in results.items():
+        first, second, at = result.where
+        place = f"sample {first}" if first == second else f"{three(at)} of the way from sample {first} to {second}"
+        rows.append((name, three(result.maximum), place, str(len(result)), str(result.points)))
+    return Table(("network", "largest", "found at", "samples or segments", "points on each"), tuple(rows))
+
+
+def bound(title: str, results: Results, groups: Groups) -> list[Section]:
+    """Bars of the bounds' terms."""
+    sentence = (
+        "What a generalization bound says of the expected loss, in units of the most that the loss can be, term by "
+        "term: from 1 on (dashed) it says nothing, and where something was chosen after seeing the data its stated "
+        "probability does not hold."
+    )
+    words = f"Bars of {', '.join(results)}"
+    return [Section(title, sentence, png(bounds.draw(results, groups=groups)), words, _bound_table(results))]
+
+
+def _bound_table(results: Mapping[str, Bound]) -> Table:
+    rows = [
+        (
+            name,
+            three(own.expected),
+            three(own.empirical),
+            "; ".join(f"{term} {three(value)}" for term, value in own.terms.items()),
+            "yes" if own.vacuous else "no",
+            ", ".join(own.chosen) or "nothing",
+            "theorem" if own.proven else "rate only",
+        )
+        for name, own in results.items()
+    ]
+    heading = ("bound", "expected loss at most", "empirical", "terms", "vacuous", "chosen after the data", "proven")
+    return Table(heading, tuple(rows))
