@@ -18,7 +18,14 @@ def commands() -> list[list[str]]:
     return [shlex.split(line)[1:] for line in lines if line.startswith("flatprobe ")]
 
 
-def test_the_commands_work_one_after_the_other(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+def words(text: str) -> list[str]:
+    """The text without its numbers, which depend on the machine, and without lines and spaces."""
+    return re.findall(r"[A-Za-z']+", text)
+
+
+def test_the_commands_work_one_after_the_other(
+    tmp_path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.chdir(tmp_path)
     assert [command[0] for command in commands()] == ["train", "train", "probe", "report", "audit"]
     for command in commands():
@@ -27,6 +34,9 @@ def test_the_commands_work_one_after_the_other(tmp_path, monkeypatch: pytest.Mon
         assert done.value.code in {0, None}
     assert fp.load_checkpoint("runs/natural-1").training is False
     assert "natural-1" in Path("report.html").read_text()
+    shown = re.search(r"```\n(\u250f.*?)```", README.read_text(), flags=re.DOTALL)
+    assert shown is not None
+    assert words(capsys.readouterr().out)[-len(words(shown[1])) :] == words(shown[1])
 
 
 def test_every_make_target_that_it_names_exists() -> None:

@@ -216,14 +216,17 @@ class Mixing(nn.Module):
     def __init__(self, kind: str) -> None:
         super().__init__()
         self.kind = kind
-        self.first, self.last = nn.Linear(64, 8), nn.Linear(4, 10)
+        self.first: nn.Module = nn.Linear(64, 8)
+        self.last = nn.Linear(6 if kind == "average" else 4, 10)
+        if kind == "average":
+            self.first = nn.Conv1d(1, 2, 62)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = F.relu(self.first(x.flatten(1)))
+        x = F.relu(self.first(x.flatten(1)[:, None] if self.kind == "average" else x.flatten(1))).flatten(1)
         if self.kind == "maximum":
             x = F.max_pool1d(x[:, None], 2)[:, 0]
-        if self.kind == "average":
-            x = F.avg_pool1d(x[:, None], 2)[:, 0]
+        if self.kind == "average":  # of the two units at the borders between them alone
+            x = F.avg_pool1d(x[:, None], 3, 1, 1)[:, 0]
         if self.kind == "dropped":
             x = x[:, ::2]
         z: Tensor = self.last(x)

@@ -188,7 +188,8 @@ def audit(
             cannot be probed or traced, or one that no change applies to.
         TypeError: for a probe that returns no `Result`, or data whose samples are not one tensor.
 
-    Source: Dinh et al. 2017 (T3 section 1.1, [11]), whose point is that flatness is no property of the function.
+    Source: Dinh et al. 2017 (T3 section 1.1, [11]): flatness is no property of the function. T3 holds that isotropic
+    flat minima cannot be made sharp in this way; the isotropic radius falls as `factor` grows.
     """
     positive(tolerance=tolerance)
     at_least(2, seeds=seeds)
