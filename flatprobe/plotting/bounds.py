@@ -11,6 +11,7 @@ from flatprobe.plotting.names import COLOURS, named
 from flatprobe.results import Result
 
 _EMPIRICAL = "#777777"
+_LONGEST = 2.0  # in units of M; the label says how long a longer bar is
 
 
 @mpl.rc_context(canvas.STYLE)
@@ -41,9 +42,9 @@ def draw(
     for place, bound in enumerate(found.values()):
         left = 0.0
         for name, value in {"empirical loss": bound.empirical, **bound.terms}.items():
-            length = min(value / bound.maximum, 2.0)
+            length = min(value / bound.maximum, _LONGEST - left)
             ax.barh(place, length, left=left, height=0.6, color=colours.get(name, _EMPIRICAL), label=name)
-            left = min(left + length, 2.0)
+            left += length
         notes = [f"{bound.expected / bound.maximum:.3g}", *(["chosen after the data"] if bound.chosen else [])]
         ax.annotate(", ".join(notes), (left, place), xytext=(4, 0), textcoords="offset points", va="center")
     ax.axvline(1, color="black", linewidth=1.2, linestyle="--")
