@@ -25,6 +25,12 @@ from flatprobe.plotting.canvas import png
 __all__ = [
     "bounds",
     "gradient_noise",
+from flatprobe.plotting import adversarial, geometric, jacobian, landscape, line, margins, radii, robustness, surface
+from flatprobe.plotting.canvas import png
+
+__all__ = [
+    "adversarial",
+    "geometric",
     "jacobian",
     "landscape",
     "line",
@@ -36,5 +42,8 @@ __all__ = [
     "sharpness",
     "slices",
     "smoothing",
+    "png",
+    "radii",
+    "robustness",
     "surface",
 ]

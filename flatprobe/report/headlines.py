@@ -9,6 +9,9 @@ from flatprobe.plotting.names import agreed
 from flatprobe.probes.eigenvalues import HessianEigenvalues
 from flatprobe.probes.flatness import FlatnessRadii
 from flatprobe.probes.gradient_noise import GradientNoise
+from flatprobe.probes.adversarial import AdversarialAccuracy
+from flatprobe.probes.flatness import FlatnessRadii
+from flatprobe.probes.geometric import GeometricMargins
 from flatprobe.probes.jacobian import JacobianNorms
 from flatprobe.probes.jacobian_maximum import JacobianMaximum
 from flatprobe.probes.margins import Margins
@@ -131,6 +134,36 @@ def _certificate(result: SmoothedCertificate) -> Headline:
     return Headline(100 * value, f"{percent(value)} [{lower}, {upper}]")
 
 
+def _sandwich(result: GeometricMargins) -> Headline:
+    figures = result.summary()
+    value = figures["median_upper"]
+    missed = int(figures["not_reached"])
+    words = f"[{three(figures['median_lower'])}, {three(value)}]"
+    return Headline(value, f"{words} ({missed} not found)" if missed else words, missed)
+
+
+def _sandwich_unit(results: Mapping[str, Result]) -> str:
+    first = next(iter(results.values()))
+    assert isinstance(first, GeometricMargins)
+    low = "certified" if first.certified else "estimated"
+    return f"{agreed(results, 'norm')} distance; medians over samples, {low} lower end and shortest found"
+
+
+def _withstood(result: AdversarialAccuracy) -> Headline:
+    place = int(result.budgets.argmax())
+    lower, upper = (percent(float(end[place])) for end in result.band())
+    value = float(result.accuracy[place])
+    return Headline(100 * value, f"{percent(value)} [{lower}, {upper}]")
+
+
+def _withstood_unit(results: Mapping[str, Result]) -> str:
+    agreed(results, "budgets")
+    first = next(iter(results.values()))
+    assert isinstance(first, AdversarialAccuracy)
+    attack = str(agreed(results, "attack")).upper()
+    return f"% correct under {attack}, {agreed(results, 'norm')} budget {first.budgets.max():g} [Wilson 95 %]"
+
+
 _KINDS: dict[type[Result], tuple[Callable[[Any], Headline], Callable[[Mapping[str, Result]], str]]] = {
     FlatnessRadii: (_radius, _radius_unit),
     RandomSlice: (
@@ -156,4 +189,6 @@ _KINDS: dict[type[Result], tuple[Callable[[Any], Headline], Callable[[Mapping[st
         _certificate,
         lambda results: f"% certified at l2 radius {agreed(results, 'sigma'):g}, smoothed [Wilson 95 %]",
     ),
+    GeometricMargins: (_sandwich, _sandwich_unit),
+    AdversarialAccuracy: (_withstood, _withstood_unit),
 }

@@ -9,6 +9,9 @@ from flatprobe.plotting.names import agreed
 from flatprobe.probes.eigenvalues import HessianEigenvalues
 from flatprobe.probes.flatness import FlatnessRadii
 from flatprobe.probes.gradient_noise import GradientNoise
+from flatprobe.probes.adversarial import AdversarialAccuracy
+from flatprobe.probes.flatness import FlatnessRadii
+from flatprobe.probes.geometric import GeometricMargins
 from flatprobe.probes.interpolation import Interpolation
 from flatprobe.probes.jacobian import JacobianNorms
 from flatprobe.probes.jacobian_maximum import JacobianMaximum
@@ -20,6 +23,7 @@ from flatprobe.probes.slices import RandomSlice
 from flatprobe.probes.smoothing import SmoothedCertificate
 from flatprobe.probes.trace import HessianTrace
 from flatprobe.report import curvature, single, tables
+from flatprobe.report import attacks, tables
 from flatprobe.report.section import Section
 from flatprobe.report.summary import titled
 from flatprobe.results import Result
@@ -191,5 +195,7 @@ _KINDS: dict[type[Result], Callable[[str, Results, Groups], list[Section]]] = {
     Robustness: _robustness,
     SmoothedCertificate: _smoothing,
     Bound: single.bound,
+    GeometricMargins: attacks.margin_sections,
+    AdversarialAccuracy: attacks.accuracy_sections,
 }
 ORDER = tuple(_KINDS)

@@ -1,0 +1,68 @@
+"""The sections and figures of what attacks measure: geometric margins, adversarial accuracy."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from flatprobe.plotting import adversarial, geometric, png
+from flatprobe.plotting.names import agreed
+from flatprobe.probes.adversarial import AdversarialAccuracy
+from flatprobe.probes.geometric import GeometricMargins
+from flatprobe.report.numbers import MISSING, percent, three
+from flatprobe.report.section import Section, Table
+
+Results = Mapping[str, Any]
+Groups = Mapping[str, str] | None
+
+
+def margin_sections(title: str, results: Results, groups: Groups) -> list[Section]:
+    """The sandwich of each network, and the medians of every method."""
+    certified = all(result.certified for result in results.values())
+    low = "a certified distance within which its class cannot change" if certified else "an estimate of the same"
+    sentence = (
+        f"How far an input can move ({agreed(results, 'norm')} distance) before its class changes, for every sample, "
+        f"between {low} (thin curve) and the shortest perturbation found that changes it (thick curve): curves further "
+        "right belong to a more robust network, and misclassified samples count at distance 0."
+    )
+    words = f"Distributions of both ends of the margin of {', '.join(results)}"
+    return [Section(title, sentence, png(geometric.draw(results, groups=groups)), words, margin_table(results))]
+
+
+def margin_table(results: Mapping[str, GeometricMargins]) -> Table:
+    """The median by each method; what was not found and what is violated."""
+    lowers = list(dict.fromkeys(name for result in results.values() for name in result.lowers))
+    uppers = list(dict.fromkeys(name for result in results.values() for name in result.uppers))
+    rows = []
+    for name, result in results.items():
+        figures = result.summary()
+        medians = [figures.get(f"median_{method}") for method in (*lowers, *uppers)]
+        row = [name, *(MISSING if median is None else three(median) for median in medians)]
+        total = len(result.labels)
+        rows.append((*row, f"{int((~result.reached).sum())} of {total}", f"{result.violations} of {total}"))
+    heading = ("network, median", *(f"lower, {m}" for m in lowers), *(f"upper, {m}" for m in uppers))
+    return Table((*heading, "not found", "lower above upper"), tuple(rows))
+
+
+def accuracy_sections(title: str, results: Results, groups: Groups) -> list[Section]:
+    """The curves of accuracy against the budget."""
+    attack, norm = agreed(results, "attack"), agreed(results, "norm")
+    sentence = (
+        f"The fraction of samples still classified correctly when each may be moved by a budget ({norm} distance) in "
+        f"the direction that {attack.upper()} finds, with Wilson's 95 % band for fresh samples: a curve that falls "
+        "later belongs to a more robust network, and a stronger attack could only lower it."
+    )
+    words = f"Curves of {', '.join(results)}"
+    return [Section(title, sentence, png(adversarial.draw(results, groups=groups)), words, accuracy_table(results))]
+
+
+def accuracy_table(results: Mapping[str, AdversarialAccuracy]) -> Table:
+    """The accuracy at each budget, in percent, with its band."""
+    budgets = list(dict.fromkeys(float(budget) for result in results.values() for budget in result.budgets))
+    rows = []
+    for name, result in results.items():
+        lower, upper = result.band()
+        cells = {
+            float(budget): f"{percent(float(p))} [{percent(float(low))}, {percent(float(high))}]"
+            for budget, p, low, high in zip(result.budgets, result.accuracy, lower, upper, strict=True)
+        }
+        rows.append((name, *(cells.get(budget, MISSING) for budget in budgets)))
+    return Table(("network, % correct", *(f"budget {budget:g}" for budget in budgets)), tuple(rows))
