@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from flatprobe.attacks.points import Box
+from flatprobe.attacks.points import Box, step_length
 
 # Newton on a concave, increasing, piecewise smooth function rises to its root from below; each step passes at least one
 # kink, in practice many, and what is left after these is made up by the next linearisation.
@@ -28,8 +28,7 @@ def nearest(start: Tensor, normal: Tensor, gap: Tensor, norm: str, box: Box) -> 
     """
     direction = normal if norm == "l2" else normal.sign()
     slope = (normal * direction).sum(1)
-    tiny = torch.finfo(start.dtype).tiny
-    t = gap.clamp_min(0) / slope.clamp_min(tiny)
+    t = step_length(gap.clamp_min(0), slope)
     if box is None:
         return start + t[:, None] * direction
     low, high = box
@@ -40,5 +39,5 @@ def nearest(start: Tensor, normal: Tensor, gap: Tensor, norm: str, box: Box) -> 
     for _ in range(_NEWTON_STEPS):
         reached = torch.minimum(room, t[:, None]).mul_(gain).sum(1)
         slope = torch.where(room > t[:, None], gain, 0.0).sum(1)
-        t = t + torch.where(slope > 0, (gap - reached).clamp_min(0) / slope.clamp_min(tiny), 0.0)
+        t = t + step_length((gap - reached).clamp_min(0), slope)
     return torch.addcmul(start, t[:, None], direction).clamp_(low, high)

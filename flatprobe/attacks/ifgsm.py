@@ -14,6 +14,7 @@ from flatprobe.attacks.points import (
     dual_length,
     lead,
     roughly,
+    step_length,
     with_gradient,
 )
 
@@ -33,7 +34,7 @@ def ifgsm(
     """
     del draw  # this attack is deterministic
     logits, gradient = with_gradient(forward, inputs, labels)
-    budget = -lead(logits, labels) / dual_length(gradient, norm).clamp_min(torch.finfo(inputs.dtype).tiny)
+    budget = step_length(-lead(logits, labels), dual_length(gradient, norm))
     low, high = torch.zeros_like(budget), torch.full_like(budget, torch.inf)
     found = Perturbed.none(inputs)
     for _ in range(_BUDGETS):

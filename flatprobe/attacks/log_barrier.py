@@ -19,6 +19,7 @@ from flatprobe.attacks.points import (
     per_sample,
     roughly,
     steepest,
+    step_length,
     with_gradient,
 )
 
@@ -111,6 +112,6 @@ def _uphill(forward: Forward, inputs: Points, labels: Labels, norm: str, box: Bo
         if bool(found.distance.isfinite().all()):
             break
         if number == 0:  # to where the linearised lead is 0
-            size = -lead(logits, labels) / dual_length(gradient, norm).clamp_min(torch.finfo(gradient.dtype).tiny)
+            size = step_length(-lead(logits, labels), dual_length(gradient, norm))
         current = boxed(current + per_sample(size * _LONGER**number, inputs) * steepest(gradient, norm), box)
     return found

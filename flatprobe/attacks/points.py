@@ -66,6 +66,11 @@ def dual_length(vectors: Points, norm: str) -> Values:
     return flat.norm(dim=1) if norm == "l2" else flat.abs().sum(1)
 
 
+def step_length(gap: Values, slope: Values) -> Values:
+    """gap / slope: how far the linearised lead has to go; 0 where nothing moves, so that the point stays."""
+    return torch.where(slope > 0, gap / torch.where(slope > 0, slope, 1.0), 0.0)
+
+
 def steepest(gradient: Points, norm: str) -> Points:
     """The v with ||v|| <= 1 that maximises v . gradient: the sign for linf, the unit vector for l2; 0 where it is 0."""
     if norm == "linf":

@@ -1,0 +1,92 @@
+"""The sandwich and the accuracy curves as pictures and in the report: what is drawn is what the results hold."""
+
+import numpy as np
+import pytest
+import torch
+
+from flatprobe.plotting import adversarial, geometric, png
+from flatprobe.probes.adversarial import AdversarialAccuracy
+from flatprobe.probes.geometric import GeometricMargins
+from flatprobe.report.headlines import headline, unit
+from flatprobe.report.sections import sections
+from flatprobe.results import settings
+
+SUBJECT: dict[str, object] = {}
+
+
+def sandwich(upper: list[float], lower: list[float], method: str = "spectral", norm: str = "l2") -> GeometricMargins:
+    high, low = torch.tensor(upper, dtype=torch.float64), torch.tensor(lower, dtype=torch.float64)
+    return GeometricMargins(
+        lower=low, upper=high, lowers={method: low}, uppers={"ddn": high}, labels=torch.zeros(len(high)).long(),
+        settings=settings("geometric_margins", SUBJECT, norm=norm),
+    )  # fmt: skip
+
+
+def accuracy(budgets: list[float], correct: list[list[bool]], attack: str = "pgd") -> AdversarialAccuracy:
+    return AdversarialAccuracy(
+        budgets=torch.tensor(budgets, dtype=torch.float64), correct=torch.tensor(correct),
+        labels=torch.zeros(len(correct[0])).long(),
+        settings=settings("adversarial_accuracy", SUBJECT, attack=attack, norm="linf", budgets=budgets),
+    )  # fmt: skip
+
+
+MARGINS = {
+    "a": sandwich([1.0, 2.0, 4.0, float("inf")], [0.1, 0.2, 0.4, 0.8]),
+    "b": sandwich([0.0, 0.5, 1.0, 2.0], [0.0, 0.1, 0.1, 0.3]),
+}
+CURVES = {
+    "a": accuracy([0.2, 0.0], [[True, False, False, True], [True, True, True, True]]),
+    "b": accuracy([0.0, 0.2], [[True, True, True, False], [False, False, False, False]]),
+}
+
+
+def test_closed_form_the_curves_of_the_sandwich_are_the_ends_distributions() -> None:
+    ax = geometric.draw(MARGINS)
+    for (upper, lower), result in zip(np.reshape(ax.lines, (2, 2)), MARGINS.values(), strict=True):
+        for line, ends in ((upper, result.upper), (lower, result.lower)):
+            for x, y in zip(*line.get_data(), strict=True):
+                assert y == float((ends <= x).double().mean())
+    assert "certified" in ax.texts[0].get_text()
+    assert ax.get_xscale() == "log"
+    assert "estimated" in geometric.draw(sandwich([1.0], [0.5], "gradient")).texts[0].get_text()
+    assert png(geometric.draw(sandwich([float("inf")], [0.0])))[:4] == b"\x89PNG"
+
+
+def test_closed_form_the_curves_of_the_accuracy_are_sorted_by_budget() -> None:
+    ax = adversarial.draw(CURVES)
+    assert [line.get_xdata().tolist() for line in ax.lines] == [[0, 0.2], [0, 0.2]]
+    assert [line.get_ydata().tolist() for line in ax.lines] == [[1, 0.5], [0.75, 0]]
+    assert "linf" in ax.get_xlabel()
+    assert "PGD" in ax.get_ylabel()
+
+
+def test_bad_results() -> None:
+    with pytest.raises(TypeError, match="expected GeometricMargins"):
+        geometric.draw(CURVES)
+    with pytest.raises(TypeError, match="expected AdversarialAccuracy"):
+        adversarial.draw(MARGINS)
+    with pytest.raises(ValueError, match="different values of norm"):
+        geometric.draw({"a": MARGINS["a"], "b": sandwich([1.0], [0.5], norm="linf")})
+    with pytest.raises(ValueError, match="different values of attack"):
+        adversarial.draw({"a": CURVES["a"], "b": accuracy([0.1], [[True]], attack="fgsm")})
+
+
+def test_the_report_has_their_sections_and_headlines() -> None:
+    (section,) = sections("geometric_margins", MARGINS, None)
+    assert section.table is not None
+    assert section.table.heading == (
+        "network, median",
+        "lower, spectral",
+        "upper, ddn",
+        "not found",
+        "lower above upper",
+    )
+    assert section.table.rows[0] == ("a", "0.300", "3.00", "1 of 4", "0 of 4")
+    assert "certified" in section.sentence
+    assert headline(MARGINS["a"]).words == "[0.300, 3.00] (1 not found)"
+    assert unit(MARGINS) == "l2 distance; medians over samples, certified lower end and shortest found"
+    (section,) = sections("adversarial_accuracy", CURVES, None)
+    assert section.table is not None
+    assert section.table.rows[0][1].startswith("50.0 [")
+    assert headline(CURVES["b"]).words.startswith("0 [0")
+    assert unit({"b": CURVES["b"]}) == "% correct under PGD, linf budget 0.2 [Wilson 95 %]"
