@@ -188,9 +188,9 @@ def test_property_a_box_only_lengthens_and_keeps_the_certificate() -> None:
     )
     both = boxed.reached & free.reached
     assert int(both.sum()) > 10
-    ratio = boxed.upper[both] / free.upper[both]
-    assert float(ratio[ratio.isfinite()].min()) > 0.95  # attacks are not exact
-    assert float(ratio[ratio.isfinite()].mean()) > 1
+    right = both & (free.upper > 0)
+    # Of one sample, an attack may find a better minimum in the box than without; not of most.
+    assert float((boxed.upper / free.upper)[right].median()) > 1
     assert not free.certified
     assert float(free.lower.max()) == 0
 

@@ -13,15 +13,15 @@ from flatprobe.attacks.points import (
     Points,
     adversarial,
     boxed,
-    class_gradients,
-    dual_length,
     lead,
     length,
+    nearest_class,
     roughly,
     with_gradient,
 )
 
 STEPS = 30
+_CANDIDATES = 3  # classes among which the first step chooses
 _TOWARDS = 0.1  # alpha_max of the paper: the largest weight of the point nearest to the sample
 _BEYOND = 1.05  # eta: steps go this far, so that they land beyond the linearised boundary
 _BACK = 0.9  # beta: from an adversarial point, the walk goes on from here on the way to the sample
@@ -32,10 +32,10 @@ def fab(
 ) -> Perturbed:
     """x' <- (1 - a) (x' + eta d') + a (x + eta d), d' and d the least steps of x' and x onto the linearised boundary.
 
-    One forward and one backward pass a step, and C backward passes at the first, which chooses the class whose
-    linearised boundary is nearest; later steps follow whichever class leads. a = min(||d'|| / (||d'|| + ||d||), 0.1).
-    Without random restarts (the draws are not used): what they gained was less than what the same passes gained in
-    `ddn`.
+    One forward and one backward pass a step, and 3 backward passes at the first, which chooses, of the 3 runners-up,
+    the class whose linearised boundary is nearest; later steps follow whichever class leads. The weight is
+    a = min(||d'|| / (||d'|| + ||d||), 0.1). Without random restarts (the draws are not used): `ddn` puts further passes
+    to better use.
 
     Source: Croce and Hein 2020, "Minimally distorted adversarial examples with a fast adaptive boundary attack",
     constants as there.
@@ -54,7 +54,7 @@ def walk(forward: Forward, inputs: Points, labels: Labels, norm: str, box: Box, 
 
     for step in range(steps):
         if step == 0:
-            height, gradient = _nearest_class(*class_gradients(flat, current, labels), labels, norm)
+            _, height, gradient = nearest_class(flat, current, labels, norm, _CANDIDATES)
             base = current
         else:
             logits, gradient = with_gradient(flat, current, labels)
@@ -62,7 +62,7 @@ def walk(forward: Forward, inputs: Points, labels: Labels, norm: str, box: Box, 
             best = best.closer(current, roughly(current, start, norm), crossed)
             base = torch.where(crossed[:, None], start + _BACK * (current - start), current)
         from_base = _onto(base, current, height, gradient, norm, box)
-        from_start = _onto(start, current, height, gradient, norm, box)
+        from_start = _onto(start, current, height, gradient, norm, box) if step else from_base
         near, far = length(from_base, norm), length(from_start, norm)
         weight = (near / (near + far).clamp_min(torch.finfo(near.dtype).tiny)).clamp_max(_TOWARDS)[:, None]
         current = torch.lerp(base + _BEYOND * from_base, start + _BEYOND * from_start, weight)
@@ -71,16 +71,6 @@ def walk(forward: Forward, inputs: Points, labels: Labels, norm: str, box: Box, 
         crossed = adversarial(flat(current), labels)
     best = best.closer(current, roughly(current, start, norm), crossed)
     return Perturbed(best.points.view_as(inputs), best.distance), current.view_as(inputs)
-
-
-def _nearest_class(logits: Tensor, gradients: Tensor, labels: Tensor, norm: str) -> tuple[Tensor, Tensor]:
-    """z_j - z_y and its gradient for the class j whose linearised boundary is nearest."""
-    rows = torch.arange(len(labels), device=labels.device)
-    heights = logits - logits.gather(1, labels[:, None])
-    lengths = dual_length(gradients.flatten(0, 1), norm).view_as(heights)
-    steps = heights.abs() / lengths.clamp_min(torch.finfo(heights.dtype).tiny)
-    nearest_class = steps.scatter(1, labels[:, None], torch.inf).argmin(1)
-    return heights[rows, nearest_class], gradients[rows, nearest_class]
 
 
 def _onto(point: Tensor, at: Tensor, height: Tensor, gradient: Tensor, norm: str, box: Box) -> Tensor:

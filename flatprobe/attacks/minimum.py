@@ -59,7 +59,8 @@ def minimum_norm(
     one_of("norm", norm, NORMS)
     at_least(1, steps=steps)
     with torch.no_grad():
-        right = lead(forward(inputs), labels) < 0
+        height = lead(forward(inputs), labels)
+        right = height < 0
     points = inputs.clone()
     distances = torch.zeros(len(inputs), dtype=torch.float64, device=inputs.device)
     if bool(right.any()):
@@ -68,6 +69,6 @@ def minimum_norm(
         found = MINIMUM_NORM[attack](
             forward, own, classes, norm=norm, box=box, draw=lambda k: draw(k)[right], **options
         )
-        found = closed(forward, own, classes, found, norm=norm, box=box)
+        found = closed(forward, own, classes, found, norm=norm, box=box, below=height[right])
         points[right], distances[right] = found.points, found.distance
     return Perturbed(points, distances)

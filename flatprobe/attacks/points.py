@@ -7,7 +7,6 @@ import torch
 from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
-from flatprobe.jacobians import jacobian_rows
 from flatprobe.kernels import functional_margin, misclassified
 
 Forward = Callable[[Tensor], Tensor]
@@ -125,10 +124,32 @@ def with_gradient(
     return logits.detach(), gradient
 
 
-def class_gradients(
-    forward: Forward, points: Points, labels: Labels
-) -> tuple[Logits, Float[Tensor, "samples classes size"]]:
-    """The logits, and the gradient of z_j - z_y for every class j: one forward pass and C backward passes."""
-    logits, rows = jacobian_rows(forward, points)
-    matrix = torch.stack(rows, 1)
-    return logits, matrix - matrix[torch.arange(len(labels)), labels][:, None]
+def nearest_class(
+    forward: Forward, points: Points, labels: Labels, norm: str, candidates: int
+) -> tuple[Logits, Values, Points]:
+    """Of the classes with the largest logits beside y, the one whose linearised boundary z_j = z_y is nearest.
+
+    One forward pass, and one backward pass a candidate: all samples' k-th candidates together.
+
+    Returns:
+        The logits; z_j - z_y and its gradient for the class chosen.
+
+    Raises:
+        ValueError: if the logits do not depend differentiably on the inputs.
+    """
+    with torch.inference_mode(mode=False), torch.enable_grad():
+        variable = points.detach().clone().requires_grad_()
+        logits = forward(variable)
+        others = logits.detach().scatter(1, labels[:, None], -torch.inf)
+        ranked = others.topk(min(candidates, logits.shape[1] - 1), 1).indices
+        heights = logits.gather(1, ranked) - logits.gather(1, labels[:, None])
+        least = torch.full_like(heights[:, 0], torch.inf)
+        height, gradient = heights[:, 0].detach(), torch.zeros_like(variable)
+        for k in range(ranked.shape[1]):
+            (own,) = torch.autograd.grad(heights[:, k].sum(), variable, retain_graph=k + 1 < ranked.shape[1])
+            slope = dual_length(own, norm)
+            away = torch.where(slope > 0, heights[:, k].detach().abs() / slope, torch.inf)
+            closer = away < least
+            least, height = torch.where(closer, away, least), torch.where(closer, heights[:, k].detach(), height)
+            gradient = torch.where(per_sample(closer, own), own, gradient)
+    return logits.detach(), height, gradient.detach()

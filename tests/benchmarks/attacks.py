@@ -23,7 +23,7 @@ SAMPLES, BOX = 64, (0.0, 1.0)
 ROUNDS = 1
 OURS = {
     "ddn": (5, 10, 20, 50, 100, 200),
-    "fab": (3, 10, 30),
+    "fab": (1, 2, 3, 10, 30),
     "log_barrier": (20, 60),
     "deepfool": (50,),
     "ifgsm": (10,),
