@@ -1,6 +1,6 @@
 """First-order estimates of the geometric margin: the functional margin over sampled slopes of the network."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from jaxtyping import Float64
@@ -66,3 +66,30 @@ def jacobian_ratio(logits: Tensor, labels: Tensor, spectral: Tensor, norm: str, 
     factor = 2**0.5 if norm == "l2" else (2 * size) ** 0.5
     lead = functional_margin(logits, labels).double().clamp_min(0)
     return torch.where(lead > 0, lead / (factor * spectral), 0.0)
+
+
+def near(
+    forward: Callable[[Tensor], Tensor],
+    inputs: Tensor,
+    labels: Tensor,
+    adversarial: Tensor,
+    radius: Values,
+    norm: str,
+    count: int,
+    noise: Iterator[Tensor],
+) -> dict[str, Values]:
+    """`gamma_1` and `gradient`, from the slopes at the same `count` points of the balls of the radii; 0 without one."""
+    with torch.no_grad():
+        logits = forward(inputs)
+    known = radius.isfinite()
+    radius = torch.where(known, radius, 0.0)
+    spectral = torch.zeros_like(radius)
+    steepest = torch.zeros(logits.shape, dtype=torch.float64, device=inputs.device)
+    for point in neighbourhood(inputs, adversarial, radius, noise, norm, count):
+        jacobian, differences = slopes(forward, point, labels, norm)
+        spectral, steepest = torch.maximum(spectral, jacobian), torch.maximum(steepest, differences)
+    found = {
+        "gamma_1": jacobian_ratio(logits, labels, spectral, norm, inputs[0].numel()),
+        "gradient": pairwise(logits, labels, steepest),
+    }
+    return {name: torch.where(known, values, 0.0) for name, values in found.items()}

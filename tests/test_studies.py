@@ -1,11 +1,17 @@
 """Compare and the demo: what they measure is what the probes measure alone."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
 import flatprobe as fp
+from flatprobe.report import write_report
+from flatprobe.report.records import load_records
+from flatprobe.report.summary import titled
 from flatprobe.studies import demo as demo_module
-from flatprobe.studies.compare import CHOICES, PROBES, Comparison
+from flatprobe.studies.compare import Comparison
+from flatprobe.studies.measurements import CHOICES, DEFAULT, LANDSCAPE
 from flatprobe.studies.steps import stepping
 from tests import cases
 
@@ -19,7 +25,7 @@ def comparison() -> Comparison:
 
 
 def test_slow_reference_each_result_is_the_probes_own(comparison: Comparison) -> None:
-    assert set(comparison.results) == set(CHOICES)
+    assert set(comparison.results) == set(DEFAULT)
     model = cases.mlp(seed=5)
     risk = fp.EmpiricalRisk(model, DATA)
     assert torch.equal(comparison.results["flatness_radius"]["b-2"].radii, fp.flatness_radius(risk, seed=1).radii)
@@ -37,6 +43,22 @@ def test_slow_reference_each_result_is_the_probes_own(comparison: Comparison) ->
     assert torch.equal(comparison.results["landscape"]["a"].loss, landscape.loss)
     others = fp.interpolate(risk, [cases.mlp((1, 8, 8), seed=seed) for seed in (3, 4, 5)], fp.simplex(3))
     assert torch.equal(comparison.results["landscape"]["b"].loss, others.loss)
+
+
+@pytest.fixture(scope="module")
+def everything() -> Comparison:
+    data = cases.data_for((1, 4, 4), samples=140)
+    models = {"a": cases.mlp((1, 4, 4), widths=(8,)), "b": cases.mlp((1, 4, 4), widths=(8,), seed=1)}
+    return fp.compare(models, data, probes=CHOICES)
+
+
+def test_every_choice_is_measured_saved_and_reported(everything: Comparison, tmp_path: Path) -> None:
+    assert set(everything.results) == set(CHOICES)
+    assert {*DEFAULT} <= {*CHOICES}
+    folder = everything.save(tmp_path / "records")
+    page = write_report(load_records(folder), tmp_path / "page.html").read_text()
+    for probe in CHOICES:
+        assert titled(probe) in page
 
 
 def test_closed_form_headline_is_the_mean_over_networks(comparison: Comparison) -> None:
@@ -61,7 +83,7 @@ def test_a_network_whose_directions_are_all_censored_has_no_mean() -> None:
 
 def test_it_saves_a_record_each(comparison: Comparison, tmp_path) -> None:
     folder = comparison.save(tmp_path / "records")
-    assert {path.name for path in folder.iterdir()} == set(CHOICES)
+    assert {path.name for path in folder.iterdir()} == set(DEFAULT)
     loaded = fp.load(folder / "flatness_radius" / "a-0.parquet")
     assert torch.equal(loaded.radii, comparison.results["flatness_radius"]["a-0"].radii)
 
@@ -94,7 +116,7 @@ def test_the_demo_trains_probes_and_uses_finished_runs_again(tmp_path, monkeypat
     monkeypatch.setattr(demo_module, "WIDTHS", (128,))
     monkeypatch.setattr(demo_module, "EQUAL_LOSS", 0.02)
     first = demo_module.demo(tmp_path)
-    assert set(first.results) == {*CHOICES, "flatness_radius_equal_loss", "flatness_radius_last_layer_equal_loss"}
+    assert set(first.results) == {*DEFAULT, "flatness_radius_equal_loss", "flatness_radius_last_layer_equal_loss"}
     assert sorted(set(first.groups.values())) == ["natural labels", "random labels"]
     assert len(first.results["flatness_radius"]) == 6
     for results in (first.results["flatness_radius"], first.results["flatness_radius_equal_loss"]):
@@ -111,7 +133,7 @@ def test_the_demo_trains_probes_and_uses_finished_runs_again(tmp_path, monkeypat
     second = demo_module.demo(tmp_path)
     for name, result in first.results["flatness_radius"].items():
         assert torch.equal(second.results["flatness_radius"][name].radii, result.radii)
-    assert set(PROBES) < set(second.results)
+    assert {*DEFAULT} - {LANDSCAPE} < set(second.results)
 
 
 def test_steps_off_a_terminal_are_plain_lines(capsys: pytest.CaptureFixture[str]) -> None:

@@ -159,8 +159,9 @@ def probe(
     limit: int
         Use the first so many samples.
     probes: list[str]
-        flatness_radius, flatness_radius_last_layer, functional_margins, scores, jacobian_norms, gaussian_robustness,
-        landscape; by default all.
+        By default flatness_radius, flatness_radius_last_layer, random_slice, hessian_eigenvalues, functional_margins,
+        scores, jacobian_norms, gaussian_robustness, landscape; on request hessian_trace, worst_case_sharpness,
+        gradient_noise, weight_norms, geometric_margins, jacobian_maximum, smoothed_certificate, adversarial_accuracy.
     model: str
         For checkpoints without a recipe: package.module:factory, called without arguments for the architecture.
     seed: int

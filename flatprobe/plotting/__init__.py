@@ -6,7 +6,9 @@ neither the caller's backend nor the caller's settings change.
 """
 
 from flatprobe.plotting import (
+    adversarial,
     bounds,
+    geometric,
     gradient_noise,
     jacobian,
     landscape,
@@ -23,14 +25,10 @@ from flatprobe.plotting import (
 from flatprobe.plotting.canvas import png
 
 __all__ = [
-    "bounds",
-    "gradient_noise",
-from flatprobe.plotting import adversarial, geometric, jacobian, landscape, line, margins, radii, robustness, surface
-from flatprobe.plotting.canvas import png
-
-__all__ = [
     "adversarial",
+    "bounds",
     "geometric",
+    "gradient_noise",
     "jacobian",
     "landscape",
     "line",
@@ -42,8 +40,5 @@ __all__ = [
     "sharpness",
     "slices",
     "smoothing",
-    "png",
-    "radii",
-    "robustness",
     "surface",
 ]

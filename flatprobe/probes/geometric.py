@@ -2,7 +2,7 @@
 
 import copy
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -201,7 +201,7 @@ def geometric_margins(
             values["gamma_2"] = first_order.jacobian_ratio(logits, labels, steepest, norm, inputs[0].numel())
         if {"gamma_1", "gradient"} & set(lower):
             draws = map(_draw(subject, seed, "ball"), itertools.count())
-            values |= _near(forward, inputs, labels, closest, norm, points, draws)
+            values |= first_order.near(forward, inputs, labels, closest.points, closest.distance, norm, points, draws)
         for name in lower:
             lowers[name].append(torch.where(right, values[name].double(), 0.0).cpu())
     own, attacks = _joined(lowers), _joined(uppers)
@@ -258,32 +258,6 @@ def _attack(
 def _draw(subject: Subject, seed: int, name: str) -> Callable[[int], Tensor]:
     start, inputs = subject.start, subject.inputs
     return lambda k: rng.sample_normal(start, start + len(inputs), inputs.shape[1:], seed, name, k).to(inputs)
-
-
-def _near(
-    forward: Callable[[Tensor], Tensor],
-    inputs: Tensor,
-    labels: Tensor,
-    closest: Perturbed,
-    norm: str,
-    count: int,
-    draws: Iterator[Tensor],
-) -> dict[str, Tensor]:
-    """`gamma_1` and `gradient`, from the slopes at the same points."""
-    with torch.no_grad():
-        logits = forward(inputs)
-    known = closest.distance.isfinite()
-    radius = torch.where(known, closest.distance, 0.0)
-    spectral = torch.zeros_like(radius)
-    steepest = torch.zeros(logits.shape, dtype=torch.float64, device=inputs.device)
-    for point in first_order.neighbourhood(inputs, closest.points, radius, draws, norm, count):
-        jacobian, differences = first_order.slopes(forward, point, labels, norm)
-        spectral, steepest = torch.maximum(spectral, jacobian), torch.maximum(steepest, differences)
-    found = {
-        "gamma_1": first_order.jacobian_ratio(logits, labels, spectral, norm, inputs[0].numel()),
-        "gradient": first_order.pairwise(logits, labels, steepest),
-    }
-    return {name: torch.where(known, values, 0.0) for name, values in found.items()}
 
 
 def _steepest_between(network: Network, data: LabelledData, segments: int, size: int, norm: str, seed: int) -> Tensor:

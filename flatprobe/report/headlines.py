@@ -6,12 +6,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from flatprobe.plotting.names import agreed
+from flatprobe.probes.adversarial import AdversarialAccuracy
 from flatprobe.probes.eigenvalues import HessianEigenvalues
 from flatprobe.probes.flatness import FlatnessRadii
-from flatprobe.probes.gradient_noise import GradientNoise
-from flatprobe.probes.adversarial import AdversarialAccuracy
-from flatprobe.probes.flatness import FlatnessRadii
 from flatprobe.probes.geometric import GeometricMargins
+from flatprobe.probes.gradient_noise import GradientNoise
 from flatprobe.probes.jacobian import JacobianNorms
 from flatprobe.probes.jacobian_maximum import JacobianMaximum
 from flatprobe.probes.margins import Margins

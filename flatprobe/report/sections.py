@@ -6,12 +6,11 @@ from typing import Any
 from flatprobe.bounds import Bound
 from flatprobe.plotting import jacobian, landscape, line, margins, png, radii, robustness, smoothing, surface
 from flatprobe.plotting.names import agreed
+from flatprobe.probes.adversarial import AdversarialAccuracy
 from flatprobe.probes.eigenvalues import HessianEigenvalues
 from flatprobe.probes.flatness import FlatnessRadii
-from flatprobe.probes.gradient_noise import GradientNoise
-from flatprobe.probes.adversarial import AdversarialAccuracy
-from flatprobe.probes.flatness import FlatnessRadii
 from flatprobe.probes.geometric import GeometricMargins
+from flatprobe.probes.gradient_noise import GradientNoise
 from flatprobe.probes.interpolation import Interpolation
 from flatprobe.probes.jacobian import JacobianNorms
 from flatprobe.probes.jacobian_maximum import JacobianMaximum
@@ -22,8 +21,7 @@ from flatprobe.probes.sharpness import WorstCaseSharpness
 from flatprobe.probes.slices import RandomSlice
 from flatprobe.probes.smoothing import SmoothedCertificate
 from flatprobe.probes.trace import HessianTrace
-from flatprobe.report import curvature, single, tables
-from flatprobe.report import attacks, tables
+from flatprobe.report import attacks, curvature, single, tables
 from flatprobe.report.section import Section
 from flatprobe.report.summary import titled
 from flatprobe.results import Result

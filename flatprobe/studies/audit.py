@@ -14,8 +14,8 @@ from flatprobe.probes.flatness import flatness_radius
 from flatprobe.reparametrise import CHANGES
 from flatprobe.results import Result, settings
 from flatprobe.risk import EmpiricalRisk
-from flatprobe.studies.compare import PROBES, Probe
 from flatprobe.studies.copies import checked_copies
+from flatprobe.studies.measurements import PROBES, Probe
 from flatprobe.studies.moves import same_law, spread_of, stays
 from flatprobe.studies.steps import stepping
 

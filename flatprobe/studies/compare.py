@@ -1,6 +1,6 @@
 """Compare networks: every probe on every network, landscapes between networks of a group."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,41 +10,14 @@ from torch import nn
 from flatprobe.checks import one_of
 from flatprobe.data import LabelledData
 from flatprobe.network import Network
-from flatprobe.probes.eigenvalues import hessian_eigenvalues
-from flatprobe.probes.flatness import flatness_radius
 from flatprobe.probes.interpolation import interpolate, segment, simplex
-from flatprobe.probes.jacobian import jacobian_norms
-from flatprobe.probes.margins import functional_margins, scores
-from flatprobe.probes.norms import weight_norms
-from flatprobe.probes.robustness import gaussian_robustness
-from flatprobe.probes.slices import random_slice
 from flatprobe.results import Result, file_stem, save
 from flatprobe.risk import EmpiricalRisk
+from flatprobe.studies.measurements import CHOICES, DEFAULT, LANDSCAPE, PROBES
 from flatprobe.studies.steps import Step, stepping
 
 if TYPE_CHECKING:
     import pandas
-
-Probe = Callable[[nn.Module, LabelledData, int], Result]
-
-# Each measurement of one network on its data with a seed, under the name of its records. A slice is a line here, which
-# networks can share a picture of. The Hessian's trace takes 100 products and the gradient noise 200 minibatches,
-# so both are left to those who ask.
-PROBES: dict[str, Probe] = {
-    "flatness_radius": lambda model, data, seed: flatness_radius(EmpiricalRisk(model, data), seed=seed),
-    "flatness_radius_last_layer": lambda model, data, seed: flatness_radius(
-        EmpiricalRisk(model, data), parameters="last", seed=seed
-    ),
-    "random_slice": lambda model, data, seed: random_slice(EmpiricalRisk(model, data), dimensions=1, seed=seed),
-    "hessian_eigenvalues": lambda model, data, seed: hessian_eigenvalues(EmpiricalRisk(model, data), seed=seed),
-    "weight_norms": lambda model, data, _seed: weight_norms(model, data.input_shape),
-    "functional_margins": lambda model, data, _seed: functional_margins(model, data),
-    "scores": lambda model, data, _seed: scores(model, data),
-    "jacobian_norms": lambda model, data, _seed: jacobian_norms(model, data),
-    "gaussian_robustness": lambda model, data, seed: gaussian_robustness(model, data, seed=seed),
-}
-LANDSCAPE = "landscape"
-CHOICES = (*PROBES, LANDSCAPE)
 
 
 @dataclass(frozen=True)
@@ -100,7 +73,7 @@ def compare(
     seed: int = 0,
     progress: bool | None = False,
 ) -> Comparison:
-    """Measure every network with every probe, at the probes' own defaults, and with the same directions and noise.
+    """Measure every network with every probe chosen, at the probes' own defaults, with the same directions and noise.
 
     Landscapes lie between networks of one group: over the triangle of its first three, or along the line where it
     has two; groups of one have none, nor have those whose networks differ in shape or in the data that they are
@@ -109,7 +82,8 @@ def compare(
     Args:
         models: networks in eval mode, by name; never changed.
         data: what all are measured on, or each network's own data by name (random labels differ from natural ones).
-        probes: which of `CHOICES`; None for all.
+        probes: which of `measurements.CHOICES`; None for `measurements.DEFAULT`, which serve every classifier at
+            moderate cost.
         groups: network -> group; None puts all into one group, "networks".
         seed: of the directions and the noise.
         progress: True: a bar on a terminal, else plain lines, on stderr; None: a bar on a terminal only.
@@ -120,7 +94,7 @@ def compare(
     Raises:
         ValueError: for no models, unknown probes, or a network without data or group.
     """
-    chosen = tuple(CHOICES if probes is None else probes)
+    chosen = tuple(DEFAULT if probes is None else probes)
     for probe in chosen:
         one_of("probe", probe, CHOICES)
     if not models:

@@ -7,7 +7,8 @@ from torch import nn
 from flatprobe.data import LabelledData
 from flatprobe.loading import load_data
 from flatprobe.models import Normalised, mlp
-from flatprobe.studies.compare import CHOICES, PROBES, Comparison, count_steps, measured
+from flatprobe.studies.compare import Comparison, count_steps, measured
+from flatprobe.studies.measurements import DEFAULT
 from flatprobe.studies.steps import stepping
 from flatprobe.threads import thread_count
 from flatprobe.training import TrainingRun, train
@@ -50,8 +51,8 @@ def demo(out: str | Path, *, seed: int = 0, progress: bool | None = False) -> Co
     own = {name: data[label] for name, label in names.items()}
     first: dict[str, nn.Module] = {}
     equal: dict[str, nn.Module] = {}
-    radii = [probe for probe in PROBES if probe.startswith("flatness_radius")]
-    total = 2 * len(names) + count_steps(CHOICES, names) + count_steps(radii, names)
+    radii = [probe for probe in DEFAULT if probe.startswith("flatness_radius")]
+    total = 2 * len(names) + count_steps(DEFAULT, names) + count_steps(radii, names)
     # One thread throughout: the pictures are so small that a second one costs more than it brings.
     with thread_count(1), stepping(total, progress) as step:
         for index, (name, label) in enumerate(names.items()):
@@ -62,7 +63,7 @@ def demo(out: str | Path, *, seed: int = 0, progress: bool | None = False) -> Co
             step(f"training {name} on to a loss of {EQUAL_LOSS}")
             run = _train(run.model, data[label], out / "runs" / f"{name}-equal-loss", seed=seed + index, until="loss")
             equal[name] = run.model
-        comparison = measured(first, own, CHOICES, names, seed, step)
+        comparison = measured(first, own, DEFAULT, names, seed, step)
         later = measured(equal, own, radii, names, seed, step)
     results = comparison.results | {f"{probe}_equal_loss": later.results[probe] for probe in radii}
     combined = Comparison(results=results, groups=names)

@@ -1,0 +1,69 @@
+"""The measurements of one network on its data, by the names of their records."""
+
+from collections.abc import Callable
+
+from torch import nn
+
+from flatprobe.data import LabelledData
+from flatprobe.probes.adversarial import adversarial_accuracy
+from flatprobe.probes.eigenvalues import hessian_eigenvalues
+from flatprobe.probes.flatness import flatness_radius
+from flatprobe.probes.geometric import geometric_margins
+from flatprobe.probes.gradient_noise import gradient_noise
+from flatprobe.probes.jacobian import jacobian_norms
+from flatprobe.probes.jacobian_maximum import jacobian_maximum
+from flatprobe.probes.margins import functional_margins, scores
+from flatprobe.probes.norms import weight_norms
+from flatprobe.probes.robustness import gaussian_robustness
+from flatprobe.probes.sharpness import worst_case_sharpness
+from flatprobe.probes.slices import random_slice
+from flatprobe.probes.smoothing import smoothed_certificate
+from flatprobe.probes.trace import hessian_trace
+from flatprobe.results import Result
+from flatprobe.risk import EmpiricalRisk
+
+Probe = Callable[[nn.Module, LabelledData, int], Result]
+
+# Lengths (l2, pixels in [0, 1]) at which the accuracy under attack is taken: MNIST networks fall within them.
+BUDGETS = (0.0, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0)
+
+# Each at its own defaults, on a model and data with a seed. A slice is a line here, which networks can share a picture
+# of; geometric margins take the two attacks that were best for their time.
+PROBES: dict[str, Probe] = {
+    "flatness_radius": lambda model, data, seed: flatness_radius(EmpiricalRisk(model, data), seed=seed),
+    "flatness_radius_last_layer": lambda model, data, seed: flatness_radius(
+        EmpiricalRisk(model, data), parameters="last", seed=seed
+    ),
+    "random_slice": lambda model, data, seed: random_slice(EmpiricalRisk(model, data), dimensions=1, seed=seed),
+    "hessian_eigenvalues": lambda model, data, seed: hessian_eigenvalues(EmpiricalRisk(model, data), seed=seed),
+    "hessian_trace": lambda model, data, seed: hessian_trace(EmpiricalRisk(model, data), seed=seed),
+    "worst_case_sharpness": lambda model, data, seed: worst_case_sharpness(EmpiricalRisk(model, data), seed=seed),
+    "gradient_noise": lambda model, data, seed: gradient_noise(EmpiricalRisk(model, data), seed=seed),
+    "weight_norms": lambda model, data, _seed: weight_norms(model, data.input_shape),
+    "functional_margins": lambda model, data, _seed: functional_margins(model, data),
+    "scores": lambda model, data, _seed: scores(model, data),
+    "geometric_margins": lambda model, data, seed: geometric_margins(
+        model, data, upper=("ddn", "log_barrier"), seed=seed
+    ),
+    "jacobian_norms": lambda model, data, _seed: jacobian_norms(model, data),
+    "jacobian_maximum": lambda model, data, seed: jacobian_maximum(model, data, along="segments", seed=seed),
+    "gaussian_robustness": lambda model, data, seed: gaussian_robustness(model, data, seed=seed),
+    "smoothed_certificate": lambda model, data, seed: smoothed_certificate(model, data, seed=seed),
+    "adversarial_accuracy": lambda model, data, seed: adversarial_accuracy(model, data, budgets=BUDGETS, seed=seed),
+}
+LANDSCAPE = "landscape"
+CHOICES = (*PROBES, LANDSCAPE)
+
+# What is measured where nothing is chosen: what serves every classifier at some tens of passes over the data. Norms and
+# certificates ask for layers that they know; the others take hundreds of passes.
+DEFAULT = (
+    "flatness_radius",
+    "flatness_radius_last_layer",
+    "random_slice",
+    "hessian_eigenvalues",
+    "functional_margins",
+    "scores",
+    "jacobian_norms",
+    "gaussian_robustness",
+    LANDSCAPE,
+)
