@@ -182,7 +182,7 @@ def test_bad_arguments() -> None:
 
 @pytest.mark.parametrize("norm", NORMS)
 def test_property_further_steps_are_worth_their_passes(norm: str) -> None:
-    """On a boundary with many pieces DDN improves on the FAB steps it begins with, and the barrier's steps on their start."""
+    """On a boundary of many pieces DDN improves on the FAB steps it begins with, the barrier's steps on their start."""
     model = models.mlp((20,), widths=(64, 64, 64), classes=6).double().eval()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
