@@ -206,7 +206,7 @@ def geometric_margins(
             lowers[name].append(torch.where(right, values[name].double(), 0.0).cpu())
     own, attacks = _joined(lowers), _joined(uppers)
     ends = [own[name] for name in lower if name in CERTIFIED] or list(own.values())
-    subject = {"network": network.describe(), "data": data.describe(), "batch_size": size}
+    described = {"network": network.describe(), "data": data.describe(), "batch_size": size}
     arguments = {"norm": norm, "box": box, "steps": steps, "points": points, "segments": segments, "seed": seed}
     return GeometricMargins(
         lower=torch.stack(ends).amax(0) if ends else torch.zeros(len(data), dtype=torch.float64),
@@ -214,7 +214,7 @@ def geometric_margins(
         lowers=own,
         uppers=attacks,
         labels=data.labels,
-        settings=settings("geometric_margins", subject, lower=list(lower), upper=list(upper), **arguments),
+        settings=settings("geometric_margins", described, lower=list(lower), upper=list(upper), **arguments),
     )
 
 

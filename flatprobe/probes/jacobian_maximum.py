@@ -11,12 +11,13 @@ from torch import Tensor, nn
 from flatprobe import rng
 from flatprobe.checks import at_least, one_of
 from flatprobe.data import Batch, LabelledData, checked_data
+from flatprobe.inputs import Inputs
 from flatprobe.jacobians import method_for, norms
-from flatprobe.network import Inputs, Network
+from flatprobe.network import Network
+from flatprobe.outputs import check_batch
 from flatprobe.pairs import BETWEEN, random_pairs
 from flatprobe.probes.samples import continuous
 from flatprobe.results import Result, settings
-from flatprobe.risk import check_batch
 
 if TYPE_CHECKING:
     import pandas
