@@ -18,8 +18,9 @@ LANCZOS_CLASSES = {"dense": 128, "convolutional": 56}
 
 
 def method_for(norm: str, classes: int, architecture: str) -> str:
-    """`"lanczos"` or `"gram"`, whichever is faster for a network of this `Network.architecture`."""
-    return "lanczos" if norm == "spectral" and classes >= LANCZOS_CLASSES[architecture] else "gram"
+    """`"lanczos"` or `"gram"`, whichever is faster for a network of this `Network.architecture` (as dense if new)."""
+    many = classes >= LANCZOS_CLASSES.get(architecture, LANCZOS_CLASSES["dense"])
+    return "lanczos" if norm == "spectral" and many else "gram"
 
 
 def norms(

@@ -113,7 +113,7 @@ def test_theorem_3_the_expansion_is_at_most_the_maximum_on_a_smooth_network() ->
 
 
 def test_many_classes_go_through_lanczos() -> None:
-    model = fp.models.mlp((1, 8, 8), widths=(30,), classes=50).double().eval()
+    model = fp.models.mlp((1, 8, 8), widths=(30,), classes=130).double().eval()
     result = fp.jacobian_maximum(model, DATA, along="segments", pairs=3, points=3, refine=0, outputs="softmax")
     assert result.settings["arguments"]["method"] == "lanczos"
     for pair in range(3):
