@@ -137,7 +137,7 @@ def test_bad_arguments(arguments: dict, message: str) -> None:
 
 def test_bad_bands() -> None:
     result = fp.gaussian_robustness(cases.mlp(), DATA, gammas=[0.1], draws=1)
-    with pytest.raises(ValueError, match="level is 95.0; expected a confidence in"):
+    with pytest.raises(ValueError, match=r"level is 95\.0; expected a confidence in"):
         result.band(95)
     with pytest.raises(ValueError, match="method is 'wald'; expected one of 'wilson', 'draws'"):
         result.band(method="wald")

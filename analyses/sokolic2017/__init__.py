@@ -1,0 +1,1 @@
+"""Sokolic, Giryes, Sapiro, Rodrigues 2017, "Robust Large Margin Deep Neural Networks" (S17)."""

@@ -1,0 +1,130 @@
+"""S17 eqs 34 to 37 against adversarial examples: how tight the lower ends of the classification margin are.
+
+Claim (S17 section IV): the margin of a sample is bounded from below by its score over a Jacobian norm, ever more
+loosely as the norm is taken over a ball around the sample (gamma_1, eq. 34), over the training data (gamma_2, eq. 35),
+as a product of spectral norms (gamma_3, eq. 36) or of Frobenius norms (gamma_4, eq. 37). The paper prints no figures.
+All are taken with SPEC's corrected constant; gamma_3 and gamma_4 are certified, gamma_1 and gamma_2 are estimates over
+sampled points, as is the pairwise form "gradient". The upper ends are the shortest perturbations that each attack
+finds.
+
+Acceptance: no certified end above an upper one on any sample, and medians in S17's order: gamma_4 <= gamma_3 <=
+gamma_1, gamma_3 <= gamma_2, and each of them below the median of the best attack.
+
+    python -m analyses.sokolic2017.margins --preset cpu
+
+writes records/sokolic2017/margins-cpu.parquet: a row a network, sample and method. Run time on one core: quick 10 s,
+cpu 3 min.
+"""
+
+import argparse
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import pandas as pd
+from torch import nn
+
+import flatprobe as fp
+from flatprobe.attacks import MINIMUM_NORM
+from flatprobe.results import environment, write_table
+
+LOWER = ("frobenius", "spectral", "gamma_2", "gamma_1", "gradient")
+CERTIFIED = ("frobenius", "spectral")
+LEARNING_RATE = 0.05  # SGD with momentum 0.9
+BATCH_SIZE = 64  # samples
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass(frozen=True)
+class Preset:
+    """What a preset runs on."""
+
+    data: str
+    train: int  # samples that the networks interpolate
+    test: int  # samples whose margins are measured
+    networks: tuple[str, ...]
+    epochs: int  # the most that a training takes
+
+
+PRESETS = {
+    "quick": Preset("digits", 300, 30, ("mlp",), 300),
+    "cpu": Preset("ylecun/mnist", 3000, 200, ("mlp", "cnn"), 300),
+}
+
+
+def networks(preset: Preset, seed: int) -> dict[str, nn.Module]:
+    """The networks by name, trained to 100 % accuracy: T3's MLP of 512 units, N20's small CNN."""
+    data = fp.load_data(preset.data, split="train", limit=preset.train)
+    build = {
+        "mlp": lambda: fp.models.mlp(data.input_shape, widths=(512,), seed=seed),
+        "cnn": lambda: fp.models.thumwanit_cnn(data.input_shape, seed=seed),
+    }
+    options = {"until": "interpolation", "learning_rate": LEARNING_RATE, "batch_size": BATCH_SIZE, "seed": seed}
+    return {name: fp.train(build[name](), data, epochs=preset.epochs, **options).model for name in preset.networks}
+
+
+def measure(preset: Preset, seed: int = 0) -> tuple[pd.DataFrame, dict[str, object]]:
+    """All rows of a preset, one a network, sample and method, and what was read."""
+    test = fp.load_data(preset.data, split="test", limit=preset.test)
+    rows = []
+    for name, network in networks(preset, seed).items():
+        margins = fp.geometric_margins(network, test, lower=LOWER, upper=tuple(MINIMUM_NORM), seed=seed)
+        for side, methods in (("lower", margins.lowers), ("upper", margins.uppers)):
+            for method, values in methods.items():
+                part = pd.DataFrame({"sample": range(len(test)), "label": test.labels.numpy(), "value": values.numpy()})
+                rows.append(part.assign(network=name, side=side, method=method, closest=margins.upper.numpy()))
+    frame = pd.concat(rows, ignore_index=True)
+    return frame[["network", "side", "method", "sample", "label", "value", "closest"]], {"data": test.describe()}
+
+
+def table(frame: pd.DataFrame) -> pd.DataFrame:
+    """Medians over the samples, and how often a lower end lies above the closest adversarial point."""
+    keys = ["network", "side", "method"]
+    above = (frame["side"] == "lower") & (frame["value"] > frame["closest"])
+    grouped = frame.assign(above=above).groupby(keys, sort=False)
+    return grouped.agg(median=("value", "median"), above=("above", "sum"), samples=("value", "size")).reset_index()
+
+
+def accepted(frame: pd.DataFrame) -> dict[str, bool]:
+    """The acceptance rule, part by part."""
+    found: dict[str, bool] = {}
+    for network, rows in table(frame).groupby("network"):
+        medians = rows.set_index("method")["median"].to_dict()
+        counts = rows.set_index("method")["above"].to_dict()
+        best = frame[frame["network"] == network].drop_duplicates("sample")["closest"].median()
+        found[f"{network}: no certified end above an upper one"] = not any(counts[method] for method in CERTIFIED)
+        found[f"{network}: medians in S17's order"] = _ordered(medians, best)
+    return found
+
+
+def _ordered(medians: Mapping[str, float], best: float) -> bool:
+    order = medians["frobenius"] <= medians["spectral"] <= min(medians["gamma_1"], medians["gamma_2"])
+    return bool(order and max(medians["gamma_1"], medians["gamma_2"]) <= best)
+
+
+def main(arguments: list[str] | None = None) -> Path:
+    """Measure a preset, write its record, print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--preset", choices=PRESETS, default="quick")
+    parser.add_argument(
+        "--out", type=Path, help="record to write; by default records/sokolic2017/margins-PRESET.parquet"
+    )
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args(arguments)
+    preset = PRESETS[options.preset]
+    frame, subject = measure(preset, options.seed)
+    out = options.out or ROOT / "records" / "sokolic2017" / f"margins-{options.preset}.parquet"
+    command = f"python -m analyses.sokolic2017.margins --preset {options.preset} --seed {options.seed}"
+    settings = {"preset": asdict(preset), "learning_rate": LEARNING_RATE, "batch_size": BATCH_SIZE}
+    metadata = {"kind": "analysis", "command": command, "settings": settings, "subject": subject}
+    write_table(frame, out, metadata | {"environment": environment()})
+    print(table(frame).to_string(index=False))
+    for claim, holds in accepted(frame).items():
+        print(f"{'holds' if holds else 'FAILS'}: {claim}")
+    print(f"record: {out}")
+    return out
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
