@@ -183,7 +183,7 @@ def test_bad_arguments() -> None:
 @pytest.mark.parametrize("norm", NORMS)
 def test_property_further_steps_are_worth_their_passes(norm: str) -> None:
     """On a boundary of many pieces DDN improves on the FAB steps it begins with, the barrier's steps on their start."""
-    model = models.mlp((20,), widths=(64, 64, 64), classes=6).double().eval()
+    model = models.mlp((20,), widths=(32,) * 5, classes=6).double().eval()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             parameter *= 4 if name.endswith("weight") else 0
@@ -193,6 +193,6 @@ def test_property_further_steps_are_worth_their_passes(norm: str) -> None:
         found = minimum_norm(attack, model, inputs, labels, norm=norm, draw=draws(inputs), steps=steps)
         return float(found.distance.median())
 
-    # Seen: 0.995 and 0.967 for ddn, 0.995 and 0.988 for the barrier.
-    assert median("ddn", 50) < {"l2": 0.997, "linf": 0.98}[norm] * median("fab", 5)
-    assert median("log_barrier", 60) < 0.997 * median("log_barrier", 1)
+    # Seen: 0.974 and 0.964 for ddn, 0.951 and 0.927 for the barrier.
+    assert median("ddn", 50) < 0.985 * median("fab", 5)
+    assert median("log_barrier", 60) < 0.985 * median("log_barrier", 1)

@@ -23,6 +23,9 @@ from flatprobe.attacks.points import (
 STEPS = 30
 _CANDIDATES = 3  # classes among which the first step chooses
 _TOWARDS = 0.1  # alpha_max of the paper: the largest weight of the point nearest to the sample
+# The second step goes all the way to the point nearest to the sample; this is ours. The medians on MNIST networks were
+# shorter for it from 7 steps on, on an MLP from the second on.
+_ALL_THE_WAY = 1
 _BEYOND = 1.05  # eta: steps go this far, so that they land beyond the linearised boundary
 _BACK = 0.9  # beta: from an adversarial point, the walk goes on from here on the way to the sample
 
@@ -34,11 +37,11 @@ def fab(
 
     One forward and one backward pass a step, and 3 backward passes at the first, which chooses, of the 3 runners-up,
     the class whose linearised boundary is nearest; later steps follow whichever class leads. The weight is
-    a = min(||d'|| / (||d'|| + ||d||), 0.1). Without random restarts (the draws are not used): `ddn` puts further passes
-    to better use.
+    a = min(||d'|| / (||d'|| + ||d||), 0.1), but 1 at the second step. Without random restarts (the draws are not used):
+    `ddn` puts further passes to better use.
 
     Source: Croce and Hein 2020, "Minimally distorted adversarial examples with a fast adaptive boundary attack",
-    constants as there.
+    constants as there but for the second step.
     """
     del draw  # this attack is deterministic
     return walk(forward, inputs, labels, norm, box, steps)[0]
@@ -65,6 +68,8 @@ def walk(forward: Forward, inputs: Points, labels: Labels, norm: str, box: Box, 
         from_start = _onto(start, current, height, gradient, norm, box) if step else from_base
         near, far = length(from_base, norm), length(from_start, norm)
         weight = (near / (near + far).clamp_min(torch.finfo(near.dtype).tiny)).clamp_max(_TOWARDS)[:, None]
+        if step == _ALL_THE_WAY:
+            weight = torch.ones_like(weight)
         current = torch.lerp(base + _BEYOND * from_base, start + _BEYOND * from_start, weight)
         current = boxed(current, box)
     with torch.no_grad():
