@@ -21,6 +21,8 @@ from tests.benchmarks.harness import SHAPES, Row, interleaved
 
 SAMPLES, BOX = 64, (0.0, 1.0)
 ROUNDS = 1
+# Our attacks' constants were chosen on networks of seed 0 and the first 64 test digits: these are others.
+SEED, FIRST = 1, 64
 OURS = {
     "ddn": (5, 10, 20, 50, 100),
     "fab": (1, 2, 3, 6, 7, 10, 30),
@@ -34,7 +36,7 @@ THEIRS: dict[str, tuple[str, list[dict[str, int]]]] = {
     "DeepFool": ("L2DeepFoolAttack", [{"steps": steps} for steps in (10, 50)]),
     "CW": (
         "L2CarliniWagnerAttack",
-        [{"binary_search_steps": 6, "steps": 50}],
+        [{"binary_search_steps": 6, "steps": 50}, {"binary_search_steps": 6, "steps": 200}],
     ),
     "BrendelBethge": ("L2BrendelBethgeAttack", [{"steps": 50}]),
 }
@@ -46,8 +48,10 @@ def trained(name: str) -> tuple[nn.Module, fp.LabelledData]:
     """The MLP or the CNN after a few epochs on 6000 digits, and the samples that are attacked."""
     build = {"MLP": fp.models.mlp, "CNN": fp.models.thumwanit_cnn}[name]
     data = fp.load_data("ylecun/mnist", split="train", limit=6000)
-    run = fp.train(build(SHAPES[name]), data, epochs=6, learning_rate=0.05, batch_size=64, seed=0)
-    return run.model, fp.load_data("ylecun/mnist", split="test", limit=SAMPLES)
+    run = fp.train(build(SHAPES[name], seed=SEED), data, epochs=6, learning_rate=0.05, batch_size=64, seed=SEED)
+    test = fp.load_data("ylecun/mnist", split="test", limit=FIRST + SAMPLES)
+    assert isinstance(test.inputs, Tensor)
+    return run.model, fp.LabelledData(test.inputs[FIRST:], test.labels[FIRST:], classes=test.classes)
 
 
 def ours(model: nn.Module, data: fp.LabelledData) -> dict[str, Attack]:
