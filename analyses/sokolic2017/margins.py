@@ -8,8 +8,8 @@ sampled points, as is the pairwise form "gradient". The upper ends are the short
 finds.
 
 Acceptance: no certified end above an upper one on any sample, and medians in S17's order: gamma_4 <= gamma_3 <=
-gamma_1, gamma_3 <= gamma_2, and each of them below the median of the best attack. The order of gamma_3 and gamma_2 fails
-on the MLP (0.489 against 0.482): the certificate takes the last layer's rows pair by pair, which S17's does not.
+gamma_1, gamma_3 <= gamma_2, and each of them below the median of the best attack. The order of gamma_3 and gamma_2
+fails on the MLP (0.489 against 0.482): the certificate takes the last layer's rows pair by pair, and S17's does not.
 
     python -m analyses.sokolic2017.margins --preset cpu
 
