@@ -16,9 +16,9 @@ def check_differentiable(network: Network, inputs: Tensor) -> None:
         ValueError: where they have none, naming the first layer whose output has lost it.
     """
     with torch.inference_mode(mode=False), torch.enable_grad():
-        if network(inputs[:1].detach().clone().requires_grad_()).requires_grad:
+        if network(inputs.detach().clone().requires_grad_()).requires_grad:
             return
-        layer = _cut(network, inputs[:1])
+        layer = _cut(network, inputs)
     where = f"the layer {layer}" if layer else "its own forward, outside its layers"
     msg = (
         f"the logits of {type(network.module).__name__} do not depend differentiably on the inputs: the gradient ends "

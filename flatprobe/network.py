@@ -81,7 +81,8 @@ class Network:
         self._written = frozenset(self.buffers)
         self._held: Held | None = None  # the inputs of which one is passed alone: see `holding`
         if self._channels_last:
-            self.weights = {name: channels_last(value) for name, value in self.weights.items()}
+            with torch.inference_mode(mode=False):  # else backward passes could not keep them
+                self.weights = {name: channels_last(value) for name, value in self.weights.items()}
 
     def __call__(self, inputs: Inputs, weights: Mapping[str, Tensor] | None = None) -> Float[Tensor, "samples classes"]:
         """Logits of inputs that `prepare` returned, at these weights (and buffers), by default the network's own."""
@@ -111,6 +112,21 @@ class Network:
         network = copy.copy(self)
         network._held = (inputs, place)  # noqa: SLF001 - a copy of itself
         return network, inputs[place]  # type: ignore[index] # the place is of its kind
+
+    def repeating(self, inputs: Inputs, owners: Tensor) -> "Network":
+        """The network for points made of a batch's samples: each beside the other inputs of the sample it is made of.
+
+        Args:
+            inputs: the batch, from `prepare`.
+            owners: (points,) which sample of the batch each point is made of.
+
+        Returns:
+            As `holding`; this network for a single tensor.
+        """
+        if isinstance(inputs, Tensor):
+            return self
+        owners = owners.to(self.device)
+        return self.holding(mapped(lambda part: part[owners], inputs))[0]
 
     def prepare(self, inputs: Inputs) -> Inputs:
         """The inputs on the weights' device, floating ones in the weights' dtype."""

@@ -36,7 +36,7 @@ def path_norm(graph: Graph) -> float:
 
 
 def _unknown(step: Step, _values: list[Tensor]) -> Tensor:
-    step.refuse("the path norm")
+    step.refuse("the path norm (which path=False leaves out)")
 
 
 def _ones(step: Step, _values: list[Tensor]) -> Tensor:

@@ -125,3 +125,92 @@ def test_any_precision_is_read_in_float64(dtype: torch.dtype) -> None:
     network = models.mlp((1, 4, 4), widths=(8,)).to(dtype).eval()
     graph = trace(network, (1, 4, 4))
     assert all(value.dtype == torch.float64 for step in graph.steps for value in step.tensors.values())
+
+
+class Dead(nn.Module):
+    """A branch that leads nowhere, and logits that are folded back past it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.output, self.first, self.second = nn.Linear(6, 3), nn.Linear(6, 8), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        z = self.output(x)
+        self.feature = self.second(self.first(x).tanh())
+        return z / 0.01
+
+
+def test_regression_branches_that_lead_nowhere_are_no_part_of_the_network() -> None:
+    network = Dead().double().eval()
+    graph = folded(trace(network, (6,)))
+    assert [step.kind for step in graph.steps] == ["input", "linear"]
+    inputs = torch.randn(2, 6, dtype=torch.float64)
+    torch.testing.assert_close(graph.run(inputs), network(inputs).detach(), rtol=1e-12, atol=0)
+
+
+class Shared(nn.Module):
+    """Slices that share entries, one of them written to."""
+
+    def __init__(self, copied: bool) -> None:
+        super().__init__()
+        self.layer, self.copied = nn.Linear(6, 8), copied
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.layer(x)
+        first, second = h[:, :4], h[:, 2:6]
+        first = first.clone() if self.copied else first
+        first.mul_(10)
+        return first + second
+
+
+def test_regression_what_shares_memory_with_what_is_written_to_is_refused() -> None:
+    with pytest.raises(ValueError, match="Shared writes in place to a view of a value that it uses again"):
+        trace(Shared(copied=False).eval(), (6,))
+    network = Shared(copied=True).double().eval()
+    inputs = torch.randn(2, 6, dtype=torch.float64)
+    torch.testing.assert_close(trace(network, (6,)).run(inputs), network(inputs).detach(), rtol=1e-12, atol=0)
+
+
+class Counting(nn.Module):
+    """Buffers that each pass writes to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("average", torch.ones(3, dtype=torch.float64))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.average.mul_(0.5)
+        return x * self.average
+
+
+def test_regression_the_callers_buffers_are_not_written_to() -> None:
+    network = Counting().eval()
+    trace(network, (3,))
+    assert torch.equal(network.average, torch.ones(3, dtype=torch.float64))
+
+
+class Frozen(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(3, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            h = self.layer(x)
+        return self.layer(h)
+
+
+def test_regression_what_cannot_be_followed_says_where_to_look() -> None:
+    with pytest.raises(ValueError, match=r"Frozen applies .* cannot be followed .* look for torch.no_grad"):
+        trace(Frozen().eval(), (3,))
+    pooled = nn.Sequential(nn.Unflatten(1, (2, 4)), nn.AdaptiveAvgPool2d((2, 2)), nn.Flatten()).eval()
+    assert any(step.kind == "other" for step in trace(pooled, (8,)).steps)  # torch takes the samples for channels
+
+
+def test_casts_to_another_precision_are_not_known() -> None:
+    class Cast(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return (x.float() * 2).double()
+
+    network = nn.Sequential(nn.Linear(3, 3), Cast()).double().eval()
+    assert [step.kind for step in trace(network, (3,)).steps] == ["input", "linear", "other", "other", "rearrange"]

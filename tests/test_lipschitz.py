@@ -98,7 +98,6 @@ ACTIVATIONS = {
     "elu": nn.ELU(1.7),
     "celu": nn.CELU(0.5),
     "selu": nn.SELU(),
-    "softplus": nn.Softplus(),
     "hardswish": nn.Hardswish(),
     "hardtanh": nn.Hardtanh(),
     "relu6": nn.ReLU6(),
@@ -214,3 +213,19 @@ def test_pinned_a_deeper_network_has_a_smaller_certificate() -> None:
         margins = F.relu(shallow(inputs)).amax(1)
     assert bool((lower(shallow, inputs, kind="frobenius") <= lower(shallow, inputs)).all())
     assert bool((lower(shallow, inputs) < margins.clamp_min(1)).all())
+
+
+def test_regression_constants_that_underflow_certify_nothing_infinite() -> None:
+    layers = [nn.Linear(2, 2, bias=False) for _ in range(4)] + [nn.Linear(2, 2)]
+    network = nn.Sequential(*layers).double().eval()
+    with torch.no_grad():
+        for layer, scale in zip(layers, (1e-170, 1e-170, 1e150, 1e150, 1.0), strict=True):
+            layer.weight.copy_(scale * torch.eye(2, dtype=torch.float64))
+        layers[-1].bias.copy_(torch.tensor([1.0, 0.0]))
+    assert bool(lower(network, torch.zeros(1, 2, dtype=torch.float64)).isfinite().all())
+
+
+def test_regression_softplus_jumps_at_its_threshold_and_is_refused() -> None:
+    network = nn.Sequential(nn.Linear(3, 3), nn.Softplus(threshold=0.0)).eval()
+    with pytest.raises(ValueError, match=r"the Lipschitz constant is not known for the operation aten.softplus"):
+        certified_margins(network, (3,))

@@ -94,7 +94,8 @@ def test_regression_points_that_are_not_finite_stay_so() -> None:
     assert bool(result.loss[outside].isnan().all())
     assert torch.equal(result.loss[~outside], bowl.loss[~outside])
     assert result.summary()["not_finite"] == int(outside.sum())
-    assert result.summary()["max_increase"] == float(bowl.loss[~outside].max())
+    assert result.summary()["max_increase"] == float("inf")  # a slice that blows up is not the flattest
+    assert bowl.summary()["max_increase"] == float(bowl.loss.max())
 
 
 def test_batch_norm_statistics_frozen_or_recalibrated() -> None:

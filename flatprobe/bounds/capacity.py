@@ -109,7 +109,7 @@ def frobenius(*, samples: int, empirical: float, norms: Sequence[float]) -> Boun
     product = math.prod(checked)
     return summed(
         "frobenius",
-        {"norms": 2.0 ** (len(checked) - 1) * product / math.sqrt(samples)},
+        {"norms": _doubled(product, len(checked) - 1) / math.sqrt(samples)},
         empirical=empirical,
         details={"product": product},
         chosen=("norms",),
@@ -170,3 +170,11 @@ def _checked(norms: Sequence[float]) -> list[float]:
         msg = f"norms is {values}; expected at least one finite norm >= 0, one a layer"
         raise ValueError(msg)
     return values
+
+
+def _doubled(value: float, times: int) -> float:
+    """value 2^times, inf where it overflows."""
+    try:
+        return math.ldexp(value, times)
+    except OverflowError:
+        return math.inf

@@ -50,6 +50,11 @@ def lines(result: Audit) -> list[str]:
         for change, made in result.applied.items()
     ]
     said += [f"{change.replace('_', ' ')}: not made, {reason}" for change, reason in result.missing.items()]
+    said += [
+        f"{row.probe.replace('_', ' ')}: its first figure stays under {row.change.replace('_', ' ')}, and "
+        f"{row.figure.replace('_', ' ')} moves by {cell(row)}"
+        for row in result.others()
+    ]
     verdicts = result.verdicts()
     for verdict in dict.fromkeys(verdicts.values()):
         names = [probe.replace("_", " ") for probe, own in verdicts.items() if own == verdict]

@@ -176,8 +176,7 @@ def probe(
     networks = {name: load_checkpoint(path, module) for name, path in names.items()}
     samples = {name: data_of(path, data, split, limit) for name, path in names.items()}
     groups = {name: group_of(name) for name in names}
-    comparison = compare(networks, samples, probes=probes, groups=groups, seed=seed, progress=True)
-    comparison.save(out)
+    comparison = compare(networks, samples, probes=probes, groups=groups, seed=seed, progress=True, out=out)
     _summary(comparison)
     print(f"records: {out}")
 

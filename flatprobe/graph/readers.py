@@ -140,6 +140,8 @@ def _activation(name: str, *parameters: str) -> Callable[[Arguments], Parts]:
 
 def _pool(kind: str, dimensions: int) -> Callable[[Arguments], Parts]:
     def reader(a: Arguments) -> Parts:
+        if len(_pooled(a).shape) != dimensions + 1:  # without channels torch takes the samples for them
+            return OTHER
         kernel = _tuple(a["kernel_size"], range(dimensions))
         options: dict[str, Any] = {
             "kernel": kernel,
@@ -154,6 +156,15 @@ def _pool(kind: str, dimensions: int) -> Callable[[Arguments], Parts]:
         return kind, {}, options
 
     return reader
+
+
+def _adaptive(kind: str, dimensions: int) -> Callable[[Arguments], Parts]:
+    return lambda a: (kind, {}, {}) if len(_pooled(a).shape) == dimensions + 1 else OTHER
+
+
+def _pooled(a: Arguments) -> Value:
+    value: Value = a["self"] if "self" in a else a["input"]
+    return value
 
 
 def _mean(a: Arguments) -> Parts:
@@ -232,8 +243,8 @@ READERS: dict[str, Callable[[Arguments], Parts]] = {
     "mean": _mean,
     **{f"max_pool{d}d": _pool("max_pool", d) for d in (1, 2, 3)},
     **{f"avg_pool{d}d": _pool("average_pool", d) for d in (1, 2, 3)},
-    **{f"adaptive_max_pool{d}d": lambda _a: ("adaptive_max_pool", {}, {}) for d in (1, 2, 3)},
-    **{f"adaptive_avg_pool{d}d": lambda _a: ("adaptive_average_pool", {}, {}) for d in (1, 2, 3)},
+    **{f"adaptive_max_pool{d}d": _adaptive("adaptive_max_pool", d) for d in (1, 2, 3)},
+    **{f"adaptive_avg_pool{d}d": _adaptive("adaptive_average_pool", d) for d in (1, 2, 3)},
     **dict.fromkeys(_MOVES, _moved),
     "pad": _padded,
     "constant_pad_nd": _padded,
@@ -244,6 +255,5 @@ READERS: dict[str, Callable[[Arguments], Parts]] = {
     "leaky_relu": _activation("leaky_relu", "negative_slope"),
     "elu": _activation("elu", "alpha", "scale", "input_scale"),
     "celu": _activation("celu", "alpha"),
-    "softplus": _activation("softplus"),
     "hardtanh": _activation("hardtanh"),
 }

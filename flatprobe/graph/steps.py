@@ -114,8 +114,8 @@ def broadcast(value: Tensor, shape: tuple[int, ...]) -> Tensor | None:
 
 
 def doubled(value: Any) -> Any:
-    """A floating tensor in float64 on the CPU; anything else as it is (tensors on the CPU)."""
+    """A floating tensor in float64 on the CPU; anything else as it is (tensors on the CPU); always a copy."""
     if not isinstance(value, Tensor):
         return value
-    value = value.detach().cpu()
+    value = value.detach().cpu().clone()  # the network's own operations may write to it
     return value.double() if value.is_floating_point() else value

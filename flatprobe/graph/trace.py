@@ -1,7 +1,10 @@
 """From a module to its steps, by `torch.export`."""
 
+import copy
 import operator
+import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,6 +15,8 @@ from flatprobe.graph.steps import Graph, Step, doubled
 
 # Two samples, since torch.export takes a dimension of size 1 for a constant that squeezes may drop.
 _SAMPLES = 2
+# Of the operations that rearrange, those that never return a view of what they are given.
+_COPIES = {"clone", "pad", "constant_pad_nd"}
 
 
 def trace(module: nn.Module, input_shape: Sequence[int]) -> Graph:
@@ -35,7 +40,9 @@ def trace(module: nn.Module, input_shape: Sequence[int]) -> Graph:
     example = torch.zeros((_SAMPLES, *input_shape), dtype=anchor.dtype, device=anchor.device)
     name = type(module).__name__
     try:
-        program = torch.export.export(module, (example,), strict=False)
+        with warnings.catch_warnings(), torch.inference_mode(mode=False):
+            warnings.simplefilter("ignore")  # of attributes that a forward assigns, say; it is a copy's forward
+            program = torch.export.export(copy.deepcopy(module), (example,), strict=False)
     except Exception as error:  # whatever the module's own code raises under the tracer
         msg = (
             f"{name} cannot be traced on inputs of shape {tuple(input_shape)} ({_first_line(error)}); expected a "
@@ -45,24 +52,34 @@ def trace(module: nn.Module, input_shape: Sequence[int]) -> Graph:
     signature = program.graph_signature
     known = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
     state = {**program.state_dict, **program.constants}
-    reader = _Reader(name)
+    reader = _Reader(name, example.dtype)
     for node in program.graph.nodes:
-        if node.op == "placeholder":
-            target = known.get(node.name) or signature.inputs_to_lifted_tensor_constants.get(node.name)
-            reader.place(node, None if target is None else doubled(state[target]))
-        elif node.op == "call_function":
-            reader.call(node)
+        try:
+            if node.op == "placeholder":
+                target = known.get(node.name) or signature.inputs_to_lifted_tensor_constants.get(node.name)
+                reader.place(node, None if target is None else doubled(state[target]))
+            elif node.op == "call_function":
+                reader.call(node)
+        except (KeyError, TypeError, RuntimeError, AttributeError, IndexError) as error:
+            msg = (
+                f"{name} applies {node.target} in a way that cannot be followed ({_first_line(error)}); expected "
+                "operations on one tensor after the other: look for torch.no_grad(), autocast or writing into parts of "
+                "a tensor in its forward"
+            )
+            raise ValueError(msg) from error
     return reader.graph(next(iter(reversed(program.graph.nodes))))
 
 
 class _Reader:
     """Steps so far, and what each node of the trace is: a constant, or a step's value."""
 
-    def __init__(self, network: str) -> None:
+    def __init__(self, network: str, dtype: torch.dtype) -> None:
         self.network = network
+        self.dtype = dtype  # what is computed in another precision is rounded in ways that no bound here allows for
         self.steps: list[Step] = []
         self.values: dict[fx.Node, Any] = {}
-        self.stale: set[int] = set()  # steps whose value was changed through a view of it
+        self.bases: list[int] = []  # of each step, the one whose memory its value may share
+        self.stale: set[int] = set()  # steps whose value was changed through another that shares its memory
 
     def place(self, node: fx.Node, constant: Tensor | None) -> None:
         """A weight or a buffer; or the network's input."""
@@ -71,45 +88,56 @@ class _Reader:
             return
         shape = tuple(node.meta["val"].shape[1:])
         self.values[node] = Value(len(self.steps), shape)
-        self.steps.append(Step("input", (), "", "input", shape, lambda value: value))
+        self._append(Step("input", (), "", "input", shape, lambda value: value))
+
+    def _append(self, step: Step) -> None:
+        shares = step.kind == "rearrange" and step.operation.split(".")[1] not in _COPIES
+        self.bases.append(self.bases[step.sources[0]] if shares else len(self.steps))
+        self.steps.append(step)
 
     def call(self, node: fx.Node) -> None:
         """An operation: a constant where its arguments are, else a step."""
         args, kwargs = fx.node.map_arg((node.args, node.kwargs), self.values.__getitem__)
+        if node.meta.get("val") is None:  # an assertion, say
+            self.values[node] = None
+            return
         found = _values_in((args, kwargs))
         if not found:
             with torch.no_grad():
                 target: Any = node.target
                 self.values[node] = target(*args, **_on_cpu(kwargs))
             return
-        if node.target is operator.getitem:  # the maxima of a pool that returns their places too
-            self.values[node] = args[0] if args[1] == 0 else None
+        if node.target is operator.getitem and args[1] == 0:  # the maxima of a pool that returns their places too
+            self.values[node] = args[0]
             return
         self._check_fresh(found)
         self.values[node] = value = self._step(node, args, kwargs, found)
-        if str(node.target).split(".")[1].endswith("_") and isinstance(node.args[0], fx.Node):
-            self._overwritten(node.args[0], value)
+        name, first = str(node.target).split("."), node.args[0]  # aten, its name (with _ where it writes), overload
+        if len(name) > 1 and name[1].endswith("_") and isinstance(first, fx.Node):
+            self._overwritten(first, value)
 
     def _step(self, node: fx.Node, args: Any, kwargs: Any, found: list[Value]) -> Value:
         operation = str(node.target)
         parts = operation.split(".")
         result = node.meta["val"]
-        shape = tuple((result[0] if isinstance(result, tuple | list) else result).shape)
-        name = parts[1].rstrip("_") if len(parts) > 1 else operation
-        known = shape[:1] == (_SAMPLES,) and parts[0] == "aten"
-        kind, tensors, options = read(name, _bound(node, args, kwargs)) if known else OTHER
+        first = result[0] if isinstance(result, tuple | list) else result
+        shape = tuple(first.shape) if isinstance(first, Tensor) else ()
+        known = shape[:1] == (_SAMPLES,) and parts[0] == "aten" and first.dtype == self.dtype
+        kind, tensors, options = read(parts[1].rstrip("_"), _bound(node, args, kwargs)) if known else OTHER
         sources = tuple(value.index for value in found)
-        step = Step(kind, sources, _layer(node), operation, shape[1:], _replay(node, args, kwargs), tensors, options)
-        self.steps.append(step)
-        return Value(len(self.steps) - 1, step.shape)
+        self._append(
+            Step(kind, sources, _layer(node), operation, shape[1:], _replay(node, args, kwargs), tensors, options)
+        )
+        return Value(len(self.steps) - 1, shape[1:])
 
     def _overwritten(self, node: fx.Node, value: Value) -> None:
-        """Later uses of what an operation wrote to see its result; those of what it is a view of cannot."""
-        index = self.values[node].index
+        """Later uses of what an operation wrote to see its result; whatever shares its memory is not followed."""
+        written = self.values[node].index
         self.values[node] = value
-        while self.steps[index].kind == "rearrange":
-            (index,) = self.steps[index].sources
-            self.stale.add(index)
+        self.bases[value.index] = self.bases[written]
+        sharing = {index for index, base in enumerate(self.bases) if base == self.bases[written]}
+        self.stale |= sharing - {value.index}
+        self.stale.discard(value.index)
 
     def _check_fresh(self, found: list[Value]) -> None:
         if any(value.index in self.stale for value in found):
@@ -131,11 +159,22 @@ class _Reader:
         if not isinstance(last, Value) or len(last.shape) != 1:
             msg = (
                 f"{self.network} returns no single tensor of logits that depends on its input; expected "
-                "(batch, classes)"
+                "(batch, classes): wrap it in a module that returns them alone"
             )
             raise ValueError(msg)
         self._check_fresh([last])
-        return Graph(tuple(self.steps[: last.index + 1]), self.network)
+        return Graph(_ancestors(self.steps, last.index), self.network)
+
+
+def _ancestors(steps: list[Step], last: int) -> tuple[Step, ...]:
+    """The steps that a step depends on, and itself at the end."""
+    needed = {last}
+    for index in range(last, -1, -1):
+        if index in needed:
+            needed.update(steps[index].sources)
+    kept = sorted(needed)
+    place = {index: position for position, index in enumerate(kept)}
+    return tuple(replace(steps[i], sources=tuple(place[source] for source in steps[i].sources)) for i in kept)
 
 
 def _values_in(arguments: Any) -> list[Value]:

@@ -66,7 +66,7 @@ def certified_margins(module: nn.Module, input_shape: Sequence[int], kind: str =
 def _lower(slopes: Tensor | float, rounded: Affine, logits: Tensor, labels: Tensor, norms: Tensor) -> Tensor:
     """The largest r for which no lead, less the rounding at the input and at a point r away, can vanish."""
     leads = logits.gather(1, labels[:, None]) - logits
-    steepness = slopes[labels] if isinstance(slopes, Tensor) else torch.full_like(leads, slopes)
+    steepness = slopes.to(leads.device)[labels] if isinstance(slopes, Tensor) else torch.full_like(leads, slopes)
     # The lead of one logit over another is off by at most sqrt(2) times the error of all, here and there.
     here = math.sqrt(2) * (rounded.constant + rounded.slope * norms[:, None])
     left = leads * (1 - 1e-12) - 2 * here

@@ -18,6 +18,8 @@ from flatprobe.operators import (
 # Covers the roundings of the few float64 operations on each proven norm, of all steps together.
 _ROUNDING = 1 + 1e-12
 
+_LEAST = 5e-324
+
 # The largest modulus of each activation's derivative, rounded up. Those of GELU, SiLU and Mish were found by maximising
 # the derivative numerically (a test does so again); SELU's is its scale times its alpha.
 _ACTIVATIONS: dict[str, float] = {
@@ -25,7 +27,6 @@ _ACTIVATIONS: dict[str, float] = {
     "relu6": 1.0,
     "hardtanh": 1.0,
     "tanh": 1.0,
-    "softplus": 1.0,
     "sigmoid": 0.25,
     "silu": 1.0998394,
     "mish": 1.0886390,
@@ -120,8 +121,13 @@ def propagated(graph: Graph, own: Sequence[float]) -> list[float]:
             factors = step.options["factors"]
             reached.append(sum(abs(factor) * L for factor, L in zip(factors, before, strict=True)) * _ROUNDING)
         else:
-            reached.append(math.hypot(*before) * constant * _ROUNDING)  # hypot of one number is its modulus
+            reached.append(_product(math.hypot(*before), constant))  # hypot of one number is its modulus
     return reached
+
+
+def _product(first: float, second: float) -> float:
+    """Rounded up, also where it underflows."""
+    return max(first * second * _ROUNDING, _LEAST) if first and second else 0.0
 
 
 def _linear(step: Step, _shape: tuple[int, ...], kind: str) -> float:

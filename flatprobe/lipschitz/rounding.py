@@ -26,7 +26,7 @@ _EXTRA = 16
 _ACTIVATION = 16
 
 # |phi(0)| where it is not 0.
-_AT_ZERO = {"sigmoid": 0.5, "softplus": math.log(2)}
+_AT_ZERO = {"sigmoid": 0.5}
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,8 @@ def draw(
         (handles[name],) = ax.plot(places, result.of("spectral").numpy(), label=name, **style)
         reshaped = result.of("reshaped_spectral").numpy()
         ax.plot(places, reshaped, **(style | {"linestyle": "none"}), fillstyle="none", label=f"{name} reshaped")
-    ax.set_yscale("log")
+    if all(bool((result.layers > 0).all()) for result in norms.values()):
+        ax.set_yscale("log")
     same = all(result.names == longest for result in norms.values())
     ax.set_xticks(range(1, len(longest) + 1), longest if same else None)
     if same and max(map(len, longest)) * len(longest) > 60:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from flatprobe import rng
 from flatprobe.attacks import NORMS, Box, fgsm, pgd
 from flatprobe.attacks.fixed import PGD_STEPS
-from flatprobe.attacks.points import adversarial
+from flatprobe.attacks.points import adversarial, distance
 from flatprobe.checks import at_least, one_of
 from flatprobe.data import LabelledData, checked_data
 from flatprobe.intervals import wilson
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import pandas
 
 ATTACKS = ("fgsm", "pgd")
+_BEYOND = 1e-3  # of the budget, that a point may be longer by rounding
 Curve = Float64[Tensor, " budgets"]
 
 
@@ -178,7 +179,9 @@ def _withstands(
     else:
         points, _ = pgd(forward, own, labels, sizes, norm=norm, box=box, steps=steps, noise=noise[standing])
     with torch.no_grad():
-        fallen = adversarial(forward(points), labels)
+        # Rounding may carry a point past a budget that is small against its inputs.
+        within = distance(points, own, norm) <= budget * (1 + _BEYOND)
+        fallen = adversarial(forward(points), labels) & within
     left = standing.clone()
     left[standing] = ~fallen
     return left

@@ -1,6 +1,5 @@
 """The geometric margin as a sandwich: a proven or estimated lower end, and an adversarial point as the upper one."""
 
-import copy
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from flatprobe.kernels import functional_margin
 from flatprobe.lipschitz import certified_margins
 from flatprobe.network import Network
 from flatprobe.pairs import random_pairs
-from flatprobe.probes.samples import Subject, attacked, continuous
+from flatprobe.probes.samples import Subject, attacked, check_exact, continuous, in_float64
 from flatprobe.results import Result, settings
 
 if TYPE_CHECKING:
@@ -177,7 +176,8 @@ def geometric_margins(
     _check(lower, upper, norm)
     at_least(1, steps=steps, points=points, segments=segments)
     network, data = Network(model), checked_data(data)
-    exact = network if network.dtype == torch.float64 else Network(copy.deepcopy(model).double())
+    bounded = [kind for kind in lower if kind in CERTIFIED]
+    exact = in_float64(network) if bounded else network
     size = network.batch_size(batch_size)
     lowers: dict[str, list[Tensor]] = {name: [] for name in lower}
     uppers: dict[str, list[Tensor]] = {name: [] for name in upper}
@@ -185,7 +185,8 @@ def geometric_margins(
     for subject in attacked(network, data, size, "geometric_margins", box):
         inputs, labels, forward, precise = subject.inputs, subject.labels, subject.forward(), subject.under(exact)
         if subject.start == 0:
-            bounds = {kind: _certificate(exact.module, inputs, kind, norm) for kind in lower if kind in CERTIFIED}
+            check_exact(subject, precise, certified=bool(bounded))
+            bounds = {kind: _certificate(exact.module, inputs, kind, norm) for kind in bounded}
             if "gamma_2" in lower:
                 steepest = _steepest_between(network, data, segments, size, norm, seed)
         with torch.no_grad():

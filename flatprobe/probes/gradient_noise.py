@@ -158,6 +158,9 @@ def gradient_noise(
     at_least(1, batch_size=batch_size, components=components)
     at_least(2, draws=draws)
     count = len(risk.data)
+    if count < 2:
+        msg = "there is a single sample; expected at least 2: its gradient is the full one, without noise"
+        raise ValueError(msg)
     if not replacement and batch_size >= count:
         msg = (
             f"batch_size is {batch_size} and there are {count} samples; expected fewer than those, or "

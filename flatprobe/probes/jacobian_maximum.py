@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from flatprobe import rng
 from flatprobe.checks import at_least, one_of
-from flatprobe.data import Batch, LabelledData, checked_data
+from flatprobe.data import Batch, LabelledData, checked_data, parts_of
 from flatprobe.inputs import Inputs
 from flatprobe.jacobians import method_for, norms
 from flatprobe.network import Network
@@ -28,8 +28,8 @@ OPTIONS = {
     "outputs": ("logits", "softmax"),
     "between": BETWEEN,
 }
-# (first unit, points on each of the units that follow) -> their norms
-Norms = Callable[[int, Tensor], Float64[Tensor, "units points"]]
+# (first unit, points on each of the units that follow, those units' inputs as given) -> their norms
+Norms = Callable[[int, Tensor, Inputs], Float64[Tensor, "units points"]]
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -157,15 +157,16 @@ def jacobian_maximum(
     check_batch(network, next(iter(data.batches(size))), data.classes)
     method = method_for(norm, network.classes, network.architecture)
 
-    def norms_of(unit: int, inputs: Tensor) -> Tensor:
+    def norms_of(unit: int, inputs: Tensor, given: Inputs) -> Tensor:
         start = None
         if method == "lanczos":  # one start a unit, for all its points
             start = rng.sample_normal(unit, unit + len(inputs), (network.classes,), "lanczos")
             start = start.repeat_interleave(inputs.shape[1], 0)
         rows = inputs.flatten(0, 1)
+        owners = torch.arange(len(rows)) // inputs.shape[1]
         parts = [
             norms(
-                network,
+                network.repeating(given, owners[first : first + size]),
                 rows[first : first + size],
                 norm=norm,
                 softmax=outputs == "softmax",
@@ -199,9 +200,10 @@ def jacobian_maximum(
 
 def _over_samples(network: Network, data: LabelledData, norms_of: Norms, size: int) -> tuple[Tensor, Tensor]:
     """The norm at each sample, and zeros for its place."""
-    parts = [
-        norms_of(batch.start, _movable(network, batch.inputs, batch.labels)[:, None]) for batch in data.batches(size)
-    ]
+    parts = []
+    for batch in data.batches(size):
+        given = network.prepare(batch.inputs)
+        parts.append(norms_of(batch.start, _movable(network, given)[:, None], given))
     values = torch.cat(parts).squeeze(1)
     return values, torch.zeros_like(values)
 
@@ -215,12 +217,16 @@ def _over_segments(
     at_once = max(1, size // points)
     for unit in range(0, len(ends), at_once):
         own = ends[unit : unit + at_once]
-        x, other = (_movable(network, *data.gather(side)) for side in own.T)
+        given, ends_given = (network.prepare(data.gather(side)[0]) for side in own.T)
+        x, other = _movable(network, given), _movable(network, ends_given)
+        _check_same(given, ends_given, own)
 
-        def norms_at(t: Tensor, unit: int = unit, x: Tensor = x, other: Tensor = other) -> Tensor:
+        def norms_at(
+            t: Tensor, unit: int = unit, x: Tensor = x, other: Tensor = other, given: Inputs = given
+        ) -> Tensor:
             # Weighted, and not x + t (x' - x): both ends are then met exactly.
             weight = t.to(x).view(*t.shape, *(1,) * (x.ndim - 1))
-            return norms_of(unit, (1 - weight) * x[:, None] + weight * other[:, None])
+            return norms_of(unit, (1 - weight) * x[:, None] + weight * other[:, None], given)
 
         t = torch.linspace(0, 1, points, dtype=torch.float64).expand(len(own), -1)
         values = norms_at(t)
@@ -237,8 +243,25 @@ def _over_segments(
     return values, at
 
 
-def _movable(network: Network, inputs: Inputs, labels: Tensor) -> Tensor:
-    return continuous(Batch(network.prepare(inputs), labels, 0), "jacobian_maximum")
+def _movable(network: Network, given: Inputs) -> Tensor:
+    return continuous(Batch(network.holding(given)[1], torch.empty(0, dtype=torch.long), 0), "jacobian_maximum")
+
+
+def _check_same(given: Inputs, others: Inputs, ends: Tensor) -> None:
+    """What does not move along a segment is the same at both of its ends.
+
+    Raises:
+        ValueError: naming the first two samples that differ in it.
+    """
+    for name, part in parts_of(given).items():
+        differ = (part != parts_of(others)[name]).flatten(1).any(1)
+        if not part.is_floating_point() and bool(differ.any()):
+            one, two = ends[int(differ.nonzero()[0])].tolist()
+            msg = (
+                f"the samples {one} and {two} differ in {name}, which cannot be moved along a segment between them; "
+                'expected samples that agree in it: measure along="samples"'
+            )
+            raise ValueError(msg)
 
 
 def _check_finite(values: Tensor, ends: Tensor, at: Tensor) -> None:

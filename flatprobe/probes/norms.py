@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from flatprobe import operators, weights
 from flatprobe.checks import positive
-from flatprobe.graph import Graph, Step, folded, trace
+from flatprobe.graph import Graph, folded, trace
 from flatprobe.lipschitz import convolution_of
 from flatprobe.network import Network
 from flatprobe.path_norm import path_norm
@@ -119,7 +119,7 @@ class WeightNorms(Result):
 
 def weight_norms(
     model: nn.Module,
-    input_shape: Sequence[int],
+    input_shape: Sequence[int] | None,
     *,
     initial: nn.Module | Mapping[str, Tensor] | None = None,
     path: bool = True,
@@ -134,7 +134,9 @@ def weight_norms(
 
     Args:
         model: a classifier in eval mode; never changed.
-        input_shape: of one sample, such as `data.input_shape`.
+        input_shape: of one sample, such as `data.input_shape`. None for a network that does not take one floating
+            tensor (integers, several inputs): it is not traced then, and its `nn.Linear` layers are listed in their
+            order as modules, without the path norm (`path=False`).
         initial: the weights before training, a module or a state_dict, for the distance.
         path: whether to compute the path norm, which needs every operation of the network to be known; True.
 
@@ -155,27 +157,54 @@ def weight_norms(
     (5.0, 5.0, 4.0, [3.0, 4.0])
     """
     network = Network(model)
-    graph = folded(trace(model, tuple(input_shape)))
-    rows = [_layer(step, graph) for step in graph.steps if step.kind in {"linear", "convolution"}]
+    graph = None if input_shape is None else folded(trace(model, tuple(input_shape)))
+    if path and graph is None:
+        msg = "the path norm needs the network's input_shape, which is None; expected a shape, or path=False"
+        raise ValueError(msg)
+    rows = _modules(model) if graph is None else _steps(graph)
     if not rows:
         msg = f"{type(model).__name__} applies no linear or convolutional layer; expected at least one to take norms of"
         raise ValueError(msg)
     return WeightNorms(
-        l2=_norm(network.weights),
+        l2=weights.norm(network.weights),
         distance=_distance(network, initial),
-        path=path_norm(graph) if path else float("nan"),
+        path=path_norm(graph) if path and graph is not None else float("nan"),
         names=tuple(_numbered([name for name, _, _ in rows])),
         layers=torch.tensor([values for _, values, _ in rows], dtype=torch.float64),
         fan_in=tuple(units for _, _, units in rows),
-        settings=settings("weight_norms", {"network": network.describe()}, input_shape=list(input_shape), path=path),
+        settings=settings(
+            "weight_norms",
+            {"network": network.describe()},
+            input_shape=None if input_shape is None else list(input_shape),
+            path=path,
+        ),
     )
 
 
-def _layer(step: Step, graph: Graph) -> tuple[str, list[float], Tensor]:
-    weight = step.tensors["weight"]
-    convolution = step.kind == "convolution"
-    op = convolution_of(step, graph.steps[step.sources[0]].shape) if convolution else weight
-    positions = 1 if convolution else math.prod(step.shape[:-1])  # a linear layer is applied at each of them
+Row = tuple[str, list[float], Tensor]
+
+
+def _steps(graph: Graph) -> list[Row]:
+    """The linear and convolutional layers that the network applies."""
+    rows = []
+    for step in graph.steps:
+        if step.kind == "convolution":
+            op = convolution_of(step, graph.steps[step.sources[0]].shape)
+            rows.append(_layer(step.layer or step.operation, step.tensors["weight"], op))
+        elif step.kind == "linear":  # applied at each position
+            weight = step.tensors["weight"]
+            rows.append(_layer(step.layer or step.operation, weight, weight, positions=math.prod(step.shape[:-1])))
+    return rows
+
+
+def _modules(model: nn.Module) -> list[Row]:
+    """The linear layers, by themselves."""
+    layers = ((name, layer) for name, layer in model.named_modules() if isinstance(layer, nn.Linear))
+    weights = ((name, layer.weight.detach().cpu().double()) for name, layer in layers)
+    return [_layer(name, weight, weight) for name, weight in weights]
+
+
+def _layer(name: str, weight: Tensor, op: operators.Convolution | Tensor, positions: int = 1) -> Row:
     spectral = operators.spectral_norm(op)
     frobenius = operators.frobenius_norm(op) * math.sqrt(positions)
     values = [
@@ -185,7 +214,7 @@ def _layer(step: Step, graph: Graph) -> tuple[str, list[float], Tensor]:
         operators.reshaped_spectral_norm(weight),
         operators.reshaped_frobenius_norm(weight),
     ]
-    return step.layer or step.operation, values, weight.flatten(1).abs().sum(1)
+    return name, values, weight.flatten(1).abs().sum(1)
 
 
 def _numbered(names: list[str]) -> list[str]:
@@ -196,14 +225,11 @@ def _numbered(names: list[str]) -> list[str]:
     ]
 
 
-def _norm(values: Mapping[str, Tensor]) -> float:
-    return weights.norm({name: value.double() for name, value in values.items()})
-
-
 def _distance(network: Network, initial: nn.Module | Mapping[str, Tensor] | None) -> float:
     if initial is None:
         return float("nan")
-    start = dict(initial.named_parameters()) if isinstance(initial, nn.Module) else initial
+    given = dict(initial.named_parameters()) if isinstance(initial, nn.Module) else initial
+    start = weights.unprefixed(given, list(network.weights))
     for name, value in network.weights.items():
         if name not in start or start[name].shape != value.shape:
             found = f"has shape {tuple(start[name].shape)}" if name in start else "is missing"
@@ -212,4 +238,9 @@ def _distance(network: Network, initial: nn.Module | Mapping[str, Tensor] | None
                 f"{tuple(value.shape)}"
             )
             raise ValueError(msg)
-    return _norm({name: value - start[name].detach().to(value) for name, value in network.weights.items()})
+    return weights.norm(
+        {
+            name: value.double() - start[name].detach().to(value.device).double()
+            for name, value in network.weights.items()
+        }
+    )

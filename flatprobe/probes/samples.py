@@ -1,5 +1,6 @@
 """What the input-space probes share: one kernel mapped over the data in order, one value per sample."""
 
+import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -171,21 +172,10 @@ class Subject:
     start: int
 
     def forward(self, rows: Tensor | None = None) -> Callable[[Tensor], Tensor]:
-        """Points in place of these rows' inputs (None: all) -> logits; refuses logits that are not finite."""
+        """Points in place of these rows' inputs (None: all) -> logits."""
         held, _ = self.network.holding(self.given if rows is None else mapped(lambda part: part[rows], self.given))
 
-        def forward(points: Tensor) -> Tensor:
-            logits = held(points)
-            if not bool(logits.isfinite().all()):
-                msg = (
-                    f"the logits at a perturbed input of one of the samples {self.start} to "
-                    f"{self.start + len(self.labels) - 1} are not finite though they are at the samples; expected "
-                    "finite logits: give a box that the inputs belong to, or probe in float64"
-                )
-                raise ValueError(msg)
-            return logits
-
-        return forward
+        return held
 
     def under(self, network: Network) -> "Subject":
         """The same batch for another network, such as its copy in float64."""
@@ -226,6 +216,36 @@ def attacked(
         with torch.no_grad():
             check_logits(held(inputs), batch.start)
         yield Subject(network, network.prepare(batch.inputs), inputs, prepared.labels, batch.start)
+
+
+def in_float64(network: Network) -> Network:
+    """The network in float64, where certificates hold."""
+    with torch.inference_mode(mode=False):
+        return network if network.dtype == torch.float64 else Network(copy.deepcopy(network.module).double())
+
+
+def check_exact(subject: Subject, precise: Subject, *, certified: bool) -> None:
+    """The network can be certified: it takes one tensor, and runs in float64.
+
+    Raises:
+        ValueError: where it does not.
+    """
+    if certified and not isinstance(subject.given, Tensor):
+        msg = (
+            "certified lower ends are known for networks of one tensor, and the data hold several inputs a sample; "
+            'expected lower=(), or estimates such as lower=("gradient",)'
+        )
+        raise ValueError(msg)
+    try:
+        with torch.no_grad():
+            precise.forward()(precise.inputs)
+    except RuntimeError as error:
+        msg = (
+            f"{type(precise.network.module).__name__} does not run in float64, where lower ends are certified "
+            f"({str(error).splitlines()[0]}); expected a network that computes in the precision of its weights: keep "
+            "its tensors as buffers and leave out .float(), or ask for lower=()"
+        )
+        raise ValueError(msg) from error
 
 
 def _check_box(inputs: Tensor, start: int, box: tuple[float, float] | None) -> None:

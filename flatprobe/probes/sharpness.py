@@ -157,7 +157,8 @@ class _Ascent:
         """A point on the surface: along the gradient at the center, and in random directions."""
         if restart == 0 and norm(self.slope) > 0:
             return self._to_surface(self.slope)
-        return self._to_surface(direction(self.center, self.names, "isotropic", seed, restart))
+        u = direction(self.center, self.names, "isotropic", seed, restart)
+        return self._to_surface({name: value * (self.scale[name] != 0) for name, value in u.items()})
 
     def run(self, u: Weights, steps: int) -> tuple[float, float, float]:
         """The best increase from this point on, the length of its u, and the gradients spent."""

@@ -49,10 +49,10 @@ class RandomSlice(Result):
         return float(self.loss[tuple(size // 2 for size in self.loss.shape)])
 
     def summary(self) -> dict[str, float]:
-        """Largest increase over the finite points, the center's loss, and how many points are not finite."""
+        """Largest increase (infinite where a loss is not finite), the center's loss, how many points are not finite."""
         known = self.loss.isfinite()
         return {
-            "max_increase": float(self.loss[known].max()) - self.center,
+            "max_increase": float(self.loss.max()) - self.center if bool(known.all()) else float("inf"),
             "center_loss": self.center,
             "points": self.loss.numel(),
             "not_finite": int((~known).sum()),

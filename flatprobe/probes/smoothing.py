@@ -1,9 +1,8 @@
 """The smoothed classifier: what a network answers most often under Gaussian noise, with a certified radius."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +13,6 @@ from torch import Tensor, nn
 from flatprobe import rng
 from flatprobe.checks import at_least, positive
 from flatprobe.data import Batch, LabelledData, checked_data
-from flatprobe.inputs import Inputs, mapped
 from flatprobe.intervals import clopper_pearson_lower, wilson
 from flatprobe.network import Network
 from flatprobe.outputs import check_batch
@@ -213,7 +211,7 @@ def _votes(
     network: Network, batch: Batch, sigma: float, draws: int, size: int, key: tuple[rng.Key, ...]
 ) -> Int64[Tensor, "samples classes"]:
     """How often each class is the network's answer under that many draws of noise, for each sample of the batch."""
-    inputs = continuous(placed(network, batch)[1], "smoothed_certificate")
+    inputs, given = continuous(placed(network, batch)[1], "smoothed_certificate"), network.prepare(batch.inputs)
     votes = torch.zeros(len(inputs), network.classes, dtype=torch.int64, device=network.device)
     with torch.no_grad():
         for first in range(0, draws, rng.BLOCK):
@@ -223,22 +221,13 @@ def _votes(
                 noise = rng.sample_normal(first, last, x.shape, *key, batch.start + row)
                 torch.add(x, noise.to(inputs), alpha=sigma, out=noisy[row])
             noisy = noisy.flatten(0, 1)
-            logits = torch.cat(list(_passed(network, network.prepare(batch.inputs), noisy, last - first, size)))
+            owners = torch.arange(len(noisy)) // (last - first)
+            parts = [slice(row, row + size) for row in range(0, len(noisy), size)]
+            logits = torch.cat([network.repeating(given, owners[part])(noisy[part]) for part in parts])
             _check_logits(logits, batch.start, first, last - first)
             answer = logits.argmax(1).view(len(inputs), -1)
             votes.scatter_add_(1, answer, torch.ones_like(answer))
     return votes
-
-
-def _passed(network: Network, given: Inputs, noisy: Tensor, draws: int, size: int) -> Iterator[Tensor]:
-    """The logits of the draws of each sample in turn, beside the sample's other inputs where it has any."""
-    for row in range(0, len(noisy), size):
-        points = noisy[row : row + size]
-        held = network
-        if not isinstance(given, Tensor):
-            owners = torch.arange(row, row + len(points), device=noisy.device) // draws
-            held, _ = network.holding(mapped(partial(torch.index_select, dim=0, index=owners), given))
-        yield held(points)
 
 
 def _check(sigma: float, draws: int, alpha: float, selection: int) -> None:

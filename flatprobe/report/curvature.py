@@ -29,8 +29,8 @@ def slices(title: str, results: Results, groups: Groups) -> list[Section]:
         where = "a random line" if dimensions == 1 else "a random plane"
         scale = ", where 1 moves each filter by its own norm" if law == "filter" else ""
         sentence = (
-            f"Training loss on {where} through the trained weights ({law} law{scale}): the wider the valley, the "
-            "flatter the minimum in that direction; other directions may differ."
+            f"The loss on {where} through the trained weights ({law} law{scale}{_selection(own)}): the wider the "
+            "valley, the flatter the minimum in that direction; other directions may differ."
         )
         picture = png(slice_plot.draw(own, groups=groups) if dimensions == 1 else slice_plot.draw_row(own))
         words = _words("Curves of loss" if dimensions == 1 else "Contours of loss", own)
@@ -41,9 +41,9 @@ def slices(title: str, results: Results, groups: Groups) -> list[Section]:
 def eigenvalues(title: str, results: Results, groups: Groups) -> list[Section]:
     """Points of eigenvalues."""
     sentence = (
-        f"The {agreed(results, 'which')} eigenvalues of the Hessian of the training loss over the whole data set: the "
-        "curvature along the eigenvectors, so a smaller largest one means a flatter minimum. It depends on the scale "
-        "of the weights."
+        f"The {agreed(results, 'which')} eigenvalues of the Hessian of the loss over the whole data set"
+        f"{_blocks(results)}{_selection(results)}: the curvature along the eigenvectors, so a smaller largest one "
+        "means a flatter minimum. It depends on the scale of the weights."
     )
     picture = png(sharpness.draw(results, groups=groups))
     return [Section(title, sentence, picture, _words("Points of curvature", results), _eigenvalues_table(results))]
@@ -52,8 +52,8 @@ def eigenvalues(title: str, results: Results, groups: Groups) -> list[Section]:
 def trace(title: str, results: Results, groups: Groups) -> list[Section]:
     """The trace with its error."""
     sentence = (
-        "The sum of all eigenvalues of the Hessian of the training loss, estimated with random signs, with its "
-        "standard error."
+        f"The sum of all eigenvalues of the Hessian of the loss{_selection(results)}, estimated with random signs, "
+        "with its standard error."
     )
     picture = png(sharpness.draw(results, groups=groups))
     return [Section(title, sentence, picture, _words("Points of curvature", results), _trace_table(results))]
@@ -62,9 +62,9 @@ def trace(title: str, results: Results, groups: Groups) -> list[Section]:
 def worst(title: str, results: Results, groups: Groups) -> list[Section]:
     """A point each restart."""
     sentence = (
-        "The largest rise of the training loss that gradient ascent found within a ball around the weights "
-        f"({agreed(results, 'law')} law, radius {agreed(results, 'radius'):g}), a point each restart: at least this "
-        "much, and perhaps more."
+        "The largest rise of the loss that gradient ascent found within a ball around the weights "
+        f"({agreed(results, 'law')} law, radius {agreed(results, 'radius'):g}{_selection(results)}), a point each "
+        "restart: at least this much, and perhaps more."
     )
     picture = png(sharpness.draw(results, groups=groups))
     return [Section(title, sentence, picture, _words("Points of increase", results), _worst_table(results))]
@@ -74,11 +74,23 @@ def noise(title: str, results: Results, groups: Groups) -> list[Section]:
     """Histograms of the components."""
     sentence = (
         f"What the gradients of random minibatches of {agreed(results, 'batch_size')} differ by from the full "
-        "gradient, component by component, in standard deviations, against the normal law. The noise scale is the "
-        "minibatch size whose noise is as long as the gradient."
+        f"gradient{_selection(results)}, component by component, in standard deviations, against the normal law. The "
+        "noise scale is the minibatch size whose noise is as long as the gradient."
     )
     picture = png(gradient_noise.draw(results, groups=groups))
     return [Section(title, sentence, picture, _words("Histograms", results), _noise_table(results))]
+
+
+def _selection(results: Results) -> str:
+    """Which weights, where not all; results of different selections are not put side by side."""
+    selection = agreed(results, "parameters")
+    if selection is None:
+        return ""
+    return f", of the selected weights alone ({selection if isinstance(selection, str) else ', '.join(selection)})"
+
+
+def _blocks(results: Results) -> str:
+    return ", of each layer's own block in turn" if agreed(results, "per_layer") else ""
 
 
 def _words(what: str, results: Results) -> str:

@@ -56,7 +56,7 @@ def _arguments(records: Records) -> Iterable[tuple[str, str]]:
         for result in results.values():
             subject = result.settings.get("subject", {})
             further = {name: value for name, value in subject.items() if name not in ("network", "data")}
-            for name, value in (result.settings.get("arguments", {}) | further).items():
+            for name, value in (further | result.settings.get("arguments", {})).items():
                 values.setdefault(name, []).append(words(value))
         parts = [f"{name} {' | '.join(dict.fromkeys(own))}" for name, own in values.items()]
         yield titled(key), "; ".join(parts) or "none"

@@ -19,8 +19,8 @@ def weights(title: str, results: Results, groups: Groups) -> list[Section]:
     """The layers' norms, and those of all weights."""
     sentence = (
         "The spectral norm of each layer as the operator that it is, BatchNorm folded in (filled), and of its kernel "
-        "reshaped to a matrix (open), which is smaller for convolutions: the product over the layers bounds how steep "
-        "the network can be, so smaller is smoother."
+        "reshaped to a matrix (open), which is smaller for convolutions: along a chain of layers their product bounds "
+        "how steep the network can be, so smaller is smoother."
     )
     words = f"Norms of the layers of {', '.join(results)}"
     return [Section(title, sentence, png(norms.draw(results, groups=groups)), words, _weights_table(results))]

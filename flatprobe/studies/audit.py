@@ -102,13 +102,23 @@ class Audit(Result):
             first.setdefault((row.change, row.probe), row)
         return tuple(first.values())
 
-    def verdicts(self) -> dict[str, str]:
-        """By probe, for its first figure: `PARAMETRISATION`, `SCALE` or `NEITHER`.
+    def others(self) -> tuple[Row, ...]:
+        """Of each probe and change whose first figure stays, the first other one that moves."""
+        stays = {(row.change, row.probe) for row in self.headline() if not row.moves}
+        first: dict[tuple[str, str], Row] = {}
+        for row in self.rows:
+            if row.moves and (row.change, row.probe) in stays:
+                first.setdefault((row.change, row.probe), row)
+        return tuple(first.values())
 
-        The first if it moves though the function stays, the second if it moves only where the decisions alone stay.
+    def verdicts(self) -> dict[str, str]:
+        """By probe: `PARAMETRISATION`, `SCALE` or `NEITHER`.
+
+        The first if any of its figures moves though the function stays, the second if one moves only where the
+        decisions alone stay.
         """
         kept: dict[str, set[str]] = {}
-        for row in self.headline():
+        for row in self.rows:
             kept.setdefault(row.probe, set()).update({CHANGES[row.change].keeps} if row.moves else ())
         return {
             probe: PARAMETRISATION if "function" in moved else SCALE if moved else NEITHER

@@ -60,7 +60,7 @@ class Comparison:
         """
         for measurement, results in self.results.items():
             for name, result in results.items():
-                save(result, Path(folder) / measurement / f"{file_stem(name)}.parquet")
+                _save(result, folder, measurement, name)
         return Path(folder)
 
 
@@ -72,6 +72,7 @@ def compare(
     groups: Mapping[str, str] | None = None,
     seed: int = 0,
     progress: bool | None = False,
+    out: str | Path | None = None,
 ) -> Comparison:
     """Measure every network with every probe chosen, at the probes' own defaults, with the same directions and noise.
 
@@ -87,6 +88,8 @@ def compare(
         groups: network -> group; None puts all into one group, "networks".
         seed: of the directions and the noise.
         progress: True: a bar on a terminal, else plain lines, on stderr; None: a bar on a terminal only.
+        out: a folder in which each result is saved as soon as it is measured, as `Comparison.save` does at the end: a
+            probe that refuses a network then loses none of the others.
 
     Returns:
         `Comparison`.
@@ -107,7 +110,7 @@ def compare(
             msg = f"the network {name!r} has no data or no group of its own; data: {list(own)}, groups: {list(group)}"
             raise ValueError(msg)
     with stepping(count_steps(chosen, group), progress) as step:
-        return measured(models, own, chosen, {name: group[name] for name in models}, seed, step)
+        return measured(models, own, chosen, {name: group[name] for name in models}, seed, step, out)
 
 
 def count_steps(probes: Sequence[str], groups: Mapping[str, str]) -> int:
@@ -122,6 +125,7 @@ def measured(
     groups: Mapping[str, str],
     seed: int,
     step: Step,
+    out: str | Path | None = None,
 ) -> Comparison:
     """What `compare` does once its arguments are checked, announcing each step.
 
@@ -131,8 +135,10 @@ def measured(
     results: dict[str, dict[str, Result]] = {}
     for probe in probes:
         each = _landscapes(models, data, groups, step) if probe == LANDSCAPE else _each(probe, models, data, seed, step)
-        if found := dict(each):
-            results[probe] = found
+        for name, result in each:
+            results.setdefault(probe, {})[name] = result
+            if out is not None:
+                _save(result, out, probe, name)
     if not results:
         msg = (
             f"nothing could be measured by {', '.join(probes)}: landscapes need two networks alike on the same data "
@@ -140,6 +146,10 @@ def measured(
         )
         raise ValueError(msg)
     return Comparison(results=results, groups=dict(groups))
+
+
+def _save(result: Result, folder: str | Path, measurement: str, name: str) -> None:
+    save(result, Path(folder) / measurement / f"{file_stem(name)}.parquet")
 
 
 def _each(

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from torch import nn
+from torch import Tensor, nn
 
 from flatprobe.data import LabelledData
 from flatprobe.probes.adversarial import adversarial_accuracy
@@ -27,6 +27,21 @@ Probe = Callable[[nn.Module, LabelledData, int], Result]
 # Lengths (l2, pixels in [0, 1]) at which the accuracy under attack is taken: MNIST networks fall within them.
 BUDGETS = (0.0, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0)
 
+MINIBATCH = 128  # of the gradient noise, and at most half of the data
+
+
+def _shape(data: LabelledData) -> tuple[int, ...] | None:
+    """Of one sample, where that is one floating tensor, which a trace takes."""
+    first = next(iter(data.batches(1))).inputs
+    return data.input_shape if isinstance(first, Tensor) and first.is_floating_point() else None
+
+
+def _weight_norms(model: nn.Module, data: LabelledData) -> Result:
+    """With the path norm where the network can be traced."""
+    shape = _shape(data)
+    return weight_norms(model, shape, path=shape is not None)
+
+
 # Each at its own defaults, on a model and data with a seed. A slice is a line here, which networks can share a picture
 # of; geometric margins take the two attacks that were best for their time.
 PROBES: dict[str, Probe] = {
@@ -38,8 +53,10 @@ PROBES: dict[str, Probe] = {
     "hessian_eigenvalues": lambda model, data, seed: hessian_eigenvalues(EmpiricalRisk(model, data), seed=seed),
     "hessian_trace": lambda model, data, seed: hessian_trace(EmpiricalRisk(model, data), seed=seed),
     "worst_case_sharpness": lambda model, data, seed: worst_case_sharpness(EmpiricalRisk(model, data), seed=seed),
-    "gradient_noise": lambda model, data, seed: gradient_noise(EmpiricalRisk(model, data), seed=seed),
-    "weight_norms": lambda model, data, _seed: weight_norms(model, data.input_shape),
+    "gradient_noise": lambda model, data, seed: gradient_noise(
+        EmpiricalRisk(model, data), batch_size=min(MINIBATCH, max(1, len(data) // 2)), seed=seed
+    ),
+    "weight_norms": lambda model, data, _seed: _weight_norms(model, data),
     "functional_margins": lambda model, data, _seed: functional_margins(model, data),
     "scores": lambda model, data, _seed: scores(model, data),
     "geometric_margins": lambda model, data, seed: geometric_margins(
