@@ -226,3 +226,18 @@ def test_property_names_with_slashes_survive_the_folder_of_records(tmp_path: Pat
     loaded = load_records(folder)["flatness_radius"]
     assert {name: loaded[name].radii.tolist() for name in names} == {name: [k + 1.0] for k, name in enumerate(names)}
     assert (folder / "flatness_radius" / "plain 1.5.parquet").is_file()
+
+
+def test_many_measurements_have_a_row_each_groups_first(tmp_path: Path) -> None:
+    margins = {"a": margins_of(0), "b": margins_of(1)}
+    records = {f"margins_{k}": margins for k in range(9)}
+    groups = {"a": "first", "b": "second"}
+    page = write_report(records, tmp_path / "page.html", groups=groups).read_text()
+    table = page[page.index('<table class="tall">') : page.index("</table>")]
+    heads = re.findall(r'<th scope="col"[^>]*>([^<]*)</th>', table)
+    assert [head.split("\N{NO-BREAK SPACE}")[0] for head in heads] == [
+        "measurement", "first (n", "second (n", "first / second", "a", "b",
+    ]  # fmt: skip
+    assert table.count('<th scope="row">') == 9
+    few = write_report({"margins": margins}, tmp_path / "few.html", groups=groups).read_text()
+    assert 'class="tall"' not in few
