@@ -45,7 +45,7 @@ def log_barrier(
     Source: O20 eq. 8.1; Finlay, Pooladian and Oberman 2019, "The LogBarrier adversarial attack: making effective use of
     decision boundary information". Ours: the lead in logits in place of probabilities (no underflow), the step to the
     linearised minimiser in place of a gradient step of fixed size, lambda relative to the distance (no unit), and the
-    start uphill (noise alone ended at medians a quarter longer on MNIST networks).
+    start uphill (from noise alone it ended further away).
     """
     best = _start(forward, inputs, labels, norm, box, draw)
     kept = current = best.points

@@ -135,8 +135,7 @@ def geometric_margins(
     *Upper*: every attack runs on every sample that is classified correctly; its point is pulled onto the boundary and
     was passed through the network exactly as it is rounded; the shortest is kept. `ddn` costs about 50 forward and
     backward passes, `log_barrier` 60 and its start, `deepfool` some 3 times 10 backward passes, the closing of each 8
-    forward passes. Of the modern attacks, `ddn` (started by FAB) was chosen by measurement on MNIST networks against
-    FMN, FAB and plain DDN (`python -m tests.benchmarks attacks`).
+    forward passes. `python -m tests.benchmarks attacks` sets them beside foolbox's on MNIST networks.
     *Lower*, certified: `spectral` (gamma_3) and `frobenius` (gamma_4) by a walk over the layers
     (`flatprobe.lipschitz`), one forward pass; in linf the l2 bound over sqrt(d), since ||v||_2 <= sqrt(d) ||v||_inf.
     *Lower*, first order, estimates that may lie above gamma: `gamma_1`, o / (2 max ||J||_2) over sampled points of the
