@@ -143,3 +143,12 @@ def test_bad_bands() -> None:
         result.band(method="wald")
     with pytest.raises(ValueError, match="draws is 1; expected at least 2"):
         result.band(method="draws")
+
+
+def test_property_without_noise_all_draws_are_the_one_pass() -> None:
+    model = cases.cnn()
+    result = fp.gaussian_robustness(model, DATA, gammas=[0.3, 0.0], draws=3)
+    clean = float((fp.functional_margins(model, DATA).values < 0).double().mean())
+    assert result.error[1].tolist() == [clean] * 3
+    alone = fp.gaussian_robustness(model, DATA, gammas=[0.3], draws=3)
+    assert torch.equal(result.error[0], alone.error[0])

@@ -114,10 +114,10 @@ def gaussian_robustness(
 ) -> Robustness:
     """E(gamma) = (1/n) sum_i 1[argmax f(x_i + gamma e_i) != y_i], e_i standard normal (T3 eq. 47, Fig. 20).
 
-    One forward pass a noise level and draw (less where the first layer is linear: its outputs are affine in gamma); the
-    noisy inputs are not clipped. The noise e_i of sample i in a draw is a
-    function of (seed, draw, i): the same at every gamma (so a curve's points are comparable), for every network and for
-    every batch size.
+    One forward pass a draw and noise level above 0, and one without noise (less where the first layer is linear: its
+    outputs are affine in gamma); the noisy inputs are not clipped. The noise e_i of sample i in a draw is a function of
+    (seed, draw, i): the same at every gamma (so a curve's points are comparable), for every network and for every batch
+    size.
 
     Args:
         model: a classifier in eval mode; never changed. Wrap a network that wants normalised inputs in `fp.Normalised`,
@@ -155,9 +155,13 @@ def gaussian_robustness(
             for draw in range(draws):
                 stop = batch.start + len(batch.labels)
                 noise = rng.sample_normal(batch.start, stop, inputs.shape[1:], seed, "noise", draw)
-                for place, logits in enumerate(at(torch.empty_like(inputs).copy_(noise), levels)):
+                places = [place for place, gamma in enumerate(levels) if gamma > 0 or draw == 0]
+                noisy = at(torch.empty_like(inputs).copy_(noise), [levels[place] for place in places])
+                for place, logits in zip(places, noisy, strict=True):
                     check_logits(logits, batch.start)
-                    wrong[place, draw] += misclassified(logits, prepared.labels).sum()
+                    # Without noise all draws are the same pass.
+                    own = slice(draw, draw + 1) if levels[place] > 0 else slice(None)
+                    wrong[place, own] += misclassified(logits, prepared.labels).sum()
     arguments = {"gammas": levels, "draws": draws, "seed": seed}
     subject = {"network": network.describe(), "data": data.describe(), "batch_size": size}
     return Robustness(
