@@ -12,7 +12,7 @@ from tests.benchmarks.harness import SHAPES, Row, bare_pass, data_for, interleav
 STEPS = 4  # 15 points of the triangle
 GAMMAS = (0.0, 0.1, 0.2, 0.4, 0.8)
 DRAWS = 3  # 15 noisy passes
-ROUNDS = 3
+ROUNDS = 5
 SIZES = (16, 32, 64, 128, 256, 512, 1024, 2048)
 
 
