@@ -190,19 +190,28 @@ def test_regression_the_callers_buffers_are_not_written_to() -> None:
 
 
 class Frozen(nn.Module):
-    def __init__(self) -> None:
+    """A part that is not to be trained, and writing into parts of a tensor, which is not followed."""
+
+    def __init__(self, written: bool) -> None:
         super().__init__()
-        self.layer = nn.Linear(3, 3)
+        self.layer, self.written = nn.Linear(3, 3), written
 
     def forward(self, x: Tensor) -> Tensor:
         with torch.no_grad():
             h = self.layer(x)
+        if self.written:
+            zeros = torch.zeros(len(x), 3, dtype=x.dtype)
+            zeros[:, :2] = h[:, :2]
+            return zeros
         return self.layer(h)
 
 
 def test_regression_what_cannot_be_followed_says_where_to_look() -> None:
-    with pytest.raises(ValueError, match=r"Frozen applies .* cannot be followed .* look for torch.no_grad"):
-        trace(Frozen().eval(), (3,))
+    network = Frozen(written=False).double().eval()
+    inputs = torch.randn(2, 3, dtype=torch.float64)
+    torch.testing.assert_close(trace(network, (3,)).run(inputs), network(inputs).detach(), rtol=1e-12, atol=0)
+    with pytest.raises(ValueError, match=r"Frozen applies .* cannot be followed .* for writing into parts of a tensor"):
+        trace(Frozen(written=True).eval(), (3,))
     pooled = nn.Sequential(nn.Unflatten(1, (2, 4)), nn.AdaptiveAvgPool2d((2, 2)), nn.Flatten()).eval()
     assert any(step.kind == "other" for step in trace(pooled, (8,)).steps)  # torch takes the samples for channels
 

@@ -40,9 +40,9 @@ def trace(module: nn.Module, input_shape: Sequence[int]) -> Graph:
     example = torch.zeros((_SAMPLES, *input_shape), dtype=anchor.dtype, device=anchor.device)
     name = type(module).__name__
     try:
-        with warnings.catch_warnings(), torch.inference_mode(mode=False):
+        with warnings.catch_warnings(), torch.inference_mode(mode=False), torch.no_grad():
             warnings.simplefilter("ignore")  # of attributes that a forward assigns, say; it is a copy's forward
-            program = torch.export.export(copy.deepcopy(module), (example,), strict=False)
+            program = torch.export.export(copy.deepcopy(module), (example.clone(),), strict=False)
     except Exception as error:  # whatever the module's own code raises under the tracer
         msg = (
             f"{name} cannot be traced on inputs of shape {tuple(input_shape)} ({_first_line(error)}); expected a "
@@ -63,8 +63,8 @@ def trace(module: nn.Module, input_shape: Sequence[int]) -> Graph:
         except (KeyError, TypeError, RuntimeError, AttributeError, IndexError) as error:
             msg = (
                 f"{name} applies {node.target} in a way that cannot be followed ({_first_line(error)}); expected "
-                "operations on one tensor after the other: look for torch.no_grad(), autocast or writing into parts of "
-                "a tensor in its forward"
+                "operations on one tensor after the other: look for autocast or for writing into parts of a tensor in "
+                "its forward"
             )
             raise ValueError(msg) from error
     return reader.graph(next(iter(reversed(program.graph.nodes))))

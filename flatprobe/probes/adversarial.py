@@ -88,6 +88,7 @@ class AdversarialAccuracy(Result):
         return cls(budgets=budgets, correct=correct, labels=labels, settings=settings)
 
 
+@torch.inference_mode(mode=False)  # attacks differentiate, whatever the caller is in
 def adversarial_accuracy(
     model: nn.Module,
     data: LabelledData,

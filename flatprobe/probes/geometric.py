@@ -116,6 +116,7 @@ class GeometricMargins(Result):
         )
 
 
+@torch.inference_mode(mode=False)  # attacks differentiate, whatever the caller is in
 def geometric_margins(
     model: nn.Module,
     data: LabelledData,

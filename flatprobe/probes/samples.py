@@ -208,6 +208,7 @@ def attacked(
     for batch in data.batches(batch_size):
         if batch.start == 0:
             check_batch(network, batch, data.classes)
+        batch = Batch(mapped(_plain, batch.inputs), _plain(batch.labels), batch.start)
         held, prepared = placed(network, batch)
         inputs = continuous(prepared, probe)
         if batch.start == 0:
@@ -216,6 +217,11 @@ def attacked(
         with torch.no_grad():
             check_logits(held(inputs), batch.start)
         yield Subject(network, network.prepare(batch.inputs), inputs, prepared.labels, batch.start)
+
+
+def _plain(value: Tensor) -> Tensor:
+    """The tensor, or a copy of one made in inference mode, which no backward pass could keep."""
+    return value.clone() if value.is_inference() else value
 
 
 def in_float64(network: Network) -> Network:
