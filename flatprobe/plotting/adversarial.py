@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import matplotlib as mpl
 from matplotlib.axes import Axes
 
-from flatprobe.plotting import canvas
+from flatprobe.plotting import banded, canvas
 from flatprobe.plotting.names import agreed, legend, looks, named
 from flatprobe.probes.adversarial import AdversarialAccuracy
 from flatprobe.results import Result
@@ -38,16 +38,10 @@ def draw(
     attack, norm = agreed(curves, "attack"), agreed(curves, "norm")
     own = looks(list(curves), groups)
     ax = canvas.axes(ax)
-    handles = {}
-    for name, result in curves.items():
-        order = result.budgets.argsort()
-        budgets, look = result.budgets[order].numpy(), own[name]
-        lower, upper = (end[order].numpy() for end in result.band(level))
-        ax.fill_between(budgets, lower, upper, color=look.colour, alpha=0.15, linewidth=0)
-        (handles[name],) = ax.plot(
-            budgets, result.accuracy[order].numpy(), color=look.colour, linestyle=look.line, marker=look.marker,
-            markersize=5,
-        )  # fmt: skip
+    handles = {
+        name: banded.curve(ax, own[name], result.budgets, result.accuracy, result.band(level))
+        for name, result in curves.items()
+    }
     ax.set_ylim(0, 1.02)
     ax.set_xlim(left=0)
     ax.set_xlabel(f"{norm} budget of the perturbation (pixel scale 0-1)")

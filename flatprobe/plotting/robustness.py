@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import matplotlib as mpl
 from matplotlib.axes import Axes
 
-from flatprobe.plotting import canvas
+from flatprobe.plotting import banded, canvas
 from flatprobe.plotting.names import legend, looks, named
 from flatprobe.probes.robustness import Robustness
 from flatprobe.results import Result
@@ -37,15 +37,10 @@ def draw(
     curves = named(results, Robustness)
     own = looks(list(curves), groups)
     ax = canvas.axes(ax)
-    handles = {}
-    for name, result in curves.items():
-        order = result.gammas.argsort()
-        gammas, look = result.gammas[order].numpy(), own[name]
-        lower, upper = (end[order].numpy() for end in result.band(level))
-        ax.fill_between(gammas, lower, upper, color=look.colour, alpha=0.15, linewidth=0)
-        (handles[name],) = ax.plot(
-            gammas, result.mean[order].numpy(), color=look.colour, linestyle=look.line, marker=look.marker, markersize=5
-        )
+    handles = {
+        name: banded.curve(ax, own[name], result.gammas, result.mean, result.band(level))
+        for name, result in curves.items()
+    }
     ax.set_ylim(bottom=0)
     ax.set_xlabel("noise standard deviation (pixel scale 0-1)")
     ax.set_ylabel("fraction misclassified")

@@ -6,7 +6,7 @@ import matplotlib as mpl
 import torch
 from matplotlib.axes import Axes
 
-from flatprobe.plotting import canvas
+from flatprobe.plotting import banded, canvas
 from flatprobe.plotting.names import agreed, legend, looks, named
 from flatprobe.probes.smoothing import SmoothedCertificate
 from flatprobe.results import Result
@@ -47,18 +47,9 @@ def draw(
     radii = torch.linspace(0, 1.04 * most, _POINTS, dtype=torch.float64)
     handles = {}
     for place, (name, result) in enumerate(curves.items()):
-        look = own[name]
-        lower, upper = (end.numpy() for end in result.band(radii, level))
-        ax.fill_between(radii.numpy(), lower, upper, color=look.colour, alpha=0.15, linewidth=0)
-        (handles[name],) = ax.plot(
-            radii.numpy(),
-            result.certified_accuracy(radii).numpy(),
-            color=look.colour,
-            linestyle=look.line,
-            marker=look.marker,
-            markersize=5,
-            markevery=(place * 5 % 40, 40),  # a marker for the eye, at places of its own
-        )
+        accuracy, band = result.certified_accuracy(radii), result.band(radii, level)
+        markers = (place * 5 % 40, 40)  # for the eye, at places of its own
+        handles[name] = banded.curve(ax, own[name], radii, accuracy, band, markevery=markers)
     ax.axvline(most, color="#555555", linestyle=":", linewidth=1.2)
     ax.annotate(
         f"most that {draws:,}\ndraws certify", (most, 1), (-6, -6), xycoords=("data", "axes fraction"),
