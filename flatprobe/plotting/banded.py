@@ -27,7 +27,9 @@ def curve(ax: Axes, look: Look, x: Curve, y: Curve, band: tuple[Curve, Curve], *
         The line.
     """
     order = x.argsort()
-    x, y, lower, upper = (values[order].numpy() for values in (x, y, *band))
-    ax.fill_between(x, lower, upper, color=look.colour, alpha=0.15, linewidth=0)
-    (line,) = ax.plot(x, y, color=look.colour, linestyle=look.line, marker=look.marker, markersize=5, **options)
+    places, heights, lower, upper = (values[order].numpy() for values in (x, y, *band))
+    ax.fill_between(places, lower, upper, color=look.colour, alpha=0.15, linewidth=0)
+    (line,) = ax.plot(
+        places, heights, color=look.colour, linestyle=look.line, marker=look.marker, markersize=5, **options
+    )
     return line
