@@ -75,6 +75,9 @@ class Network:
         self.batch_normalised = any(isinstance(layer, BATCH_NORMS) for layer in module.modules())
         self._channels_last = convolutional and self.device.type == "cpu"
         self.eval_only = True
+        # Looking for tensors under two names costs a small network as much as a layer; most have none.
+        named = [*module.named_parameters(remove_duplicate=False), *module.named_buffers(remove_duplicate=False)]
+        self._tied = len(named) > len({id(value) for _, value in named})
         self.classes = 0  # the number of logits; known once `checked` has seen a batch
         # Whether a layer writes to the inputs, and to which buffers; taken for granted until `checked` has seen.
         self._in_place = True
@@ -94,7 +97,7 @@ class Network:
         )
         state = {**self.weights, **self._fresh_buffers(), **(weights or {})}
         with without_fast_path():
-            outputs = functional_call(self.module, state, args, kwargs)
+            outputs = functional_call(self.module, state, args, kwargs, tie_weights=self._tied)
         return _logits(outputs, self.module)
 
     def holding(self, inputs: Inputs) -> tuple["Network", Inputs]:
