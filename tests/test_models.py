@@ -11,12 +11,18 @@ from flatprobe.models import (
     Normalise,
     Normalised,
     Residual,
+    all_cnn_c,
+    all_convolutional,
     build,
     mlp,
     recipe_of,
     resnet,
+    resnet18,
+    small_alexnet,
+    small_inception,
     sokolic_cnn,
     thumwanit_cnn,
+    wide_resnet,
 )
 from flatprobe.models.seeding import seeded
 
@@ -25,12 +31,31 @@ BUILT = {
     "sokolic_cnn": lambda **more: sokolic_cnn((1, 8, 8), classes=3, **more),
     "thumwanit_cnn": lambda **more: thumwanit_cnn((2, 18, 19), classes=3, **more),
     "resnet": lambda **more: resnet((1, 8, 8), depth=10, width=4, classes=3, **more),
+    "all_convolutional": lambda **more: all_convolutional(
+        (1, 8, 8), channels=4, activation="polynomial", interval=3, classes=3, **more
+    ),
+    "all_cnn_c": lambda **more: all_cnn_c((1, 9, 9), classes=3, **more),
+    "small_alexnet": lambda **more: small_alexnet((1, 8, 8), classes=3, **more),
+    "small_inception": lambda **more: small_inception((1, 8, 8), classes=3, **more),
+    "wide_resnet": lambda **more: wide_resnet((1, 8, 8), depth=10, widening=1, classes=3, **more),
+    "resnet18": lambda **more: resnet18((1, 8, 8), width=4, classes=3, **more),
 }
-SHAPES = {"mlp": (1, 8, 8), "sokolic_cnn": (1, 8, 8), "thumwanit_cnn": (2, 18, 19), "resnet": (1, 8, 8)}
+SHAPES = dict.fromkeys(NETWORKS, (1, 8, 8)) | {"thumwanit_cnn": (2, 18, 19), "all_cnn_c": (1, 9, 9)}
 
 
 def count(network: nn.Module) -> int:
     return sum(parameter.numel() for parameter in network.parameters())
+
+
+def wide_resnet_count(blocks: int, widening: int) -> int:
+    """Layer by layer: convolutions without bias, two numbers a channel for each BatchNorm, a linear layer."""
+    total, inputs = 3 * 16 * 9, 16
+    for filters in (16 * widening, 32 * widening, 64 * widening):
+        total += inputs * filters
+        for _ in range(blocks):
+            total += 2 * inputs + 9 * inputs * filters + 2 * filters + 9 * filters * filters
+            inputs = filters
+    return total + 2 * inputs + 10 * (inputs + 1)
 
 
 def assert_same_state(first: nn.Module, second: nn.Module) -> None:
@@ -49,7 +74,25 @@ def assert_same_state(first: nn.Module, second: nn.Module) -> None:
         (lambda: sokolic_cnn((1, 28, 28)), 32 * 26 + 32 * 801 + 10 * (32 * 49 + 1)),
         # He et al.'s ResNet-20 (269,722 with parameter-free shortcuts) and two projections with BatchNorm.
         (lambda: resnet((3, 32, 32)), 269_722 + (16 * 32 + 64) + (32 * 64 + 128)),
+        # N20 section 7.1.2: one block a stage of 16, 32 and 64 filters; the block that a stage of ResNet-20 has beyond
+        # the first is two 3x3 convolutions with BatchNorm, and two of them are missing.
+        (
+            lambda: resnet((3, 32, 32), depth=10),
+            272_474 - sum(2 * 2 * (9 * k * k + 2 * k) for k in (16, 32, 64)),
+        ),
         (lambda: mlp((4,), widths=()), 10 * 5),
+        (lambda: all_convolutional((3, 32, 32)), 9_898),  # SPEC section 6
+        (lambda: all_convolutional((3, 32, 32), activation="polynomial"), 9_898),
+        (lambda: small_alexnet((3, 28, 28)), 1_387_786),  # T3 Table 2
+        (lambda: small_inception((3, 28, 28)), 1_649_402),  # T3 Table 2
+        (lambda: wide_resnet((3, 28, 28)), 8_949_210),  # T3 Table 2
+        (lambda: wide_resnet((3, 32, 32), depth=22, widening=5), wide_resnet_count(3, 5)),
+        (lambda: resnet18((3, 112, 112)), 11_689_512 - 2 * (128 + 256 + 512)),  # torchvision's; its projections' norms
+        # Springenberg et al.'s convolutions (1.3 million), BatchNorm, the softmax layer.
+        (
+            lambda: all_cnn_c((3, 32, 32)),
+            9 * (3 * 96 + 2 * 96**2 + 96 * 192 + 3 * 192**2) + 192**2 + 1_920 + 2 * (3 * 96 + 5 * 192 + 10) + 110,
+        ),
     ],
 )
 def test_parameter_counts_closed_form(network, expected):
@@ -140,6 +183,18 @@ def test_normalised_recipe_nests():
         (lambda: thumwanit_cnn((1, 8, 8)), "8 x 8 pixels is too small for thumwanit_cnn.*at least 18 x 18"),
         (lambda: resnet((1, 8, 8), depth=20), r"depth is 20; expected 6 n \+ 4"),
         (lambda: resnet((1, 8, 8), width=0), "width is 0; expected at least 1"),
+        (lambda: all_convolutional((1, 8, 8), channels=0), "channels is 0; expected at least 1 filter"),
+        (
+            lambda: all_convolutional((1, 8, 8), activation="tanh"),
+            "'tanh' is unknown; expected one of relu, polynomial",
+        ),
+        (lambda: all_convolutional((8,)), r"all_convolutional expects \(channels, height, width\)"),
+        (lambda: all_cnn_c((1, 8, 8)), "8 x 8 pixels is too small for all_cnn_c.*at least 9 x 9"),
+        (lambda: small_alexnet((8, 8)), r"small_alexnet expects \(channels, height, width\)"),
+        (lambda: small_inception((1, 8, 8), classes=1), "classes is 1; expected at least 2"),
+        (lambda: wide_resnet((1, 8, 8), depth=18), r"depth is 18; expected 6 n \+ 4"),
+        (lambda: wide_resnet((1, 8, 8), widening=0), "widening is 0; expected a factor of at least 1"),
+        (lambda: resnet18((1, 8, 8), width=0), "width is 0; expected at least 1 filter"),
         (lambda: Normalise(0.0, 0.0), "expected finite numbers, std above 0"),
         (lambda: Normalise(float("nan"), 1.0), "expected finite numbers"),
         (lambda: Normalise([0.1, 0.2], [1.0, 1.0, 1.0]), "mean has 2 entries and std 3"),

@@ -59,7 +59,8 @@ def train(
     data: str
         "digits", the name of a Hugging Face data set, or a folder that holds one.
     network: str
-        mlp, sokolic_cnn, thumwanit_cnn or resnet.
+        mlp, sokolic_cnn, thumwanit_cnn, resnet, all_convolutional, all_cnn_c, small_alexnet, small_inception,
+        wide_resnet or resnet18.
     out: Path
         The run's folder: config.json, history.json, best.safetensors, last.safetensors.
     option: dict[str, str]

@@ -4,24 +4,35 @@ from collections.abc import Callable, Mapping
 
 from torch import nn
 
+from flatprobe.models.all_convolutional import all_cnn_c, all_convolutional
 from flatprobe.models.cnn import sokolic_cnn, thumwanit_cnn
 from flatprobe.models.mlp import mlp
 from flatprobe.models.normalised import Normalise, Normalised
+from flatprobe.models.polynomial import PolynomialReLU
+from flatprobe.models.preactivation import resnet18, wide_resnet
 from flatprobe.models.recipes import Recipe, recipe_of
 from flatprobe.models.resnet import Residual, resnet
+from flatprobe.models.small import small_alexnet, small_inception
 
 __all__ = [
     "NETWORKS",
     "Normalise",
     "Normalised",
+    "PolynomialReLU",
     "Recipe",
     "Residual",
+    "all_cnn_c",
+    "all_convolutional",
     "build",
     "mlp",
     "recipe_of",
     "resnet",
+    "resnet18",
+    "small_alexnet",
+    "small_inception",
     "sokolic_cnn",
     "thumwanit_cnn",
+    "wide_resnet",
 ]
 
 NETWORKS: dict[str, Callable[..., nn.Sequential]] = {
@@ -29,6 +40,12 @@ NETWORKS: dict[str, Callable[..., nn.Sequential]] = {
     "sokolic_cnn": sokolic_cnn,
     "thumwanit_cnn": thumwanit_cnn,
     "resnet": resnet,
+    "all_convolutional": all_convolutional,
+    "all_cnn_c": all_cnn_c,
+    "small_alexnet": small_alexnet,
+    "small_inception": small_inception,
+    "wide_resnet": wide_resnet,
+    "resnet18": resnet18,
 }
 
 

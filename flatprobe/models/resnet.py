@@ -40,13 +40,15 @@ def resnet(
 
     Args:
         input_shape: (channels, height, width), any size.
-        depth: 6 n + 4 for n blocks a stage; 22 is the depth of S17's ResNet (section VI-C1).
+        depth: 6 n + 4 for n blocks a stage; 22 is the depth of S17's ResNet (section VI-C1), which is a wide one
+            (`wide_resnet`). N20's ResNet (section 7.1.2), one shortcut connection of 16, 32 and 64 filters each, has
+            `depth=10`; the paper gives neither the convolutions a block nor the layer before the first.
         width: filters of the first stage; 16 as in He et al.
         classes: number of outputs; the default is that of CIFAR-10.
         seed: of the initial weights, torch's default laws.
 
     Returns:
-        The network (272,474 parameters on CIFAR-10).
+        The network: 272,474 parameters on CIFAR-10, 78,042 with `depth=10`.
 
     Raises:
         ValueError: if the depth is not 6 n + 4 or the width is below 1.
