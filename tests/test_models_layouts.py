@@ -9,7 +9,16 @@ from torch.nn import functional as F
 import flatprobe as fp
 from flatprobe.cli.commands import train as train_command
 from flatprobe.graph import trace
-from flatprobe.models import NETWORKS, PolynomialReLU, all_cnn_c, resnet18, small_alexnet, small_inception, wide_resnet
+from flatprobe.models import (
+    NETWORKS,
+    PolynomialReLU,
+    all_cnn_c,
+    all_convolutional,
+    resnet18,
+    small_alexnet,
+    small_inception,
+    wide_resnet,
+)
 from tests.test_models import BUILT, SHAPES, assert_same_state
 
 EXACT = {"rtol": 0, "atol": 1e-12}  # float64, and the same operations in another order
@@ -24,6 +33,20 @@ def warmed(network: nn.Module, *shape: int) -> tuple[nn.Module, Tensor]:
             layer.running_mean.uniform_(-0.1, 0.1, generator=generator)
             layer.running_var.uniform_(0.5, 2, generator=generator)
     return network.eval(), torch.rand(2, *shape, dtype=torch.float64, generator=generator)
+
+
+@pytest.mark.parametrize("activation", ["relu", "polynomial"])
+def test_slow_reference_all_convolutional(activation):
+    network, x = warmed(all_convolutional((3, 32, 40), channels=4, activation=activation, interval=3), 3, 32, 40)
+    apply = torch.relu if activation == "relu" else PolynomialReLU(3.0)
+    value = x
+    for index in range(1, 6):
+        layer = network.get_submodule(f"conv{index}")
+        before = F.conv2d(value, layer.weight, layer.bias, stride=2, padding=1)
+        assert float(before.detach().abs().max()) < 2  # far inside the default interval, as its docstring says
+        value = apply(before)
+    assert value.shape == (2, 4, 1, 2)
+    torch.testing.assert_close(network(x), network.linear(value.flatten(1)), **EXACT)
 
 
 def test_slow_reference_all_cnn_c():

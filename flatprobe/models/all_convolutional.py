@@ -29,8 +29,9 @@ def all_convolutional(
         channels: k, filters of each layer; 16 as in T3 Figs 1-2.
         activation: `"relu"`, or `"polynomial"`: the degree-10 least-squares fit of ReLU, whose error
             `PolynomialReLU` shows.
-        interval: a; ReLU is fitted on [-a, a]. T3 does not give it; with the default nothing that the layers of a
-            newly built network are given on pixels in [0, 1] lies outside. Used by `"polynomial"` only.
+        interval: a; ReLU is fitted on [-a, a]. T3 does not give it; the default is wide beside what the layers of a
+            newly built network are given on pixels in [0, 1] (at most about 1.4), so that training has room. Used by
+            `"polynomial"` only.
         classes: number of outputs; the default is that of CIFAR-10.
         seed: of the initial weights, torch's default laws.
 
