@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from flatprobe.studies.audit import audit as audit
     from flatprobe.studies.compare import compare as compare
     from flatprobe.training import TrainingRun as TrainingRun
+    from flatprobe.training import inverse_rate as inverse_rate
     from flatprobe.training import train as train
 
 _HOMES = {
@@ -78,6 +79,7 @@ _HOMES = {
     "TrainingRun": "flatprobe.training",
     "audit": "flatprobe.studies.audit",
     "compare": "flatprobe.studies.compare",
+    "inverse_rate": "flatprobe.training",
     "train": "flatprobe.training",
     # records
     "load": "flatprobe.results",

@@ -1,13 +1,14 @@
 """Batch -> one value per sample: losses, margins, scores. Probes measure with these and training penalises the same."""
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 from torch.nn import functional as F
 
-from flatprobe.checks import one_of
+from flatprobe.checks import Named, chosen, positive
 
 Logits = Float[Tensor, "samples classes"]
 Labels = Int64[Tensor, " samples"]
@@ -24,26 +25,58 @@ def squared(logits: Logits, labels: Labels) -> Values:
     return (logits - F.one_hot(labels, logits.shape[1]).to(logits)).square().sum(1)
 
 
+def squared_signs(logits: Logits, labels: Labels) -> Values:
+    """sum_j (z_j - t_j)^2 with the targets t_j = 1 where j = y, else -1."""
+    return (logits + 1 - 2 * F.one_hot(labels, logits.shape[1]).to(logits)).square().sum(1)
+
+
 def hinge(logits: Logits, labels: Labels) -> Values:
     """max(0, 1 + max_{j != y} z_j - z_y)."""
     return (1 - functional_margin(logits, labels)).clamp_min(0)
 
 
-LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+def maximum(logits: Logits, labels: Labels) -> Values:
+    """max_j z_j - z_y (O20 eq. 2.5): 0 where z_y is largest, alone or tied, so no upper bound of the 0-1 loss.
+
+    Tied logits share the subgradient equally.
+    """
+    return logits.amax(1) - logits.gather(1, labels[:, None]).squeeze(1)
+
+
+def smoothed_maximum(logits: Logits, labels: Labels, *, epsilon: float) -> Values:
+    """epsilon log sum_j exp(z_j / epsilon) - z_y (O20 eqs 7.1, 7.2).
+
+    From `maximum` to `maximum` + epsilon log C; the cross-entropy at epsilon = 1. It is computed as
+    epsilon l(z / epsilon) with the cross-entropy l, which does not cancel where the network is certain.
+    """
+    return epsilon * cross_entropy(logits / epsilon, labels)
+
+
+LOSSES: dict[str, Callable[..., Tensor]] = {
     "cross_entropy": cross_entropy,
     "squared": squared,
+    "squared_signs": squared_signs,
     "hinge": hinge,
+    "maximum": maximum,
+    "smoothed_maximum": smoothed_maximum,
 }
 
 
-def per_sample_loss(name: str) -> Callable[[Tensor, Tensor], Tensor]:
+def per_sample_loss(loss: Named) -> Callable[[Tensor, Tensor], Tensor]:
     """The loss of that name: (logits, labels) -> (samples,).
 
+    Args:
+        loss: a name, or a name with its arguments: `{"name": "smoothed_maximum", "epsilon": 0.2}`.
+
+    Returns:
+        A differentiable function.
+
     Raises:
-        ValueError: if there is none, with the names that there are.
+        ValueError: if there is none, with the names that there are; if the arguments do not fit.
     """
-    one_of("loss", name, LOSSES)
-    return LOSSES[name]
+    function, arguments = chosen("loss", loss, LOSSES)
+    positive(**arguments)
+    return partial(function, **arguments)
 
 
 def misclassified(logits: Logits, labels: Labels) -> Bool[Tensor, " samples"]:

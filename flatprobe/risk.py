@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor, nn
 
+from flatprobe.checks import Named, plain
 from flatprobe.data import LabelledData, checked_data
 from flatprobe.derivatives import summed_gradient, summed_products
 from flatprobe.inputs import Inputs
@@ -53,7 +54,7 @@ class EmpiricalRisk:
     Args:
         model: a classifier in eval mode; it is never changed.
         data: inputs and labels.
-        loss: `"cross_entropy"` (default: the objective of T3's experiments), `"squared"` or `"hinge"` (SPEC section 5).
+        loss: `"cross_entropy"` (default: the objective of T3's experiments), or another of `fp.train`'s objectives.
         batch_size: samples a forward pass; None (default) reads `flatprobe.network.BATCH_SIZES`, a fixed table that
             `make bench` produced.
 
@@ -70,11 +71,11 @@ class EmpiricalRisk:
     """
 
     def __init__(
-        self, model: nn.Module, data: LabelledData, loss: str = "cross_entropy", batch_size: int | None = None
+        self, model: nn.Module, data: LabelledData, loss: Named = "cross_entropy", batch_size: int | None = None
     ) -> None:
         self.network = Network(model)
         self.data = checked_data(data)
-        self.loss = loss
+        self.loss = plain(loss)
         self.batch_size = self.network.batch_size(batch_size)
         self._kernel = per_sample_loss(loss)
         check_batch(self.network, next(iter(data.batches(self.batch_size))), data.classes)

@@ -36,7 +36,10 @@ def without_seconds(run: TrainingRun) -> list[dict[str, object]]:
     return [{name: value for name, value in row.items() if name != "seconds"} for row in run.history]
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+SGDL = {"name": "sgdl", "noise": 0.01}
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "nesterov", "adam", SGDL], ids=str)
 @pytest.mark.parametrize("kind", ["noisy", "convolutional"])
 @pytest.mark.parametrize("stops", [(0,), (1,), (2, 1)])
 def test_resumed_equals_uninterrupted_to_the_last_bit(tmp_path, monkeypatch, optimizer, kind, stops):
@@ -45,7 +48,8 @@ def test_resumed_equals_uninterrupted_to_the_last_bit(tmp_path, monkeypatch, opt
     data, validation = clusters(shape=shape), clusters(11, shape=shape, key="validation")
 
     def train_it(out):
-        settings = {"epochs": 5, "batch_size": 8, "optimizer": optimizer, "schedule": "cosine", "seed": 3}
+        schedule = {"name": "inverse", "decay": 0.1} if optimizer == SGDL else "cosine"
+        settings = {"epochs": 5, "batch_size": 8, "optimizer": optimizer, "schedule": schedule, "seed": 3}
         return train(network, data, validation=validation, out=out, save_every=0, **settings)
 
     whole = train_it(None)

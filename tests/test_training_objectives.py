@@ -1,14 +1,21 @@
-"""Objectives: closed forms on two samples."""
+"""Objectives: closed forms on two samples, gradients, bounds (property), smoothed values far out, refusals."""
 
 import math
 
 import pytest
 import torch
 
+from flatprobe.data import LabelledData
+from flatprobe.kernels import LOSSES, per_sample_loss
+from flatprobe.models import mlp
+from flatprobe.risk import EmpiricalRisk
+from flatprobe.rng import generator
+from flatprobe.training import TrainingRun, train
 from flatprobe.training.objectives import objective
 
 LOGITS = torch.tensor([[2.0, 0.0, 1.0], [0.5, 0.0, 0.0]], dtype=torch.float64)
 LABELS = torch.tensor([0, 1])
+SMOOTHED = {"name": "smoothed_maximum", "epsilon": 0.25}
 
 
 @pytest.mark.parametrize(
@@ -19,7 +26,13 @@ LABELS = torch.tensor([0, 1])
             (math.log(math.exp(2) + 1 + math.exp(1)) - 2 + math.log(math.exp(0.5) + 2)) / 2,
         ),
         ("squared", ((1 + 0 + 1) + (0.25 + 1 + 0)) / 2),
+        ("squared_signs", ((1 + 1 + 4) + (2.25 + 1 + 1)) / 2),
         ("hinge", (0.0 + 1.5) / 2),
+        ("maximum", (0.0 + 0.5) / 2),
+        (
+            SMOOTHED,
+            (math.log(math.exp(8) + 1 + math.exp(4)) / 4 - 2 + math.log(math.exp(2) + 2) / 4) / 2,
+        ),
     ],
 )
 def test_closed_forms(name, expected):
@@ -28,6 +41,108 @@ def test_closed_forms(name, expected):
     assert float(value) == pytest.approx(expected, abs=1e-12)
 
 
-def test_unknown_objective():
-    with pytest.raises(ValueError, match=r"'l1'.*cross_entropy"):
-        objective("l1")
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("squared", [[2.0, 0.0, 2.0], [1.0, -2.0, 0.0]]),
+        ("squared_signs", [[2.0, 2.0, 4.0], [3.0, -2.0, 2.0]]),
+        (
+            "hinge",
+            [[-0.0, 0.0, 0.0], [1.0, -1.0, 0.0]],
+        ),  # the first margin is 1: its hinge is at the bend, where it is 0
+        ("maximum", [[0.0, 0.0, 0.0], [1.0, -1.0, 0.0]]),
+        (SMOOTHED, None),
+    ],
+)
+def test_gradients_closed_form(name, expected):
+    logits = LOGITS.clone().requires_grad_()
+    objective(name)(logits, LABELS).backward()
+    if expected is None:  # softmax(z / epsilon) - e_y
+        weights = (LOGITS / SMOOTHED["epsilon"]).exp()
+        expected = weights / weights.sum(1, keepdim=True) - torch.eye(3, dtype=torch.float64)[LABELS]
+    expected = torch.as_tensor(expected, dtype=torch.float64)
+    if name == "hinge":
+        logits.grad[0], expected[0] = 0, 0  # either one-sided derivative will do at the bend
+    torch.testing.assert_close(logits.grad, expected / 2, rtol=1e-12, atol=1e-12)
+
+
+def test_tied_logits_share_the_subgradient():
+    logits = torch.ones(1, 4, dtype=torch.float64, requires_grad=True)
+    objective("maximum")(logits, torch.tensor([2])).backward()
+    assert logits.grad.tolist() == [[0.25, 0.25, -0.75, 0.25]]
+
+
+@pytest.mark.parametrize("loss", [*(name for name in LOSSES if name != "smoothed_maximum"), SMOOTHED], ids=str)
+def test_gradients_are_those_of_the_values(loss):
+    logits = torch.randn(5, 4, generator=generator("logits"), dtype=torch.float64, requires_grad=True)
+    labels = torch.tensor([0, 3, 1, 2, 2])
+    assert torch.autograd.gradcheck(lambda z: per_sample_loss(loss)(z, labels), logits)
+
+
+@pytest.mark.parametrize("epsilon", [1e-3, 0.2, 1.0, 5.0])
+def test_smoothing_lies_where_the_corrected_bounds_say(epsilon):
+    """max <= smoothed <= max + epsilon log C (SPEC section 7), and at epsilon = 1 it is the cross-entropy."""
+    logits = 10 * torch.randn(200, 7, generator=generator("logits"), dtype=torch.float64)
+    labels = torch.arange(200) % 7
+    rough = per_sample_loss("maximum")(logits, labels)
+    smooth = per_sample_loss({"name": "smoothed_maximum", "epsilon": epsilon})(logits, labels)
+    assert bool((smooth >= rough - 1e-12).all())
+    assert bool((smooth <= rough + epsilon * math.log(7) + 1e-12).all())
+    if epsilon == 1.0:
+        assert torch.equal(smooth, per_sample_loss("cross_entropy")(logits, labels))
+
+
+def test_smoothing_neither_overflows_nor_cancels():
+    """At z / epsilon = 10^5 the naive sum is infinite; at a margin of 30 epsilon the loss is epsilon e^-30, not 0."""
+    smooth = per_sample_loss({"name": "smoothed_maximum", "epsilon": 0.01})
+    assert smooth(torch.tensor([[1000.0, 0.0]]), torch.tensor([1])).tolist() == [1000.0]
+    value = smooth(torch.tensor([[0.0, -0.3]], dtype=torch.float64), torch.tensor([0]))
+    assert float(value) == pytest.approx(0.01 * math.exp(-30), rel=1e-2)
+
+
+def test_a_risk_and_a_run_folder_know_the_loss(tmp_path):
+    data = LabelledData(torch.eye(4), torch.arange(4))
+    run = train(mlp((4,), widths=(), classes=4), data, epochs=2, objective=SMOOTHED, out=tmp_path / "run")
+    risk = EmpiricalRisk(run.model, data, SMOOTHED)
+    expected = per_sample_loss(SMOOTHED)(run.model(data.inputs), data.labels).mean()
+    assert run.history[-1]["train_loss"] == pytest.approx(risk().loss, rel=1e-6) == pytest.approx(float(expected))
+    assert risk.describe()["loss"] == run.settings["settings"]["objective"] == SMOOTHED
+    assert TrainingRun.load(tmp_path / "run").settings == run.settings
+
+
+@pytest.mark.parametrize("loss", ["squared", "squared_signs", "hinge", "maximum", SMOOTHED], ids=str)
+def test_training_lowers_it(loss):
+    data = LabelledData(torch.eye(4), torch.arange(4))
+    network = mlp((4,), widths=(16,), classes=4)
+    run = train(network, data, epochs=20, objective=loss, learning_rate=0.05)
+    assert run.history[-1]["train_loss"] < 0.5 * EmpiricalRisk(network.eval(), data, loss)().loss
+
+
+@pytest.mark.parametrize("loss", ["squared", "squared_signs", "maximum"])
+def test_labels_out_of_range(loss):
+    network = mlp((4,), widths=(), classes=3)
+    with pytest.raises(ValueError, match="expected every label below the number of logits"):
+        train(network, LabelledData(torch.eye(4), torch.arange(4)), objective=loss, epochs=1)
+    with pytest.raises(ValueError, match="label"):
+        LabelledData(torch.eye(4), torch.arange(4) - 1)
+
+
+@pytest.mark.parametrize(
+    ("loss", "message"),
+    [
+        ("l1", r"'l1'.*cross_entropy"),
+        ({"epsilon": 0.1}, "loss is None; expected one of"),
+        ("smoothed_maximum", r"loss is 'smoothed_maximum'; expected {'name': 'smoothed_maximum', 'epsilon': '...'}"),
+        ({"name": "hinge", "epsilon": 0.1}, "expected 'hinge'"),
+        (SMOOTHED | {"epsilon": 0.0}, r"epsilon is 0\.0; expected a positive finite number"),
+        (SMOOTHED | {"epsilon": -1.0}, r"epsilon is -1\.0"),
+        (
+            SMOOTHED | {"epsilon": float("nan")},
+            "epsilon of the loss 'smoothed_maximum' is nan; expected a finite number",
+        ),
+        (SMOOTHED | {"epsilon": "0.1"}, "epsilon of the loss 'smoothed_maximum' is '0.1'"),
+    ],
+)
+def test_refusals(loss, message):
+    with pytest.raises(ValueError, match=message):
+        objective(loss)

@@ -6,10 +6,13 @@ from torch import nn
 
 from flatprobe.data import LabelledData
 from flatprobe.models import mlp
+from flatprobe.rng import normal
 from flatprobe.training import train
 from flatprobe.training.optimizers import make_optimizer, optimizer_tensors, restore_optimizer
 
 RATE, MOMENTUM, DECAY = 0.1, 0.7, 0.05
+SGDL = {"name": "sgdl", "noise": 0.3}
+PINNED = [0.0690069, 0.4046593, 0.4682132]
 
 
 @pytest.fixture
@@ -59,6 +62,65 @@ def test_adam_two_steps_closed_form(problem):
     torch.testing.assert_close(list(found), values, rtol=1e-9, atol=1e-9)
 
 
+def test_nesterov_two_steps_closed_form(problem):
+    network, data = problem
+    values = [network.linear1.weight.detach().clone(), network.linear1.bias.detach().clone()]
+    velocity = [torch.zeros_like(value) for value in values]
+    for _ in range(2):
+        gradients = [g + DECAY * w for g, w in zip(squared_gradient(*values, data), values, strict=True)]
+        velocity = [MOMENTUM * v + g for v, g in zip(velocity, gradients, strict=True)]
+        values = [w - RATE * (g + MOMENTUM * v) for w, g, v in zip(values, gradients, velocity, strict=True)]
+    found = trained(network, data, optimizer="nesterov", momentum=MOMENTUM, weight_decay=DECAY)
+    torch.testing.assert_close(list(found), values, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("decay", [None, 0.0, 0.7])
+@pytest.mark.parametrize("momentum", [0.0, MOMENTUM])
+def test_sgdl_two_steps_closed_form(problem, decay, momentum):
+    """T3 eq. 5 by hand: the gradient step, then gamma'_t W_t, neither in the velocity nor scaled by the schedule."""
+    network, data = problem
+    values = [network.linear1.weight.detach().clone(), network.linear1.bias.detach().clone()]
+    velocity = [torch.zeros_like(value) for value in values]
+    for t in range(2):
+        gradients = squared_gradient(*values, data)
+        velocity = [momentum * v + g for v, g in zip(velocity, gradients, strict=True)]
+        noise = [normal(value.shape, 3, "sgdl", t, i).double() for i, value in enumerate(values)]
+        scale = 0.2 / (1 + t) ** (0.5 if decay is None else decay)
+        rate = RATE * (1, 0.25)[t]
+        values = [w - rate * v + scale * W for w, v, W in zip(values, velocity, noise, strict=True)]
+    optimizer = {"name": "sgdl", "noise": 0.2} | ({} if decay is None else {"decay": decay})
+    schedule = {"name": "step", "stages": [(1, 1), (0.25, 1)]}
+    found = trained(network, data, optimizer=optimizer, momentum=momentum, schedule=schedule, seed=3)
+    torch.testing.assert_close(list(found), values, rtol=1e-9, atol=1e-9)
+
+
+def test_sgdl_without_noise_is_sgd(problem):
+    plain = trained(*problem)
+    silent = trained(*problem, optimizer={"name": "sgdl", "noise": 0.0})
+    assert all(torch.equal(*pair) for pair in zip(plain, silent, strict=True))
+
+
+def test_sgdl_on_a_bowl_has_its_stationary_variance():
+    """w <- (1 - r) w + s W on w^2 / 2 has the variance s^2 / (1 - (1 - r)^2): 40,000 weights, 3 standard errors."""
+    weight = nn.Parameter(torch.zeros(40_000))
+    optimizer = make_optimizer(SGDL | {"decay": 0.0}, [weight], learning_rate=0.5, momentum=0.0, seed=1)
+    for _ in range(15):
+        weight.grad = weight.detach().clone()
+        optimizer.step()
+    expected = SGDL["noise"] ** 2 / (1 - 0.25)
+    assert float(weight.detach().var()) == pytest.approx(expected, rel=3 * (2 / 40_000) ** 0.5)
+    assert abs(float(weight.detach().mean())) < 3 * (expected / 40_000) ** 0.5
+
+
+def test_sgdl_pinned():
+    """One step of pure noise, seed 7: a change of key or law would make finished runs unrepeatable."""
+    weight = nn.Parameter(torch.zeros(3))
+    optimizer = make_optimizer(SGDL, [weight], learning_rate=0.1, seed=7)
+    weight.grad = torch.zeros(3)
+    optimizer.step()
+    torch.testing.assert_close(weight.detach(), torch.tensor(PINNED), rtol=1e-5, atol=0)
+
+
 def test_frozen_parameters_stay(problem):
     network, data = problem
     network.linear1.bias.requires_grad_(False)
@@ -67,7 +129,7 @@ def test_frozen_parameters_stay(problem):
     assert not torch.equal(weight, network.linear1.weight)
 
 
-@pytest.mark.parametrize("name", ["sgd", "adam"])
+@pytest.mark.parametrize("name", ["sgd", "nesterov", "adam", SGDL], ids=str)
 def test_restored_optimizer_goes_on_to_the_last_bit(name):
     def stepped(weight, optimizer, steps):
         for _ in range(steps):
@@ -88,7 +150,37 @@ def test_restored_optimizer_goes_on_to_the_last_bit(name):
 
 
 def test_refusals():
-    with pytest.raises(ValueError, match="optimizer is 'lbfgs'; expected one of 'sgd', 'adam'"):
+    with pytest.raises(ValueError, match="optimizer is 'lbfgs'; expected one of 'sgd', 'nesterov', 'adam', 'sgdl'"):
         make_optimizer("lbfgs", [nn.Parameter(torch.ones(1))], learning_rate=0.1)
     with pytest.raises(ValueError, match="no parameter of the network requires a gradient"):
         make_optimizer("sgd", [nn.Parameter(torch.ones(1), requires_grad=False)], learning_rate=0.1)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"optimizer": "sgdl"}, r"optimizer is 'sgdl'; expected .*'noise'.*, of which decay may be left out"),
+        ({"optimizer": SGDL | {"noise": -0.1}}, r"noise of the optimizer .* is -0\.1; expected at least 0"),
+        ({"optimizer": SGDL | {"decay": -1.0}}, r"decay of the optimizer .* is -1\.0; expected at least 0"),
+        (
+            {"optimizer": SGDL | {"noise": float("nan")}},
+            "noise of the optimizer 'sgdl' is nan; expected a finite number",
+        ),
+        ({"optimizer": {"name": "adam", "noise": 0.1}}, "expected 'adam'"),
+        (
+            {"optimizer": "nesterov", "momentum": 0.0},
+            "momentum is 0 with the optimizer 'nesterov'; expected a positive",
+        ),
+    ],
+)
+def test_unfit_settings(problem, settings, message):
+    with pytest.raises(ValueError, match=message):
+        train(*problem, epochs=1, **settings)
+
+
+def test_sgdl_scalar_parameter_in_half_precision_keeps_its_count():
+    """The step count has a scalar parameter's shape, and must not take its dtype: 257 is no bfloat16."""
+    weight = nn.Parameter(torch.zeros((), dtype=torch.bfloat16))
+    optimizer = make_optimizer(SGDL, [weight], learning_rate=0.1)
+    restore_optimizer(optimizer, {"optimizer.0.step": torch.tensor(257)})
+    assert int(optimizer_tensors(optimizer)["optimizer.0.step"]) == 257

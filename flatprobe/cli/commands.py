@@ -46,6 +46,7 @@ def train(
     objective: str = "cross_entropy",
     optimizer: str = "sgd",
     learning_rate: float = 0.01,
+    momentum: float = 0.9,
     weight_decay: float = 0.0,
     schedule: str | None = None,
     batch_size: int = 128,
@@ -78,15 +79,20 @@ def train(
     target_loss: float
         Training loss to stop at, with --until loss.
     objective: str
-        cross_entropy, squared or hinge.
+        cross_entropy, squared (targets 1 and 0), squared_signs (targets 1 and -1), hinge, maximum, or
+        '{"name": "smoothed_maximum", "epsilon": 0.2}'.
     optimizer: str
-        sgd (with momentum) or adam.
+        sgd (with momentum), nesterov, adam, or sgdl, which adds noise to the weights in each step:
+        '{"name": "sgdl", "noise": 0.01, "decay": 0.5}' (a decay of 0 is constant noise).
     learning_rate: float
         Of the first epoch.
+    momentum: float
+        Of sgd, nesterov and sgdl, or the first beta of adam.
     weight_decay: float
         d in d/2 ||w||^2.
     schedule: str
-        "cosine", or constant where it is left out.
+        "cosine", '{"name": "step", "stages": [[1, 30], [0.1, 30]]}' (factor and epochs of each stage),
+        '{"name": "inverse", "decay": 0.01}' (1 / (1 + decay k) in step k), or constant where it is left out.
     batch_size: int
         Samples a step.
     validation: str
@@ -116,11 +122,12 @@ def train(
         epochs=epochs,
         until=until,
         target_loss=target_loss,
-        objective=objective,
-        optimizer=optimizer,
+        objective=_named(objective),
+        optimizer=_named(optimizer),
         learning_rate=learning_rate,
+        momentum=momentum,
         weight_decay=weight_decay,
-        schedule=schedule,
+        schedule=None if schedule is None else _named(schedule),
         batch_size=batch_size,
         out=out,
         seed=seed,
@@ -255,6 +262,12 @@ def _value(text: str) -> object:
         return json.loads(text)
     except json.JSONDecodeError:
         return text
+
+
+def _named(text: str) -> str | dict[str, object]:
+    """A name, or a name with its arguments as a JSON object."""
+    value = _value(text)
+    return value if isinstance(value, dict) else text
 
 
 def _summary(comparison: "Comparison") -> None:

@@ -2,5 +2,6 @@
 
 from flatprobe.training.loop import train
 from flatprobe.training.run import TrainingRun
+from flatprobe.training.schedules import inverse_rate
 
-__all__ = ["TrainingRun", "train"]
+__all__ = ["TrainingRun", "inverse_rate", "train"]

@@ -1,6 +1,6 @@
 """One epoch: minibatches in a shuffled order, one step each."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from jaxtyping import Int64
@@ -22,6 +22,7 @@ def train_epoch(
     optimizer: Optimizer,
     objective: Objective,
     *,
+    rate: Callable[[int], float],
     batch_size: int,
     seed: int,
     epoch: int,
@@ -36,12 +37,16 @@ def train_epoch(
         data: the training data.
         optimizer: of the module's parameters.
         objective: (logits, labels) -> scalar.
+        rate: the learning rate of a step, counted from 0 at the beginning of the training.
         batch_size: samples a step.
         seed: of the order and of the noise.
         epoch: counted from 0.
     """
+    batches = list(minibatches(len(data), batch_size, seed, epoch))
     with seeded(seed, "noise", epoch, device=placed.device):
-        for positions in minibatches(len(data), batch_size, seed, epoch):
+        for step, positions in enumerate(batches, epoch * len(batches)):
+            for group in optimizer.param_groups:
+                group["lr"] = rate(step)
             inputs, labels = data.gather(positions)
             optimizer.zero_grad(set_to_none=True)
             logits = forward(module, placed.laid_out(placed.prepare(inputs)))

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from flatprobe.checks import at_least, one_of
+from flatprobe.checks import Named, at_least, one_of
 from flatprobe.data import LabelledData
 from flatprobe.results import environment
 from flatprobe.threads import thread_count, thread_rule
@@ -28,8 +28,8 @@ def train(
     epochs: int = 100,
     until: str | None = None,
     target_loss: float | None = None,
-    objective: str = "cross_entropy",
-    optimizer: str = "sgd",
+    objective: Named = "cross_entropy",
+    optimizer: Named = "sgd",
     learning_rate: float = 0.01,
     momentum: float = 0.9,
     weight_decay: float = 0.0,
@@ -64,20 +64,26 @@ def train(
         until: None: exactly `epochs`; `"interpolation"`: until an epoch ends with 100 % training accuracy; `"loss"`:
             until one ends with a training loss of at most `target_loss`.
         target_loss: in units of the objective's loss (nats for the cross-entropy); with `until="loss"` only.
-        objective: `"cross_entropy"` (T3, S17, N20), `"squared"` or `"hinge"` (SPEC section 5).
-        optimizer: `"sgd"` with momentum (S17) or `"adam"` (N20).
+        objective: `"cross_entropy"` (T3, S17, N20); `"squared"` on one-hot targets, `"squared_signs"` on targets of +1
+            and -1; `"hinge"`; `"maximum"` (O20 eq. 2.5) or its smoothing
+            `{"name": "smoothed_maximum", "epsilon": e}` (O20 eqs 7.1, 7.2). The formulas: `training.objectives`.
+        optimizer: `"sgd"` with momentum (S17), `"nesterov"`, `"adam"` (N20), or `{"name": "sgdl", "noise": s,
+            "decay": a}`: noise of standard deviation s (1 + t)^(-a) in every weight after step t = 0, 1, ... (T3 eq.
+            5, with momentum 0); a is 0.5 where it is left out, and 0 for constant noise (T3 Fig. 6).
         learning_rate: 0.01 is the first rate of S17's section VI-C1.
-        momentum: of SGD, or beta_1 of Adam; 0.9 as in S17's section VI-B2.
+        momentum: of SGD, Nesterov and SGDL, or beta_1 of Adam; 0.9 as in S17's section VI-B2.
         weight_decay: d in d/2 ||w||^2, over all parameters; none by default, since it is one of the regularizers to
             study.
-        schedule: factors on the learning rate, a function of the epoch: None (constant), `"cosine"`, or S17's steps as
-            `{"name": "step", "stages": [(factor, epochs), ...]}`.
+        schedule: factors on the learning rate: None (constant), `"cosine"` over the epochs, S17's steps as
+            `{"name": "step", "stages": [(factor, epochs), ...]}`, or 1 / (1 + c k) in step k as `{"name": "inverse",
+            "decay": c}`, whose rate and c `inverse_rate` derives from O20's constants.
         batch_size: samples a step; 128 is the usual size. A last batch of one sample joins the one before it.
         out: a folder to write config.json, history.json, last.safetensors and best.safetensors to. A run that was
             interrupted there goes on where it stopped; a finished one is returned as it is.
         resume: False makes an existing run in `out` an error.
         save_every: the most seconds of training that an interruption loses; 0 saves after every epoch.
-        seed: of the order of the samples and of the noise inside the network (its initial weights are its own).
+        seed: of the order of the samples, of the noise inside the network and of SGDL's noise (the network's initial
+            weights are its own).
         threads: torch threads during the training, restored afterwards. None: those that an interrupted run began with,
             else `flatprobe.threads.thread_rule`: one for small dense networks, as many as are set for others.
         progress: True: a bar on a terminal, else plain lines, on stderr; None: a bar on a terminal only.

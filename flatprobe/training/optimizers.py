@@ -1,59 +1,100 @@
 """Optimizers by name, and their state as named tensors."""
 
 from collections.abc import Callable, Iterable, Mapping
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, Optimizer
 
-from flatprobe.checks import one_of
+from flatprobe.checks import Named, chosen
+from flatprobe.training.langevin import STEP, with_noise
 
 _PREFIX = "optimizer."
 
 
-def _sgd(parameters: list[nn.Parameter], rate: float, momentum: float, decay: float) -> Optimizer:
-    return SGD(parameters, lr=rate, momentum=momentum, weight_decay=decay)
+class Common(NamedTuple):
+    """What every optimizer is given."""
+
+    rate: float
+    momentum: float
+    weight_decay: float
+    seed: int
 
 
-def _adam(parameters: list[nn.Parameter], rate: float, momentum: float, decay: float) -> Optimizer:
-    return Adam(parameters, lr=rate, betas=(momentum, 0.999), weight_decay=decay)
+def _sgd(parameters: list[nn.Parameter], common: Common) -> Optimizer:
+    return SGD(parameters, lr=common.rate, momentum=common.momentum, weight_decay=common.weight_decay)
 
 
-OPTIMIZERS: dict[str, Callable[[list[nn.Parameter], float, float, float], Optimizer]] = {
-    "sgd": _sgd,
-    "adam": _adam,
-}
+def _nesterov(parameters: list[nn.Parameter], common: Common) -> Optimizer:
+    return SGD(parameters, common.rate, common.momentum, weight_decay=common.weight_decay, nesterov=True)
+
+
+def _adam(parameters: list[nn.Parameter], common: Common) -> Optimizer:
+    return Adam(parameters, lr=common.rate, betas=(common.momentum, 0.999), weight_decay=common.weight_decay)
+
+
+def _sgdl(parameters: list[nn.Parameter], common: Common, *, noise: float, decay: float = 0.5) -> Optimizer:
+    # The default is the power of Gelfand and Mitter (1991), up to their iterated logarithm; T3 asks for no particular.
+    return with_noise(_sgd(parameters, common), seed=common.seed, noise=noise, decay=decay)
+
+
+OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {"sgd": _sgd, "nesterov": _nesterov, "adam": _adam, "sgdl": _sgdl}
+
+
+def check_optimizer(optimizer: Named, *, momentum: float) -> None:
+    """There is such an optimizer, and its arguments and the momentum fit it.
+
+    Raises:
+        ValueError: if not.
+    """
+    function, arguments = chosen("optimizer", optimizer, OPTIMIZERS)
+    for name, value in arguments.items():
+        if value < 0:
+            msg = f"{name} of the optimizer {optimizer!r} is {value}; expected at least 0"
+            raise ValueError(msg)
+    if function is _nesterov and momentum == 0:
+        msg = "momentum is 0 with the optimizer 'nesterov'; expected a positive one: without it, take 'sgd'"
+        raise ValueError(msg)
 
 
 def make_optimizer(
-    name: str,
+    name: Named,
     parameters: Iterable[nn.Parameter],
     *,
     learning_rate: float,
     momentum: float = 0.9,
     weight_decay: float = 0.0,
+    seed: int = 0,
 ) -> Optimizer:
-    """SGD: v <- m v + g + d w, w <- w - r v. Adam (Kingma and Ba 2015): w <- w - r m_hat / (sqrt(v_hat) + 1e-8).
+    """SGD: v <- m v + g, w <- w - r v, with g the gradient plus d w.
+
+    Nesterov: w <- w - r (g + m v), with the v just updated. Adam (Kingma and Ba 2015): w <- w - r m_hat /
+    (sqrt(v_hat) + 1e-8). SGDL (T3 eq. 5): SGD's step, then noise (`flatprobe.training.langevin`).
 
     Args:
-        name: `"sgd"` or `"adam"`.
+        name: `"sgd"`, `"nesterov"`, `"adam"`, or `{"name": "sgdl", "noise": s, "decay": a}`.
         parameters: those that require no gradient are left alone.
         learning_rate: r.
-        momentum: m of SGD, beta_1 of Adam, whose beta_2 is 0.999; 0.9 is S17's (section VI-B2) and Adam's own.
-        weight_decay: d, added to the gradient as d w by both: the gradient of d/2 ||w||^2.
+        momentum: m of SGD, Nesterov and SGDL (T3 eq. 5 has 0), beta_1 of Adam, whose beta_2 is 0.999; 0.9 is S17's
+            (section VI-B2) and Adam's own.
+        weight_decay: d, added to the gradient as d w by all: the gradient of d/2 ||w||^2.
+        seed: of SGDL's noise.
 
     Returns:
         The optimizer.
 
     Raises:
-        ValueError: if no parameter requires a gradient. An unknown name is one too.
+        ValueError: if no parameter requires a gradient. An unknown name is one too, and so are unfit arguments.
     """
-    one_of("optimizer", name, OPTIMIZERS)
+    check_optimizer(name, momentum=momentum)
     trained = [parameter for parameter in parameters if parameter.requires_grad]
     if not trained:
         msg = "no parameter of the network requires a gradient, so there is nothing to train; set requires_grad"
         raise ValueError(msg)
-    return OPTIMIZERS[name](trained, learning_rate, momentum, weight_decay)
+    function, arguments = chosen("optimizer", name, OPTIMIZERS)
+    built: Optimizer = function(trained, Common(learning_rate, momentum, weight_decay, seed), **arguments)
+    return built
 
 
 def optimizer_tensors(optimizer: Optimizer) -> dict[str, Tensor]:
@@ -73,8 +114,8 @@ def restore_optimizer(optimizer: Optimizer, tensors: Mapping[str, Tensor]) -> No
         if name.startswith(_PREFIX):
             index, word = name.removeprefix(_PREFIX).split(".")
             parameter = parameters[int(index)]
-            # Adam keeps its step count on the CPU in float32, whatever the parameter is.
-            like = parameter.detach() if value.shape == parameter.shape else torch.empty_like(value)
+            # Step counts stay on the CPU in their own dtype, whatever the parameter is, even where it is a scalar too.
+            like = torch.empty_like(value) if word == STEP else parameter.detach()
             optimizer.state[parameter][word] = torch.empty_like(like).copy_(value)
 
 

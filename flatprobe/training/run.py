@@ -22,7 +22,7 @@ class TrainingRun:
         model: the network after the last epoch, in eval mode.
         history: a row an epoch: `epoch` (from 1), `train_loss` and `train_accuracy` (over all training data, in eval
             mode, at the epoch's end), `validation_loss` and `validation_accuracy` where there was validation data,
-            `learning_rate`, `seconds`.
+            `learning_rate` (of the epoch's last step), `seconds`.
         reached: whether the stopping rule was met within the epochs; True for a fixed number of epochs.
         settings: what config.json holds: network, data, validation, settings, environment.
         path: the run folder, None if nothing was written.

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from flatprobe.checks import as_json, at_least, one_of, positive
+from flatprobe.checks import Named, as_json, at_least, one_of, plain, positive
 from flatprobe.kernels import per_sample_loss
-from flatprobe.training.schedules import Schedule, factors
+from flatprobe.training.optimizers import check_optimizer
+from flatprobe.training.schedules import Schedule, check_schedule
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,8 +23,8 @@ class Settings:
     epochs: int
     until: str | None
     target_loss: float | None
-    objective: str
-    optimizer: str
+    objective: Named
+    optimizer: Named
     learning_rate: float
     momentum: float
     weight_decay: float
@@ -51,12 +52,17 @@ class Settings:
             )
             raise ValueError(msg)
         per_sample_loss(self.objective)
-        factors(self.schedule, self.epochs)
+        check_optimizer(self.optimizer, momentum=self.momentum)
+        check_schedule(self.schedule, self.epochs)
 
     def as_json(self) -> dict[str, Any]:
         """All settings as JSON has them (a tuple is a list there), for the record and to compare with one."""
-        schedule = dict(self.schedule) if isinstance(self.schedule, Mapping) else self.schedule
-        settings: dict[str, Any] = json.loads(json.dumps(vars(self) | {"schedule": schedule}, default=as_json))
+        named = {
+            "objective": plain(self.objective),
+            "optimizer": plain(self.optimizer),
+            "schedule": None if self.schedule is None else plain(self.schedule),
+        }
+        settings: dict[str, Any] = json.loads(json.dumps(vars(self) | named, default=as_json))
         return settings
 
     def reached(self, row: Mapping[str, Any]) -> bool:

@@ -13,7 +13,7 @@ from flatprobe.training.epoch import train_epoch
 from flatprobe.training.folder import Progress, Row
 from flatprobe.training.objectives import objective
 from flatprobe.training.optimizers import make_optimizer, optimizer_tensors, restore_optimizer
-from flatprobe.training.schedules import factors
+from flatprobe.training.schedules import factor
 from flatprobe.training.settings import Settings
 
 
@@ -38,13 +38,13 @@ class Trainer:
         self.validation = None if validation is None else EmpiricalRisk(module, validation, settings.objective)
         self.history: list[Row] = []
         self._objective = objective(settings.objective)
-        self._factors = factors(settings.schedule, settings.epochs)
         self._optimizer = make_optimizer(
             settings.optimizer,
             module.parameters(),
             learning_rate=settings.learning_rate,
             momentum=settings.momentum,
             weight_decay=settings.weight_decay,
+            seed=settings.seed,
         )
         self._best = math.inf
 
@@ -61,9 +61,6 @@ class Trainer:
             RuntimeError: if the training loss is not finite any more.
         """
         settings, epoch, started = self.settings, len(self.history), time.perf_counter()
-        rate = settings.learning_rate * self._factors[epoch]
-        for group in self._optimizer.param_groups:
-            group["lr"] = rate
         self.module.train()
         train_epoch(
             self.module,
@@ -71,11 +68,13 @@ class Trainer:
             self.risk.data,
             self._optimizer,
             self._objective,
+            rate=lambda step: settings.learning_rate * factor(settings.schedule, epoch, settings.epochs, step),
             batch_size=settings.batch_size,
             seed=settings.seed,
             epoch=epoch,
         )
         self.module.eval()
+        rate = self._optimizer.param_groups[0]["lr"]
         row = {"epoch": epoch + 1, **self.measured("train", self.risk)}
         if self.validation is not None:
             row |= self.measured("validation", self.validation)

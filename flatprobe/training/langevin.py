@@ -1,0 +1,46 @@
+"""SGDL: stochastic gradient descent with Gaussian noise added to each update (T3 eq. 5)."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from flatprobe.rng import normal
+
+# Where the number of steps done is kept among the optimizer's tensors: torch's own word for it, in Adam.
+STEP = "step"
+
+
+def with_noise(optimizer: Optimizer, *, seed: int, noise: float, decay: float) -> Optimizer:
+    """w_{t+1} = w_t - r v_t + s (1 + t)^(-a) W_t, W_t ~ N(0, I) over all trained parameters, t = 0, 1, ...
+
+    The optimizer takes its own step, -r v_t; SGD's at momentum 0 makes this T3's eq. 5. The noise does not enter the
+    velocity, and a schedule does not scale it: T3's gamma'_t is a sequence of its own. W_t is a function of (seed, t,
+    the parameter's position) alone, drawn on the CPU in float32, so that resuming and the device change nothing. It is
+    the only cost: one normal number a weight and step.
+
+    Args:
+        optimizer: gets a hook after its step, and among its state the number of steps done. Each of its parameters gets
+            noise, used by the loss or not.
+        seed: of the noise.
+        noise: s, the noise's standard deviation in the first step, in the weights' units. sqrt(2 r T) with decay 0 is
+            the Langevin equation at temperature T (SPEC section 5).
+        decay: a; 0 is the constant power of T3's Fig. 6.
+
+    Returns:
+        The optimizer.
+    """
+    parameters: list[nn.Parameter] = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+    def perturb(optimizer: Optimizer, _args: Any, _kwargs: Any) -> None:
+        counter: Tensor = optimizer.state[parameters[0]].setdefault(STEP, torch.zeros((), dtype=torch.int64))
+        t = int(counter)
+        scale = noise * (1 + t) ** -decay
+        with torch.no_grad():
+            for position, parameter in enumerate(parameters):
+                parameter.add_(normal(parameter.shape, seed, "sgdl", t, position).to(parameter), alpha=scale)
+        counter += 1
+
+    optimizer.register_step_post_hook(perturb)
+    return optimizer
