@@ -1,5 +1,6 @@
 """The command line from outside: processes, files, messages."""
 
+import json
 import os
 import subprocess
 import sys
@@ -135,6 +136,20 @@ def test_random_labels_of_a_run_come_back_when_it_is_probed(runs: Path) -> None:
         (("report", "nowhere"), "nowhere"),
         (("train", "--data", "./mnits", "--network", "mlp", "--out", "x"), "there is no data set './mnits'"),
         (("train", "--data", "digits", "--network", "vgg", "--out", "x"), "network 'vgg' is unknown"),
+        (
+            (
+                "train",
+                "--data",
+                "digits",
+                "--network",
+                "mlp",
+                "--out",
+                "x",
+                "--optimizer",
+                '{"name": "sgdl", "noise": -1}',
+            ),
+            "is -1; expected at least 0",
+        ),
     ],
 )
 def test_errors_are_one_line_and_status_two(
@@ -155,6 +170,22 @@ def test_errors_are_one_line_and_status_two(
     assert message in error.replace("\n", " ")
     assert "Traceback" not in error
     assert not Path("x").exists()
+
+
+def test_train_takes_names_with_arguments_as_json(tmp_path: Path) -> None:
+    asked = {
+        "objective": {"name": "smoothed_maximum", "epsilon": 0.2},
+        "optimizer": {"name": "sgdl", "noise": 0.001, "decay": 0.0},
+        "schedule": {"name": "inverse", "decay": 0.01},
+    }
+    options = [part for name, value in asked.items() for part in (f"--{name}", json.dumps(value))]
+    done = run(
+        "train", "--data", "digits", "--limit", "40", "--network", "mlp", "--epochs", "1", "--momentum", "0",
+        *options, "--out", "runs/named", cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    settings = fp.TrainingRun.load(tmp_path / "runs" / "named").settings["settings"]
+    assert {name: settings[name] for name in (*asked, "momentum")} == asked | {"momentum": 0.0}
 
 
 def test_names_and_groups() -> None:
