@@ -74,8 +74,10 @@ def chosen(
 
 
 def plain(asked: Named) -> Named:
-    """The same as a record has it: a dictionary for any mapping."""
-    return asked if isinstance(asked, str) else dict(asked)
+    """The same as a record has it: a dictionary of Python's numbers for any mapping."""
+    if isinstance(asked, str):
+        return asked
+    return {word: as_json(value) if hasattr(value, "item") else value for word, value in asked.items()}
 
 
 def positive(**values: float | None) -> None:

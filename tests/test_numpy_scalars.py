@@ -10,6 +10,7 @@ import torch
 
 import flatprobe as fp
 from tests import cases
+from tests.test_models import assert_same_state
 
 DATA = cases.data_for((7,), samples=12, classes=5)
 FLOATS, INTEGERS = (np.float32, np.float64), (np.int32, np.int64, np.uint8)
@@ -76,3 +77,20 @@ def test_bands_data_training_and_comparisons_take_them(real: Any, tmp_path) -> N
     assert list(comparison.results) == ["functional_margins"]
     assert fp.models.mlp((whole(7),), widths=(whole(4),), classes=whole(5), seed=whole(1))(DATA.inputs).shape == (12, 5)
     assert fp.Normalised(model, real(0.5), real(0.25)).normalise.std.tolist() == [0.25]
+
+
+@pytest.mark.parametrize("real", FLOATS, ids=lambda kind: kind.__name__)
+def test_losses_and_optimizers_with_arguments_take_them(real: Any, tmp_path) -> None:
+    def trained(real: Any, out: Any) -> fp.TrainingRun:
+        return fp.train(
+            cases.affine(), DATA, epochs=2, out=out,
+            objective={"name": "smoothed_maximum", "epsilon": real(0.5)},
+            optimizer={"name": "sgdl", "noise": real(0.25), "decay": real(1.0)},
+            schedule={"name": "inverse", "decay": real(0.5)},
+        )  # fmt: skip
+
+    runs = [trained(kind, tmp_path / kind.__name__) for kind in (real, float)]
+    assert runs[0].settings["settings"] == runs[1].settings["settings"]
+    assert_same_state(runs[0].model, runs[1].model)
+    risk = fp.EmpiricalRisk(runs[0].model, DATA, {"name": "smoothed_maximum", "epsilon": real(0.5)})
+    assert type(risk.describe()["loss"]["epsilon"]) is float

@@ -98,7 +98,7 @@ def train(
     validation: str
         A split of the data, such as "test", measured after each epoch and used to choose best.safetensors.
     seed: int
-        Of the initial weights, the order of the samples and the random labels.
+        Of the initial weights, the order of the samples, the random labels and the noise of sgdl.
     """
     import torch
 

@@ -57,7 +57,7 @@ def inverse(epoch: int, epochs: int, step: int, decay: float) -> float:  # noqa:
     if not 0 <= decay < math.inf:
         msg = f"a decay of {decay}; expected a finite number, at least 0"
         raise ValueError(msg)
-    return 1 / (1 + decay * step)
+    return 1 / (1 + float(decay) * step)
 
 
 SCHEDULES: dict[str, Callable[..., float]] = {
