@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import pandas as pd
 
 from flatprobe.results import environment, write_table
-from tests.benchmarks import attacks, jacobian, operators, passes, radius, sharpness, smoothing
+from tests.benchmarks import attacks, jacobian, operators, optimizers, passes, radius, sharpness, smoothing
 from tests.benchmarks.harness import RECORDS, Row
 
 BENCHMARKS: dict[str, Callable[[], Iterator[Row]]] = {
@@ -19,6 +19,7 @@ BENCHMARKS: dict[str, Callable[[], Iterator[Row]]] = {
     "sharpness": sharpness.rows,
     "smoothing": smoothing.rows,
     "attacks": attacks.rows,
+    "optimizers": optimizers.rows,
 }
 REFERENCE = {
     "batch_size": "batch size 64",
@@ -29,6 +30,7 @@ REFERENCE = {
     "sharpness": "two gradients",
     "smoothing": "flatprobe",
     "attacks": "ddn 50",
+    "optimizers": "sgd",
 }
 
 
