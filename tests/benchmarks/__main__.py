@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import pandas as pd
 
 from flatprobe.results import environment, write_table
-from tests.benchmarks import attacks, jacobian, operators, optimizers, passes, radius, sharpness, smoothing
+from tests.benchmarks import accuracy, attacks, jacobian, operators, optimizers, passes, radius, sharpness, smoothing
 from tests.benchmarks.harness import RECORDS, Row
 
 BENCHMARKS: dict[str, Callable[[], Iterator[Row]]] = {
@@ -19,6 +19,7 @@ BENCHMARKS: dict[str, Callable[[], Iterator[Row]]] = {
     "sharpness": sharpness.rows,
     "smoothing": smoothing.rows,
     "attacks": attacks.rows,
+    "accuracy": accuracy.rows,
     "optimizers": optimizers.rows,
 }
 REFERENCE = {
@@ -30,6 +31,7 @@ REFERENCE = {
     "sharpness": "two gradients",
     "smoothing": "flatprobe",
     "attacks": "ddn 50",
+    "accuracy": "flatprobe",
     "optimizers": "sgd",
 }
 
