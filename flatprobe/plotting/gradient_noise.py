@@ -59,6 +59,6 @@ def draw(
     if list(handles) == [""]:
         ax.legend([normal], ["normal law"])
     else:
-        legend(ax, handles, groups, loc="upper right")
+        legend(ax, handles, groups, loc="lower center")
         ax.annotate("normal law", (2.0, 0.054), (6, 4), textcoords="offset points", color="#555555")
     return ax

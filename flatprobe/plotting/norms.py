@@ -34,7 +34,7 @@ def draw(
     norms = named(results, WeightNorms)
     own = looks(list(norms), groups)
     longest = max(norms.values(), key=lambda result: len(result.names)).names
-    ax = canvas.axes(ax, width=max(6.0, 1.5 + _SLOT * len(longest)))
+    ax = canvas.axes(ax, width=max(7.0, 1.5 + _SLOT * len(longest)))
     handles = {}
     for name, result in norms.items():
         look, places = own[name], range(1, len(result.names) + 1)
@@ -52,6 +52,6 @@ def draw(
             label.set_horizontalalignment("right")
     ax.set_xlabel("layer, in order of application")
     ax.set_ylabel("spectral norm")
-    ax.set_title("filled: the layer as an operator; open: its kernel reshaped to a matrix", loc="left")
+    ax.set_title("filled: the layer as an operator; open: its kernel, reshaped", loc="left", fontsize=10.5)
     legend(ax, handles, groups)
     return ax
