@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from flatprobe.data import LabelledData
-from flatprobe.network import BATCH_NORMS
+from flatprobe.modules import BATCH_NORMS
 from flatprobe.risk import EmpiricalRisk, Risk, RiskFunction
 from flatprobe.weights import Weights
 

@@ -10,7 +10,8 @@ from torch.utils.data import Dataset
 
 from flatprobe.data import LabelledData, checked_data, parts_of
 from flatprobe.inputs import Inputs, mapped, tensors
-from flatprobe.network import Network, unwrapped
+from flatprobe.modules import unwrapped
+from flatprobe.network import Network
 
 # Embedded samples up to this size (bytes) are held in memory, more are embedded anew at every pass: a fixed bound, so
 # that which it is never depends on the machine. 1,000 texts of 128 tokens of width 768 are 0.37 GiB.

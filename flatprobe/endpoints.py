@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from flatprobe.network import BATCH_NORMS, check_finite
+from flatprobe.modules import BATCH_NORMS, check_finite
 from flatprobe.risk import EmpiricalRisk, RiskFunction
 from flatprobe.weights import Weights, unprefixed
 

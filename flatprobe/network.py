@@ -10,6 +10,7 @@ from torch.func import functional_call
 
 from flatprobe.attention import without_fast_path
 from flatprobe.inputs import Held, Inputs, channels_last, joined, mapped, only_floating, tensors
+from flatprobe.modules import BATCH_NORMS, check_finite, check_mode, logits_of, unwrapped
 from flatprobe.rng import global_states_kept
 from flatprobe.sequences import affine_in_inputs, layers_of, run, tensors_of
 from flatprobe.weights import Weights, snapshot, weights_of
@@ -28,7 +29,6 @@ BATCH_SIZES = {
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 _TOKENS = (nn.Embedding, nn.MultiheadAttention)
-BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 Half = Callable[[Inputs, Mapping[str, Tensor]], Tensor]
 Split = tuple[Half, Half, frozenset[str]]
@@ -57,7 +57,7 @@ class Network:
             )
             raise TypeError(msg)
         module = unwrapped(module)
-        _check_mode(module)
+        check_mode(module)
         self.module = module
         self.weights: Weights = weights_of(module)
         self.buffers: Weights = snapshot(module.named_buffers())
@@ -90,7 +90,7 @@ class Network:
     def __call__(self, inputs: Inputs, weights: Mapping[str, Tensor] | None = None) -> Float[Tensor, "samples classes"]:
         """Logits of inputs that `prepare` returned, at these weights (and buffers), by default the network's own."""
         if self.eval_only and any(layer.training for layer in self.module.modules()):
-            _check_mode(self.module)  # looked at again at each call: the caller may have gone on training it
+            check_mode(self.module)  # looked at again at each call: the caller may have gone on training it
         inputs = self.laid_out(inputs if self._held is None else joined(self._held, _one(inputs)))
         args, kwargs = (
             ((), inputs) if isinstance(inputs, dict) else (inputs if isinstance(inputs, tuple) else (inputs,), {})
@@ -98,7 +98,7 @@ class Network:
         state = {**self.weights, **self._fresh_buffers(), **(weights or {})}
         with without_fast_path():
             outputs = functional_call(self.module, state, args, kwargs, tie_weights=self._tied)
-        return _logits(outputs, self.module)
+        return logits_of(outputs, self.module)
 
     def holding(self, inputs: Inputs) -> tuple["Network", Inputs]:
         """The network as a function of the one floating tensor among several inputs, and that tensor.
@@ -237,7 +237,7 @@ class Network:
             return nn.functional.linear(outputs, weights[weight], weights.get(bias))
 
         def tail(outputs: Inputs, weights: Mapping[str, Tensor]) -> Tensor:
-            return _logits(run(layers[first + 1 :], _one(outputs), {**self._fresh_buffers(), **weights}), self.module)
+            return logits_of(run(layers[first + 1 :], _one(outputs), {**self._fresh_buffers(), **weights}), self.module)
 
         return head, tail, frozenset(names[first])
 
@@ -251,65 +251,6 @@ class Network:
             "device": str(self.device),
             "layout": "channels last" if self._channels_last else "contiguous",
         }
-
-
-def unwrapped(module: nn.Module) -> nn.Module:
-    """The network inside what `torch.compile` or `nn.DataParallel` made of it; any other module as it is."""
-    while True:
-        inner = getattr(module, "_orig_mod", None)
-        if isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel):
-            inner = module.module
-        if not isinstance(inner, nn.Module):
-            return module
-        module = inner
-
-
-def check_finite(state: Mapping[str, Tensor], owner: str) -> None:
-    """Every tensor is finite.
-
-    Raises:
-        ValueError: naming the first parameter or buffer that is not, and how many of its entries.
-    """
-    for name, value in state.items():
-        if value.is_floating_point() and not bool(value.isfinite().all()):
-            count = int((~value.isfinite()).sum())
-            msg = (
-                f"{owner} has {count} NaN or infinite values among the {value.numel()} of {name!r}; expected finite "
-                "weights: the training has diverged or the checkpoint is damaged"
-            )
-            raise ValueError(msg)
-
-
-def _check_mode(module: nn.Module) -> None:
-    for name, layer in module.named_modules():
-        if layer.training:
-            part = f"its submodule {name!r}" if name else "it"
-            msg = (
-                f"the network {type(module).__name__} cannot be probed: {part} is in training mode, expected eval "
-                "mode; "
-                "call model.eval() first"
-            )
-            raise ValueError(msg)
-        if isinstance(layer, BATCH_NORMS) and layer.running_mean is None:
-            msg = (
-                f"the BatchNorm layer {name!r} of {type(module).__name__} keeps no running statistics, so its output "
-                "depends on "
-                "the batch; expected track_running_stats=True"
-            )
-            raise ValueError(msg)
-
-
-def _logits(outputs: object, module: nn.Module) -> Tensor:
-    logits = getattr(outputs, "logits", outputs)
-    if not isinstance(logits, Tensor) or logits.ndim != 2 or logits.shape[1] < 2 or not logits.is_floating_point():
-        what = f"shape {tuple(logits.shape)}, {logits.dtype}" if isinstance(logits, Tensor) else type(logits).__name__
-        msg = (
-            f"the output of {type(module).__name__} is {what}; expected floating logits of shape (batch, classes) "
-            "with at "
-            "least 2 classes: wrap the network in a module that returns them"
-        )
-        raise ValueError(msg)
-    return logits
 
 
 def _one(inputs: Inputs) -> Tensor:

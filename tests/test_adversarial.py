@@ -111,3 +111,15 @@ def test_result_survives_the_record(tmp_path) -> None:
 def test_bad_arguments(arguments: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         fp.adversarial_accuracy(cases.mlp(), cases.data_for((1, 8, 8)), **{"budgets": [0.1], **arguments})
+
+
+def test_property_the_callers_inference_mode_changes_nothing() -> None:
+    model, options = cases.residual(), {"lower": ("spectral", "gamma_2", "gradient"), "upper": ("ddn",), "steps": 4}
+    data = cases.data_for((1, 8, 8), samples=6)
+    expected = fp.geometric_margins(model, data, **options)
+    with torch.inference_mode():
+        inside = fp.LabelledData(data.inputs.clone(), data.labels.clone(), classes=10)
+        result = fp.geometric_margins(model, inside, **options)
+        fp.adversarial_accuracy(model, inside, budgets=[0.1], steps=2)
+    assert torch.equal(result.upper, expected.upper)
+    assert torch.equal(result.lower, expected.lower)

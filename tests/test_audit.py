@@ -48,11 +48,13 @@ class Number(Result):
         return {"value": self.value}
 
     def to_frame(self) -> "pandas.DataFrame":
-        raise NotImplementedError
+        import pandas as pd
+
+        return pd.DataFrame({"value": [self.value]})
 
     @classmethod
     def from_frame(cls, frame: "pandas.DataFrame", settings: dict[str, Any]) -> "Number":
-        raise NotImplementedError
+        return cls(value=float(frame["value"][0]), settings=settings)
 
 
 def number(value: Any) -> Any:

@@ -291,15 +291,3 @@ def test_points_whose_logits_overflow_do_not_count() -> None:
     assert not result.upper.isnan().any()
     for length in result.upper[result.reached].tolist():
         assert length < 3  # the exponential overflows from |x| = 1.9 on in each entry
-
-
-def test_property_the_callers_inference_mode_changes_nothing() -> None:
-    model, options = cases.residual(), {"lower": ("spectral", "gamma_2", "gradient"), "upper": ("ddn",), "steps": 4}
-    data = cases.data_for((1, 8, 8), samples=6)
-    expected = fp.geometric_margins(model, data, **options)
-    with torch.inference_mode():
-        inside = fp.LabelledData(data.inputs.clone(), data.labels.clone(), classes=10)
-        result = fp.geometric_margins(model, inside, **options)
-        fp.adversarial_accuracy(model, inside, budgets=[0.1], steps=2)
-    assert torch.equal(result.upper, expected.upper)
-    assert torch.equal(result.lower, expected.lower)

@@ -21,6 +21,7 @@ LEAVES = {
     "inputs",
     "kernels",
     "jacobians",
+    "modules",
     "network",
     "operators",
     "differentiable",

@@ -23,8 +23,7 @@ from flatprobe.attacks.points import (
 STEPS = 30
 _CANDIDATES = 3  # classes among which the first step chooses
 _TOWARDS = 0.1  # alpha_max of the paper: the largest weight of the point nearest to the sample
-# The second step goes all the way to the point nearest to the sample; this is ours. The medians on MNIST networks were
-# shorter for it from 7 steps on, on an MLP from the second on.
+# The second step goes all the way to the point nearest to the sample; this is ours.
 _ALL_THE_WAY = 1
 _BEYOND = 1.05  # eta: steps go this far, so that they land beyond the linearised boundary
 _BACK = 0.9  # beta: from an adversarial point, the walk goes on from here on the way to the sample

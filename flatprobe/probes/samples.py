@@ -173,9 +173,7 @@ class Subject:
 
     def forward(self, rows: Tensor | None = None) -> Callable[[Tensor], Tensor]:
         """Points in place of these rows' inputs (None: all) -> logits."""
-        held, _ = self.network.holding(self.given if rows is None else mapped(lambda part: part[rows], self.given))
-
-        return held
+        return self.network.holding(self.given if rows is None else mapped(lambda part: part[rows], self.given))[0]
 
     def under(self, network: Network) -> "Subject":
         """The same batch for another network, such as its copy in float64."""
@@ -230,13 +228,13 @@ def in_float64(network: Network) -> Network:
         return network if network.dtype == torch.float64 else Network(copy.deepcopy(network.module).double())
 
 
-def check_exact(subject: Subject, precise: Subject, *, certified: bool) -> None:
-    """The network can be certified: it takes one tensor, and runs in float64.
+def check_exact(precise: Subject) -> None:
+    """The network in float64 can be certified: it takes one tensor, and runs.
 
     Raises:
         ValueError: where it does not.
     """
-    if certified and not isinstance(subject.given, Tensor):
+    if not isinstance(precise.given, Tensor):
         msg = (
             "certified lower ends are known for networks of one tensor, and the data hold several inputs a sample; "
             'expected lower=(), or estimates such as lower=("gradient",)'

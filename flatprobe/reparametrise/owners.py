@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from flatprobe.graph import Graph, Step
-from flatprobe.network import BATCH_NORMS
+from flatprobe.modules import BATCH_NORMS
 
 _LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 

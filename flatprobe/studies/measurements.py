@@ -37,18 +37,12 @@ def _shape(data: LabelledData) -> tuple[int, ...] | None:
 
 
 def _weight_norms(model: nn.Module, data: LabelledData) -> Result:
-    """With the path norm where every operation is known, by a trace where there can be one; the record says which.
-
-    Raises:
-        ValueError: for a network that has no norms either way.
-    """
+    """With the path norm where every operation is known; the record's arguments say whether."""
     shape = _shape(data)
-    for own, path in ((shape, True), (shape, False)) if shape else ():
-        try:
-            return weight_norms(model, own, path=path)
-        except ValueError:  # an operation without a path norm, or code that cannot be traced
-            continue
-    return weight_norms(model, None, path=False)
+    try:
+        return weight_norms(model, shape, path=shape is not None)
+    except ValueError:  # an operation without a path norm, or a refusal that is the same without it
+        return weight_norms(model, shape, path=False)
 
 
 # Each at its own defaults, on a model and data with a seed. A slice is a line here, which networks can share a picture
