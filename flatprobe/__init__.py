@@ -39,9 +39,13 @@ if TYPE_CHECKING:
     from flatprobe.risk import Risk as Risk
     from flatprobe.studies.audit import audit as audit
     from flatprobe.studies.compare import compare as compare
+    from flatprobe.training import ForwardPass as ForwardPass
     from flatprobe.training import TrainingRun as TrainingRun
+    from flatprobe.training import constraints as constraints
     from flatprobe.training import inverse_rate as inverse_rate
+    from flatprobe.training import penalties as penalties
     from flatprobe.training import train as train
+    from flatprobe.training import transforms as transforms
 
 _HOMES = {
     # data and networks
@@ -76,11 +80,15 @@ _HOMES = {
     # generalization bounds from what was measured
     "bounds": "flatprobe.bounds",
     # training and studies
+    "ForwardPass": "flatprobe.training",
     "TrainingRun": "flatprobe.training",
     "audit": "flatprobe.studies.audit",
     "compare": "flatprobe.studies.compare",
+    "constraints": "flatprobe.training.constraints",
     "inverse_rate": "flatprobe.training",
+    "penalties": "flatprobe.training.penalties",
     "train": "flatprobe.training",
+    "transforms": "flatprobe.training.transforms",
     # records
     "load": "flatprobe.results",
     "save": "flatprobe.results",
@@ -94,7 +102,7 @@ def __getattr__(name: str) -> object:
         msg = f"module 'flatprobe' has no attribute {name!r}; it has {', '.join(sorted(_HOMES))}"
         raise AttributeError(msg)
     home = importlib.import_module(_HOMES[name])
-    value: object = home if home.__name__ == f"{__name__}.{name}" else getattr(home, name)
+    value: object = home if home.__name__.endswith(f".{name}") else getattr(home, name)
     globals()[name] = value
     return value
 

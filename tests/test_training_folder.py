@@ -21,10 +21,11 @@ def interrupted_after(monkeypatch, epochs: int, train_it) -> None:
     original, done = module.train_epoch, []
 
     def breaking(*args, **kwargs):
-        original(*args, **kwargs)
+        means = original(*args, **kwargs)
         if len(done) == epochs:
             raise KeyboardInterrupt
         done.append(1)
+        return means
 
     with monkeypatch.context() as patch:
         patch.setattr(module, "train_epoch", breaking)
@@ -169,7 +170,7 @@ def test_the_recorded_thread_count_is_taken_up_again(tmp_path, monkeypatch):
 
     def watching(*args, **kwargs):
         seen.append(torch.get_num_threads())
-        original(*args, **kwargs)
+        return original(*args, **kwargs)
 
     monkeypatch.setattr(module, "train_epoch", watching)
     with pytest.raises(ValueError, match=rf"threads is {before + 2}, but the run in .* began with {before + 1}"):

@@ -11,10 +11,15 @@ from flatprobe.models import mlp
 from flatprobe.risk import EmpiricalRisk
 from flatprobe.rng import generator
 from flatprobe.training import TrainingRun, train
-from flatprobe.training.objectives import objective
 
 LOGITS = torch.tensor([[2.0, 0.0, 1.0], [0.5, 0.0, 0.0]], dtype=torch.float64)
 LABELS = torch.tensor([0, 1])
+
+
+def objective(loss):
+    return lambda logits, labels: per_sample_loss(loss)(logits, labels).mean()
+
+
 SMOOTHED = {"name": "smoothed_maximum", "epsilon": 0.25}
 
 
@@ -146,4 +151,4 @@ def test_labels_out_of_range(loss):
 )
 def test_refusals(loss, message):
     with pytest.raises(ValueError, match=message):
-        objective(loss)
+        per_sample_loss(loss)

@@ -4,54 +4,97 @@ from collections.abc import Callable, Iterator
 
 import torch
 from jaxtyping import Int64
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 
 from flatprobe.data import LabelledData
-from flatprobe.inputs import Inputs
 from flatprobe.models.seeding import seeded
-from flatprobe.network import Network
 from flatprobe.rng import permutation
-from flatprobe.training.objectives import Objective
+from flatprobe.training.terms import Terms
+
+# Steps after which the terms are looked at: on a GPU a look waits for all that was asked of it.
+_LOOK_EVERY = 50
+
+
+class DivergedError(RuntimeError):
+    """A term of what is minimised is not finite."""
 
 
 def train_epoch(
-    module: nn.Module,
-    placed: Network,
+    terms: Terms,
     data: LabelledData,
     optimizer: Optimizer,
-    objective: Objective,
     *,
+    after: Callable[[], None],
     rate: Callable[[int], float],
     batch_size: int,
-    seed: int,
     epoch: int,
-) -> None:
+) -> dict[str, float]:
     """Take one step a minibatch, in place.
 
     Order and noise (dropout) depend on (seed, epoch) alone, so that resuming needs no state of a generator.
 
     Args:
-        module: the network, in training mode.
-        placed: the same network's `Network`, which knows where its inputs belong.
+        terms: what each step minimises; the network in it is in training mode.
         data: the training data.
         optimizer: of the module's parameters.
-        objective: (logits, labels) -> scalar.
+        after: called after each step: the constraints.
         rate: the learning rate of a step, counted from 0 at the beginning of the training.
         batch_size: samples a step.
-        seed: of the order and of the noise.
         epoch: counted from 0.
+
+    Returns:
+        The mean of each term over the steps, by its name.
+
+    Raises:
+        DivergedError: if a term is not finite, with its name and the step, at most 50 steps later.
     """
-    batches = list(minibatches(len(data), batch_size, seed, epoch))
-    with seeded(seed, "noise", epoch, device=placed.device):
-        for step, positions in enumerate(batches, epoch * len(batches)):
+    batches = list(minibatches(len(data), batch_size, terms.seed, epoch))
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    sums: dict[str, float] = {}
+    waiting: list[dict[str, Tensor]] = []
+    with seeded(terms.seed, "noise", epoch, device=terms.placed.device):
+        for number, positions in enumerate(batches):
+            step = epoch * len(batches) + number
             for group in optimizer.param_groups:
                 group["lr"] = rate(step)
-            inputs, labels = data.gather(positions)
             optimizer.zero_grad(set_to_none=True)
-            logits = forward(module, placed.laid_out(placed.prepare(inputs)))
-            objective(logits, labels.to(placed.device)).backward()  # type: ignore[no-untyped-call]
+            total, values = terms(*data.gather(positions), step)
+            # Only the parameters: the inputs' own gradient, which penalties ask for, is not needed here.
+            torch.autograd.backward(total, inputs=parameters)
             optimizer.step()
+            after()
+            waiting.append({name: value.detach() for name, value in values.items()})
+            if len(waiting) == _LOOK_EVERY or number + 1 == len(batches):
+                _add(sums, waiting, step, epoch)
+                waiting.clear()
+    return {name: value / len(batches) for name, value in sums.items()}
+
+
+def _add(sums: dict[str, float], waiting: list[dict[str, Tensor]], last: int, epoch: int) -> None:
+    """Add the steps' terms to the sums.
+
+    Raises:
+        DivergedError: if one is not finite.
+    """
+    names = list(waiting[0])
+    table = torch.stack([torch.stack([row[name].double() for name in names]) for row in waiting]).cpu()
+    finite = table.isfinite()
+    if not bool(finite.all()):
+        row = int((~finite).any(1).nonzero()[0])
+        column = int((~finite[row]).nonzero()[0])
+        step = last - len(waiting) + 1 + row
+        others = ", ".join(f"{name} {float(table[row, k]):.4g}" for k, name in enumerate(names) if k != column)
+        msg = (
+            f"the term {names[column]!r} is {float(table[row, column])} in step {step} (counted from 0), in epoch "
+            f"{epoch + 1}"
+            + (f"; the other terms there: {others}" if others else "")
+            + "; expected finite numbers: lower the learning rate or the strength of the penalties, or look for "
+            "inputs that are not normalised"
+        )
+        raise DivergedError(msg)
+    for name, value in zip(names, table.sum(0).tolist(), strict=True):
+        sums[name] = sums.get(name, 0.0) + value
 
 
 def minibatches(count: int, batch_size: int, seed: int, epoch: int) -> Iterator[Int64[Tensor, " batch"]]:
@@ -68,13 +111,3 @@ def minibatches(count: int, batch_size: int, seed: int, epoch: int) -> Iterator[
     if len(batches) > 1 and batch_size > 1 and len(batches[-1]) == 1:
         batches[-2:] = [torch.cat(batches[-2:])]
     return iter(batches)
-
-
-def forward(module: nn.Module, inputs: Inputs) -> Tensor:
-    """The logits of a module in training mode, its inputs passed as `Network` passes them."""
-    if isinstance(inputs, dict):
-        outputs = module(**inputs)
-    else:
-        outputs = module(*inputs) if isinstance(inputs, tuple) else module(inputs)
-    logits: Tensor = getattr(outputs, "logits", outputs)
-    return logits

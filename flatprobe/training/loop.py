@@ -2,6 +2,7 @@
 
 import copy
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,15 @@ from torch import nn
 
 from flatprobe.checks import Named, at_least, one_of
 from flatprobe.data import LabelledData
+from flatprobe.files import State
 from flatprobe.results import environment
 from flatprobe.threads import thread_count, thread_rule
-from flatprobe.training.folder import RunFolder, fingerprint
+from flatprobe.training.epoch import DivergedError
+from flatprobe.training.folder import Progress, RunFolder, fingerprint
 from flatprobe.training.progress import reporting
 from flatprobe.training.run import TrainingRun
 from flatprobe.training.schedules import Schedule
-from flatprobe.training.settings import Settings
+from flatprobe.training.settings import Settings, made_constraints, made_penalties, made_transforms, reached
 from flatprobe.training.trainer import Trainer
 
 
@@ -35,6 +38,10 @@ def train(
     weight_decay: float = 0.0,
     schedule: Schedule = None,
     batch_size: int = 128,
+    penalties: Iterable[object] = (),
+    transforms: Iterable[object] = (),
+    constraints: Iterable[object] = (),
+    precision: str | None = None,
     out: str | Path | None = None,
     resume: bool = True,
     save_every: float = 10.0,
@@ -66,7 +73,7 @@ def train(
         target_loss: in units of the objective's loss (nats for the cross-entropy); with `until="loss"` only.
         objective: `"cross_entropy"` (T3, S17, N20); `"squared"` on one-hot targets, `"squared_signs"` on targets of +1
             and -1; `"hinge"`; `"maximum"` (O20 eq. 2.5) or its smoothing
-            `{"name": "smoothed_maximum", "epsilon": e}` (O20 eqs 7.1, 7.2). The formulas: `training.objectives`.
+            `{"name": "smoothed_maximum", "epsilon": e}` (O20 eqs 7.1, 7.2). The formulas: `flatprobe.kernels`.
         optimizer: `"sgd"` with momentum (S17), `"nesterov"`, `"adam"` (N20), or `{"name": "sgdl", "noise": s,
             "decay": a}`: noise of standard deviation s (1 + t)^(-a) in every weight after step t = 0, 1, ... (T3 eq.
             5, with momentum 0); a is 0.5 where it is left out, and 0 for constant noise (T3 Fig. 6).
@@ -78,6 +85,15 @@ def train(
             `{"name": "step", "stages": [(factor, epochs), ...]}`, or 1 / (1 + c k) in step k as `{"name": "inverse",
             "decay": c}`, whose rate and c `inverse_rate` derives from O20's constants.
         batch_size: samples a step; 128 is the usual size. A last batch of one sample joins the one before it.
+        penalties: (strength, penalty) pairs: strength * P is added to the objective. A penalty is one of
+            `fp.penalties` (SPEC section 5), its name, `{"name": ..., argument: value}`, or any function of a
+            `fp.ForwardPass`. The history has a column with each one's mean over the epoch, without the strength. One
+            forward pass serves the objective and the penalties; `ForwardPass` says what they see of BatchNorm.
+        transforms: of the inputs, applied to each batch one after the other: those of `fp.transforms`, or their names.
+            The objective and the penalties are those of the transformed batch.
+        constraints: on the weights, applied to the initial ones and after each step: those of `fp.constraints`.
+        precision: None: the network's own; `"bfloat16"`: the objective's forward pass under `torch.autocast`, while
+            the weights, the penalties and all measurements keep the network's own.
         out: a folder to write config.json, history.json, last.safetensors and best.safetensors to. A run that was
             interrupted there goes on where it stopped; a finished one is returned as it is.
         resume: False makes an existing run in `out` an error.
@@ -94,7 +110,8 @@ def train(
         The run: model in eval mode, history, whether the stopping rule was met.
 
     Raises:
-        RuntimeError: if the loss is not finite at the end of an epoch, or the stopping rule is not met.
+        RuntimeError: if the loss, or a penalty, is not finite: with the term and the step, and what was trained up to
+            the epoch before is kept in `out`; if the stopping rule is not met.
         ValueError: if `threads` is another count than the interrupted run's. Unsuitable settings, networks, data and
             folders are too.
 
@@ -114,6 +131,10 @@ def train(
         weight_decay=weight_decay,
         schedule=schedule,
         batch_size=batch_size,
+        penalties=made_penalties(penalties),
+        transforms=made_transforms(transforms),
+        constraints=made_constraints(constraints),
+        precision=precision,
         seed=seed,
     )
     one_of("on_failure", on_failure, ("raise", "flag"))
@@ -147,18 +168,26 @@ def _run(
     return TrainingRun(
         model=trainer.module,
         history=trainer.history,
-        reached=trainer.settings.reached(trainer.history[-1]),
+        reached=reached(vars(trainer.settings), trainer.history[-1]),
         settings=config,
         path=None if folder is None else folder.path,
     )
 
 
 def _epochs(trainer: Trainer, folder: RunFolder | None, save_every: float, progress: bool | None) -> None:
-    """Epochs until the rule is met or there are no more, saving on the way and at the end."""
+    """Epochs until the rule is met or there are no more, saving on the way and at the end.
+
+    Raises:
+        DivergedError: if a term is not finite, once the last complete epoch is saved.
+    """
     best, saved = None, time.monotonic()
     with reporting(trainer.settings.epochs, len(trainer.history), progress) as report:
         while not trainer.done():
-            improved = trainer.epoch()
+            before = None if folder is None else trainer.copied_progress()
+            try:
+                improved = trainer.epoch()
+            except DivergedError as error:
+                raise DivergedError(_kept(error, folder, before, best)) from error
             report(trainer.history[-1])
             if folder is None:
                 continue
@@ -166,6 +195,14 @@ def _epochs(trainer: Trainer, folder: RunFolder | None, save_every: float, progr
             if trainer.done() or time.monotonic() - saved >= save_every:
                 folder.save(trainer.progress(), best, finished=trainer.done())
                 best, saved = None, time.monotonic()
+
+
+def _kept(error: DivergedError, folder: RunFolder | None, before: Progress | None, best: State | None) -> str:
+    """The message; what the last complete epoch ended with is saved first."""
+    if folder is None or before is None or not before.history:
+        return str(error)
+    folder.save(before, best, finished=False)
+    return f"{error}. {folder.path} holds the weights of epoch {len(before.history)}, before it happened"
 
 
 def _config(trainer: Trainer, threads: int | None) -> dict[str, Any]:

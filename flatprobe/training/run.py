@@ -8,7 +8,7 @@ from torch import nn
 
 from flatprobe.checkpoints import load_checkpoint
 from flatprobe.training.folder import Row, RunFolder
-from flatprobe.training.settings import Settings
+from flatprobe.training.settings import reached
 
 if TYPE_CHECKING:
     import pandas
@@ -75,7 +75,7 @@ class TrainingRun:
         return cls(
             model=load_checkpoint(path, model),
             history=history,
-            reached=Settings(**config["settings"]).reached(history[-1]),
+            reached=reached(config["settings"], history[-1]),
             settings=config,
             path=folder.path,
         )

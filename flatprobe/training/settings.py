@@ -2,14 +2,18 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from flatprobe.checks import Named, as_json, at_least, one_of, plain, positive
 from flatprobe.kernels import per_sample_loss
+from flatprobe.training.constraints import CONSTRAINTS, Constraint
 from flatprobe.training.optimizers import check_optimizer
+from flatprobe.training.parts import described, made
+from flatprobe.training.penalties import PENALTIES, Penalty
 from flatprobe.training.schedules import Schedule, check_schedule
+from flatprobe.training.transforms import TRANSFORMS, Transform
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +34,10 @@ class Settings:
     weight_decay: float
     schedule: Schedule
     batch_size: int
+    penalties: list[tuple[float, Penalty]]
+    transforms: tuple[Transform, ...]
+    constraints: tuple[Constraint, ...]
+    precision: str | None
     seed: int
 
     def __post_init__(self) -> None:
@@ -51,6 +59,7 @@ class Settings:
                 "and none otherwise"
             )
             raise ValueError(msg)
+        one_of("precision", self.precision, (None, "bfloat16"))
         per_sample_loss(self.objective)
         check_optimizer(self.optimizer, momentum=self.momentum)
         check_schedule(self.schedule, self.epochs)
@@ -62,13 +71,61 @@ class Settings:
             "optimizer": plain(self.optimizer),
             "schedule": None if self.schedule is None else plain(self.schedule),
         }
-        settings: dict[str, Any] = json.loads(json.dumps(vars(self) | named, default=as_json))
+        parts = {
+            "penalties": [[strength, described(penalty, PENALTIES)] for strength, penalty in self.penalties],
+            "transforms": [described(part, TRANSFORMS) for part in self.transforms],
+            "constraints": [described(part, CONSTRAINTS) for part in self.constraints],
+            "precision": self.precision,
+        }
+        plain_settings = {name: value for name, value in vars(self).items() if name not in parts}
+        # Left out where there are none: the record of a plain training says no more than it needs to.
+        used = {name: value for name, value in parts.items() if value}
+        settings: dict[str, Any] = json.loads(json.dumps(plain_settings | named | used, default=as_json))
         return settings
 
-    def reached(self, row: Mapping[str, Any]) -> bool:
-        """Whether the stopping rule is met at the end of an epoch, given its row of the history."""
-        if self.until == "interpolation":
-            return bool(row["train_accuracy"] == 1.0)
-        if self.until == "loss":
-            return bool(row["train_loss"] <= self.target_loss)
-        return bool(row["epoch"] == self.epochs)
+
+def made_penalties(asked: Iterable[object]) -> list[tuple[float, Penalty]]:
+    """(strength, penalty) pairs, the penalties made where they are asked for by name.
+
+    Raises:
+        ValueError: if an entry is no such pair, or a strength is negative or not finite.
+    """
+    found: list[tuple[float, Penalty]] = []
+    for entry in asked:
+        if not isinstance(entry, tuple | list) or len(entry) != 2:
+            msg = f"an entry of penalties is {entry!r}; expected a pair (strength, penalty)"
+            raise ValueError(msg)
+        strength = as_json(entry[0]) if hasattr(entry[0], "item") else entry[0]
+        penalty = made("penalty", entry[1], PENALTIES)
+        if not isinstance(strength, int | float) or not 0 <= strength < math.inf:
+            msg = (
+                f"the strength of the penalty {described(penalty, PENALTIES)['name']} is {strength!r}; expected a "
+                "finite number, at least 0"
+            )
+            raise ValueError(msg)
+        found.append((float(strength), penalty))
+    return found
+
+
+def made_transforms(asked: Iterable[object]) -> tuple[Transform, ...]:
+    """The transforms, made where they are asked for by name."""
+    return tuple(made("transform", entry, TRANSFORMS) for entry in asked)
+
+
+def made_constraints(asked: Iterable[object]) -> tuple[Constraint, ...]:
+    """The constraints, made where they are asked for by name."""
+    return tuple(made("constraint", entry, CONSTRAINTS) for entry in asked)
+
+
+def reached(settings: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
+    """Whether the stopping rule is met at the end of an epoch, given its row of the history.
+
+    Args:
+        settings: `epochs`, `until` and `target_loss`, as `Settings.as_json` has them.
+        row: of the history.
+    """
+    if settings["until"] == "interpolation":
+        return bool(row["train_accuracy"] == 1.0)
+    if settings["until"] == "loss":
+        return bool(row["train_loss"] <= settings["target_loss"])
+    return bool(row["epoch"] == settings["epochs"])

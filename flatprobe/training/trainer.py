@@ -9,12 +9,14 @@ from flatprobe.checkpoints import load_weights
 from flatprobe.data import LabelledData
 from flatprobe.files import State
 from flatprobe.risk import EmpiricalRisk, Risk
-from flatprobe.training.epoch import train_epoch
+from flatprobe.training.epoch import DivergedError, train_epoch
 from flatprobe.training.folder import Progress, Row
-from flatprobe.training.objectives import objective
+from flatprobe.training.memory import memory_of, remember
 from flatprobe.training.optimizers import make_optimizer, optimizer_tensors, restore_optimizer
+from flatprobe.training.projection import Projection
 from flatprobe.training.schedules import factor
-from flatprobe.training.settings import Settings
+from flatprobe.training.settings import Settings, reached
+from flatprobe.training.terms import OBJECTIVE, Terms, named_penalties
 
 
 class Trainer:
@@ -37,7 +39,16 @@ class Trainer:
         self.risk = EmpiricalRisk(module, data, settings.objective)
         self.validation = None if validation is None else EmpiricalRisk(module, validation, settings.objective)
         self.history: list[Row] = []
-        self._objective = objective(settings.objective)
+        self._terms = Terms(
+            module=module,
+            placed=self.risk.network,
+            loss=settings.objective,
+            penalties=named_penalties(settings.penalties),
+            transforms=settings.transforms,
+            precision=settings.precision,
+            seed=settings.seed,
+        )
+        self._projection = Projection(module, self.risk, settings.constraints)
         self._optimizer = make_optimizer(
             settings.optimizer,
             module.parameters(),
@@ -51,29 +62,31 @@ class Trainer:
     def done(self) -> bool:
         """Whether the stopping rule is met or the epochs are used up."""
         return bool(self.history) and (
-            len(self.history) == self.settings.epochs or self.settings.reached(self.history[-1])
+            len(self.history) == self.settings.epochs or reached(vars(self.settings), self.history[-1])
         )
 
     def epoch(self) -> bool:
         """Train one epoch and measure; whether the loss that chooses the best weights has improved.
 
         Raises:
-            RuntimeError: if the training loss is not finite any more.
+            DivergedError: if a term of a step, or the training loss, is not finite any more.
         """
         settings, epoch, started = self.settings, len(self.history), time.perf_counter()
+        if epoch == 0:
+            self._projection()
         self.module.train()
-        train_epoch(
-            self.module,
-            self.risk.network,
-            self.risk.data,
-            self._optimizer,
-            self._objective,
-            rate=lambda step: settings.learning_rate * factor(settings.schedule, epoch, settings.epochs, step),
-            batch_size=settings.batch_size,
-            seed=settings.seed,
-            epoch=epoch,
-        )
-        self.module.eval()
+        try:
+            means = train_epoch(
+                self._terms,
+                self.risk.data,
+                self._optimizer,
+                after=self._projection,
+                rate=lambda step: settings.learning_rate * factor(settings.schedule, epoch, settings.epochs, step),
+                batch_size=settings.batch_size,
+                epoch=epoch,
+            )
+        finally:
+            self.module.eval()
         rate = self._optimizer.param_groups[0]["lr"]
         row = {"epoch": epoch + 1, **self.measured("train", self.risk)}
         if self.validation is not None:
@@ -83,7 +96,8 @@ class Trainer:
                 f"the training loss is {row['train_loss']} at the end of epoch {epoch + 1}; expected a finite number: "
                 f"lower the learning rate (it was {rate:.4g}), or look for inputs that are not normalised"
             )
-            raise RuntimeError(msg)
+            raise DivergedError(msg)
+        row |= {name: value for name, value in means.items() if name != OBJECTIVE}
         self.history.append({**row, "learning_rate": rate, "seconds": time.perf_counter() - started})
         improved = self._chosen_by(row) < self._best
         self._best = min(self._best, self._chosen_by(row))
@@ -95,7 +109,14 @@ class Trainer:
 
     def progress(self) -> Progress:
         """What a run folder stores; it shares the memory of the network."""
-        return Progress(self.history, dict(self.module.state_dict()), optimizer_tensors(self._optimizer))
+        kept = {**optimizer_tensors(self._optimizer), **memory_of(self._parts())}
+        return Progress(self.history, dict(self.module.state_dict()), kept)
+
+    def copied_progress(self) -> Progress:
+        """The same with memory of its own."""
+        now = self.progress()
+        copies = ({name: value.detach().clone() for name, value in part.items()} for part in (now.state, now.optimizer))
+        return Progress(list(self.history), *copies)
 
     def restore(self, progress: Progress | None) -> None:
         """Go on from where an interrupted training stood; None: from the beginning."""
@@ -104,12 +125,18 @@ class Trainer:
         self.history = progress.history
         load_weights(self.module, progress.state, "that resuming reads")
         restore_optimizer(self._optimizer, progress.optimizer)
+        remember(self._parts(), progress.optimizer)
         self._best = min(self._chosen_by(row) for row in self.history)
 
     def measured(self, name: str, risk: EmpiricalRisk) -> Row:
         """Loss and accuracy of the network as it is now, as entries of a row."""
         now: Risk = risk({**dict(self.module.named_parameters()), **dict(self.module.named_buffers())})
         return {f"{name}_loss": now.loss, f"{name}_accuracy": 1 - now.error}
+
+    def _parts(self) -> dict[str, object]:
+        """Penalties and constraints by name, some of which have a memory."""
+        penalties = {f"penalty.{name}": penalty for name, (_, penalty) in self._terms.penalties.items()}
+        return penalties | {f"constraint.{k}": part for k, part in enumerate(self._projection.constraints)}
 
     def _chosen_by(self, row: Row) -> float:
         loss: float = row["train_loss" if self.validation is None else "validation_loss"]

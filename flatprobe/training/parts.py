@@ -1,0 +1,65 @@
+"""Penalties, transforms and constraints by name: from JSON to the object, and back for the record."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+from flatprobe.checks import as_json, one_of
+
+
+def made(kind: str, asked: object, known: Mapping[str, Callable[..., Any]]) -> Any:
+    """The part that was asked for: by its name, as `{"name": ..., argument: value}`, or the object itself.
+
+    Args:
+        kind: what it is, for messages.
+        asked: a name, a mapping, or any callable.
+        known: the parts by name.
+
+    Returns:
+        A callable.
+
+    Raises:
+        ValueError: for an unknown name, with the known ones; for arguments that are not the part's own.
+        TypeError: for something that cannot be called.
+    """
+    if isinstance(asked, str | Mapping):
+        arguments = {"name": asked} if isinstance(asked, str) else dict(asked)
+        name = arguments.pop("name", None)
+        one_of(f"the {kind}", name, known)
+        own = known[str(name)]
+        names = [entry.name for entry in fields(own) if entry.init] if is_dataclass(own) else []
+        if not arguments.keys() <= set(names):
+            expected = f"some of {', '.join(names)}" if names else "no arguments"
+            msg = f"the {kind} {name!r} was given {', '.join(arguments)}; expected {expected}"
+            raise ValueError(msg)
+        try:
+            return own(**arguments)
+        except TypeError as error:
+            msg = f"the {kind} {name!r} cannot be made from {arguments!r} ({error}); its arguments: {', '.join(names)}"
+            raise ValueError(msg) from error
+    if isinstance(asked, type) or not callable(asked):
+        what = f"the class {asked.__name__}" if isinstance(asked, type) else f"a {type(asked).__name__}"
+        msg = f"the {kind} is {what}; expected an object such as those of fp.{_HOME.get(kind, kind)}, or its name"
+        raise TypeError(msg)
+    return asked
+
+
+_HOME = {"penalty": "penalties", "transform": "transforms", "constraint": "constraints"}
+
+
+def described(part: object, known: Mapping[str, Callable[..., Any]]) -> dict[str, Any]:
+    """What `made` makes the same part of; of a part that is the caller's own, the name of its class or function."""
+    name = next((name for name, own in known.items() if type(part) is own), None)
+    if name is None or not is_dataclass(part):
+        own_name = part if hasattr(part, "__qualname__") else type(part)
+        return {"name": f"{own_name.__module__}.{own_name.__qualname__}"}
+    values = {entry.name: getattr(part, entry.name) for entry in fields(part) if entry.init}
+    return {"name": name, **{word: _plain(value) for word, value in values.items()}}
+
+
+def _plain(value: object) -> Any:
+    if is_dataclass(value) and hasattr(value, "as_json"):
+        return value.as_json()
+    if isinstance(value, tuple | list):
+        return [_plain(entry) for entry in value]
+    return as_json(value) if hasattr(value, "item") else value

@@ -1,0 +1,239 @@
+"""One forward pass of a network in training, from which the objective and all penalties take what they need."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from functools import cached_property, partial
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from flatprobe import rng
+from flatprobe.attention import twice_differentiable
+from flatprobe.checks import Named
+from flatprobe.inputs import Inputs, joined, mapped, only_floating
+from flatprobe.kernels import per_sample_loss
+from flatprobe.modules import BATCH_NORMS, logits_of
+from flatprobe.training.passes.labels import Labels, losses
+from flatprobe.training.passes.layers import Layer, Watch
+from flatprobe.training.passes.statistics import Statistics
+
+Points = Float[Tensor, "samples ..."]
+Values = Float[Tensor, " samples"]
+
+
+class ForwardPass:
+    """z = f_w(x) on one batch, with gradients in the weights and in the inputs; it is run when it is first asked for.
+
+    The module is called as it is, in the mode that it is in, and only its BatchNorm statistics change, as in any
+    training step.
+
+    BatchNorm in training mode normalises with the batch's statistics, for the objective and the penalties alike. A
+    derivative with respect to the inputs (`derivative`) holds them constant: it is that of each sample's own logits, in
+    the network that this batch's statistics make. A backward pass to the weights goes through them, so a penalty's
+    gradient is that of its value. The running statistics, which a probe of the trained network sees, are averages of
+    the batches' over the last steps. Dropout draws one mask, which the objective and the penalties share; passes at
+    other points (`again`) repeat both statistics and masks, so that a difference between two points is the network's.
+
+    Args:
+        module: a classifier that returns logits (samples, classes), or something with an attribute `logits`.
+        inputs: x, a batch on the module's device and in its dtype; of a dict or tuple of tensors, the only floating one
+            is x and the others are passed on.
+        labels: y, (samples,) integers, or a `Mixture`.
+        loss: l of the objective, by its name in `train`; for the penalties that differentiate the loss.
+        key: what the penalties' random numbers are a function of, such as (seed, step). None takes torch's global
+            generator, as dropout does.
+        updates: whether BatchNorm's running statistics are updated.
+        lay_out: applied to the inputs on their way in; a copy by default, since a network may write to its inputs.
+
+    Source: SPEC sections 1 and 5.
+
+    >>> passed = ForwardPass(nn.Linear(2, 2), torch.eye(2), torch.tensor([0, 1]))
+    >>> passed.loss.shape, passed.gradient().shape
+    (torch.Size([]), torch.Size([2, 2]))
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        inputs: Inputs,
+        labels: Labels,
+        *,
+        loss: Named = "cross_entropy",
+        key: tuple[rng.Key, ...] | None = None,
+        updates: bool = True,
+        lay_out: Callable[[Inputs], Inputs] | None = None,
+    ) -> None:
+        self.module, self.labels, self.key = module, labels, key
+        self.kernel = per_sample_loss(loss)
+        self._place = None if isinstance(inputs, Tensor) else only_floating(inputs)
+        self._held = None if isinstance(inputs, Tensor) or self._place is None else (inputs, self._place)
+        self._whole = inputs
+        moving = inputs if isinstance(inputs, Tensor) else None if self._held is None else inputs[self._place]  # type: ignore[index]
+        self._moving = None if moving is None or not moving.is_floating_point() else moving.detach().requires_grad_()
+        self._lay_out = lay_out or partial(mapped, torch.clone)
+        self._statistics = Statistics(updates=updates)
+        self._gradient: Tensor | None = None
+
+    @property
+    def inputs(self) -> Points:
+        """x, which requires a gradient.
+
+        Raises:
+            ValueError: if no input is floating, or several are.
+        """
+        if self._moving is None:
+            msg = (
+                "the inputs have no gradient: expected one floating tensor among them, and there are none or several; "
+                "for a network on integers, train from its embedding (fp.at_embedding), or take a penalty on the "
+                "weights"
+            )
+            raise ValueError(msg)
+        return self._moving
+
+    def with_points(self, points: Points) -> Inputs:
+        """The whole inputs with other points in the place of x: what another pass takes."""
+        _ = self.inputs
+        return points if self._held is None else joined(self._held, points)
+
+    @property
+    def logits(self) -> Float[Tensor, "samples classes"]:
+        """z, a function of the weights and of `inputs`."""
+        return self._first[0]
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """The layers in the order in which they were applied; see `Layer`."""
+        return self._first[1]
+
+    @cached_property
+    def losses(self) -> Values:
+        """l(z_i, y_i), one a sample."""
+        return losses(self.kernel, self.logits, self.labels)
+
+    @property
+    def loss(self) -> Float[Tensor, ""]:
+        """The objective: the mean loss."""
+        return self.losses.mean()
+
+    def derivative(
+        self,
+        of: Tensor,
+        along: Tensor | None = None,
+        *,
+        at: Points | None = None,
+        create_graph: bool = True,
+    ) -> Points:
+        """J^T u per sample: the gradient of sum_i <of_i, along_i> with respect to each sample's input.
+
+        Args:
+            of: (samples, ...) a function of the pass, such as the logits or a loss a sample.
+            along: u, like `of`; ones where it is left out.
+            at: the points that `of` was computed at by `again`; None: `inputs`.
+            create_graph: whether the derivative is differentiated in its turn; False where its value alone is wanted.
+
+        Returns:
+            Like the inputs.
+
+        Raises:
+            ValueError: if `of` does not depend differentiably on the inputs.
+        """
+        points = self.inputs if at is None else at
+        along = torch.ones_like(of) if along is None else along
+        if not of.requires_grad:
+            raise ValueError(_NOT_DIFFERENTIABLE)
+        with self._statistics.held():
+            (found,) = torch.autograd.grad(
+                of, points, along, create_graph=create_graph, retain_graph=True, allow_unused=True
+            )
+        if found is None:
+            raise ValueError(_NOT_DIFFERENTIABLE)
+        return found
+
+    def gradient(self) -> Points:
+        """grad_x l(z_i, y_i) of every sample, differentiable; computed once for all penalties that ask for it."""
+        if self._gradient is None:
+            self._gradient = self.derivative(self.losses)
+        return self._gradient
+
+    def again(self, points: Points) -> Float[Tensor, "samples classes"]:
+        """The logits of the same network at other points: with this pass' BatchNorm statistics and dropout masks.
+
+        Args:
+            points: like the inputs.
+
+        Returns:
+            Logits, a function of the weights, and of the points where they require a gradient.
+        """
+        _ = self.logits  # whose statistics are repeated
+        with self._counts_kept(), self._states_of_first_pass(), self._statistics.replayed():
+            return self._run(points)[0]
+
+    def losses_at(self, points: Points, labels: Labels | None = None) -> Values:
+        """l(f(x'), y') at other points, by `again`; y' is this batch's where it is left out."""
+        return losses(self.kernel, self.again(points), self.labels if labels is None else labels)
+
+    def normal(self, shape: tuple[int, ...], *words: rng.Key) -> Tensor:
+        """Standard normal numbers, on the logits' device and in their dtype."""
+        return torch.randn(shape, generator=self._generator(*words)).to(self.logits)
+
+    def signs(self, shape: tuple[int, ...], *words: rng.Key) -> Tensor:
+        """Independent signs."""
+        return 2 * torch.randint(2, shape, generator=self._generator(*words)).to(self.logits) - 1
+
+    def uniform(self, shape: tuple[int, ...], *words: rng.Key) -> Tensor:
+        """Uniform numbers in [0, 1)."""
+        return torch.rand(shape, generator=self._generator(*words)).to(self.logits)
+
+    def integers(self, below: int, shape: tuple[int, ...], *words: rng.Key) -> Tensor:
+        """Uniform integers 0, ..., below - 1."""
+        return torch.randint(below, shape, generator=self._generator(*words)).to(self.logits.device)
+
+    def _generator(self, *words: rng.Key) -> torch.Generator | None:
+        return None if self.key is None else rng.generator(*self.key, *words)
+
+    @cached_property
+    def _first(self) -> tuple[Tensor, tuple[Layer, ...]]:
+        device = next((value.device for value in self.module.parameters()), torch.device("cpu"))
+        self._device = device if device.type == "cuda" else None
+        self._states = torch.get_rng_state(), None if self._device is None else torch.cuda.get_rng_state(self._device)
+        with nullcontext() if self._statistics.updates else self._counts_kept():
+            return self._run(self._moving)
+
+    def _run(self, points: Tensor | None) -> tuple[Tensor, tuple[Layer, ...]]:
+        inputs = self._lay_out(self._whole if points is None else self.with_points(points))
+        watch = Watch({id(value): name for name, value in self.module.named_parameters()}, self._statistics)
+        with watch, twice_differentiable():  # the kernel that the forward pass takes decides for the backward passes
+            if isinstance(inputs, dict):
+                outputs = self.module(**inputs)
+            else:
+                outputs = self.module(*inputs) if isinstance(inputs, tuple) else self.module(inputs)
+        return logits_of(outputs, self.module), tuple(watch.layers)
+
+    @contextmanager
+    def _counts_kept(self) -> Iterator[None]:
+        """BatchNorm layers count their passes themselves, before they ask for statistics: passes here do not count."""
+        found = [layer for layer in self.module.modules() if isinstance(layer, BATCH_NORMS) and layer.training]
+        counts = [layer.num_batches_tracked for layer in found if layer.num_batches_tracked is not None]
+        before = [count.clone() for count in counts]
+        try:
+            yield
+        finally:
+            for count, value in zip(counts, before, strict=True):
+                count.copy_(value)
+
+    @contextmanager
+    def _states_of_first_pass(self) -> Iterator[None]:
+        """Dropout draws what it drew in the first pass; afterwards the generators are where they were."""
+        cpu, cuda = self._states
+        with torch.random.fork_rng(devices=[] if self._device is None else [self._device]):
+            torch.set_rng_state(cpu)
+            if cuda is not None and self._device is not None:
+                torch.cuda.set_rng_state(cuda, self._device)
+            yield
+
+
+_NOT_DIFFERENTIABLE = (
+    "the logits do not depend differentiably on the inputs, which the penalty differentiates them by; expected layers "
+    "that have gradients: look for .detach(), torch.no_grad() or integers in the network's forward"
+)

@@ -1,0 +1,37 @@
+"""Labels of a training batch: one class a sample, or several with weights."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """Labels y' of which every sample has several, with weights: its loss is sum_k c_k l(z, y_k).
+
+    For the cross-entropy that is the loss on the mixed one-hot target, for the squared losses the same up to a constant
+    in z; the other losses know no mixed target.
+
+    Attributes:
+        parts: (weights (samples,), labels (samples,)) pairs; a sample's weights sum to 1.
+    """
+
+    parts: tuple[tuple[Float[Tensor, " samples"], Int64[Tensor, " samples"]], ...]
+
+
+Labels = Tensor | Mixture
+
+
+def losses(kernel: Callable[[Tensor, Tensor], Tensor], logits: Tensor, labels: Labels) -> Float[Tensor, " samples"]:
+    """The loss of every sample."""
+    if isinstance(labels, Mixture):
+        terms = [weights.to(logits) * kernel(logits, part) for weights, part in labels.parts]
+        return sum(terms[1:], terms[0])
+    return kernel(logits, labels)
+
+
+def parts(labels: Labels, like: Tensor) -> tuple[tuple[Tensor, Tensor], ...]:
+    """The labels as the parts of a mixture, those of one class a sample with weight 1."""
+    return labels.parts if isinstance(labels, Mixture) else ((like.new_ones(len(labels)), labels),)

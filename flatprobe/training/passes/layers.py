@@ -1,0 +1,198 @@
+"""The layers that a forward pass applies, seen from outside: linear maps, convolutions, BatchNorm statistics."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge, get_gradient_edge
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
+
+from flatprobe.training.passes.convolution import Geometry, convolved
+from flatprobe.training.passes.relu import rectified
+from flatprobe.training.passes.statistics import Statistics
+
+_CONVOLUTIONS = (F.conv1d, F.conv2d, F.conv3d)
+_RELUS = (F.relu, torch.relu, Tensor.relu)
+_ENTRYWISE = (F.layer_norm, F.group_norm, F.instance_norm, F.rms_norm, F.prelu)
+
+# Torch's own that layers with other parameters come down to, beside the functions of torch.nn.functional.
+_OPERATIONS = frozenset(
+    (
+        "embedding",
+        "matmul",
+        "__matmul__",
+        "mm",
+        "addmm",
+        "bmm",
+        "baddbmm",
+        "mv",
+        "einsum",
+        "tensordot",
+        "bilinear",
+        "lstm",
+        "gru",
+        "rnn_tanh",
+        "rnn_relu",
+        "conv_transpose1d",
+        "conv_transpose2d",
+        "conv_transpose3d",
+    )
+)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A linear layer or a convolution as one pass applied it: zhat = W x + b.
+
+    Attributes:
+        name: of its weight among the module's parameters, without the last part (`"features.0"`); where the weight is
+            no parameter (it is computed from some), what torch calls the operation.
+        kind: `"linear"`, `"convolution"`, or `"unknown"` for another operation on a parameter of two or more axes.
+        weight: W as it was applied.
+        input_shape: of x, the samples first.
+        output_shape: of zhat.
+        options: the `Geometry` of a convolution, as `geometry`.
+        source: where the gradient with respect to x *through this layer alone* is found; None where x is no function
+            of inputs or weights that need gradients.
+        target: where the gradient with respect to zhat is found; None likewise.
+    """
+
+    name: str
+    kind: str
+    weight: Tensor = field(repr=False)
+    input_shape: tuple[int, ...]
+    output_shape: tuple[int, ...]
+    options: Mapping[str, Any]
+    source: GradientEdge | None = field(repr=False)
+    target: GradientEdge | None = field(repr=False)
+
+
+class Watch(TorchFunctionMode):
+    """Runs torch's functions as they are, notes the layers, and has BatchNorm take its statistics from `statistics`.
+
+    Args:
+        names: of the module's parameters, by `id`.
+        statistics: of this pass.
+    """
+
+    def __init__(self, names: Mapping[int, str], statistics: Statistics) -> None:
+        super().__init__()
+        self.layers: list[Layer] = []
+        self._names, self._statistics = names, statistics
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        _types: Iterable[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func is F.linear:
+            return self._linear(*args, **kwargs)
+        if func in _CONVOLUTIONS:
+            return self._convolution(func, *args, **kwargs)
+        if func in _RELUS and not kwargs.get("inplace", len(args) > 1 and args[1]):
+            return rectified(args[0] if args else kwargs["input"])
+        if func is F.batch_norm:
+            return self._statistics.normalise(*args, **kwargs)
+        if func not in _ENTRYWISE and _computes(func):
+            for value in _parameters((*args, *kwargs.values())):
+                self._note("unknown", value, getattr(func, "__name__", str(func)), (), (), {}, None, None)
+        return func(*args, **kwargs)
+
+    def _linear(self, inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        alias, source = _own(inputs)
+        outputs = F.linear(alias, weight, bias)
+        self._note("linear", weight, "linear", inputs.shape, outputs.shape, {}, source, _edge(outputs))
+        return outputs
+
+    def _convolution(
+        self,
+        func: Callable[..., Tensor],
+        inputs: Tensor,
+        weight: Tensor,
+        bias: Tensor | None = None,
+        stride: Any = 1,
+        padding: Any = 0,
+        dilation: Any = 1,
+        groups: int = 1,
+    ) -> Tensor:
+        axes = weight.ndim - 2
+        steps, apart = _each(stride, axes), _each(dilation, axes)
+        sides = _padding(padding, weight.shape[2:], apart)
+        if sides is None or inputs.ndim != weight.ndim:  # padded differently on the two sides, or a sample alone
+            outputs = func(inputs, weight, bias, stride, padding, dilation, groups)
+            self._note("unknown", weight, func.__name__, inputs.shape, outputs.shape, {}, None, None)
+            return outputs
+        alias, source = _own(inputs)
+        geometry = Geometry(steps, sides, apart, groups, inputs.shape, weight.shape)
+        outputs = convolved(alias, weight, bias, geometry, self._statistics)
+        options = {"geometry": geometry}
+        self._note("convolution", weight, "convolution", inputs.shape, outputs.shape, options, source, _edge(outputs))
+        return outputs
+
+    def _note(
+        self,
+        kind: str,
+        weight: Tensor,
+        operation: str,
+        input_shape: Iterable[int],
+        output_shape: Iterable[int],
+        options: Mapping[str, Any],
+        source: GradientEdge | None,
+        target: GradientEdge | None,
+    ) -> None:
+        name = self._names.get(id(weight), operation).removesuffix(".weight")
+        shapes = tuple(input_shape), tuple(output_shape)
+        self.layers.append(Layer(name, kind, weight, *shapes, options, source, target))
+
+
+def _parameters(values: Iterable[Any]) -> Iterator[nn.Parameter]:
+    """Those of two or more axes among the arguments of a function; recurrent layers have theirs in a list."""
+    for value in values:
+        if isinstance(value, nn.Parameter) and value.ndim >= 2:
+            yield value
+        elif isinstance(value, list | tuple):
+            yield from _parameters(value)
+
+
+def _computes(func: Callable[..., Any]) -> bool:
+    """Whether it is a layer's operation, and not a look at a tensor (its shape, its device), a cast or a move."""
+    name = getattr(func, "__name__", "")
+    return name in _OPERATIONS or getattr(func, "__module__", "") == "torch.nn.functional"
+
+
+def _own(inputs: Tensor) -> tuple[Tensor, GradientEdge | None]:
+    """An alias that only the layer takes: the gradient there comes through the layer alone, not through its skip."""
+    if not inputs.requires_grad:
+        return inputs, None
+    # A view as such would write the strides anew, which tell a one-channel image's layout.
+    alias = torch.ops.aten.alias(inputs)
+    return alias, get_gradient_edge(alias)
+
+
+def _edge(outputs: Tensor) -> GradientEdge | None:
+    # The place in the graph and not the tensor: a ReLU that works in place would put another one there.
+    return get_gradient_edge(outputs) if outputs.requires_grad else None
+
+
+def _each(value: Any, axes: int) -> tuple[int, ...]:
+    return tuple(value) if isinstance(value, tuple | list) and len(value) == axes else axes * (int(_first(value)),)
+
+
+def _first(value: Any) -> Any:
+    return value[0] if isinstance(value, tuple | list) else value
+
+
+def _padding(padding: Any, kernel: Iterable[int], dilation: tuple[int, ...]) -> tuple[int, ...] | None:
+    """Zeros on either side; None where `"same"` pads the two sides differently."""
+    if padding == "valid":
+        return (0,) * len(dilation)
+    if padding == "same":
+        total = [apart * (size - 1) for apart, size in zip(dilation, kernel, strict=True)]
+        return None if any(width % 2 for width in total) else tuple(width // 2 for width in total)
+    return _each(padding, len(dilation))

@@ -1,0 +1,177 @@
+"""BatchNorm whose batch statistics can be held constant while the inputs are differentiated."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+class Statistics:
+    """The means and deviations that the BatchNorm layers of one pass normalise with.
+
+    In training mode a sample's logits depend on the other samples of the batch through these statistics, so the
+    gradient of a sum over the batch is no per-sample gradient. Here the statistics are the batch's, as always, but
+    within `held()` no gradient flows through them: what is differentiated there is the network with this batch's
+    statistics as constants, in which every sample is on its own. Outside (the backward pass to the weights) gradients
+    flow through them as ever, also those of what was differentiated within.
+
+    Args:
+        updates: whether the layers' running statistics are updated, as in training.
+    """
+
+    def __init__(self, *, updates: bool) -> None:
+        self.updates, self.inputs_only = updates, False
+        self._taken: list[tuple[Tensor, Tensor]] = []
+        self._replay: Iterator[tuple[Tensor, Tensor]] | None = None
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Gradients that are formed in the block are in the inputs alone, with the statistics as constants."""
+        before, self.inputs_only = self.inputs_only, True
+        try:
+            yield
+        finally:
+            self.inputs_only = before
+
+    @contextmanager
+    def replayed(self) -> Iterator[None]:
+        """Passes in the block normalise with the statistics of the first pass, layer by layer, and update nothing."""
+        before, self._replay = self._replay, iter(self._taken)
+        try:
+            yield
+        finally:
+            self._replay = before
+
+    def normalise(
+        self,
+        inputs: Tensor,
+        running_mean: Tensor | None,
+        running_var: Tensor | None,
+        weight: Tensor | None = None,
+        bias: Tensor | None = None,
+        training: bool = False,
+        momentum: float = 0.1,
+        eps: float = 1e-5,
+    ) -> Tensor:
+        """`torch.nn.functional.batch_norm`, with these statistics in training.
+
+        Raises:
+            ValueError: for a single value a channel, which has no variance.
+        """
+        if not training:
+            return F.batch_norm(inputs, running_mean, running_var, weight, bias, training, momentum, eps)
+        if _count(inputs) < 2:
+            msg = f"BatchNorm met inputs of shape {tuple(inputs.shape)} in training mode; expected two values a channel"
+            raise ValueError(msg)
+        result: Tensor
+        if self._replay is not None:
+            mean, inverse = next(self._replay)
+            result = _Affine.apply(inputs, mean, inverse, weight, bias, self)  # type: ignore[no-untyped-call]
+            return result
+        averages = (running_mean, running_var) if self.updates else (None, None)
+        result, mean, inverse = _Normalise.apply(inputs, weight, bias, averages, momentum, eps, self)  # type: ignore[no-untyped-call]
+        self._taken.append((mean, inverse))
+        return result
+
+
+def _count(inputs: Tensor) -> int:
+    """Values a channel."""
+    return inputs.numel() // inputs.shape[1]
+
+
+def _axes(inputs: Tensor) -> list[int]:
+    """All but the channels'."""
+    return [0, *range(2, inputs.ndim)]
+
+
+def _channels(values: Tensor, like: Tensor) -> Tensor:
+    return values.view(1, -1, *(1,) * (like.ndim - 2))
+
+
+def _scaled(above: Tensor, inverse: Tensor, weight: Tensor | None) -> Tensor:
+    """The gradient in the inputs while the statistics are constants."""
+    return above * _channels(inverse if weight is None else inverse * weight, above)
+
+
+class _Normalise(torch.autograd.Function):
+    """BatchNorm by torch's kernel -> the outputs, the mean m and the inverse deviation r = (var + eps)^(-1/2).
+
+    m and r are outputs in their own right, since the gradient in the inputs depends on r: a penalty on that gradient
+    reaches the weights through them.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        inputs: Tensor,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        averages: tuple[Tensor | None, Tensor | None],
+        momentum: float,
+        eps: float,
+        owner: Statistics,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        outputs, mean, inverse = torch.native_batch_norm(inputs, weight, bias, *averages, True, momentum, eps)
+        ctx.save_for_backward(inputs, weight, mean, inverse)
+        ctx.eps, ctx.owner, ctx.mask = eps, owner, (True, weight is not None, bias is not None)
+        ctx.set_materialize_grads(False)
+        return outputs, mean, inverse
+
+    @staticmethod
+    def backward(
+        ctx: Any, above: Tensor | None, by_mean: Tensor | None, by_inverse: Tensor | None
+    ) -> tuple[Tensor | None, ...]:
+        inputs, weight, mean, inverse = ctx.saved_tensors
+        rest = (None,) * 4
+        if ctx.owner.inputs_only:
+            return None if above is None else _scaled(above, inverse, weight), None, None, *rest
+        found: tuple[Tensor | None, ...] = (None, None, None)
+        if above is not None:
+            found = torch.ops.aten.native_batch_norm_backward(
+                above, inputs, weight, None, None, mean, inverse, True, ctx.eps, ctx.mask
+            )
+        if by_mean is not None or by_inverse is not None:
+            # dm/dx = 1/N and dr/dx = -r^3 (x - m) / N
+            slope = torch.zeros_like(mean) if by_inverse is None else -by_inverse * inverse**3
+            shift = (0 if by_mean is None else by_mean) - slope * mean
+            through = torch.addcmul(
+                _channels(shift / _count(inputs), inputs), inputs, _channels(slope / _count(inputs), inputs)
+            )
+            found = (through if found[0] is None else found[0] + through, *found[1:])
+        return *found, *rest
+
+
+class _Affine(torch.autograd.Function):
+    """BatchNorm with a given mean and inverse deviation; no gradient but the inputs' while the statistics are held."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        inputs: Tensor,
+        mean: Tensor,
+        inverse: Tensor,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        owner: Statistics,
+    ) -> Tensor:
+        ctx.save_for_backward(inputs, mean, inverse, weight)
+        ctx.owner, ctx.biased = owner, bias is not None
+        scale = inverse if weight is None else inverse * weight
+        shift = -mean * scale if bias is None else bias - mean * scale
+        return torch.addcmul(_channels(shift, inputs), inputs, _channels(scale, inputs))
+
+    @staticmethod
+    def backward(ctx: Any, above: Tensor) -> tuple[Tensor | None, ...]:
+        inputs, mean, inverse, weight = ctx.saved_tensors
+        below = _scaled(above, inverse, weight)
+        if ctx.owner.inputs_only:
+            return below, None, None, None, None, None
+        scale = inverse if weight is None else inverse * weight
+        by_shift = above.sum(_axes(inputs))
+        by_scale = (above * inputs).sum(_axes(inputs)) - mean * by_shift
+        by_weight = None if weight is None else by_scale * inverse
+        by_inverse = by_scale if weight is None else by_scale * weight
+        return below, -scale * by_shift, by_inverse, by_weight, by_shift if ctx.biased else None, None

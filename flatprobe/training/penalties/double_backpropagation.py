@@ -1,0 +1,29 @@
+"""The squared gradient of the loss in the inputs (N20 eq. 49)."""
+
+from dataclasses import dataclass
+
+from jaxtyping import Float
+from torch import Tensor
+
+from flatprobe.training.passes import ForwardPass
+
+
+@dataclass(frozen=True)
+class DoubleBackpropagation:
+    """P = (1/b) sum_i ||grad_x l(z_i, y_i)||_2^2, l the objective's loss.
+
+    One backward pass to the inputs beside the shared forward pass, and the backward pass to the weights goes through
+    both. The gradient is the pass' own (`ForwardPass.gradient`), which other penalties share.
+
+    Source: N20 eq. 49; Drucker and LeCun 1992, "Improving generalization performance using double backpropagation".
+
+    >>> import torch
+    >>> network = torch.nn.Linear(2, 2, bias=False)
+    >>> passed = ForwardPass(network, torch.ones(1, 2), torch.tensor([0]), loss="maximum")
+    >>> bool(DoubleBackpropagation()(passed) >= 0)
+    True
+    """
+
+    def __call__(self, passed: ForwardPass, /) -> Float[Tensor, ""]:
+        """P on one batch, differentiable in the weights."""
+        return passed.gradient().flatten(1).square().sum(1).mean()

@@ -1,0 +1,117 @@
+"""What one step minimises: the objective on the transformed batch, and the penalties, in one forward pass."""
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from flatprobe.checks import Named
+from flatprobe.inputs import Inputs
+from flatprobe.kernels import per_sample_loss
+from flatprobe.network import Network
+from flatprobe.training.parts import described
+from flatprobe.training.passes import ForwardPass
+from flatprobe.training.passes.labels import Labels, losses
+from flatprobe.training.penalties import PENALTIES, Penalty
+from flatprobe.training.transforms import Transform
+
+OBJECTIVE = "loss"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Terms:
+    """I(w) + sum_k strength_k P_k(w) on a batch.
+
+    The penalties are copied, since some keep a memory from step to step (`memory`, a dictionary of tensors).
+
+    Attributes:
+        module: the network that is trained.
+        placed: the same network's `Network`, which knows where its inputs belong.
+        loss: l of the objective.
+        penalties: (strength, penalty) by the name that the history has for the penalty; those of strength 0 are left
+            out.
+        transforms: applied to each batch, one after the other.
+        precision: None, or `"bfloat16"`: the objective's own forward pass under `torch.autocast`. Penalties and
+            transforms then have another pass, in the weights' precision.
+        seed: of the penalties' and transforms' random numbers, which are functions of (seed, step).
+    """
+
+    module: nn.Module
+    placed: Network
+    loss: Named
+    penalties: Mapping[str, tuple[float, Penalty]] = field(default_factory=dict)
+    transforms: tuple[Transform, ...] = ()
+    precision: str | None = None
+    seed: int = 0
+
+    def __call__(self, inputs: Inputs, labels: Tensor, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """What to differentiate, and its terms by name: the objective's mean loss and the penalties without strength.
+
+        Args:
+            inputs: a batch as the data hold it.
+            labels: its classes.
+            step: counted from 0 at the beginning of the training.
+        """
+        placed, answers = self._transformed(self.placed.prepare(inputs), labels.to(self.placed.device), step)
+        if not self.penalties:
+            objective = self._objective(placed, answers)
+            return objective, {OBJECTIVE: objective}
+        shared = self.precision is None
+        passed = self._pass(placed, answers, ("penalty", step), updates=shared)
+        objective = passed.loss if shared else self._objective(placed, answers)
+        values = {name: penalty(passed) for name, (_, penalty) in self.penalties.items()}
+        total = objective
+        for name, (strength, _) in self.penalties.items():
+            total = total + strength * values[name]
+        return total, {OBJECTIVE: objective, **values}
+
+    def _transformed(self, inputs: Inputs, labels: Labels, step: int) -> tuple[Inputs, Labels]:
+        for index, transform in enumerate(self.transforms):
+            passed = self._pass(inputs, labels, ("transform", index, step), updates=False)
+            points, labels = transform(passed)
+            inputs = passed.with_points(points.detach())
+        return inputs, labels
+
+    def _pass(self, inputs: Inputs, labels: Labels, words: tuple[str | int, ...], *, updates: bool) -> ForwardPass:
+        return ForwardPass(
+            self.module,
+            inputs,
+            labels,
+            loss=self.loss,
+            key=(self.seed, *words),
+            updates=updates,
+            lay_out=self.placed.laid_out,
+        )
+
+    def _objective(self, inputs: Inputs, labels: Labels) -> Tensor:
+        laid_out = self.placed.laid_out(inputs)
+        if self.precision is None:
+            logits = forward(self.module, laid_out)
+        else:
+            with torch.autocast(self.placed.device.type, getattr(torch, self.precision)):
+                logits = forward(self.module, laid_out).to(self.placed.dtype)
+        return losses(per_sample_loss(self.loss), logits, labels).mean()
+
+
+def named_penalties(penalties: list[tuple[float, Penalty]]) -> dict[str, tuple[float, Penalty]]:
+    """Copies of the penalties by name, a number behind the names of those that are there twice; strength 0 is none."""
+    found: dict[str, tuple[float, Penalty]] = {}
+    for strength, penalty in penalties:
+        if strength == 0:
+            continue
+        name = str(described(penalty, PENALTIES)["name"]).rpartition(".")[2]
+        number = sum(1 for other in found if other.rpartition("_")[0] == name or other == name)
+        found[name if not number else f"{name}_{number + 1}"] = (strength, copy.deepcopy(penalty))
+    return found
+
+
+def forward(module: nn.Module, inputs: Inputs) -> Tensor:
+    """The logits of a module in training mode, its inputs passed as `Network` passes them."""
+    if isinstance(inputs, dict):
+        outputs = module(**inputs)
+    else:
+        outputs = module(*inputs) if isinstance(inputs, tuple) else module(inputs)
+    logits: Tensor = getattr(outputs, "logits", outputs)
+    return logits
