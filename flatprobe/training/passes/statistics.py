@@ -96,6 +96,15 @@ def _scaled(above: Tensor, inverse: Tensor, weight: Tensor | None) -> Tensor:
     return above * _channels(inverse if weight is None else inverse * weight, above)
 
 
+def _added(to: Tensor | None, inputs: Tensor, slope: Tensor, shift: Tensor) -> Tensor:
+    """to + slope * x + shift; in place where nobody differentiates it: these tensors are the largest there are."""
+    if to is None:
+        return torch.addcmul(shift, inputs, slope)
+    if torch.is_grad_enabled():
+        return to.addcmul(inputs, slope) + shift
+    return to.addcmul_(inputs, slope).add_(shift)
+
+
 class _Normalise(torch.autograd.Function):
     """BatchNorm by torch's kernel -> the outputs, the mean m and the inverse deviation r = (var + eps)^(-1/2).
 
@@ -137,10 +146,8 @@ class _Normalise(torch.autograd.Function):
             # dm/dx = 1/N and dr/dx = -r^3 (x - m) / N
             slope = torch.zeros_like(mean) if by_inverse is None else -by_inverse * inverse**3
             shift = (0 if by_mean is None else by_mean) - slope * mean
-            through = torch.addcmul(
-                _channels(shift / _count(inputs), inputs), inputs, _channels(slope / _count(inputs), inputs)
-            )
-            found = (through if found[0] is None else found[0] + through, *found[1:])
+            shift, slope = _channels(shift / _count(inputs), inputs), _channels(slope / _count(inputs), inputs)
+            found = (_added(found[0], inputs, slope, shift), *found[1:])
         return *found, *rest
 
 
