@@ -102,7 +102,7 @@ def __getattr__(name: str) -> object:
         msg = f"module 'flatprobe' has no attribute {name!r}; it has {', '.join(sorted(_HOMES))}"
         raise AttributeError(msg)
     home = importlib.import_module(_HOMES[name])
-    value: object = home if home.__name__.endswith(f".{name}") else getattr(home, name)
+    value: object = getattr(home, name, home)  # a room such as `bounds` has no such name in itself
     globals()[name] = value
     return value
 

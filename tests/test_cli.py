@@ -137,6 +137,10 @@ def test_random_labels_of_a_run_come_back_when_it_is_probed(runs: Path) -> None:
         (("train", "--data", "./mnits", "--network", "mlp", "--out", "x"), "there is no data set './mnits'"),
         (("train", "--data", "digits", "--network", "vgg", "--out", "x"), "network 'vgg' is unknown"),
         (
+            ("train", "--data", "digits", "--network", "mlp", "--penalty", "double_backpropagation", "--out", "x"),
+            "the penalty 'double_backpropagation' has no strength",
+        ),
+        (
             (
                 "train",
                 "--data",
@@ -181,11 +185,16 @@ def test_train_takes_names_with_arguments_as_json(tmp_path: Path) -> None:
     options = [part for name, value in asked.items() for part in (f"--{name}", json.dumps(value))]
     done = run(
         "train", "--data", "digits", "--limit", "40", "--network", "mlp", "--epochs", "1", "--momentum", "0",
+        "--penalty", '{"name": "jacobian_frobenius", "strength": 0.01, "projections": 1}',
+        "--penalty", '{"name": "double_backpropagation", "strength": 0.1}', "--precision", "bfloat16",
         *options, "--out", "runs/named", cwd=tmp_path,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     settings = fp.TrainingRun.load(tmp_path / "runs" / "named").settings["settings"]
     assert {name: settings[name] for name in (*asked, "momentum")} == asked | {"momentum": 0.0}
+    frobenius = {"name": "jacobian_frobenius", "projections": 1, "outputs": "logits"}
+    assert settings["penalties"] == [[0.01, frobenius], [0.1, {"name": "double_backpropagation"}]]
+    assert settings["precision"] == "bfloat16"
 
 
 def test_names_and_groups() -> None:

@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from cyclopts import App
 
 import flatprobe.cli.commands as commands
+import flatprobe.cli.training as training
 
 app = App(
     name="flatprobe",
     help="Probes of trained networks: flatness, landscapes, margins, Jacobian norms, robustness.",
     version_flags=["--version"],
 )
-for command in (commands.demo, commands.train, commands.probe, commands.audit, commands.report):
+for command in (commands.demo, training.train, commands.probe, commands.audit, commands.report):
     app.command(command)
 
 
