@@ -19,3 +19,8 @@ def written_beside(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def leftovers(path: Path) -> list[Path]:
+    """The temporary files beside the path whose writers were killed, or are at work."""
+    return sorted(path.parent.glob(f".{path.name}.*.tmp"))

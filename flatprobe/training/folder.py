@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from flatprobe.atomic import leftovers
 from flatprobe.checkpoints import CONFIG
 from flatprobe.checks import as_json
 from flatprobe.files import State, read_tensors, write_tensors, write_text
@@ -27,6 +28,7 @@ _HISTORY = "history.json"
 _LAST = "last.safetensors"
 _BEST = "best.safetensors"
 _RESUME = "resume.safetensors"
+_FILES = (CONFIG, _HISTORY, _LAST, _BEST, _RESUME)
 _WEIGHTS = "network."
 
 
@@ -42,6 +44,9 @@ class Progress:
 class RunFolder:
     """Reads and writes one run; every file is replaced whole, so an interruption leaves no half-written one.
 
+    A process killed while it writes (kill -9) leaves a temporary file beside, which the next claim removes. Only one
+    process at a time may train in a folder.
+
     Args:
         path: the folder; it need not exist.
     """
@@ -50,7 +55,7 @@ class RunFolder:
         self.path = Path(path)
 
     def claim(self, config: Mapping[str, Any], *, resume: bool) -> dict[str, Any]:
-        """Begin the run here, or find that the same one has begun.
+        """Begin the run here, or find that the same one has begun, and clear away what a killed process left.
 
         Args:
             config: what `train` was asked for, with the environment.
@@ -64,9 +69,11 @@ class RunFolder:
             ValueError: if it holds a run with another configuration, with the differing settings.
         """
         if not (self.path / CONFIG).is_file():
-            if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+            # A run that was killed while it wrote its very first file has left that one's beginning, and nothing else.
+            if self.path.exists() and (not self.path.is_dir() or {*self.path.iterdir()} - {*self._leftovers()}):
                 msg = f"out {self.path} exists and is no run folder; expected a new or empty folder: choose another"
                 raise FileExistsError(msg)
+            self._clear()
             write_text(self.path / CONFIG, json.dumps(config, indent=2, default=as_json))
             return dict(config)
         if not resume:
@@ -83,6 +90,7 @@ class RunFolder:
                 "same ones to continue it: choose another folder, or train(run.model, ...) to go on from its weights"
             )
             raise ValueError(msg)
+        self._clear()
         return recorded
 
     def config(self) -> dict[str, Any]:
@@ -139,6 +147,16 @@ class RunFolder:
         weights = {_WEIGHTS + name: value for name, value in progress.state.items()}
         metadata = {"history": json.dumps(progress.history)}
         write_tensors({**weights, **progress.optimizer}, self.path / _RESUME, metadata)
+
+    def _leftovers(self) -> list[Path]:
+        return [left for name in _FILES for left in leftovers(self.path / name)]
+
+    def _clear(self) -> None:
+        """Remove what a killed process left: the beginnings of files, and what a finished run needs no more."""
+        for left in self._leftovers():
+            left.unlink(missing_ok=True)
+        if self.finished() is not None:
+            (self.path / _RESUME).unlink(missing_ok=True)
 
 
 def fingerprint(module: nn.Module) -> str:
