@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from flatprobe.training import penalties as penalties
     from flatprobe.training import train as train
     from flatprobe.training import transforms as transforms
+    from flatprobe.training import tune as tune
 
 _HOMES = {
     # data and networks
@@ -89,6 +90,7 @@ _HOMES = {
     "penalties": "flatprobe.training.penalties",
     "train": "flatprobe.training",
     "transforms": "flatprobe.training.transforms",
+    "tune": "flatprobe.training",
     # records
     "load": "flatprobe.results",
     "save": "flatprobe.results",

@@ -28,8 +28,7 @@ def checked_data(data: object) -> "LabelledData":
         msg = (
             f"the data are a {type(data).__name__}; expected LabelledData, which is ordered and repeatable: "
             "fp.LabelledData(inputs, labels) of tensors, or fp.LabelledData.from_dataset(dataset) of a data set or a "
-            "loader "
-            "that does not shuffle"
+            "loader that does not shuffle"
         )
         raise TypeError(msg)
     return data
@@ -203,12 +202,16 @@ class LabelledData:
         if not 1 <= count <= len(self):
             msg = f"asked for the first {count} samples; expected 1 to {len(self)}, the number that there are"
             raise ValueError(msg)
-        return self._changed(
-            _store=self._store.head(int(count)),
-            _given_classes=self.classes,
-            _labels=None if self._labels is None else self._labels[:count],
-            source={**self.source, "limit": int(count)},
-        )
+        return self._part(self._store.head(int(count)), slice(int(count)), {"limit": int(count)})
+
+    def subset(self, positions: Int64[Tensor, " subset"], **note: object) -> "LabelledData":
+        """The samples at these positions, in their order, with the classes of the whole; `note` goes into `source`."""
+        return self._part(self._store.subset(positions), positions, note)
+
+    def _part(self, store: Memory | Stream, rows: slice | Tensor, note: Mapping[str, object]) -> "LabelledData":
+        classes = self.classes  # first: it may read the labels
+        labels = None if self._labels is None else self._labels[rows]
+        return self._changed(_store=store, _given_classes=classes, _labels=labels, source={**self.source, **note})
 
     def with_random_labels(self, fraction: float = 1.0, seed: int = 0) -> "LabelledData":
         """Each label replaced with probability `fraction` by a uniform class, which may be the old one.

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import BatchSampler, DataLoader, IterableDataset, SequentialSampler, default_collate
+from torch.utils.data import BatchSampler, DataLoader, IterableDataset, SequentialSampler, Subset, default_collate
 
 from flatprobe.data.validation import Positions, checked_finite, listed, parts_of, plain, rows
 from flatprobe.inputs import Inputs, mapped
@@ -58,6 +58,10 @@ class Memory:
     def head(self, count: int) -> "Memory":
         """The first samples, as views."""
         return Memory(mapped(lambda part: part[:count], self.all()))
+
+    def subset(self, positions: Tensor) -> "Memory":
+        """The samples at these positions, as a copy."""
+        return Memory(mapped(lambda part: rows(part, positions), self.all()))
 
     def all(self) -> Inputs:
         """All inputs.
@@ -130,6 +134,10 @@ class Stream:
     def head(self, count: int) -> "Stream":
         """The first items."""
         return Stream(self.dataset, count)
+
+    def subset(self, positions: Tensor) -> "Stream":
+        """The items at these positions."""
+        return Stream(Subset(self.dataset, positions.tolist()))
 
     def read(self, positions: Positions) -> tuple[Inputs, Tensor]:
         """Inputs and labels at these positions."""
