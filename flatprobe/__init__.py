@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from flatprobe import bounds as bounds
+    from flatprobe import callbacks as callbacks
     from flatprobe import models as models
     from flatprobe.checkpoints import load_checkpoint as load_checkpoint
     from flatprobe.data import LabelledData as LabelledData
@@ -84,6 +85,7 @@ _HOMES = {
     "ForwardPass": "flatprobe.training",
     "TrainingRun": "flatprobe.training",
     "audit": "flatprobe.studies.audit",
+    "callbacks": "flatprobe.callbacks",
     "compare": "flatprobe.studies.compare",
     "constraints": "flatprobe.training.constraints",
     "inverse_rate": "flatprobe.training",

@@ -1,0 +1,24 @@
+"""Probes every k epochs of a training elsewhere: `lightning.ProbeEvery` and `transformers.ProbeEvery`.
+
+Each file needs the library that it is named after, an optional extra, and is loaded when it is first asked for.
+"""
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from flatprobe.callbacks import lightning as lightning
+    from flatprobe.callbacks import transformers as transformers
+
+__all__ = ["lightning", "transformers"]
+
+
+def __getattr__(name: str) -> object:
+    if name not in __all__:
+        msg = f"module {__name__!r} has no attribute {name!r}; it has {', '.join(__all__)}"
+        raise AttributeError(msg)
+    return importlib.import_module(f"{__name__}.{name}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
