@@ -18,6 +18,7 @@ from flatprobe.models import (
     recipe_of,
     resnet,
     resnet18,
+    scaled,
     small_alexnet,
     small_inception,
     sokolic_cnn,
@@ -207,3 +208,23 @@ def test_normalised_recipe_nests():
 def test_refusals(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_scaled_weights_leave_the_original_and_what_is_no_weight():
+    """Closed form: degree three in the weights of a ReLU network of three layers without biases."""
+    network = mlp((4,), widths=(5, 6), classes=3)
+    with torch.no_grad():
+        for value in network.parameters():
+            if value.ndim == 1:
+                value.zero_()
+    x = torch.rand(7, 4, generator=torch.Generator().manual_seed(0))
+    before = network(x)
+    torch.testing.assert_close(scaled(network, 0.5)(x), before / 8)
+    assert torch.equal(network(x), before)
+    normalised = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
+    grown = scaled(normalised, 3.0)
+    assert torch.equal(grown[0].weight, 3 * normalised[0].weight)
+    for name in ("0.bias", "1.weight", "1.bias"):
+        assert torch.equal(grown.get_parameter(name), normalised.get_parameter(name)), name
+    with pytest.raises(ValueError, match="factor is 0; expected a positive finite number"):
+        scaled(network, 0)

@@ -12,6 +12,7 @@ from flatprobe.models.polynomial import PolynomialReLU
 from flatprobe.models.preactivation import resnet18, wide_resnet
 from flatprobe.models.recipes import Recipe, recipe_of
 from flatprobe.models.resnet import Residual, resnet
+from flatprobe.models.scaling import scaled
 from flatprobe.models.small import small_alexnet, small_inception
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "recipe_of",
     "resnet",
     "resnet18",
+    "scaled",
     "small_alexnet",
     "small_inception",
     "sokolic_cnn",
