@@ -20,7 +20,7 @@ from flatprobe.attacks.points import (
 
 PGD_STEPS = 20
 # Of the budget, so that 20 steps can cross the ball more than twice: Madry et al. 2018 use 2.5 budgets over all steps.
-_REACH = 2.5
+REACH = 2.5
 
 
 def fgsm(forward: Forward, inputs: Points, labels: Labels, budget: Values, *, norm: str, box: Box) -> Points:
@@ -78,7 +78,6 @@ def pgd(
     """
     current = inputs if noise is None else boxed(inputs + _at_random(noise, budget, norm), box)
     best, highest = current, torch.full_like(budget, -torch.inf)
-    size = per_sample(_REACH / steps * budget, inputs)
     for step in range(steps + 1):
         if step == steps:
             with torch.no_grad():
@@ -88,9 +87,17 @@ def pgd(
         height = lead(logits, labels)
         best = torch.where(per_sample(height > highest, best), current, best)
         highest = torch.maximum(height, highest)
-        offset = current + size * steepest(gradient, norm) - inputs
-        current = boxed(inputs + projected(offset, budget, norm), box)
+        current = ascended(current, gradient, inputs, budget, norm=norm, box=box, steps=steps)
     return best, highest
+
+
+def ascended(
+    current: Points, gradient: Points, inputs: Points, budget: Values, *, norm: str, box: Box, steps: int
+) -> Points:
+    """One of the steps of `pgd` from the current points, given the gradient there."""
+    size = per_sample(REACH / steps * budget, inputs)
+    offset = current + size * steepest(gradient, norm) - inputs
+    return boxed(inputs + projected(offset, budget, norm), box)
 
 
 def projected(offset: Points, budget: Values, norm: str) -> Points:
