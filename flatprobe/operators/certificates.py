@@ -7,6 +7,7 @@ K u / (1 - K u) times the sum of its terms' moduli (Higham, Accuracy and Stabili
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -70,15 +71,31 @@ def lanczos(product: Callable[[Tensor], Tensor], size: int, tolerance: float) ->
     Implicitly restarted Lanczos (ARPACK) from a fixed random start, until the residual is `tolerance` times the
     eigenvalue: the error is at most that, and of the order of its square where the eigenvalue stands apart.
     """
-    from scipy.sparse.linalg import LinearOperator, eigsh
+    from scipy.sparse.linalg import eigsh
+
+    operator, start = _as_scipys(product, size)
+    values = eigsh(operator, k=1, which="LA", v0=start, tol=tolerance, return_eigenvectors=False)
+    return float(values[0])
+
+
+def lanczos_vector(product: Callable[[Tensor], Tensor], size: int, tolerance: float) -> Tensor:
+    """A unit eigenvector of the largest eigenvalue, likewise: its residual is `tolerance` times the eigenvalue."""
+    from scipy.sparse.linalg import eigsh
+
+    operator, start = _as_scipys(product, size)
+    _, vectors = eigsh(operator, k=1, which="LA", v0=start, tol=tolerance)
+    return torch.from_numpy(vectors[:, 0].copy())
+
+
+def _as_scipys(product: Callable[[Tensor], Tensor], size: int) -> tuple[Any, np.ndarray]:
+    """The product as SciPy takes it, and a fixed random start."""
+    from scipy.sparse.linalg import LinearOperator
 
     def matvec(x: np.ndarray) -> np.ndarray:
         return product(torch.from_numpy(np.ascontiguousarray(x, dtype=np.float64).reshape(-1))).reshape(-1).numpy()
 
     operator = LinearOperator((size, size), matvec=matvec, dtype=np.float64)
-    start = rng.normal((size,), "lanczos").double().numpy()
-    values = eigsh(operator, k=1, which="LA", v0=start, tol=tolerance, return_eigenvectors=False)
-    return float(values[0])
+    return operator, rng.normal((size,), "lanczos").double().numpy()
 
 
 def scaled(values: Tensor) -> tuple[Tensor, float]:

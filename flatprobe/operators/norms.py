@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from flatprobe.checks import positive
-from flatprobe.operators.certificates import UNIT, lanczos, rounded_up, scaled, singular_value_bound
+from flatprobe.operators.certificates import UNIT, lanczos, lanczos_vector, rounded_up, scaled, singular_value_bound
 from flatprobe.operators.convolution import Convolution
 from flatprobe.operators.torus import torus_bound
 
@@ -46,13 +46,43 @@ def spectral_norm(op: Operator, *, tolerance: float = 1e-8) -> float:
     """
     positive(tolerance=tolerance)
     op, scale = _scaled(op)
-    rows, columns = _block_shape(op)
-    if min(rows, columns) <= _DENSE_ESTIMATE and _entries(op) <= _DENSE_CERTIFICATE[1]:
+    if _takes_dense_estimate(op):
         blocks = op.blocks() if isinstance(op, Convolution) else op[None]
         return scale * float(torch.linalg.svdvals(blocks).amax())
     if not bool((op.kernel if isinstance(op, Convolution) else op).any()):
         return 0.0
     return scale * _lanczos_norm(op, tolerance)
+
+
+def leading_input(op: Operator, *, tolerance: float = 1e-8) -> Tensor:
+    """A unit x with ||A x|| = ||A||_2, computed as `spectral_norm` computes the norm and as exact; 0 for A = 0.
+
+    Args:
+        op: a `Convolution`, or a matrix (rows, columns).
+        tolerance: residual at which Lanczos stops, relative to ||A||^2.
+
+    Returns:
+        Float64 on the CPU: a convolution's (in, *input_size), a matrix' (columns,).
+
+    Raises:
+        ValueError: for a tensor that is no finite real matrix, or a tolerance that is not positive.
+
+    >>> leading_input(torch.tensor([[3.0, 0.0], [0.0, 4.0]])).abs()
+    tensor([0., 1.], dtype=torch.float64)
+    """
+    positive(tolerance=tolerance)
+    op, _ = _scaled(op)
+    shape = op.input_shape if isinstance(op, Convolution) else (op.shape[1],)
+    if not bool((op.kernel if isinstance(op, Convolution) else op).any()):
+        return torch.zeros(shape, dtype=torch.float64)
+    if not _takes_dense_estimate(op):
+        return _lanczos_input(op, tolerance).view(shape)
+    blocks = op.blocks() if isinstance(op, Convolution) else op[None]
+    _, values, rows = torch.linalg.svd(blocks, full_matrices=False)
+    block = int(values[:, 0].argmax())
+    found = torch.zeros(len(blocks), blocks.shape[2], dtype=torch.float64)
+    found[block] = rows[block, 0]  # channels come group by group
+    return found.view(shape)
 
 
 def certified_spectral_norm(op: Operator) -> float:
@@ -184,6 +214,10 @@ def _entries(op: Operator) -> int:
     return (op.groups if isinstance(op, Convolution) else 1) * math.prod(_block_shape(op))
 
 
+def _takes_dense_estimate(op: Operator) -> bool:
+    return min(_block_shape(op)) <= _DENSE_ESTIMATE and _entries(op) <= _DENSE_CERTIFICATE[1]
+
+
 def _takes_dense(op: Convolution) -> bool:
     narrow = any(n < 6 * reach for n, reach in zip(op.input_size, op.reach, strict=True))
     side, entries = _DENSE_SMALL_MAP if narrow else _DENSE_CERTIFICATE
@@ -191,7 +225,18 @@ def _takes_dense(op: Convolution) -> bool:
 
 
 def _lanczos_norm(op: Operator, tolerance: float) -> float:
-    """On the smaller of A A^T and A^T A."""
+    return math.sqrt(lanczos(*_gram(op)[:2], tolerance))
+
+
+def _lanczos_input(op: Operator, tolerance: float) -> Tensor:
+    product, size, to_input = _gram(op)
+    found = to_input(lanczos_vector(product, size, tolerance)).flatten()
+    length: Tensor = torch.linalg.vector_norm(found)
+    return found / length
+
+
+def _gram(op: Operator) -> tuple[Callable[[Tensor], Tensor], int, Callable[[Tensor], Tensor]]:
+    """The product with the smaller of A A^T and A^T A, its size, and what takes its eigenvectors to inputs."""
     forward: Callable[[Tensor], Tensor]
     backward: Callable[[Tensor], Tensor]
     if isinstance(op, Convolution):
@@ -201,5 +246,5 @@ def _lanczos_norm(op: Operator, tolerance: float) -> float:
         forward, backward = op.mv, op.mT.mv
         inputs, outputs = (op.shape[1],), (len(op),)
     if math.prod(outputs) < math.prod(inputs):
-        return math.sqrt(lanczos(lambda y: forward(backward(y.view(outputs))), math.prod(outputs), tolerance))
-    return math.sqrt(lanczos(lambda x: backward(forward(x.view(inputs))), math.prod(inputs), tolerance))
+        return lambda y: forward(backward(y.view(outputs))), math.prod(outputs), lambda y: backward(y.view(outputs))
+    return lambda x: backward(forward(x.view(inputs))), math.prod(inputs), lambda x: x
