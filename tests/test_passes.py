@@ -191,6 +191,15 @@ def test_derivatives_at_other_points():
     torch.testing.assert_close(found, expected, **TOLERANCE)
 
 
+def test_a_pass_without_gradients_at_points_that_ask_for_them():
+    """Regression: their alias, made while no gradients are recorded, has no place in a graph."""
+    passed = ForwardPass(nn.Linear(2, 2), torch.eye(2), torch.tensor([0, 1]), lay_out=lambda inputs: inputs)
+    points = torch.eye(2).requires_grad_()
+    with torch.no_grad():
+        found = passed.again(points)
+    assert torch.equal(found, passed.logits)
+
+
 def test_layers_are_seen_with_their_names_and_shapes():
     passed = ForwardPass(normalised_network(), *batch())
     seen = [(layer.name, layer.kind, layer.input_shape[1:], layer.output_shape[1:]) for layer in passed.layers]

@@ -168,7 +168,7 @@ def _computes(func: Callable[..., Any]) -> bool:
 
 def _own(inputs: Tensor) -> tuple[Tensor, GradientEdge | None]:
     """An alias that only the layer takes: the gradient there comes through the layer alone, not through its skip."""
-    if not inputs.requires_grad:
+    if not (inputs.requires_grad and torch.is_grad_enabled()):
         return inputs, None
     # A view as such would write the strides anew, which tell a one-channel image's layout.
     alias = torch.ops.aten.alias(inputs)
