@@ -12,13 +12,24 @@ from torch import Tensor
 
 from flatprobe.training.passes import ForwardPass
 from flatprobe.training.penalties.double_backpropagation import DoubleBackpropagation
+from flatprobe.training.penalties.gradient_dual_norm import GradientDualNorm
 from flatprobe.training.penalties.jacobian_frobenius import JacobianFrobenius
+from flatprobe.training.penalties.tikhonov_differences import TikhonovDifferences
 
 Penalty = Callable[[ForwardPass], Tensor]
 
 PENALTIES: dict[str, Callable[..., Any]] = {
     "jacobian_frobenius": JacobianFrobenius,
     "double_backpropagation": DoubleBackpropagation,
+    "gradient_dual_norm": GradientDualNorm,
+    "tikhonov_differences": TikhonovDifferences,
 }
 
-__all__ = ["PENALTIES", "DoubleBackpropagation", "JacobianFrobenius", "Penalty"]
+__all__ = [
+    "PENALTIES",
+    "DoubleBackpropagation",
+    "GradientDualNorm",
+    "JacobianFrobenius",
+    "Penalty",
+    "TikhonovDifferences",
+]
