@@ -96,6 +96,19 @@ def test_roughness_is_a_norm_and_within_scales_onto_its_ball():
     assert torch.equal(deformations.within(small, deformations.roughness(small, (5, 7))), small)
 
 
+@pytest.mark.parametrize("grid", [1, 2, 5])
+def test_smoothed_gradients_solve_their_equation(grid):
+    """Slow reference: c1^2 D^T D + c2^2 as a dense matrix on the nodes, rows 20 pixels and columns 30 pixels apart."""
+    g = displacements(grid=grid)
+    D = torch.eye(grid, dtype=torch.float64).diff(dim=0)
+    spaces = ((n - 1) / max(grid - 1, 1) for n in (21, 31))
+    down, across = (D.T @ D / space**2 for space in spaces)
+    eye = torch.eye(grid, dtype=torch.float64)
+    matrix = 3.0**2 * (torch.kron(down, eye) + torch.kron(eye, across)) + 0.5**2 * torch.eye(grid**2)
+    expected = torch.linalg.solve(matrix, g.flatten(2).mT).mT.view_as(g)
+    torch.testing.assert_close(deformations.smoothed(g, (21, 31), c1=3.0, c2=0.5), expected, **EXACT)
+
+
 def test_refusals():
     with pytest.raises(ValueError, match=r"shape \(3, 4\); expected images .* at least 2 x 2 pixels"):
         deformations.check_images(torch.zeros(3, 4))

@@ -108,6 +108,33 @@ def within(displacement: Displacement, roughnesses: Values) -> Displacement:
     return displacement / per_sample(roughnesses, displacement).clamp_min(1)
 
 
+def smoothed(gradient: Displacement, image_size: tuple[int, int] | torch.Size, *, c1: float, c2: float) -> Displacement:
+    """The displacement that rises fastest along a gradient: (c1^2 D^T D + c2^2)^-1 g, D the nodes' differences.
+
+    It maximises <g, tau> for a given sum of c1^2 ||grad tau||^2 + c2^2 ||tau||^2 over the nodes, which is C with means
+    in place of suprema. A step along g itself would be as rough as g, which may lie on one node. The cosines are the
+    eigenvectors of D^T D.
+
+    Args:
+        gradient: g at the nodes, (samples, 2, grid, grid).
+        image_size: height and width of the images, in pixels.
+        c1: as in `roughness`.
+        c2: as in `roughness`.
+
+    Returns:
+        Like the gradient, of any length.
+    """
+    grid = gradient.shape[-1]
+    frequencies = torch.arange(grid, dtype=gradient.dtype, device=gradient.device)
+    waves = torch.cos(torch.pi / grid * frequencies[:, None] * (frequencies + 0.5))
+    waves = waves / torch.linalg.vector_norm(waves, dim=1, keepdim=True)
+    steepness = (2 * torch.sin(torch.pi / (2 * grid) * frequencies)).square()
+    rows, columns = (steepness * (max(grid - 1, 1) / (n - 1)) ** 2 for n in image_size)
+    scale = c1**2 * (rows[:, None] + columns) + c2**2
+    found: Tensor = waves.mT @ (waves @ gradient @ waves.mT / scale) @ waves
+    return found
+
+
 def check_images(inputs: Tensor) -> None:
     """The inputs are images of at least two pixels a side.
 

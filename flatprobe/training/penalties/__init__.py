@@ -11,9 +11,12 @@ from typing import Any
 from torch import Tensor
 
 from flatprobe.training.passes import ForwardPass
+from flatprobe.training.penalties.adversarial_deformation import AdversarialDeformation
+from flatprobe.training.penalties.adversarial_perturbation import AdversarialPerturbation
 from flatprobe.training.penalties.double_backpropagation import DoubleBackpropagation
 from flatprobe.training.penalties.gradient_dual_norm import GradientDualNorm
 from flatprobe.training.penalties.jacobian_frobenius import JacobianFrobenius
+from flatprobe.training.penalties.rkhs_gradient import RKHSGradient
 from flatprobe.training.penalties.tikhonov_differences import TikhonovDifferences
 
 Penalty = Callable[[ForwardPass], Tensor]
@@ -23,13 +26,19 @@ PENALTIES: dict[str, Callable[..., Any]] = {
     "double_backpropagation": DoubleBackpropagation,
     "gradient_dual_norm": GradientDualNorm,
     "tikhonov_differences": TikhonovDifferences,
+    "rkhs_gradient": RKHSGradient,
+    "adversarial_perturbation": AdversarialPerturbation,
+    "adversarial_deformation": AdversarialDeformation,
 }
 
 __all__ = [
     "PENALTIES",
+    "AdversarialDeformation",
+    "AdversarialPerturbation",
     "DoubleBackpropagation",
     "GradientDualNorm",
     "JacobianFrobenius",
     "Penalty",
+    "RKHSGradient",
     "TikhonovDifferences",
 ]

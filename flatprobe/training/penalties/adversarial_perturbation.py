@@ -1,0 +1,64 @@
+"""How far the logits rise within a ball around the inputs, a lower bound of the RKHS norm (B19)."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from flatprobe.attacks.fixed import ascended
+from flatprobe.attacks.points import Points, Values
+from flatprobe.checks import at_least, positive
+from flatprobe.training.passes import ForwardPass
+from flatprobe.training.penalties.classes import check_classes, climbed, summed_maxima
+
+
+@dataclass(frozen=True)
+class AdversarialPerturbation:
+    """P = sum_k max_i (max_{||v||_2 <= e} (f_k(x_i + v) - f_k(x_i)) / e)^2, f_k the logits.
+
+    The inner maximum is searched by projected ascent from v = 0 in unit-gradient steps of 2.5 e / steps, as `pgd` of
+    `flatprobe.attacks` does, and the best v is held constant: P is a lower bound of what the formula says, which is one
+    of ||f||_H^2. A step costs one forward and one backward pass to the inputs a class; the gradient is that of each
+    maximum's sample, in one forward pass for all classes, or as many as classes share a sample.
+
+    Args:
+        radius: e, an l2 length in the inputs' units; B19 has 1.
+        steps: of each ascent. 5 is ours: for networks that curve more, raise it and see whether P grows.
+        classes: `"all"`, or how many are drawn in each pass, without repetition: their sum times C / classes has the
+            same mean, in value and in gradient.
+
+    Raises:
+        ValueError: for a radius that is not positive and finite, fewer than 1 step or class, or another word.
+
+    Source: B19, the adversarial perturbations; SPEC section 5 sums over classes.
+
+    >>> network = torch.nn.Linear(2, 2, bias=False)
+    >>> _ = network.weight.data.copy_(torch.tensor([[0.0, 1.0], [3.0, 4.0]]))
+    >>> round(AdversarialPerturbation()(ForwardPass(network, torch.ones(1, 2), torch.tensor([0]))).item(), 4)
+    26.0
+    """
+
+    radius: float = 1.0
+    steps: int = 5
+    classes: str | int = "all"
+
+    def __post_init__(self) -> None:
+        positive(radius=self.radius)
+        at_least(1, steps=self.steps)
+        check_classes(self.classes)
+
+    def __call__(self, passed: ForwardPass, /) -> Float[Tensor, ""]:
+        """P on one batch, differentiable in the weights."""
+        inputs = passed.inputs.detach()
+        budget = torch.full((len(inputs),), self.radius, dtype=inputs.dtype, device=inputs.device)
+
+        def moved(current: Tensor | None, gradient: Points) -> tuple[Tensor, Points]:
+            start = inputs if current is None else current
+            points = ascended(start, gradient, inputs, budget, norm="l2", box=None, steps=self.steps)
+            return points, points
+
+        def walk(k: int) -> tuple[Points, Values]:
+            return climbed(passed, k, self.steps, moved)
+
+        return summed_maxima(passed, self.classes, "adversarial_perturbation", walk) / self.radius**2

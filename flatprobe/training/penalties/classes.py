@@ -1,0 +1,116 @@
+"""What the lower bounds of the RKHS norm share: a sum over classes, each of which has its sample of the batch."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from flatprobe.attacks.points import Points, Values, per_sample
+from flatprobe.checks import at_least, one_of
+from flatprobe.training.passes import ForwardPass
+
+
+def check_classes(classes: str | int) -> None:
+    """They are all, or a number of them.
+
+    Raises:
+        ValueError: for another word, or fewer than 1.
+    """
+    if isinstance(classes, str):
+        one_of("classes", classes, ("all",))
+    else:
+        at_least(1, classes=classes)
+
+
+def asked_classes(passed: ForwardPass, classes: str | int, name: str) -> tuple[list[int], float]:
+    """The classes to sum over, and the factor that makes the sum's mean that over all: count / drawn.
+
+    Args:
+        passed: the batch.
+        classes: "all", or how many are drawn, without repetition, anew in each pass.
+        name: of the penalty, for its draws.
+    """
+    count = passed.logits.shape[1]
+    if isinstance(classes, str) or classes >= count:
+        return list(range(count)), 1.0
+    drawn = passed.uniform((count,), name, "classes").argsort()[:classes]
+    return drawn.tolist(), count / classes
+
+
+def rounds(rows: Sequence[int]) -> list[list[int]]:
+    """The positions in `rows`, in as few groups as go without the same row twice in a group.
+
+    One pass over the batch then serves a whole group, since each of its members has a sample of its own.
+
+    >>> rounds([4, 2, 4, 4, 1])
+    [[0, 1, 4], [2], [3]]
+    """
+    groups: list[list[int]] = []
+    for position, row in enumerate(rows):
+        earlier = rows[:position].count(row)
+        groups[earlier:] = [[*(groups[earlier] if earlier < len(groups) else []), position], *groups[earlier + 1 :]]
+    return groups
+
+
+def climbed(
+    passed: ForwardPass, k: int, steps: int, moved: Callable[[Tensor | None, Points], tuple[Tensor, Points]]
+) -> tuple[Points, Values]:
+    """Each sample's highest f_k among the points of a walk that starts at x, and how far above f_k(x) it is.
+
+    Args:
+        passed: the batch.
+        k: the class.
+        steps: of the walk; one forward and one backward pass to the inputs each.
+        moved: (position, gradient of f_k at its points) -> next position and its points; None at the start.
+
+    Returns:
+        The points, x where none is higher, and the gains, at least 0; both constant.
+    """
+    at: Tensor | None = None
+    position: Tensor | None = None
+    logits = passed.logits
+    height = logits[:, k].detach()
+    best, gain = passed.inputs.detach(), torch.zeros_like(height)
+    for step in range(steps):
+        gradient = passed.derivative(logits[:, k], at=at, create_graph=False)
+        position, points = moved(position, gradient)
+        at = points.detach().requires_grad_()
+        with torch.set_grad_enabled(step + 1 < steps):
+            logits = passed.again(at)
+        found = logits[:, k].detach() - height
+        best = torch.where(per_sample(found > gain, best), at.detach(), best)
+        gain = torch.maximum(gain, found)
+    return best, gain
+
+
+def summed_maxima(
+    passed: ForwardPass,
+    classes: str | int,
+    name: str,
+    walk: Callable[[int], tuple[Points, Values]],
+) -> Tensor:
+    """sum_k max_i (f_k(x_i') - f_k(x_i))^2, x_i' what the walk found for class k; differentiable in the weights.
+
+    The x_i' are constants, and only each class's own sample is differentiated: one forward pass for all classes, or as
+    many as classes share a sample.
+
+    Args:
+        passed: the batch.
+        classes: as in `asked_classes`.
+        name: of the penalty, for its draws.
+        walk: class -> points and gains.
+    """
+    summed, factor = asked_classes(passed, classes, name)
+    points, rows = [], []
+    for k in summed:
+        found, gains = walk(k)
+        rows.append(gains.argmax())
+        points.append(found[rows[-1]])
+    total = passed.logits.new_zeros(())
+    own = torch.stack(rows)
+    for group in rounds(own.tolist()):
+        at = own[group], [summed[position] for position in group]
+        moved = passed.inputs.detach().clone()
+        moved[own[group]] = torch.stack([points[position] for position in group])
+        total = total + (passed.again(moved)[at] - passed.logits[at]).square().sum()
+    return factor * total

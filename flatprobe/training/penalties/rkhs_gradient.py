@@ -1,0 +1,52 @@
+"""The logits' largest input gradients, a lower bound of the RKHS norm (B19)."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from flatprobe.training.passes import ForwardPass
+from flatprobe.training.penalties.classes import asked_classes, check_classes, rounds
+
+
+@dataclass(frozen=True)
+class RKHSGradient:
+    """P = sum_k max_i ||grad_x f_k(x_i)||_2^2, f_k the logits: ||f||_H^2 is at least the supremum over all x.
+
+    Exact on the batch. One backward pass to the inputs a class finds each maximum's sample, without a graph; the
+    gradient of a maximum is that of its sample, so only those are differentiated again: one backward pass with a graph
+    for all classes together, or as many as classes share a sample.
+
+    Args:
+        classes: `"all"`, or how many are drawn in each pass, without repetition: their sum times C / classes has the
+            same mean, in value and in gradient.
+
+    Raises:
+        ValueError: for another word, or fewer than 1 class.
+
+    Source: B19, the gradient penalty; SPEC section 5 sums over classes.
+
+    >>> network = torch.nn.Linear(2, 2, bias=False)
+    >>> _ = network.weight.data.copy_(torch.tensor([[0.0, 1.0], [3.0, 4.0]]))
+    >>> RKHSGradient()(ForwardPass(network, torch.ones(1, 2), torch.tensor([0]))).item()
+    26.0
+    """
+
+    classes: str | int = "all"
+
+    def __post_init__(self) -> None:
+        check_classes(self.classes)
+
+    def __call__(self, passed: ForwardPass, /) -> Float[Tensor, ""]:
+        """P on one batch, differentiable in the weights."""
+        summed, factor = asked_classes(passed, self.classes, "rkhs_gradient")
+        logits = passed.logits
+        gradients = (passed.derivative(logits[:, k], create_graph=False) for k in summed)
+        own = torch.stack([gradient.flatten(1).square().sum(1).argmax() for gradient in gradients])
+        total = logits.new_zeros(())
+        for group in rounds(own.tolist()):
+            along = torch.zeros_like(logits)
+            along[own[group], [summed[position] for position in group]] = 1
+            total = total + passed.derivative(logits, along).square().sum()
+        return factor * total
