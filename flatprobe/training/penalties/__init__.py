@@ -17,6 +17,7 @@ from flatprobe.training.penalties.double_backpropagation import DoubleBackpropag
 from flatprobe.training.penalties.gradient_dual_norm import GradientDualNorm
 from flatprobe.training.penalties.jacobian_frobenius import JacobianFrobenius
 from flatprobe.training.penalties.rkhs_gradient import RKHSGradient
+from flatprobe.training.penalties.spectral_norm import SpectralNorm
 from flatprobe.training.penalties.tikhonov_differences import TikhonovDifferences
 
 Penalty = Callable[[ForwardPass], Tensor]
@@ -29,6 +30,7 @@ PENALTIES: dict[str, Callable[..., Any]] = {
     "rkhs_gradient": RKHSGradient,
     "adversarial_perturbation": AdversarialPerturbation,
     "adversarial_deformation": AdversarialDeformation,
+    "spectral_norm": SpectralNorm,
 }
 
 __all__ = [
@@ -40,5 +42,6 @@ __all__ = [
     "JacobianFrobenius",
     "Penalty",
     "RKHSGradient",
+    "SpectralNorm",
     "TikhonovDifferences",
 ]
