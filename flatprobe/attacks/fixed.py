@@ -42,6 +42,11 @@ def fgsm(forward: Forward, inputs: Points, labels: Labels, budget: Values, *, no
     Source: O20 eqs 8.3 to 8.5, the maximiser in 8.4 (SPEC section 7); Goodfellow et al. 2015.
     """
     _, gradient = with_gradient(forward, inputs, labels, log_odds)
+    return stepped(inputs, gradient, budget, norm=norm, box=box)
+
+
+def stepped(inputs: Points, gradient: Points, budget: Values, *, norm: str, box: Box) -> Points:
+    """The point of `fgsm`, given the gradient: whoever has it already needs no pass."""
     return boxed(inputs + per_sample(budget, inputs) * steepest(gradient, norm), box)
 
 
@@ -76,9 +81,8 @@ def pgd(
 
     Source: Madry et al. 2018, "Towards deep learning models resistant to adversarial attacks".
     """
-    current = inputs if noise is None else boxed(inputs + _at_random(noise, budget, norm), box)
+    current = inputs if noise is None else started(inputs, noise, budget, norm=norm, box=box)
     best, highest = current, torch.full_like(budget, -torch.inf)
-    size = per_sample(_REACH / steps * budget, inputs)
     for step in range(steps + 1):
         if step == steps:
             with torch.no_grad():
@@ -88,9 +92,23 @@ def pgd(
         height = lead(logits, labels)
         best = torch.where(per_sample(height > highest, best), current, best)
         highest = torch.maximum(height, highest)
-        offset = current + size * steepest(gradient, norm) - inputs
-        current = boxed(inputs + projected(offset, budget, norm), box)
+        current = ascended(current, gradient, inputs, budget, norm=norm, box=box, steps=steps)
     return best, highest
+
+
+def started(inputs: Points, noise: Tensor, budget: Values, *, norm: str, box: Box) -> Points:
+    """A uniformly random point of the cube (linf) or of the sphere (l2), made of standard normal numbers."""
+    unit = 2 * torch.special.ndtr(noise) - 1 if norm == "linf" else steepest(noise, "l2")
+    return boxed(inputs + per_sample(budget, inputs) * unit, box)
+
+
+def ascended(
+    current: Points, gradient: Points, inputs: Points, budget: Values, *, norm: str, box: Box, steps: int
+) -> Points:
+    """One of the steps of `pgd` from the current points, given the gradient there."""
+    size = per_sample(_REACH / steps * budget, inputs)
+    offset = current + size * steepest(gradient, norm) - inputs
+    return boxed(inputs + projected(offset, budget, norm), box)
 
 
 def projected(offset: Points, budget: Values, norm: str) -> Points:
@@ -100,9 +118,3 @@ def projected(offset: Points, budget: Values, norm: str) -> Points:
         return offset.clamp(-bound, bound)
     size = per_sample(length(offset, "l2"), offset).clamp_min(torch.finfo(offset.dtype).tiny)
     return offset * (bound / size).clamp_max(1)
-
-
-def _at_random(noise: Tensor, budget: Values, norm: str) -> Tensor:
-    """A uniformly random point of the cube (linf) or of the sphere (l2), made of standard normal numbers."""
-    unit = 2 * torch.special.ndtr(noise) - 1 if norm == "linf" else steepest(noise, "l2")
-    return per_sample(budget, noise) * unit
