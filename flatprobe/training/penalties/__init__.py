@@ -13,12 +13,14 @@ from torch import Tensor
 from flatprobe.training.passes import ForwardPass
 from flatprobe.training.penalties.double_backpropagation import DoubleBackpropagation
 from flatprobe.training.penalties.jacobian_frobenius import JacobianFrobenius
+from flatprobe.training.penalties.transformed import Transformed
 
 Penalty = Callable[[ForwardPass], Tensor]
 
 PENALTIES: dict[str, Callable[..., Any]] = {
     "jacobian_frobenius": JacobianFrobenius,
     "double_backpropagation": DoubleBackpropagation,
+    "transformed": Transformed,
 }
 
-__all__ = ["PENALTIES", "DoubleBackpropagation", "JacobianFrobenius", "Penalty"]
+__all__ = ["PENALTIES", "DoubleBackpropagation", "JacobianFrobenius", "Penalty", "Transformed"]
