@@ -5,12 +5,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from flatprobe.attacks import NORMS, fgsm, pgd
-from flatprobe.attacks.fixed import started
-from flatprobe.attacks.points import lead, length, log_odds, with_gradient
 from flatprobe.data import LabelledData
 from flatprobe.models import mlp
 from flatprobe.training import ForwardPass, train
+from flatprobe.training.deformations import roughness
 from flatprobe.training.parts import described, made
 from flatprobe.training.passes import Mixture
 from flatprobe.training.transforms import (
@@ -19,13 +17,13 @@ from flatprobe.training.transforms import (
     TRANSFORMS,
     CropAndFlip,
     Cutout,
+    Deformation,
     GaussianNoise,
     GradientStep,
     Mixup,
 )
 from tests import cases
 from tests.test_models import assert_same_state
-from tests.test_passes import batch, normalised_network, with_constants
 
 TOLERANCE = {"rtol": 1e-9, "atol": 1e-11}  # algebra in float64
 EACH = {
@@ -36,6 +34,7 @@ EACH = {
     "mixup": {"alpha": 0.4, "each": "sample"},
     "cutout": {"size": 3},
     "crop_and_flip": {"padding": 1, "mode": "reflect"},
+    "deformation": {"size": 0.8, "grid": 3},
 }
 
 
@@ -44,11 +43,6 @@ def passed_over(
 ) -> ForwardPass:
     labels = torch.zeros(len(inputs), dtype=torch.int64) if labels is None else labels
     return ForwardPass(network or nn.Flatten(), inputs, labels, key=key, updates=False, **options)
-
-
-def affine_batch(samples: int = 20) -> tuple[cases.Affine, torch.Tensor, torch.Tensor]:
-    inputs = cases.data_for((7,), samples=samples).inputs.double()
-    return cases.affine(classes=2), inputs, torch.arange(samples) % 2
 
 
 def counted(network: nn.Module) -> list[int]:
@@ -123,139 +117,6 @@ def test_gaussian_noise_has_the_law_that_it_says():
     assert float(noise.var()) == pytest.approx(0.04, abs=4 * 0.04 * (2 / count) ** 0.5)
     assert float((noise[0] * noise[1]).mean()) == pytest.approx(0, abs=4 * 0.04 / 100)  # samples are independent
     assert sizes == []
-
-
-@pytest.mark.parametrize("norm", NORMS)
-def test_fgsm_on_an_affine_network_closed_form(norm):
-    """Of two classes every loss falls along w_y - w_j: the step ends at e of it, in its sign or its unit vector."""
-    network, inputs, labels = affine_batch()
-    towards = (network.weight[1 - labels] - network.weight[labels]).detach()
-    unit = towards.sign() if norm == "linf" else towards / towards.norm(dim=1, keepdim=True)
-    steep = (network(inputs).gather(1, labels[:, None]) - network(inputs).gather(1, 1 - labels[:, None])).flatten() < 1
-    for loss in ("cross_entropy", {"name": "smoothed_maximum", "epsilon": 0.3}, "hinge"):
-        moved = steep[:, None] if loss == "hinge" else torch.ones(len(labels), 1, dtype=torch.bool)
-        points, same = FGSM(0.3, norm=norm)(passed_over(inputs, labels, network, loss=loss))
-        torch.testing.assert_close(points, inputs + 0.3 * unit * moved, **TOLERANCE)
-        assert torch.equal(same, labels)
-    assert 0 < int(steep.sum()) < len(steep)
-
-
-@pytest.mark.parametrize("norm", NORMS)
-def test_pgd_on_an_affine_network_ends_where_fgsm_does(norm):
-    """Closed form: the farthest point of the ball; in l2 the angle t to it falls as d tan(t / 2) = -tan(t / 2) ds."""
-    network, inputs, labels = affine_batch()
-    passed = passed_over(inputs, labels, network)
-    points, _ = PGD(0.3, norm=norm, steps=200)(passed)
-    far = (FGSM(0.3, norm=norm)(passed)[0] - inputs) / 0.3
-    if norm == "linf":
-        torch.testing.assert_close(points, inputs + 0.3 * far, **TOLERANCE)
-    else:
-        noise = passed.normal(tuple(inputs.shape), "pgd")
-        begun = ((noise / noise.norm(dim=1, keepdim=True)) * far).sum(1).acos()
-        ended = 2 * ((begun / 2).tan() * torch.e**-2.5).atan()
-        on = begun < torch.pi / 2  # the others first cross the ball
-        assert int(on.sum()) > 4
-        # Half a step of the 200, 2.5 / 200, is the walk's error.
-        found = ((points - inputs) * far).sum(1) / 0.3
-        torch.testing.assert_close(found[on], ended.cos()[on], rtol=0, atol=6e-3)
-    unstarted, _ = PGD(0.3, norm=norm, steps=3, random_start=False)(passed)
-    torch.testing.assert_close(unstarted, FGSM(0.3, norm=norm)(passed)[0], **TOLERANCE)
-
-
-@pytest.mark.parametrize("norm", NORMS)
-def test_attacks_are_those_that_measure(norm):
-    """Slow reference: flatprobe.attacks by forward passes of their own, and PGD's walk in a loop."""
-    network = cases.smooth()
-    inputs, labels = cases.data_for((1, 4, 4), samples=9, classes=4).inputs.double(), torch.arange(9) % 4
-    budget = torch.full((9,), 0.2, dtype=torch.float64)
-    passed = passed_over(inputs, labels, network)
-    expected = fgsm(network, inputs, labels, budget, norm=norm, box=(0.0, 1.0))
-    torch.testing.assert_close(FGSM(0.2, norm=norm, box=(0, 1))(passed)[0], expected, **TOLERANCE)
-    noise = passed.normal(tuple(inputs.shape), "pgd")
-    current = started(inputs, noise, budget, norm=norm, box=(0.0, 1.0))
-    for _ in range(4):
-        _, gradient = with_gradient(network, current, labels, log_odds)
-        unit = gradient.sign() if norm == "linf" else gradient / length(gradient, "l2").view(-1, 1, 1, 1)
-        offset = current + 2.5 / 4 * 0.2 * unit - inputs
-        long = length(offset, "l2").view(-1, 1, 1, 1)
-        offset = offset.clamp(-0.2, 0.2) if norm == "linf" else torch.where(long > 0.2, offset * 0.2 / long, offset)
-        current = (inputs + offset).clamp(0, 1)
-    found, _ = PGD(0.2, norm=norm, steps=4, box=(0, 1))(passed)
-    torch.testing.assert_close(found, current, **TOLERANCE)
-    best, highest = pgd(network, inputs, labels, budget, norm=norm, box=(0.0, 1.0), steps=4, noise=noise)
-    same = (lead(network(found), labels) - highest).abs() < 1e-12  # the last point is often the best of the probe's
-    assert int(same.sum()) >= 3
-    torch.testing.assert_close(found[same], best[same], **TOLERANCE)
-
-
-@pytest.mark.parametrize("box", [None, (0.0, 1.0)])
-@pytest.mark.parametrize("norm", NORMS)
-@pytest.mark.parametrize("kind", [FGSM, PGD])
-def test_budgets_are_kept_and_reached(kind, norm, box):
-    """Property: to rounding; without a box a single step has exactly the budget's length."""
-    network, data = cases.cnn(), cases.data_for((1, 8, 8), samples=16)
-    inputs = data.inputs.double()
-    points, _ = kind(0.2, norm=norm, box=box)(passed_over(inputs, data.labels, network))
-    sizes = length(points - inputs, norm)
-    assert bool((sizes <= 0.2 * (1 + 1e-12)).all())
-    if kind is FGSM and box is None:
-        torch.testing.assert_close(sizes, torch.full_like(sizes, 0.2), **TOLERANCE)
-    if box is not None:
-        assert bool(((points >= 0) & (points <= 1)).all())
-
-
-def test_attacks_see_the_batch_statistics_as_constants():
-    """Slow reference: the network in which BatchNorm is an affine map with this batch's constants."""
-    network, (inputs, labels) = normalised_network(), batch()
-    frozen = with_constants(network, inputs)
-    variable = inputs.clone().requires_grad_()
-    (gradient,) = torch.autograd.grad(F.cross_entropy(frozen(variable), labels, reduction="sum"), variable)
-    passed = passed_over(inputs, labels, network)
-    expected = inputs + 0.1 * gradient / length(gradient, "l2").view(-1, 1, 1, 1)
-    torch.testing.assert_close(FGSM(0.1, norm="l2")(passed)[0], expected, **TOLERANCE)
-    torch.testing.assert_close(GradientStep(0.7)(passed)[0], inputs + 0.7 * gradient, **TOLERANCE)
-    budget = torch.full((len(inputs),), 0.1, dtype=torch.float64)
-    walked, _ = PGD(0.1, steps=2, random_start=False)(passed)
-    current = inputs
-    for _ in range(2):
-        variable = current.clone().requires_grad_()
-        (slope,) = torch.autograd.grad(F.cross_entropy(frozen(variable), labels, reduction="sum"), variable)
-        current = inputs + (current + 1.25 * 0.1 * slope.sign() - inputs).clamp(-0.1, 0.1)
-    torch.testing.assert_close(walked, current, **TOLERANCE)
-    assert budget.shape == labels.shape
-
-
-def test_fgsm_takes_one_pass_and_shares_its_gradient():
-    network = mlp((1, 8, 8), widths=(6,))
-    sizes = counted(network)
-    data = cases.data_for((1, 8, 8), samples=5)
-    passed = passed_over(data.inputs, data.labels, network)
-    FGSM(0.1)(passed)
-    GradientStep(0.1)(passed)
-    assert sizes == [5]
-    assert passed.gradient(create_graph=False) is passed.gradient(create_graph=False)
-    assert not passed.gradient(create_graph=False).requires_grad
-    assert passed.gradient().requires_grad
-    later = passed_over(data.inputs, data.labels, network)
-    assert later.gradient().requires_grad
-    assert torch.equal(later.gradient(create_graph=False), later.gradient().detach())
-
-
-def test_the_direction_survives_certainty():
-    """Closed form: at a lead of 40 the cross-entropy's own gradient in float32 has lost the entry of the label."""
-    inputs, labels = torch.tensor([[40.0, 0.0], [100.0, 0.0]]), torch.tensor([0, 0])
-    points, _ = FGSM(0.5, norm="l2")(passed_over(inputs, labels))
-    torch.testing.assert_close(points[0] - inputs[0], torch.tensor([-1.0, 1.0]) * 0.5**1.5, rtol=1e-4, atol=0)
-    raw = passed_over(inputs[:1], labels[:1])
-    assert raw.derivative(raw.losses)[0, 0] == 0
-
-
-def test_gradient_step_closed_form():
-    """The squared loss of z = W x + b: x + lambda 2 W^T (z - e_y)."""
-    network, inputs, labels = affine_batch()
-    points, _ = GradientStep(0.05)(passed_over(inputs, labels, network, loss="squared"))
-    gradient = 2 * (network(inputs) - F.one_hot(labels, 2)) @ network.weight
-    torch.testing.assert_close(points, (inputs + 0.05 * gradient).detach(), **TOLERANCE)
 
 
 @pytest.mark.parametrize("each", ["batch", "sample"])
@@ -347,6 +208,21 @@ def test_crop_and_flip_of_nothing_is_the_batch():
     assert torch.equal(CropAndFlip(padding=0, flip=False)(passed_over(inputs))[0], inputs)
 
 
+def test_deformations_of_a_ramp_show_their_displacement():
+    """Closed form: inside the border, a picture that rises by 1 a pixel falls by tau; C is as asked for."""
+    ramp = torch.arange(12.0, dtype=torch.float64)
+    inputs = torch.stack([ramp.expand(12, 12), ramp[:, None].expand(12, 12)])[None].expand(8, -1, -1, -1)
+    passed = passed_over(inputs)
+    points, _ = Deformation(size=0.6, grid=3)(passed)
+    tau = (inputs - points)[:, :, 2:-2, 2:-2]  # no pixel moves by 2 or more
+    drawn = passed.normal((8, 2, 3, 3), "deformation")
+    scaled = 0.6 * drawn / roughness(drawn, (12, 12)).view(-1, 1, 1, 1)
+    torch.testing.assert_close(roughness(scaled, (12, 12)), torch.full((8,), 0.6, dtype=torch.float64), **TOLERANCE)
+    whole = F.interpolate(scaled, size=(12, 12), mode="bilinear", align_corners=True)
+    torch.testing.assert_close(tau, whole[:, :, 2:-2, 2:-2], **TOLERANCE)
+    assert float(tau.norm(dim=1).amax()) <= 0.6 / 0.5  # c2 alone
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -373,6 +249,13 @@ def test_crop_and_flip_of_nothing_is_the_batch():
         (
             lambda: CropAndFlip(padding=3, mode="reflect")(passed_over(torch.ones(2, 1, 5, 3))),
             r"padding is 3 and the pictures are 5 x 3; expected less",
+        ),
+        (lambda: Deformation(size=1.5), r"size is 1\.5; expected at most 1"),
+        (lambda: Deformation(grid=0), "grid is 0; expected at least 1"),
+        (lambda: Deformation(c1=0.0), r"c1 is 0\.0; expected a positive"),
+        (
+            lambda: Deformation()(passed_over(torch.ones(2, 5))),
+            r"the transform 'deformation' met inputs of shape \(2, 5\)",
         ),
         (lambda: GaussianNoise(1.0)(passed_over(torch.ones(2, 1).long())), "the inputs have no gradient"),
         (lambda: made("transform", {"name": "fgsm", "radius": 1}, TRANSFORMS), "expected some of budget, norm, box"),

@@ -13,6 +13,7 @@ from torch import Tensor
 from flatprobe.training.passes import ForwardPass, Mixture
 from flatprobe.training.transforms.crop_and_flip import CropAndFlip
 from flatprobe.training.transforms.cutout import Cutout
+from flatprobe.training.transforms.deformation import Deformation
 from flatprobe.training.transforms.fgsm import FGSM
 from flatprobe.training.transforms.gaussian_noise import GaussianNoise
 from flatprobe.training.transforms.gradient_step import GradientStep
@@ -29,6 +30,7 @@ TRANSFORMS: dict[str, Callable[..., Any]] = {
     "mixup": Mixup,
     "cutout": Cutout,
     "crop_and_flip": CropAndFlip,
+    "deformation": Deformation,
 }
 
 __all__ = [
@@ -37,6 +39,7 @@ __all__ = [
     "TRANSFORMS",
     "CropAndFlip",
     "Cutout",
+    "Deformation",
     "GaussianNoise",
     "GradientStep",
     "Mixup",
