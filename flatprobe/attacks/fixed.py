@@ -20,7 +20,7 @@ from flatprobe.attacks.points import (
 
 PGD_STEPS = 20
 # Of the budget, so that 20 steps can cross the ball more than twice: Madry et al. 2018 use 2.5 budgets over all steps.
-_REACH = 2.5
+REACH = 2.5
 
 
 def fgsm(forward: Forward, inputs: Points, labels: Labels, budget: Values, *, norm: str, box: Box) -> Points:
@@ -96,17 +96,11 @@ def pgd(
     return best, highest
 
 
-def started(inputs: Points, noise: Tensor, budget: Values, *, norm: str, box: Box) -> Points:
-    """A uniformly random point of the cube (linf) or of the sphere (l2), made of standard normal numbers."""
-    unit = 2 * torch.special.ndtr(noise) - 1 if norm == "linf" else steepest(noise, "l2")
-    return boxed(inputs + per_sample(budget, inputs) * unit, box)
-
-
 def ascended(
     current: Points, gradient: Points, inputs: Points, budget: Values, *, norm: str, box: Box, steps: int
 ) -> Points:
     """One of the steps of `pgd` from the current points, given the gradient there."""
-    size = per_sample(_REACH / steps * budget, inputs)
+    size = per_sample(REACH / steps * budget, inputs)
     offset = current + size * steepest(gradient, norm) - inputs
     return boxed(inputs + projected(offset, budget, norm), box)
 
@@ -118,3 +112,9 @@ def projected(offset: Points, budget: Values, norm: str) -> Points:
         return offset.clamp(-bound, bound)
     size = per_sample(length(offset, "l2"), offset).clamp_min(torch.finfo(offset.dtype).tiny)
     return offset * (bound / size).clamp_max(1)
+
+
+def started(inputs: Points, noise: Tensor, budget: Values, *, norm: str, box: Box) -> Points:
+    """x and a uniformly random point of the cube (linf) or of the sphere (l2), made of standard normal numbers."""
+    unit = 2 * torch.special.ndtr(noise) - 1 if norm == "linf" else steepest(noise, "l2")
+    return boxed(inputs + per_sample(budget, inputs) * unit, box)
