@@ -133,7 +133,7 @@ def test_output_shape_recipe_and_seed(name):
 
 @pytest.mark.parametrize("name", ["mlp", "sokolic_cnn", "thumwanit_cnn"])
 def test_dropout_leaves_the_weights_and_is_recorded(name):
-    """Closed form: the same parameters to the bit, no layer and no word in the recipe at rate 0, the layer's own law."""
+    """Closed form: the same parameters to the bit; at rate 0 no layer and no word in the recipe."""
     plain, dropped = BUILT[name](), BUILT[name](dropout=0.25)
     assert [layer.p for layer in dropped.modules() if isinstance(layer, nn.Dropout)] == [0.25] * (1 + (name == "mlp"))
     assert "dropout" not in recipe_of(plain)["arguments"]
