@@ -132,6 +132,25 @@ def test_output_shape_recipe_and_seed(name):
     assert not torch.equal(first, other)
 
 
+@pytest.mark.parametrize("name", ["mlp", "sokolic_cnn", "thumwanit_cnn"])
+def test_dropout_leaves_the_weights_and_is_recorded(name):
+    """Closed form: the same parameters to the bit; at rate 0 no layer and no word in the recipe."""
+    plain, dropped = BUILT[name](), BUILT[name](dropout=0.25)
+    assert [layer.p for layer in dropped.modules() if isinstance(layer, nn.Dropout)] == [0.25] * (1 + (name == "mlp"))
+    assert "dropout" not in recipe_of(plain)["arguments"]
+    assert recipe_of(BUILT[name](dropout=0.0)) == recipe_of(plain)
+    assert_same_state(dropped, plain)
+    rebuilt = build(recipe_of(dropped))
+    assert [type(layer) for layer in rebuilt] == [type(layer) for layer in dropped]
+    x = torch.rand(2, *SHAPES[name])
+    assert torch.equal(dropped.eval()(x), plain.eval()(x))
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        assert not torch.equal(dropped.train()(x), plain(x))
+    last = [type(layer) for layer in dropped][-2:]
+    assert last == [nn.Dropout, nn.Linear]
+
+
 @pytest.mark.parametrize("name", list(NETWORKS))
 def test_building_leaves_the_random_state(name):
     before = torch.random.get_rng_state()
@@ -178,6 +197,9 @@ def test_normalised_recipe_nests():
         (lambda: mlp((4,), widths=(3, 0)), r"widths is \(3, 0\); expected at least 1"),
         (lambda: mlp((0, 4)), r"input_shape is \(0, 4\)"),
         (lambda: mlp(()), r"input_shape is \(\)"),
+        (lambda: mlp((4,), dropout=1.0), r"dropout is 1\.0; expected a probability, at least 0 and below 1"),
+        (lambda: sokolic_cnn((1, 8, 8), dropout=-0.1), r"dropout is -0\.1; expected a probability"),
+        (lambda: thumwanit_cnn((1, 18, 18), dropout=2), r"dropout is 2; expected a probability"),
         (lambda: mlp((4,), classes=1), "classes is 1; expected at least 2"),
         (lambda: sokolic_cnn((8, 8)), r"input_shape is \(8, 8\); sokolic_cnn expects \(channels, height, width\)"),
         (lambda: sokolic_cnn((1, 8, 3)), "8 x 3 pixels is too small for sokolic_cnn.*at least 4 x 4"),

@@ -42,6 +42,11 @@ def fgsm(forward: Forward, inputs: Points, labels: Labels, budget: Values, *, no
     Source: O20 eqs 8.3 to 8.5, the maximiser in 8.4 (SPEC section 7); Goodfellow et al. 2015.
     """
     _, gradient = with_gradient(forward, inputs, labels, log_odds)
+    return stepped(inputs, gradient, budget, norm=norm, box=box)
+
+
+def stepped(inputs: Points, gradient: Points, budget: Values, *, norm: str, box: Box) -> Points:
+    """The point of `fgsm`, given the gradient: whoever has it already needs no pass."""
     return boxed(inputs + per_sample(budget, inputs) * steepest(gradient, norm), box)
 
 
@@ -76,7 +81,7 @@ def pgd(
 
     Source: Madry et al. 2018, "Towards deep learning models resistant to adversarial attacks".
     """
-    current = inputs if noise is None else boxed(inputs + _at_random(noise, budget, norm), box)
+    current = inputs if noise is None else started(inputs, noise, budget, norm=norm, box=box)
     best, highest = current, torch.full_like(budget, -torch.inf)
     for step in range(steps + 1):
         if step == steps:
@@ -109,7 +114,7 @@ def projected(offset: Points, budget: Values, norm: str) -> Points:
     return offset * (bound / size).clamp_max(1)
 
 
-def _at_random(noise: Tensor, budget: Values, norm: str) -> Tensor:
-    """A uniformly random point of the cube (linf) or of the sphere (l2), made of standard normal numbers."""
+def started(inputs: Points, noise: Tensor, budget: Values, *, norm: str, box: Box) -> Points:
+    """x and a uniformly random point of the cube (linf) or of the sphere (l2), made of standard normal numbers."""
     unit = 2 * torch.special.ndtr(noise) - 1 if norm == "linf" else steepest(noise, "l2")
-    return per_sample(budget, noise) * unit
+    return boxed(inputs + per_sample(budget, inputs) * unit, box)

@@ -4,10 +4,18 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from flatprobe.models.recipes import Modules, assembled, class_count, image_shape
+from flatprobe.models.recipes import (
+    Modules,
+    assembled,
+    class_count,
+    dropout_rate,
+    dropping,
+    image_shape,
+    with_dropout,
+)
 
 
-def sokolic_cnn(input_shape: Sequence[int], *, classes: int = 10, seed: int = 0) -> nn.Sequential:
+def sokolic_cnn(input_shape: Sequence[int], *, classes: int = 10, dropout: float = 0.0, seed: int = 0) -> nn.Sequential:
     """(32,5,5)-conv, 2x2 max-pool, (32,5,5)-conv, 2x2 max-pool, linear.
 
     A ReLU follows each convolution, as in all of S17's networks. The paper does not give the padding: zero
@@ -17,17 +25,19 @@ def sokolic_cnn(input_shape: Sequence[int], *, classes: int = 10, seed: int = 0)
     Args:
         input_shape: (channels, height, width), at least 4 x 4 pixels.
         classes: number of outputs; the default is that of MNIST, CIFAR-10 and the digits.
+        dropout: the probability with which an input of the linear layer is set to zero in training (the others are
+            scaled up); none by default, since it is one of the regularizers to study.
         seed: of the initial weights, torch's default laws.
 
     Returns:
         The network.
 
-    A `ValueError` names inputs that are not images or are too small.
+    A `ValueError` names inputs that are not images or are too small, or a dropout that is not in [0, 1).
 
     Source: S17 section VI-B1.
     """
     channels, height, width = image_shape(input_shape, "sokolic_cnn", smallest=4)
-    outputs = class_count(classes)
+    outputs, rate = class_count(classes), dropout_rate(dropout)
 
     def layers() -> Modules:
         return [
@@ -38,13 +48,17 @@ def sokolic_cnn(input_shape: Sequence[int], *, classes: int = 10, seed: int = 0)
             ("relu2", nn.ReLU()),
             ("pool2", nn.MaxPool2d(2)),
             ("flatten", nn.Flatten()),
+            *dropping("dropout", rate),
             ("linear", nn.Linear(32 * (height // 4) * (width // 4), outputs)),
         ]
 
-    return assembled("sokolic_cnn", seed, layers, {"input_shape": [channels, height, width], "classes": outputs})
+    arguments = {"input_shape": [channels, height, width], "classes": outputs}
+    return assembled("sokolic_cnn", seed, layers, with_dropout(arguments, rate))
 
 
-def thumwanit_cnn(input_shape: Sequence[int], *, classes: int = 10, seed: int = 0) -> nn.Sequential:
+def thumwanit_cnn(
+    input_shape: Sequence[int], *, classes: int = 10, dropout: float = 0.0, seed: int = 0
+) -> nn.Sequential:
     """3x3 convolutions of 32, 64 and 64 filters, 2x2 max-pools after the first two, 64 hidden units, linear.
 
     A ReLU follows each convolution and the hidden layer. The paper does not give the padding: none is
@@ -53,17 +67,19 @@ def thumwanit_cnn(input_shape: Sequence[int], *, classes: int = 10, seed: int = 
     Args:
         input_shape: (channels, height, width), at least 18 x 18 pixels.
         classes: number of outputs; the default is that of MNIST and CIFAR-10.
+        dropout: the probability with which a hidden unit is set to zero in training (the others are scaled up); none
+            by default, since it is one of the regularizers to study.
         seed: of the initial weights, torch's default laws.
 
     Returns:
         The network: 93,322 parameters on MNIST, 122,570 on CIFAR-10.
 
-    A `ValueError` names inputs that are not images or are too small.
+    A `ValueError` names inputs that are not images or are too small, or a dropout that is not in [0, 1).
 
     Source: N20 section 7.1.1 ("small model").
     """
     channels, height, width = image_shape(input_shape, "thumwanit_cnn", smallest=18)
-    outputs = class_count(classes)
+    outputs, rate = class_count(classes), dropout_rate(dropout)
     rows, columns = (((length - 2) // 2 - 2) // 2 - 2 for length in (height, width))
 
     def layers() -> Modules:
@@ -79,7 +95,9 @@ def thumwanit_cnn(input_shape: Sequence[int], *, classes: int = 10, seed: int = 
             ("flatten", nn.Flatten()),
             ("linear1", nn.Linear(64 * rows * columns, 64)),
             ("relu4", nn.ReLU()),
+            *dropping("dropout", rate),
             ("linear2", nn.Linear(64, outputs)),
         ]
 
-    return assembled("thumwanit_cnn", seed, layers, {"input_shape": [channels, height, width], "classes": outputs})
+    arguments = {"input_shape": [channels, height, width], "classes": outputs}
+    return assembled("thumwanit_cnn", seed, layers, with_dropout(arguments, rate))

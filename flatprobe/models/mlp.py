@@ -6,7 +6,7 @@ from itertools import pairwise
 
 from torch import nn
 
-from flatprobe.models.recipes import Modules, assembled, class_count
+from flatprobe.models.recipes import Modules, assembled, class_count, dropout_rate, dropping, with_dropout
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh, "sigmoid": nn.Sigmoid}
 
@@ -17,6 +17,7 @@ def mlp(
     widths: Sequence[int] = (512,),
     classes: int = 10,
     activation: str = "relu",
+    dropout: float = 0.0,
     seed: int = 0,
 ) -> nn.Sequential:
     """Logits z = W_L s(... s(W_1 x + b_1) ...) + b_L on the flattened input.
@@ -26,13 +27,16 @@ def mlp(
         widths: units of each hidden layer; `()` is the affine classifier. The default is T3's MLP 1 x 512.
         classes: number of outputs; the default is that of MNIST, CIFAR-10 and the digits.
         activation: `"relu"` (as in T3), `"tanh"` or `"sigmoid"`.
+        dropout: the probability with which a hidden unit is set to zero in training (the others are scaled up), after
+            each hidden layer; none by default, since it is one of the regularizers to study.
         seed: of the initial weights, torch's default law for linear layers.
 
     Returns:
-        Flatten, Linear, activation, ..., Linear.
+        Flatten, Linear, activation, (Dropout,) ..., Linear. The weights do not depend on the dropout.
 
     Raises:
-        ValueError: if a width, a length or the number of classes is too small, or the activation is unknown.
+        ValueError: if a width, a length or the number of classes is too small, the activation is unknown, or dropout
+            is not in [0, 1).
 
     Source: T3 Table 2, MLP 1 x 512 on 28 x 28 x 3: 1,209,866 parameters.
 
@@ -49,7 +53,7 @@ def mlp(
     if min(hidden, default=1) < 1:
         msg = f"widths is {tuple(hidden)}; expected at least 1 unit in each hidden layer"
         raise ValueError(msg)
-    sizes = [math.prod(shape), *hidden, class_count(classes)]
+    sizes, rate = [math.prod(shape), *hidden, class_count(classes)], dropout_rate(dropout)
 
     def layers() -> Modules:
         modules: list[tuple[str, nn.Module]] = [("flatten", nn.Flatten())]
@@ -57,8 +61,9 @@ def mlp(
             modules += [
                 (f"linear{index}", nn.Linear(inputs, outputs)),
                 (f"{activation}{index}", ACTIVATIONS[activation]()),
+                *dropping(f"dropout{index}", rate),
             ]
         return [*modules, (f"linear{len(sizes) - 1}", nn.Linear(sizes[-2], sizes[-1]))]
 
     arguments = {"input_shape": shape, "widths": hidden, "classes": int(classes), "activation": activation}
-    return assembled("mlp", seed, layers, arguments)
+    return assembled("mlp", seed, layers, with_dropout(arguments, rate))

@@ -69,3 +69,25 @@ def class_count(classes: int) -> int:
         msg = f"classes is {classes}; expected at least 2"
         raise ValueError(msg)
     return int(classes)
+
+
+def dropout_rate(dropout: float) -> float:
+    """The probability with which dropout sets a unit to zero, checked.
+
+    Raises:
+        ValueError: if it is not in [0, 1).
+    """
+    if not 0 <= dropout < 1:
+        msg = f"dropout is {dropout}; expected a probability, at least 0 and below 1"
+        raise ValueError(msg)
+    return float(dropout)
+
+
+def dropping(name: str, dropout: float) -> Modules:
+    """The layer of that name, or none where nothing is dropped: such a network is what it was without the argument."""
+    return [(name, nn.Dropout(dropout))] if dropout else []
+
+
+def with_dropout(arguments: dict[str, object], dropout: float) -> dict[str, object]:
+    """A recipe's arguments, with dropout where there is any."""
+    return {**arguments, "dropout": dropout} if dropout else arguments

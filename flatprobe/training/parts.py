@@ -48,13 +48,21 @@ _HOME = {"penalty": "penalties", "transform": "transforms", "constraint": "const
 
 
 def described(part: object, known: Mapping[str, Callable[..., Any]]) -> dict[str, Any]:
-    """What `made` makes the same part of; of a part that is the caller's own, the name of its class or function."""
+    """What `made` makes the same part of; of a part that is the caller's own, the name of its class or function.
+
+    A field that holds a part itself says by its metadata, `{"parts": known}`, among which it is known.
+    """
     name = next((name for name, own in known.items() if type(part) is own), None)
     if name is None or not is_dataclass(part):
         own_name = part if hasattr(part, "__qualname__") else type(part)
         return {"name": f"{own_name.__module__}.{own_name.__qualname__}"}
-    values = {entry.name: getattr(part, entry.name) for entry in fields(part) if entry.init}
-    return {"name": name, **{word: _plain(value) for word, value in values.items()}}
+    values = {
+        entry.name: described(value, entry.metadata["parts"]) if "parts" in entry.metadata else _plain(value)
+        for entry in fields(part)
+        if entry.init
+        for value in [getattr(part, entry.name)]
+    }
+    return {"name": name, **values}
 
 
 def _plain(value: object) -> Any:

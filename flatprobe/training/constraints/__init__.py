@@ -1,7 +1,7 @@
 """Constraints on the weights, one file each: applied in place to the initial weights and after each step.
 
 A constraint is any callable `constraint(module, layers)`; the layers are those of one forward pass, and their weights
-the module's own parameters.
+the module's own parameters. Parameters that require no gradient stay as they are, as in training.
 """
 
 from collections.abc import Callable, Sequence
@@ -9,10 +9,19 @@ from typing import Any
 
 from torch import nn
 
+from flatprobe.training.constraints.ball import Ball
+from flatprobe.training.constraints.box import Box
+from flatprobe.training.constraints.spectral_projection import SpectralProjection
+from flatprobe.training.constraints.unit_rows import UnitRows
 from flatprobe.training.passes import Layer
 
 Constraint = Callable[[nn.Module, Sequence[Layer]], None]
 
-CONSTRAINTS: dict[str, Callable[..., Any]] = {}
+CONSTRAINTS: dict[str, Callable[..., Any]] = {
+    "box": Box,
+    "ball": Ball,
+    "spectral_projection": SpectralProjection,
+    "unit_rows": UnitRows,
+}
 
-__all__ = ["CONSTRAINTS", "Constraint"]
+__all__ = ["CONSTRAINTS", "Ball", "Box", "Constraint", "SpectralProjection", "UnitRows"]

@@ -14,7 +14,7 @@ from flatprobe.checks import Named
 from flatprobe.inputs import Inputs, joined, mapped, only_floating
 from flatprobe.kernels import per_sample_loss
 from flatprobe.modules import BATCH_NORMS, logits_of
-from flatprobe.training.passes.labels import Labels, losses
+from flatprobe.training.passes.labels import Labels, climbed, losses
 from flatprobe.training.passes.layers import Layer, Watch
 from flatprobe.training.passes.statistics import Statistics
 
@@ -74,6 +74,7 @@ class ForwardPass:
         self._lay_out = lay_out or partial(mapped, torch.clone)
         self._statistics = Statistics(updates=updates)
         self._gradient: Tensor | None = None
+        self._constant: Tensor | None = None
 
     @property
     def inputs(self) -> Points:
@@ -139,7 +140,7 @@ class ForwardPass:
             ValueError: if `of` does not depend differentiably on the inputs.
         """
         points = self.inputs if at is None else at
-        along = torch.ones_like(of) if along is None else along
+        along = torch.ones_like(of) if along is None else along.to(of)
         if not of.requires_grad:
             raise ValueError(_NOT_DIFFERENTIABLE)
         with self._statistics.held():
@@ -150,11 +151,25 @@ class ForwardPass:
             raise ValueError(_NOT_DIFFERENTIABLE)
         return found
 
-    def gradient(self) -> Points:
-        """grad_x l(z_i, y_i) of every sample, differentiable; computed once for all penalties that ask for it."""
-        if self._gradient is None:
+    def gradient(self, *, create_graph: bool = True) -> Points:
+        """grad_x l(z_i, y_i) of every sample; computed once for all penalties and transforms that ask for it.
+
+        Args:
+            create_graph: whether it is differentiated in its turn. Where it is not, its value has its direction also
+                where the network is so certain that p_y is rounded to 1 (`climbed`).
+        """
+        if self._gradient is None and create_graph:
             self._gradient = self.derivative(self.losses)
-        return self._gradient
+        if create_graph:
+            assert self._gradient is not None
+            return self._gradient
+        if self._constant is None:
+            self._constant = (
+                self.derivative(climbed(self.kernel, self.logits, self.labels), create_graph=False)
+                if self._gradient is None
+                else self._gradient.detach()
+            )
+        return self._constant
 
     def again(self, points: Points) -> Float[Tensor, "samples classes"]:
         """The logits of the same network at other points: with this pass' BatchNorm statistics and dropout masks.
@@ -174,20 +189,32 @@ class ForwardPass:
         return losses(self.kernel, self.again(points), self.labels if labels is None else labels)
 
     def normal(self, shape: tuple[int, ...], *words: rng.Key) -> Tensor:
-        """Standard normal numbers, on the logits' device and in their dtype."""
-        return torch.randn(shape, generator=self._generator(*words)).to(self.logits)
+        """Standard normal numbers, on the inputs' device and in their dtype."""
+        return self._like_inputs(torch.randn(shape, generator=self._generator(*words)))
 
     def signs(self, shape: tuple[int, ...], *words: rng.Key) -> Tensor:
         """Independent signs."""
-        return 2 * torch.randint(2, shape, generator=self._generator(*words)).to(self.logits) - 1
+        return 2 * self._like_inputs(torch.randint(2, shape, generator=self._generator(*words))) - 1
 
     def uniform(self, shape: tuple[int, ...], *words: rng.Key) -> Tensor:
         """Uniform numbers in [0, 1)."""
-        return torch.rand(shape, generator=self._generator(*words)).to(self.logits)
+        return self._like_inputs(torch.rand(shape, generator=self._generator(*words)))
 
     def integers(self, below: int, shape: tuple[int, ...], *words: rng.Key) -> Tensor:
         """Uniform integers 0, ..., below - 1."""
-        return torch.randint(below, shape, generator=self._generator(*words)).to(self.logits.device)
+        drawn = torch.randint(below, shape, generator=self._generator(*words))
+        return drawn.to(self.logits.device if self._moving is None else self._moving.device)
+
+    def beta(self, alpha: float, shape: tuple[int, ...], *words: rng.Key) -> Tensor:
+        """Beta(alpha, alpha) numbers: the inverse distribution function of uniform ones."""
+        from scipy.special import betaincinv  # which would make `import flatprobe` slow
+
+        drawn = torch.rand(shape, generator=self._generator(*words), dtype=torch.float64)
+        return self._like_inputs(torch.from_numpy(betaincinv(alpha, alpha, drawn.numpy())))
+
+    def _like_inputs(self, drawn: Tensor) -> Tensor:
+        """On their device and in their dtype, which are the logits'; a transform that only draws needs no pass."""
+        return drawn.to(self.logits if self._moving is None else self._moving)
 
     def _generator(self, *words: rng.Key) -> torch.Generator | None:
         return None if self.key is None else rng.generator(*self.key, *words)

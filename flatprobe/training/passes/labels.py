@@ -3,8 +3,12 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
+
+from flatprobe.attacks.points import log_odds
+from flatprobe.kernels import cross_entropy
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,24 @@ def losses(kernel: Callable[[Tensor, Tensor], Tensor], logits: Tensor, labels: L
         terms = [weights.to(logits) * kernel(logits, part) for weights, part in labels.parts]
         return sum(terms[1:], terms[0])
     return kernel(logits, labels)
+
+
+def climbed(kernel: Callable[[Tensor, Tensor], Tensor], logits: Tensor, labels: Labels) -> Float[Tensor, " samples"]:
+    """The losses in a form to differentiate in the inputs.
+
+    The cross-entropy is log(1 + exp(log odds)) there. Its own gradient in the logits, p - e_y, loses its entry y where
+    p_y is rounded to 1 (in float32 from a lead of about 17 on), and with it its direction.
+    """
+    return losses(_by_log_odds if _is_cross_entropy(kernel) else kernel, logits, labels)
+
+
+def _is_cross_entropy(kernel: Callable[[Tensor, Tensor], Tensor]) -> bool:
+    return getattr(kernel, "func", kernel) is cross_entropy
+
+
+def _by_log_odds(logits: Tensor, labels: Tensor) -> Tensor:
+    odds = log_odds(logits, labels)
+    return torch.logaddexp(odds, torch.zeros_like(odds))
 
 
 def parts(labels: Labels, like: Tensor) -> tuple[tuple[Tensor, Tensor], ...]:

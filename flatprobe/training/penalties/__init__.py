@@ -19,6 +19,7 @@ from flatprobe.training.penalties.jacobian_frobenius import JacobianFrobenius
 from flatprobe.training.penalties.rkhs_gradient import RKHSGradient
 from flatprobe.training.penalties.spectral_norm import SpectralNorm
 from flatprobe.training.penalties.tikhonov_differences import TikhonovDifferences
+from flatprobe.training.penalties.transformed import Transformed
 
 Penalty = Callable[[ForwardPass], Tensor]
 
@@ -31,6 +32,7 @@ PENALTIES: dict[str, Callable[..., Any]] = {
     "adversarial_perturbation": AdversarialPerturbation,
     "adversarial_deformation": AdversarialDeformation,
     "spectral_norm": SpectralNorm,
+    "transformed": Transformed,
 }
 
 __all__ = [
@@ -44,4 +46,5 @@ __all__ = [
     "RKHSGradient",
     "SpectralNorm",
     "TikhonovDifferences",
+    "Transformed",
 ]

@@ -1,0 +1,52 @@
+"""What a transformation of the inputs adds to the loss (O20 eq. RT)."""
+
+from dataclasses import dataclass, field
+
+from jaxtyping import Float
+from torch import Tensor
+
+from flatprobe.training.parts import made
+from flatprobe.training.passes import ForwardPass
+from flatprobe.training.transforms import TRANSFORMS
+
+
+@dataclass(frozen=True)
+class Transformed:
+    """R_T = (1/b) sum_i [l(f(x'_i), y'_i) - l(f(x_i), y_i)] with (x', y') = T(x, y), l the objective's loss.
+
+    With strength 1 the objective and R_T add up to l(f(x'), y'): plain training on T (`transforms=[T]`), which draws
+    its random numbers under another key. Other strengths weigh implicit regularization as an explicit penalty. R_T may
+    be negative.
+
+    One forward pass at x' beside the shared one, and what T costs on the shared pass: an attack takes its gradient
+    there (`ForwardPass.gradient`). x' is a constant: the gradient in the weights does not go through T.
+
+    With BatchNorm (and dropout) the two differ: here f(x') is normalised with the statistics of x, through which the
+    gradient goes, and has the mask of x, so that R_T compares two points of one network, and the running statistics
+    are those of x. Training on T normalises x' with its own, and averages those.
+
+    Args:
+        transform: T, one of `fp.transforms`, its name, `{"name": ..., argument: value}`, or any such function.
+
+    Raises:
+        ValueError: for an unknown name or arguments that are not the transform's own.
+        TypeError: for something that cannot be called.
+
+    Source: O20 eq. RT.
+
+    >>> import torch
+    >>> passed = ForwardPass(torch.nn.Identity(), torch.zeros(1, 2), torch.tensor([0]), loss="maximum")
+    >>> Transformed({"name": "fgsm", "budget": 0.5})(passed).item()
+    1.0
+    """
+
+    transform: object = field(metadata={"parts": TRANSFORMS})
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "transform", made("transform", self.transform, TRANSFORMS))
+
+    def __call__(self, passed: ForwardPass, /) -> Float[Tensor, ""]:
+        """R_T on one batch, differentiable in the weights."""
+        assert callable(self.transform)
+        points, labels = self.transform(passed)
+        return passed.losses_at(points.detach(), labels).mean() - passed.loss

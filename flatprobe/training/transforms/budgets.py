@@ -1,0 +1,68 @@
+"""What the adversarial transforms share: their settings, and the gradient that they climb."""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from flatprobe.attacks import NORMS, Box
+from flatprobe.attacks.points import per_sample
+from flatprobe.checks import one_of, positive
+from flatprobe.training.passes import ForwardPass
+from flatprobe.training.passes.labels import climbed
+
+Points = Float[Tensor, "samples ..."]
+
+
+def check_budget(budget: float, norm: str) -> None:
+    """The budget is a length and the norm is known.
+
+    Raises:
+        ValueError: for a budget that is not positive and finite, or another norm.
+    """
+    positive(budget=budget)
+    one_of("norm", norm, NORMS)
+
+
+def as_box(box: Sequence[float] | None) -> Box:
+    """The box as the attacks take it; JSON has lists.
+
+    Raises:
+        ValueError: for what is no interval.
+    """
+    if box is None:
+        return None
+    if len(box) != 2 or not box[0] < box[1]:
+        msg = f"box is {tuple(box)}; expected (low, high) with low below high, the range of the inputs, or None"
+        raise ValueError(msg)
+    return float(box[0]), float(box[1])
+
+
+def budgets(budget: float, like: Points) -> Float[Tensor, " samples"]:
+    """The same budget for every sample, as the attacks take it."""
+    return torch.full((len(like),), budget, dtype=like.dtype, device=like.device)
+
+
+def uphill(passed: ForwardPass, at: Points | None = None) -> Points:
+    """A positive multiple, a sample, of grad_x l: the direction in which the objective's loss grows.
+
+    In the network in training mode, the batch's BatchNorm statistics held as constants. At x it is the pass' own
+    gradient, which is computed once for all that ask; elsewhere it costs one forward and one backward pass.
+
+    Args:
+        passed: a batch.
+        at: other points; None: x.
+
+    Returns:
+        Like the inputs, with a largest entry of 1, or 0 where the gradient is 0: squares of the gradient's entries
+        would underflow where the network is certain.
+    """
+    if at is None:
+        found = passed.gradient(create_graph=False)
+    else:
+        points = at.detach().requires_grad_()
+        heights = climbed(passed.kernel, passed.again(points), passed.labels)
+        found = passed.derivative(heights, at=points, create_graph=False)
+    largest = found.flatten(1).abs().amax(1)
+    return found / per_sample(torch.where(largest > 0, largest, 1), found)

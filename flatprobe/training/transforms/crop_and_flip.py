@@ -1,0 +1,71 @@
+"""Random shifts and reflections of pictures (He et al. 2016)."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from flatprobe.checks import at_least, one_of
+from flatprobe.training.passes import ForwardPass
+from flatprobe.training.passes.labels import Labels
+from flatprobe.training.transforms.pictures import pictures, windows
+
+_MODES = {"zero": "constant", "reflect": "reflect"}
+
+
+@dataclass(frozen=True)
+class CropAndFlip:
+    """x' = a window of x's own size out of x padded on all sides, mirrored left to right every other time; y' = y.
+
+    The window's place is uniform over the (2 p + 1)^2 possible ones; place and reflection are drawn anew for each
+    sample and step. No forward or backward pass.
+
+    Args:
+        padding: p in pixels; 4 is He et al.'s on CIFAR-10. 0 leaves the reflection alone.
+        mode: `"zero"` (theirs) pads with 0 in the inputs' units; `"reflect"` with the picture's mirror image.
+        flip: whether pictures are mirrored, each with probability 1/2, as theirs; False suits digits.
+
+    Raises:
+        ValueError: for a negative padding or another mode. When called: for inputs that are no pictures (samples,
+            channels, height, width), or a reflected padding that is not smaller than they are.
+
+    Source: He, Zhang, Ren, Sun 2016, "Deep residual learning for image recognition", section 4.2.
+
+    >>> passed = ForwardPass(torch.nn.Flatten(), torch.eye(2)[None, None], torch.tensor([0]), key=(0,))
+    >>> CropAndFlip(padding=0)(passed)[0].sum((1, 2, 3))
+    tensor([2.])
+    """
+
+    padding: int = 4
+    mode: str = "zero"
+    flip: bool = True
+
+    def __post_init__(self) -> None:
+        at_least(0, padding=self.padding)
+        one_of("mode", self.mode, _MODES)
+
+    def __call__(self, passed: ForwardPass, /) -> tuple[Float[Tensor, "samples channels height width"], Labels]:
+        """The cropped pictures, and the labels as they are.
+
+        Raises:
+            ValueError: for inputs that are no pictures, or smaller than a reflected padding.
+        """
+        inputs = pictures(passed, "crop_and_flip")
+        if self.mode == "reflect" and self.padding >= min(inputs.shape[2:]):
+            msg = (
+                f"padding is {self.padding} and the pictures are {inputs.shape[2]} x {inputs.shape[3]}; expected less "
+                "than both with mode='reflect': lower it, or take mode='zero'"
+            )
+            raise ValueError(msg)
+        padded = F.pad(inputs, 4 * (self.padding,), mode=_MODES[self.mode])
+        rows, columns = (
+            torch.arange(length, device=inputs.device)
+            + passed.integers(2 * self.padding + 1, (len(inputs), 1), "crop_and_flip", axis)
+            for axis, length in (("rows", inputs.shape[2]), ("columns", inputs.shape[3]))
+        )
+        if self.flip:
+            mirrored = passed.integers(2, (len(inputs), 1), "crop_and_flip", "flip") == 1
+            columns = torch.where(mirrored, columns.flip(1), columns)
+        return windows(padded, rows, columns), passed.labels

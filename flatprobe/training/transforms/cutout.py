@@ -1,0 +1,52 @@
+"""A square of each picture left out (DeVries and Taylor 2017)."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from flatprobe.checks import at_least
+from flatprobe.training.passes import ForwardPass
+from flatprobe.training.passes.labels import Labels
+from flatprobe.training.transforms.pictures import pictures
+
+
+@dataclass(frozen=True)
+class Cutout:
+    """x' = x with a square of size x size pixels, in all channels, replaced by one value; y' = y.
+
+    The square's centre is uniform over the pixels and its part beyond the border is lost, so that less than the square
+    is left out there; drawn anew for each sample and step. No forward or backward pass.
+
+    Args:
+        size: side of the square in pixels; DeVries and Taylor take 16 on CIFAR-10 and 8 on CIFAR-100.
+        fill: the value, in the inputs' units. 0 is theirs, the mean of normalised pictures; of pixels in [0, 1] it is
+            black.
+
+    Raises:
+        ValueError: for a size below 1. When called: for inputs that are no pictures (samples, channels, height, width).
+
+    Source: DeVries and Taylor 2017, "Improved regularization of convolutional neural networks with cutout".
+
+    >>> passed = ForwardPass(torch.nn.Flatten(), torch.ones(1, 1, 3, 3), torch.tensor([0]), key=(0,))
+    >>> int(Cutout(1)(passed)[0].sum())
+    8
+    """
+
+    size: int
+    fill: float = 0.0
+
+    def __post_init__(self) -> None:
+        at_least(1, size=self.size)
+
+    def __call__(self, passed: ForwardPass, /) -> tuple[Float[Tensor, "samples channels height width"], Labels]:
+        """The pictures without their squares, and the labels as they are."""
+        inputs = pictures(passed, "cutout")
+        axes = []
+        for axis, length in (("rows", inputs.shape[2]), ("columns", inputs.shape[3])):
+            first = passed.integers(length, (len(inputs), 1), "cutout", axis) - self.size // 2
+            place = torch.arange(length, device=inputs.device)
+            axes.append((place >= first) & (place < first + self.size))
+        rows, columns = axes
+        return inputs.masked_fill((rows[:, :, None] & columns[:, None, :])[:, None], self.fill), passed.labels

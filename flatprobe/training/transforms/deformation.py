@@ -1,0 +1,60 @@
+"""Small smooth random deformations of pictures (B19)."""
+
+from dataclasses import dataclass
+
+from jaxtyping import Float
+from torch import Tensor
+
+from flatprobe.attacks.points import per_sample
+from flatprobe.checks import at_least, positive
+from flatprobe.training.deformations import GRADIENT_WEIGHT, SIZE_WEIGHT, deformed, roughness
+from flatprobe.training.passes import ForwardPass
+from flatprobe.training.passes.labels import Labels
+from flatprobe.training.transforms.pictures import pictures
+
+
+@dataclass(frozen=True)
+class Deformation:
+    """x'(u) = x(u - tau(u)) with a smooth random displacement tau of C(tau) = size; y' = y.
+
+    tau is bilinear between the nodes of a coarse grid, at which it is standard normal before it is scaled to
+    C(tau) = c1 sup ||grad tau||_2 + c2 sup ||tau||_2 = size; drawn anew for each sample and step. No forward or
+    backward pass. Beyond the border the picture goes on with its border pixels.
+
+    Args:
+        size: C(tau); at most 1, B19's bound, and 1 where it is left out.
+        grid: nodes along each side, the corner ones at the picture's corners; more of them move smaller parts on their
+            own, and less far. 4 is ours.
+        c1: weight of tau's gradient; see `flatprobe.training.deformations.roughness` for both.
+        c2: weight of tau itself, per pixel.
+
+    Raises:
+        ValueError: for a size that is not in (0, 1], a grid below 1, weights that are not positive and finite. When
+            called: for inputs that are no pictures (samples, channels, height, width) of at least 2 x 2 pixels.
+
+    Source: B19 (deformations with C(tau) <= 1); SPEC section 5.
+
+    >>> import torch
+    >>> passed = ForwardPass(torch.nn.Flatten(), torch.ones(2, 1, 6, 6), torch.tensor([0, 1]), key=(0,))
+    >>> bool((Deformation()(passed)[0] == 1).all())
+    True
+    """
+
+    size: float = 1.0
+    grid: int = 4
+    c1: float = GRADIENT_WEIGHT
+    c2: float = SIZE_WEIGHT
+
+    def __post_init__(self) -> None:
+        positive(size=self.size, c1=self.c1, c2=self.c2)
+        at_least(1, grid=self.grid)
+        if self.size > 1:
+            msg = f"size is {self.size}; expected at most 1, which is C(tau) <= 1: lower c1 or c2 for larger movements"
+            raise ValueError(msg)
+
+    def __call__(self, passed: ForwardPass, /) -> tuple[Float[Tensor, "samples channels height width"], Labels]:
+        """The deformed pictures, and the labels as they are."""
+        inputs = pictures(passed, "deformation")
+        drawn = passed.normal((len(inputs), 2, self.grid, self.grid), "deformation")
+        rough = roughness(drawn, inputs.shape[2:], c1=self.c1, c2=self.c2)
+        return deformed(inputs, self.size * drawn / per_sample(rough, drawn)), passed.labels

@@ -1,0 +1,56 @@
+"""One step of the attack, in linf or l2, as adversarial training takes it (O20 eqs 8.3 to 8.5)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from jaxtyping import Float
+from torch import Tensor
+
+from flatprobe.attacks.fixed import stepped
+from flatprobe.training.passes import ForwardPass
+from flatprobe.training.passes.labels import Labels
+from flatprobe.training.transforms.budgets import as_box, budgets, check_budget, uphill
+
+
+@dataclass(frozen=True)
+class FGSM:
+    """x' = x + e argmax_{||v|| <= 1} v . grad_x l(f(x), y); y' = y.
+
+    The sign of the gradient in linf, the unit gradient in l2 (l2 adversarial training), 0 where the gradient is 0. l is
+    the objective's loss (of a `Mixture`, the mixed one), in the network in training mode with this batch's BatchNorm
+    statistics and dropout mask held. One backward pass to the inputs in the pass over x; no second forward pass.
+
+    `flatprobe.adversarial_accuracy` climbs log((1 - p_y) / p_y), whose gradient has the cross-entropy's direction; for
+    the other objectives the directions differ, and training climbs its own loss.
+
+    Args:
+        budget: e, in the inputs' units.
+        norm: `"linf"` (Goodfellow et al.'s) or `"l2"`.
+        box: (low, high), the range of the inputs, which must lie in it: x' is clipped to it. None: no clipping.
+
+    Raises:
+        ValueError: for a budget that is not positive and finite, another norm, a box that is no interval.
+
+    Source: O20 eqs 8.3 to 8.5, the maximiser in 8.4 (SPEC section 7); Goodfellow, Shlens, Szegedy 2015, "Explaining and
+    harnessing adversarial examples".
+
+    >>> import torch
+    >>> passed = ForwardPass(torch.nn.Identity(), torch.zeros(1, 2), torch.tensor([0]))
+    >>> FGSM(0.25)(passed)[0]
+    tensor([[-0.2500,  0.2500]])
+    """
+
+    budget: float
+    norm: str = "linf"
+    box: Sequence[float] | None = None
+
+    def __post_init__(self) -> None:
+        check_budget(self.budget, self.norm)
+        object.__setattr__(self, "box", as_box(self.box))
+
+    def __call__(self, passed: ForwardPass, /) -> tuple[Float[Tensor, "samples ..."], Labels]:
+        """The perturbed inputs, and the labels as they are."""
+        box = as_box(self.box)
+        inputs = passed.inputs.detach()
+        points = stepped(inputs, uphill(passed), budgets(self.budget, inputs), norm=self.norm, box=box)
+        return points, passed.labels

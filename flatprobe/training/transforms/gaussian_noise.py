@@ -1,0 +1,43 @@
+"""Gaussian noise in the inputs (N20 eq. 57)."""
+
+from dataclasses import dataclass
+
+from jaxtyping import Float
+from torch import Tensor
+
+from flatprobe.checks import positive
+from flatprobe.training.passes import ForwardPass
+from flatprobe.training.passes.labels import Labels
+
+
+@dataclass(frozen=True)
+class GaussianNoise:
+    """x' = x + e with e from N(0, lambda^2 I), drawn anew in each step; y' = y.
+
+    No forward or backward pass. The noise is not clipped.
+
+    Args:
+        deviation: lambda, the standard deviation of every entry of e, in the inputs' units: as the data hold them,
+            before a `Normalised` network's own scaling.
+
+    Raises:
+        ValueError: for a deviation that is not positive and finite.
+
+    Source: N20 eq. 57; SPEC section 7 (its covariance is lambda^2 I).
+
+    >>> import torch
+    >>> passed = ForwardPass(torch.nn.Identity(), torch.zeros(2, 3), torch.tensor([0, 1]), key=(0,))
+    >>> GaussianNoise(0.1)(passed)[0].shape
+    torch.Size([2, 3])
+    """
+
+    deviation: float
+
+    def __post_init__(self) -> None:
+        positive(deviation=self.deviation)
+
+    def __call__(self, passed: ForwardPass, /) -> tuple[Float[Tensor, "samples ..."], Labels]:
+        """The noisy inputs, and the labels as they are."""
+        inputs = passed.inputs.detach()
+        noise = passed.normal(tuple(inputs.shape), "gaussian_noise")
+        return inputs + self.deviation * noise, passed.labels
