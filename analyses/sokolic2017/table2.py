@@ -94,7 +94,6 @@ class Cell:
 
     def row(self) -> dict[str, object]:
         """Train and measure: on the validation samples in the search, on the test set at the end."""
-        started = time.monotonic()
         preset, seed = self.preset, self.draw
         data = preset.training(self.n, self.draw)
         regularizer = (
@@ -117,7 +116,7 @@ class Cell:
         )
         held_out = preset.held_out() if self.stage == "search" else fp.load_data(preset.data, split="test")
         measured = fp.EmpiricalRisk(run.model, held_out)()
-        seconds = time.monotonic() - started
+        seconds = sum(row["seconds"] for row in run.history)
         names = {name: getattr(self, name) for name in ("n", "method", "stage", "strength", "draw")}
         sys.stderr.write(f"{names}: error {measured.error:.4f}, {seconds:.0f} s\n")
         last = run.history[-1]
