@@ -1,13 +1,15 @@
 """Kernels of the input Jacobian: batch -> spectral or Frobenius norm of dz/dx per sample."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 
 import torch
-from jaxtyping import Float, Float64
+from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
 from flatprobe.attention import twice_differentiable
-from flatprobe.kernels import softmax_jacobian
+from flatprobe.kernels import softmax_jacobian, softmax_product
 
 Forward = Callable[[Tensor], Tensor]
 Norms = Float64[Tensor, " samples"]
@@ -62,15 +64,75 @@ def jacobian_rows(forward: Forward, inputs: Float[Tensor, "samples ..."]) -> tup
     Raises:
         ValueError: if the logits do not depend differentiably on the inputs.
     """
+    with _differentiated(forward, inputs) as (logits, derivative):
+        return logits.detach(), rows_of(logits, derivative)
+
+
+@contextmanager
+def _differentiated(forward: Forward, inputs: Tensor) -> Iterator[tuple[Tensor, Forward]]:
+    """The logits, and u -> J^T u."""
     with torch.inference_mode(mode=False), torch.enable_grad():
         variable = inputs.detach().clone().requires_grad_()
         logits = _differentiable(forward(variable))
-        rows = []
-        for k in range(logits.shape[1]):
-            last = k + 1 == logits.shape[1]
-            (row,) = torch.autograd.grad(logits[:, k].sum(), variable, retain_graph=not last)
-            rows.append(row.flatten(1))
-    return logits.detach(), rows
+
+        def derivative(along: Tensor) -> Tensor:
+            (found,) = torch.autograd.grad(logits, variable, along, retain_graph=True)
+            return found
+
+        yield logits, derivative
+
+
+def rows_of(logits: Float[Tensor, "samples classes"], derivative: Forward) -> list[Tensor]:
+    """The rows of J = dz/dx, (samples, input dimension) each, by C backward passes.
+
+    Args:
+        logits: z.
+        derivative: u -> J^T u, (samples, classes) -> like the inputs; where it keeps its graph, so do the rows.
+    """
+    units = torch.eye(logits.shape[1], dtype=logits.dtype, device=logits.device)
+    return [derivative(unit.expand_as(logits)).flatten(1) for unit in units]
+
+
+def relative_rows(logits: Float[Tensor, "samples classes"], derivative: Forward) -> tuple[Tensor, list[Tensor]]:
+    """The rows of J less the row of the sample's likeliest class, which is left out: C - 1 backward passes.
+
+    A derivative of the softmax depends on these differences alone, since (diag(p) - p p^T) 1 = 0. Taken before the
+    probabilities multiply them, they do not cancel where the network is certain.
+
+    Args:
+        logits: z.
+        derivative: u -> J^T u, as in `rows_of`.
+
+    Returns:
+        The classes in the rows' order (samples, classes), of which the first is the likeliest and has no row; C - 1
+        tensors (samples, input dimension).
+    """
+    classes = logits.shape[1]
+    order = (logits.detach().argmax(1, keepdim=True) + torch.arange(classes, device=logits.device)) % classes
+    top = torch.zeros_like(logits).scatter(1, order[:, :1], 1)
+    others = [torch.zeros_like(logits).scatter(1, order[:, k : k + 1], 1) for k in range(1, classes)]
+    return order, [derivative(other - top).flatten(1) for other in others]
+
+
+def squared_frobenius(rows: list[Tensor]) -> Float[Tensor, " samples"]:
+    """The sum of the rows' squares, sample by sample, in the rows' type."""
+    return torch.stack([row.flatten(1).square().sum(1) for row in rows]).sum(0)
+
+
+def gram(rows: list[Tensor]) -> Float[Tensor, "samples rows rows"]:
+    """The rows' inner products, sample by sample, in the rows' type."""
+    matrix = torch.stack(rows, 1)
+    return matrix @ matrix.mT
+
+
+def gram_of_softmax(
+    logits: Float[Tensor, "samples classes"],
+    order: Int64[Tensor, "samples classes"],
+    products: Float[Tensor, "samples others others"],
+) -> Float64[Tensor, "samples classes classes"]:
+    """(dp/dx) (dp/dx)^T from the Gram matrix of `relative_rows`, the classes in their order, in float64."""
+    jacobian = softmax_jacobian(logits.gather(1, order))[:, :, 1:]
+    return jacobian @ products.double() @ jacobian.mT
 
 
 def gram_spectral(forward: Forward, inputs: Tensor, *, softmax: bool = False) -> Norms:
@@ -78,36 +140,45 @@ def gram_spectral(forward: Forward, inputs: Tensor, *, softmax: bool = False) ->
 
     Forming the Gram matrix squares J's condition number, which costs the *small* singular values their digits. The
     largest is safe: the products are summed in float64, so its relative error stays that of J's own entries. For the
-    softmax, dp/dx = S J with S = diag(p) - p p^T, and S J J^T S is formed in float64 from the same rows.
+    softmax, dp/dx = S J with S = diag(p) - p p^T, and S J J^T S is formed in float64 from C - 1 relative rows.
     """
-    logits, rows = jacobian_rows(forward, inputs)
-    return _largest_root(_gram(rows), logits, softmax=softmax)
+    if softmax:
+        return _largest_root(_softmax_gram(forward, inputs))
+    _, rows = jacobian_rows(forward, inputs)
+    return _largest_root(gram([row.double() for row in rows]))
 
 
 def gram_frobenius(forward: Forward, inputs: Tensor, *, softmax: bool = False) -> Norms:
-    """||J||_F as the square root of tr(J J^T); exact, C backward passes."""
-    logits, rows = jacobian_rows(forward, inputs)
-    if not softmax:
-        return torch.stack([row.double().square().sum(1) for row in rows]).sum(0).sqrt()
-    jacobian = softmax_jacobian(logits)
-    gram = jacobian @ _gram(rows) @ jacobian
-    return gram.diagonal(dim1=1, dim2=2).sum(1).clamp_min(0).sqrt()
-
-
-def _gram(rows: list[Tensor]) -> Float64[Tensor, "samples classes classes"]:
-    matrix = torch.stack(rows, 1).double()
-    return matrix @ matrix.mT
-
-
-def _largest_root(gram: Tensor, logits: Tensor, *, softmax: bool) -> Norms:
+    """||J||_F as the square root of tr(J J^T); exact, C backward passes, for the softmax C - 1."""
     if softmax:
-        jacobian = softmax_jacobian(logits)
-        gram = jacobian @ gram @ jacobian
+        return _softmax_gram(forward, inputs).diagonal(dim1=1, dim2=2).sum(1).clamp_min(0).sqrt()
+    _, rows = jacobian_rows(forward, inputs)
+    return squared_frobenius([row.double() for row in rows]).sqrt()
+
+
+def _softmax_gram(forward: Forward, inputs: Tensor) -> Float64[Tensor, "samples classes classes"]:
+    with _differentiated(forward, inputs) as (logits, derivative):
+        order, rows = relative_rows(logits, derivative)
+        return gram_of_softmax(logits.detach(), order, gram([row.double() for row in rows]))
+
+
+def _largest_root(products: Tensor) -> Norms:
     # eigvalsh refuses NaN with an unhelpful message; such samples are reported as NaN.
-    bad = ~gram.isfinite().all(2).all(1)
-    gram = gram.masked_fill(bad[:, None, None], 0.0)
-    largest: Tensor = torch.linalg.eigvalsh(gram)[:, -1]
+    products, bad = _finite(products)
+    largest: Tensor = torch.linalg.eigvalsh(products)[:, -1]
     return largest.clamp_min(0).sqrt().masked_fill(bad, torch.nan)
+
+
+def top_eigenvector(products: Float64[Tensor, "samples rows rows"]) -> Float64[Tensor, "samples rows"]:
+    """The unit eigenvector of the largest eigenvalue, one of them where several share it; NaN of what is not finite."""
+    products, bad = _finite(products)
+    vectors: Tensor = torch.linalg.eigh(products)[1]
+    return vectors[:, :, -1].masked_fill(bad[:, None], torch.nan)
+
+
+def _finite(products: Tensor) -> tuple[Tensor, Tensor]:
+    bad = ~products.isfinite().all(2).all(1)
+    return products.masked_fill(bad[:, None, None], 0.0), bad
 
 
 def lanczos_spectral(forward: Forward, inputs: Tensor, start: Tensor, *, softmax: bool = False) -> Norms:
@@ -135,7 +206,7 @@ def lanczos_spectral(forward: Forward, inputs: Tensor, start: Tensor, *, softmax
             logits = _differentiable(forward(variable))
         dual = torch.zeros_like(logits).requires_grad_()
         (pulled,) = torch.autograd.grad(logits, variable, dual, create_graph=True)
-        outer = _softmax_product(logits.detach()) if softmax else torch.clone
+        outer = partial(softmax_product, logits.detach().double()) if softmax else torch.clone
 
         def transposed(u: Tensor) -> Tensor:
             (product,) = torch.autograd.grad(logits, variable, outer(u).to(logits), retain_graph=True)
@@ -178,18 +249,6 @@ def _bidiagonalise(transposed: Forward, product: Forward, start: Tensor, toleran
         if not bool(open_samples.any()):
             break
     return norms
-
-
-def _softmax_product(logits: Tensor) -> Forward:
-    """u -> (diag(p) - p p^T) u in float64, u taken relative to its entry at the likeliest class: no cancellation."""
-    p = logits.double().softmax(1)
-    top = p.argmax(1, keepdim=True)
-
-    def product(u: Tensor) -> Tensor:
-        relative = u - u.gather(1, top)
-        return p * (relative - (p * relative).sum(1, keepdim=True))
-
-    return product
 
 
 def _orthonormal(vector: Tensor, basis: list[Tensor]) -> tuple[Tensor, Tensor]:

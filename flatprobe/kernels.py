@@ -110,3 +110,13 @@ def softmax_jacobian(logits: Logits) -> Float[Tensor, "samples classes classes"]
     others = 1 - torch.eye(p.shape[1], dtype=p.dtype, device=p.device)
     diagonal = p * (p @ others)
     return torch.diag_embed(diagonal) - p[:, :, None] * p[:, None, :] * others
+
+
+def softmax_product(logits: Logits, vectors: Logits) -> Logits:
+    """(dp/dz) u = p * (u - <p, u>), in the logits' type.
+
+    u is taken relative to its entry at the likeliest class, so that nothing cancels where the network is certain.
+    """
+    p = logits.softmax(1)
+    relative = vectors - vectors.gather(1, logits.detach().argmax(1, keepdim=True))
+    return p * (relative - (p * relative).sum(1, keepdim=True))
