@@ -69,6 +69,61 @@ class Layer:
     source: GradientEdge | None = field(repr=False)
     target: GradientEdge | None = field(repr=False)
 
+    def adjoint(self, outputs: Tensor) -> Tensor:
+        """W^T y: like x, from something like zhat."""
+        geometry = self._geometry
+        if geometry is not None:
+            return geometry.adjoint(outputs, self.weight)
+        return outputs @ self.weight if self.weight.ndim == 2 else outputs[..., None] * self.weight
+
+    def gathered(self, inputs: Tensor, outputs: Tensor) -> Tensor:
+        """The gradient of <y, W x> in W, from something like x and something like zhat."""
+        geometry = self._geometry
+        if geometry is not None:
+            return geometry.gathered(inputs, outputs)
+        rows = outputs.reshape(-1, self.weight.shape[0] if self.weight.ndim == 2 else 1)
+        return (rows.mT @ inputs.reshape(-1, inputs.shape[-1])).view(self.weight.shape)
+
+    @property
+    def _geometry(self) -> Geometry | None:
+        return self.options.get("geometry")
+
+
+def gradients_at(
+    layers: Iterable[Layer], of: Tensor, along: Tensor | None, *, create_graph: bool
+) -> list[tuple[Layer, Tensor, Tensor]]:
+    """What `ForwardPass.layer_gradients` says.
+
+    Raises:
+        ValueError: for a layer of unknown kind; if there is no other.
+    """
+    unknown = next((layer.name for layer in layers if layer.kind == "unknown"), None)
+    if unknown is not None:
+        msg = (
+            f"the layer of {unknown!r} is neither linear nor a convolution of one to three dimensions with equal "
+            "padding on either side; expected such layers alone, whose adjoints are known: take a penalty on the whole "
+            "network instead, such as jacobian_frobenius"
+        )
+        raise ValueError(msg)
+    reached = [layer for layer in layers if layer.target is not None]
+    if not reached:
+        msg = (
+            "the network has no linear layer and no convolution that gradients pass; expected one: take a penalty on "
+            "the whole network instead, such as jacobian_frobenius"
+        )
+        raise ValueError(msg)
+    edges = [edge for layer in reached for edge in (layer.target, layer.source) if edge is not None]
+    along = torch.ones_like(of) if along is None else along
+    values = torch.autograd.grad(of, edges, along, create_graph=create_graph, retain_graph=True, allow_unused=True)
+    at = dict(zip(map(id, edges), values, strict=True))
+    found = []
+    for layer in reached:
+        outputs = at[id(layer.target)]
+        if outputs is not None:  # of a layer that only another output depends on there is none
+            inputs = layer.adjoint(outputs) if layer.source is None else at[id(layer.source)]
+            found.append((layer, inputs, outputs))
+    return found
+
 
 class Watch(TorchFunctionMode):
     """Runs torch's functions as they are, notes the layers, and has BatchNorm take its statistics from `statistics`.
@@ -152,10 +207,12 @@ class Watch(TorchFunctionMode):
 
 
 def _parameters(values: Iterable[Any]) -> Iterator[nn.Parameter]:
-    """Those of two or more axes among the arguments of a function; recurrent layers have theirs in a list."""
+    """Those of two or more axes among the arguments of a function, transposed or not; recurrent layers have a list."""
     for value in values:
-        if isinstance(value, nn.Parameter) and value.ndim >= 2:
-            yield value
+        if isinstance(value, Tensor):
+            owner = value if value._base is None else value._base  # noqa: SLF001
+            if isinstance(owner, nn.Parameter) and owner.ndim >= 2:
+                yield owner
         elif isinstance(value, list | tuple):
             yield from _parameters(value)
 

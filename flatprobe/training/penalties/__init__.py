@@ -16,6 +16,7 @@ from flatprobe.training.penalties.adversarial_perturbation import AdversarialPer
 from flatprobe.training.penalties.double_backpropagation import DoubleBackpropagation
 from flatprobe.training.penalties.gradient_dual_norm import GradientDualNorm
 from flatprobe.training.penalties.jacobian_frobenius import JacobianFrobenius
+from flatprobe.training.penalties.jacobian_per_layer import JacobianPerLayer
 from flatprobe.training.penalties.jacobian_spectral import JacobianSpectral
 from flatprobe.training.penalties.rkhs_gradient import RKHSGradient
 from flatprobe.training.penalties.spectral_norm import SpectralNorm
@@ -26,6 +27,7 @@ Penalty = Callable[[ForwardPass], Tensor]
 PENALTIES: dict[str, Callable[..., Any]] = {
     "jacobian_frobenius": JacobianFrobenius,
     "jacobian_spectral": JacobianSpectral,
+    "jacobian_per_layer": JacobianPerLayer,
     "double_backpropagation": DoubleBackpropagation,
     "gradient_dual_norm": GradientDualNorm,
     "tikhonov_differences": TikhonovDifferences,
@@ -42,6 +44,7 @@ __all__ = [
     "DoubleBackpropagation",
     "GradientDualNorm",
     "JacobianFrobenius",
+    "JacobianPerLayer",
     "JacobianSpectral",
     "Penalty",
     "RKHSGradient",
