@@ -15,6 +15,8 @@ from flatprobe.training.penalties.adversarial_deformation import AdversarialDefo
 from flatprobe.training.penalties.adversarial_perturbation import AdversarialPerturbation
 from flatprobe.training.penalties.double_backpropagation import DoubleBackpropagation
 from flatprobe.training.penalties.gradient_dual_norm import GradientDualNorm
+from flatprobe.training.penalties.hessian_scaled import HessianScaled
+from flatprobe.training.penalties.hsfob import hsfob_db, hsfob_db1, hsfob_db2
 from flatprobe.training.penalties.jacobian_frobenius import JacobianFrobenius
 from flatprobe.training.penalties.jacobian_per_layer import JacobianPerLayer
 from flatprobe.training.penalties.jacobian_spectral import JacobianSpectral
@@ -35,6 +37,7 @@ PENALTIES: dict[str, Callable[..., Any]] = {
     "adversarial_perturbation": AdversarialPerturbation,
     "adversarial_deformation": AdversarialDeformation,
     "spectral_norm": SpectralNorm,
+    "hessian_scaled": HessianScaled,
 }
 
 __all__ = [
@@ -43,6 +46,7 @@ __all__ = [
     "AdversarialPerturbation",
     "DoubleBackpropagation",
     "GradientDualNorm",
+    "HessianScaled",
     "JacobianFrobenius",
     "JacobianPerLayer",
     "JacobianSpectral",
@@ -50,4 +54,7 @@ __all__ = [
     "RKHSGradient",
     "SpectralNorm",
     "TikhonovDifferences",
+    "hsfob_db",
+    "hsfob_db1",
+    "hsfob_db2",
 ]
