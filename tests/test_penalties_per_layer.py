@@ -25,14 +25,14 @@ from tests.references import with_statistics
 from tests.test_passes import batch
 
 OUTPUTS = ("logits", "softmax")
-ADJOINTS = ("constant", "differentiated")
+HELD = (True, False)
 
 
 def layers_of(network):
     return [layer for layer in network.modules() if isinstance(layer, nn.Linear | nn.Conv2d)]
 
 
-def of_sample(network, x, chosen, outputs, adjoint):
+def of_sample(network, x, chosen, outputs, held):
     """sum_l ||g_l W_l||^2: hooks keep zhat_l, the adjoint is torch's own of the layer."""
     seen = []
 
@@ -47,7 +47,7 @@ def of_sample(network, x, chosen, outputs, adjoint):
     total = 0.0
     for layer, shape, zhat in seen:
         (g,) = torch.autograd.grad(f[chosen], zhat, create_graph=True)
-        g = g.detach() if adjoint == "constant" else g
+        g = g.detach() if held else g
         if isinstance(layer, nn.Linear):
             pulled = g @ layer.weight
         else:
@@ -57,24 +57,24 @@ def of_sample(network, x, chosen, outputs, adjoint):
     return total
 
 
-@pytest.mark.parametrize("adjoint", ADJOINTS)
+@pytest.mark.parametrize("held", HELD)
 @pytest.mark.parametrize("outputs", OUTPUTS)
 @pytest.mark.parametrize("case", CASES)
-def test_slow_reference(case, outputs, adjoint):
+def test_slow_reference(case, outputs, held):
     make, data = CASES[case]
     network, (inputs, labels) = make(), data()
     passed = ForwardPass(network, inputs, labels, key=(3,), updates=False)
     chosen = passed.integers(passed.logits.shape[1], (len(labels),), "jacobian_per_layer")
     assert len(set(chosen.tolist())) > 1
-    found = value_and_gradients(network, JacobianPerLayer(outputs, adjoint)(passed))
+    found = value_and_gradients(network, JacobianPerLayer(outputs, held)(passed))
     slow = with_statistics(network, inputs)
-    values = [of_sample(slow, x, k, outputs, adjoint) for x, k in zip(inputs, chosen, strict=True)]
+    values = [of_sample(slow, x, k, outputs, held) for x, k in zip(inputs, chosen, strict=True)]
     assert_same(found, value_and_gradients(slow, sum(values) / len(values)))
 
 
 @pytest.mark.parametrize("outputs", OUTPUTS)
 def test_the_differentiated_gradient_is_that_of_the_value(outputs):
-    assert_finite_differences(JacobianPerLayer(outputs, "differentiated"), "batch_norm")
+    assert_finite_differences(JacobianPerLayer(outputs, held=False), "batch_norm")
 
 
 def test_a_constant_adjoint_is_exact_for_the_logits_of_a_relu_network():
@@ -218,19 +218,19 @@ def test_certain_networks_stay_finite():
     network = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 2))
     with torch.no_grad():
         network[1].bias.copy_(torch.tensor([100.0, 0.0]))
-    for adjoint in ADJOINTS:
+    for held in HELD:
         passed = ForwardPass(network, torch.ones(2, 2), torch.tensor([0, 1]), key=(0,))
-        for value in value_and_gradients(network, JacobianPerLayer(adjoint=adjoint)(passed)):
+        for value in value_and_gradients(network, JacobianPerLayer(held=held)(passed)):
             assert bool((value.abs() < 1e-30).all())
 
 
 def test_penalties_add_up():
-    for adjoint in ADJOINTS:
-        assert_adds_up(JacobianPerLayer(adjoint=adjoint), JacobianFrobenius(projections=1))
+    for held in HELD:
+        assert_adds_up(JacobianPerLayer(held=held), JacobianFrobenius(projections=1))
 
 
 def test_by_name_and_in_training():
-    penalty = JacobianPerLayer("logits", "differentiated")
+    penalty = JacobianPerLayer("logits", held=False)
     assert made("penalty", json.loads(json.dumps(described(penalty, PENALTIES))), PENALTIES) == penalty
     assert assert_trains((0.1, "jacobian_per_layer"))["jacobian_per_layer"] > 0
 
@@ -239,7 +239,7 @@ def test_by_name_and_in_training():
     ("make", "message"),
     [
         (partial(JacobianPerLayer, outputs="loss"), r"outputs is 'loss'; expected one of 'logits', 'softmax'"),
-        (partial(JacobianPerLayer, adjoint="free"), r"adjoint is 'free'; expected one of 'constant', 'differentiated'"),
+        (partial(JacobianPerLayer, held="yes"), r"held is 'yes'; expected one of True, False"),
     ],
 )
 def test_refused_words(make, message):

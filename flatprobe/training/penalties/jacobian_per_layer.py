@@ -23,15 +23,15 @@ class JacobianPerLayer:
     penalised themselves; they are in g_l, BatchNorm with the batch's statistics as constants. A weight that several
     layers share counts at each of its uses.
 
-    One backward pass gives g_l and g_l W_l at all layers. With `adjoint="constant"`, as in S17, the gradient in W_l is
+    One backward pass gives g_l and g_l W_l at all layers. With `held`, as in S17, the gradient in W_l is
     2 g_l^T (g_l W_l) at constant g_l: the weights' part of a backward pass, and no second pass through the activations.
-    For ReLU networks' logits that is the derivative of each term in its own W_l, exactly; for the softmax S17 neglects
-    that f's slope moves with W_l; in either case the terms' dependence on the layers above is left out. With
-    `adjoint="differentiated"` the gradient is P's own, through g_l to all weights.
+    For the logits of a ReLU network without batch statistics that is the derivative of each term in its own W_l,
+    exactly; for the softmax S17 neglects that f's slope moves with W_l; in either case the terms' dependence on the
+    layers above is left out. Without `held` the gradient is P's own, through g_l to all weights.
 
     Args:
         outputs: `"softmax"` (default, as in S17) or `"logits"`.
-        adjoint: `"constant"` (default, as in S17) or `"differentiated"`.
+        held: whether g_l is held constant in the gradient (default, as in S17) or differentiated.
 
     Raises:
         ValueError: for other words; when it is called, for a layer of another kind (an embedding, attention, a
@@ -48,24 +48,24 @@ class JacobianPerLayer:
     """
 
     outputs: str = "softmax"
-    adjoint: str = "constant"
+    held: object = True
 
     def __post_init__(self) -> None:
         one_of("outputs", self.outputs, ("logits", "softmax"))
-        one_of("adjoint", self.adjoint, ("constant", "differentiated"))
+        one_of("held", self.held, (True, False))
 
     def __call__(self, passed: ForwardPass, /) -> Float[Tensor, ""]:
-        """P on one batch, with the gradient that `adjoint` says."""
-        constant, logits = self.adjoint == "constant", passed.logits
+        """P on one batch, with the gradient that `held` says."""
+        held, logits = bool(self.held), passed.logits
         samples, classes = logits.shape
         chosen = F.one_hot(passed.integers(classes, (samples,), "jacobian_per_layer"), classes).to(logits)
         along = softmax_product(logits, chosen) if self.outputs == "softmax" else chosen
-        found = passed.layer_gradients(logits, along, create_graph=not constant)
-        terms = [_at_constant(*entry) if constant else entry[1].square().sum() for entry in found]
+        found = passed.layer_gradients(logits, along, create_graph=not held)
+        terms = [_held(*entry) if held else entry[1].square().sum() for entry in found]
         return torch.stack(terms).sum() / samples
 
 
-def _at_constant(layer: Layer, pulled: Tensor, above: Tensor) -> Tensor:
+def _held(layer: Layer, pulled: Tensor, above: Tensor) -> Tensor:
     result: Tensor = _Held.apply(layer.weight, pulled, above, layer)  # type: ignore[no-untyped-call]
     return result
 
