@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from flatprobe.checks import at_least, one_of
-from flatprobe.jacobians import gram, relative_rows, rows_of, squared_frobenius
+from flatprobe.gram import gram, relative_rows, rows_of, squared_frobenius
 from flatprobe.kernels import hessian_root_product, softmax_jacobian, softmax_temperature
 from flatprobe.training.passes import ForwardPass
 

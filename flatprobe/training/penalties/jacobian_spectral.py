@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from flatprobe.checks import at_least, one_of
-from flatprobe.jacobians import gram, gram_of_softmax, relative_rows, rows_of, squared_frobenius, top_eigenvector
+from flatprobe.gram import gram, gram_of_softmax, relative_rows, rows_of, squared_frobenius, top_eigenvector
 from flatprobe.kernels import softmax_product
 from flatprobe.training.passes import ForwardPass
 
