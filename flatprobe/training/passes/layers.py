@@ -137,6 +137,7 @@ class Watch(TorchFunctionMode):
         super().__init__()
         self.layers: list[Layer] = []
         self._names, self._statistics = names, statistics
+        self._last_relu: tuple[Tensor, Tensor, tuple[int, int]] | None = None
 
     def __torch_function__(
         self,
@@ -151,13 +152,32 @@ class Watch(TorchFunctionMode):
         if func in _CONVOLUTIONS:
             return self._convolution(func, *args, **kwargs)
         if func in _RELUS and not kwargs.get("inplace", len(args) > 1 and args[1]):
-            return rectified(args[0] if args else kwargs["input"])
+            return self._rectify(args[0] if args else kwargs["input"])
+        if func is F.max_pool2d and args and len(args) < 7 and not kwargs.get("return_indices"):
+            return self._pool(*args, **kwargs)
         if func is F.batch_norm:
             return self._statistics.normalise(*args, **kwargs)
         if func not in _ENTRYWISE and _computes(func):
             for value in _parameters((*args, *kwargs.values())):
                 self._note("unknown", value, getattr(func, "__name__", str(func)), (), (), {}, None, None)
         return func(*args, **kwargs)
+
+    def _rectify(self, inputs: Tensor) -> Tensor:
+        outputs = rectified(inputs)
+        self._last_relu = inputs, outputs, _versions(inputs, outputs)
+        return outputs
+
+    def _pool(self, inputs: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """Max pooling; behind a ReLU it goes before it, which is the same function, and the ReLU's a smaller one.
+
+        Where a window's maximum is positive it is at the same place, and elsewhere the gradient is 0 either way.
+        """
+        if self._last_relu is not None:
+            before, after, versions = self._last_relu
+            if inputs is after and versions == _versions(before, after):
+                return rectified(F.max_pool2d(before, *args, **kwargs))
+        outputs: Tensor = F.max_pool2d(inputs, *args, **kwargs)
+        return outputs
 
     def _linear(self, inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         alias, source = _own(inputs)
@@ -235,6 +255,11 @@ def _own(inputs: Tensor) -> tuple[Tensor, GradientEdge | None]:
 def _edge(outputs: Tensor) -> GradientEdge | None:
     # The place in the graph and not the tensor: a ReLU that works in place would put another one there.
     return get_gradient_edge(outputs) if outputs.requires_grad else None
+
+
+def _versions(first: Tensor, second: Tensor) -> tuple[int, int]:
+    """What changes when a tensor is written to."""
+    return first._version, second._version  # noqa: SLF001
 
 
 def _each(value: Any, axes: int) -> tuple[int, ...]:
