@@ -1,13 +1,16 @@
 """Kernels of the input Jacobian: batch -> spectral or Frobenius norm of dz/dx per sample."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 
 import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
 from flatprobe.attention import twice_differentiable
-from flatprobe.kernels import softmax_jacobian
+from flatprobe.gram import finite, gram, gram_of_softmax, relative_rows, rows_of, squared_frobenius
+from flatprobe.kernels import softmax_product
 
 Forward = Callable[[Tensor], Tensor]
 Norms = Float64[Tensor, " samples"]
@@ -62,15 +65,22 @@ def jacobian_rows(forward: Forward, inputs: Float[Tensor, "samples ..."]) -> tup
     Raises:
         ValueError: if the logits do not depend differentiably on the inputs.
     """
+    with _differentiated(forward, inputs) as (logits, derivative):
+        return logits.detach(), rows_of(logits, derivative)
+
+
+@contextmanager
+def _differentiated(forward: Forward, inputs: Tensor) -> Iterator[tuple[Tensor, Forward]]:
+    """The logits, and u -> J^T u."""
     with torch.inference_mode(mode=False), torch.enable_grad():
         variable = inputs.detach().clone().requires_grad_()
         logits = _differentiable(forward(variable))
-        rows = []
-        for k in range(logits.shape[1]):
-            last = k + 1 == logits.shape[1]
-            (row,) = torch.autograd.grad(logits[:, k].sum(), variable, retain_graph=not last)
-            rows.append(row.flatten(1))
-    return logits.detach(), rows
+
+        def derivative(along: Tensor) -> Tensor:
+            (found,) = torch.autograd.grad(logits, variable, along, retain_graph=True)
+            return found
+
+        yield logits, derivative
 
 
 def gram_spectral(forward: Forward, inputs: Tensor, *, softmax: bool = False) -> Norms:
@@ -78,35 +88,32 @@ def gram_spectral(forward: Forward, inputs: Tensor, *, softmax: bool = False) ->
 
     Forming the Gram matrix squares J's condition number, which costs the *small* singular values their digits. The
     largest is safe: the products are summed in float64, so its relative error stays that of J's own entries. For the
-    softmax, dp/dx = S J with S = diag(p) - p p^T, and S J J^T S is formed in float64 from the same rows.
+    softmax, dp/dx = S J with S = diag(p) - p p^T, and S J J^T S is formed in float64 from C - 1 relative rows.
     """
-    logits, rows = jacobian_rows(forward, inputs)
-    return _largest_root(_gram(rows), logits, softmax=softmax)
+    if softmax:
+        return _largest_root(_softmax_gram(forward, inputs))
+    _, rows = jacobian_rows(forward, inputs)
+    return _largest_root(gram([row.double() for row in rows]))
 
 
 def gram_frobenius(forward: Forward, inputs: Tensor, *, softmax: bool = False) -> Norms:
-    """||J||_F as the square root of tr(J J^T); exact, C backward passes."""
-    logits, rows = jacobian_rows(forward, inputs)
-    if not softmax:
-        return torch.stack([row.double().square().sum(1) for row in rows]).sum(0).sqrt()
-    jacobian = softmax_jacobian(logits)
-    gram = jacobian @ _gram(rows) @ jacobian
-    return gram.diagonal(dim1=1, dim2=2).sum(1).clamp_min(0).sqrt()
-
-
-def _gram(rows: list[Tensor]) -> Float64[Tensor, "samples classes classes"]:
-    matrix = torch.stack(rows, 1).double()
-    return matrix @ matrix.mT
-
-
-def _largest_root(gram: Tensor, logits: Tensor, *, softmax: bool) -> Norms:
+    """||J||_F as the square root of tr(J J^T); exact, C backward passes, for the softmax C - 1."""
     if softmax:
-        jacobian = softmax_jacobian(logits)
-        gram = jacobian @ gram @ jacobian
-    # eigvalsh refuses NaN with an unhelpful message; such samples are reported as NaN.
-    bad = ~gram.isfinite().all(2).all(1)
-    gram = gram.masked_fill(bad[:, None, None], 0.0)
-    largest: Tensor = torch.linalg.eigvalsh(gram)[:, -1]
+        return _softmax_gram(forward, inputs).diagonal(dim1=1, dim2=2).sum(1).clamp_min(0).sqrt()
+    _, rows = jacobian_rows(forward, inputs)
+    return squared_frobenius([row.double() for row in rows]).sqrt()
+
+
+def _softmax_gram(forward: Forward, inputs: Tensor) -> Float64[Tensor, "samples classes classes"]:
+    with _differentiated(forward, inputs) as (logits, derivative):
+        order, rows = relative_rows(logits, derivative)
+        return gram_of_softmax(logits.detach(), order, gram([row.double() for row in rows]))
+
+
+def _largest_root(products: Tensor) -> Norms:
+    # Samples that are not finite are reported as NaN.
+    products, bad = finite(products)
+    largest: Tensor = torch.linalg.eigvalsh(products)[:, -1]
     return largest.clamp_min(0).sqrt().masked_fill(bad, torch.nan)
 
 
@@ -135,7 +142,7 @@ def lanczos_spectral(forward: Forward, inputs: Tensor, start: Tensor, *, softmax
             logits = _differentiable(forward(variable))
         dual = torch.zeros_like(logits).requires_grad_()
         (pulled,) = torch.autograd.grad(logits, variable, dual, create_graph=True)
-        outer = _softmax_product(logits.detach()) if softmax else torch.clone
+        outer = partial(softmax_product, logits.detach().double()) if softmax else torch.clone
 
         def transposed(u: Tensor) -> Tensor:
             (product,) = torch.autograd.grad(logits, variable, outer(u).to(logits), retain_graph=True)
@@ -178,18 +185,6 @@ def _bidiagonalise(transposed: Forward, product: Forward, start: Tensor, toleran
         if not bool(open_samples.any()):
             break
     return norms
-
-
-def _softmax_product(logits: Tensor) -> Forward:
-    """u -> (diag(p) - p p^T) u in float64, u taken relative to its entry at the likeliest class: no cancellation."""
-    p = logits.double().softmax(1)
-    top = p.argmax(1, keepdim=True)
-
-    def product(u: Tensor) -> Tensor:
-        relative = u - u.gather(1, top)
-        return p * (relative - (p * relative).sum(1, keepdim=True))
-
-    return product
 
 
 def _orthonormal(vector: Tensor, basis: list[Tensor]) -> tuple[Tensor, Tensor]:

@@ -110,3 +110,54 @@ def softmax_jacobian(logits: Logits) -> Float[Tensor, "samples classes classes"]
     others = 1 - torch.eye(p.shape[1], dtype=p.dtype, device=p.device)
     diagonal = p * (p @ others)
     return torch.diag_embed(diagonal) - p[:, :, None] * p[:, None, :] * others
+
+
+def softmax_product(logits: Logits, vectors: Logits) -> Logits:
+    """(dp/dz) u = p * (u - <p, u>), in the logits' type.
+
+    u is taken relative to its entry at the likeliest class, so that nothing cancels where the network is certain.
+    """
+    p = logits.softmax(1)
+    relative = vectors - vectors.gather(1, logits.detach().argmax(1, keepdim=True))
+    return p * (relative - (p * relative).sum(1, keepdim=True))
+
+
+def hessian_root_product(logits: Logits, vectors: Logits) -> Logits:
+    """L u for diag(p) - p p^T = L L^T, L = diag(sqrt p) - p sqrt(p)^T, in the logits' type.
+
+    sqrt(p) is exp(log p / 2), whose derivative stays finite where p vanishes. The columns of L sum to 0, so the entry
+    at the likeliest class is minus the sum of the others: formed by itself it would cancel where the network is
+    certain.
+    """
+    log_p = logits.log_softmax(1)
+    roots = (log_p / 2).exp()
+    product = roots * vectors - log_p.exp() * (roots * vectors).sum(1, keepdim=True)
+    top = logits.detach().argmax(1, keepdim=True)
+    others = product.scatter(1, top, 0.0)
+    return others.scatter(1, top, -others.sum(1, keepdim=True))
+
+
+def softmax_temperature(loss: Named) -> float | None:
+    """epsilon, where the loss has the Hessian (diag(p) - p p^T) / epsilon in the logits, p = softmax(z / epsilon).
+
+    None where it has 2 I, as the squared losses.
+
+    Args:
+        loss: as in `per_sample_loss`.
+
+    Raises:
+        ValueError: for a loss that is piecewise linear in the logits.
+    """
+    function, arguments = chosen("loss", loss, LOSSES)
+    if function is cross_entropy:
+        return 1.0
+    if function is smoothed_maximum:
+        return float(arguments["epsilon"])
+    if function in {squared, squared_signs}:
+        return None
+    name = loss if isinstance(loss, str) else loss["name"]
+    msg = (
+        f"the loss {name!r} is piecewise linear in the logits: its Hessian is 0 wherever there is one; expected a loss "
+        "with a curvature: cross_entropy, smoothed_maximum, squared or squared_signs"
+    )
+    raise ValueError(msg)

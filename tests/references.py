@@ -70,3 +70,38 @@ def affine_margin(
         others = [(z[y] - z[j]) / float(dual[j]) for j in range(len(z)) if j != y]
         values.append(max(0.0, min(others)))
     return torch.tensor(values, dtype=torch.float64)
+
+
+def with_statistics(network: nn.Module, inputs: torch.Tensor) -> nn.Module:
+    """A copy whose BatchNorm layers normalise with this batch's statistics, which are functions of the copy's weights.
+
+    A derivative in the inputs of another pass then holds them constant, and one in the weights goes through them.
+    """
+    copied = copy.deepcopy(network)
+    for layer in copied.modules():
+        if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d):
+            layer.forward = _Recorded(layer)
+    copied(inputs)
+    return copied
+
+
+class _Recorded:
+    def __init__(self, layer: nn.BatchNorm1d | nn.BatchNorm2d) -> None:
+        self.layer, self.taken = layer, None
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        shape = (1, -1, *(1,) * (x.ndim - 2))
+        if self.taken is None:
+            axes = [0, *range(2, x.ndim)]
+            self.taken = x.mean(axes).view(shape), x.var(axes, unbiased=False).view(shape)
+        mean, variance = self.taken
+        weight, bias = self.layer.weight.view(shape), self.layer.bias.view(shape)
+        return (x - mean) / (variance + self.layer.eps).sqrt() * weight + bias
+
+
+def differentiable_jacobian(network: nn.Module, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """z and dz/dx (classes, inputs) of one sample, differentiable in the weights."""
+    variable = x[None].clone().requires_grad_()
+    z = network(variable)[0]
+    rows = [torch.autograd.grad(value, variable, create_graph=True)[0].flatten() for value in z]
+    return z, torch.stack(rows)

@@ -32,6 +32,7 @@ LEAVES = {
     "sequences",
     "threads",
     "files",
+    "gram",
     "graph",
     "lipschitz",
     "path_norm",

@@ -255,6 +255,31 @@ def test_unknown_layers_are_seen(make):
     assert "unknown" in {seen.kind for seen in passed.layers}
 
 
+@pytest.mark.parametrize("written_to", [None, "before", "after"])
+def test_max_pooling_behind_a_relu_is_torchs_own(written_to):
+    """Slow reference: windows that overlap, ties, windows that are all negative; tensors that are written to."""
+
+    class Network(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            z = 1.0 * x
+            h = F.relu(z)
+            with torch.no_grad():
+                if written_to is not None:
+                    (z if written_to == "before" else h).mul_(-1)
+            return F.max_pool2d(h, 3, stride=2, padding=1).square().flatten(1)
+
+    x = torch.randint(-3, 3, (4, 1, 7, 7), generator=generator(0)).double()
+    x[0] = -1
+    passed = ForwardPass(Network(), x, torch.zeros(4, dtype=torch.int64))
+    along = torch.arange(16.0, dtype=torch.float64).expand(4, -1)
+    variable = x.clone().requires_grad_()
+    logits = Network()(variable)
+    assert torch.equal(passed.logits, logits)
+    if written_to != "after":  # a ReLU keeps its output, and torch refuses to differentiate what was written over
+        (expected,) = torch.autograd.grad(logits, variable, along)
+        assert torch.equal(passed.derivative(passed.logits, along), expected)
+
+
 def test_mixtures_weigh_their_losses():
     """Closed form: the cross-entropy on a soft target."""
     logits = torch.tensor([[1.0, 2.0, 0.0]], dtype=torch.float64)

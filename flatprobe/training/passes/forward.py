@@ -15,7 +15,7 @@ from flatprobe.inputs import Inputs, joined, mapped, only_floating
 from flatprobe.kernels import per_sample_loss
 from flatprobe.modules import BATCH_NORMS, logits_of
 from flatprobe.training.passes.labels import Labels, climbed, losses
-from flatprobe.training.passes.layers import Layer, Watch
+from flatprobe.training.passes.layers import Layer, Watch, gradients_at
 from flatprobe.training.passes.statistics import Statistics
 
 Points = Float[Tensor, "samples ..."]
@@ -65,7 +65,7 @@ class ForwardPass:
         lay_out: Callable[[Inputs], Inputs] | None = None,
     ) -> None:
         self.module, self.labels, self.key = module, labels, key
-        self.kernel = per_sample_loss(loss)
+        self.named_loss, self.kernel = loss, per_sample_loss(loss)
         self._place = None if isinstance(inputs, Tensor) else only_floating(inputs)
         self._held = None if isinstance(inputs, Tensor) or self._place is None else (inputs, self._place)
         self._whole = inputs
@@ -150,6 +150,28 @@ class ForwardPass:
         if found is None:
             raise ValueError(_NOT_DIFFERENTIABLE)
         return found
+
+    def layer_gradients(
+        self, of: Tensor, along: Tensor | None = None, *, create_graph: bool = True
+    ) -> list[tuple[Layer, Tensor, Tensor]]:
+        """The gradient of sum_i <of_i, along_i> at every layer zhat = W x + b, by one backward pass.
+
+        Args:
+            of: (samples, ...) a function of the pass, such as the logits.
+            along: like `of`; ones where it is left out.
+            create_graph: as in `derivative`.
+
+        Returns:
+            (layer, gradient in x through this layer alone, gradient in zhat), of the layers that `of` depends on.
+
+        Raises:
+            ValueError: if a layer is neither linear nor a convolution, or none is; if `of` does not depend
+                differentiably on the inputs.
+        """
+        if not of.requires_grad:
+            raise ValueError(_NOT_DIFFERENTIABLE)
+        with self._statistics.held():
+            return gradients_at(self.layers, of, along, create_graph=create_graph)
 
     def gradient(self, *, create_graph: bool = True) -> Points:
         """grad_x l(z_i, y_i) of every sample; computed once for all penalties and transforms that ask for it.

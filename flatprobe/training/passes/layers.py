@@ -69,6 +69,61 @@ class Layer:
     source: GradientEdge | None = field(repr=False)
     target: GradientEdge | None = field(repr=False)
 
+    def adjoint(self, outputs: Tensor) -> Tensor:
+        """W^T y: like x, from something like zhat."""
+        geometry = self._geometry
+        if geometry is not None:
+            return geometry.adjoint(outputs, self.weight)
+        return outputs @ self.weight if self.weight.ndim == 2 else outputs[..., None] * self.weight
+
+    def gathered(self, inputs: Tensor, outputs: Tensor) -> Tensor:
+        """The gradient of <y, W x> in W, from something like x and something like zhat."""
+        geometry = self._geometry
+        if geometry is not None:
+            return geometry.gathered(inputs, outputs)
+        rows = outputs.reshape(-1, self.weight.shape[0] if self.weight.ndim == 2 else 1)
+        return (rows.mT @ inputs.reshape(-1, inputs.shape[-1])).view(self.weight.shape)
+
+    @property
+    def _geometry(self) -> Geometry | None:
+        return self.options.get("geometry")
+
+
+def gradients_at(
+    layers: Iterable[Layer], of: Tensor, along: Tensor | None, *, create_graph: bool
+) -> list[tuple[Layer, Tensor, Tensor]]:
+    """What `ForwardPass.layer_gradients` says.
+
+    Raises:
+        ValueError: for a layer of unknown kind; if there is no other.
+    """
+    unknown = next((layer.name for layer in layers if layer.kind == "unknown"), None)
+    if unknown is not None:
+        msg = (
+            f"the layer of {unknown!r} is neither linear nor a convolution of one to three dimensions with equal "
+            "padding on either side; expected such layers alone, whose adjoints are known: take a penalty on the whole "
+            "network instead, such as jacobian_frobenius"
+        )
+        raise ValueError(msg)
+    reached = [layer for layer in layers if layer.target is not None]
+    if not reached:
+        msg = (
+            "the network has no linear layer and no convolution that gradients pass; expected one: take a penalty on "
+            "the whole network instead, such as jacobian_frobenius"
+        )
+        raise ValueError(msg)
+    edges = [edge for layer in reached for edge in (layer.target, layer.source) if edge is not None]
+    along = torch.ones_like(of) if along is None else along
+    values = torch.autograd.grad(of, edges, along, create_graph=create_graph, retain_graph=True, allow_unused=True)
+    at = dict(zip(map(id, edges), values, strict=True))
+    found = []
+    for layer in reached:
+        outputs = at[id(layer.target)]
+        if outputs is not None:  # of a layer that only another output depends on there is none
+            inputs = layer.adjoint(outputs) if layer.source is None else at[id(layer.source)]
+            found.append((layer, inputs, outputs))
+    return found
+
 
 class Watch(TorchFunctionMode):
     """Runs torch's functions as they are, notes the layers, and has BatchNorm take its statistics from `statistics`.
@@ -82,6 +137,7 @@ class Watch(TorchFunctionMode):
         super().__init__()
         self.layers: list[Layer] = []
         self._names, self._statistics = names, statistics
+        self._last_relu: tuple[Tensor, Tensor, tuple[int, int]] | None = None
 
     def __torch_function__(
         self,
@@ -96,13 +152,32 @@ class Watch(TorchFunctionMode):
         if func in _CONVOLUTIONS:
             return self._convolution(func, *args, **kwargs)
         if func in _RELUS and not kwargs.get("inplace", len(args) > 1 and args[1]):
-            return rectified(args[0] if args else kwargs["input"])
+            return self._rectify(args[0] if args else kwargs["input"])
+        if func is F.max_pool2d and args and len(args) < 7 and not kwargs.get("return_indices"):
+            return self._pool(*args, **kwargs)
         if func is F.batch_norm:
             return self._statistics.normalise(*args, **kwargs)
         if func not in _ENTRYWISE and _computes(func):
             for value in _parameters((*args, *kwargs.values())):
                 self._note("unknown", value, getattr(func, "__name__", str(func)), (), (), {}, None, None)
         return func(*args, **kwargs)
+
+    def _rectify(self, inputs: Tensor) -> Tensor:
+        outputs = rectified(inputs)
+        self._last_relu = inputs, outputs, _versions(inputs, outputs)
+        return outputs
+
+    def _pool(self, inputs: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """Max pooling; behind a ReLU it goes before it, which is the same function, and the ReLU's a smaller one.
+
+        Where a window's maximum is positive it is at the same place, and elsewhere the gradient is 0 either way.
+        """
+        if self._last_relu is not None:
+            before, after, versions = self._last_relu
+            if inputs is after and versions == _versions(before, after):
+                return rectified(F.max_pool2d(before, *args, **kwargs))
+        outputs: Tensor = F.max_pool2d(inputs, *args, **kwargs)
+        return outputs
 
     def _linear(self, inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         alias, source = _own(inputs)
@@ -152,10 +227,12 @@ class Watch(TorchFunctionMode):
 
 
 def _parameters(values: Iterable[Any]) -> Iterator[nn.Parameter]:
-    """Those of two or more axes among the arguments of a function; recurrent layers have theirs in a list."""
+    """Those of two or more axes among the arguments of a function, transposed or not; recurrent layers have a list."""
     for value in values:
-        if isinstance(value, nn.Parameter) and value.ndim >= 2:
-            yield value
+        if isinstance(value, Tensor):
+            owner = value if value._base is None else value._base  # noqa: SLF001
+            if isinstance(owner, nn.Parameter) and owner.ndim >= 2:
+                yield owner
         elif isinstance(value, list | tuple):
             yield from _parameters(value)
 
@@ -178,6 +255,11 @@ def _own(inputs: Tensor) -> tuple[Tensor, GradientEdge | None]:
 def _edge(outputs: Tensor) -> GradientEdge | None:
     # The place in the graph and not the tensor: a ReLU that works in place would put another one there.
     return get_gradient_edge(outputs) if outputs.requires_grad else None
+
+
+def _versions(first: Tensor, second: Tensor) -> tuple[int, int]:
+    """What changes when a tensor is written to."""
+    return first._version, second._version  # noqa: SLF001
 
 
 def _each(value: Any, axes: int) -> tuple[int, ...]:

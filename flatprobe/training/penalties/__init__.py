@@ -15,7 +15,11 @@ from flatprobe.training.penalties.adversarial_deformation import AdversarialDefo
 from flatprobe.training.penalties.adversarial_perturbation import AdversarialPerturbation
 from flatprobe.training.penalties.double_backpropagation import DoubleBackpropagation
 from flatprobe.training.penalties.gradient_dual_norm import GradientDualNorm
+from flatprobe.training.penalties.hessian_scaled import HessianScaled
+from flatprobe.training.penalties.hsfob import hsfob_db, hsfob_db1, hsfob_db2
 from flatprobe.training.penalties.jacobian_frobenius import JacobianFrobenius
+from flatprobe.training.penalties.jacobian_per_layer import JacobianPerLayer
+from flatprobe.training.penalties.jacobian_spectral import JacobianSpectral
 from flatprobe.training.penalties.rkhs_gradient import RKHSGradient
 from flatprobe.training.penalties.spectral_norm import SpectralNorm
 from flatprobe.training.penalties.tikhonov_differences import TikhonovDifferences
@@ -25,6 +29,8 @@ Penalty = Callable[[ForwardPass], Tensor]
 
 PENALTIES: dict[str, Callable[..., Any]] = {
     "jacobian_frobenius": JacobianFrobenius,
+    "jacobian_spectral": JacobianSpectral,
+    "jacobian_per_layer": JacobianPerLayer,
     "double_backpropagation": DoubleBackpropagation,
     "gradient_dual_norm": GradientDualNorm,
     "tikhonov_differences": TikhonovDifferences,
@@ -33,6 +39,7 @@ PENALTIES: dict[str, Callable[..., Any]] = {
     "adversarial_deformation": AdversarialDeformation,
     "spectral_norm": SpectralNorm,
     "transformed": Transformed,
+    "hessian_scaled": HessianScaled,
 }
 
 __all__ = [
@@ -41,10 +48,16 @@ __all__ = [
     "AdversarialPerturbation",
     "DoubleBackpropagation",
     "GradientDualNorm",
+    "HessianScaled",
     "JacobianFrobenius",
+    "JacobianPerLayer",
+    "JacobianSpectral",
     "Penalty",
     "RKHSGradient",
     "SpectralNorm",
     "TikhonovDifferences",
     "Transformed",
+    "hsfob_db",
+    "hsfob_db1",
+    "hsfob_db2",
 ]

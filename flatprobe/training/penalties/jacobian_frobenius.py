@@ -1,11 +1,14 @@
 """The squared Frobenius norm of the input Jacobian (S17 eq. 49; N20 eqs 50, 56)."""
 
 from dataclasses import dataclass
+from functools import partial
 
 from jaxtyping import Float
 from torch import Tensor
 
 from flatprobe.checks import at_least, one_of
+from flatprobe.gram import gram, gram_of_softmax, relative_rows, rows_of, squared_frobenius
+from flatprobe.kernels import softmax_product
 from flatprobe.training.passes import ForwardPass
 
 
@@ -13,17 +16,33 @@ from flatprobe.training.passes import ForwardPass
 class JacobianFrobenius:
     """P = (1/b) sum_i ||J(x_i)||_F^2, J = dz/dx of the logits or dp/dx of the softmax.
 
-    Exact: one backward pass to the inputs a class. Sampled: `||J||_F^2 = E ||J^T v||^2` for v with E v v^T = I, here
-    standard normal; one backward pass a projection. Value and gradient of the sampled form are unbiased.
+    Exact: by the rows of J that the probe `jacobian_norms` measures with, one backward pass to the inputs a class; for
+    the softmax one less, since dp/dx = (diag(p) - p p^T) J depends on the rows' differences alone: it is formed in
+    float64 from their Gram matrix, so that nothing cancels where the network is certain.
+
+    Sampled: ||J||_F^2 = E ||J^T v||^2 for every v with E v v^T = I; here v has independent random signs, which have the
+    least variance of all v with independent entries, 2 sum_{j != k} (J J^T)_jk^2. One backward pass a projection. Value
+    and gradient are unbiased. (Hoffman et al. take unit vectors, with the factor C.)
+
+    The backward pass to the weights goes through all of these passes. Derivatives are each sample's own, with the
+    batch's BatchNorm statistics as constants; see `ForwardPass`.
 
     Args:
         projections: None: exact; else the number of independent v a sample, over which is averaged.
         outputs: `"logits"` (N20 eq. 56) or `"softmax"` (S17 eq. 49, N20 eq. 50).
 
     Raises:
-        ValueError: for fewer than 1 projection, or other outputs.
+        ValueError: for fewer than 1 projection, or other outputs; when it is called, if the logits do not depend
+            differentiably on the inputs.
 
     Source: S17 eq. 49, N20 eqs 50 and 56; Hoffman et al. 2019, "Robust learning with Jacobian regularization".
+
+    >>> import torch
+    >>> network = torch.nn.Linear(2, 2, bias=False)
+    >>> _ = network.weight.data.copy_(torch.tensor([[3.0, 0.0], [0.0, 4.0]]))
+    >>> passed = ForwardPass(network, torch.zeros(1, 2), torch.tensor([0]))
+    >>> float(JacobianFrobenius()(passed).detach()), float(JacobianFrobenius(projections=1)(passed).detach())
+    (25.0, 25.0)
     """
 
     projections: int | None = None
@@ -35,13 +54,15 @@ class JacobianFrobenius:
 
     def __call__(self, passed: ForwardPass, /) -> Float[Tensor, ""]:
         """P on one batch, differentiable in the weights."""
-        outputs = passed.logits if self.outputs == "logits" else passed.logits.softmax(1)
-        if self.projections is None:
-            rows = [passed.derivative(outputs[:, k]) for k in range(outputs.shape[1])]
-        else:
-            shape = tuple(outputs.shape)
-            draws = [passed.normal(shape, "jacobian_frobenius", draw) for draw in range(self.projections)]
-            rows = [passed.derivative(outputs, draw) for draw in draws]
-        total = sum(row.flatten(1).square().sum(1).mean() for row in rows)
-        assert isinstance(total, Tensor)
-        return total if self.projections is None else total / self.projections
+        logits, softmax = passed.logits, self.outputs == "softmax"
+        derivative = partial(passed.derivative, logits)
+        if self.projections is not None:
+            shape = tuple(logits.shape)
+            draws = [passed.signs(shape, "jacobian_frobenius", draw) for draw in range(self.projections)]
+            along = [softmax_product(logits, draw) if softmax else draw for draw in draws]
+            return squared_frobenius([derivative(v) for v in along]).mean() / self.projections
+        if not softmax:
+            return squared_frobenius(rows_of(logits, derivative)).mean()
+        order, rows = relative_rows(logits, derivative)
+        products = gram_of_softmax(logits, order, gram(rows))
+        return products.diagonal(dim1=1, dim2=2).sum(1).mean().to(logits)

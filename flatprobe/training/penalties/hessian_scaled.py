@@ -1,0 +1,96 @@
+"""The input Jacobian scaled by the loss' Hessian in the logits (N20 eqs 61-63, 66)."""
+
+from dataclasses import dataclass
+from functools import partial
+from itertools import combinations
+from math import comb
+
+from jaxtyping import Float
+from torch import Tensor
+
+from flatprobe.checks import at_least, one_of
+from flatprobe.gram import gram, relative_rows, rows_of, squared_frobenius
+from flatprobe.kernels import hessian_root_product, softmax_jacobian, softmax_temperature
+from flatprobe.training.passes import ForwardPass
+
+
+@dataclass(frozen=True)
+class HessianScaled:
+    """P = (1/b) sum_i Tr(J^T H J), J = dz/dx and H the Hessian of the objective's loss in the logits.
+
+    The cross-entropy has H = diag(p) - p p^T, p the softmax (positive *semi*definite: H 1 = 0); its smoothing the same
+    at z / epsilon over epsilon; the squared losses 2 I. P is twice the rise of the loss under small Gaussian noise on
+    the inputs, to the first order in its variance.
+
+    Exact: Tr(J^T H J) = sum_{j,k} H_jk <J_j, J_k>, in which the rows of J may be taken relative to the likeliest
+    class' row, since H 1 = 0: C - 1 backward passes to the inputs (C for the squared losses), and no square root of
+    p, whose derivative is infinite at 0.
+
+    Sampled: E ||J^T L e||^2 for random signs e and H = L L^T, L = diag(sqrt p) - p sqrt(p)^T: one backward pass a
+    projection. Value and gradient are unbiased, since L is differentiated through. (The other identity,
+    E_{k ~ p} ||grad_x log p_k||^2, is not used: its value is exact, but with k held fixed its gradient lacks what p's
+    own change contributes, the score term.)
+
+    With `power=2` P = (1/b) sum_i Tr(J^T H J)^2, as eq. 66, whose loss is one sample's: the mean of the squares. Its
+    sampled form is the mean over all pairs of draws of their product, which is unbiased; so it needs two.
+
+    Args:
+        projections: None: exact; else the number of independent e a sample.
+        power: 1, or 2 for hsfob-db2.
+
+    Raises:
+        ValueError: for fewer than 1 projection, or than 2 with power 2; for another power; when it is called, for a
+            loss that is piecewise linear in the logits (`maximum`, `hinge`), or logits that do not depend
+            differentiably on the inputs.
+
+    Source: N20 eqs 61-63 and 66; SPEC section 5.
+
+    >>> import torch
+    >>> network = torch.nn.Linear(2, 2, bias=False)
+    >>> _ = network.weight.data.copy_(torch.tensor([[3.0, 0.0], [0.0, 4.0]]))
+    >>> passed = ForwardPass(network, torch.zeros(1, 2), torch.tensor([0]))
+    >>> float(HessianScaled()(passed).detach())  # p = (1/2, 1/2): (9 + 16) / 4
+    6.25
+    """
+
+    projections: int | None = None
+    power: int = 1
+
+    def __post_init__(self) -> None:
+        one_of("power", self.power, (1, 2))
+        at_least(1, projections=self.projections)
+        if self.power == 2 and self.projections == 1:
+            msg = (
+                "projections is 1; expected at least 2 with power=2, or None: the square of one draw is no unbiased "
+                "estimate of the squared trace"
+            )
+            raise ValueError(msg)
+
+    def __call__(self, passed: ForwardPass, /) -> Float[Tensor, ""]:
+        """P on one batch, differentiable in the weights."""
+        temperature = softmax_temperature(passed.named_loss)
+        if self.projections is None:
+            return (_exact(passed, temperature) ** self.power).mean()
+        draws = [self._draw(passed, temperature, draw) for draw in range(self.projections)]
+        if self.power == 1:
+            return sum(draws[1:], draws[0]).mean() / self.projections
+        products = [first * second for first, second in combinations(draws, 2)]
+        return sum(products[1:], products[0]).mean() / comb(self.projections, 2)
+
+    def _draw(self, passed: ForwardPass, temperature: float | None, draw: int) -> Float[Tensor, " samples"]:
+        logits = passed.logits
+        signs = passed.signs(tuple(logits.shape), "hessian_scaled", draw)
+        if temperature is None:
+            return 2 * squared_frobenius([passed.derivative(logits, signs)])
+        root = hessian_root_product(logits / temperature, signs)
+        return squared_frobenius([passed.derivative(logits, root)]) / temperature
+
+
+def _exact(passed: ForwardPass, temperature: float | None) -> Float[Tensor, " samples"]:
+    logits = passed.logits
+    derivative = partial(passed.derivative, logits)
+    if temperature is None:
+        return 2 * squared_frobenius(rows_of(logits, derivative))
+    order, rows = relative_rows(logits, derivative)
+    hessian = softmax_jacobian((logits / temperature).gather(1, order))[:, 1:, 1:] / temperature
+    return (hessian * gram(rows)).sum((1, 2)).to(logits)

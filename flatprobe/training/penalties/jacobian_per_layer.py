@@ -1,0 +1,85 @@
+"""The squared Jacobian of each layer by itself (S17 eq. 52)."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from flatprobe.checks import one_of
+from flatprobe.kernels import softmax_product
+from flatprobe.training.passes import ForwardPass, Layer
+
+
+@dataclass(frozen=True)
+class JacobianPerLayer:
+    """P = (1/b) sum_i sum_l ||g_l W_l||^2, g_l = d f_pi(i) / d zhat_l at layer l's pre-activation zhat_l = W_l x + b_l.
+
+    f is the softmax or the logits, pi(i) one uniform class a sample, drawn anew in every step; there is no factor C.
+    The layers are the linear ones and the convolutions; g_l W_l is the layer's adjoint (a transposed convolution),
+    through the layer alone and not through a skip past it. BatchNorm, activations and other entrywise layers are not
+    penalised themselves; they are in g_l, BatchNorm with the batch's statistics as constants. A weight that several
+    layers share counts at each of its uses.
+
+    One backward pass gives g_l and g_l W_l at all layers. With `held`, as in S17, the gradient in W_l is
+    2 g_l^T (g_l W_l) at constant g_l: the weights' part of a backward pass, and no second pass through the activations.
+    For the logits of a ReLU network without batch statistics that is the derivative of each term in its own W_l,
+    exactly; for the softmax S17 neglects that f's slope moves with W_l; in either case the terms' dependence on the
+    layers above is left out. Without `held` the gradient is P's own, through g_l to all weights.
+
+    Args:
+        outputs: `"softmax"` (default, as in S17) or `"logits"`.
+        held: whether g_l is held constant in the gradient (default, as in S17) or differentiated.
+
+    Raises:
+        ValueError: for other words; when it is called, for a layer of another kind (an embedding, attention, a
+            recurrent layer, a transposed convolution), with the name of its parameter.
+
+    Source: S17 eq. 52 and Table VI; SPEC section 5.
+
+    >>> network = torch.nn.Sequential(torch.nn.Linear(2, 2, bias=False), torch.nn.Linear(2, 2, bias=False))
+    >>> for layer in network:
+    ...     _ = torch.nn.init.eye_(layer.weight)
+    >>> passed = ForwardPass(network, torch.zeros(3, 2), torch.tensor([0, 1, 0]), key=(0,))
+    >>> float(JacobianPerLayer(outputs="logits")(passed).detach())
+    2.0
+    """
+
+    outputs: str = "softmax"
+    held: object = True
+
+    def __post_init__(self) -> None:
+        one_of("outputs", self.outputs, ("logits", "softmax"))
+        one_of("held", self.held, (True, False))
+
+    def __call__(self, passed: ForwardPass, /) -> Float[Tensor, ""]:
+        """P on one batch, with the gradient that `held` says."""
+        held, logits = bool(self.held), passed.logits
+        samples, classes = logits.shape
+        chosen = F.one_hot(passed.integers(classes, (samples,), "jacobian_per_layer"), classes).to(logits)
+        along = softmax_product(logits, chosen) if self.outputs == "softmax" else chosen
+        found = passed.layer_gradients(logits, along, create_graph=not held)
+        terms = [_held(*entry) if held else entry[1].square().sum() for entry in found]
+        return torch.stack(terms).sum() / samples
+
+
+def _held(layer: Layer, pulled: Tensor, above: Tensor) -> Tensor:
+    result: Tensor = _Held.apply(layer.weight, pulled, above, layer)  # type: ignore[no-untyped-call]
+    return result
+
+
+class _Held(torch.autograd.Function):
+    """||g W||^2 as a function of W, of which g W is known."""
+
+    @staticmethod
+    def forward(ctx: Any, _weight: Tensor, pulled: Tensor, above: Tensor, layer: Layer) -> Tensor:
+        ctx.save_for_backward(pulled, above)
+        ctx.layer = layer
+        return pulled.square().sum()
+
+    @staticmethod
+    def backward(ctx: Any, by: Tensor) -> tuple[Tensor, None, None, None]:
+        pulled, above = ctx.saved_tensors
+        return ctx.layer.gathered(pulled, 2 * by * above), None, None, None

@@ -1,0 +1,91 @@
+"""The squared spectral norm of the input Jacobian (S17 eq. 48)."""
+
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from flatprobe.checks import at_least, one_of
+from flatprobe.gram import gram, gram_of_softmax, relative_rows, rows_of, squared_frobenius, top_eigenvector
+from flatprobe.kernels import softmax_product
+from flatprobe.training.passes import ForwardPass
+
+
+@dataclass(frozen=True)
+class JacobianSpectral:
+    """P = (1/b) sum_i ||J(x_i)||_2^2, J = dz/dx of the logits or dp/dx of the softmax.
+
+    P = (1/b) sum_i ||J^T u||^2 with u the unit left singular vector of the largest singular value s, held constant:
+    since u maximises ||J^T u||, the gradient does not go through it (d s^2 = 2 s u^T dJ v). Where several share the
+    largest singular value, u is one of their vectors and the gradient one of the subgradients, as at a maximum's tie.
+
+    Exact: u is the top eigenvector of J J^T, formed in float64 from rows as in the probe `jacobian_norms`: a backward
+    pass to the inputs a class (for the softmax one less) that keeps no graph, and one along u that does.
+
+    With `iterations` u comes of that many steps of the power iteration u <- J J^T u from a random start, two passes
+    a step and one to begin with, whatever the number of classes. Then ||J^T u|| <= ||J||_2: an *estimate from below*,
+    biased, with the gradient of that estimate at constant u. It pays from some tens of classes on.
+
+    Args:
+        iterations: None: exact; else the number of steps.
+        outputs: `"logits"`, or `"softmax"` as in S17.
+
+    Raises:
+        ValueError: for fewer than 1 iteration, or other outputs; when it is called, if the logits do not depend
+            differentiably on the inputs.
+
+    Source: S17 eq. 48, which leaves it for eq. 49 (`JacobianFrobenius`) because of its cost.
+
+    >>> network = torch.nn.Linear(2, 2, bias=False)
+    >>> _ = network.weight.data.copy_(torch.tensor([[3.0, 0.0], [0.0, 4.0]]))
+    >>> passed = ForwardPass(network, torch.zeros(1, 2), torch.tensor([0]))
+    >>> float(JacobianSpectral()(passed).detach())
+    16.0
+    """
+
+    iterations: int | None = None
+    outputs: str = "logits"
+
+    def __post_init__(self) -> None:
+        at_least(1, iterations=self.iterations)
+        one_of("outputs", self.outputs, ("logits", "softmax"))
+
+    def __call__(self, passed: ForwardPass, /) -> Float[Tensor, ""]:
+        """P on one batch, differentiable in the weights at constant u."""
+        logits, softmax = passed.logits, self.outputs == "softmax"
+        top = _exact(passed, softmax=softmax) if self.iterations is None else self._iterated(passed, softmax=softmax)
+        along = softmax_product(logits, top) if softmax else top
+        return squared_frobenius([passed.derivative(logits, along)]).mean()
+
+    def _iterated(self, passed: ForwardPass, *, softmax: bool) -> Tensor:
+        logits = passed.logits
+        outer = partial(softmax_product, logits.detach()) if softmax else torch.clone
+        dual = torch.zeros_like(logits).requires_grad_()
+        pulled = passed.derivative(logits, outer(dual))  # J^T u as a function of u, whose derivative is J
+        top = _unit(passed.normal(tuple(logits.shape), "jacobian_spectral"))
+        for _ in range(self.iterations or 0):
+            right = passed.derivative(logits, outer(top), create_graph=False)
+            top = _unit(passed.derivative(pulled, _unit(right), at=dual, create_graph=False))
+        return top
+
+
+def _exact(passed: ForwardPass, *, softmax: bool) -> Tensor:
+    logits = passed.logits
+    derivative = partial(passed.derivative, logits, create_graph=False)
+    if not softmax:
+        return top_eigenvector(gram([row.double() for row in rows_of(logits, derivative)])).to(logits)
+    order, rows = relative_rows(logits, derivative)
+    products = gram_of_softmax(logits.detach(), order, gram([row.double() for row in rows]))
+    top = top_eigenvector(products).to(logits)
+    return torch.zeros_like(top).scatter(1, order, top)
+
+
+def _unit(vectors: Tensor) -> Tensor:
+    """Each sample's vector over its length, 0 where it is 0; over its largest entry first, since squares underflow."""
+    tiny = torch.finfo(vectors.dtype).tiny
+    flat: Tensor = vectors.flatten(1)
+    flat = flat / flat.abs().amax(1, keepdim=True).clamp_min(tiny)
+    length: Tensor = flat.norm(dim=1, keepdim=True)
+    return (flat / length.clamp_min(tiny)).view_as(vectors)
