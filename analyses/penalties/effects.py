@@ -108,7 +108,7 @@ def cases() -> dict[str, Case]:
         "Hessian-scaled": Case(((0.1, {**HESSIAN, "projections": 1}),), "mean Tr(J^T H J)", own(HESSIAN)),
         "hsfob-db1": Case(((0.1, {**HESSIAN, "projections": 1}), (0.1, DOUBLE)), "mean Tr(J^T H J)", own(HESSIAN)),
         "hsfob-db2": Case(
-            ((0.1, {**HESSIAN, "projections": 1, "power": 2}), (0.1, DOUBLE)), "itself", own({**HESSIAN, "power": 2})
+            ((0.1, {**HESSIAN, "projections": 2, "power": 2}), (0.1, DOUBLE)), "itself", own({**HESSIAN, "power": 2})
         ),
         "gradient, l2": Case(
             ((0.1, {"name": "gradient_dual_norm", "norm": "l2"}),),
@@ -123,18 +123,22 @@ def cases() -> dict[str, Case]:
         "Tikhonov by differences": Case(
             ((1.0, {"name": "tikhonov_differences", "step": 0.1}),), "mean ||grad l||^2", own(DOUBLE)
         ),
-        "RKHS, gradient": Case(((0.001, {"name": "rkhs_gradient"}),), "itself", own({"name": "rkhs_gradient"})),
+        "RKHS, gradient": Case(
+            ((0.001, {"name": "rkhs_gradient", "classes": 2}),), "itself", own({"name": "rkhs_gradient"})
+        ),
         "RKHS, perturbation": Case(
-            ((0.001, {"name": "adversarial_perturbation", "radius": 0.5}),),
+            ((0.001, {"name": "adversarial_perturbation", "radius": 0.5, "classes": 2}),),
             "itself",
             own({"name": "adversarial_perturbation", "radius": 0.5}),
         ),
         "RKHS, deformation": Case(
-            ((0.01, {"name": "adversarial_deformation"}),), "itself", own({"name": "adversarial_deformation"})
+            ((0.01, {"name": "adversarial_deformation", "classes": 2}),),
+            "itself",
+            own({"name": "adversarial_deformation"}),
         ),
         "spectral norms": Case(((0.01, {"name": "spectral_norm"}),), "sum ||W_l||_2^2", operator_norms),
         "R_T, Gaussian noise": Case(
-            ((1.0, {"name": "transformed", "transform": {"name": "gaussian_noise", "scale": 0.3}}),),
+            ((1.0, {"name": "transformed", "transform": {"name": "gaussian_noise", "deviation": 0.3}}),),
             "error at noise 0.3",
             under_noise(0.3),
         ),
@@ -162,7 +166,7 @@ class Preset:
 
 PRESETS = {
     "quick": Preset(("digits",), 300, 200, 0.2, 2, 200),
-    "cpu": Preset(("digits", "ylecun/mnist"), 1000, 500, 0.1, 4, 300),
+    "cpu": Preset(("digits", "ylecun/mnist"), 1000, 290, 0.1, 4, 300),
 }
 
 

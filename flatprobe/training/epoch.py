@@ -59,7 +59,12 @@ def train_epoch(
             for group in optimizer.param_groups:
                 group["lr"] = rate(step)
             optimizer.zero_grad(set_to_none=True)
-            total, values = terms(*data.gather(positions), step)
+            try:
+                total, values = terms(*data.gather(positions), step)
+            except Exception:
+                if waiting:  # weights that are not finite may be why, and then the term that came first is to blame
+                    _add(sums, waiting, step - 1, epoch)
+                raise
             # Only the parameters: the inputs' own gradient, which penalties ask for, is not needed here.
             torch.autograd.backward(total, inputs=parameters)
             optimizer.step()

@@ -12,6 +12,7 @@ from torch import nn
 from flatprobe.checks import Named, at_least, one_of
 from flatprobe.data import LabelledData
 from flatprobe.files import State
+from flatprobe.modules import unwrapped
 from flatprobe.results import environment
 from flatprobe.threads import thread_count, thread_rule
 from flatprobe.training.epoch import DivergedError
@@ -140,7 +141,7 @@ def train(
     one_of("on_failure", on_failure, ("raise", "flag"))
     at_least(1, threads=threads)
     with torch.inference_mode(mode=False):  # which enables gradients too
-        trainer = Trainer(copy.deepcopy(network), data, validation, settings)
+        trainer = Trainer(unwrapped(copy.deepcopy(network)), data, validation, settings)
         run = _run(trainer, threads, None if out is None else RunFolder(out), resume, save_every, progress)
     if not run.reached and on_failure == "raise":
         raise RuntimeError(_not_reached(run, settings))
@@ -188,6 +189,9 @@ def _epochs(trainer: Trainer, folder: RunFolder | None, save_every: float, progr
                 improved = trainer.epoch()
             except DivergedError as error:
                 raise DivergedError(_kept(error, folder, before, best)) from error
+            except Exception:  # of a penalty of the caller's own, say
+                _kept(None, folder, before, best)
+                raise
             report(trainer.history[-1])
             if folder is None:
                 continue
@@ -197,7 +201,7 @@ def _epochs(trainer: Trainer, folder: RunFolder | None, save_every: float, progr
                 best, saved = None, time.monotonic()
 
 
-def _kept(error: DivergedError, folder: RunFolder | None, before: Progress | None, best: State | None) -> str:
+def _kept(error: DivergedError | None, folder: RunFolder | None, before: Progress | None, best: State | None) -> str:
     """The message; what the last complete epoch ended with is saved first."""
     if folder is None or before is None or not before.history:
         return str(error)

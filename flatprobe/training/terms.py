@@ -18,6 +18,9 @@ from flatprobe.training.penalties import PENALTIES, Penalty
 from flatprobe.training.transforms import Transform
 
 OBJECTIVE = "loss"
+# Names that the history has columns of its own for, or that stand for the objective.
+_MEASURED = ("train_loss", "train_accuracy", "validation_loss", "validation_accuracy")
+_COLUMNS = frozenset((OBJECTIVE, "epoch", "learning_rate", "seconds", *_MEASURED))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,8 +105,11 @@ def named_penalties(penalties: list[tuple[float, Penalty]]) -> dict[str, tuple[f
         if strength == 0:
             continue
         name = str(described(penalty, PENALTIES)["name"]).rpartition(".")[2]
-        number = sum(1 for other in found if other.rpartition("_")[0] == name or other == name)
-        found[name if not number else f"{name}_{number + 1}"] = (strength, copy.deepcopy(penalty))
+        free, number = name, 1
+        while free in found or free in _COLUMNS:
+            number += 1
+            free = f"{name}_{number}"
+        found[free] = (strength, copy.deepcopy(penalty))
     return found
 
 

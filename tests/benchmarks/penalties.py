@@ -41,7 +41,7 @@ VARIANTS: dict[str, dict[str, object]] = {
     "Frobenius, exact": {"name": "jacobian_frobenius"},
     "Hessian-scaled, exact": {"name": "hessian_scaled"},
     "Jacobian's spectral norm": {"name": "jacobian_spectral"},
-    "R_T, Gaussian noise": {"name": "transformed", "transform": {"name": "gaussian_noise", "scale": 0.1}},
+    "R_T, Gaussian noise": {"name": "transformed", "transform": {"name": "gaussian_noise", "deviation": 0.1}},
     "R_T, FGSM": {"name": "transformed", "transform": {"name": "fgsm", "budget": 0.1}},
 }
 

@@ -1,7 +1,7 @@
 """One forward pass of a network in training, from which the objective and all penalties take what they need."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import cached_property, partial
 
 import torch
@@ -13,7 +13,7 @@ from flatprobe.attention import twice_differentiable
 from flatprobe.checks import Named
 from flatprobe.inputs import Inputs, joined, mapped, only_floating
 from flatprobe.kernels import per_sample_loss
-from flatprobe.modules import BATCH_NORMS, logits_of
+from flatprobe.modules import logits_of, unwrapped
 from flatprobe.training.passes.labels import Labels, climbed, losses
 from flatprobe.training.passes.layers import Layer, Watch, gradients_at
 from flatprobe.training.passes.statistics import Statistics
@@ -64,7 +64,9 @@ class ForwardPass:
         updates: bool = True,
         lay_out: Callable[[Inputs], Inputs] | None = None,
     ) -> None:
-        self.module, self.labels, self.key = module, labels, key
+        self.module, self.labels, self.key = unwrapped(module), labels, key
+        _check_seen(self.module)
+        self._trains = any(layer.training for layer in self.module.modules())
         self.named_loss, self.kernel = loss, per_sample_loss(loss)
         self._place = None if isinstance(inputs, Tensor) else only_floating(inputs)
         self._held = None if isinstance(inputs, Tensor) or self._place is None else (inputs, self._place)
@@ -142,13 +144,13 @@ class ForwardPass:
         points = self.inputs if at is None else at
         along = torch.ones_like(of) if along is None else along.to(of)
         if not of.requires_grad:
-            raise ValueError(_NOT_DIFFERENTIABLE)
+            raise ValueError(_not_differentiable())
         with self._statistics.held():
             (found,) = torch.autograd.grad(
                 of, points, along, create_graph=create_graph, retain_graph=True, allow_unused=True
             )
         if found is None:
-            raise ValueError(_NOT_DIFFERENTIABLE)
+            raise ValueError(_not_differentiable())
         return found
 
     def layer_gradients(
@@ -169,7 +171,7 @@ class ForwardPass:
                 differentiably on the inputs.
         """
         if not of.requires_grad:
-            raise ValueError(_NOT_DIFFERENTIABLE)
+            raise ValueError(_not_differentiable())
         with self._statistics.held():
             return gradients_at(self.layers, of, along, create_graph=create_graph)
 
@@ -180,17 +182,12 @@ class ForwardPass:
             create_graph: whether it is differentiated in its turn. Where it is not, its value has its direction also
                 where the network is so certain that p_y is rounded to 1 (`climbed`).
         """
-        if self._gradient is None and create_graph:
-            self._gradient = self.derivative(self.losses)
         if create_graph:
-            assert self._gradient is not None
+            if self._gradient is None:
+                self._gradient = self.derivative(self.losses)
             return self._gradient
         if self._constant is None:
-            self._constant = (
-                self.derivative(climbed(self.kernel, self.logits, self.labels), create_graph=False)
-                if self._gradient is None
-                else self._gradient.detach()
-            )
+            self._constant = self.derivative(climbed(self.kernel, self.logits, self.labels), create_graph=False)
         return self._constant
 
     def again(self, points: Points) -> Float[Tensor, "samples classes"]:
@@ -203,7 +200,7 @@ class ForwardPass:
             Logits, a function of the weights, and of the points where they require a gradient.
         """
         _ = self.logits  # whose statistics are repeated
-        with self._counts_kept(), self._states_of_first_pass(), self._statistics.replayed():
+        with self._as_before(), self._states_of_first_pass(), self._statistics.replayed():
             return self._run(points)[0]
 
     def losses_at(self, points: Points, labels: Labels | None = None) -> Values:
@@ -246,8 +243,12 @@ class ForwardPass:
         device = next((value.device for value in self.module.parameters()), torch.device("cpu"))
         self._device = device if device.type == "cuda" else None
         self._states = torch.get_rng_state(), None if self._device is None else torch.cuda.get_rng_state(self._device)
-        with nullcontext() if self._statistics.updates else self._counts_kept():
+        self._buffers = {name: value.clone() for name, value in self.module.named_buffers()} if self._trains else {}
+        try:
             return self._run(self._moving)
+        finally:
+            if not self._statistics.updates:
+                self._restore(self._buffers)
 
     def _run(self, points: Tensor | None) -> tuple[Tensor, tuple[Layer, ...]]:
         inputs = self._lay_out(self._whole if points is None else self.with_points(points))
@@ -260,16 +261,25 @@ class ForwardPass:
         return logits_of(outputs, self.module), tuple(watch.layers)
 
     @contextmanager
-    def _counts_kept(self) -> Iterator[None]:
-        """BatchNorm layers count their passes themselves, before they ask for statistics: passes here do not count."""
-        found = [layer for layer in self.module.modules() if isinstance(layer, BATCH_NORMS) and layer.training]
-        counts = [layer.num_batches_tracked for layer in found if layer.num_batches_tracked is not None]
-        before = [count.clone() for count in counts]
+    def _as_before(self) -> Iterator[None]:
+        """Buffers that a pass in training mode writes to are as they were before the first pass; afterwards as now.
+
+        They are BatchNorm's counters, running averages of other layers, the vectors of a spectral norm's power
+        iteration.
+        """
+        now = {name: value.clone() for name, value in self.module.named_buffers() if name in self._buffers}
+        self._restore(self._buffers)
         try:
             yield
         finally:
-            for count, value in zip(counts, before, strict=True):
-                count.copy_(value)
+            self._restore(now)
+
+    def _restore(self, values: Mapping[str, Tensor]) -> None:
+        with torch.no_grad():
+            for name, value in values.items():
+                buffer = self.module.get_buffer(name)
+                if not torch.equal(buffer, value):  # those that a graph holds must not be written to
+                    buffer.copy_(value)
 
     @contextmanager
     def _states_of_first_pass(self) -> Iterator[None]:
@@ -282,7 +292,26 @@ class ForwardPass:
             yield
 
 
-_NOT_DIFFERENTIABLE = (
-    "the logits do not depend differentiably on the inputs, which the penalty differentiates them by; expected layers "
-    "that have gradients: look for .detach(), torch.no_grad() or integers in the network's forward"
-)
+def _not_differentiable() -> str:
+    if not torch.is_grad_enabled():
+        return "gradients are switched off (torch.no_grad), which a penalty needs; expected the pass outside of it"
+    return (
+        "the logits do not depend differentiably on the inputs, which the penalty differentiates them by; expected "
+        "layers that have gradients: look for .detach(), torch.no_grad() or integers in the network's forward"
+    )
+
+
+def _check_seen(module: nn.Module) -> None:
+    """The module's operations are torch functions that can be watched.
+
+    Raises:
+        ValueError: for compiled and scripted parts, which are opaque.
+    """
+    for name, layer in module.named_modules():
+        compiled = hasattr(layer, "_orig_mod") or getattr(layer, "_compiled_call_impl", None) is not None
+        if compiled or isinstance(layer, torch.jit.ScriptModule):
+            msg = (
+                f"the module {name or type(module).__name__!r} is {'compiled' if compiled else 'scripted'}, so its "
+                "operations cannot be watched; expected the module that it was made from"
+            )
+            raise ValueError(msg)

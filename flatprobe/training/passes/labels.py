@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
+from torch.nn import functional as F
 
 from flatprobe.attacks.points import log_odds
 from flatprobe.kernels import cross_entropy
@@ -43,6 +44,22 @@ def climbed(kernel: Callable[[Tensor, Tensor], Tensor], logits: Tensor, labels: 
     p_y is rounded to 1 (in float32 from a lead of about 17 on), and with it its direction.
     """
     return losses(_by_log_odds if _is_cross_entropy(kernel) else kernel, logits, labels)
+
+
+def steered(kernel: Callable[[Tensor, Tensor], Tensor], logits: Tensor, labels: Labels) -> Float[Tensor, " samples"]:
+    """Something whose gradient in the inputs is a positive multiple of the losses', sample by sample.
+
+    The cross-entropy's own is sigmoid(log odds) times that of the log odds, and underflows where the network is certain
+    (in float32 beyond a lead of about 100). Here that factor is left out; of a mixture, the largest one is.
+    """
+    if not _is_cross_entropy(kernel):
+        return losses(kernel, logits, labels)
+    entries = [(weights, log_odds(logits, own)) for weights, own in parts(labels, logits)]
+    scales = torch.stack([F.logsigmoid(odds) for _, odds in entries]).detach()
+    factors = (scales - scales.amax(0)).exp()
+    terms = [weights.to(logits) * factor * odds for (weights, odds), factor in zip(entries, factors, strict=True)]
+    total: Tensor = sum(terms[1:], terms[0])
+    return total
 
 
 def _is_cross_entropy(kernel: Callable[[Tensor, Tensor], Tensor]) -> bool:

@@ -15,6 +15,7 @@ from flatprobe.training.passes.relu import rectified
 from flatprobe.training.passes.statistics import Statistics
 
 _CONVOLUTIONS = (F.conv1d, F.conv2d, F.conv3d)
+_OURS = (F.linear, F.batch_norm, *_CONVOLUTIONS)
 _RELUS = (F.relu, torch.relu, Tensor.relu)
 _ENTRYWISE = (F.layer_norm, F.group_norm, F.instance_norm, F.rms_norm, F.prelu)
 
@@ -147,6 +148,11 @@ class Watch(TorchFunctionMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or {}
+        # Within torch.vmap or another transform torch's own functions are needed.
+        if torch._C._functorch.peek_interpreter_stack() is not None:  # noqa: SLF001
+            return func(*args, **kwargs)
+        if func in _OURS:
+            kwargs = {"inputs" if name == "input" else name: value for name, value in kwargs.items()}
         if func is F.linear:
             return self._linear(*args, **kwargs)
         if func in _CONVOLUTIONS:
@@ -199,13 +205,15 @@ class Watch(TorchFunctionMode):
         axes = weight.ndim - 2
         steps, apart = _each(stride, axes), _each(dilation, axes)
         sides = _padding(padding, weight.shape[2:], apart)
-        if sides is None or inputs.ndim != weight.ndim:  # padded differently on the two sides, or a sample alone
+        mixed = torch.is_autocast_enabled(inputs.device.type)  # then torch's own casts the weights
+        # Another padding on the two sides, or a sample alone, has no geometry either.
+        if sides is None or inputs.ndim != weight.ndim or mixed:
             outputs = func(inputs, weight, bias, stride, padding, dilation, groups)
             self._note("unknown", weight, func.__name__, inputs.shape, outputs.shape, {}, None, None)
             return outputs
         alias, source = _own(inputs)
         geometry = Geometry(steps, sides, apart, groups, inputs.shape, weight.shape)
-        outputs = convolved(alias, weight, bias, geometry, self._statistics)
+        outputs = convolved(alias, weight, bias, geometry, self._statistics.flag)
         options = {"geometry": geometry}
         self._note("convolution", weight, "convolution", inputs.shape, outputs.shape, options, source, _edge(outputs))
         return outputs

@@ -9,6 +9,16 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
+class Held:
+    """Whether gradients are formed in the inputs alone.
+
+    What autograd's graph keeps is this and not the `Statistics`, which hold tensors of that graph: Python cannot see
+    such a circle, and would never free it.
+    """
+
+    inputs_only = False
+
+
 class Statistics:
     """The means and deviations that the BatchNorm layers of one pass normalise with.
 
@@ -23,18 +33,18 @@ class Statistics:
     """
 
     def __init__(self, *, updates: bool) -> None:
-        self.updates, self.inputs_only = updates, False
+        self.updates, self.flag = updates, Held()
         self._taken: list[tuple[Tensor, Tensor]] = []
         self._replay: Iterator[tuple[Tensor, Tensor]] | None = None
 
     @contextmanager
     def held(self) -> Iterator[None]:
         """Gradients that are formed in the block are in the inputs alone, with the statistics as constants."""
-        before, self.inputs_only = self.inputs_only, True
+        before, self.flag.inputs_only = self.flag.inputs_only, True
         try:
             yield
         finally:
-            self.inputs_only = before
+            self.flag.inputs_only = before
 
     @contextmanager
     def replayed(self) -> Iterator[None]:
@@ -68,11 +78,17 @@ class Statistics:
             raise ValueError(msg)
         result: Tensor
         if self._replay is not None:
-            mean, inverse = next(self._replay)
-            result = _Affine.apply(inputs, mean, inverse, weight, bias, self)  # type: ignore[no-untyped-call]
+            mean, inverse = next(self._replay, (None, None))
+            if mean is None:
+                msg = (
+                    "a pass at other points met more BatchNorm layers than the first pass; expected a network that "
+                    "applies the same layers each time: random depth, drawn outside torch, is not repeated"
+                )
+                raise ValueError(msg)
+            result = _Affine.apply(inputs, mean, inverse, weight, bias, self.flag)  # type: ignore[no-untyped-call]
             return result
         averages = (running_mean, running_var) if self.updates else (None, None)
-        result, mean, inverse = _Normalise.apply(inputs, weight, bias, averages, momentum, eps, self)  # type: ignore[no-untyped-call]
+        result, mean, inverse = _Normalise.apply(inputs, weight, bias, averages, momentum, eps, self.flag)  # type: ignore[no-untyped-call]
         self._taken.append((mean, inverse))
         return result
 
@@ -105,6 +121,18 @@ def _added(to: Tensor | None, inputs: Tensor, slope: Tensor, shift: Tensor) -> T
     return to.addcmul_(inputs, slope).add_(shift)
 
 
+def _differentiable_backward(
+    above: Tensor, inputs: Tensor, weight: Tensor | None, mean: Tensor, inverse: Tensor, mask: tuple[bool, ...]
+) -> tuple[Tensor | None, ...]:
+    """What torch's kernel computes, which has no derivative in the mean and the deviation."""
+    axes, count = _axes(inputs), _count(inputs)
+    standard = (inputs - _channels(mean, inputs)) * _channels(inverse, inputs)
+    by_bias, by_weight = above.sum(axes), (above * standard).sum(axes)
+    rest = _channels(by_bias / count, inputs) + standard * _channels(by_weight / count, inputs)
+    below = _scaled(above - rest, inverse, weight)
+    return below, by_weight if mask[1] else None, by_bias if mask[2] else None
+
+
 class _Normalise(torch.autograd.Function):
     """BatchNorm by torch's kernel -> the outputs, the mean m and the inverse deviation r = (var + eps)^(-1/2).
 
@@ -121,7 +149,7 @@ class _Normalise(torch.autograd.Function):
         averages: tuple[Tensor | None, Tensor | None],
         momentum: float,
         eps: float,
-        owner: Statistics,
+        owner: Held,
     ) -> tuple[Tensor, Tensor, Tensor]:
         outputs, mean, inverse = torch.native_batch_norm(inputs, weight, bias, *averages, True, momentum, eps)
         ctx.save_for_backward(inputs, weight, mean, inverse)
@@ -138,7 +166,9 @@ class _Normalise(torch.autograd.Function):
         if ctx.owner.inputs_only:
             return None if above is None else _scaled(above, inverse, weight), None, None, *rest
         found: tuple[Tensor | None, ...] = (None, None, None)
-        if above is not None:
+        if above is not None and torch.is_grad_enabled():
+            found = _differentiable_backward(above, inputs, weight, mean, inverse, ctx.mask)
+        elif above is not None:
             found = torch.ops.aten.native_batch_norm_backward(
                 above, inputs, weight, None, None, mean, inverse, True, ctx.eps, ctx.mask
             )
@@ -162,7 +192,7 @@ class _Affine(torch.autograd.Function):
         inverse: Tensor,
         weight: Tensor | None,
         bias: Tensor | None,
-        owner: Statistics,
+        owner: Held,
     ) -> Tensor:
         ctx.save_for_backward(inputs, mean, inverse, weight)
         ctx.owner, ctx.biased = owner, bias is not None

@@ -10,7 +10,7 @@ from flatprobe.attacks import NORMS, Box
 from flatprobe.attacks.points import per_sample
 from flatprobe.checks import one_of, positive
 from flatprobe.training.passes import ForwardPass
-from flatprobe.training.passes.labels import climbed
+from flatprobe.training.passes.labels import steered
 
 Points = Float[Tensor, "samples ..."]
 
@@ -47,8 +47,8 @@ def budgets(budget: float, like: Points) -> Float[Tensor, " samples"]:
 def uphill(passed: ForwardPass, at: Points | None = None) -> Points:
     """A positive multiple, a sample, of grad_x l: the direction in which the objective's loss grows.
 
-    In the network in training mode, the batch's BatchNorm statistics held as constants. At x it is the pass' own
-    gradient, which is computed once for all that ask; elsewhere it costs one forward and one backward pass.
+    In the network in training mode, the batch's BatchNorm statistics held as constants. One backward pass at x; one
+    forward and one backward pass elsewhere.
 
     Args:
         passed: a batch.
@@ -58,11 +58,8 @@ def uphill(passed: ForwardPass, at: Points | None = None) -> Points:
         Like the inputs, with a largest entry of 1, or 0 where the gradient is 0: squares of the gradient's entries
         would underflow where the network is certain.
     """
-    if at is None:
-        found = passed.gradient(create_graph=False)
-    else:
-        points = at.detach().requires_grad_()
-        heights = climbed(passed.kernel, passed.again(points), passed.labels)
-        found = passed.derivative(heights, at=points, create_graph=False)
+    points = None if at is None else at.detach().requires_grad_()
+    logits = passed.logits if points is None else passed.again(points)
+    found = passed.derivative(steered(passed.kernel, logits, passed.labels), at=points, create_graph=False)
     largest = found.flatten(1).abs().amax(1)
     return found / per_sample(torch.where(largest > 0, largest, 1), found)
