@@ -12,8 +12,8 @@ from flatprobe.training import ForwardPass, train
 from flatprobe.training.constraints import CONSTRAINTS, Ball, Box, UnitRows
 from flatprobe.training.parts import described, made
 from tests import cases
+from tests.cases import batch, normalised_network
 from tests.test_models import assert_same_state
-from tests.test_passes import batch, normalised_network
 
 TOLERANCE = {"rtol": 1e-9, "atol": 1e-11}  # algebra in float64
 EACH = {

@@ -14,9 +14,9 @@ from flatprobe.training.constraints import SpectralProjection
 from flatprobe.training.constraints.followed import risen, settled
 from flatprobe.training.passes import Layer
 from tests import cases
+from tests.cases import batch, normalised_network
 from tests.test_constraints import interrupt_after, layers_of
 from tests.test_models import assert_same_state
-from tests.test_passes import batch, normalised_network
 
 # Of the bound, by which the true norms may exceed it after a training at the default settings.
 EXCESS = 0.01

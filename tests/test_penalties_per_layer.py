@@ -13,16 +13,17 @@ from flatprobe.rng import generator
 from flatprobe.training import ForwardPass
 from flatprobe.training.parts import described, made
 from flatprobe.training.penalties import PENALTIES, JacobianFrobenius, JacobianPerLayer
+from tests.cases import batch
 from tests.penalties import (
-    CASES,
+    NETWORKS,
     assert_adds_up,
     assert_finite_differences,
     assert_same,
     assert_trains,
+    passed_for,
     value_and_gradients,
 )
 from tests.references import with_statistics
-from tests.test_passes import batch
 
 OUTPUTS = ("logits", "softmax")
 HELD = (True, False)
@@ -59,11 +60,10 @@ def of_sample(network, x, chosen, outputs, held):
 
 @pytest.mark.parametrize("held", HELD)
 @pytest.mark.parametrize("outputs", OUTPUTS)
-@pytest.mark.parametrize("case", CASES)
-def test_slow_reference(case, outputs, held):
-    make, data = CASES[case]
-    network, (inputs, labels) = make(), data()
-    passed = ForwardPass(network, inputs, labels, key=(3,), updates=False)
+@pytest.mark.parametrize("name", NETWORKS)
+def test_slow_reference(name, outputs, held):
+    network, (inputs, labels) = NETWORKS[name](), batch()
+    passed = passed_for(network, key=(3,))
     chosen = passed.integers(passed.logits.shape[1], (len(labels),), "jacobian_per_layer")
     assert len(set(chosen.tolist())) > 1
     found = value_and_gradients(network, JacobianPerLayer(outputs, held)(passed))

@@ -11,12 +11,12 @@ from flatprobe.rng import generator
 from flatprobe.training import ForwardPass, train
 from flatprobe.training.parts import described, made
 from flatprobe.training.penalties import PENALTIES, JacobianFrobenius, SpectralNorm
-from tests.penalised import NETWORKS, SLOW, assert_value_and_gradient, gradients_of, passed_for
+from tests.penalties import NETWORKS, SLOW, assert_adds_up, assert_value_and_gradient, gradients_of, passed_for
 from tests.test_models import assert_same_state
 from tests.test_training_folder import interrupted_after, without_seconds
 from tests.test_training_loop import clusters
 
-SIZES = {  # the real input sizes of the layers of tests.penalised.NETWORKS
+SIZES = {  # the real input sizes of the layers of tests.penalties.NETWORKS
     "mlp": {"1": None, "3": None, "5": None},
     "cnn": {"0": (5, 5), "4": None},
     "batch_norm": {"first": (5, 5), "second": (7, 7), "skip": (5, 5), "head": None},
@@ -147,12 +147,7 @@ def test_the_leading_input_of_a_convolution(groups, channels):
 
 
 def test_composition_and_json():
-    network = NETWORKS["batch_norm"]()
-    parts = [SpectralNorm, JacobianFrobenius]
-    alone = [gradients_of(part()(passed_for(network)), network) for part in parts]
-    passed = passed_for(network)
-    for name, found in gradients_of(sum(part()(passed) for part in parts), network).items():
-        torch.testing.assert_close(found, alone[0][name] + alone[1][name], **SLOW)
+    assert_adds_up(SpectralNorm(), JacobianFrobenius())
     for penalty in (SpectralNorm(), SpectralNorm(iterations=3, exact=True)):
         assert made("penalty", described(penalty, PENALTIES), PENALTIES) == penalty
 
