@@ -193,7 +193,7 @@ class Embedded(nn.Module):
         self.table, self.head = nn.Embedding(3, 4), nn.Linear(4, 2)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.head(x + self.table(torch.zeros(len(x), dtype=torch.int64)))
+        return self.head(x + self.table((x[:, 0] > 0).long()))
 
 
 @pytest.mark.parametrize("name", ["unit_rows", "spectral_projection"])
@@ -201,9 +201,9 @@ def test_layers_of_unknown_form_are_named(name):
     constraint = made("constraint", {"name": name, **EACH[name]}, CONSTRAINTS)
     network = Embedded()
     with pytest.raises(
-        ValueError, match=rf"'{name}' met the layer 'table', which is neither a linear layer nor a conv"
+        ValueError, match=rf"constraint '{name}' met the layer 'table', which is neither linear nor a c"
     ):
         constraint(network, layers_of(network, torch.ones(2, 4)))
     computed = nn.utils.parametrizations.weight_norm(nn.Linear(4, 2))
-    with pytest.raises(ValueError, match=r"which has a weight that is computed from other parameters"):
+    with pytest.raises(ValueError, match=r"whose weight is computed from other parameters"):
         constraint(computed, layers_of(computed, torch.ones(2, 4)))

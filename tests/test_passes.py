@@ -148,61 +148,6 @@ def test_a_pass_without_gradients_at_points_that_ask_for_them():
     assert torch.equal(found, passed.logits)
 
 
-def test_layers_are_seen_with_their_names_and_shapes():
-    passed = ForwardPass(normalised_network(), *batch())
-    seen = [(layer.name, layer.kind, layer.input_shape[1:], layer.output_shape[1:]) for layer in passed.layers]
-    assert seen == [
-        ("first", "convolution", (2, 5, 5), (4, 5, 5)),
-        ("second", "convolution", (4, 7, 7), (4, 3, 3)),
-        ("skip", "convolution", (4, 5, 5), (4, 3, 3)),
-        ("head", "linear", (36,), (3,)),
-    ]
-
-
-def test_the_source_of_a_layer_does_not_see_its_skip():
-    """Closed form: g W and not g W + g, where the layer's input goes past it too; the ReLU works in place."""
-
-    class Skip(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.layer = nn.Linear(2, 2, bias=False).double()
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return torch.relu_(self.layer(x)) + x
-
-    network = Skip()
-    with torch.no_grad():
-        network.layer.weight.copy_(torch.tensor([[1.0, 2.0], [-3.0, -1.0]]))
-    passed = ForwardPass(network, torch.ones(1, 2, dtype=torch.float64), torch.tensor([0]))
-    (layer,) = (passed.logits, *passed.layers)[1:]
-    source, target = torch.autograd.grad(passed.logits[:, 0].sum(), [layer.source, layer.target])
-    assert source.tolist() == [[1.0, 2.0]]
-    assert target.tolist() == [[1.0, 0.0]]
-
-
-@pytest.mark.parametrize("make", [lambda: nn.Embedding(3, 4), lambda: nn.Bilinear(4, 4, 2), lambda: nn.LSTM(4, 4)])
-def test_unknown_layers_are_seen(make):
-    layer = make()
-
-    class Around(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.inner, self.head = layer, nn.Linear(4, 2)
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            if isinstance(layer, nn.Embedding):
-                x = x + self.inner(torch.zeros(len(x), dtype=torch.int64))
-            elif isinstance(layer, nn.Bilinear):
-                return self.inner(x, x)
-            else:
-                x = self.inner(x[None])[0][0]
-            return self.head(x)
-
-    passed = ForwardPass(Around(), torch.ones(2, 4), torch.tensor([0, 1]))
-    _ = passed.logits
-    assert "unknown" in {seen.kind for seen in passed.layers}
-
-
 @pytest.mark.parametrize("written_to", [None, "before", "after"])
 def test_max_pooling_behind_a_relu_is_torchs_own(written_to):
     """Slow reference: windows that overlap, ties, windows that are all negative; tensors that are written to."""

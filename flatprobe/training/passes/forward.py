@@ -15,8 +15,9 @@ from flatprobe.inputs import Inputs, joined, mapped, only_floating
 from flatprobe.kernels import per_sample_loss
 from flatprobe.modules import BATCH_NORMS, logits_of
 from flatprobe.training.passes.labels import Labels, climbed, losses
-from flatprobe.training.passes.layers import Layer, Watch, gradients_at
+from flatprobe.training.passes.layers import Layer, gradients_at
 from flatprobe.training.passes.statistics import Statistics
+from flatprobe.training.passes.watch import Watch
 
 Points = Float[Tensor, "samples ..."]
 Values = Float[Tensor, " samples"]
@@ -251,7 +252,7 @@ class ForwardPass:
 
     def _run(self, points: Tensor | None) -> tuple[Tensor, tuple[Layer, ...]]:
         inputs = self._lay_out(self._whole if points is None else self.with_points(points))
-        watch = Watch({id(value): name for name, value in self.module.named_parameters()}, self._statistics)
+        watch = Watch(self.module, self._statistics)
         with watch, twice_differentiable():  # the kernel that the forward pass takes decides for the backward passes
             if isinstance(inputs, dict):
                 outputs = self.module(**inputs)

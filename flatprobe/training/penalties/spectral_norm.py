@@ -7,8 +7,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from flatprobe.checks import at_least
-from flatprobe.training.passes import ForwardPass
-from flatprobe.training.power import Operator, operators
+from flatprobe.training.norms import longest, stretched
+from flatprobe.training.passes import ForwardPass, Layer
+from flatprobe.training.passes.layers import checked, distinct
 
 
 @dataclass(frozen=True)
@@ -53,17 +54,19 @@ class SpectralNorm:
 
     def __call__(self, passed: ForwardPass, /) -> Float[Tensor, ""]:
         """P at the weights of this pass, differentiable in them."""
-        found = operators(passed.layers, "the penalty SpectralNorm")
+        found = distinct(checked(passed.layers, "the penalty 'spectral_norm'", _CURE))
         images = [
-            own.apply(own.exact()) if self.exact else self._stretched(passed, place, own)
-            for place, own in found.items()
+            longest(layer) if self.exact else self._stretched(passed, place, layer) for place, layer in found.items()
         ]
         return torch.stack([image.square().sum() for image in images]).sum()
 
-    def _stretched(self, passed: ForwardPass, place: str, own: Operator) -> Tensor:
+    def _stretched(self, passed: ForwardPass, place: str, layer: Layer) -> Tensor:
         """A v after this step's iterations; the memory then holds its direction."""
         u = self.memory.get(place)
         if u is None:
-            u = passed.normal(own.output_shape, "spectral_norm", place)
-        image, self.memory[place] = own.stretched(u.to(own.weight), self.iterations)
+            u = passed.normal((1, *layer.image_shape), "spectral_norm", place)
+        image, self.memory[place] = stretched(layer, u.to(layer.weight), self.iterations)
         return image
+
+
+_CURE = "take a penalty on the derivatives in the inputs, such as jacobian_spectral"
