@@ -133,12 +133,12 @@ def test_deformations_are_allowed_and_their_gradient_is_that_of_the_rise(name):
         return found
 
     def kept(passed, k, steps, moved):
-        ends[k] = shared.climbed(passed, k, steps, moved)
+        ends[k] = shared.highest(passed, k, steps, moved)
         return ends[k]
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("flatprobe.training.penalties.adversarial_deformation.within", recorded)
-        patch.setattr("flatprobe.training.penalties.adversarial_deformation.climbed", kept)
+        patch.setattr("flatprobe.training.penalties.adversarial_deformation.highest", kept)
         penalty(passed_for(network))
     assert len(seen) == 3 * 4
     assert all(bool((found <= 1 + 1e-12).all()) for found in seen)

@@ -19,7 +19,7 @@ from flatprobe.training.deformations import (
     within,
 )
 from flatprobe.training.passes import ForwardPass
-from flatprobe.training.penalties.classes import check_classes, climbed, summed_maxima
+from flatprobe.training.penalties.classes import check_classes, highest, summed_maxima
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class AdversarialDeformation:
             return there, deformed(images, there)
 
         def walk(k: int) -> tuple[Points, Values]:
-            return climbed(passed, k, self.steps, moved)
+            return highest(passed, k, self.steps, moved)
 
         return summed_maxima(passed, self.classes, "adversarial_deformation", walk)
 

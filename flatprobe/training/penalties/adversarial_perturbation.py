@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -10,7 +9,8 @@ from flatprobe.attacks.fixed import ascended
 from flatprobe.attacks.points import Points, Values
 from flatprobe.checks import at_least, positive
 from flatprobe.training.passes import ForwardPass
-from flatprobe.training.penalties.classes import check_classes, climbed, summed_maxima
+from flatprobe.training.penalties.classes import check_classes, highest, summed_maxima
+from flatprobe.training.transforms.budgets import budgets
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class AdversarialPerturbation:
     def __call__(self, passed: ForwardPass, /) -> Float[Tensor, ""]:
         """P on one batch, differentiable in the weights."""
         inputs = passed.inputs.detach()
-        budget = torch.full((len(inputs),), self.radius, dtype=inputs.dtype, device=inputs.device)
+        budget = budgets(self.radius, inputs)
 
         def moved(current: Tensor | None, gradient: Points) -> tuple[Tensor, Points]:
             start = inputs if current is None else current
@@ -59,6 +59,6 @@ class AdversarialPerturbation:
             return points, points
 
         def walk(k: int) -> tuple[Points, Values]:
-            return climbed(passed, k, self.steps, moved)
+            return highest(passed, k, self.steps, moved)
 
         return summed_maxima(passed, self.classes, "adversarial_perturbation", walk) / self.radius**2

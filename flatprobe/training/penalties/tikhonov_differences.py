@@ -7,9 +7,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from flatprobe.attacks.points import Points, length, per_sample
+from flatprobe.attacks.fixed import stepped
 from flatprobe.checks import positive
 from flatprobe.training.passes import ForwardPass
+from flatprobe.training.transforms.budgets import budgets, uphill
 
 
 @dataclass(frozen=True)
@@ -51,18 +52,9 @@ class TikhonovDifferences:
         """P on one batch, differentiable in the weights."""
         inputs = passed.inputs.detach()
         _check_step(self.step, inputs.dtype)
-        points = _ahead(inputs, passed.derivative(passed.losses, create_graph=False), self.step)
+        points = stepped(inputs, uphill(passed), budgets(self.step, inputs), norm="l2", box=None)
         rise = passed.losses_at(points) - passed.losses
         return (rise / self.step).square().mean()
-
-
-def _ahead(inputs: Points, gradient: Points, step: float) -> Points:
-    """x + h v in three passes over the inputs, v the unit gradient."""
-    largest = length(gradient, "linf")
-    # Squares of its entries would underflow where the network is certain; with a largest entry of 1 the length is
-    # at least 1, or 0.
-    scaled = gradient / per_sample(torch.where(largest > 0, largest, 1), gradient)
-    return torch.addcmul(inputs, scaled, per_sample(step / length(scaled, "l2").clamp_min(1), scaled))
 
 
 def _check_step(step: float, dtype: torch.dtype) -> None:
