@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from flatprobe.attacks.points import steepest
 from flatprobe.operators import Convolution, leading_input
 from flatprobe.training.passes import Layer
 
@@ -31,11 +32,11 @@ def stretched(layer: Layer, u: Tensor, iterations: int) -> tuple[Tensor, Tensor]
         A v, differentiable in the weight while v is constant; u, which stays as it was where A v is 0.
     """
     with torch.no_grad():
-        v = _unit(layer.adjoint(u))
+        v = steepest(layer.adjoint(u), "l2")
         for _ in range(iterations - 1):
-            v = _unit(layer.adjoint(_unit(layer.product(v))))
+            v = steepest(layer.adjoint(steepest(layer.product(v), "l2")), "l2")
     image = layer.product(v)
-    direction = _unit(image.detach())
+    direction = steepest(image.detach(), "l2")
     return image, torch.where(direction.any(), direction, u)
 
 
@@ -93,8 +94,3 @@ def risen(layer: Layer, vectors: Vectors, iterations: int) -> tuple[Float[Tensor
 
 def _images(layer: Layer, vectors: Vectors) -> Tensor:
     return layer.product(vectors.view(-1, *layer.operand_shape))
-
-
-def _unit(vector: Tensor) -> Tensor:
-    length: Tensor = torch.linalg.vector_norm(vector)
-    return vector / length.clamp_min(torch.finfo(vector.dtype).tiny)

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from flatprobe.attacks.points import levelled, steepest
 from flatprobe.checks import at_least, one_of
 from flatprobe.gram import gram, gram_of_softmax, relative_rows, rows_of, squared_frobenius, top_eigenvector
 from flatprobe.kernels import softmax_product
@@ -83,9 +84,4 @@ def _exact(passed: ForwardPass, *, softmax: bool) -> Tensor:
 
 
 def _unit(vectors: Tensor) -> Tensor:
-    """Each sample's vector over its length, 0 where it is 0; over its largest entry first, since squares underflow."""
-    tiny = torch.finfo(vectors.dtype).tiny
-    flat: Tensor = vectors.flatten(1)
-    flat = flat / flat.abs().amax(1, keepdim=True).clamp_min(tiny)
-    length: Tensor = flat.norm(dim=1, keepdim=True)
-    return (flat / length.clamp_min(tiny)).view_as(vectors)
+    return steepest(levelled(vectors), "l2")
