@@ -49,7 +49,8 @@ class SpectralProjection:
 
     Raises:
         ValueError: for a bound that is not positive and finite, another word for `matrices`, fewer than 1 iteration or
-            vector. When called: for a layer that is neither linear nor a convolution, by its name.
+            vector. When called: for a layer that is neither linear nor a convolution, or whose weight is computed from
+            other parameters, by its name; if there is none.
 
     Source: B19, upper bounds by constraints on the spectral norms; Gouk, Frank, Pfahringer, Cree 2018, "Regularisation
     of neural networks by enforcing Lipschitz continuity", for the scaling.

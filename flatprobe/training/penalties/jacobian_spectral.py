@@ -22,12 +22,16 @@ class JacobianSpectral:
     since u maximises ||J^T u||, the gradient does not go through it (d s^2 = 2 s u^T dJ v). Where several share the
     largest singular value, u is one of their vectors and the gradient one of the subgradients, as at a maximum's tie.
 
-    Exact: u is the top eigenvector of J J^T, formed in float64 from rows as in the probe `jacobian_norms`: a backward
-    pass to the inputs a class (for the softmax one less) that keeps no graph, and one along u that does.
+    Exact: u is the top eigenvector of J J^T, formed in float64 from rows as in the probe `jacobian_norms`.
 
-    With `iterations` u comes of that many steps of the power iteration u <- J J^T u from a random start, two passes
-    a step and one to begin with, whatever the number of classes. Then ||J^T u|| <= ||J||_2: an *estimate from below*,
-    biased, with the gradient of that estimate at constant u. It pays from some tens of classes on.
+    Sampled: with `iterations` u comes of that many steps of the power iteration u <- J J^T u from a random start. Then
+    ||J^T u|| <= ||J||_2: an *estimate from below*, biased, with the gradient of that estimate at constant u.
+
+    Cost: a backward pass to the inputs a class (for the softmax one less) without a graph, and one along u with one.
+    Iterated, two passes a step without a graph, and one to begin with beside that along u, whatever the number of
+    classes: it pays from some tens of classes on.
+
+    BatchNorm: the batch's statistics, constants in the derivative (`ForwardPass`).
 
     Args:
         iterations: None: exact; else the number of steps.

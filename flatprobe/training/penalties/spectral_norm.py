@@ -17,13 +17,18 @@ class SpectralNorm:
     """P = sum_l ||A_l||_2^2, A_l the linear map of layer l between a sample's features at their real sizes.
 
     A convolution's A_l has its stride, padding, dilation and groups; its norm is not that of the reshaped kernel. A
-    layer that is applied twice to inputs of one shape counts once. The scale of a BatchNorm layer belongs to no A_l,
-    and neither does what a padding mode other than zeros adds. P depends on the weights alone, not on the batch.
+    layer that is applied twice to inputs of one shape counts once; one whose weight is computed in each application
+    (`torch.nn.utils.parametrizations`) counts at each of them. What a padding mode other than zeros adds belongs to no
+    A_l. P depends on the weights alone, not on the batch.
+
+    Exact: all singular values, or Lanczos to 1e-6, in float64 on the CPU in each step: for tests and small layers.
 
     Sampled: power iteration from the vectors that the step before ended with, so ||A_l v|| <= ||A_l|| follows the norm
-    from below while the weights move; the gradient is that of ||A_l v||^2, v held constant. Two products with a layer
-    an iteration, each of a single sample's size. Exact: all singular values, or Lanczos to 1e-6, in float64 on the CPU
-    in each step: for tests and small layers.
+    from below while the weights move; the gradient is that of ||A_l v||^2, v held constant.
+
+    Cost: no pass of the batch; two products with each layer an iteration, each of a single sample's size.
+
+    BatchNorm: its scale belongs to no A_l.
 
     The vectors lie in `memory` by the layer's place, name and input shape; a run's folder keeps them. One object for
     two networks takes turns on the vectors of layers that are alike in all three: P is still a lower bound, and a poor
@@ -34,8 +39,8 @@ class SpectralNorm:
         exact: whether the norms are exact; iterations then does not matter.
 
     Raises:
-        ValueError: for fewer than 1 iteration; on a network with layers other than linear ones and convolutions, by
-            name, or with none.
+        ValueError: for fewer than 1 iteration; when it is called, for a product of another kind with a parameter, by
+            its name, or if there is no layer.
 
     Source: B19, the upper bound by spectral norms; Miyato et al. 2018 for the iteration from step to step.
 
