@@ -207,3 +207,5 @@ def test_layers_of_unknown_form_are_named(name):
     computed = nn.utils.parametrizations.weight_norm(nn.Linear(4, 2))
     with pytest.raises(ValueError, match=r"whose weight is computed from other parameters"):
         constraint(computed, layers_of(computed, torch.ones(2, 4)))
+    with pytest.raises(ValueError, match=rf"constraint '{name}' met no linear layer and no convolution"):
+        constraint(nn.Flatten(), layers_of(nn.Flatten(), torch.ones(2, 4)))

@@ -94,6 +94,7 @@ PRODUCTS = {
     "a computed weight": lambda own, x: x @ own.matrix.relu().tril(),
     "a masked weight": lambda own, x: x @ (own.matrix * own.mask),
     "written to": filled,
+    "read by Python": lambda own, x: torch.tensor(x.tolist()) @ own.matrix + x,
     "bilinear": lambda own, x: F.bilinear(x, x, own.matrix.expand(4, 4, 4)),
     "embedding": lambda own, x: F.embedding((x[:, 0] > 0).long(), own.matrix) + x,
     "a learned query": lambda own, x: x + F.scaled_dot_product_attention(own.matrix[:1], x, x),
