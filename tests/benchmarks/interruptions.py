@@ -3,7 +3,7 @@
     python -m tests.benchmarks.interruptions --runs 100
 
 writes records/interruptions.parquet, a row a run, and ends with an error if a run was not resumed, lost a complete
-checkpoint or ended with other bits. Six minutes on one of two busy cores. A process that has imported torch once forks a
+checkpoint or ended with other bits. Six minutes on a busy core. A process that has imported torch once forks a
 child for each start; the child trains in a folder, saving after every epoch, and tells through a pipe what it is about.
 """
 
