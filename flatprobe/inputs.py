@@ -21,6 +21,11 @@ def mapped(function: Callable[[Tensor], Tensor], inputs: Inputs) -> Inputs:
     return tuple(map(function, inputs)) if isinstance(inputs, tuple) else function(inputs)
 
 
+def as_arguments(inputs: Inputs) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
+    """What a module is called with: a dict by keyword, a tuple by place."""
+    return ((), inputs) if isinstance(inputs, dict) else (tensors(inputs), {})
+
+
 def only_floating(inputs: dict[str, Tensor] | tuple[Tensor, ...]) -> str | int | None:
     """The name or place of the only floating tensor, the one that can move; None where there are none or several.
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from flatprobe.attention import without_fast_path
-from flatprobe.inputs import Held, Inputs, channels_last, joined, mapped, only_floating, tensors
+from flatprobe.inputs import Held, Inputs, as_arguments, channels_last, joined, mapped, only_floating, tensors
 from flatprobe.modules import BATCH_NORMS, check_finite, check_mode, logits_of, unwrapped
 from flatprobe.rng import global_states_kept
 from flatprobe.sequences import affine_in_inputs, layers_of, run, tensors_of
@@ -92,9 +92,7 @@ class Network:
         if self.eval_only and any(layer.training for layer in self.module.modules()):
             check_mode(self.module)  # looked at again at each call: the caller may have gone on training it
         inputs = self.laid_out(inputs if self._held is None else joined(self._held, _one(inputs)))
-        args, kwargs = (
-            ((), inputs) if isinstance(inputs, dict) else (inputs if isinstance(inputs, tuple) else (inputs,), {})
-        )
+        args, kwargs = as_arguments(inputs)
         state = {**self.weights, **self._fresh_buffers(), **(weights or {})}
         with without_fast_path():
             outputs = functional_call(self.module, state, args, kwargs, tie_weights=self._tied)

@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from flatprobe import models, rng
 from flatprobe.data import LabelledData
@@ -105,6 +106,35 @@ def smooth(*, seed: int = 0) -> nn.Module:
         torch.manual_seed(seed)
         layers = [nn.Flatten(), nn.Linear(16, 6), nn.Tanh(), nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 4)]
         return nn.Sequential(*layers).double().eval()
+
+
+def normalised_network(**options: object) -> nn.Module:
+    """Convolutions of every geometry, BatchNorm in one and two dimensions, a skip; tanh, which has a curvature."""
+
+    class Network(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first = nn.Conv2d(2, 4, 3, padding=1, bias=False)
+            self.norm = nn.BatchNorm2d(4, **options)
+            self.second = nn.Conv2d(4, 4, 3, stride=2, padding=1, dilation=2, groups=2)
+            self.skip = nn.Conv2d(4, 4, 1, stride=2)
+            self.flat = nn.BatchNorm1d(36)
+            self.head = nn.Linear(36, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = torch.tanh(self.norm(self.first(x)))
+            x = F.relu(self.second(F.pad(x, (1, 1, 1, 1)))) + self.skip(x)
+            return self.head(self.flat(x.flatten(1)))
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return Network().double().train()
+
+
+def batch(samples: int = 6) -> tuple[Tensor, Tensor]:
+    """What `normalised_network` takes: (samples, 2, 5, 5) inputs, and labels of three classes."""
+    inputs = torch.randn(samples, 2, 5, 5, generator=rng.generator(0, "passes"), dtype=torch.float64)
+    return inputs, torch.arange(samples) % 3
 
 
 class Attention(nn.Module):

@@ -1,54 +1,99 @@
 """What every penalty is asked: its value and its gradient against slow references, by networks and draws."""
 
+import copy
 from collections.abc import Callable
 
+import pytest
 import torch
 from torch import Tensor, nn
 
 import flatprobe as fp
 from flatprobe.rng import generator
 from flatprobe.training import ForwardPass
-from tests.cases import smooth
+from tests.cases import batch, normalised_network
 from tests.references import with_statistics
-from tests.test_passes import batch, normalised_network
 
 Penalty = Callable[[ForwardPass], Tensor]
-OfSample = Callable[[nn.Module, Tensor, Tensor], Tensor]
+OfSample = Callable[[nn.Module, Tensor, Tensor], Tensor]  # network, x, y -> the sample's term, differentiable
+OfBatch = Callable[[nn.Module, Tensor, Tensor], float]  # network, inputs, labels -> P
+SLOW = {"rtol": 1e-8, "atol": 1e-10}  # algebra in float64, in another order, over three derivatives
 
 
-def convolutional() -> nn.Module:
+def _seeded(make: Callable[[], nn.Module]) -> nn.Module:
     with torch.random.fork_rng():
-        torch.manual_seed(1)
-        layers = [nn.Conv2d(2, 3, 3, stride=2, padding=1), nn.Tanh(), nn.Flatten(), nn.Linear(27, 3)]
-        return nn.Sequential(*layers).double().train()
+        torch.manual_seed(0)
+        return make().double().train()
 
 
-def _images() -> tuple[Tensor, Tensor]:
-    return torch.randn(5, 1, 4, 4, generator=generator(0, "images"), dtype=torch.float64), torch.arange(5) % 4
-
-
-CASES = {
-    "mlp": (lambda: smooth().train(), _images),
-    "cnn": (convolutional, lambda: batch(4)),
-    "batch_norm": (normalised_network, lambda: batch(5)),
+NETWORKS: dict[str, Callable[[], nn.Module]] = {
+    "mlp": lambda: _seeded(
+        lambda: nn.Sequential(nn.Flatten(), nn.Linear(50, 6), nn.Tanh(), nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 3))
+    ),
+    "cnn": lambda: _seeded(
+        lambda: nn.Sequential(nn.Conv2d(2, 3, 3, padding=1), nn.Tanh(), nn.AvgPool2d(2), nn.Flatten(), nn.Linear(12, 3))
+    ),
+    "batch_norm": normalised_network,
 }
 
 
+def passed_for(network: nn.Module, *, samples: int = 6, **options: object) -> ForwardPass:
+    """Over the common batch: (samples, 2, 5, 5), three classes."""
+    return ForwardPass(network, *batch(samples), updates=False, **{"key": (0,), **options})
+
+
+def gradients_of(value: Tensor, network: nn.Module) -> dict[str, Tensor]:
+    """By parameter; zeros where it has none."""
+    names, parameters = zip(*network.named_parameters(), strict=True)
+    found = torch.autograd.grad(value, parameters, retain_graph=True, materialize_grads=True, allow_unused=True)
+    return dict(zip(names, found, strict=True))
+
+
 def value_and_gradients(network: nn.Module, value: Tensor) -> list[Tensor]:
-    """The value, and its gradient in every parameter, zeros where it does not depend on one."""
-    weights = list(network.parameters())
-    found = torch.autograd.grad(value, weights, allow_unused=True)
-    return [value.detach(), *(torch.zeros_like(w) if g is None else g for w, g in zip(weights, found, strict=True))]
+    """The value, and its gradient in every parameter."""
+    return [value.detach(), *gradients_of(value, network).values()]
 
 
-def assert_close_to_reference(penalty: Penalty, case: str, of_sample: OfSample, **options: object) -> None:
-    """Value and gradient are those of the mean over a loop over samples: algebra in float64, over three derivatives."""
-    make, data = CASES[case]
-    network, (inputs, labels) = make(), data()
-    found = value_and_gradients(network, penalty(ForwardPass(network, inputs, labels, updates=False, **options)))
-    slow = with_statistics(network, inputs)
-    total = sum(of_sample(slow, x, y) for x, y in zip(inputs, labels, strict=True)) / len(inputs)
+def assert_close_to_reference(penalty: Penalty, name: str, of_sample: OfSample, **options: object) -> None:
+    """Value and gradient are those that autograd finds of the mean over a loop over samples."""
+    network = NETWORKS[name]()
+    found = value_and_gradients(network, penalty(passed_for(network, **options)))
+    slow = with_statistics(network, batch()[0])
+    total = sum(of_sample(slow, x, y) for x, y in zip(*batch(), strict=True)) / len(batch()[0])
     assert_same(found, value_and_gradients(slow, total))
+
+
+def assert_value_and_gradient(penalty: Penalty, reference: OfBatch, network: nn.Module) -> None:
+    """The value is the reference's, and the gradient its differences', for a part of which is held constant."""
+    value = penalty(passed_for(network))
+    torch.testing.assert_close(float(value.detach()), reference(with_statistics(network, batch()[0]), *batch()), **SLOW)
+    found = gradients_of(value, network)
+    scale = 1 + abs(float(value.detach()))
+    assert_differences(found, network, lambda moved: reference(with_statistics(moved, batch()[0]), *batch()), scale)
+
+
+def assert_finite_differences(penalty: Penalty, name: str, **options: object) -> None:
+    """The gradient is that of the penalty's own value."""
+    network = NETWORKS[name]()
+    value = penalty(passed_for(network, **options))
+    scale = 1 + abs(float(value.detach()))
+    found = gradients_of(value, network)
+    assert_differences(found, network, lambda moved: float(penalty(passed_for(moved, **options)).detach()), scale)
+
+
+def assert_differences(
+    found: dict[str, Tensor], network: nn.Module, value: Callable[[nn.Module], float], scale: float = 1.0
+) -> None:
+    """In each parameter, along a random direction, the central difference's: 1e-6 is the differences' own error."""
+    for index, (name, gradient) in enumerate(found.items()):
+        direction = torch.randn(gradient.shape, generator=generator(index), dtype=torch.float64)
+        sides = []
+        for sign in (1, -1):
+            moved = copy.deepcopy(network)
+            with torch.no_grad():
+                moved.get_parameter(name).add_(sign * 1e-5 * direction)
+            sides.append(value(moved))
+        slope, expected = float((gradient * direction).sum()), (sides[0] - sides[1]) / 2e-5
+        assert slope == pytest.approx(expected, rel=1e-6, abs=1e-6 * scale), name
 
 
 def assert_same(found: list[Tensor], expected: list[Tensor], tolerance: float = 1e-8) -> None:
@@ -56,31 +101,6 @@ def assert_same(found: list[Tensor], expected: list[Tensor], tolerance: float = 
     torch.testing.assert_close(found[0], expected[0], rtol=tolerance, atol=0)
     for own, other in zip(found[1:], expected[1:], strict=True):
         torch.testing.assert_close(own, other, rtol=tolerance, atol=tolerance * scale)
-
-
-def assert_finite_differences(penalty: Penalty, case: str, **options: object) -> None:
-    """The gradient along a random direction is the central difference's: 1e-6 is the differences' own error."""
-    make, data = CASES[case]
-    network, (inputs, labels) = make(), data()
-
-    def value() -> Tensor:
-        return penalty(ForwardPass(network, inputs, labels, updates=False, key=(0,), **options))
-
-    gradients = value_and_gradients(network, value())[1:]
-    directions = [torch.randn(w.shape, generator=generator(k), dtype=w.dtype) for k, w in enumerate(gradients)]
-    slope = sum((g * d).sum() for g, d in zip(gradients, directions, strict=True))
-    sides = []
-    for step in (1e-5, -1e-5):
-        _move(network, directions, step)
-        sides.append(value().detach())
-        _move(network, directions, -step)
-    torch.testing.assert_close(slope, (sides[0] - sides[1]) / 2e-5, rtol=1e-6, atol=1e-6)
-
-
-def _move(network: nn.Module, directions: list[Tensor], step: float) -> None:
-    with torch.no_grad():
-        for w, d in zip(network.parameters(), directions, strict=True):
-            w.add_(step * d)
 
 
 def assert_unbiased(
@@ -114,17 +134,15 @@ def assert_unbiased(
         assert bool(((draws.mean(0) - truth).abs() <= 4 * errors).all()), (draws.mean(0) - truth) / errors
 
 
-def assert_adds_up(first: Penalty, second: Penalty) -> None:
-    """Two penalties in one pass are their sum, in value and gradient, with BatchNorm."""
-    network, (inputs, labels) = normalised_network(), batch(4)
-
-    def passed() -> ForwardPass:
-        return ForwardPass(network, inputs, labels, key=(0,), updates=False)
-
-    shared = passed()
-    together = value_and_gradients(network, first(shared) + second(shared))
-    apart = [value_and_gradients(network, penalty(passed())) for penalty in (first, second)]
-    assert_same(together, [one + other for one, other in zip(*apart, strict=True)])
+def assert_adds_up(*penalties: Penalty) -> None:
+    """In one pass, in either order, the penalties and the loss are their sum, in value and gradient, with BatchNorm."""
+    network = normalised_network()
+    alone = [value_and_gradients(network, copy.deepcopy(own)(passed_for(network))) for own in penalties]
+    alone.append(value_and_gradients(network, passed_for(network).loss))
+    for order in (penalties, penalties[::-1]):
+        passed = passed_for(network)
+        together = value_and_gradients(network, passed.loss + sum(copy.deepcopy(own)(passed) for own in order))
+        assert_same(together, [sum(terms) for terms in zip(*alone, strict=True)])
 
 
 def assert_trains(*penalties: tuple[float, object]) -> dict[str, float]:

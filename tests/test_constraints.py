@@ -12,8 +12,8 @@ from flatprobe.training import ForwardPass, train
 from flatprobe.training.constraints import CONSTRAINTS, Ball, Box, UnitRows
 from flatprobe.training.parts import described, made
 from tests import cases
+from tests.cases import batch, normalised_network
 from tests.test_models import assert_same_state
-from tests.test_passes import batch, normalised_network
 
 TOLERANCE = {"rtol": 1e-9, "atol": 1e-11}  # algebra in float64
 EACH = {
@@ -193,7 +193,7 @@ class Embedded(nn.Module):
         self.table, self.head = nn.Embedding(3, 4), nn.Linear(4, 2)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.head(x + self.table(torch.zeros(len(x), dtype=torch.int64)))
+        return self.head(x + self.table((x[:, 0] > 0).long()))
 
 
 @pytest.mark.parametrize("name", ["unit_rows", "spectral_projection"])
@@ -201,9 +201,11 @@ def test_layers_of_unknown_form_are_named(name):
     constraint = made("constraint", {"name": name, **EACH[name]}, CONSTRAINTS)
     network = Embedded()
     with pytest.raises(
-        ValueError, match=rf"'{name}' met the layer 'table', which is neither a linear layer nor a conv"
+        ValueError, match=rf"constraint '{name}' met the layer 'table', which is neither linear nor a c"
     ):
         constraint(network, layers_of(network, torch.ones(2, 4)))
     computed = nn.utils.parametrizations.weight_norm(nn.Linear(4, 2))
-    with pytest.raises(ValueError, match=r"which has a weight that is computed from other parameters"):
+    with pytest.raises(ValueError, match=r"whose weight is computed from other parameters"):
         constraint(computed, layers_of(computed, torch.ones(2, 4)))
+    with pytest.raises(ValueError, match=rf"constraint '{name}' met no linear layer and no convolution"):
+        constraint(nn.Flatten(), layers_of(nn.Flatten(), torch.ones(2, 4)))

@@ -11,12 +11,12 @@ from flatprobe.operators import Convolution, spectral_norm
 from flatprobe.rng import generator
 from flatprobe.training import ForwardPass, train
 from flatprobe.training.constraints import SpectralProjection
-from flatprobe.training.constraints.followed import risen, settled
+from flatprobe.training.norms import risen, settled
 from flatprobe.training.passes import Layer
 from tests import cases
+from tests.cases import batch, normalised_network
 from tests.test_constraints import interrupt_after, layers_of
 from tests.test_models import assert_same_state
-from tests.test_passes import batch, normalised_network
 
 # Of the bound, by which the true norms may exceed it after a training at the default settings.
 EXCESS = 0.01
@@ -27,7 +27,7 @@ def true_norm(layer: Layer) -> float:
     weight = layer.weight.detach()
     if layer.kind == "linear":
         return spectral_norm(weight)
-    own = layer.options["geometry"]
+    own = layer.geometry
     size = tuple(layer.input_shape[2:])
     return spectral_norm(Convolution(weight, size, own.stride, own.padding, own.dilation, own.groups))
 
@@ -129,7 +129,7 @@ def test_tied_layers_and_repeated_ones():
     layers = layers_of(network, torch.ones(1, 1, 6, 6).double())
     constraint = SpectralProjection(2.0)
     constraint(network, layers)
-    assert list(constraint.memory) == ["0.layer", "2.layer", "3.head"]
+    assert list(constraint.memory) == ["0.layer.1x6x6", "1.layer.1x3x3", "2.head.9"]
     assert true_norm(layers[0]) == pytest.approx(2.0, rel=1e-5)
     assert true_norm(layers[2]) < 2.0
 

@@ -11,53 +11,11 @@ from flatprobe import models
 from flatprobe.rng import generator
 from flatprobe.training import ForwardPass
 from flatprobe.training.passes import Mixture
+from tests.cases import batch, normalised_network
+from tests.penalties import assert_differences, gradients_of
+from tests.references import with_statistics
 
 TOLERANCE = {"rtol": 1e-9, "atol": 1e-11}  # algebra in float64
-
-
-def normalised_network(**options: object) -> nn.Module:
-    """Convolutions of every geometry, BatchNorm in one and two dimensions, a skip; tanh, which has a curvature."""
-
-    class Network(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.first = nn.Conv2d(2, 4, 3, padding=1, bias=False)
-            self.norm = nn.BatchNorm2d(4, **options)
-            self.second = nn.Conv2d(4, 4, 3, stride=2, padding=1, dilation=2, groups=2)
-            self.skip = nn.Conv2d(4, 4, 1, stride=2)
-            self.flat = nn.BatchNorm1d(36)
-            self.head = nn.Linear(36, 3)
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            x = torch.tanh(self.norm(self.first(x)))
-            x = F.relu(self.second(F.pad(x, (1, 1, 1, 1)))) + self.skip(x)
-            return self.head(self.flat(x.flatten(1)))
-
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        return Network().double().train()
-
-
-def batch(samples: int = 6) -> tuple[torch.Tensor, torch.Tensor]:
-    inputs = torch.randn(samples, 2, 5, 5, generator=generator(0, "passes"), dtype=torch.float64)
-    return inputs, torch.arange(samples) % 3
-
-
-def with_constants(network: nn.Module, inputs: torch.Tensor) -> nn.Module:
-    """A copy whose BatchNorm layers are affine maps with the constants of this batch."""
-    frozen = copy.deepcopy(network)
-    for layer in frozen.modules():
-        if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d):
-            layer.momentum = 1.0
-    frozen(inputs)
-    for layer in frozen.modules():
-        if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d):
-            layer.eval()
-    for layer in frozen.modules():  # torch records the unbiased variance and normalises with the biased one
-        if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d):
-            count = len(inputs) * (25 if isinstance(layer, nn.BatchNorm2d) else 1)
-            layer.running_var *= (count - 1) / count
-    return frozen
 
 
 def penalty_of(passed: ForwardPass) -> torch.Tensor:
@@ -68,7 +26,7 @@ def penalty_of(passed: ForwardPass) -> torch.Tensor:
 
 def reference_penalty(network: nn.Module, inputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """The same, sample by sample, in the network with this batch's statistics as constants."""
-    frozen = with_constants(network, inputs)
+    frozen = with_statistics(network, inputs)
     total = torch.zeros((), dtype=torch.float64)
     for x, y in zip(inputs, labels, strict=True):
         variable = x[None].clone().requires_grad_()
@@ -94,18 +52,8 @@ def test_gradient_of_a_derivative_goes_through_the_statistics():
     network = normalised_network()
     inputs, labels = batch()
     passed = ForwardPass(network, inputs, labels, updates=False)
-    gradients = torch.autograd.grad(penalty_of(passed), list(network.parameters()), allow_unused=True)
-    for index, (name, value) in enumerate(network.named_parameters()):
-        direction = torch.randn(value.shape, generator=generator(index), dtype=torch.float64)
-        sides = []
-        for sign in (1, -1):
-            moved = copy.deepcopy(network)
-            with torch.no_grad():
-                moved.get_parameter(name).add_(sign * 1e-5 * direction)
-            sides.append(float(reference_penalty(moved, inputs, labels)))
-        expected = (sides[0] - sides[1]) / 2e-5
-        found = 0.0 if gradients[index] is None else float((gradients[index] * direction).sum())
-        assert found == pytest.approx(expected, rel=1e-6, abs=1e-6), name
+    found = gradients_of(penalty_of(passed), network)
+    assert_differences(found, network, lambda moved: float(reference_penalty(moved, inputs, labels)))
 
 
 @pytest.mark.parametrize(
@@ -185,7 +133,7 @@ def test_derivatives_at_other_points():
     passed = ForwardPass(network, inputs, labels)
     points = (inputs + 0.1).requires_grad_()
     found = passed.derivative(passed.losses_at(points), at=points, create_graph=False)
-    frozen = with_constants(network, inputs)
+    frozen = with_statistics(network, inputs)
     variable = (inputs + 0.1).requires_grad_()
     (expected,) = torch.autograd.grad(F.cross_entropy(frozen(variable), labels, reduction="sum"), variable)
     torch.testing.assert_close(found, expected, **TOLERANCE)
@@ -198,61 +146,6 @@ def test_a_pass_without_gradients_at_points_that_ask_for_them():
     with torch.no_grad():
         found = passed.again(points)
     assert torch.equal(found, passed.logits)
-
-
-def test_layers_are_seen_with_their_names_and_shapes():
-    passed = ForwardPass(normalised_network(), *batch())
-    seen = [(layer.name, layer.kind, layer.input_shape[1:], layer.output_shape[1:]) for layer in passed.layers]
-    assert seen == [
-        ("first", "convolution", (2, 5, 5), (4, 5, 5)),
-        ("second", "convolution", (4, 7, 7), (4, 3, 3)),
-        ("skip", "convolution", (4, 5, 5), (4, 3, 3)),
-        ("head", "linear", (36,), (3,)),
-    ]
-
-
-def test_the_source_of_a_layer_does_not_see_its_skip():
-    """Closed form: g W and not g W + g, where the layer's input goes past it too; the ReLU works in place."""
-
-    class Skip(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.layer = nn.Linear(2, 2, bias=False).double()
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return torch.relu_(self.layer(x)) + x
-
-    network = Skip()
-    with torch.no_grad():
-        network.layer.weight.copy_(torch.tensor([[1.0, 2.0], [-3.0, -1.0]]))
-    passed = ForwardPass(network, torch.ones(1, 2, dtype=torch.float64), torch.tensor([0]))
-    (layer,) = (passed.logits, *passed.layers)[1:]
-    source, target = torch.autograd.grad(passed.logits[:, 0].sum(), [layer.source, layer.target])
-    assert source.tolist() == [[1.0, 2.0]]
-    assert target.tolist() == [[1.0, 0.0]]
-
-
-@pytest.mark.parametrize("make", [lambda: nn.Embedding(3, 4), lambda: nn.Bilinear(4, 4, 2), lambda: nn.LSTM(4, 4)])
-def test_unknown_layers_are_seen(make):
-    layer = make()
-
-    class Around(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.inner, self.head = layer, nn.Linear(4, 2)
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            if isinstance(layer, nn.Embedding):
-                x = x + self.inner(torch.zeros(len(x), dtype=torch.int64))
-            elif isinstance(layer, nn.Bilinear):
-                return self.inner(x, x)
-            else:
-                x = self.inner(x[None])[0][0]
-            return self.head(x)
-
-    passed = ForwardPass(Around(), torch.ones(2, 4), torch.tensor([0, 1]))
-    _ = passed.logits
-    assert "unknown" in {seen.kind for seen in passed.layers}
 
 
 @pytest.mark.parametrize("written_to", [None, "before", "after"])

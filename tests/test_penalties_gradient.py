@@ -16,8 +16,9 @@ from flatprobe.training.penalties import (
     GradientDualNorm,
     TikhonovDifferences,
 )
-from tests.penalised import NETWORKS, SLOW, assert_value_and_gradient, gradients_of, passed_for
-from tests.test_passes import batch, with_constants
+from tests.cases import batch
+from tests.penalties import NETWORKS, assert_adds_up, assert_value_and_gradient, gradients_of, passed_for
+from tests.references import with_statistics
 from tests.test_training_loop import clusters
 
 
@@ -55,7 +56,7 @@ def test_norms_of_the_gradient(name, penalty):
 def test_tikhonov_differences(name):
     """Slow reference, the directions held as they are at the unmoved weights."""
     network, step = NETWORKS[name](), 0.1
-    frozen = with_constants(network, batch()[0])
+    frozen = with_statistics(network, batch()[0])
     directions = [F.normalize(gradient_at(frozen, x, y).flatten(), dim=0) for x, y in zip(*batch(), strict=True)]
 
     def reference(moved, inputs, labels):
@@ -80,16 +81,7 @@ def test_tikhonov_differences_tend_to_double_backpropagation():
 
 
 def test_the_gradient_pass_leaves_the_shared_graph():
-    """Composition: in either order, two penalties in one pass are their sum, in value and in gradient."""
-    parts = (TikhonovDifferences(0.1), DoubleBackpropagation(), GradientDualNorm("linf"))
-    network = NETWORKS["batch_norm"]()
-    alone = [gradients_of(part(passed_for(network)), network) for part in parts]
-    for order in (parts, parts[::-1]):
-        passed = passed_for(network)
-        together = gradients_of(passed.loss + sum(part(passed) for part in order), network)
-        loss = gradients_of(passed_for(network).loss, network)
-        for name, found in together.items():
-            torch.testing.assert_close(found, loss[name] + sum(own[name] for own in alone), **SLOW)
+    assert_adds_up(TikhonovDifferences(0.1), DoubleBackpropagation(), GradientDualNorm("linf"))
 
 
 EVERY = [DoubleBackpropagation(), GradientDualNorm("l2"), GradientDualNorm("linf"), TikhonovDifferences(0.1)]
@@ -130,6 +122,20 @@ def test_direction_has_unit_length_where_squares_underflow():
     passed.losses_at = lambda points: seen.append(points) or original(points)  # type: ignore[method-assign]
     TikhonovDifferences(0.5)(passed)
     torch.testing.assert_close(seen[0], torch.tensor([[1.3, 1.4]]))
+
+
+def test_the_direction_is_the_pass_own_gradient():
+    """Shared with what asked before; also where p_y is rounded to 1 and the loss' own gradient loses its direction."""
+    passed = passed_for(NETWORKS["mlp"]())
+    DoubleBackpropagation()(passed)
+    passed.derivative = None  # type: ignore[assignment,method-assign]
+    assert TikhonovDifferences(0.1)(passed).item() > 0
+    certain = ForwardPass(nn.Identity(), torch.tensor([[40.0, 0.0]]), torch.tensor([0]))
+    seen: list[torch.Tensor] = []
+    original = certain.losses_at
+    certain.losses_at = lambda points: seen.append(points) or original(points)  # type: ignore[method-assign]
+    TikhonovDifferences(1.0)(certain)
+    torch.testing.assert_close(seen[0], torch.tensor([[40 - 0.5**0.5, 0.5**0.5]]))
 
 
 @pytest.mark.parametrize("penalty", EVERY, ids=str)

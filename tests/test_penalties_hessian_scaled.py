@@ -21,7 +21,7 @@ from flatprobe.training.penalties import (
     hsfob_db2,
 )
 from tests.penalties import (
-    CASES,
+    NETWORKS,
     assert_adds_up,
     assert_close_to_reference,
     assert_finite_differences,
@@ -49,9 +49,9 @@ def reference(loss, power=1):
 
 @pytest.mark.parametrize("power", [1, 2])
 @pytest.mark.parametrize("loss", CURVED, ids=str)
-@pytest.mark.parametrize("case", CASES)
-def test_slow_reference(case, loss, power):
-    assert_close_to_reference(HessianScaled(power=power), case, reference(loss, power), loss=loss)
+@pytest.mark.parametrize("name", NETWORKS)
+def test_slow_reference(name, loss, power):
+    assert_close_to_reference(HessianScaled(power=power), name, reference(loss, power), loss=loss)
 
 
 @pytest.mark.parametrize("power", [1, 2])

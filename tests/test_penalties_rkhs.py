@@ -14,11 +14,13 @@ from flatprobe.training.penalties import (
     PENALTIES,
     AdversarialDeformation,
     AdversarialPerturbation,
+    DoubleBackpropagation,
     RKHSGradient,
 )
 from flatprobe.training.penalties import classes as shared
-from tests.penalised import NETWORKS, SLOW, assert_value_and_gradient, gradients_of, passed_for
-from tests.test_passes import batch, with_constants
+from tests.cases import batch
+from tests.penalties import NETWORKS, SLOW, assert_adds_up, assert_value_and_gradient, gradients_of, passed_for
+from tests.references import with_statistics
 from tests.test_training_loop import clusters
 
 EXACT = {"rtol": 1e-9, "atol": 1e-12}
@@ -88,7 +90,7 @@ def walked(network, x, k, radius, steps):
 def test_perturbations(name):
     """Slow reference, the points held as they are at the unmoved weights."""
     network, radius, steps = NETWORKS[name](), 2.0, 4
-    frozen = with_constants(network, batch()[0])
+    frozen = with_statistics(network, batch()[0])
     ends = [[walked(frozen, x, k, radius, steps) for x in batch()[0]] for k in range(3)]
 
     def reference(moved, inputs, _labels):
@@ -131,12 +133,12 @@ def test_deformations_are_allowed_and_their_gradient_is_that_of_the_rise(name):
         return found
 
     def kept(passed, k, steps, moved):
-        ends[k] = shared.climbed(passed, k, steps, moved)
+        ends[k] = shared.highest(passed, k, steps, moved)
         return ends[k]
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("flatprobe.training.penalties.adversarial_deformation.within", recorded)
-        patch.setattr("flatprobe.training.penalties.adversarial_deformation.climbed", kept)
+        patch.setattr("flatprobe.training.penalties.adversarial_deformation.highest", kept)
         penalty(passed_for(network))
     assert len(seen) == 3 * 4
     assert all(bool((found <= 1 + 1e-12).all()) for found in seen)
@@ -211,12 +213,7 @@ def test_classes_are_drawn_alike_often():
 
 @pytest.mark.parametrize("penalty", EVERY, ids=str)
 def test_composition_and_json(penalty):
-    network = NETWORKS["batch_norm"]()
-    alone = gradients_of(penalty(passed_for(network)), network)
-    passed = passed_for(network)
-    loss = gradients_of(passed_for(network).loss, network)
-    for name, found in gradients_of(passed.loss + penalty(passed), network).items():
-        torch.testing.assert_close(found, alone[name] + loss[name], **SLOW)
+    assert_adds_up(penalty, DoubleBackpropagation())
     assert made("penalty", described(penalty, PENALTIES), PENALTIES) == penalty
 
 

@@ -106,7 +106,15 @@ def test_five_processes_killed_at_random_moments(tmp_path):
 
 
 def test_the_record_of_a_hundred():
-    assert_nothing_lost(ROOT / "tests" / "benchmarks" / "records" / "interruptions.parquet", 100)
+    record = ROOT / "tests" / "benchmarks" / "records" / "interruptions.parquet"
+    assert_nothing_lost(record, 100)
+    frame, _ = read_table(record)
+    for column, names in (
+        ("penalties", {"jacobian_frobenius", "spectral_norm"}),
+        ("transforms", {"gaussian_noise"}),
+        ("constraints", {"spectral_projection"}),
+    ):
+        assert set(frame[column].explode().dropna()) == names
 
 
 def assert_nothing_lost(record: Path, runs: int) -> None:

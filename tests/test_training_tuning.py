@@ -1,6 +1,5 @@
 """tune: ridge regression (closed form), the choice (closed form), what decides and what does not (properties)."""
 
-import json
 import math
 
 import numpy as np
@@ -167,7 +166,7 @@ def test_the_test_set_is_looked_at_once_for_each_final_run_after_everything_else
 def test_seeds_decide_split_order_and_with_a_function_the_initial_weights():
     data = clusters()
     first, again = (tune(mlp((4,), classes=3), data, **QUICK) for _ in range(2))
-    pandas_equal(first, again)
+    assert_same_table(first, again)
     assert_same_state(first.runs[0].model, again.runs[0].model)
     given = [run.settings["network"]["initial_weights"] for run in first.runs]
     assert given[0] == given[1]
@@ -178,7 +177,7 @@ def test_seeds_decide_split_order_and_with_a_function_the_initial_weights():
     assert_same_state(made[1].model, expected.model)
 
 
-def pandas_equal(one, other):
+def assert_same_table(one, other):
     import pandas as pd
 
     pd.testing.assert_frame_equal(one.to_frame(), other.to_frame())
@@ -262,88 +261,3 @@ def test_a_penalty_is_what_train_is_given():
     own = [(tuning.strength, penalty)] if tuning.strength else []
     assert_same_state(tuning.runs[1].model, train(mlp((4,), classes=3), data, seed=1, penalties=own, **settings).model)
     assert tuning.settings["arguments"]["penalty"] == "JacobianFrobenius"
-
-
-def test_edges():
-    quick = QUICK | {"seeds": (0,), "epochs": 1}
-    scripted = {0.0: 1.0, 0.1: 1.0, 1.0: 1.0}
-
-    def chosen(best, strengths):
-        tuning = tune(mlp((4,), classes=3), clusters(), **quick | {"strengths": strengths})
-        for row in tuning.rows:
-            row["strength"] = best if row["stage"] == "final" else row["strength"]
-        return tuning
-
-    assert not chosen(0.0, scripted).at_edge  # nothing lies below plain training
-    assert not chosen(0.1, scripted).at_edge
-    assert chosen(1.0, scripted).at_edge
-    assert chosen(0.1, (0.1, 1.0)).at_edge
-    assert repr(chosen(1.0, scripted)).endswith("at the edge of the grid: extend strengths)")
-    assert repr(chosen(0.1, scripted)).startswith("Tuning(strength=0.1, validation_loss=")
-    assert "edge" not in repr(chosen(0.1, scripted))
-
-
-def test_folders_resume_and_the_record(tmp_path, monkeypatch, capsys):
-    network, test = mlp((4,), classes=3), clusters(20, key="test")
-    whole = tune(network, clusters(), test=test, **QUICK)
-    done = []
-
-    def breaking(*args, **settings):
-        if len(done) == 4:
-            raise KeyboardInterrupt
-        done.append(1)
-        return train(*args, **settings)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(module, "train", breaking)
-        with pytest.raises(KeyboardInterrupt):
-            tune(network, clusters(), test=test, out=tmp_path, **QUICK)
-    finished = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("last.safetensors")}
-    assert len(finished) == 4
-    tuning = tune(network, clusters(), test=test, out=tmp_path, progress=True, **QUICK)
-    assert finished.items() <= {path: path.stat().st_mtime_ns for path in tmp_path.rglob("last.safetensors")}.items()
-    pandas_equal(tuning, whole)
-    assert_same_state(tuning.runs[1].model, whole.runs[1].model)
-    lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 6
-    assert "strength 0.01, seed 0: validation loss" in lines[0]
-    loaded = fp.load(tmp_path / "tuning.parquet")
-    pandas_equal(loaded, tuning)
-    assert (loaded.strength, loaded.summary(), loaded.runs) == (tuning.strength, tuning.summary(), ())
-    assert loaded.settings == json.loads(json.dumps(tuning.settings))
-    path = tmp_path / "final" / f"strength-{tuning.strength}" / "seed-1"
-    assert_same_state(fp.TrainingRun.load(path).model, whole.runs[1].model)
-    wider = tune(network, clusters(), test=test, out=tmp_path, **QUICK | {"strengths": (0.01, 0.1, 1.0)})
-    assert [row for row in wider.table if row["strength"] < 1] == tuning.table
-    assert finished.items() <= {path: path.stat().st_mtime_ns for path in tmp_path.rglob("last.safetensors")}.items()
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"setting": None}, "setting is None and penalty None; expected one of them"),
-        ({"penalty": "jacobian"}, "setting is 'weight_decay' and penalty 'jacobian'; expected one of them"),
-        ({"setting": "dropout"}, "setting is 'dropout'; expected one of weight_decay, learning_rate, momentum"),
-        ({"weight_decay": 0.1}, "setting is 'weight_decay', which is 0.1 as well"),
-        ({"setting": lambda strength: strength}, r"setting\(0.01\) is a float; expected a dict"),
-        ({"strengths": (0.1,)}, r"strengths are \[0.1\]; expected at least two different ones"),
-        ({"strengths": (0.1, 0.1)}, "expected at least two different ones"),
-        ({"strengths": (0.1, -1)}, "each finite and at least 0"),
-        ({"strengths": (0.1, math.nan)}, "each finite and at least 0"),
-        ({"validation": 0.0}, "validation is 0.0 of 37 samples; expected a fraction"),
-        ({"validation": 1.5}, "validation is 1.5 of 37 samples"),
-        ({"validation": 0.01}, "leaves at least one sample on either side"),
-        ({"seeds": ()}, r"seeds are \[\]; expected at least one"),
-        ({"seeds": (1, 1)}, r"seeds are \[1, 1\]; .* different ones"),
-        ({"seed": 3}, r"seed is 3; expected seeds=\(\.\.\.\)"),
-        ({"criterion": "accuracy"}, "criterion is 'accuracy'; expected one of 'loss', 'error'"),
-    ],
-)
-def test_unsuitable_arguments(settings, message):
-    with pytest.raises(ValueError, match=message):
-        tune(mlp((4,), classes=3), clusters(), **QUICK | settings)
-
-
-def test_numpy_numbers():
-    settings = QUICK | {"strengths": np.logspace(-2, -1, 2), "seeds": np.arange(2), "validation": np.float64(0.2)}
-    pandas_equal(tune(mlp((4,), classes=3), clusters(), **settings), tune(mlp((4,), classes=3), clusters(), **QUICK))

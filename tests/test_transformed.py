@@ -14,8 +14,9 @@ from flatprobe.training.parts import described, made
 from flatprobe.training.penalties import PENALTIES, DoubleBackpropagation, Transformed
 from flatprobe.training.transforms import FGSM, TRANSFORMS, GaussianNoise, Transform
 from tests import cases
+from tests.cases import batch, normalised_network
+from tests.references import with_statistics
 from tests.test_models import assert_same_state
-from tests.test_passes import batch, normalised_network, with_constants
 from tests.test_transforms import EACH, TOLERANCE, counted
 
 
@@ -81,7 +82,7 @@ def test_with_batch_norm_the_points_are_compared_in_one_network(name):
     torch.testing.assert_close(passed.loss + value, expected, **TOLERANCE)
     for found, own in zip(gradients(passed.loss + value, network), gradients(expected, network), strict=True):
         torch.testing.assert_close(found, own, **TOLERANCE)
-    frozen = with_constants(network, inputs)
+    frozen = with_statistics(network, inputs)
     torch.testing.assert_close(passed.loss + value, F.cross_entropy(frozen(points), labels), **TOLERANCE)
     plain = ForwardPass(network, points, labels, updates=False).loss
     assert float((plain - expected).detach().abs()) > 1e-4

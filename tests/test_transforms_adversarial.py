@@ -10,7 +10,8 @@ from flatprobe.attacks.points import lead, length, log_odds, with_gradient
 from flatprobe.models import mlp
 from flatprobe.training.transforms import FGSM, PGD, GradientStep
 from tests import cases
-from tests.test_passes import batch, normalised_network, with_constants
+from tests.cases import batch, normalised_network
+from tests.references import with_statistics
 from tests.test_transforms import TOLERANCE, counted, passed_over
 
 
@@ -101,7 +102,7 @@ def test_budgets_are_kept_and_reached(kind, norm, box):
 def test_attacks_see_the_batch_statistics_as_constants():
     """Slow reference: the network in which BatchNorm is an affine map with this batch's constants."""
     network, (inputs, labels) = normalised_network(), batch()
-    frozen = with_constants(network, inputs)
+    frozen = with_statistics(network, inputs)
     variable = inputs.clone().requires_grad_()
     (gradient,) = torch.autograd.grad(F.cross_entropy(frozen(variable), labels, reduction="sum"), variable)
     passed = passed_over(inputs, labels, network)

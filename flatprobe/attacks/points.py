@@ -77,6 +77,12 @@ def steepest(gradient: Points, norm: str) -> Points:
     return gradient / per_sample(length(gradient, "l2"), gradient).clamp_min(torch.finfo(gradient.dtype).tiny)
 
 
+def levelled(vectors: Points) -> Points:
+    """Each sample's over its largest entry, 0 where it is 0: squares of small entries would underflow."""
+    largest = length(vectors, "linf")
+    return vectors / per_sample(torch.where(largest > 0, largest, 1), vectors)
+
+
 def distance(points: Points, inputs: Points, norm: str) -> Float64[Tensor, " samples"]:
     """||x' - x|| of the points as they are rounded: the difference is formed in float64."""
     return length(points.double() - inputs.double(), norm)

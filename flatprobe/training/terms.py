@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from flatprobe.checks import Named
-from flatprobe.inputs import Inputs
+from flatprobe.inputs import Inputs, as_arguments
 from flatprobe.kernels import per_sample_loss
+from flatprobe.modules import logits_of
 from flatprobe.network import Network
 from flatprobe.training.parts import described
 from flatprobe.training.passes import ForwardPass
@@ -89,12 +90,12 @@ class Terms:
         )
 
     def _objective(self, inputs: Inputs, labels: Labels) -> Tensor:
-        laid_out = self.placed.laid_out(inputs)
+        args, kwargs = as_arguments(self.placed.laid_out(inputs))
         if self.precision is None:
-            logits = forward(self.module, laid_out)
+            logits = logits_of(self.module(*args, **kwargs), self.module)
         else:
             with torch.autocast(self.placed.device.type, getattr(torch, self.precision)):
-                logits = forward(self.module, laid_out).to(self.placed.dtype)
+                logits = logits_of(self.module(*args, **kwargs), self.module).to(self.placed.dtype)
         return losses(per_sample_loss(self.loss), logits, labels).mean()
 
 
@@ -111,13 +112,3 @@ def named_penalties(penalties: list[tuple[float, Penalty]]) -> dict[str, tuple[f
             free = f"{name}_{number}"
         found[free] = (strength, copy.deepcopy(penalty))
     return found
-
-
-def forward(module: nn.Module, inputs: Inputs) -> Tensor:
-    """The logits of a module in training mode, its inputs passed as `Network` passes them."""
-    if isinstance(inputs, dict):
-        outputs = module(**inputs)
-    else:
-        outputs = module(*inputs) if isinstance(inputs, tuple) else module(inputs)
-    logits: Tensor = getattr(outputs, "logits", outputs)
-    return logits

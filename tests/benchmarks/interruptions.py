@@ -3,12 +3,11 @@
     python -m tests.benchmarks.interruptions --runs 100
 
 writes records/interruptions.parquet, a row a run, and ends with an error if a run was not resumed, lost a complete
-checkpoint or ended with other bits. About three minutes on one core. A process that has imported torch once forks a
+checkpoint or ended with other bits. Six minutes on a busy core. A process that has imported torch once forks a
 child for each start; the child trains in a folder, saving after every epoch, and tells through a pipe what it is about.
 """
 
 import argparse
-import itertools
 import json
 import os
 import signal
@@ -23,66 +22,16 @@ from typing import Any
 
 import pandas as pd
 import torch
-from torch import nn
 
-import flatprobe as fp
-from flatprobe.checks import Named
 from flatprobe.files import read_tensors
-from flatprobe.models.seeding import seeded
 from flatprobe.results import environment, write_table
-from flatprobe.rng import generator, permutation, sample_uniform
+from flatprobe.rng import sample_uniform
 from flatprobe.training.folder import RunFolder
 from tests.benchmarks.harness import RECORDS, Row
+from tests.benchmarks.interrupted import Case, cases
 
-SAMPLES, FEATURES, CLASSES = 64, 4, 3
-WIDTH = 2048  # hidden units: files of some 100 kB, so that some kills fall into a write
 KILLS = (2, 4)  # the fewest and the most of a run that had begun and was not finished
 ATTEMPTS = 20  # children of a run that may be killed, and folders that may be tried until a run has been interrupted
-
-OPTIMIZERS: list[Named] = ["sgd", "nesterov", "adam", {"name": "sgdl", "noise": 0.01}]
-SCHEDULES: list[Named | None] = [
-    None,
-    "cosine",
-    {"name": "step", "stages": [(1, 3), (0.1, 5)]},
-    {"name": "inverse", "decay": 0.1},
-]
-
-
-@dataclass(frozen=True)
-class Case:
-    """What is trained: one combination of what a run folder must bring back."""
-
-    optimizer: Named
-    schedule: Named | None
-    validation: bool
-    dropout: bool
-    epochs: int
-    seed: int
-
-    def train(self, out: Path) -> None:
-        network = fp.models.mlp((FEATURES,), widths=(WIDTH,), classes=CLASSES)
-        if self.dropout:
-            with seeded(self.seed, "initial weights"):
-                network = nn.Sequential(
-                    nn.Linear(FEATURES, WIDTH),
-                    nn.BatchNorm1d(WIDTH),
-                    nn.ReLU(),
-                    nn.Dropout(0.3),
-                    nn.Linear(WIDTH, CLASSES),
-                )
-        fp.train(
-            network,
-            samples("training"),
-            validation=samples("validation").with_random_labels(0.3) if self.validation else None,
-            epochs=self.epochs,
-            optimizer=self.optimizer,
-            schedule=self.schedule,
-            batch_size=32,
-            seed=self.seed,
-            threads=1,
-            out=out,
-            save_every=0,
-        )
 
 
 @dataclass
@@ -123,20 +72,6 @@ class Seen:
     leftovers: int = 0
     lost: int = 0
     resumed: bool = True
-
-
-def samples(key: str) -> fp.LabelledData:
-    labels = torch.arange(SAMPLES) % CLASSES
-    inputs = torch.rand(SAMPLES, FEATURES, generator=generator("interruptions", key))
-    inputs[torch.arange(SAMPLES), labels] += 0.5
-    return fp.LabelledData(inputs, labels, classes=CLASSES)
-
-
-def cases(count: int, epochs: int, seed: int) -> list[Case]:
-    """All combinations in a random order, over and over."""
-    every = list(itertools.product(OPTIMIZERS, SCHEDULES, (False, True), (False, True)))
-    order = permutation(len(every), seed, "cases").tolist()
-    return [Case(*every[order[run % len(every)]], epochs, seed + run) for run in range(count)]
 
 
 def lived(case: Case, folder: Path, delay: float | None = None) -> Life:
@@ -246,11 +181,7 @@ def row(run: int, case: Case, folder: Path, seed: int) -> Row:
             break
     return {
         "run": run,
-        "optimizer": case.optimizer if isinstance(case.optimizer, str) else case.optimizer["name"],
-        "schedule": case.schedule if not isinstance(case.schedule, dict) else case.schedule["name"],
-        "validation": case.validation,
-        "dropout": case.dropout,
-        "epochs": case.epochs,
+        **case.described(),
         "kills": len(seen.phases),
         "kills_before_the_claim": seen.early,
         "phases": seen.phases,
@@ -272,7 +203,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=RECORDS / "interruptions.parquet")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)  # a fork takes no other thread along
-    for case in cases(8, 1, options.seed):
+    for case in cases(20, 1, options.seed):
         with tempfile.TemporaryDirectory() as folder:  # whatever is imported at first use, children find it imported
             case.train(Path(folder) / "warm")
     rows = []

@@ -1,6 +1,6 @@
 """Every layer's operator norm held below a bound (B19)."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -8,9 +8,10 @@ from torch import Tensor, nn
 
 from flatprobe import rng
 from flatprobe.checks import at_least, one_of, positive
-from flatprobe.training.constraints.followed import risen, settled
 from flatprobe.training.constraints.trained import trained_layers
+from flatprobe.training.norms import risen, settled
 from flatprobe.training.passes import Layer
+from flatprobe.training.passes.layers import distinct
 
 # Within the rounding of W W^T in float32, of which a matrix far outside, whose small values it drowns, needs a second.
 _SLACK = 1e-5
@@ -29,7 +30,7 @@ class SpectralProjection:
     mean.
 
     The scaled layers' norms are the largest stretches in a Krylov space of the vectors that the step before ended with
-    (`followed.risen`): converged to 1e-6 before the first step, then followed. They are approached from below, so the
+    (`norms.risen`): converged to 1e-6 before the first step, then followed. They are approached from below, so the
     true norm exceeds the bound a little while the weights move: by at most 1 % in the tests' trainings and in
     the trials behind the defaults. A step costs 2 k + (k + 1) products with each layer, k the iterations, for as many
     samples as there are vectors.
@@ -48,7 +49,8 @@ class SpectralProjection:
 
     Raises:
         ValueError: for a bound that is not positive and finite, another word for `matrices`, fewer than 1 iteration or
-            vector. When called: for a layer that is neither linear nor a convolution, by its name.
+            vector. When called: for a layer that is neither linear nor a convolution, or whose weight is computed from
+            other parameters, by its name; if there is none.
 
     Source: B19, upper bounds by constraints on the spectral norms; Gouk, Frank, Pfahringer, Cree 2018, "Regularisation
     of neural networks by enforcing Lipschitz continuity", for the scaling.
@@ -75,7 +77,7 @@ class SpectralProjection:
     @torch.no_grad()
     def __call__(self, module: nn.Module, layers: Sequence[Layer], /) -> None:
         """Bring the layers' weights into K, in place."""
-        for place, layer in _distinct(trained_layers(module, layers, "spectral_projection")):
+        for place, layer in distinct(trained_layers(module, layers, "spectral_projection")).items():
             if layer.kind == "linear" and self.matrices == "clip":
                 _clip(layer.weight, self.bound)
                 continue
@@ -85,16 +87,6 @@ class SpectralProjection:
             else:
                 norm, self.memory[place] = risen(layer, begun, self.iterations)
             layer.weight.mul_((self.bound / norm).clamp(max=1))
-
-
-def _distinct(layers: Sequence[Layer]) -> Iterator[tuple[str, Layer]]:
-    """Each layer by its place and name; one that is applied again to inputs of the same shape is there once."""
-    seen: set[tuple[object, ...]] = set()
-    for place, layer in enumerate(layers):
-        key = (id(layer.weight), layer.input_shape[1:], *layer.options.values())
-        if key not in seen:
-            seen.add(key)
-            yield f"{place}.{layer.name}", layer
 
 
 def _clip(weight: Tensor, bound: float) -> None:

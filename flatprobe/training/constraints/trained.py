@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from flatprobe.training.passes import Layer
+from flatprobe.training.passes.layers import checked
 
 
 def trained_parameters(module: nn.Module) -> list[Tensor]:
@@ -21,20 +22,17 @@ def trained_layers(module: nn.Module, layers: Sequence[Layer], name: str) -> lis
         name: of the constraint, for the message.
 
     Raises:
-        ValueError: for a layer that is neither linear nor a convolution, or whose weight is computed from others.
+        ValueError: for a layer that is neither linear nor a convolution, or whose weight is computed from others; if
+            there is none.
     """
+    asking = f"the constraint {name!r}"
     own = {id(value) for value in module.parameters()}
-    for layer in layers:
-        if layer.kind == "unknown" or id(layer.weight) not in own:
-            what = (
-                "is neither a linear layer nor a convolution with the same zero padding on both sides"
-                if layer.kind == "unknown"
-                else "has a weight that is computed from other parameters"
-            )
+    for layer in checked(layers, asking, "replace the layer, or leave the constraint out"):
+        if id(layer.weight) not in own:
             msg = (
-                f"the constraint {name!r} met the layer {layer.name!r}, which {what}; expected a network of linear "
-                "layers and convolutions: replace the layer, freeze and remove its parametrization, or leave the "
-                "constraint out"
+                f"{asking} met the layer {layer.name!r}, whose weight is computed from other parameters; expected "
+                "weights that are parameters themselves, which a constraint can move: remove the parametrization "
+                "(torch.nn.utils.parametrize.remove_parametrizations), or leave the constraint out"
             )
             raise ValueError(msg)
     return [layer for layer in layers if layer.weight.requires_grad]

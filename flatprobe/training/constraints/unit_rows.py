@@ -24,7 +24,8 @@ class UnitRows:
     matrix, in which it stands once for every pixel. A row of zeros has no direction and stays.
 
     Raises:
-        ValueError: when called: for a layer that is neither linear nor a convolution, by its name.
+        ValueError: when called: for a layer that is neither linear nor a convolution, or whose weight is computed from
+            other parameters, by its name; if there is none.
 
     Source: S17 eq. 45, with the square root and the rows that it means (SPEC section 5); Salimans and Kingma 2016,
     "Weight normalization", whose gain is left out.

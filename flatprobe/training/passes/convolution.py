@@ -14,7 +14,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Geometry:
-    """Stride, padding and dilation along each axis, groups, and the input's and the weight's shape."""
+    """Stride, padding and dilation along each axis, groups, one sample's input shape and the weight's."""
 
     stride: tuple[int, ...]
     padding: tuple[int, ...]
@@ -29,7 +29,8 @@ class Geometry:
 
     def adjoint(self, outputs: Tensor, weight: Tensor) -> Tensor:
         """A^T(y, W): the transposed convolution, like the input."""
-        found = self._backward(outputs, _blank(self.inputs, outputs), weight, (True, False, False))
+        inputs = torch.Size((len(outputs), *self.inputs))
+        found = self._backward(outputs, _blank(inputs, outputs), weight, (True, False, False))
         assert found[0] is not None
         return found[0]
 

@@ -11,12 +11,13 @@ from torch import Tensor, nn
 from flatprobe import rng
 from flatprobe.attention import twice_differentiable
 from flatprobe.checks import Named
-from flatprobe.inputs import Inputs, joined, mapped, only_floating
+from flatprobe.inputs import Inputs, as_arguments, joined, mapped, only_floating
 from flatprobe.kernels import per_sample_loss
 from flatprobe.modules import logits_of, unwrapped
 from flatprobe.training.passes.labels import Labels, climbed, losses
-from flatprobe.training.passes.layers import Layer, Watch, gradients_at
+from flatprobe.training.passes.layers import Layer, gradients_at
 from flatprobe.training.passes.statistics import Statistics
+from flatprobe.training.passes.watch import Watch
 
 Points = Float[Tensor, "samples ..."]
 Values = Float[Tensor, " samples"]
@@ -251,13 +252,10 @@ class ForwardPass:
                 self._restore(self._buffers)
 
     def _run(self, points: Tensor | None) -> tuple[Tensor, tuple[Layer, ...]]:
-        inputs = self._lay_out(self._whole if points is None else self.with_points(points))
-        watch = Watch({id(value): name for name, value in self.module.named_parameters()}, self._statistics)
+        args, kwargs = as_arguments(self._lay_out(self._whole if points is None else self.with_points(points)))
+        watch = Watch(self.module, self._statistics)
         with watch, twice_differentiable():  # the kernel that the forward pass takes decides for the backward passes
-            if isinstance(inputs, dict):
-                outputs = self.module(**inputs)
-            else:
-                outputs = self.module(*inputs) if isinstance(inputs, tuple) else self.module(inputs)
+            outputs = self.module(*args, **kwargs)
         return logits_of(outputs, self.module), tuple(watch.layers)
 
     @contextmanager

@@ -1,8 +1,9 @@
 """Penalties P of SPEC section 5, one file each: added to the objective as strength * P.
 
 A penalty is any callable `penalty(passed) -> scalar` on a `ForwardPass`; these here are dataclasses whose fields are
-their settings. All are means over the batch unless they say otherwise. See `ForwardPass` for what they see of BatchNorm
-and dropout.
+their settings. All are means over the batch unless they say otherwise. Each says, after its formula, whether it is
+exact or sampled, what it costs and what it sees of BatchNorm. A cost is counted in passes of the whole batch beside the
+shared forward pass and the backward pass to the weights, which goes through all of them that keep a graph.
 """
 
 from collections.abc import Callable

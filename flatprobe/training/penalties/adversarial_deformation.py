@@ -19,7 +19,7 @@ from flatprobe.training.deformations import (
     within,
 )
 from flatprobe.training.passes import ForwardPass
-from flatprobe.training.penalties.classes import check_classes, climbed, summed_maxima
+from flatprobe.training.penalties.classes import check_classes, highest, summed_maxima
 
 
 @dataclass(frozen=True)
@@ -29,9 +29,15 @@ class AdversarialDeformation:
     C(tau) = c1 sup ||grad tau||_2 + c2 sup ||tau||_2 over displacements that are bilinear between the nodes of a grid
     (`flatprobe.training.deformations`). The inner maximum is searched from tau = 0 in steps of 2.5 / steps, measured by
     C, along the smoothed gradient, each scaled back onto C <= 1, and the best tau is held constant: P is a lower bound
-    of what the formula says, which is one of ||f||_H^2. A step costs one forward and one backward pass to the inputs a
-    class; the gradient is that of each maximum's sample, in one forward pass for all classes, or as many as classes
-    share a sample.
+    of what the formula says, which is one of ||f||_H^2. Sampled where classes are drawn.
+
+    Cost: a step takes one forward and one backward pass to the inputs a class without a graph. The gradient is that of
+    each maximum's sample, in one forward pass for all classes, or as many as classes share a sample.
+
+    BatchNorm: the batch's statistics, constants in the ascent; f_k(x_i) and the moved f_k are normalised with them
+    (`ForwardPass.again`).
+
+    A sum over classes of maxima over the batch, which grow with its size; no mean.
 
     Args:
         grid: nodes a side; 4 is ours: smooth deformations, 9 pixels apart on a 28 x 28 image.
@@ -43,7 +49,8 @@ class AdversarialDeformation:
 
     Raises:
         ValueError: for constants that are not positive and finite, fewer than 1 node, step or class, or another word;
-            for inputs that are no images (samples, channels, height, width).
+            when it is called, for inputs that are no images (samples, channels, height, width), or if the logits do not
+            depend differentiably on the inputs.
 
     Source: B19, the adversarial deformations; SPEC section 5.
 
@@ -82,7 +89,7 @@ class AdversarialDeformation:
             return there, deformed(images, there)
 
         def walk(k: int) -> tuple[Points, Values]:
-            return climbed(passed, k, self.steps, moved)
+            return highest(passed, k, self.steps, moved)
 
         return summed_maxima(passed, self.classes, "adversarial_deformation", walk)
 

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -10,7 +9,8 @@ from flatprobe.attacks.fixed import ascended
 from flatprobe.attacks.points import Points, Values
 from flatprobe.checks import at_least, positive
 from flatprobe.training.passes import ForwardPass
-from flatprobe.training.penalties.classes import check_classes, climbed, summed_maxima
+from flatprobe.training.penalties.classes import check_classes, highest, summed_maxima
+from flatprobe.training.transforms.budgets import budgets
 
 
 @dataclass(frozen=True)
@@ -19,8 +19,15 @@ class AdversarialPerturbation:
 
     The inner maximum is searched by projected ascent from v = 0 in unit-gradient steps of 2.5 e / steps, as `pgd` of
     `flatprobe.attacks` does, and the best v is held constant: P is a lower bound of what the formula says, which is one
-    of ||f||_H^2. A step costs one forward and one backward pass to the inputs a class; the gradient is that of each
-    maximum's sample, in one forward pass for all classes, or as many as classes share a sample.
+    of ||f||_H^2. Sampled where classes are drawn.
+
+    Cost: a step takes one forward and one backward pass to the inputs a class without a graph. The gradient is that of
+    each maximum's sample, in one forward pass for all classes, or as many as classes share a sample.
+
+    BatchNorm: the batch's statistics, constants in the ascent; f_k(x_i) and the moved f_k are normalised with them
+    (`ForwardPass.again`).
+
+    A sum over classes of maxima over the batch, which grow with its size; no mean.
 
     Args:
         radius: e, an l2 length in the inputs' units; B19 has 1.
@@ -29,10 +36,12 @@ class AdversarialPerturbation:
             same mean, in value and in gradient.
 
     Raises:
-        ValueError: for a radius that is not positive and finite, fewer than 1 step or class, or another word.
+        ValueError: for a radius that is not positive and finite, fewer than 1 step or class, or another word;
+            when it is called, if the logits do not depend differentiably on the inputs.
 
     Source: B19, the adversarial perturbations; SPEC section 5 sums over classes.
 
+    >>> import torch
     >>> network = torch.nn.Linear(2, 2, bias=False)
     >>> _ = network.weight.data.copy_(torch.tensor([[0.0, 1.0], [3.0, 4.0]]))
     >>> round(AdversarialPerturbation()(ForwardPass(network, torch.ones(1, 2), torch.tensor([0]))).item(), 4)
@@ -51,7 +60,7 @@ class AdversarialPerturbation:
     def __call__(self, passed: ForwardPass, /) -> Float[Tensor, ""]:
         """P on one batch, differentiable in the weights."""
         inputs = passed.inputs.detach()
-        budget = torch.full((len(inputs),), self.radius, dtype=inputs.dtype, device=inputs.device)
+        budget = budgets(self.radius, inputs)
 
         def moved(current: Tensor | None, gradient: Points) -> tuple[Tensor, Points]:
             start = inputs if current is None else current
@@ -59,6 +68,6 @@ class AdversarialPerturbation:
             return points, points
 
         def walk(k: int) -> tuple[Points, Values]:
-            return climbed(passed, k, self.steps, moved)
+            return highest(passed, k, self.steps, moved)
 
         return summed_maxima(passed, self.classes, "adversarial_perturbation", walk) / self.radius**2

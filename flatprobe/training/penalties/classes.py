@@ -52,7 +52,7 @@ def rounds(rows: Sequence[int]) -> list[list[int]]:
     return groups
 
 
-def climbed(
+def highest(
     passed: ForwardPass, k: int, steps: int, moved: Callable[[Tensor | None, Points], tuple[Tensor, Points]]
 ) -> tuple[Points, Values]:
     """Each sample's highest f_k among the points of a walk that starts at x, and how far above f_k(x) it is.

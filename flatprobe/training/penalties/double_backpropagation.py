@@ -12,8 +12,13 @@ from flatprobe.training.passes import ForwardPass
 class DoubleBackpropagation:
     """P = (1/b) sum_i ||grad_x l(z_i, y_i)||_2^2, l the objective's loss.
 
-    One backward pass to the inputs beside the shared forward pass, and the backward pass to the weights goes through
-    both. The gradient is the pass' own (`ForwardPass.gradient`), which other penalties share.
+    Exact. Cost: one backward pass to the inputs, the pass' own gradient (`ForwardPass.gradient`), which other penalties
+    share.
+
+    BatchNorm: the batch's statistics, constants in the derivative (`ForwardPass`).
+
+    Raises:
+        ValueError: when it is called, if the logits do not depend differentiably on the inputs.
 
     Source: N20 eq. 49; Drucker and LeCun 1992, "Improving generalization performance using double backpropagation".
 

@@ -14,16 +14,19 @@ from flatprobe.training.passes import ForwardPass
 class GradientDualNorm:
     """P = (1/b) sum_i ||grad_x l(z_i, y_i)||_*, l the objective's loss: its total variation.
 
-    To first order, what an attack of budget e adds to the loss, per unit of e. One backward pass to the inputs beside
-    the shared forward pass, and the backward pass to the weights goes through both; the gradient is the pass' own
-    (`ForwardPass.gradient`), which other penalties share. ||.||_* is not differentiable where an entry (`"linf"`) or
-    the whole gradient (`"l2"`) is 0: it counts as constant there.
+    To first order, what an attack of budget e adds to the loss, per unit of e. ||.||_* is not differentiable where an
+    entry (`"linf"`) or the whole gradient (`"l2"`) is 0: it counts as constant there.
+
+    Exact. Cost: one backward pass to the inputs, the pass' own gradient (`ForwardPass.gradient`), which other penalties
+    share.
+
+    BatchNorm: the batch's statistics, constants in the derivative (`ForwardPass`).
 
     Args:
         norm: the attack's: `"l2"`, whose dual norm is the l2 norm, or `"linf"`, whose is the l1 norm.
 
     Raises:
-        ValueError: for another norm.
+        ValueError: for another norm; when it is called, if the logits do not depend differentiably on the inputs.
 
     Source: O20 section 10.5 (R_AT), the attacks those of its eqs 8.3 to 8.5.
 

@@ -22,14 +22,16 @@ class HessianScaled:
     at z / epsilon over epsilon; the squared losses 2 I. P is twice the rise of the loss under small Gaussian noise on
     the inputs, to the first order in its variance.
 
-    Exact: Tr(J^T H J) = sum_{j,k} H_jk <J_j, J_k>, in which the rows of J may be taken relative to the likeliest
-    class' row, since H 1 = 0: C - 1 backward passes to the inputs (C for the squared losses), and no square root of
-    p, whose derivative is infinite at 0.
+    Exact: Tr(J^T H J) = sum_{j,k} H_jk <J_j, J_k>, in which the rows of J may be taken relative to the likeliest class'
+    row, since H 1 = 0; no square root of p is taken, whose derivative is infinite at 0.
 
-    Sampled: E ||J^T L e||^2 for random signs e and H = L L^T, L = diag(sqrt p) - p sqrt(p)^T: one backward pass a
-    projection. Value and gradient are unbiased, since L is differentiated through. (The other identity,
-    E_{k ~ p} ||grad_x log p_k||^2, is not used: its value is exact, but with k held fixed its gradient lacks what p's
-    own change contributes, the score term.)
+    Sampled: E ||J^T L e||^2 for random signs e and H = L L^T, L = diag(sqrt p) - p sqrt(p)^T. Value and gradient are
+    unbiased, since L is differentiated through. (The other identity, E_{k ~ p} ||grad_x log p_k||^2, is not used: its
+    value is exact, but with k held fixed its gradient lacks what p's own change contributes, the score term.)
+
+    Cost: C - 1 backward passes to the inputs (C for the squared losses); sampled, one a projection.
+
+    BatchNorm: the batch's statistics, constants in the derivative (`ForwardPass`).
 
     With `power=2` P = (1/b) sum_i Tr(J^T H J)^2, as eq. 66, whose loss is one sample's: the mean of the squares. Its
     sampled form is the mean over all pairs of draws of their product, which is unbiased; so it needs two.

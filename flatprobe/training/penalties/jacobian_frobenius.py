@@ -16,16 +16,17 @@ from flatprobe.training.passes import ForwardPass
 class JacobianFrobenius:
     """P = (1/b) sum_i ||J(x_i)||_F^2, J = dz/dx of the logits or dp/dx of the softmax.
 
-    Exact: by the rows of J that the probe `jacobian_norms` measures with, one backward pass to the inputs a class; for
-    the softmax one less, since dp/dx = (diag(p) - p p^T) J depends on the rows' differences alone: it is formed in
-    float64 from their Gram matrix, so that nothing cancels where the network is certain.
+    Exact: by the rows of J that the probe `jacobian_norms` measures with. dp/dx = (diag(p) - p p^T) J depends on the
+    rows' differences alone: it is formed in float64 from their Gram matrix, so that nothing cancels where the network
+    is certain.
 
     Sampled: ||J||_F^2 = E ||J^T v||^2 for every v with E v v^T = I; here v has independent random signs, which have the
-    least variance of all v with independent entries, 2 sum_{j != k} (J J^T)_jk^2. One backward pass a projection. Value
-    and gradient are unbiased. (Hoffman et al. take unit vectors, with the factor C.)
+    least variance of all v with independent entries, 2 sum_{j != k} (J J^T)_jk^2. Value and gradient are unbiased.
+    (Hoffman et al. take unit vectors, with the factor C.)
 
-    The backward pass to the weights goes through all of these passes. Derivatives are each sample's own, with the
-    batch's BatchNorm statistics as constants; see `ForwardPass`.
+    Cost: one backward pass to the inputs a class (for the softmax one less); sampled, one a projection.
+
+    BatchNorm: the batch's statistics, constants in the derivative (`ForwardPass`).
 
     Args:
         projections: None: exact; else the number of independent v a sample, over which is averaged.

@@ -17,25 +17,33 @@ from flatprobe.training.passes import ForwardPass, Layer
 class JacobianPerLayer:
     """P = (1/b) sum_i sum_l ||g_l W_l||^2, g_l = d f_pi(i) / d zhat_l at layer l's pre-activation zhat_l = W_l x + b_l.
 
-    f is the softmax or the logits, pi(i) one uniform class a sample, drawn anew in every step; there is no factor C.
-    The layers are the linear ones and the convolutions; g_l W_l is the layer's adjoint (a transposed convolution),
-    through the layer alone and not through a skip past it. BatchNorm, activations and other entrywise layers are not
-    penalised themselves; they are in g_l, BatchNorm with the batch's statistics as constants. A weight that several
-    layers share counts at each of its uses.
+    f is the softmax or the logits, pi(i) one uniform class a sample; there is no factor C. The layers are the linear
+    ones and the convolutions; g_l W_l is the layer's adjoint (a transposed convolution), through the layer alone and
+    not through a skip past it. Activations and other entrywise layers are not penalised themselves; they are in g_l. A
+    weight that several layers share counts at each of its uses; one that is computed
+    (`torch.nn.utils.parametrizations`) passes its gradient on.
 
-    One backward pass gives g_l and g_l W_l at all layers. With `held`, as in S17, the gradient in W_l is
-    2 g_l^T (g_l W_l) at constant g_l: the weights' part of a backward pass, and no second pass through the activations.
-    For the logits of a ReLU network without batch statistics that is the derivative of each term in its own W_l,
-    exactly; for the softmax S17 neglects that f's slope moves with W_l; in either case the terms' dependence on the
-    layers above is left out. Without `held` the gradient is P's own, through g_l to all weights.
+    Sampled: pi is drawn anew in every step; value and gradient are unbiased for the mean over the classes.
+
+    Cost: one backward pass, which gives g_l and g_l W_l at all layers; with `held` without a graph, and the gradient in
+    the weights is as dear as the weights' part of another.
+
+    BatchNorm: not penalised itself; it is in g_l, with the batch's statistics as constants (`ForwardPass`).
+
+    With `held`, as in S17, the gradient in W_l is 2 g_l^T (g_l W_l) at constant g_l: the weights' part of a backward
+    pass, and no second pass through the activations. For the logits of a ReLU network without batch statistics that is
+    the derivative of each term in its own W_l, exactly; for the softmax S17 neglects that f's slope moves with W_l; in
+    either case the terms' dependence on the layers above is left out. Without `held` the gradient is P's own, through
+    g_l to all weights.
 
     Args:
         outputs: `"softmax"` (default, as in S17) or `"logits"`.
         held: whether g_l is held constant in the gradient (default, as in S17) or differentiated.
 
     Raises:
-        ValueError: for other words; when it is called, for a layer of another kind (an embedding, attention, a
-            recurrent layer, a transposed convolution), with the name of its parameter.
+        ValueError: for other words; when it is called, for a product of another kind with a parameter (an embedding of
+            the inputs, attention, a recurrent layer, a transposed convolution), by its name, if there is no layer, or
+            if the logits do not depend differentiably on the inputs.
 
     Source: S17 eq. 52 and Table VI; SPEC section 5.
 

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from flatprobe.attacks.points import levelled, steepest
 from flatprobe.checks import at_least, one_of
 from flatprobe.gram import gram, gram_of_softmax, relative_rows, rows_of, squared_frobenius, top_eigenvector
 from flatprobe.kernels import softmax_product
@@ -21,12 +22,16 @@ class JacobianSpectral:
     since u maximises ||J^T u||, the gradient does not go through it (d s^2 = 2 s u^T dJ v). Where several share the
     largest singular value, u is one of their vectors and the gradient one of the subgradients, as at a maximum's tie.
 
-    Exact: u is the top eigenvector of J J^T, formed in float64 from rows as in the probe `jacobian_norms`: a backward
-    pass to the inputs a class (for the softmax one less) that keeps no graph, and one along u that does.
+    Exact: u is the top eigenvector of J J^T, formed in float64 from rows as in the probe `jacobian_norms`.
 
-    With `iterations` u comes of that many steps of the power iteration u <- J J^T u from a random start, two passes
-    a step and one to begin with, whatever the number of classes. Then ||J^T u|| <= ||J||_2: an *estimate from below*,
-    biased, with the gradient of that estimate at constant u. It pays from some tens of classes on.
+    Sampled: with `iterations` u comes of that many steps of the power iteration u <- J J^T u from a random start. Then
+    ||J^T u|| <= ||J||_2: an *estimate from below*, biased, with the gradient of that estimate at constant u.
+
+    Cost: a backward pass to the inputs a class (for the softmax one less) without a graph, and one along u with one.
+    Iterated, two passes a step without a graph, and one to begin with beside that along u, whatever the number of
+    classes: it pays from some tens of classes on.
+
+    BatchNorm: the batch's statistics, constants in the derivative (`ForwardPass`).
 
     Args:
         iterations: None: exact; else the number of steps.
@@ -83,9 +88,4 @@ def _exact(passed: ForwardPass, *, softmax: bool) -> Tensor:
 
 
 def _unit(vectors: Tensor) -> Tensor:
-    """Each sample's vector over its length, 0 where it is 0; over its largest entry first, since squares underflow."""
-    tiny = torch.finfo(vectors.dtype).tiny
-    flat: Tensor = vectors.flatten(1)
-    flat = flat / flat.abs().amax(1, keepdim=True).clamp_min(tiny)
-    length: Tensor = flat.norm(dim=1, keepdim=True)
-    return (flat / length.clamp_min(tiny)).view_as(vectors)
+    return steepest(levelled(vectors), "l2")

@@ -14,16 +14,23 @@ from flatprobe.training.penalties.classes import asked_classes, check_classes, r
 class RKHSGradient:
     """P = sum_k max_i ||grad_x f_k(x_i)||_2^2, f_k the logits: ||f||_H^2 is at least the supremum over all x.
 
-    Exact on the batch. One backward pass to the inputs a class finds each maximum's sample, without a graph; the
-    gradient of a maximum is that of its sample, so only those are differentiated again: one backward pass with a graph
-    for all classes together, or as many as classes share a sample.
+    Exact on the batch; sampled where classes are drawn.
+
+    Cost: one backward pass to the inputs a class without a graph, which finds each maximum's sample. The gradient of a
+    maximum is that of its sample, so only those are differentiated again: one backward pass with a graph for all
+    classes together, or as many as classes share a sample.
+
+    BatchNorm: the batch's statistics, constants in the derivative (`ForwardPass`).
+
+    A sum over classes of maxima over the batch, which grow with its size; no mean.
 
     Args:
         classes: `"all"`, or how many are drawn in each pass, without repetition: their sum times C / classes has the
             same mean, in value and in gradient.
 
     Raises:
-        ValueError: for another word, or fewer than 1 class.
+        ValueError: for another word, or fewer than 1 class; when it is called, if the logits do not depend
+            differentiably on the inputs.
 
     Source: B19, the gradient penalty; SPEC section 5 sums over classes.
 

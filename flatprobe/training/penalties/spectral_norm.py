@@ -7,8 +7,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from flatprobe.checks import at_least
-from flatprobe.training.passes import ForwardPass
-from flatprobe.training.power import Operator, operators
+from flatprobe.training.norms import longest, stretched
+from flatprobe.training.passes import ForwardPass, Layer
+from flatprobe.training.passes.layers import checked, distinct
 
 
 @dataclass(frozen=True)
@@ -16,13 +17,18 @@ class SpectralNorm:
     """P = sum_l ||A_l||_2^2, A_l the linear map of layer l between a sample's features at their real sizes.
 
     A convolution's A_l has its stride, padding, dilation and groups; its norm is not that of the reshaped kernel. A
-    layer that is applied twice to inputs of one shape counts once. The scale of a BatchNorm layer belongs to no A_l,
-    and neither does what a padding mode other than zeros adds. P depends on the weights alone, not on the batch.
+    layer that is applied twice to inputs of one shape counts once; one whose weight is computed in each application
+    (`torch.nn.utils.parametrizations`) counts at each of them. What a padding mode other than zeros adds belongs to no
+    A_l. P depends on the weights alone, not on the batch.
+
+    Exact: all singular values, or Lanczos to 1e-6, in float64 on the CPU in each step: for tests and small layers.
 
     Sampled: power iteration from the vectors that the step before ended with, so ||A_l v|| <= ||A_l|| follows the norm
-    from below while the weights move; the gradient is that of ||A_l v||^2, v held constant. Two products with a layer
-    an iteration, each of a single sample's size. Exact: all singular values, or Lanczos to 1e-6, in float64 on the CPU
-    in each step: for tests and small layers.
+    from below while the weights move; the gradient is that of ||A_l v||^2, v held constant.
+
+    Cost: no pass of the batch; two products with each layer an iteration, each of a single sample's size.
+
+    BatchNorm: its scale belongs to no A_l.
 
     The vectors lie in `memory` by the layer's place, name and input shape; a run's folder keeps them. One object for
     two networks takes turns on the vectors of layers that are alike in all three: P is still a lower bound, and a poor
@@ -33,8 +39,8 @@ class SpectralNorm:
         exact: whether the norms are exact; iterations then does not matter.
 
     Raises:
-        ValueError: for fewer than 1 iteration; on a network with layers other than linear ones and convolutions, by
-            name, or with none.
+        ValueError: for fewer than 1 iteration; when it is called, for a product of another kind with a parameter, by
+            its name, or if there is no layer.
 
     Source: B19, the upper bound by spectral norms; Miyato et al. 2018 for the iteration from step to step.
 
@@ -53,17 +59,19 @@ class SpectralNorm:
 
     def __call__(self, passed: ForwardPass, /) -> Float[Tensor, ""]:
         """P at the weights of this pass, differentiable in them."""
-        found = operators(passed.layers, "the penalty SpectralNorm")
+        found = distinct(checked(passed.layers, "the penalty 'spectral_norm'", _CURE))
         images = [
-            own.apply(own.exact()) if self.exact else self._stretched(passed, place, own)
-            for place, own in found.items()
+            longest(layer) if self.exact else self._stretched(passed, place, layer) for place, layer in found.items()
         ]
         return torch.stack([image.square().sum() for image in images]).sum()
 
-    def _stretched(self, passed: ForwardPass, place: str, own: Operator) -> Tensor:
+    def _stretched(self, passed: ForwardPass, place: str, layer: Layer) -> Tensor:
         """A v after this step's iterations; the memory then holds its direction."""
         u = self.memory.get(place)
         if u is None:
-            u = passed.normal(own.output_shape, "spectral_norm", place)
-        image, self.memory[place] = own.stretched(u.to(own.weight), self.iterations)
+            u = passed.normal((1, *layer.image_shape), "spectral_norm", place)
+        image, self.memory[place] = stretched(layer, u.to(layer.weight), self.iterations)
         return image
+
+
+_CURE = "take a penalty on the derivatives in the inputs, such as jacobian_spectral"

@@ -7,9 +7,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from flatprobe.attacks.points import Points, length, per_sample
+from flatprobe.attacks.fixed import stepped
 from flatprobe.checks import positive
 from flatprobe.training.passes import ForwardPass
+from flatprobe.training.transforms.budgets import budgets, uphill
 
 
 @dataclass(frozen=True)
@@ -17,9 +18,13 @@ class TikhonovDifferences:
     """P = (1/b) sum_i ((l(x_i + h v_i) - l(x_i)) / h)^2, v = grad_x l / ||grad_x l||_2 held constant, l as in training.
 
     It tends to `DoubleBackpropagation`'s ||grad_x l||_2^2 as h -> 0, off by a term of the order of h times the
-    curvature along v, and needs no derivative of a derivative: one backward pass to the inputs and one more forward
-    pass; the backward pass to the weights goes through both forward passes, not through v. v is 0 where the gradient
-    is 0, and so is the sample's term up to rounding.
+    curvature along v, and needs no derivative of a derivative. v is 0 where the gradient is 0, and so is the sample's
+    term up to rounding.
+
+    A difference, neither exact nor sampled. Cost: one backward pass to the inputs without a graph, the pass' own
+    gradient (`ForwardPass.gradient`), which others share, and one more forward pass.
+
+    BatchNorm: the batch's statistics, constants in v; both losses are normalised with them (`ForwardPass.again`).
 
     h is a compromise: the difference's rounding error, about eps l / h (eps = 1.2e-7 in float32), grows as h falls, and
     its truncation error, about h l'' / 2, as h grows. They meet near sqrt(eps), 3.5e-4 in float32 and 1.5e-8 in
@@ -31,7 +36,8 @@ class TikhonovDifferences:
         step: h, an l2 length in the inputs' units. No default: O20 gives none.
 
     Raises:
-        ValueError: for a step that is not positive and finite; on a batch whose inputs' dtype is too coarse for it.
+        ValueError: for a step that is not positive and finite; when it is called, for inputs whose dtype is too coarse
+            for it, or if the logits do not depend differentiably on the inputs.
 
     Source: O20 section 10.5 (R_Tyc, "implemented using finite differences"); Finlay and Oberman 2019.
 
@@ -51,18 +57,9 @@ class TikhonovDifferences:
         """P on one batch, differentiable in the weights."""
         inputs = passed.inputs.detach()
         _check_step(self.step, inputs.dtype)
-        points = _ahead(inputs, passed.derivative(passed.losses, create_graph=False), self.step)
+        points = stepped(inputs, uphill(passed), budgets(self.step, inputs), norm="l2", box=None)
         rise = passed.losses_at(points) - passed.losses
         return (rise / self.step).square().mean()
-
-
-def _ahead(inputs: Points, gradient: Points, step: float) -> Points:
-    """x + h v in three passes over the inputs, v the unit gradient."""
-    largest = length(gradient, "linf")
-    # Squares of its entries would underflow where the network is certain; with a largest entry of 1 the length is
-    # at least 1, or 0.
-    scaled = gradient / per_sample(torch.where(largest > 0, largest, 1), gradient)
-    return torch.addcmul(inputs, scaled, per_sample(step / length(scaled, "l2").clamp_min(1), scaled))
 
 
 def _check_step(step: float, dtype: torch.dtype) -> None:

@@ -18,12 +18,15 @@ class Transformed:
     its random numbers under another key. Other strengths weigh implicit regularization as an explicit penalty. R_T may
     be negative.
 
-    One forward pass at x' beside the shared one, and what T costs on the shared pass: an attack takes its gradient
-    there (`ForwardPass.gradient`). x' is a constant: the gradient in the weights does not go through T.
+    Exact for a T that draws nothing, else sampled: one draw a step. x' is a constant: the gradient in the weights does
+    not go through T.
 
-    With BatchNorm (and dropout) the two differ: here f(x') is normalised with the statistics of x, through which the
-    gradient goes, and has the mask of x, so that R_T compares two points of one network, and the running statistics
-    are those of x. Training on T normalises x' with its own, and averages those.
+    Cost: one forward pass at x', and what T costs on the shared pass, where an attack takes its gradient
+    (`ForwardPass.gradient`).
+
+    BatchNorm (and dropout): here R_T is not what training on T adds. f(x') is normalised with the statistics of x,
+    through which the gradient goes, and has the mask of x, so that R_T compares two points of one network, and the
+    running statistics are those of x. Training on T normalises x' with its own, and averages those.
 
     Args:
         transform: T, one of `fp.transforms`, its name, `{"name": ..., argument: value}`, or any such function.

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from flatprobe.attacks import NORMS, Box
-from flatprobe.attacks.points import per_sample
+from flatprobe.attacks.points import levelled
 from flatprobe.checks import one_of, positive
 from flatprobe.training.passes import ForwardPass
 from flatprobe.training.passes.labels import steered
@@ -60,6 +60,4 @@ def uphill(passed: ForwardPass, at: Points | None = None) -> Points:
     """
     points = None if at is None else at.detach().requires_grad_()
     logits = passed.logits if points is None else passed.again(points)
-    found = passed.derivative(steered(passed.kernel, logits, passed.labels), at=points, create_graph=False)
-    largest = found.flatten(1).abs().amax(1)
-    return found / per_sample(torch.where(largest > 0, largest, 1), found)
+    return levelled(passed.derivative(steered(passed.kernel, logits, passed.labels), at=points, create_graph=False))
