@@ -124,20 +124,6 @@ def test_direction_has_unit_length_where_squares_underflow():
     torch.testing.assert_close(seen[0], torch.tensor([[1.3, 1.4]]))
 
 
-def test_the_direction_is_the_pass_own_gradient():
-    """Shared with what asked before; also where p_y is rounded to 1 and the loss' own gradient loses its direction."""
-    passed = passed_for(NETWORKS["mlp"]())
-    DoubleBackpropagation()(passed)
-    passed.derivative = None  # type: ignore[assignment,method-assign]
-    assert TikhonovDifferences(0.1)(passed).item() > 0
-    certain = ForwardPass(nn.Identity(), torch.tensor([[40.0, 0.0]]), torch.tensor([0]))
-    seen: list[torch.Tensor] = []
-    original = certain.losses_at
-    certain.losses_at = lambda points: seen.append(points) or original(points)  # type: ignore[method-assign]
-    TikhonovDifferences(1.0)(certain)
-    torch.testing.assert_close(seen[0], torch.tensor([[40 - 0.5**0.5, 0.5**0.5]]))
-
-
 @pytest.mark.parametrize("penalty", EVERY, ids=str)
 def test_mixtures_of_labels(penalty):
     """Closed form: logits are the inputs, so l(x) = logsumexp(x) - t . x with the mixed target t."""

@@ -12,7 +12,7 @@ from flatprobe.data import LabelledData
 from flatprobe.models import mlp
 from flatprobe.rng import generator, permutation
 from flatprobe.training import tuning as module
-from flatprobe.training.epoch import DivergedError
+from flatprobe.training.diverged import DivergedError
 from flatprobe.training.loop import train
 from flatprobe.training.tuned import best_strength
 from flatprobe.training.tuning import split, tune

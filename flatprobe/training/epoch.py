@@ -10,14 +10,11 @@ from torch.optim import Optimizer
 from flatprobe.data import LabelledData
 from flatprobe.models.seeding import seeded
 from flatprobe.rng import permutation
+from flatprobe.training.diverged import CURE, DivergedError
 from flatprobe.training.terms import Terms
 
 # Steps after which the terms are looked at: on a GPU a look waits for all that was asked of it.
 _LOOK_EVERY = 50
-
-
-class DivergedError(RuntimeError):
-    """A term of what is minimised is not finite."""
 
 
 def train_epoch(
@@ -61,10 +58,13 @@ def train_epoch(
             optimizer.zero_grad(set_to_none=True)
             try:
                 total, values = terms(*data.gather(positions), step)
-            except Exception:
-                if waiting:  # weights that are not finite may be why, and then the term that came first is to blame
+            except Exception as error:
+                if waiting:  # the terms of steps that were not looked at yet may say why
                     _add(sums, waiting, step - 1, epoch)
-                raise
+                if all(bool(parameter.isfinite().all()) for parameter in parameters):
+                    raise
+                msg = f"weights are not finite any more in step {step} (counted from 0), in epoch {epoch + 1}; {CURE}"
+                raise DivergedError(msg) from error
             # Only the parameters: the inputs' own gradient, which penalties ask for, is not needed here.
             torch.autograd.backward(total, inputs=parameters)
             optimizer.step()
@@ -92,10 +92,7 @@ def _add(sums: dict[str, float], waiting: list[dict[str, Tensor]], last: int, ep
         others = ", ".join(f"{name} {float(table[row, k]):.4g}" for k, name in enumerate(names) if k != column)
         msg = (
             f"the term {names[column]!r} is {float(table[row, column])} in step {step} (counted from 0), in epoch "
-            f"{epoch + 1}"
-            + (f"; the other terms there: {others}" if others else "")
-            + "; expected finite numbers: lower the learning rate or the strength of the penalties, or look for "
-            "inputs that are not normalised"
+            f"{epoch + 1}" + (f"; the other terms there: {others}" if others else "") + f"; {CURE}"
         )
         raise DivergedError(msg)
     for name, value in zip(names, table.sum(0).tolist(), strict=True):

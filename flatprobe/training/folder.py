@@ -81,6 +81,11 @@ class RunFolder:
                 f"the folder {self.path} holds a run already, and resume is False; choose another folder, or delete it"
             )
             raise FileExistsError(msg)
+        if not any(path.name != CONFIG for path in {*self.path.iterdir()} - {*self._leftovers()}):
+            # Nothing was saved: a call that failed at once leaves its configuration, and the mended one takes over.
+            write_text(self.path / CONFIG, json.dumps(config, indent=2, default=as_json))
+            self._clear()
+            return dict(config)
         recorded = self.config()
         asked = json.loads(json.dumps({**config, "environment": None}, default=as_json))
         differing = differences({**recorded, "environment": None}, asked)

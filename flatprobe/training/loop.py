@@ -15,7 +15,7 @@ from flatprobe.files import State
 from flatprobe.modules import unwrapped
 from flatprobe.results import environment
 from flatprobe.threads import thread_count, thread_rule
-from flatprobe.training.epoch import DivergedError
+from flatprobe.training.diverged import DivergedError
 from flatprobe.training.folder import Progress, RunFolder, fingerprint
 from flatprobe.training.progress import reporting
 from flatprobe.training.run import TrainingRun

@@ -12,6 +12,7 @@ from flatprobe.inputs import Inputs, as_arguments
 from flatprobe.kernels import per_sample_loss
 from flatprobe.modules import logits_of
 from flatprobe.network import Network
+from flatprobe.training.diverged import CURE, DivergedError
 from flatprobe.training.parts import described
 from flatprobe.training.passes import ForwardPass
 from flatprobe.training.passes.labels import Labels, losses
@@ -57,6 +58,9 @@ class Terms:
             inputs: a batch as the data hold it.
             labels: its classes.
             step: counted from 0 at the beginning of the training.
+
+        Raises:
+            DivergedError: if a penalty cannot take what the network returns, and the objective is not finite.
         """
         placed, answers = self._transformed(self.placed.prepare(inputs), labels.to(self.placed.device), step)
         if not self.penalties:
@@ -65,7 +69,13 @@ class Terms:
         shared = self.precision is None
         passed = self._pass(placed, answers, ("penalty", step), updates=shared)
         objective = passed.loss if shared else self._objective(placed, answers)
-        values = {name: penalty(passed) for name, (_, penalty) in self.penalties.items()}
+        try:
+            values = {name: penalty(passed) for name, (_, penalty) in self.penalties.items()}
+        except Exception as error:
+            if bool(objective.isfinite()):
+                raise
+            msg = f"the term {OBJECTIVE!r} is {float(objective.detach())} in step {step} (counted from 0); {CURE}"
+            raise DivergedError(msg) from error
         total = objective
         for name, (strength, _) in self.penalties.items():
             total = total + strength * values[name]

@@ -9,7 +9,8 @@ from flatprobe.checkpoints import load_weights
 from flatprobe.data import LabelledData
 from flatprobe.files import State
 from flatprobe.risk import EmpiricalRisk, Risk
-from flatprobe.training.epoch import DivergedError, train_epoch
+from flatprobe.training.diverged import DivergedError
+from flatprobe.training.epoch import train_epoch
 from flatprobe.training.folder import Progress, Row
 from flatprobe.training.memory import memory_of, remember
 from flatprobe.training.optimizers import make_optimizer, optimizer_tensors, restore_optimizer

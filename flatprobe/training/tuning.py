@@ -16,7 +16,7 @@ from flatprobe.results import save, settings
 from flatprobe.risk import EmpiricalRisk
 from flatprobe.rng import permutation
 from flatprobe.threads import thread_count
-from flatprobe.training.epoch import DivergedError
+from flatprobe.training.diverged import DivergedError
 from flatprobe.training.loop import train
 from flatprobe.training.run import TrainingRun
 from flatprobe.training.tuned import FINAL, SEARCH, Row, Tuning, best_strength
