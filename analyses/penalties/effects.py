@@ -86,6 +86,7 @@ class Case:
 FROBENIUS = {"name": "jacobian_frobenius"}
 DOUBLE = {"name": "double_backpropagation"}
 HESSIAN = {"name": "hessian_scaled"}
+LAYERS = {"name": "jacobian_per_layer"}
 
 
 def cases() -> dict[str, Case]:
@@ -93,50 +94,53 @@ def cases() -> dict[str, Case]:
     softmax = {**FROBENIUS, "outputs": "softmax"}
     return {
         "Frobenius, logits": Case(
-            ((0.01, {**FROBENIUS, "projections": 1}),), "mean ||J||_F^2", jacobian(norm="frobenius")
+            ((0.0001, {**FROBENIUS, "projections": 1}),), "mean ||J||_F^2", jacobian(norm="frobenius")
         ),
         "Frobenius, softmax": Case(
-            ((1.0, {**softmax, "projections": 1}),),
+            ((0.1, {**softmax, "projections": 1}),),
             "mean ||J||_F^2 of p",
             jacobian(norm="frobenius", outputs="softmax"),
         ),
-        "spectral": Case(((0.01, {"name": "jacobian_spectral"}),), "mean ||J||_2^2", jacobian(norm="spectral")),
-        "per layer": Case(
-            ((0.01, {"name": "jacobian_per_layer"}),), "itself", own({"name": "jacobian_per_layer", "held": False})
+        "spectral": Case(((0.001, {"name": "jacobian_spectral"}),), "mean ||J||_2^2", jacobian(norm="spectral")),
+        "per layer, softmax, held": Case(((1.0, LAYERS),), "itself", own(LAYERS)),
+        "per layer, logits, held": Case(
+            ((0.001, {**LAYERS, "outputs": "logits"}),), "itself", own({**LAYERS, "outputs": "logits"})
         ),
-        "double backpropagation": Case(((1.0, DOUBLE),), "mean ||grad l||^2", own(DOUBLE)),
-        "Hessian-scaled": Case(((0.1, {**HESSIAN, "projections": 1}),), "mean Tr(J^T H J)", own(HESSIAN)),
-        "hsfob-db1": Case(((0.1, {**HESSIAN, "projections": 1}), (0.1, DOUBLE)), "mean Tr(J^T H J)", own(HESSIAN)),
+        "double backpropagation": Case(((0.1, DOUBLE),), "mean ||grad l||^2", own(DOUBLE)),
+        "Hessian-scaled": Case(((0.03, {**HESSIAN, "projections": 1}),), "mean Tr(J^T H J)", own(HESSIAN)),
+        "hsfob-db1": Case(((0.03, {**HESSIAN, "projections": 1}), (0.03, DOUBLE)), "mean Tr(J^T H J)", own(HESSIAN)),
         "hsfob-db2": Case(
-            ((0.1, {**HESSIAN, "projections": 2, "power": 2}), (0.1, DOUBLE)), "itself", own({**HESSIAN, "power": 2})
+            ((0.003, {**HESSIAN, "projections": 2, "power": 2}), (0.003, DOUBLE)),
+            "itself",
+            own({**HESSIAN, "power": 2}),
         ),
         "gradient, l2": Case(
-            ((0.1, {"name": "gradient_dual_norm", "norm": "l2"}),),
+            ((1.0, {"name": "gradient_dual_norm", "norm": "l2"}),),
             "mean ||grad l||_2",
             own({"name": "gradient_dual_norm", "norm": "l2"}),
         ),
         "gradient, linf": Case(
-            ((0.01, {"name": "gradient_dual_norm", "norm": "linf"}),),
+            ((0.05, {"name": "gradient_dual_norm", "norm": "linf"}),),
             "mean ||grad l||_1",
             own({"name": "gradient_dual_norm", "norm": "linf"}),
         ),
         "Tikhonov by differences": Case(
-            ((1.0, {"name": "tikhonov_differences", "step": 0.1}),), "mean ||grad l||^2", own(DOUBLE)
+            ((0.1, {"name": "tikhonov_differences", "step": 0.1}),), "mean ||grad l||^2", own(DOUBLE)
         ),
         "RKHS, gradient": Case(
-            ((0.001, {"name": "rkhs_gradient", "classes": 2}),), "itself", own({"name": "rkhs_gradient"})
+            ((0.0001, {"name": "rkhs_gradient", "classes": 2}),), "itself", own({"name": "rkhs_gradient"})
         ),
         "RKHS, perturbation": Case(
-            ((0.001, {"name": "adversarial_perturbation", "radius": 0.5, "classes": 2}),),
+            ((0.0001, {"name": "adversarial_perturbation", "radius": 0.5, "classes": 2}),),
             "itself",
             own({"name": "adversarial_perturbation", "radius": 0.5}),
         ),
         "RKHS, deformation": Case(
-            ((0.01, {"name": "adversarial_deformation", "classes": 2}),),
+            ((0.003, {"name": "adversarial_deformation", "classes": 1}),),
             "itself",
             own({"name": "adversarial_deformation"}),
         ),
-        "spectral norms": Case(((0.01, {"name": "spectral_norm"}),), "sum ||W_l||_2^2", operator_norms),
+        "spectral norms": Case(((0.003, {"name": "spectral_norm"}),), "sum ||W_l||_2^2", operator_norms),
         "R_T, Gaussian noise": Case(
             ((1.0, {"name": "transformed", "transform": {"name": "gaussian_noise", "deviation": 0.3}}),),
             "error at noise 0.3",
@@ -166,7 +170,7 @@ class Preset:
 
 PRESETS = {
     "quick": Preset(("digits",), 300, 200, 0.2, 2, 200),
-    "cpu": Preset(("digits", "ylecun/mnist"), 1000, 290, 0.1, 4, 300),
+    "cpu": Preset(("digits", "ylecun/mnist"), 600, 290, 0.05, 4, 200),
 }
 
 

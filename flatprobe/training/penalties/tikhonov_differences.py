@@ -21,8 +21,8 @@ class TikhonovDifferences:
     curvature along v, and needs no derivative of a derivative. v is 0 where the gradient is 0, and so is the sample's
     term up to rounding.
 
-    A difference, neither exact nor sampled. Cost: one backward pass to the inputs without a graph, the pass' own
-    gradient (`ForwardPass.gradient`), which others share, and one more forward pass.
+    A difference, neither exact nor sampled. Cost: one backward pass to the inputs without a graph, and one more forward
+    pass.
 
     BatchNorm: the batch's statistics, constants in v; both losses are normalised with them (`ForwardPass.again`).
 
