@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+import flatprobe as fp
 from flatprobe import models
 from flatprobe.operators import Convolution, spectral_norm
 from flatprobe.rng import generator
@@ -17,6 +18,7 @@ from tests import cases
 from tests.cases import batch, normalised_network
 from tests.test_constraints import interrupt_after, layers_of
 from tests.test_models import assert_same_state
+from tests.test_training_loop import clusters
 
 # Of the bound, by which the true norms may exceed it after a training at the default settings.
 EXCESS = 0.01
@@ -195,3 +197,30 @@ def test_the_callers_random_state_is_left_alone():
 def test_refusals(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_a_layer_of_training_mode_alone_is_held_too():
+    """An auxiliary head, as in Inception: the network applies it in training mode only."""
+
+    class Headed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.main, self.aux = nn.Linear(4, 3), nn.Linear(4, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.main(x) + (self.aux(x) if self.training else 0)
+
+    run = fp.train(
+        Headed(), clusters(), epochs=2, batch_size=8, learning_rate=0.5, constraints=[SpectralProjection(0.1)]
+    )
+    for layer in (run.model.main, run.model.aux):
+        assert float(torch.linalg.matrix_norm(layer.weight.detach(), 2)) == pytest.approx(0.1, rel=1e-4)
+
+
+def test_norms_have_converged_at_the_end_of_an_epoch():
+    """With one vector, one iteration and a high rate the norm is missed by several per cent between two ends."""
+    hasty = SpectralProjection(0.5, iterations=1, vectors=1)
+    network = nn.Sequential(nn.Unflatten(1, (1, 2, 2)), nn.Conv2d(1, 6, 3, padding=1), nn.Flatten(), nn.Linear(24, 3))
+    run = fp.train(network, clusters(), epochs=3, batch_size=8, learning_rate=1.0, constraints=[hasty])
+    norms = fp.weight_norms(run.model, (4,)).of("spectral")
+    assert float(norms.max()) <= 0.5 * (1 + 1e-4)

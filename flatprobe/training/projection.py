@@ -5,6 +5,7 @@ import copy
 import torch
 from torch import nn
 
+from flatprobe.models.seeding import seeded
 from flatprobe.risk import EmpiricalRisk
 from flatprobe.training.constraints import Constraint
 from flatprobe.training.passes import ForwardPass, Layer
@@ -15,7 +16,8 @@ class Projection:
 
     Args:
         module: the network that is trained.
-        risk: over its training data, of which one sample shows the layers' input sizes.
+        risk: over its training data, of which two samples show the layers and their input sizes: those that the network
+            applies in eval mode, and those that it applies in training mode alone, such as auxiliary heads.
         constraints: copied, since some keep a memory from step to step.
     """
 
@@ -24,13 +26,29 @@ class Projection:
         self._module = module
         self._layers: tuple[Layer, ...] = ()
         if constraints:
-            inputs, labels = risk.data.gather(torch.arange(1))
-            placed = risk.network
-            passed = ForwardPass(module, placed.prepare(inputs), labels.to(placed.device), lay_out=placed.laid_out)
-            self._layers = passed.layers
+            seen = self._seen(risk)
+            with seeded("constraints", device=risk.network.device):
+                module.train()
+                in_training = self._seen(risk)
+                module.eval()
+            known = {layer.name for layer in seen}
+            self._layers = (*seen, *(layer for layer in in_training if layer.name not in known))
 
     @torch.no_grad()
-    def __call__(self) -> None:
-        """Move the weights into all constraints."""
+    def __call__(self, *, settle: bool = False) -> None:
+        """Move the weights into one constraint after the other; the last one is sure to hold.
+
+        Args:
+            settle: at the end of an epoch, where what is followed from step to step converges anew (`settle`, of the
+                constraints that have it).
+        """
         for constraint in self.constraints:
-            constraint(self._module, self._layers)
+            move = getattr(constraint, "settle", None) if settle else constraint
+            if move is not None:
+                move(self._module, self._layers)
+
+    def _seen(self, risk: EmpiricalRisk) -> tuple[Layer, ...]:
+        inputs, labels = risk.data.gather(torch.arange(min(2, len(risk.data))))
+        placed = risk.network
+        own = placed.prepare(inputs), labels.to(placed.device)
+        return ForwardPass(self._module, *own, lay_out=placed.laid_out, updates=False).layers

@@ -88,6 +88,7 @@ class Trainer:
             )
         finally:
             self.module.eval()
+        self._projection(settle=True)
         rate = self._optimizer.param_groups[0]["lr"]
         row = {"epoch": epoch + 1, **self.measured("train", self.risk)}
         if self.validation is not None:
