@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property, partial
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -11,10 +12,10 @@ from torch import Tensor, nn
 from flatprobe import rng
 from flatprobe.attention import twice_differentiable
 from flatprobe.checks import Named
-from flatprobe.inputs import Inputs, as_arguments, joined, mapped, only_floating
+from flatprobe.inputs import Inputs, as_arguments, joined, mapped, only_floating, tensors
 from flatprobe.kernels import per_sample_loss
 from flatprobe.modules import logits_of, unwrapped
-from flatprobe.training.passes.labels import Labels, climbed, losses
+from flatprobe.training.passes.labels import Labels, check_derivable, check_labels, climbed, losses
 from flatprobe.training.passes.layers import Layer, gradients_at
 from flatprobe.training.passes.statistics import Statistics
 from flatprobe.training.passes.watch import Watch
@@ -47,6 +48,9 @@ class ForwardPass:
         updates: whether BatchNorm's running statistics are updated.
         lay_out: applied to the inputs on their way in; a copy by default, since a network may write to its inputs.
 
+    Raises:
+        ValueError: for labels that are not one integer a sample, and inside torch.inference_mode.
+
     Source: SPEC sections 1 and 5.
 
     >>> passed = ForwardPass(nn.Linear(2, 2), torch.eye(2), torch.tensor([0, 1]))
@@ -58,13 +62,15 @@ class ForwardPass:
         self,
         module: nn.Module,
         inputs: Inputs,
-        labels: Labels,
+        labels: Labels | Any,
         *,
         loss: Named = "cross_entropy",
         key: tuple[rng.Key, ...] | None = None,
         updates: bool = True,
         lay_out: Callable[[Inputs], Inputs] | None = None,
     ) -> None:
+        check_derivable(tensors(inputs))
+        check_labels(labels, len(tensors(inputs)[0]), "the pass")
         self.module, self.labels, self.key = unwrapped(module), labels, key
         _check_seen(self.module)
         self._trains = any(layer.training for layer in self.module.modules())
