@@ -106,7 +106,7 @@ def made_penalties(asked: object) -> list[tuple[float, Penalty]]:
         ValueError: for what is no list, or an entry that is no such pair; if a strength is negative or not finite.
     """
     found: list[tuple[float, Penalty]] = []
-    for entry in _listed("penalties", asked, "(strength, penalty)"):
+    for entry in listed("penalties", asked, "(strength, penalty)"):
         if isinstance(entry, tuple | list) and entry and all(isinstance(part, tuple | list) for part in entry):
             msg = (
                 f"an entry of penalties is {entry!r}, a list of pairs itself, as hsfob_db1(...) is; expected its pairs "
@@ -125,12 +125,12 @@ def made_penalties(asked: object) -> list[tuple[float, Penalty]]:
 
 def made_transforms(asked: object) -> tuple[Transform, ...]:
     """The transforms, made where they are asked for by name."""
-    return tuple(made("transform", entry, TRANSFORMS) for entry in _listed("transforms", asked, "transform"))
+    return tuple(made("transform", entry, TRANSFORMS) for entry in listed("transforms", asked, "transform"))
 
 
 def made_constraints(asked: object) -> tuple[Constraint, ...]:
     """The constraints, made where they are asked for by name."""
-    return tuple(made("constraint", entry, CONSTRAINTS) for entry in _listed("constraints", asked, "constraint"))
+    return tuple(made("constraint", entry, CONSTRAINTS) for entry in listed("constraints", asked, "constraint"))
 
 
 def _strength(strength: object, penalty: object) -> float:
@@ -150,7 +150,7 @@ def _strength(strength: object, penalty: object) -> float:
     raise ValueError(msg)
 
 
-def _listed(name: str, asked: object, entry: str) -> list[object]:
+def listed(name: str, asked: object, entry: str) -> list[object]:
     """The parts that were asked for.
 
     Raises:
