@@ -7,6 +7,11 @@ from typing import Any
 
 # A variant of something, asked for by its name, or by its name with its arguments.
 Named = str | Mapping[str, object]
+# Arguments that are checked here: whoever reads a signature sees what is asked for, and whoever gives something else
+# gets our message, with an annotation checker or without one.
+Number = float | Any
+Whole = int | Any
+Flag = bool | Any
 
 
 def as_json(value: Any) -> Any:
@@ -80,25 +85,83 @@ def plain(asked: Named) -> Named:
     return {word: as_json(value) if hasattr(value, "item") else value for word, value in asked.items()}
 
 
-def positive(**values: float | None) -> None:
-    """The arguments are positive and finite; None passes.
+def scalar(value: object) -> Any:
+    """NumPy's and torch's scalars as Python's; anything else as it is."""
+    return as_json(value) if hasattr(value, "item") and getattr(value, "ndim", 0) == 0 else value
+
+
+def is_number(value: object) -> bool:
+    """Whether it is a real number; a word is none, and neither is True."""
+    own = scalar(value)
+    return isinstance(own, int | float) and not isinstance(own, bool)
+
+
+def is_whole(value: object) -> bool:
+    """Whether it is an integer; 2.0 is none, and neither is True."""
+    own = scalar(value)
+    return isinstance(own, int) and not isinstance(own, bool)
+
+
+def flag(**values: object) -> None:
+    """The arguments are True or False: a word such as "no" would count as True.
 
     Raises:
         ValueError: naming the first that is not.
     """
     for name, value in values.items():
-        if value is not None and not 0 < value < float("inf"):
-            msg = f"{name} is {value}; expected a positive finite number"
+        one_of(name, scalar(value), (True, False))
+
+
+def given(**values: object) -> None:
+    """The arguments are not None, which `positive` and `at_least` let pass.
+
+    Raises:
+        ValueError: naming the first that is.
+    """
+    for name, value in values.items():
+        if value is None:
+            msg = f"{name} is None; expected a number"
             raise ValueError(msg)
 
 
-def at_least(least: int, **values: int | None) -> None:
-    """The arguments are at least `least`; None passes.
+def whole(**values: object) -> None:
+    """The arguments are integers.
 
     Raises:
         ValueError: naming the first that is not.
     """
     for name, value in values.items():
-        if value is not None and value < least:
+        if not is_whole(value):
+            msg = f"{name} is {value!r}; expected a whole number"
+            raise ValueError(msg)
+
+
+def positive(**values: object) -> None:
+    """The arguments are positive finite numbers; None passes.
+
+    Raises:
+        ValueError: naming the first that is not.
+    """
+    for name, value in values.items():
+        if value is not None and not (is_number(value) and 0 < scalar(value) < math.inf):
+            msg = f"{name} is {_shown(value)}; expected a positive finite number"
+            raise ValueError(msg)
+
+
+def at_least(least: int, **values: object) -> None:
+    """The arguments are integers, at least `least`; None passes.
+
+    Raises:
+        ValueError: naming the first that is not.
+    """
+    for name, value in values.items():
+        if value is not None and not is_whole(value):
+            msg = f"{name} is {_shown(value)}; expected a whole number, at least {least}"
+            raise ValueError(msg)
+        if value is not None and scalar(value) < least:
             msg = f"{name} is {value}; expected at least {least}"
             raise ValueError(msg)
+
+
+def _shown(value: object) -> str:
+    return str(value) if is_number(value) else repr(value)

@@ -141,6 +141,14 @@ def test_random_labels_of_a_run_come_back_when_it_is_probed(runs: Path) -> None:
             "the penalty 'double_backpropagation' has no strength",
         ),
         (
+            ("train", "--data", "digits", "--network", "mlp", "--out", "x", "--penalty", "{'name': 'spectral_norm'}"),
+            "is no JSON: Expecting property name enclosed in double quotes at character 2; expected an object such as",
+        ),
+        (
+            ("train", "--data", "digits", "--network", "mlp", "--out", "x", "--transform", '{"name": "mixup"'),
+            "is no JSON: Expecting ',' delimiter at character 17",
+        ),
+        (
             (
                 "train",
                 "--data",

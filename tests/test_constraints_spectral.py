@@ -218,7 +218,7 @@ def test_a_layer_of_training_mode_alone_is_held_too():
 
 
 def test_norms_have_converged_at_the_end_of_an_epoch():
-    """With one vector, one iteration and a high rate the norm is missed by several per cent between two ends; 0.5 % is claimed."""
+    """With one vector and a high rate the norm is missed by several per cent between two ends; 0.5 % is claimed."""
     hasty = SpectralProjection(0.5, iterations=1, vectors=1)
     network = nn.Sequential(nn.Unflatten(1, (1, 2, 2)), nn.Conv2d(1, 6, 3, padding=1), nn.Flatten(), nn.Linear(24, 3))
     run = fp.train(network, clusters(), epochs=3, batch_size=8, learning_rate=1.0, constraints=[hasty])

@@ -260,4 +260,8 @@ def test_a_penalty_is_what_train_is_given():
     assert next(row for row in tuning.table if row["seed"] == 1)["train_loss"] == plain.history[-1]["train_loss"]
     own = [(tuning.strength, penalty)] if tuning.strength else []
     assert_same_state(tuning.runs[1].model, train(mlp((4,), classes=3), data, seed=1, penalties=own, **settings).model)
-    assert tuning.settings["arguments"]["penalty"] == "JacobianFrobenius"
+    assert tuning.settings["arguments"]["penalty"] == {
+        "name": "jacobian_frobenius",
+        "projections": None,
+        "outputs": "logits",
+    }

@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 import pytest
+import torch
 
 import flatprobe as fp
 from flatprobe.models import mlp
@@ -88,12 +89,61 @@ def test_folders_resume_and_the_record(tmp_path, monkeypatch, capsys):
         ({"seeds": ()}, r"seeds are \[\]; expected at least one"),
         ({"seeds": (1, 1)}, r"seeds are \[1, 1\]; .* different ones"),
         ({"seed": 3}, r"seed is 3; expected seeds=\(\.\.\.\)"),
+        ({"seeds": 3}, r"seeds is 3; expected a list of numbers, such as seeds=\(0, 1\)"),
+        ({"seeds": (0.5,)}, r"seeds are \[0.5\]; expected whole numbers"),
+        ({"strengths": 0.1}, "strengths is 0.1; expected a list of numbers"),
+        ({"strengths": "12"}, "strengths is '12'; expected a list of numbers"),
+        ({"strengths": (0.1, "1")}, r"strengths are \[0.1, '1'\]; expected numbers"),
+        ({"validation": None}, "validation is None of 37 samples; expected a fraction"),
+        ({"validation": "0.2"}, "validation is '0.2' of 37 samples"),
+        ({"setting": 3}, "setting is 3; expected one of weight_decay, learning_rate, momentum"),
+        ({"progress": "no"}, "progress is 'no'; expected one of"),
+        ({"penalties": "spectral_norm"}, "penalties is 'spectral_norm'; expected a list of penalties"),
+        ({"penalties": None, "setting": None, "penalty": "spectral_norm"}, "penalties is None; expected a list"),
+        ({"setting": "momentum", "strengths": (0.5, 1.0)}, "momentum is 1.0; expected at least 0 and below 1"),
+        ({"setting": None, "penalty": "ridge"}, "the penalty is 'ridge'; expected one of"),
+        ({"widths": 3}, "at strength 0.01 train is given widths; expected arguments that it has"),
+        (
+            {"setting": lambda _: {"penalties": []}, "penalties": []},
+            r"setting\(0.01\) gives penalties, and so does the",
+        ),
+        ({"setting": lambda _: {"weight_decay": 1.0}, "weight_decay": 0.1}, "gives weight_decay, and so does the call"),
+        ({"setting": lambda _: {"seed": 1, "out": "x"}}, r"gives out, seed, which tune gives itself; expected other"),
+        ({"setting": lambda _: {"validation": None}}, r"setting\(0.01\) gives validation, which tune gives itself"),
+        ({"setting": lambda s: {"learning_rate": 0.1 - s}}, "learning_rate is 0.0; expected a positive"),
+        ({"test": fp.LabelledData(torch.ones(2, 4), torch.tensor([0, 3]))}, "suit the test data: .* have 4 classes"),
+        (
+            {"test": fp.LabelledData(torch.ones(2, 5), torch.tensor([0, 1]))},
+            r"test data have samples of shape \(5,\), and those to train on \(4,\); expected a shape that the network",
+        ),
         ({"criterion": "accuracy"}, "criterion is 'accuracy'; expected one of 'loss', 'error'"),
     ],
 )
-def test_unsuitable_arguments(settings, message):
+def test_unsuitable_arguments_are_refused_before_the_first_training(settings, message, monkeypatch):
+    monkeypatch.setattr(module, "train", None)
     with pytest.raises(ValueError, match=message):
         tune(mlp((4,), classes=3), clusters(), **QUICK | settings)
+
+
+@pytest.mark.parametrize(
+    ("network", "message"),
+    [
+        (None, "the network is None; expected an nn.Module, or a function seed -> nn.Module"),
+        ("mlp", "the network is 'mlp'; expected"),
+        (torch.nn.Flatten, "the network is <class .*Flatten'>; expected"),
+        (lambda _: None, r"the function network\(0\) returned a NoneType; expected an nn.Module"),
+    ],
+)
+def test_what_is_no_network(network, message):
+    with pytest.raises(TypeError, match=message):
+        tune(network, clusters(), **QUICK)
+
+
+def test_test_data_of_another_shape_that_the_network_takes():
+    pooled = torch.nn.Sequential(torch.nn.Unflatten(1, (1, -1)), torch.nn.AdaptiveAvgPool1d(4), torch.nn.Flatten())
+    network = torch.nn.Sequential(pooled, mlp((4,), classes=3))
+    test = fp.LabelledData(torch.ones(3, 8), torch.tensor([0, 1, 2]))
+    assert len(tune(network, clusters(), test=test, **QUICK).test_loss) == 2
 
 
 def test_numpy_numbers():

@@ -139,9 +139,22 @@ def _value(text: str) -> object:
 
 
 def _named(text: str) -> str | dict[str, object]:
-    """A name, or a name with its arguments as a JSON object."""
-    value = _value(text)
-    return value if isinstance(value, dict) else text
+    """A name, or a name with its arguments as a JSON object.
+
+    Raises:
+        ValueError: for what begins as an object and is no JSON, with the place.
+    """
+    if not text.lstrip().startswith("{"):
+        return text
+    try:
+        value: dict[str, object] = json.loads(text)
+    except json.JSONDecodeError as error:
+        msg = (
+            f"{text!r} is no JSON: {error.msg} at character {error.pos + 1}; expected an object such as "
+            '\'{"name": ..., "argument": 1.0}\', names in double quotes, the whole in single ones'
+        )
+        raise ValueError(msg) from error
+    return value
 
 
 def _penalty(text: str) -> tuple[object, object]:

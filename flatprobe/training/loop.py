@@ -2,14 +2,13 @@
 
 import copy
 import time
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from flatprobe.checks import Named, at_least, one_of
+from flatprobe.checks import Flag, Named, Number, Whole, at_least, flag, is_number, one_of
 from flatprobe.data import LabelledData
 from flatprobe.files import State
 from flatprobe.modules import unwrapped
@@ -29,26 +28,26 @@ def train(
     data: LabelledData,
     *,
     validation: LabelledData | None = None,
-    epochs: int = 100,
+    epochs: Whole = 100,
     until: str | None = None,
-    target_loss: float | None = None,
+    target_loss: Number | None = None,
     objective: Named = "cross_entropy",
     optimizer: Named = "sgd",
-    learning_rate: float = 0.01,
-    momentum: float = 0.9,
-    weight_decay: float = 0.0,
+    learning_rate: Number = 0.01,
+    momentum: Number = 0.9,
+    weight_decay: Number = 0.0,
     schedule: Schedule = None,
-    batch_size: int = 128,
-    penalties: Iterable[object] = (),
-    transforms: Iterable[object] = (),
-    constraints: Iterable[object] = (),
+    batch_size: Whole = 128,
+    penalties: object = (),
+    transforms: object = (),
+    constraints: object = (),
     precision: str | None = None,
     out: str | Path | None = None,
-    resume: bool = True,
-    save_every: float = 10.0,
-    seed: int = 0,
-    threads: int | None = None,
-    progress: bool | None = False,
+    resume: Flag = True,
+    save_every: Number = 10.0,
+    seed: Whole = 0,
+    threads: Whole | None = None,
+    progress: Flag | None = False,
     on_failure: str = "raise",
 ) -> TrainingRun:
     """Minimise the mean loss over the data by minibatch steps on a copy of the network.
@@ -139,7 +138,12 @@ def train(
         seed=seed,
     )
     one_of("on_failure", on_failure, ("raise", "flag"))
+    one_of("progress", progress, (True, False, None))
+    flag(resume=resume)
     at_least(1, threads=threads)
+    if not is_number(save_every) or not save_every >= 0:
+        msg = f"save_every is {save_every!r}; expected a number of seconds, at least 0"
+        raise ValueError(msg)
     with torch.inference_mode(mode=False):  # which enables gradients too
         trainer = Trainer(unwrapped(copy.deepcopy(network)), data, validation, settings)
         run = _run(trainer, threads, None if out is None else RunFolder(out), resume, save_every, progress)

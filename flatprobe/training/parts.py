@@ -19,12 +19,15 @@ def made(kind: str, asked: object, known: Mapping[str, Callable[..., Any]]) -> A
         A callable.
 
     Raises:
-        ValueError: for an unknown name, with the known ones; for arguments that are not the part's own.
+        ValueError: for an unknown name, or none, with the known ones; for arguments that are not the part's own.
         TypeError: for something that cannot be called.
     """
     if isinstance(asked, str | Mapping):
         arguments = {"name": asked} if isinstance(asked, str) else dict(asked)
-        name = arguments.pop("name", None)
+        if "name" not in arguments:
+            msg = f'the {kind} {asked!r} has no "name"; expected one of {", ".join(map(repr, known))} under it'
+            raise ValueError(msg)
+        name = arguments.pop("name")
         one_of(f"the {kind}", name, known)
         own = known[str(name)]
         names = [entry.name for entry in fields(own) if entry.init] if is_dataclass(own) else []

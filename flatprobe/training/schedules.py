@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from flatprobe.checks import Named, positive
+from flatprobe.checks import Named, Number, given, is_number, positive
 
 Schedule = Named | None
 
@@ -117,7 +117,7 @@ def check_schedule(schedule: Schedule, epochs: int) -> None:
         factor(schedule, epoch, epochs, 0)
 
 
-def inverse_rate(*, convexity: float, smoothness: float, variance: float, distance: float) -> dict[str, Any]:
+def inverse_rate(*, convexity: Number, smoothness: Number, variance: Number, distance: Number) -> dict[str, Any]:
     """h_k = 1 / (mu (k + 1 / (q_0 alpha))), alpha = mu^2 / (sigma^2 + mu L q_0): O20's rate for plain SGD.
 
     With it `E[q_k] <= 1 / (alpha k + 1 / q_0)` for q_k = ||w_k - w*||^2. It is passed on as
@@ -141,8 +141,9 @@ def inverse_rate(*, convexity: float, smoothness: float, variance: float, distan
     >>> inverse_rate(convexity=1.0, smoothness=1.0, variance=3.0, distance=1.0)
     {'learning_rate': 0.25, 'schedule': {'name': 'inverse', 'decay': 0.25}, 'momentum': 0.0}
     """
+    given(convexity=convexity, smoothness=smoothness, distance=distance)
     positive(convexity=convexity, smoothness=smoothness, distance=distance)
-    if smoothness < convexity or not 0 <= variance < math.inf:
+    if smoothness < convexity or not is_number(variance) or not 0 <= variance < math.inf:
         msg = (
             f"smoothness is {smoothness}, convexity {convexity} and variance {variance}; expected a smoothness of at "
             "least the convexity, and a finite variance of at least 0"

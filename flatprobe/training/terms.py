@@ -15,9 +15,9 @@ from flatprobe.network import Network
 from flatprobe.training.diverged import CURE, DivergedError
 from flatprobe.training.parts import described
 from flatprobe.training.passes import ForwardPass
-from flatprobe.training.passes.labels import Labels, losses
+from flatprobe.training.passes.labels import Labels, check_labels, losses
 from flatprobe.training.penalties import PENALTIES, Penalty
-from flatprobe.training.transforms import Transform
+from flatprobe.training.transforms import TRANSFORMS, Transform
 
 OBJECTIVE = "loss"
 # Names that the history has columns of its own for, or that stand for the objective.
@@ -61,6 +61,7 @@ class Terms:
 
         Raises:
             DivergedError: if a penalty cannot take what the network returns, and the objective is not finite.
+            ValueError: if a penalty or a transform returns what is none.
         """
         placed, answers = self._transformed(self.placed.prepare(inputs), labels.to(self.placed.device), step)
         if not self.penalties:
@@ -70,7 +71,7 @@ class Terms:
         passed = self._pass(placed, answers, ("penalty", step), updates=shared)
         objective = passed.loss if shared else self._objective(placed, answers)
         try:
-            values = {name: penalty(passed) for name, (_, penalty) in self.penalties.items()}
+            values = {name: _term(name, penalty(passed)) for name, (_, penalty) in self.penalties.items()}
         except Exception as error:
             if bool(objective.isfinite()):
                 raise
@@ -84,7 +85,7 @@ class Terms:
     def _transformed(self, inputs: Inputs, labels: Labels, step: int) -> tuple[Inputs, Labels]:
         for index, transform in enumerate(self.transforms):
             passed = self._pass(inputs, labels, ("transform", index, step), updates=False)
-            points, labels = transform(passed)
+            points, labels = _result(transform, transform(passed))
             inputs = passed.with_points(points.detach())
         return inputs, labels
 
@@ -107,6 +108,44 @@ class Terms:
             with torch.autocast(self.placed.device.type, getattr(torch, self.precision)):
                 logits = logits_of(self.module(*args, **kwargs), self.module).to(self.placed.dtype)
         return losses(per_sample_loss(self.loss), logits, labels).mean()
+
+
+def _term(name: str, value: object) -> Tensor:
+    """What a penalty returned.
+
+    Raises:
+        ValueError: for what is no scalar tensor, or one that no weight has a gradient of.
+    """
+    if not isinstance(value, Tensor) or value.shape != ():
+        found = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+        msg = f"the penalty {name!r} returned {found}; expected a scalar tensor, a mean over the batch: values.mean()"
+        raise ValueError(msg)
+    if not value.requires_grad:
+        msg = (
+            f"the penalty {name!r} returned a scalar without a gradient in the weights, which changes nothing; "
+            "expected one that depends on a trained weight: look for .detach(), .item() or torch.no_grad() in it"
+        )
+        raise ValueError(msg)
+    return value
+
+
+def _result(transform: Transform, returned: object) -> tuple[Tensor, Labels]:
+    """What a transform returned.
+
+    Raises:
+        ValueError: for what are no inputs with as many labels.
+    """
+    name = f"the transform {str(described(transform, TRANSFORMS)['name']).rpartition('.')[2]!r}"
+    if not isinstance(returned, tuple) or len(returned) != 2 or not isinstance(returned[0], Tensor):
+        kinds = [type(part).__name__ for part in (returned if isinstance(returned, tuple) else (returned,))]
+        msg = f"{name} returned ({', '.join(kinds)}); expected (inputs, labels), tensors both"
+        raise ValueError(msg)
+    points, labels = returned
+    if points.ndim == 0:
+        msg = f"{name} returned inputs without a dimension; expected (samples, ...)"
+        raise ValueError(msg)
+    check_labels(labels, len(points), name)
+    return points, labels
 
 
 def named_penalties(penalties: list[tuple[float, Penalty]]) -> dict[str, tuple[float, Penalty]]:

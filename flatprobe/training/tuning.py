@@ -10,14 +10,17 @@ from typing import Any
 
 from torch import nn
 
-from flatprobe.checks import one_of
+from flatprobe.checks import Flag, Number, is_number, one_of
 from flatprobe.data import LabelledData, checked_data
 from flatprobe.results import save, settings
 from flatprobe.risk import EmpiricalRisk
 from flatprobe.rng import permutation
 from flatprobe.threads import thread_count
 from flatprobe.training.diverged import DivergedError
+from flatprobe.training.foreseen import check_arguments, check_test, made_network
 from flatprobe.training.loop import train
+from flatprobe.training.parts import described, made
+from flatprobe.training.penalties import PENALTIES
 from flatprobe.training.run import TrainingRun
 from flatprobe.training.tuned import FINAL, SEARCH, Row, Tuning, best_strength
 from flatprobe.training.varied import distinct, grid, varying, without_seed
@@ -27,18 +30,18 @@ STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 
 
 def tune(
-    network: nn.Module | Callable[[int], nn.Module],
+    network: nn.Module | Callable[[int], nn.Module] | Any,
     data: LabelledData,
     *,
-    setting: str | Callable[[float], Mapping[str, Any]] | None = None,
+    setting: str | Callable[[float], Mapping[str, Any]] | Any | None = None,
     penalty: object = None,
-    strengths: Iterable[float] = STRENGTHS,
-    validation: float | LabelledData = 0.2,
+    strengths: Iterable[float] | Any = STRENGTHS,
+    validation: Number | LabelledData = 0.2,
     test: LabelledData | None = None,
-    seeds: Iterable[int] = (0, 1, 2),
+    seeds: Iterable[int] | Any = (0, 1, 2),
     criterion: str = "loss",
     out: str | Path | None = None,
-    progress: bool | None = False,
+    progress: Flag | None = False,
     **others: Any,
 ) -> Tuning:
     """argmin over lambda of (1/S) sum_s V_s(lambda), then training with it on all data.
@@ -97,10 +100,13 @@ def tune(
         others=fixed,
         out=None if out is None else Path(out),
     )
-    if test is not None:
-        checked_data(test)  # by its type alone; an error at the end would come too late
     ascending, repetitions = grid(strengths), distinct(seeds)
     one_of("criterion", criterion, ("loss", "error"))
+    one_of("progress", progress, (True, False, None))
+    check_arguments(study.vary, ascending, fixed)
+    first = made_network(network, repetitions[0])
+    if test is not None:
+        check_test(first, data, checked_data(test), fixed.get("objective", "cross_entropy"))
     tell = _telling((len(ascending) + 1) * len(repetitions), progress)
     rows = [row for seed in repetitions for row in study.searched(ascending, seed, tell)]
     best = best_strength(rows, criterion)
@@ -114,7 +120,7 @@ def tune(
     }
     arguments = {
         "setting": setting if setting is None or isinstance(setting, str) else _name(setting),
-        "penalty": None if penalty is None else _name(penalty),
+        "penalty": None if penalty is None else described(made("penalty", penalty, PENALTIES), PENALTIES),
         "strengths": ascending,
         "seeds": repetitions,
         "criterion": criterion,
@@ -130,10 +136,10 @@ def tune(
 class _Study:
     """What all trainings have in common."""
 
-    network: nn.Module | Callable[[int], nn.Module]
+    network: object
     data: LabelledData
     vary: Callable[[float], dict[str, Any]]
-    validation: float | LabelledData
+    validation: Number | LabelledData
     others: dict[str, Any]
     out: Path | None
 
@@ -170,12 +176,12 @@ class _Study:
         return row | {"test_loss": risk.loss, "test_error": risk.error}
 
     def _run(self, stage: str, strength: float, seed: int, data: LabelledData, **more: Any) -> TrainingRun:
-        network = self.network if isinstance(self.network, nn.Module) else self.network(seed)
+        network = made_network(self.network, seed)
         out = None if self.out is None else self.out / stage / f"strength-{strength!r}" / f"seed-{seed}"
         return train(network, data, seed=seed, out=out, **self.others | self.vary(strength) | more)
 
 
-def split(data: LabelledData, validation: float | LabelledData, seed: int) -> tuple[LabelledData, LabelledData]:
+def split(data: LabelledData, validation: Number | LabelledData, seed: int) -> tuple[LabelledData, LabelledData]:
     """What is trained on and what is validated on: round(fraction * n) samples drawn uniformly, a function of the seed.
 
     Raises:
@@ -183,10 +189,10 @@ def split(data: LabelledData, validation: float | LabelledData, seed: int) -> tu
     """
     if isinstance(validation, LabelledData):
         return data, validation
-    count = round(float(validation) * len(data)) if 0 < validation < 1 else 0
+    count = round(float(validation) * len(data)) if is_number(validation) and 0 < validation < 1 else 0
     if not 0 < count < len(data):
         msg = (
-            f"validation is {validation} of {len(data)} samples; expected a fraction between 0 and 1 that leaves at "
+            f"validation is {validation!r} of {len(data)} samples; expected a fraction between 0 and 1 that leaves at "
             "least one sample on either side, or LabelledData"
         )
         raise ValueError(msg)
@@ -207,11 +213,7 @@ def _row(stage: str, strength: float, seed: int, last: Row, *, reached: bool, di
 
 
 def _name(varied: object) -> str:
-    return (
-        repr(varied)
-        if isinstance(varied, str | Mapping)
-        else getattr(varied, "__qualname__", type(varied).__qualname__)
-    )
+    return str(getattr(varied, "__qualname__", type(varied).__qualname__))
 
 
 def _telling(total: int, progress: bool | None) -> Callable[[str], None]:

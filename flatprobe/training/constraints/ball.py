@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from flatprobe.checks import positive
+from flatprobe.checks import Number, given, positive
 from flatprobe.training.constraints.trained import trained_parameters
 from flatprobe.training.passes import Layer
 
@@ -35,9 +35,10 @@ class Ball:
     [[1.5, 2.0]]
     """
 
-    radius: float
+    radius: Number
 
     def __post_init__(self) -> None:
+        given(radius=self.radius)
         positive(radius=self.radius)
 
     @torch.no_grad()

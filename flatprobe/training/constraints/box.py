@@ -1,11 +1,13 @@
 """Projection of the weights onto a box (T3 eq. 4)."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
+from flatprobe.checks import Number, is_number
 from flatprobe.training.constraints.trained import trained_parameters
 from flatprobe.training.passes import Layer
 
@@ -18,11 +20,11 @@ class Box:
     each step: w <- Pi_K(w - g), g the optimizer's update, which is T3's projected SGD where that is plain SGD.
 
     Args:
-        low: of every weight.
-        high: of every weight.
+        low: of every weight; None, or an infinite one: no bound, and None in the record.
+        high: of every weight, likewise.
 
     Raises:
-        ValueError: unless low is below high (either may be infinite).
+        ValueError: unless low is below high, and one of them is a bound.
 
     Source: T3 eq. 4.
 
@@ -34,13 +36,17 @@ class Box:
     [[1.0, -0.5]]
     """
 
-    low: float
-    high: float
+    low: Number | None
+    high: Number | None
 
     def __post_init__(self) -> None:
-        if not self.low < self.high:
-            msg = f"low is {self.low} and high {self.high}; expected low below high"
+        low, high = (-math.inf if self.low is None else self.low), (math.inf if self.high is None else self.high)
+        if not (is_number(low) and is_number(high) and low < high and (low, high) != (-math.inf, math.inf)):
+            msg = f"low is {self.low!r} and high {self.high!r}; expected low below high, or None for one of them"
             raise ValueError(msg)
+        # JSON has no infinity.
+        object.__setattr__(self, "low", None if low == -math.inf else self.low)
+        object.__setattr__(self, "high", None if high == math.inf else self.high)
 
     @torch.no_grad()
     def __call__(self, module: nn.Module, _layers: Sequence[Layer], /) -> None:

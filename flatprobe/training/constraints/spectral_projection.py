@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from flatprobe import rng
-from flatprobe.checks import at_least, one_of, positive
+from flatprobe.checks import Number, Whole, at_least, given, one_of, positive
 from flatprobe.training.constraints.trained import trained_layers
 from flatprobe.training.norms import risen, settled
 from flatprobe.training.passes import Layer
@@ -62,13 +62,14 @@ class SpectralProjection:
     tensor([1.5000, 2.0000])
     """
 
-    bound: float
+    bound: Number
     matrices: str = "scale"
-    iterations: int = 4
-    vectors: int = 3
+    iterations: Whole = 4
+    vectors: Whole = 3
     memory: dict[str, Tensor] = field(init=False, repr=False, compare=False, default_factory=dict)
 
     def __post_init__(self) -> None:
+        given(bound=self.bound, iterations=self.iterations, vectors=self.vectors)
         positive(bound=self.bound)
         one_of("matrices", self.matrices, ("scale", "clip"))
         at_least(1, iterations=self.iterations, vectors=self.vectors)

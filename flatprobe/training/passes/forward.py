@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property, partial
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -11,11 +12,12 @@ from torch import Tensor, nn
 from flatprobe import rng
 from flatprobe.attention import twice_differentiable
 from flatprobe.checks import Named
-from flatprobe.inputs import Inputs, as_arguments, joined, mapped, only_floating
+from flatprobe.inputs import Inputs, as_arguments, joined, mapped, only_floating, tensors
 from flatprobe.kernels import per_sample_loss
 from flatprobe.modules import logits_of, unwrapped
-from flatprobe.training.passes.labels import Labels, climbed, losses
+from flatprobe.training.passes.labels import Labels, check_derivable, check_labels, climbed, losses
 from flatprobe.training.passes.layers import Layer, gradients_at
+from flatprobe.training.passes.refusals import check_seen, not_differentiable
 from flatprobe.training.passes.statistics import Statistics
 from flatprobe.training.passes.watch import Watch
 
@@ -47,6 +49,9 @@ class ForwardPass:
         updates: whether BatchNorm's running statistics are updated.
         lay_out: applied to the inputs on their way in; a copy by default, since a network may write to its inputs.
 
+    Raises:
+        ValueError: for labels that are not one integer a sample, and inside torch.inference_mode.
+
     Source: SPEC sections 1 and 5.
 
     >>> passed = ForwardPass(nn.Linear(2, 2), torch.eye(2), torch.tensor([0, 1]))
@@ -58,15 +63,17 @@ class ForwardPass:
         self,
         module: nn.Module,
         inputs: Inputs,
-        labels: Labels,
+        labels: Labels | Any,
         *,
         loss: Named = "cross_entropy",
         key: tuple[rng.Key, ...] | None = None,
         updates: bool = True,
         lay_out: Callable[[Inputs], Inputs] | None = None,
     ) -> None:
+        check_derivable(tensors(inputs))
+        check_labels(labels, len(tensors(inputs)[0]), "the pass")
         self.module, self.labels, self.key = unwrapped(module), labels, key
-        _check_seen(self.module)
+        check_seen(self.module)
         self._trains = any(layer.training for layer in self.module.modules())
         self.named_loss, self.kernel = loss, per_sample_loss(loss)
         self._place = None if isinstance(inputs, Tensor) else only_floating(inputs)
@@ -145,13 +152,13 @@ class ForwardPass:
         points = self.inputs if at is None else at
         along = torch.ones_like(of) if along is None else along.to(of)
         if not of.requires_grad:
-            raise ValueError(_not_differentiable())
+            raise ValueError(not_differentiable())
         with self._statistics.held():
             (found,) = torch.autograd.grad(
                 of, points, along, create_graph=create_graph, retain_graph=True, allow_unused=True
             )
         if found is None:
-            raise ValueError(_not_differentiable())
+            raise ValueError(not_differentiable())
         return found
 
     def layer_gradients(
@@ -172,7 +179,7 @@ class ForwardPass:
                 differentiably on the inputs.
         """
         if not of.requires_grad:
-            raise ValueError(_not_differentiable())
+            raise ValueError(not_differentiable())
         with self._statistics.held():
             return gradients_at(self.layers, of, along, create_graph=create_graph)
 
@@ -288,28 +295,3 @@ class ForwardPass:
             if cuda is not None and self._device is not None:
                 torch.cuda.set_rng_state(cuda, self._device)
             yield
-
-
-def _not_differentiable() -> str:
-    if not torch.is_grad_enabled():
-        return "gradients are switched off (torch.no_grad), which a penalty needs; expected the pass outside of it"
-    return (
-        "the logits do not depend differentiably on the inputs, which the penalty differentiates them by; expected "
-        "layers that have gradients: look for .detach(), torch.no_grad() or integers in the network's forward"
-    )
-
-
-def _check_seen(module: nn.Module) -> None:
-    """The module's operations are torch functions that can be watched.
-
-    Raises:
-        ValueError: for compiled and scripted parts, which are opaque.
-    """
-    for name, layer in module.named_modules():
-        compiled = hasattr(layer, "_orig_mod") or getattr(layer, "_compiled_call_impl", None) is not None
-        if compiled or isinstance(layer, torch.jit.ScriptModule):
-            msg = (
-                f"the module {name or type(module).__name__!r} is {'compiled' if compiled else 'scripted'}, so its "
-                "operations cannot be watched; expected the module that it was made from"
-            )
-            raise ValueError(msg)

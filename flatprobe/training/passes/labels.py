@@ -1,6 +1,6 @@
 """Labels of a training batch: one class a sample, or several with weights."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -27,6 +27,54 @@ class Mixture:
 
 
 Labels = Tensor | Mixture
+
+
+def check_labels(labels: object, samples: int, whose: str) -> None:
+    """The labels are integers, one a sample (of a mixture: with a weight each).
+
+    That they are below the number of classes is not looked at, since the host would wait for the device.
+
+    Args:
+        labels: to check.
+        samples: how many there are.
+        whose: labels, for the message.
+
+    Raises:
+        ValueError: if they are not.
+    """
+    for part in (part for _, part in labels.parts) if isinstance(labels, Mixture) else (labels,):
+        if not isinstance(part, Tensor):
+            found = f"a {type(part).__name__}"
+        elif part.dtype != torch.int64 or part.shape != (samples,):
+            found = f"{part.dtype} of shape {tuple(part.shape)}"
+        else:
+            continue
+        msg = (
+            f"the labels of {whose} are {found} for {samples} samples; expected one integer a sample (torch.int64), "
+            f"of shape ({samples},), or a Mixture of such"
+        )
+        raise ValueError(msg)
+    for weights in (weights for weights, _ in labels.parts) if isinstance(labels, Mixture) else ():
+        if weights.shape != (samples,):
+            msg = f"the mixture of {whose} has weights of shape {tuple(weights.shape)}; expected ({samples},)"
+            raise ValueError(msg)
+
+
+def check_derivable(inputs: Iterable[Tensor]) -> None:
+    """Derivatives can be taken of a pass over these inputs.
+
+    Raises:
+        ValueError: inside torch.inference_mode, and for tensors that were made there.
+    """
+    if torch.is_inference_mode_enabled():
+        msg = "the pass is inside torch.inference_mode, where nothing can be differentiated; expected it outside"
+        raise ValueError(msg)
+    if any(part.is_inference() for part in inputs):
+        msg = (
+            "the inputs were made inside torch.inference_mode, so they can take no gradient; expected tensors made "
+            "outside of it: pass inputs.clone()"
+        )
+        raise ValueError(msg)
 
 
 def losses(kernel: Callable[[Tensor, Tensor], Tensor], logits: Tensor, labels: Labels) -> Float[Tensor, " samples"]:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from flatprobe.attacks.fixed import REACH
 from flatprobe.attacks.points import Points, Values, per_sample
-from flatprobe.checks import at_least, positive
+from flatprobe.checks import Number, Whole, at_least, given, positive
 from flatprobe.training.deformations import (
     GRADIENT_WEIGHT,
     SIZE_WEIGHT,
@@ -62,13 +62,14 @@ class AdversarialDeformation:
     80.0
     """
 
-    grid: int = 4
-    c1: float = GRADIENT_WEIGHT
-    c2: float = SIZE_WEIGHT
-    steps: int = 5
-    classes: str | int = "all"
+    grid: Whole = 4
+    c1: Number = GRADIENT_WEIGHT
+    c2: Number = SIZE_WEIGHT
+    steps: Whole = 5
+    classes: str | Whole = "all"
 
     def __post_init__(self) -> None:
+        given(c1=self.c1, c2=self.c2, grid=self.grid, steps=self.steps)
         positive(c1=self.c1, c2=self.c2)
         at_least(1, grid=self.grid, steps=self.steps)
         check_classes(self.classes)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from flatprobe.attacks.fixed import ascended
 from flatprobe.attacks.points import Points, Values
-from flatprobe.checks import at_least, positive
+from flatprobe.checks import Number, Whole, at_least, given, positive
 from flatprobe.training.passes import ForwardPass
 from flatprobe.training.penalties.classes import check_classes, highest, summed_maxima
 from flatprobe.training.transforms.budgets import budgets
@@ -48,11 +48,12 @@ class AdversarialPerturbation:
     26.0
     """
 
-    radius: float = 1.0
-    steps: int = 5
-    classes: str | int = "all"
+    radius: Number = 1.0
+    steps: Whole = 5
+    classes: str | Whole = "all"
 
     def __post_init__(self) -> None:
+        given(radius=self.radius, steps=self.steps)
         positive(radius=self.radius)
         at_least(1, steps=self.steps)
         check_classes(self.classes)

@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 
 from flatprobe.attacks.points import Points, Values, per_sample
-from flatprobe.checks import at_least, one_of
+from flatprobe.checks import Whole, at_least, given, one_of
 from flatprobe.training.passes import ForwardPass
 
 
-def check_classes(classes: str | int) -> None:
+def check_classes(classes: str | Whole) -> None:
     """They are all, or a number of them.
 
     Raises:
@@ -19,6 +19,7 @@ def check_classes(classes: str | int) -> None:
     if isinstance(classes, str):
         one_of("classes", classes, ("all",))
     else:
+        given(classes=classes)
         at_least(1, classes=classes)
 
 

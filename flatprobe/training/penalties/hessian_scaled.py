@@ -8,7 +8,7 @@ from math import comb
 from jaxtyping import Float
 from torch import Tensor
 
-from flatprobe.checks import at_least, one_of
+from flatprobe.checks import Whole, at_least, one_of
 from flatprobe.gram import gram, relative_rows, rows_of, squared_frobenius
 from flatprobe.kernels import hessian_root_product, softmax_jacobian, softmax_temperature
 from flatprobe.training.passes import ForwardPass
@@ -55,8 +55,8 @@ class HessianScaled:
     6.25
     """
 
-    projections: int | None = None
-    power: int = 1
+    projections: Whole | None = None
+    power: Whole = 1
 
     def __post_init__(self) -> None:
         one_of("power", self.power, (1, 2))

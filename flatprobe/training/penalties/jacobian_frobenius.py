@@ -6,7 +6,7 @@ from functools import partial
 from jaxtyping import Float
 from torch import Tensor
 
-from flatprobe.checks import at_least, one_of
+from flatprobe.checks import Whole, at_least, one_of
 from flatprobe.gram import gram, gram_of_softmax, relative_rows, rows_of, squared_frobenius
 from flatprobe.kernels import softmax_product
 from flatprobe.training.passes import ForwardPass
@@ -46,7 +46,7 @@ class JacobianFrobenius:
     (25.0, 25.0)
     """
 
-    projections: int | None = None
+    projections: Whole | None = None
     outputs: str = "logits"
 
     def __post_init__(self) -> None:

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from flatprobe.attacks.points import levelled, steepest
-from flatprobe.checks import at_least, one_of
+from flatprobe.checks import Whole, at_least, one_of
 from flatprobe.gram import gram, gram_of_softmax, relative_rows, rows_of, squared_frobenius, top_eigenvector
 from flatprobe.kernels import softmax_product
 from flatprobe.training.passes import ForwardPass
@@ -50,7 +50,7 @@ class JacobianSpectral:
     16.0
     """
 
-    iterations: int | None = None
+    iterations: Whole | None = None
     outputs: str = "logits"
 
     def __post_init__(self) -> None:

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from flatprobe.checks import Whole
 from flatprobe.training.passes import ForwardPass
 from flatprobe.training.penalties.classes import asked_classes, check_classes, rounds
 
@@ -40,7 +41,7 @@ class RKHSGradient:
     26.0
     """
 
-    classes: str | int = "all"
+    classes: str | Whole = "all"
 
     def __post_init__(self) -> None:
         check_classes(self.classes)

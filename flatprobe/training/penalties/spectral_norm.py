@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from flatprobe.checks import at_least
+from flatprobe.checks import Flag, Whole, at_least, flag, given
 from flatprobe.training.norms import longest, stretched
 from flatprobe.training.passes import ForwardPass, Layer
 from flatprobe.training.passes.layers import checked, distinct
@@ -50,11 +50,13 @@ class SpectralNorm:
     16.0
     """
 
-    iterations: int = 1
-    exact: bool = False
+    iterations: Whole = 1
+    exact: Flag = False
     memory: dict[str, Tensor] = field(init=False, repr=False, compare=False, default_factory=dict)
 
     def __post_init__(self) -> None:
+        flag(exact=self.exact)
+        given(iterations=self.iterations)
         at_least(1, iterations=self.iterations)
 
     def __call__(self, passed: ForwardPass, /) -> Float[Tensor, ""]:

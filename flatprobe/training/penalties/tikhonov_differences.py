@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from flatprobe.attacks.fixed import stepped
-from flatprobe.checks import positive
+from flatprobe.checks import Number, given, positive
 from flatprobe.training.passes import ForwardPass
 from flatprobe.training.transforms.budgets import budgets, uphill
 
@@ -48,9 +48,10 @@ class TikhonovDifferences:
     25.0
     """
 
-    step: float
+    step: Number
 
     def __post_init__(self) -> None:
+        given(step=self.step)
         positive(step=self.step)
 
     def __call__(self, passed: ForwardPass, /) -> Float[Tensor, ""]:

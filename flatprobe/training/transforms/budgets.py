@@ -1,6 +1,7 @@
 """What the adversarial transforms share: their settings, and the gradient that they climb."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -8,24 +9,25 @@ from torch import Tensor
 
 from flatprobe.attacks import NORMS, Box
 from flatprobe.attacks.points import levelled
-from flatprobe.checks import one_of, positive
+from flatprobe.checks import Number, given, is_number, one_of, positive
 from flatprobe.training.passes import ForwardPass
 from flatprobe.training.passes.labels import steered
 
 Points = Float[Tensor, "samples ..."]
 
 
-def check_budget(budget: float, norm: str) -> None:
+def check_budget(budget: Number, norm: str) -> None:
     """The budget is a length and the norm is known.
 
     Raises:
         ValueError: for a budget that is not positive and finite, or another norm.
     """
+    given(budget=budget)
     positive(budget=budget)
     one_of("norm", norm, NORMS)
 
 
-def as_box(box: Sequence[float] | None) -> Box:
+def as_box(box: Sequence[float] | Any | None) -> Box:
     """The box as the attacks take it; JSON has lists.
 
     Raises:
@@ -33,10 +35,11 @@ def as_box(box: Sequence[float] | None) -> Box:
     """
     if box is None:
         return None
-    if len(box) != 2 or not box[0] < box[1]:
-        msg = f"box is {tuple(box)}; expected (low, high) with low below high, the range of the inputs, or None"
+    ends = list(box) if isinstance(box, Sequence) else []
+    if len(ends) != 2 or not all(map(is_number, ends)) or not ends[0] < ends[1]:
+        msg = f"box is {box!r}; expected (low, high) with low below high, the range of the inputs, or None"
         raise ValueError(msg)
-    return float(box[0]), float(box[1])
+    return float(ends[0]), float(ends[1])
 
 
 def budgets(budget: float, like: Points) -> Float[Tensor, " samples"]:

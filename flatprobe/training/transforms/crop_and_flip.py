@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from flatprobe.checks import at_least, one_of
+from flatprobe.checks import Flag, Whole, at_least, flag, given, one_of
 from flatprobe.training.passes import ForwardPass
 from flatprobe.training.passes.labels import Labels
 from flatprobe.training.transforms.pictures import pictures, windows
@@ -38,11 +38,13 @@ class CropAndFlip:
     tensor([2.])
     """
 
-    padding: int = 4
+    padding: Whole = 4
     mode: str = "zero"
-    flip: bool = True
+    flip: Flag = True
 
     def __post_init__(self) -> None:
+        flag(flip=self.flip)
+        given(padding=self.padding)
         at_least(0, padding=self.padding)
         one_of("mode", self.mode, _MODES)
 

@@ -1,12 +1,13 @@
 """A square of each picture left out (DeVries and Taylor 2017)."""
 
+import math
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from flatprobe.checks import at_least
+from flatprobe.checks import Number, Whole, at_least, given, is_number
 from flatprobe.training.passes import ForwardPass
 from flatprobe.training.passes.labels import Labels
 from flatprobe.training.transforms.pictures import pictures
@@ -34,11 +35,15 @@ class Cutout:
     8
     """
 
-    size: int
-    fill: float = 0.0
+    size: Whole
+    fill: Number = 0.0
 
     def __post_init__(self) -> None:
+        given(size=self.size)
         at_least(1, size=self.size)
+        if not is_number(self.fill) or not math.isfinite(self.fill):
+            msg = f"fill is {self.fill!r}; expected a finite number"
+            raise ValueError(msg)
 
     def __call__(self, passed: ForwardPass, /) -> tuple[Float[Tensor, "samples channels height width"], Labels]:
         """The pictures without their squares, and the labels as they are."""

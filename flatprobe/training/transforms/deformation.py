@@ -6,7 +6,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from flatprobe.attacks.points import per_sample
-from flatprobe.checks import at_least, positive
+from flatprobe.checks import Number, Whole, at_least, given, positive
 from flatprobe.training.deformations import GRADIENT_WEIGHT, SIZE_WEIGHT, deformed, roughness
 from flatprobe.training.passes import ForwardPass
 from flatprobe.training.passes.labels import Labels
@@ -40,12 +40,13 @@ class Deformation:
     True
     """
 
-    size: float = 1.0
-    grid: int = 4
-    c1: float = GRADIENT_WEIGHT
-    c2: float = SIZE_WEIGHT
+    size: Number = 1.0
+    grid: Whole = 4
+    c1: Number = GRADIENT_WEIGHT
+    c2: Number = SIZE_WEIGHT
 
     def __post_init__(self) -> None:
+        given(size=self.size, c1=self.c1, c2=self.c2, grid=self.grid)
         positive(size=self.size, c1=self.c1, c2=self.c2)
         at_least(1, grid=self.grid)
         if self.size > 1:

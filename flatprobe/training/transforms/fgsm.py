@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor
 
 from flatprobe.attacks.fixed import stepped
+from flatprobe.checks import Number
 from flatprobe.training.passes import ForwardPass
 from flatprobe.training.passes.labels import Labels
 from flatprobe.training.transforms.budgets import as_box, budgets, check_budget, uphill
@@ -40,9 +42,9 @@ class FGSM:
     tensor([[-0.2500,  0.2500]])
     """
 
-    budget: float
+    budget: Number
     norm: str = "linf"
-    box: Sequence[float] | None = None
+    box: Sequence[float] | Any | None = None
 
     def __post_init__(self) -> None:
         check_budget(self.budget, self.norm)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from jaxtyping import Float
 from torch import Tensor
 
-from flatprobe.checks import positive
+from flatprobe.checks import Number, given, positive
 from flatprobe.training.passes import ForwardPass
 from flatprobe.training.passes.labels import Labels
 
@@ -31,9 +31,10 @@ class GaussianNoise:
     torch.Size([2, 3])
     """
 
-    deviation: float
+    deviation: Number
 
     def __post_init__(self) -> None:
+        given(deviation=self.deviation)
         positive(deviation=self.deviation)
 
     def __call__(self, passed: ForwardPass, /) -> tuple[Float[Tensor, "samples ..."], Labels]:

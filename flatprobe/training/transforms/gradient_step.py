@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from jaxtyping import Float
 from torch import Tensor
 
-from flatprobe.checks import positive
+from flatprobe.checks import Number, given, positive
 from flatprobe.training.passes import ForwardPass
 from flatprobe.training.passes.labels import Labels
 
@@ -32,9 +32,10 @@ class GradientStep:
     tensor([[-0.2500,  0.2500]])
     """
 
-    step: float
+    step: Number
 
     def __post_init__(self) -> None:
+        given(step=self.step)
         positive(step=self.step)
 
     def __call__(self, passed: ForwardPass, /) -> tuple[Float[Tensor, "samples ..."], Labels]:

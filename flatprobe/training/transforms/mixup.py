@@ -6,7 +6,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from flatprobe.attacks.points import per_sample
-from flatprobe.checks import one_of, positive
+from flatprobe.checks import Number, given, one_of, positive
 from flatprobe.training.passes import ForwardPass, Mixture
 from flatprobe.training.passes.labels import parts
 
@@ -35,10 +35,11 @@ class Mixup:
     (tensor([1., 1., 1.]), 2)
     """
 
-    alpha: float = 1.0
+    alpha: Number = 1.0
     each: str = "batch"
 
     def __post_init__(self) -> None:
+        given(alpha=self.alpha)
         positive(alpha=self.alpha)
         one_of("each", self.each, ("batch", "sample"))
 

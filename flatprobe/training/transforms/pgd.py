@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor
 
 from flatprobe.attacks.fixed import ascended, started
-from flatprobe.checks import at_least
+from flatprobe.checks import Flag, Number, Whole, at_least, flag, given
 from flatprobe.training.passes import ForwardPass
 from flatprobe.training.passes.labels import Labels
 from flatprobe.training.transforms.budgets import as_box, budgets, check_budget, uphill
@@ -42,15 +43,17 @@ class PGD:
     tensor([[-0.2500,  0.2500]])
     """
 
-    budget: float
+    budget: Number
     norm: str = "linf"
-    steps: int = 7
-    random_start: bool = True
-    box: Sequence[float] | None = None
+    steps: Whole = 7
+    random_start: Flag = True
+    box: Sequence[float] | Any | None = None
 
     def __post_init__(self) -> None:
+        flag(random_start=self.random_start)
         check_budget(self.budget, self.norm)
         object.__setattr__(self, "box", as_box(self.box))
+        given(steps=self.steps)
         at_least(1, steps=self.steps)
 
     def __call__(self, passed: ForwardPass, /) -> tuple[Float[Tensor, "samples ..."], Labels]:

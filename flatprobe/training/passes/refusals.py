@@ -1,0 +1,30 @@
+"""What a forward pass cannot work on, in words."""
+
+import torch
+from torch import nn
+
+
+def not_differentiable() -> str:
+    """Why something has no gradient in the inputs."""
+    if not torch.is_grad_enabled():
+        return "gradients are switched off (torch.no_grad), which a penalty needs; expected the pass outside of it"
+    return (
+        "the logits do not depend differentiably on the inputs, which the penalty differentiates them by; expected "
+        "layers that have gradients: look for .detach(), torch.no_grad() or integers in the network's forward"
+    )
+
+
+def check_seen(module: nn.Module) -> None:
+    """The module's operations are torch functions that can be watched.
+
+    Raises:
+        ValueError: for compiled and scripted parts, which are opaque.
+    """
+    for name, layer in module.named_modules():
+        compiled = hasattr(layer, "_orig_mod") or getattr(layer, "_compiled_call_impl", None) is not None
+        if compiled or isinstance(layer, torch.jit.ScriptModule):
+            msg = (
+                f"the module {name or type(module).__name__!r} is {'compiled' if compiled else 'scripted'}, so its "
+                "operations cannot be watched; expected the module that it was made from"
+            )
+            raise ValueError(msg)
