@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import flatprobe as fp
-from flatprobe.cli.commands import train as train_command
+from flatprobe.cli.training import train as train_command
 from flatprobe.graph import trace
 from flatprobe.models import (
     NETWORKS,
