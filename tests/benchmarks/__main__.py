@@ -7,7 +7,18 @@ from collections.abc import Callable, Iterator
 import pandas as pd
 
 from flatprobe.results import environment, write_table
-from tests.benchmarks import accuracy, attacks, jacobian, operators, optimizers, passes, radius, sharpness, smoothing
+from tests.benchmarks import (
+    accuracy,
+    attacks,
+    jacobian,
+    operators,
+    optimizers,
+    passes,
+    penalties,
+    radius,
+    sharpness,
+    smoothing,
+)
 from tests.benchmarks.harness import RECORDS, Row
 
 BENCHMARKS: dict[str, Callable[[], Iterator[Row]]] = {
@@ -21,6 +32,7 @@ BENCHMARKS: dict[str, Callable[[], Iterator[Row]]] = {
     "attacks": attacks.rows,
     "accuracy": accuracy.rows,
     "optimizers": optimizers.rows,
+    "penalties": penalties.rows,
 }
 REFERENCE = {
     "batch_size": "batch size 64",
@@ -33,6 +45,7 @@ REFERENCE = {
     "attacks": "ddn 50",
     "accuracy": "flatprobe",
     "optimizers": "sgd",
+    "penalties": "plain",
 }
 
 
