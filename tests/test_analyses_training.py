@@ -59,7 +59,15 @@ def test_table_2_trains_with_each_method(tmp_path: Path) -> None:
 def test_effects_closed_form() -> None:
     """Differences -1, -2, -3: mean -2, and t = 4.3027 times 1 / sqrt(3) about it."""
     values = {False: (5.0, 6.0, 7.0), True: (4.0, 4.0, 4.0)}
-    common = {"data": "x", "case": "c", "quantity": "q", "train_loss": 0.1, "test_accuracy": 0.9, "met": True}
+    common = {
+        "data": "x",
+        "case": "c",
+        "quantity": "q",
+        "on": "training",
+        "train_loss": 0.1,
+        "test_accuracy": 0.9,
+        "met": True,
+    }
     rows = [
         common | {"penalised": penalised, "seed": seed, "value": value}
         for penalised, entries in values.items()
@@ -68,15 +76,15 @@ def test_effects_closed_form() -> None:
     row = effects.table(pd.DataFrame(rows)).iloc[0]
     half = 4.302652729749464 / 3**0.5
     assert (row["low"], row["high"]) == (pytest.approx(-2 - half), pytest.approx(-2 + half))
-    assert not effects.accepted(pd.DataFrame(rows))["x: c lowers q"]
+    assert not effects.accepted(pd.DataFrame(rows))["x: c lowers q on training samples"]
     rows[0]["value"] = 6.0
-    assert effects.accepted(pd.DataFrame(rows))["x: c lowers q"]
+    assert effects.accepted(pd.DataFrame(rows))["x: c lowers q on training samples"]
 
 
 def test_effects_measure_every_quantity() -> None:
     preset = replace(effects.PRESETS["quick"], train=40, test=20, target_loss=2.0)
     rows = effects.Cell(preset, "digits", None, 0).rows()
-    assert [row["case"] for row in rows] == list(effects.cases())
+    assert [row["case"] for row in rows[::2]] == list(effects.cases())
     assert all(0 <= row["value"] < float("inf") for row in rows)
-    (own,) = effects.Cell(preset, "digits", "spectral norms", 0).rows()
+    own, _ = effects.Cell(preset, "digits", "spectral norms", 0).rows()
     assert own["penalised"]
