@@ -105,7 +105,7 @@ def cases() -> dict[str, Case]:
             jacobian(norm="frobenius", outputs="softmax"),
         ),
         "spectral": Case(((0.001, {"name": "jacobian_spectral"}),), "mean ||J||_2^2", jacobian(norm="spectral")),
-        "per layer, softmax, held": Case(((1.0, LAYERS),), "itself", own(LAYERS)),
+        "per layer, softmax, held": Case(((5.0, LAYERS),), "itself", own(LAYERS)),
         "per layer, logits, held": Case(
             ((0.001, {**LAYERS, "outputs": "logits"}),), "itself", own({**LAYERS, "outputs": "logits"})
         ),
@@ -118,7 +118,7 @@ def cases() -> dict[str, Case]:
             own({**HESSIAN, "power": 2}),
         ),
         "gradient, l2": Case(
-            ((0.3, {"name": "gradient_dual_norm", "norm": "l2"}),),
+            ((1.0, {"name": "gradient_dual_norm", "norm": "l2"}),),
             "mean ||grad l||_2",
             own({"name": "gradient_dual_norm", "norm": "l2"}),
         ),
