@@ -88,3 +88,12 @@ def test_effects_measure_every_quantity() -> None:
     assert all(0 <= row["value"] < float("inf") for row in rows)
     own, _ = effects.Cell(preset, "digits", "spectral norms", 0).rows()
     assert own["penalised"]
+
+
+def test_effects_pinned() -> None:
+    """The record's one failure is the per-layer penalty of the softmax, as README says."""
+    frame, metadata = read_table(RECORDS / "penalties" / "effects-digits.parquet")
+    failed = [claim for claim, holds in effects.accepted(frame).items() if not holds]
+    assert failed == ["digits: per layer, softmax, held lowers itself on training samples"]
+    assert len(effects.accepted(frame)) == len(effects.cases())
+    assert metadata["command"] == "python -m analyses.penalties.effects --preset digits"
