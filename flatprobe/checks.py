@@ -71,8 +71,8 @@ def chosen(
         )
         raise ValueError(msg)
     for word, value in arguments.items():
-        arguments[word] = as_json(value) if hasattr(value, "item") else value
-        if not isinstance(value := arguments[word], int | float) or not math.isfinite(value):
+        value = arguments[word] = scalar(value)
+        if not isinstance(value, int | float) or not math.isfinite(value):
             msg = f"{word} of the {kind} {name!r} is {value!r}; expected a finite number"
             raise ValueError(msg)
     return options[name], arguments
@@ -82,7 +82,7 @@ def plain(asked: Named) -> Named:
     """The same as a record has it: a dictionary of Python's numbers for any mapping."""
     if isinstance(asked, str):
         return asked
-    return {word: as_json(value) if hasattr(value, "item") else value for word, value in asked.items()}
+    return {word: scalar(value) for word, value in asked.items()}
 
 
 def scalar(value: object) -> Any:

@@ -27,8 +27,9 @@ import pandas as pd
 from torch import nn
 
 import flatprobe as fp
+from analyses.running import recorded
 from flatprobe.attacks import MINIMUM_NORM
-from flatprobe.results import environment, write_table
+from flatprobe.results import environment
 
 LOWER = ("frobenius", "spectral", "gamma_2", "gamma_1", "gradient")
 CERTIFIED = ("frobenius", "spectral")
@@ -119,12 +120,9 @@ def main(arguments: list[str] | None = None) -> Path:
     command = f"python -m analyses.sokolic2017.margins --preset {options.preset} --seed {options.seed}"
     settings = {"preset": asdict(preset), "learning_rate": LEARNING_RATE, "batch_size": BATCH_SIZE}
     metadata = {"kind": "analysis", "command": command, "settings": settings, "subject": subject}
-    write_table(frame, out, metadata | {"environment": environment()})
-    print(table(frame).to_string(index=False))
-    for claim, holds in accepted(frame).items():
-        print(f"{'holds' if holds else 'FAILS'}: {claim}")
-    print(f"record: {out}")
-    return out
+    return recorded(
+        frame, out, metadata | {"environment": environment()}, shown=(table(frame),), claims=accepted(frame)
+    )
 
 
 if __name__ == "__main__":

@@ -24,16 +24,15 @@ import argparse
 import sys
 import tempfile
 import time
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
-from multiprocessing import get_context
 from pathlib import Path
 
 import pandas as pd
 import torch
 
 import flatprobe as fp
-from flatprobe.results import environment, write_table
+from analyses.running import pool, recorded
+from flatprobe.results import environment
 from flatprobe.rng import permutation
 from flatprobe.threads import thread_count
 
@@ -137,9 +136,8 @@ def measure(preset: Preset, runs: Path, workers: int = 1) -> tuple[pd.DataFrame,
         for method in METHODS
         for strength in preset.strengths[method]
     ]
-    context = get_context("spawn")
-    with ProcessPoolExecutor(workers, context, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        found = list(pool.map(Cell.row, search))
+    with pool(workers) as workplace:
+        found = list(workplace.map(Cell.row, search))
         best = chosen(pd.DataFrame(found))
         final = [
             Cell(preset, n, method, best[method], draw, "final", runs)
@@ -147,7 +145,7 @@ def measure(preset: Preset, runs: Path, workers: int = 1) -> tuple[pd.DataFrame,
             for draw in range(preset.draws)
             for method in METHODS
         ]
-        found += list(pool.map(Cell.row, final))
+        found += list(workplace.map(Cell.row, final))
     subject = {
         "data": preset.training(smallest, 0).describe(),
         "validation": preset.held_out().describe(),
@@ -231,15 +229,8 @@ def main(arguments: list[str] | None = None) -> Path:
         "subject": subject,
         "environment": environment() | {"seconds": round(time.monotonic() - started, 1)},
     }
-    write_table(frame, out, metadata)
-    with pd.option_context("display.width", 200, "display.max_columns", None, "display.precision", 3):
-        print(frame[frame["stage"] == "search"].to_string(index=False))
-        print(table(frame).to_string(index=False))
-        print(leads(frame).to_string(index=False))
-    for claim, holds in accepted(frame).items():
-        print(f"{'holds' if holds else 'FAILS'}: {claim}")
-    print(f"record: {out}")
-    return out
+    searched = frame[frame["stage"] == "search"]
+    return recorded(frame, out, metadata, shown=(searched, table(frame), leads(frame)), claims=accepted(frame))
 
 
 if __name__ == "__main__":

@@ -21,17 +21,15 @@ is meant for a GPU.
 import argparse
 import sys
 import time
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
-from multiprocessing import get_context
 from pathlib import Path
 
 import pandas as pd
-import torch
 from torch import nn
 
 import flatprobe as fp
-from flatprobe.results import environment, write_table
+from analyses.running import pool, recorded
+from flatprobe.results import environment
 from flatprobe.threads import thread_count
 from flatprobe.weights import norm
 
@@ -108,9 +106,8 @@ def measure(preset: Preset, seed: int = 0, workers: int = 1) -> tuple[pd.DataFra
     if workers == 1:
         measured = list(map(rows, chosen))
     else:
-        context = get_context("spawn")
-        with ProcessPoolExecutor(workers, context, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            measured = list(pool.map(rows, chosen))
+        with pool(workers) as workplace:
+            measured = list(workplace.map(rows, chosen))
     frame = pd.DataFrame([row for part in measured for row in part])
     order = ["learning_rate", "n", "labels", "minimizer", "stage", "parameters", "direction"]
     read = [
@@ -251,14 +248,7 @@ def main(arguments: list[str] | None = None) -> Path:
         "subject": subject,
         "environment": environment() | {"seconds": round(time.monotonic() - started, 1)},
     }
-    write_table(frame, out, metadata)
-    with pd.option_context("display.width", 200, "display.max_columns", None, "display.precision", 3):
-        print(table(frame).to_string(index=False))
-        print(ratios(frame).to_string(index=False))
-    for claim, holds in accepted(frame).items():
-        print(f"{'holds' if holds else 'FAILS'}: {claim}")
-    print(f"record: {out}")
-    return out
+    return recorded(frame, out, metadata, shown=(table(frame), ratios(frame)), claims=accepted(frame))
 
 
 if __name__ == "__main__":

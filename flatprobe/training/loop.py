@@ -192,9 +192,10 @@ def _epochs(trainer: Trainer, folder: RunFolder | None, save_every: float, progr
             try:
                 improved = trainer.epoch()
             except DivergedError as error:
-                raise DivergedError(_kept(error, folder, before, best)) from error
+                msg = f"{error}{_keep(folder, before, best)}"
+                raise DivergedError(msg) from error
             except Exception:  # of a penalty of the caller's own, say
-                _kept(None, folder, before, best)
+                _keep(folder, before, best)
                 raise
             report(trainer.history[-1])
             if folder is None:
@@ -205,12 +206,12 @@ def _epochs(trainer: Trainer, folder: RunFolder | None, save_every: float, progr
                 best, saved = None, time.monotonic()
 
 
-def _kept(error: DivergedError | None, folder: RunFolder | None, before: Progress | None, best: State | None) -> str:
-    """The message; what the last complete epoch ended with is saved first."""
+def _keep(folder: RunFolder | None, before: Progress | None, best: State | None) -> str:
+    """Save what the last complete epoch ended with, where there is one; what to add to the error's message."""
     if folder is None or before is None or not before.history:
-        return str(error)
+        return ""
     folder.save(before, best, finished=False)
-    return f"{error}. {folder.path} holds the weights of epoch {len(before.history)}, before it happened"
+    return f". {folder.path} holds the weights of epoch {len(before.history)}, before it happened"
 
 
 def _config(trainer: Trainer, threads: int | None) -> dict[str, Any]:

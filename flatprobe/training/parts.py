@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any
 
-from flatprobe.checks import as_json, one_of
+from flatprobe.checks import one_of, scalar
 
 
 def made(kind: str, asked: object, known: Mapping[str, Callable[..., Any]]) -> Any:
@@ -68,9 +68,10 @@ def described(part: object, known: Mapping[str, Callable[..., Any]]) -> dict[str
     return {"name": name, **values}
 
 
+def short_name(part: object, known: Mapping[str, Callable[..., Any]]) -> str:
+    """Its name for messages and columns: without the module of a caller's own."""
+    return str(described(part, known)["name"]).rpartition(".")[2]
+
+
 def _plain(value: object) -> Any:
-    if is_dataclass(value) and hasattr(value, "as_json"):
-        return value.as_json()
-    if isinstance(value, tuple | list):
-        return [_plain(entry) for entry in value]
-    return as_json(value) if hasattr(value, "item") else value
+    return [_plain(entry) for entry in value] if isinstance(value, tuple | list) else scalar(value)

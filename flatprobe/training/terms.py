@@ -13,7 +13,7 @@ from flatprobe.kernels import per_sample_loss
 from flatprobe.modules import logits_of
 from flatprobe.network import Network
 from flatprobe.training.diverged import CURE, DivergedError
-from flatprobe.training.parts import described
+from flatprobe.training.parts import short_name
 from flatprobe.training.passes import ForwardPass
 from flatprobe.training.passes.labels import Labels, check_labels, losses
 from flatprobe.training.penalties import PENALTIES, Penalty
@@ -135,7 +135,7 @@ def _result(transform: Transform, returned: object) -> tuple[Tensor, Labels]:
     Raises:
         ValueError: for what are no inputs with as many labels.
     """
-    name = f"the transform {str(described(transform, TRANSFORMS)['name']).rpartition('.')[2]!r}"
+    name = f"the transform {short_name(transform, TRANSFORMS)!r}"
     if not isinstance(returned, tuple) or len(returned) != 2 or not isinstance(returned[0], Tensor):
         kinds = [type(part).__name__ for part in (returned if isinstance(returned, tuple) else (returned,))]
         msg = f"{name} returned ({', '.join(kinds)}); expected (inputs, labels), tensors both"
@@ -154,7 +154,7 @@ def named_penalties(penalties: list[tuple[float, Penalty]]) -> dict[str, tuple[f
     for strength, penalty in penalties:
         if strength == 0:
             continue
-        name = str(described(penalty, PENALTIES)["name"]).rpartition(".")[2]
+        name = short_name(penalty, PENALTIES)
         free, number = name, 1
         while free in found or free in _COLUMNS:
             number += 1

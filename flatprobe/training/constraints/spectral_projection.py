@@ -32,7 +32,7 @@ class SpectralProjection:
     The scaled layers' norms are the largest stretches in a Krylov space of the vectors that the step before ended with
     (`norms.risen`): converged before the first step and anew at the end of each epoch, where the tests' norms are
     within 0.5 % of the bound; followed in between, where they are approached from below, so that the true norm exceeds
-    the bound a little while the weights move fast (by 7 % in the hardest training that a review found). A step costs
+    the bound while the weights move fast. A step costs
     2 k + (k + 1) products with each layer, k the iterations, for as many samples as there are vectors.
 
     Clipping asks a Cholesky factorisation of bound^2 - W W^T whether W lies in K, and takes all eigenvectors of W W^T
