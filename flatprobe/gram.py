@@ -44,8 +44,10 @@ def relative_rows(logits: Float[Tensor, "samples classes"], derivative: Forward)
     return order, [derivative(other - top).flatten(1) for other in others]
 
 
-def squared_frobenius(rows: list[Tensor]) -> Float[Tensor, " samples"]:
-    """The sum of the rows' squares, sample by sample, in the rows' type."""
+def squared_frobenius(rows: list[Tensor], through: Tensor | None = None) -> Float[Tensor, " samples"]:
+    """The sum of the rows' squares, sample by sample, in the rows' type; `through` as in `gram`."""
+    if through is not None:
+        return gram(rows, through).diagonal(dim1=1, dim2=2).sum(1)
     squares: list[Tensor] = [_Squares.apply(row.flatten(1)) for row in rows]  # type: ignore[no-untyped-call]
     return torch.stack(squares).sum(0)
 
@@ -65,10 +67,40 @@ class _Squares(torch.autograd.Function):
         return found
 
 
-def gram(rows: list[Tensor]) -> Float[Tensor, "samples rows rows"]:
-    """The rows' inner products, sample by sample, in the rows' type."""
+def gram(rows: list[Tensor], through: Tensor | None = None) -> Float[Tensor, "samples rows rows"]:
+    """The rows' inner products, sample by sample, in the rows' type.
+
+    Args:
+        rows: those of J; or with `through` those of A in J = A W.
+        through: W, (features, input dimension). J J^T = A (W W^T) A^T then needs no row of J.
+    """
     matrix = torch.stack(rows, 1)
-    return matrix @ matrix.mT
+    if through is None:
+        return matrix @ matrix.mT
+    products: Tensor = _Through.apply(matrix, through)[0]  # type: ignore[no-untyped-call]
+    return products
+
+
+class _Through(torch.autograd.Function):
+    """A (W W^T) A^T and A (W W^T), which the derivatives need; torch's own would form the latter, and W W^T, twice."""
+
+    @staticmethod
+    def forward(ctx: Any, matrix: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+        ctx.set_materialize_grads(False)
+        images = matrix @ (weight @ weight.mT)
+        ctx.save_for_backward(matrix, weight, images)
+        return images @ matrix.mT, images
+
+    @staticmethod
+    def backward(ctx: Any, by_products: Tensor | None, by_images: Tensor | None) -> tuple[Tensor, Tensor]:
+        matrix, weight, images = ctx.saved_tensors
+        if by_products is None:
+            by_products = matrix.new_zeros(len(matrix), matrix.shape[1], matrix.shape[1])
+        by_matrix, before = (by_products + by_products.mT) @ images, by_products @ matrix
+        if by_images is not None:
+            by_matrix, before = by_matrix + by_images @ (weight @ weight.mT), before + by_images
+        by_metric = matrix.flatten(0, 1).mT @ before.flatten(0, 1)
+        return by_matrix, (by_metric + by_metric.mT) @ weight
 
 
 def gram_of_softmax(

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge
 
 from flatprobe import rng
 from flatprobe.attention import twice_differentiable
@@ -132,7 +133,7 @@ class ForwardPass:
         of: Tensor,
         along: Tensor | None = None,
         *,
-        at: Points | None = None,
+        at: Points | GradientEdge | None = None,
         create_graph: bool = True,
     ) -> Points:
         """J^T u per sample: the gradient of sum_i <of_i, along_i> with respect to each sample's input.
@@ -140,7 +141,7 @@ class ForwardPass:
         Args:
             of: (samples, ...) a function of the pass, such as the logits or a loss a sample.
             along: u, like `of`; ones where it is left out.
-            at: the points that `of` was computed at by `again`; None: `inputs`.
+            at: the points that `of` was computed at by `again`, or a place in the graph; None: `inputs`.
             create_graph: whether the derivative is differentiated in its turn; False where its value alone is wanted.
 
         Returns:

@@ -12,6 +12,7 @@ from flatprobe.checks import Whole, at_least, one_of
 from flatprobe.gram import gram, relative_rows, rows_of, squared_frobenius
 from flatprobe.kernels import hessian_root_product, softmax_jacobian, softmax_temperature
 from flatprobe.training.passes import ForwardPass
+from flatprobe.training.passes.entrance import entrance
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,8 @@ class HessianScaled:
     unbiased, since L is differentiated through. (The other identity, E_{k ~ p} ||grad_x log p_k||^2, is not used: its
     value is exact, but with k held fixed its gradient lacks what p's own change contributes, the score term.)
 
-    Cost: C - 1 backward passes to the inputs (C for the squared losses); sampled, one a projection.
+    Cost: C - 1 backward passes to the inputs (C for the squared losses); sampled, one a projection. Where the inputs
+    enter by one linear layer W alone, the exact form's passes end behind it, and W W^T is formed instead.
 
     BatchNorm: the batch's statistics, constants in the derivative (`ForwardPass`).
 
@@ -89,10 +91,11 @@ class HessianScaled:
 
 
 def _exact(passed: ForwardPass, temperature: float | None) -> Float[Tensor, " samples"]:
-    logits = passed.logits
-    derivative = partial(passed.derivative, logits)
+    logits, semidefinite = passed.logits, temperature is not None
+    at, through = entrance(passed.layers, passed.inputs, logits, rows=logits.shape[1] - semidefinite)
+    derivative = partial(passed.derivative, logits, at=at)
     if temperature is None:
-        return 2 * squared_frobenius(rows_of(logits, derivative))
+        return 2 * squared_frobenius(rows_of(logits, derivative), through)
     order, rows = relative_rows(logits, derivative)
     hessian = softmax_jacobian((logits / temperature).gather(1, order))[:, 1:, 1:] / temperature
-    return (hessian * gram(rows)).sum((1, 2)).to(logits)
+    return (hessian * gram(rows, through)).sum((1, 2)).to(logits)

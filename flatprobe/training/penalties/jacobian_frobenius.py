@@ -10,6 +10,7 @@ from flatprobe.checks import Whole, at_least, one_of
 from flatprobe.gram import gram, gram_of_softmax, relative_rows, rows_of, squared_frobenius
 from flatprobe.kernels import softmax_product
 from flatprobe.training.passes import ForwardPass
+from flatprobe.training.passes.entrance import entrance
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,8 @@ class JacobianFrobenius:
     least variance of all v with independent entries, 2 sum_{j != k} (J J^T)_jk^2. Value and gradient are unbiased.
     (Hoffman et al. take unit vectors, with the factor C.)
 
-    Cost: one backward pass to the inputs a class (for the softmax one less); sampled, one a projection.
+    Cost: one backward pass to the inputs a class (for the softmax one less); sampled, one a projection. Where the
+    inputs enter by one linear layer W alone, the exact form's passes end behind it, and W W^T is formed instead.
 
     BatchNorm: the batch's statistics, constants in the derivative (`ForwardPass`).
 
@@ -56,14 +58,16 @@ class JacobianFrobenius:
     def __call__(self, passed: ForwardPass, /) -> Float[Tensor, ""]:
         """P on one batch, differentiable in the weights."""
         logits, softmax = passed.logits, self.outputs == "softmax"
-        derivative = partial(passed.derivative, logits)
         if self.projections is not None:
+            derivative = partial(passed.derivative, logits)
             shape = tuple(logits.shape)
             draws = [passed.signs(shape, "jacobian_frobenius", draw) for draw in range(self.projections)]
             along = [softmax_product(logits, draw) if softmax else draw for draw in draws]
             return squared_frobenius([derivative(v) for v in along]).mean() / self.projections
+        at, through = entrance(passed.layers, passed.inputs, logits, rows=logits.shape[1] - softmax)
+        derivative = partial(passed.derivative, logits, at=at)
         if not softmax:
-            return squared_frobenius(rows_of(logits, derivative)).mean()
+            return squared_frobenius(rows_of(logits, derivative), through).mean()
         order, rows = relative_rows(logits, derivative)
-        products = gram_of_softmax(logits, order, gram(rows))
+        products = gram_of_softmax(logits, order, gram(rows, through))
         return products.diagonal(dim1=1, dim2=2).sum(1).mean().to(logits)
