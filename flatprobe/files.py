@@ -27,6 +27,11 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+def bits(value: Tensor) -> memoryview:
+    """A tensor's bytes, for a fingerprint."""
+    return value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
+
+
 def write_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str] | None = None) -> None:
     """Write tensors to a safetensors file, atomically.
 

@@ -244,3 +244,5 @@ def test_differences_closed_form():
     assert differences({"a": 1, "b": [1]}, {"a": 1, "b": [1]}) == []
     assert differences({"a": {"c": 1}}, {"a": None}) == ['a was {"c": 1}, now null']
     assert differences({}, {"x": 1}) == ["x was null, now 1"]
+    assert differences({"a": [1, {"b": 2}]}, {"a": [1, {"b": 3}]}) == ["a.1.b was 2, now 3"]
+    assert differences({"a": [1]}, {"a": [1, 2]}) == ["a was [1], now [1, 2]"]

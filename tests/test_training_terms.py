@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 import flatprobe as fp
 from flatprobe.models import mlp
+from flatprobe.training.callers import of_caller
 from flatprobe.training.parts import described, made
 from flatprobe.training.penalties import PENALTIES, DoubleBackpropagation, JacobianFrobenius
 from flatprobe.training.terms import Terms, named_penalties
@@ -107,7 +108,7 @@ def test_a_run_with_parts_is_recorded_and_loaded(tmp_path):
     run = fp.train(network, data, out=tmp_path / "run", constraints=[halved], **parts, **SETTINGS)
     assert run.settings["settings"]["penalties"] == [
         [0.1, {"name": "double_backpropagation"}],
-        [0.2, {"name": "tests.test_training_terms.Shrinking"}],
+        [0.2, of_caller(Shrinking())],
     ]
     assert json.loads((run.path / "config.json").read_text()) == run.settings
     assert fp.TrainingRun.load(run.path).reached

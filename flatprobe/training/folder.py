@@ -14,13 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from flatprobe.atomic import leftovers
 from flatprobe.checkpoints import CONFIG
 from flatprobe.checks import as_json
-from flatprobe.files import State, read_tensors, write_tensors, write_text
+from flatprobe.files import State, bits, read_tensors, write_tensors, write_text
 
 Row = dict[str, Any]
 
@@ -169,7 +168,7 @@ def fingerprint(module: nn.Module) -> str:
     digest = hashlib.sha256()
     for name, value in module.state_dict().items():
         digest.update(f"{name} {value.dtype} {tuple(value.shape)} ".encode())
-        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+        digest.update(bits(value))
     return digest.hexdigest()
 
 
@@ -186,6 +185,9 @@ def differences(recorded: object, asked: object, name: str = "") -> list[str]:
             for key in keys
             for told in differences(recorded.get(key), asked.get(key), f"{name}.{key}" if name else str(key))
         ]
+    if isinstance(recorded, list) and isinstance(asked, list) and len(recorded) == len(asked):
+        pairs = enumerate(zip(recorded, asked, strict=True))
+        return [told for place, (was, now) in pairs for told in differences(was, now, f"{name}.{place}")]
     return [] if recorded == asked else [f"{name} was {_short(recorded)}, now {_short(asked)}"]
 
 

@@ -5,6 +5,7 @@ from dataclasses import fields, is_dataclass
 from typing import Any
 
 from flatprobe.checks import one_of, scalar
+from flatprobe.training.callers import of_caller
 
 
 def made(kind: str, asked: object, known: Mapping[str, Callable[..., Any]]) -> Any:
@@ -51,14 +52,13 @@ _HOME = {"penalty": "penalties", "transform": "transforms", "constraint": "const
 
 
 def described(part: object, known: Mapping[str, Callable[..., Any]]) -> dict[str, Any]:
-    """What `made` makes the same part of; of a part that is the caller's own, the name of its class or function.
+    """What `made` makes the same part of; of a part that is the caller's own, what `of_caller` says.
 
     A field that holds a part itself says by its metadata, `{"parts": known}`, among which it is known.
     """
     name = next((name for name, own in known.items() if type(part) is own), None)
     if name is None or not is_dataclass(part):
-        own_name = part if hasattr(part, "__qualname__") else type(part)
-        return {"name": f"{own_name.__module__}.{own_name.__qualname__}"}
+        return of_caller(part)
     values = {
         entry.name: described(value, entry.metadata["parts"]) if "parts" in entry.metadata else _plain(value)
         for entry in fields(part)

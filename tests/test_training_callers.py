@@ -1,0 +1,134 @@
+"""Penalties of a caller's own in a run's record: a changed one is told from the one that the run began with."""
+
+import functools
+import json
+import linecache
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import flatprobe as fp
+from flatprobe.models import mlp
+from flatprobe.training.callers import of_caller
+from tests.test_training_loop import clusters
+
+SOURCE = "def own(passed):\n    return {} * passed.logits.square().mean()\n"
+
+
+def written(text, name="own"):
+    """What is defined by a file of this text."""
+    file = f"<{hash(text)}>"
+    linecache.cache[file] = (len(text), None, text.splitlines(keepends=True), file)
+    made = {"__name__": "a_module"}
+    exec(compile(text, file, "exec"), made)
+    return made[name]
+
+
+def scaled(factor):
+    def own(passed):
+        return factor * passed.logits.square().mean()
+
+    return own
+
+
+def given(passed, factor=1.0):
+    return factor * passed.logits.square().mean()
+
+
+@dataclass
+class Fields:
+    factor: float
+    memory: dict = field(init=False, default_factory=dict)
+
+    def __call__(self, passed):
+        return self.factor * passed.logits.square().mean()
+
+
+class Attributes:
+    def __init__(self, factor):
+        self.factor = factor
+
+    def __call__(self, passed):
+        return self.factor * passed.logits.square().mean()
+
+    def method(self, passed):
+        return self(passed)
+
+
+class Module(nn.Module):
+    def __init__(self, factor):
+        super().__init__()
+        self.register_buffer("factor", torch.tensor(factor))
+
+    def forward(self, passed):
+        return self.factor * passed.logits.square().mean()
+
+
+MAKERS = {
+    "closure": scaled,
+    "tensor in a closure": lambda factor: scaled(torch.tensor(factor)),
+    "list in a closure": lambda factor: scaled([np.float64(1), {"deep": factor}]),
+    "array in a closure": lambda factor: scaled(np.array([1.0, factor])),
+    "function in a closure": lambda factor: scaled(scaled(factor)),
+    "partial": lambda factor: functools.partial(given, factor=factor),
+    "partial by place": lambda factor: functools.partial(given, None, factor),
+    "fields": Fields,
+    "attributes": Attributes,
+    "method": lambda factor: Attributes(factor).method,
+    "module": Module,
+    "source": lambda factor: written(SOURCE.format(factor)),
+    "default": lambda factor: written(f"def own(passed, factor={factor}):\n    return 1\n"),
+}
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_what_it_carries_and_its_source_are_told_apart(name):
+    """Property: equal where it is made alike, another where a number in it is; JSON keeps it."""
+    one, same, other = (of_caller(MAKERS[name](factor)) for factor in (0.1, 0.1, 0.2))
+    assert one == same == json.loads(json.dumps(one))
+    assert one != other
+    assert one["name"].rpartition(".")[0]
+
+
+def test_closed_forms():
+    assert of_caller(Fields(0.5)) == of_caller(Fields(0.5)) | {
+        "name": "tests.test_training_callers.Fields",
+        "carries": {"factor": 0.5},
+    }
+    assert of_caller(given)["carries"] == {"factor": 1.0}
+    assert of_caller(scaled(float("nan")))["carries"] == {"factor": "nan"}
+    assert of_caller(scaled(object()))["carries"] == {"factor": "object"}
+    assert set(of_caller(len)) == {"name"}  # builtins have no source
+
+
+def test_comments_and_layout_are_no_change():
+    text = SOURCE.format(1)
+    assert of_caller(written(text)) == of_caller(written(text.replace("    return", "    # why\n\n    return")))
+
+
+def test_a_function_that_closes_over_itself():
+    def own(passed):
+        return own(passed)
+
+    assert of_caller(own)["carries"] == {"own": "function"}
+
+
+def test_a_lambda_has_the_text_of_its_lines():
+    one, other = (lambda passed: passed.loss), (lambda passed: 2 * passed.loss)
+    assert of_caller(one)["source"]
+    assert of_caller(other)["name"].endswith("<lambda>")
+
+
+def test_a_run_with_a_changed_penalty_is_refused(tmp_path):
+    def run(factor):
+        return fp.train(
+            mlp((4,), classes=3), clusters(), epochs=1, out=tmp_path / "run", penalties=[(0.1, scaled(factor))]
+        )
+
+    first = run(1.0)
+    assert run(1.0).settings == first.settings
+    with pytest.raises(ValueError, match=r"settings\.penalties\.0\.1\.carries\.factor was 1\.0, now 2\.0"):
+        run(2.0)
