@@ -1,7 +1,8 @@
 """The penalties of the table, and the quantity that each is to lower."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 
 import torch
 
@@ -63,8 +64,19 @@ HESSIAN = {"name": "hessian_scaled"}
 LAYERS = {"name": "jacobian_per_layer"}
 
 
-def cases() -> dict[str, Case]:
-    """All penalties, at strengths that change the quantity and let both data sets' networks reach the target."""
+def cases(factors: Mapping[str, float] = MappingProxyType({})) -> dict[str, Case]:
+    """All penalties, at strengths that change the quantity and let the digits' network reach the target.
+
+    Args:
+        factors: on a case's strengths, by its name, for another network.
+    """
+    return {
+        name: replace(case, penalties=tuple((factors.get(name, 1) * strength, own) for strength, own in case.penalties))
+        for name, case in _cases().items()
+    }
+
+
+def _cases() -> dict[str, Case]:
     softmax = {**FROBENIUS, "outputs": "softmax"}
     return {
         "Frobenius, logits": Case(

@@ -19,6 +19,7 @@ mnist about 20 min.
 """
 
 import argparse
+import math
 import sys
 import time
 from dataclasses import asdict, dataclass
@@ -33,6 +34,7 @@ from analyses.penalties.cases import cases
 from analyses.running import pool, recorded
 from flatprobe.results import environment
 from flatprobe.threads import thread_count
+from flatprobe.training.diverged import DivergedError
 
 ROOT = Path(__file__).parents[2]
 
@@ -49,12 +51,23 @@ class Preset:
     epochs: int  # the most that a training takes
     learning_rate: float = 0.05  # SGD with momentum 0.9
     batch_size: int = 64
+    factors: tuple[tuple[str, float], ...] = ()  # on the strengths of `cases`, which were chosen for the digits
 
 
+MNIST_FACTORS = (
+    ("Frobenius, logits", 10),
+    ("Frobenius, softmax", 3),
+    ("per layer, softmax, held", 0.2),
+    ("per layer, logits, held", 30),
+    ("Hessian-scaled", 4),
+    ("hsfob-db1", 4),
+    ("gradient, l2", 0.3),
+    ("gradient, linf", 4),
+)
 PRESETS = {
     "quick": Preset(("digits",), 300, 200, 0.2, 2, 200),
     "digits": Preset(("digits",), 600, 290, 0.05, 5, 200),
-    "mnist": Preset(("ylecun/mnist",), 600, 290, 0.05, 3, 40),
+    "mnist": Preset(("ylecun/mnist",), 600, 290, 0.05, 3, 80, learning_rate=0.02, factors=MNIST_FACTORS),
 }
 
 
@@ -70,38 +83,47 @@ class Cell:
     def rows(self) -> list[dict[str, object]]:
         """Train and measure: a row a quantity; the network without a penalty is measured by every case's quantity."""
         started = time.monotonic()
-        preset, everything = self.preset, cases()
+        preset, everything = self.preset, cases(dict(self.preset.factors))
         data = fp.load_data(self.data, split="train", limit=preset.train)
         test = fp.load_data(self.data, split="test", limit=preset.test)
-        run = fp.train(
-            network(data, self.seed),
-            data,
-            epochs=preset.epochs,
-            until="loss",
-            target_loss=preset.target_loss,
-            learning_rate=preset.learning_rate,
-            batch_size=preset.batch_size,
-            penalties=() if self.case is None else everything[self.case].penalties,
-            seed=self.seed,
-            on_failure="flag",
-        )
+        run = self._trained(data, () if self.case is None else everything[self.case].penalties)
         common = {
             "data": self.data,
             "penalised": self.case is not None,
             "seed": self.seed,
-            "epochs": run.epochs,
-            "met": run.reached,
-            "train_loss": run.history[-1]["train_loss"],
-            "test_accuracy": 1 - fp.EmpiricalRisk(run.model, test)().error,
+            "epochs": 0 if run is None else run.epochs,
+            "met": run is not None and run.reached,
+            "train_loss": math.nan if run is None else run.history[-1]["train_loss"],
+            "test_accuracy": math.nan if run is None else 1 - fp.EmpiricalRisk(run.model, test)().error,
         }
         own_case = everything if self.case is None else {self.case: everything[self.case]}
-        found = [
-            common | {"case": name, "quantity": case.quantity, "on": on, "value": case.measured(run.model, samples)}
-            for name, case in own_case.items()
-            for on, samples in (("training", data.head(len(test))), ("test", test))
-        ]
+        found = []
+        for name, case in own_case.items():
+            for on, samples in (("training", data.head(len(test))), ("test", test)):
+                value = math.nan if run is None else case.measured(run.model, samples)
+                found.append(common | {"case": name, "quantity": case.quantity, "on": on, "value": value})
         sys.stderr.write(f"{self.data}, {self.case}, seed {self.seed}: {time.monotonic() - started:.0f} s\n")
         return found
+
+    def _trained(self, data: fp.LabelledData, penalties: object) -> fp.TrainingRun | None:
+        """The run; None of one that diverged, which is a result too."""
+        preset = self.preset
+        try:
+            return fp.train(
+                network(data, self.seed),
+                data,
+                epochs=preset.epochs,
+                until="loss",
+                target_loss=preset.target_loss,
+                learning_rate=preset.learning_rate,
+                batch_size=preset.batch_size,
+                penalties=penalties,
+                seed=self.seed,
+                on_failure="flag",
+            )
+        except DivergedError as error:
+            sys.stderr.write(f"{self.data}, {self.case}, seed {self.seed}: {error}\n")
+            return None
 
 
 def network(data: fp.LabelledData, seed: int) -> torch.nn.Module:
@@ -130,7 +152,7 @@ def table(frame: pd.DataFrame) -> pd.DataFrame:
     keys = ["data", "on", "case", "quantity"]
     rows = []
     for names, group in frame.groupby(keys, sort=False):
-        wide = group.pivot_table(index="seed", columns="penalised", values="value")
+        wide = group.pivot(index="seed", columns="penalised", values="value")
         difference = (wide[True] - wide[False]).dropna()
         half = stats.t.ppf(0.975, len(difference) - 1) * difference.std() / len(difference) ** 0.5
         losses = group.groupby("penalised")["train_loss"].mean()
@@ -174,10 +196,11 @@ def main(arguments: list[str] | None = None) -> Path:
     started = time.monotonic()
     with thread_count(1):
         frame, subject = measure(preset, options.workers)
+    used = cases(dict(preset.factors))
     metadata = {
         "kind": "analysis",
         "command": f"python -m analyses.penalties.effects --preset {options.preset}",
-        "settings": {"preset": asdict(preset), "penalties": {name: case.penalties for name, case in cases().items()}},
+        "settings": {"preset": asdict(preset), "penalties": {name: case.penalties for name, case in used.items()}},
         "subject": subject,
         "environment": environment() | {"seconds": round(time.monotonic() - started, 1)},
     }
