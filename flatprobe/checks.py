@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Mapping
+from functools import cache
 from inspect import Parameter, signature
 from typing import Any
 
@@ -61,7 +62,7 @@ def chosen(
     arguments: dict[str, Any] = {"name": asked} if isinstance(asked, str) else dict(asked)
     name = arguments.pop("name", None)
     one_of(kind, name, options)
-    own = [value for value in signature(options[name]).parameters.values() if value.kind is Parameter.KEYWORD_ONLY]
+    own = _keyword_only(options[name])
     known = {value.name for value in own}
     needed = {value.name for value in own if value.default is Parameter.empty}
     if not needed <= arguments.keys() <= known:
@@ -76,6 +77,11 @@ def chosen(
             msg = f"{word} of the {kind} {name!r} is {value!r}; expected a finite number"
             raise ValueError(msg)
     return options[name], arguments
+
+
+@cache  # a training asks in every step
+def _keyword_only(function: Callable[..., Any]) -> list[Parameter]:
+    return [value for value in signature(function).parameters.values() if value.kind is Parameter.KEYWORD_ONLY]
 
 
 def plain(asked: Named) -> Named:

@@ -152,7 +152,7 @@ def table(frame: pd.DataFrame) -> pd.DataFrame:
     keys = ["data", "on", "case", "quantity"]
     rows = []
     for names, group in frame.groupby(keys, sort=False):
-        wide = group.pivot(index="seed", columns="penalised", values="value")
+        wide = group.pivot_table(index="seed", columns="penalised", values="value", dropna=False)
         difference = (wide[True] - wide[False]).dropna()
         half = stats.t.ppf(0.975, len(difference) - 1) * difference.std() / len(difference) ** 0.5
         losses = group.groupby("penalised")["train_loss"].mean()

@@ -102,7 +102,9 @@ def steered(kernel: Callable[[Tensor, Tensor], Tensor], logits: Tensor, labels: 
     """
     if not _is_cross_entropy(kernel):
         return losses(kernel, logits, labels)
-    entries = [(weights, log_odds(logits, own)) for weights, own in parts(labels, logits)]
+    if not isinstance(labels, Mixture):
+        return log_odds(logits, labels)
+    entries = [(weights, log_odds(logits, own)) for weights, own in labels.parts]
     scales = torch.stack([F.logsigmoid(odds) for _, odds in entries]).detach()
     factors = (scales - scales.amax(0)).exp()
     terms = [weights.to(logits) * factor * odds for (weights, odds), factor in zip(entries, factors, strict=True)]
