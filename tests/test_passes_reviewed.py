@@ -12,9 +12,11 @@ from torch.nn.utils import parametrizations
 
 import flatprobe as fp
 from flatprobe.rng import generator
+from flatprobe.training.passes import Mixture
 from flatprobe.training.penalties import DoubleBackpropagation, JacobianFrobenius, TikhonovDifferences
 from flatprobe.training.terms import named_penalties
 from flatprobe.training.transforms import FGSM, PGD
+from flatprobe.training.transforms.budgets import uphill
 from tests.cases import batch, normalised_network
 from tests.test_training_loop import clusters
 
@@ -57,6 +59,32 @@ def test_attacks_climb_certain_networks_whoever_asked_first(lead, before):
         penalty(passed)
     for attack in (FGSM(0.5), PGD(0.5, steps=2, random_start=False)):
         assert (attack(passed)[0] - passed.inputs.detach()).tolist() == [[-0.5, 0.5]]
+
+
+def test_attacks_climb_the_loss_of_a_mixture():
+    """Against the gradient of the mixed loss itself, whose parts have slopes of their own; a constant factor aside."""
+    inputs = torch.tensor([[3.0, 0.0, -1.0], [0.5, 2.0, 0.0]], dtype=torch.float64)
+    weights = torch.tensor([0.3, 0.6], dtype=torch.float64)
+    mixture = Mixture(((weights, torch.tensor([0, 2])), (1 - weights, torch.tensor([1, 0]))))
+    passed = fp.ForwardPass(nn.Identity(), inputs, mixture)
+    found = uphill(passed)
+    slope = passed.gradient(create_graph=False)
+    torch.testing.assert_close(found, slope / slope.abs().amax(1, keepdim=True), rtol=1e-12, atol=0)
+
+
+def test_draws_do_not_depend_on_torchs_default_type():
+    passed = fp.ForwardPass(nn.Identity(), torch.zeros(2, 3), torch.tensor([0, 1]), key=(0,))
+    before = torch.get_default_dtype()
+    found = []
+    for default in (torch.float32, torch.float64):
+        torch.set_default_dtype(default)
+        try:
+            found.append([draw((4,), "word") for draw in (passed.normal, passed.uniform, passed.signs)])
+        finally:
+            torch.set_default_dtype(before)
+    for one, other in zip(*found, strict=True):
+        assert one.dtype == torch.float32
+        assert torch.equal(one, other)
 
 
 def test_differences_keep_their_direction_in_single_precision():

@@ -70,11 +70,14 @@ class Module(nn.Module):
 MAKERS = {
     "closure": scaled,
     "tensor in a closure": lambda factor: scaled(torch.tensor(factor)),
-    "list in a closure": lambda factor: scaled([np.float64(1), {"deep": factor}]),
+    "tuple in a closure": lambda factor: scaled((np.float64(1), (factor,))),
+    "fields in a closure": lambda factor: scaled(Fields(factor)),
+    "lists in fields": lambda factor: Fields([1.0, {"deep": factor}]),
     "array in a closure": lambda factor: scaled(np.array([1.0, factor])),
     "function in a closure": lambda factor: scaled(scaled(factor)),
     "partial": lambda factor: functools.partial(given, factor=factor),
     "partial by place": lambda factor: functools.partial(given, None, factor),
+    "partial of a closure": lambda factor: functools.partial(scaled(factor)),
     "fields": Fields,
     "attributes": Attributes,
     "method": lambda factor: Attributes(factor).method,
@@ -102,6 +105,17 @@ def test_closed_forms():
     assert of_caller(scaled(float("nan")))["carries"] == {"factor": "nan"}
     assert of_caller(scaled(object()))["carries"] == {"factor": "object"}
     assert set(of_caller(len)) == {"name"}  # builtins have no source
+
+
+def test_a_log_is_no_setting():
+    """A run that is taken up again, with a part that has noted something by then, is the same run."""
+    log, attributes, logging = [], Attributes(1.0), Attributes(1.0)
+    logging.log, attributes.log = [2.0], []
+    before = of_caller(scaled(log))
+    log.append(1.0)
+    assert of_caller(scaled(log)) == before
+    assert of_caller(logging) == of_caller(attributes)
+    assert of_caller(scaled(attributes))["carries"] == {"factor": "Attributes"}
 
 
 def test_comments_and_layout_are_no_change():

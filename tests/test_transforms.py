@@ -97,7 +97,7 @@ def test_training_with_each_and_resuming_it_to_the_last_bit(name, tmp_path):
             raise KeyboardInterrupt
         return TRANSFORMS[name](**EACH[name])(passed)
 
-    # Both runs are asked for the caller's own function, which a record knows by name alone.
+    # Both runs are asked for the caller's own function; the record does not look into its dictionary.
     options["transforms"] = [stopping]
     with pytest.raises(KeyboardInterrupt):
         train(network, data, epochs=3, out=tmp_path, save_every=0, **options)

@@ -17,15 +17,12 @@ from torch import Tensor, nn
 from flatprobe.checks import scalar
 from flatprobe.files import bits
 
-# Attributes that change from step to step, or are described as a whole.
-_STATE = ("memory",)
-
 
 def of_caller(part: object) -> dict[str, Any]:
-    """Its name, a digest of its source, and what it carries: fields, closed-over values, default arguments.
+    """Its name, a digest of its source, and what it carries: fields, attributes, closed-over values, default arguments.
 
-    What cannot be written down (an open file, say) is there by its type alone. Helpers that the source calls by a
-    global name are not followed: a change of theirs is not seen.
+    Lists, dictionaries and objects are there by their type alone, since a part may keep a log in them, unless a
+    dataclass declares them as its fields. Helpers that the source calls by a global name are not followed.
 
     Args:
         part: a function, a `functools.partial` of one, or an object that is called.
@@ -41,9 +38,8 @@ def of_caller(part: object) -> dict[str, Any]:
 def _described(part: object, above: tuple[int, ...]) -> dict[str, Any]:
     code = _code(part)
     source = _digest(code)
-    carries = {
-        name: _written(value, (*above, id(part))) for name, value in _carried(part).items() if name not in _STATE
-    }
+    declared = _declares(part)
+    carries = {name: _written(value, (*above, id(part)), declared=declared) for name, value in _carried(part).items()}
     return {
         "name": f"{code.__module__}.{code.__qualname__}",
         **({} if source is None else {"source": source}),
@@ -60,7 +56,7 @@ def _code(part: object) -> Any:
     return part if hasattr(part, "__qualname__") else type(part)
 
 
-def _carried(part: object) -> dict[str, Any]:
+def _carried(part: Any) -> dict[str, Any]:
     """By name what the part holds beside its code."""
     if isinstance(part, functools.partial):
         arguments = {str(place): value for place, value in enumerate(part.args)} | part.keywords
@@ -77,9 +73,14 @@ def _carried(part: object) -> dict[str, Any]:
         return defaults | {name: value for name, cell in cells for value in _inside(cell)}
     if isinstance(part, nn.Module):
         return dict(part.state_dict())
-    if is_dataclass(part):
+    if _declares(part):
         return {entry.name: getattr(part, entry.name) for entry in fields(part) if entry.init}
     return dict(getattr(part, "__dict__", {}))
+
+
+def _declares(part: Any) -> bool:
+    """Whether it is a dataclass' object, whose fields are settings."""
+    return is_dataclass(part) and not isinstance(part, type)
 
 
 def _inside(cell: Any) -> list[object]:
@@ -102,23 +103,22 @@ def _digest(code: Callable[..., Any]) -> str | None:
     return _hex(text.encode())
 
 
-def _written(value: object, above: tuple[int, ...]) -> Any:
+def _written(value: object, above: tuple[int, ...], *, declared: bool) -> Any:
     value = scalar(value)
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)  # as JSON's, NaN would differ from itself
     if value is None or isinstance(value, bool | int | float | str):
         return value
-    if id(value) in above:  # a function that closes over itself
-        return type(value).__name__
-    if isinstance(value, list | tuple):
-        return [_written(entry, (*above, id(value))) for entry in value]
-    if isinstance(value, Mapping):
-        return {str(name): _written(entry, (*above, id(value))) for name, entry in value.items()}
+    if isinstance(value, tuple) or (declared and isinstance(value, list)):
+        return [_written(entry, above, declared=declared) for entry in value]
+    if declared and isinstance(value, Mapping):
+        return {str(name): _written(entry, above, declared=declared) for name, entry in value.items()}
     if isinstance(value, Tensor):
         return f"{value.dtype} {tuple(value.shape)} {_hex(bits(value))}"
     if isinstance(value, np.ndarray):
         return f"{value.dtype} {value.shape} {_hex(value.tobytes())}"
-    if callable(value):
+    followed = isinstance(value, FunctionType | MethodType | functools.partial) or _declares(value)
+    if followed and id(value) not in above:  # a function may close over itself
         return _described(value, above)
     return type(value).__name__
 
