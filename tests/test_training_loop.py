@@ -60,6 +60,7 @@ def test_metrics_are_of_the_eval_mode_over_all_data():
     data, validation = clusters(), clusters(11, key="validation")
     run = train(noisy_network(), data, validation=validation, epochs=2, batch_size=8)
     assert not any(layer.training for layer in run.model.modules())
+    assert all(weight.grad is None for weight in run.model.parameters())
     for name, part in (("train", data), ("validation", validation)):
         with torch.no_grad():
             logits = run.model(part.inputs)

@@ -87,8 +87,9 @@ def train(
         batch_size: samples a step; 128 is the usual size. A last batch of one sample joins the one before it.
         penalties: (strength, penalty) pairs: strength * P is added to the objective. A penalty is one of
             `fp.penalties` (SPEC section 5), its name, `{"name": ..., argument: value}`, or any function of a
-            `fp.ForwardPass`. The history has a column with each one's mean over the epoch, without the strength. One
-            forward pass serves the objective and the penalties; `ForwardPass` says what they see of BatchNorm.
+            `fp.ForwardPass`, of which the record has the source and what it closes over. The history has a column with
+            each one's mean over the epoch's steps, without the strength. One forward pass serves the objective and the
+            penalties; `ForwardPass` says what they see of BatchNorm.
         transforms: of the inputs, applied to each batch one after the other: those of `fp.transforms`, or their names.
             The objective and the penalties are those of the transformed batch.
         constraints: on the weights, applied to the initial ones and after each step: those of `fp.constraints`.
@@ -107,7 +108,7 @@ def train(
             with `reached == False`.
 
     Returns:
-        The run: model in eval mode, history, whether the stopping rule was met.
+        The run: model in eval mode and without gradients, history, whether the stopping rule was met.
 
     Raises:
         RuntimeError: if the loss, or a penalty, is not finite: with the term and the step, and what was trained up to
@@ -170,6 +171,7 @@ def _run(
         trainer.restore(folder.progress())
     with thread_count(config["environment"]["threads"]):
         _epochs(trainer, folder, save_every, progress)
+    trainer.module.zero_grad(set_to_none=True)
     return TrainingRun(
         model=trainer.module,
         history=trainer.history,

@@ -21,7 +21,8 @@ class TrainingRun:
     Attributes:
         model: the network after the last epoch, in eval mode.
         history: a row an epoch: `epoch` (from 1), `train_loss` and `train_accuracy` (over all training data, in eval
-            mode, at the epoch's end), `validation_loss` and `validation_accuracy` where there was validation data,
+            mode, at the epoch's end), `validation_loss` and `validation_accuracy` where there was validation data, each
+            penalty by its name (the mean over the epoch's steps, as the steps saw it, without the strength),
             `learning_rate` (of the epoch's last step), `seconds`.
         reached: whether the stopping rule was met within the epochs; True for a fixed number of epochs.
         settings: what config.json holds: network, data, validation, settings, environment.

@@ -76,4 +76,7 @@ class SpectralNorm:
         return image
 
 
-_CURE = "take a penalty on the derivatives in the inputs, such as jacobian_spectral"
+_CURE = (
+    "take a penalty on the derivatives in the inputs, such as jacobian_spectral; train a network on integers from its "
+    "embedding (fp.at_embedding)"
+)
