@@ -88,7 +88,7 @@ def _cases() -> dict[str, Case]:
             jacobian(norm="frobenius", outputs="softmax"),
         ),
         "spectral": Case(((0.001, {"name": "jacobian_spectral"}),), "mean ||J||_2^2", jacobian(norm="spectral")),
-        "per layer, softmax, held": Case(((5.0, LAYERS),), "itself", own(LAYERS)),
+        "per layer, softmax, held": Case(((1.0, LAYERS),), "itself", own(LAYERS)),
         "per layer, logits, held": Case(
             ((0.001, {**LAYERS, "outputs": "logits"}),), "itself", own({**LAYERS, "outputs": "logits"})
         ),
