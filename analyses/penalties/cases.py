@@ -64,19 +64,20 @@ HESSIAN = {"name": "hessian_scaled"}
 LAYERS = {"name": "jacobian_per_layer"}
 
 
-def cases(factors: Mapping[str, float] = MappingProxyType({})) -> dict[str, Case]:
+def cases(factors: Mapping[str, float] = MappingProxyType({}), noise: float = 0.3) -> dict[str, Case]:
     """All penalties, at strengths that change the quantity and let the digits' network reach the target.
 
     Args:
-        factors: on a case's strengths, by its name, for another network.
+        factors: on a case's strengths, by its name, for other data.
+        noise: standard deviation, in the inputs' units.
     """
     return {
         name: replace(case, penalties=tuple((factors.get(name, 1) * strength, own) for strength, own in case.penalties))
-        for name, case in _cases().items()
+        for name, case in _cases(noise).items()
     }
 
 
-def _cases() -> dict[str, Case]:
+def _cases(noise: float) -> dict[str, Case]:
     softmax = {**FROBENIUS, "outputs": "softmax"}
     return {
         "Frobenius, logits": Case(
@@ -128,9 +129,9 @@ def _cases() -> dict[str, Case]:
         ),
         "spectral norms": Case(((0.003, {"name": "spectral_norm"}),), "sum ||W_l||_2^2", operator_norms),
         "R_T, Gaussian noise": Case(
-            ((1.0, {"name": "transformed", "transform": {"name": "gaussian_noise", "deviation": 0.3}}),),
-            "error at noise 0.3",
-            under_noise(0.3),
+            ((1.0, {"name": "transformed", "transform": {"name": "gaussian_noise", "deviation": noise}}),),
+            f"error at noise {noise}",
+            under_noise(noise),
         ),
         "R_T, PGD": Case(
             ((1.0, {"name": "transformed", "transform": {"name": "pgd", "budget": 0.5, "norm": "l2"}}),),
