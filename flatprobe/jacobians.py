@@ -106,8 +106,8 @@ def gram_frobenius(forward: Forward, inputs: Tensor, *, softmax: bool = False) -
 
 def _softmax_gram(forward: Forward, inputs: Tensor) -> Float64[Tensor, "samples classes classes"]:
     with _differentiated(forward, inputs) as (logits, derivative):
-        order, rows = relative_rows(logits, derivative)
-        return gram_of_softmax(logits.detach(), order, gram([row.double() for row in rows]))
+        rows = relative_rows(logits, derivative)
+        return gram_of_softmax(logits.detach(), gram([row.double() for row in rows]))
 
 
 def _largest_root(products: Tensor) -> Norms:

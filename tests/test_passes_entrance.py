@@ -1,5 +1,8 @@
 """Networks that take their inputs in by one linear layer: which they are, and the inner products formed behind it."""
 
+import copy
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
@@ -7,8 +10,9 @@ from torch.nn import functional as F
 from torch.nn.utils.parametrizations import weight_norm
 
 import flatprobe as fp
-from flatprobe.gram import gram, rows_of, squared_frobenius
-from flatprobe.training.passes.entrance import entrance
+from flatprobe.gram import gram, rows_of
+from flatprobe.training.passes.entrance import _Through, entrance, inner_products, squares
+from flatprobe.training.penalties import HessianScaled, JacobianFrobenius
 
 SAMPLES, CLASSES = 6, 3
 
@@ -30,12 +34,26 @@ def behind(first, *more):
     return nn.Sequential(first, nn.Tanh(), nn.Linear(4, CLASSES), *more)
 
 
-def entered(network, shape, rows=CLASSES):
-    network = network.double()
-    generator = torch.Generator().manual_seed(1)
-    points = torch.rand((SAMPLES, *shape), generator=generator, dtype=torch.float64)
-    passed = fp.ForwardPass(network, points, torch.zeros(SAMPLES, dtype=torch.int64))
-    return passed, entrance(passed.layers, passed.inputs, passed.logits, rows=rows)
+def passed_over(network, shape, dtype=torch.float64):
+    points = torch.rand((SAMPLES, *shape), generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    return fp.ForwardPass(network.to(dtype), points.to(dtype), torch.zeros(SAMPLES, dtype=torch.int64))
+
+
+def rows_alone(passed):
+    """The penalty as it is formed of the rows of J."""
+    return sum(passed.derivative(passed.logits[:, k]).square().sum() for k in range(CLASSES)) / SAMPLES
+
+
+class Squeeze(torch.autograd.Function):
+    """Named as one of torch's own, which only rearrange."""
+
+    @staticmethod
+    def forward(_ctx, inputs):
+        return inputs / 255
+
+    @staticmethod
+    def backward(_ctx, above):
+        return above / 255
 
 
 ENTERED = {
@@ -80,6 +98,10 @@ NOT_ENTERED = {
         (50,),
     ),
     "scaled before": (lambda: Written(lambda m, x: m.net(2 * x), net=behind(nn.Linear(50, 4))), (50,)),
+    "a function named as torch's": (
+        lambda: Written(lambda m, x: m.net(Squeeze.apply(x)), net=behind(nn.Linear(50, 4))),
+        (50,),
+    ),
     "dropout before": (lambda: nn.Sequential(nn.Dropout(0.2), *behind(nn.Linear(50, 4))), (50,)),
     "a part of the inputs": (lambda: Written(lambda m, x: m.net(x[:, :40]), net=behind(nn.Linear(40, 4))), (50,)),
     "weight made of the inputs": (
@@ -111,11 +133,11 @@ def test_products_behind_the_entrance_are_those_of_the_rows(name):
     make, shape = ENTERED[name]
     torch.manual_seed(0)
     network = make()
-    passed, (at, through) = entered(network, shape)
-    assert at is not None
+    passed = passed_over(network, shape)
+    assert entrance(passed, passed.logits) is not None
     weights = list(network.parameters())
     scales = torch.randn(SAMPLES, CLASSES, CLASSES, dtype=torch.float64)  # no symmetric ones
-    found = gram(rows_of(passed.logits, lambda u: passed.derivative(passed.logits, u, at=at)), through)
+    found = inner_products(passed, passed.logits, partial(rows_of, passed.logits))
     slow = gram(rows_of(passed.logits, lambda u: passed.derivative(passed.logits, u)))
     torch.testing.assert_close(found, slow, rtol=1e-10, atol=1e-12)
     gradients = (
@@ -131,28 +153,70 @@ def test_products_behind_the_entrance_are_those_of_the_rows(name):
 @pytest.mark.parametrize("name", NOT_ENTERED)
 def test_other_networks_have_none(name):
     make, shape = NOT_ENTERED[name]
-    assert entered(make(), shape)[1] == (None, None)
+    passed = passed_over(make(), shape)
+    assert entrance(passed, passed.logits) is None
+    found = JacobianFrobenius()(passed)
+    torch.testing.assert_close(found, rows_alone(passed), rtol=1e-10, atol=1e-12)
 
 
-def test_few_rows_go_to_the_inputs():
-    """Six samples' row: 2 (4 * 4 * 50 + 6 * 4 * 4) = 1,792 multiplications behind, 3 * 6 * 50 * 4 = 3,600 to x."""
-    make, shape = ENTERED["as it is"]
-    assert entered(make(), shape, rows=1)[1] != (None, None)
-    wide = nn.Sequential(nn.Linear(50, 20), nn.Tanh(), nn.Linear(20, CLASSES))
-    assert entered(wide, shape, rows=1)[1] == (None, None)  # 44,800 against 18,000
-    assert entered(wide, shape, rows=10)[1] != (None, None)  # 88,000 against 180,000
+def test_it_is_taken_where_it_saves_multiplications():
+    """With d = 50 inputs and h outputs, 6 samples and r rows a sample: 2 h^2 (50 + 6 r) + 18 r^2 h against 900 r h."""
+    for outputs, rows, pays in ((4, 3, True), (20, 1, False), (20, 3, False), (20, 10, True), (4, 50, False)):
+        passed = passed_over(nn.Sequential(nn.Linear(50, outputs), nn.Tanh(), nn.Linear(outputs, 60)), (50,))
+        assert (entrance(passed, passed.logits[:, :rows]) is not None) == pays
 
 
 def test_squares_and_two_derivatives():
     """Property: the products' sum over the diagonal; derivatives of both orders by differences."""
+    passed = passed_over(behind(nn.Linear(50, 4)), (50,))
+    rows = partial(rows_of, passed.logits)
+    products = inner_products(passed, passed.logits, rows)
+    torch.testing.assert_close(squares(passed, passed.logits, rows), products.diagonal(dim1=1, dim2=2).sum(1))
     generator = torch.Generator().manual_seed(0)
-    rows = [torch.randn(2, 3, generator=generator, dtype=torch.float64, requires_grad=True) for _ in range(2)]
-    weight = torch.randn(3, 4, generator=generator, dtype=torch.float64, requires_grad=True)
-    products = gram([row @ weight for row in rows])
-    torch.testing.assert_close(squared_frobenius(rows, weight), products.diagonal(dim1=1, dim2=2).sum(1))
+    matrix, weight = (
+        torch.randn(shape, generator=generator, dtype=torch.float64, requires_grad=True)
+        for shape in ((2, 2, 3), (3, 4))
+    )
+    assert torch.autograd.gradcheck(_Through.apply, (matrix, weight))
+    assert torch.autograd.gradgradcheck(_Through.apply, (matrix, weight))
 
-    def through(first, second, weight):
-        return gram([first, second], weight)
 
-    assert torch.autograd.gradcheck(through, (*rows, weight))
-    assert torch.autograd.gradgradcheck(through, (*rows, weight))
+@pytest.mark.parametrize("common", [1e2, 1e4])
+def test_what_rounding_would_eat_is_formed_of_the_rows(common):
+    """In float32, W with a large part that the head takes away again, against float64."""
+    torch.manual_seed(0)
+    network = behind(nn.Linear(50, 4))
+    with torch.no_grad():
+        network[0].weight += common * torch.ones(4, 1) @ torch.randn(1, 50)
+        network[0].bias -= network[0].weight.sum(1) / 2
+        network[2].weight -= network[2].weight.mean(1, keepdim=True)
+    network[1] = nn.Identity()
+    exact = JacobianFrobenius()(passed_over(copy.deepcopy(network), (50,))).item()
+    single = passed_over(network, (50,), torch.float32)
+    assert entrance(single, single.logits) is not None
+    assert JacobianFrobenius()(single).item() == pytest.approx(exact, rel=1e-4 * common**0.5)
+
+
+@pytest.mark.parametrize(
+    "penalty", [JacobianFrobenius(), JacobianFrobenius(outputs="softmax"), HessianScaled()], ids=str
+)
+@pytest.mark.parametrize("where", ["in the network", "around the penalty"])
+def test_under_autocast(penalty, where):
+    """bfloat16 keeps 8 bits: value and gradient to 5 % of those without it."""
+
+    def lowered(module, inputs):
+        with torch.autocast("cpu", torch.bfloat16):
+            return module.net(inputs)
+
+    torch.manual_seed(0)
+    network = behind(nn.Linear(50, 4))
+    if where == "in the network":
+        network = Written(lowered, net=network)
+    passed = passed_over(network, (50,), torch.float32)
+    with torch.autocast("cpu", torch.bfloat16, enabled=where == "around the penalty"):
+        value = penalty(passed)
+    plain = passed_over(copy.deepcopy(network).get_submodule("net" if where == "in the network" else ""), (50,))
+    torch.testing.assert_close(value.double(), penalty(plain), rtol=0.05, atol=1e-4)
+    found = torch.autograd.grad(value, next(iter(network.parameters())))[0]
+    expected = torch.autograd.grad(penalty(plain), next(plain.module.parameters()))[0]
+    assert float((found.double() - expected).norm()) < 0.05 * float(expected.norm())

@@ -59,7 +59,7 @@ class Preset:
         return cases(dict(self.factors), self.noise)
 
 
-# Ten times the digits' strengths, but where that is too much to train (R_T above 1 rewards a high loss of the objective).
+# Ten times the digits' strengths, but where that is too much to train: R_T above 1 rewards a high loss, say.
 MNIST_FACTORS = dict.fromkeys(cases(), 10.0) | dict.fromkeys(
     ("gradient, l2", "gradient, linf", "RKHS, deformation", "R_T, Gaussian noise", "R_T, PGD"), 1.0
 )

@@ -9,10 +9,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from flatprobe.checks import Whole, at_least, one_of
-from flatprobe.gram import gram, relative_rows, rows_of, squared_frobenius
+from flatprobe.gram import likeliest_first, relative_rows, rows_of, squared_frobenius
 from flatprobe.kernels import hessian_root_product, softmax_jacobian, softmax_temperature
 from flatprobe.training.passes import ForwardPass
-from flatprobe.training.passes.entrance import entrance
+from flatprobe.training.passes.entrance import inner_products, squares
 
 
 @dataclass(frozen=True)
@@ -91,11 +91,9 @@ class HessianScaled:
 
 
 def _exact(passed: ForwardPass, temperature: float | None) -> Float[Tensor, " samples"]:
-    logits, semidefinite = passed.logits, temperature is not None
-    at, through = entrance(passed.layers, passed.inputs, logits, rows=logits.shape[1] - semidefinite)
-    derivative = partial(passed.derivative, logits, at=at)
+    logits = passed.logits
     if temperature is None:
-        return 2 * squared_frobenius(rows_of(logits, derivative), through)
-    order, rows = relative_rows(logits, derivative)
-    hessian = softmax_jacobian((logits / temperature).gather(1, order))[:, 1:, 1:] / temperature
-    return (hessian * gram(rows, through)).sum((1, 2)).to(logits)
+        return 2 * squares(passed, logits, partial(rows_of, logits))
+    products = inner_products(passed, logits, partial(relative_rows, logits))
+    ordered = (logits / temperature).gather(1, likeliest_first(logits))
+    return (softmax_jacobian(ordered)[:, 1:, 1:] / temperature * products).sum((1, 2)).to(logits)

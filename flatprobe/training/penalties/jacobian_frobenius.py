@@ -7,10 +7,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from flatprobe.checks import Whole, at_least, one_of
-from flatprobe.gram import gram, gram_of_softmax, relative_rows, rows_of, squared_frobenius
+from flatprobe.gram import gram_of_softmax, relative_rows, rows_of, squared_frobenius
 from flatprobe.kernels import softmax_product
 from flatprobe.training.passes import ForwardPass
-from flatprobe.training.passes.entrance import entrance
+from flatprobe.training.passes.entrance import inner_products, squares
 
 
 @dataclass(frozen=True)
@@ -64,10 +64,7 @@ class JacobianFrobenius:
             draws = [passed.signs(shape, "jacobian_frobenius", draw) for draw in range(self.projections)]
             along = [softmax_product(logits, draw) if softmax else draw for draw in draws]
             return squared_frobenius([derivative(v) for v in along]).mean() / self.projections
-        at, through = entrance(passed.layers, passed.inputs, logits, rows=logits.shape[1] - softmax)
-        derivative = partial(passed.derivative, logits, at=at)
-        if not softmax:
-            return squared_frobenius(rows_of(logits, derivative), through).mean()
-        order, rows = relative_rows(logits, derivative)
-        products = gram_of_softmax(logits, order, gram(rows, through))
-        return products.diagonal(dim1=1, dim2=2).sum(1).mean().to(logits)
+        if softmax:
+            products = gram_of_softmax(logits, inner_products(passed, logits, partial(relative_rows, logits)))
+            return products.diagonal(dim1=1, dim2=2).sum(1).mean().to(logits)
+        return squares(passed, logits, partial(rows_of, logits)).mean()

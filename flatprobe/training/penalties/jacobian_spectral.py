@@ -9,7 +9,15 @@ from torch import Tensor
 
 from flatprobe.attacks.points import levelled, steepest
 from flatprobe.checks import Whole, at_least, one_of
-from flatprobe.gram import gram, gram_of_softmax, relative_rows, rows_of, squared_frobenius, top_eigenvector
+from flatprobe.gram import (
+    gram,
+    gram_of_softmax,
+    likeliest_first,
+    relative_rows,
+    rows_of,
+    squared_frobenius,
+    top_eigenvector,
+)
 from flatprobe.kernels import softmax_product
 from flatprobe.training.passes import ForwardPass
 
@@ -81,10 +89,9 @@ def _exact(passed: ForwardPass, *, softmax: bool) -> Tensor:
     derivative = partial(passed.derivative, logits, create_graph=False)
     if not softmax:
         return top_eigenvector(gram([row.double() for row in rows_of(logits, derivative)])).to(logits)
-    order, rows = relative_rows(logits, derivative)
-    products = gram_of_softmax(logits.detach(), order, gram([row.double() for row in rows]))
-    top = top_eigenvector(products).to(logits)
-    return torch.zeros_like(top).scatter(1, order, top)
+    rows = relative_rows(logits, derivative)
+    top = top_eigenvector(gram_of_softmax(logits.detach(), gram([row.double() for row in rows]))).to(logits)
+    return torch.zeros_like(top).scatter(1, likeliest_first(logits), top)
 
 
 def _unit(vectors: Tensor) -> Tensor:
