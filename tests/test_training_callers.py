@@ -1,8 +1,11 @@
 """Penalties of a caller's own in a run's record: a changed one is told from the one that the run began with."""
 
+import enum
 import functools
 import json
 import linecache
+import subprocess
+import sys
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -67,7 +70,37 @@ class Module(nn.Module):
         return self.factor * passed.logits.square().mean()
 
 
+class Named(nn.Module):
+    def __init__(self, factor):
+        super().__init__()
+        self.factor = factor
+
+
+class Slots:
+    __slots__ = ("factor",)
+
+    def __init__(self, factor):
+        self.factor = factor
+
+    def __call__(self, passed):
+        return self.factor * passed.loss
+
+    def by_default(self, passed, factor=None):
+        return (factor or self.factor) * passed.loss
+
+
+class Size(enum.Enum):
+    SMALL = 0.1
+    LARGE = 0.2
+
+
 MAKERS = {
+    "module's attribute": Named,
+    "slots": Slots,
+    "method with a default of the same name": lambda factor: Slots(factor).by_default,
+    "list in a partial": lambda factor: functools.partial(given, factor=[factor]),
+    "enumeration in a closure": lambda factor: scaled(Size(factor)),
+    "lambda": lambda factor: written(f"own = [lambda passed:\n{factor} * passed.loss][0]\n"),
     "closure": scaled,
     "tensor in a closure": lambda factor: scaled(torch.tensor(factor)),
     "tuple in a closure": lambda factor: scaled((np.float64(1), (factor,))),
@@ -130,10 +163,54 @@ def test_a_function_that_closes_over_itself():
     assert of_caller(own)["carries"] == {"own": "function"}
 
 
-def test_a_lambda_has_the_text_of_its_lines():
+def test_a_lambda_is_what_it_does_wherever_it_stands():
     one, other = (lambda passed: passed.loss), (lambda passed: 2 * passed.loss)
-    assert of_caller(one)["source"]
-    assert of_caller(other)["name"].endswith("<lambda>")
+    again = [
+        0,
+        lambda passed: passed.loss,
+    ][1]
+    assert of_caller(one)["source"] == of_caller(again)["source"] != of_caller(other)["source"]
+
+
+def test_a_lambda_is_the_same_in_another_process():
+    """Sets are printed in an order of the process' own."""
+    code = (
+        "from flatprobe.training.callers import of_caller\n"
+        "print(of_caller(lambda passed: passed.named_loss in {'a', 'b', 'c', 'd', 'e'})['source'])"
+    )
+    found = {subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout for _ in range(3)}
+    assert len(found) == 1
+
+
+def test_what_cannot_be_looked_into_is_there_by_its_type():
+    class Itemised:
+        item = 3
+
+    looped = Fields([])
+    looped.factor.append(looped.factor)
+    assert of_caller(looped)["carries"] == {"factor": ["list"]}
+    for odd, told in (
+        (torch.ones(2).to_sparse(), "Tensor"),
+        (torch.ones(2, device="meta"), "Tensor"),
+        (Itemised(), "Itemised"),
+        (np.array([object()]), "ndarray"),
+    ):
+        assert of_caller(scaled(odd))["carries"] == {"factor": told}
+    assert of_caller(functools.partial(str.upper, "x"))["name"].endswith("str.upper")
+
+
+def test_a_transform_that_counts_is_described_alike_the_next_time(tmp_path):
+    class Counting:
+        calls = 0
+
+        def __call__(self, passed):
+            self.calls += 1
+            return passed.inputs.detach(), passed.labels
+
+    counting = Counting()
+    for _ in range(2):
+        fp.train(mlp((4,), classes=3), clusters(), epochs=1, out=tmp_path / "run", transforms=[counting])
+    assert counting.calls == 0
 
 
 def test_a_run_with_a_changed_penalty_is_refused(tmp_path):

@@ -1,36 +1,43 @@
 """What a record says of a caller's own penalty, transform or constraint: enough to tell another one from it."""
 
 import ast
+import enum
 import functools
 import hashlib
 import inspect
 import math
 import textwrap
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import fields, is_dataclass
-from types import FunctionType, MethodType
+from types import CodeType, FunctionType, MethodType
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from flatprobe.checks import scalar
 from flatprobe.files import bits
+
+_DEEPEST = 4  # parts within parts that are looked into
+# Immutable, and told apart by what Python prints of them.
+_PRINTED = (bytes, complex, range, enum.Enum, torch.dtype, torch.device, torch.Size)
 
 
 def of_caller(part: object) -> dict[str, Any]:
     """Its name, a digest of its source, and what it carries: fields, attributes, closed-over values, default arguments.
 
     Lists, dictionaries and objects are there by their type alone, since a part may keep a log in them, unless a
-    dataclass declares them as its fields. Helpers that the source calls by a global name are not followed.
+    dataclass' fields or the arguments of a partial declare them. What a part inherits, and helpers that its source
+    calls by a global name, are not followed.
 
     Args:
         part: a function, a `functools.partial` of one, or an object that is called.
 
     Returns:
         `name` (module and qualified name), `source` (16 hex digits of a SHA-256 over the code without comments and
-        layout; left out where Python knows no source, as of a line typed at a prompt), `carries` (by name; left out
-        where there is nothing).
+        layout, of a lambda over its bytecode; left out where Python knows neither), `carries` (by name; left out where
+        there is nothing).
     """
     return _described(part, ())
 
@@ -38,10 +45,10 @@ def of_caller(part: object) -> dict[str, Any]:
 def _described(part: object, above: tuple[int, ...]) -> dict[str, Any]:
     code = _code(part)
     source = _digest(code)
-    declared = _declares(part)
+    declared = _declares(part) or isinstance(part, functools.partial)
     carries = {name: _written(value, (*above, id(part)), declared=declared) for name, value in _carried(part).items()}
     return {
-        "name": f"{code.__module__}.{code.__qualname__}",
+        "name": f"{getattr(code, '__module__', None)}.{code.__qualname__}",
         **({} if source is None else {"source": source}),
         **({"carries": carries} if carries else {}),
     }
@@ -60,22 +67,29 @@ def _carried(part: Any) -> dict[str, Any]:
     """By name what the part holds beside its code."""
     if isinstance(part, functools.partial):
         arguments = {str(place): value for place, value in enumerate(part.args)} | part.keywords
-        return _carried(part.func) | arguments
+        return {"func": part.func, **arguments}
     if isinstance(part, MethodType):
-        return _carried(part.__self__) | _carried(part.__func__)
+        own = {f"self.{name}": value for name, value in _carried(part.__self__).items()}
+        return own | _carried(part.__func__)
     if isinstance(part, FunctionType):
-        defaults = {
-            name: entry.default
-            for name, entry in inspect.signature(part).parameters.items()
-            if entry.default is not entry.empty
-        }
-        cells = zip(part.__code__.co_freevars, part.__closure__ or (), strict=True)
+        code, given = part.__code__, part.__defaults__ or ()
+        places = code.co_varnames[: code.co_argcount]
+        defaults = dict(zip(places[len(places) - len(given) :], given, strict=True)) | (part.__kwdefaults__ or {})
+        cells = zip(code.co_freevars, part.__closure__ or (), strict=True)
         return defaults | {name: value for name, cell in cells for value in _inside(cell)}
-    if isinstance(part, nn.Module):
-        return dict(part.state_dict())
     if _declares(part):
-        return {entry.name: getattr(part, entry.name) for entry in fields(part) if entry.init}
-    return dict(getattr(part, "__dict__", {}))
+        return {entry.name: getattr(part, entry.name, None) for entry in fields(part) if entry.init}
+    slots = (name for own in type(part).__mro__ for name in _listed(getattr(own, "__slots__", ())))
+    attributes = {name: getattr(part, name) for name in slots if hasattr(part, name)} | getattr(part, "__dict__", {})
+    if isinstance(part, nn.Module):
+        public = {name: value for name, value in attributes.items() if name != "training" and not name.startswith("_")}
+        return public | part.state_dict()
+    return attributes
+
+
+def _listed(slots: str | Iterable[str]) -> list[str]:
+    named = [slots] if isinstance(slots, str) else list(slots)
+    return [name for name in named if name not in {"__dict__", "__weakref__"}]
 
 
 def _declares(part: Any) -> bool:
@@ -91,35 +105,52 @@ def _inside(cell: Any) -> list[object]:
         return []
 
 
-def _digest(code: Callable[..., Any]) -> str | None:
+def _digest(code: Any) -> str | None:
+    if isinstance(code, FunctionType) and code.__name__ == "<lambda>":  # its lines are a piece of a statement
+        return _hex(repr(_operations(code.__code__)).encode())
     try:
         text = textwrap.dedent(inspect.getsource(code))
-    except (OSError, TypeError):
+        return _hex(ast.unparse(ast.parse(text)).encode())
+    except (OSError, TypeError, SyntaxError):
         return None
-    try:
-        text = ast.unparse(ast.parse(text))
-    except SyntaxError:  # a lambda's line is a piece of a call
-        text = text.strip()
-    return _hex(text.encode())
+
+
+def _operations(code: CodeType) -> tuple[object, ...]:
+    return code.co_code, [_constant(entry) for entry in code.co_consts], code.co_names, code.co_freevars
+
+
+def _constant(entry: object) -> object:
+    if isinstance(entry, frozenset):  # in an order that differs from process to process
+        return sorted(map(repr, entry))
+    return _operations(entry) if isinstance(entry, CodeType) else entry
 
 
 def _written(value: object, above: tuple[int, ...], *, declared: bool) -> Any:
+    """The value as JSON has it, or what stands for it: its type's name at the least."""
+    try:
+        return _told(value, above, declared=declared)
+    except Exception:  # noqa: BLE001 - a value that cannot be looked into must not stop the training
+        return type(value).__name__
+
+
+def _told(value: object, above: tuple[int, ...], *, declared: bool) -> Any:
     value = scalar(value)
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)  # as JSON's, NaN would differ from itself
+    if isinstance(value, _PRINTED) or (isinstance(value, float) and not math.isfinite(value)):
+        return repr(value)  # JSON's NaN would differ from itself
     if value is None or isinstance(value, bool | int | float | str):
         return value
-    if isinstance(value, tuple) or (declared and isinstance(value, list)):
-        return [_written(entry, above, declared=declared) for entry in value]
-    if declared and isinstance(value, Mapping):
-        return {str(name): _written(entry, above, declared=declared) for name, entry in value.items()}
     if isinstance(value, Tensor):
         return f"{value.dtype} {tuple(value.shape)} {_hex(bits(value))}"
-    if isinstance(value, np.ndarray):
+    if isinstance(value, np.ndarray) and value.dtype != object:
         return f"{value.dtype} {value.shape} {_hex(value.tobytes())}"
-    followed = isinstance(value, FunctionType | MethodType | functools.partial) or _declares(value)
-    if followed and id(value) not in above:  # a function may close over itself
-        return _described(value, above)
+    if id(value) not in above and len(above) < _DEEPEST:
+        inside = (*above, id(value))
+        if isinstance(value, tuple) or (declared and isinstance(value, list)):
+            return [_written(entry, inside, declared=declared) for entry in value]
+        if declared and isinstance(value, Mapping):
+            return {str(name): _written(entry, inside, declared=declared) for name, entry in value.items()}
+        if isinstance(value, FunctionType | MethodType | functools.partial) or _declares(value):
+            return _described(value, above)
     return type(value).__name__
 
 

@@ -1,5 +1,6 @@
 """The state of a training in progress."""
 
+import copy
 import math
 import time
 
@@ -45,7 +46,7 @@ class Trainer:
             placed=self.risk.network,
             loss=settings.objective,
             penalties=named_penalties(settings.penalties),
-            transforms=settings.transforms,
+            transforms=copy.deepcopy(settings.transforms),  # some keep count of their calls
             precision=settings.precision,
             seed=settings.seed,
         )
