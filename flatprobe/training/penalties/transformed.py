@@ -16,7 +16,7 @@ class Transformed:
 
     With strength 1 the objective and R_T add up to l(f(x'), y'): plain training on T (`transforms=[T]`), which draws
     its random numbers under another key. Other strengths weigh implicit regularization as an explicit penalty. R_T may
-    be negative.
+    be negative, and with a strength s above 1 the loss at x itself has the weight 1 - s: nothing keeps it from growing.
 
     Exact for a T that draws nothing, else sampled: one draw a step. x' is a constant: the gradient in the weights does
     not go through T.
