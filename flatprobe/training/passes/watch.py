@@ -12,11 +12,12 @@ from torch.overrides import TorchFunctionMode
 from flatprobe.training.passes.convolution import Geometry, convolved
 from flatprobe.training.passes.layers import Layer
 from flatprobe.training.passes.origins import Origins, tensors
+from flatprobe.training.passes.pool import pooled
 from flatprobe.training.passes.relu import rectified
 from flatprobe.training.passes.statistics import Statistics
 
 _CONVOLUTIONS = (F.conv1d, F.conv2d, F.conv3d)
-_OURS = (F.linear, F.batch_norm, *_CONVOLUTIONS)
+_OURS = (F.linear, F.batch_norm, F.max_pool2d, *_CONVOLUTIONS)
 _RELUS = (F.relu, torch.relu, Tensor.relu)
 
 # Linear in their operands one by one: with a weight among them, each is a layer whose adjoint is not known here.
@@ -108,8 +109,8 @@ class Watch(TorchFunctionMode):
             return self._convolution(func, *args, **kwargs)
         if func in _RELUS and not kwargs.get("inplace", len(args) > 1 and args[1]):
             return self._rectify(args[0] if args else kwargs["input"])
-        if func is F.max_pool2d and args and len(args) < 7 and not kwargs.get("return_indices"):
-            return self._pool(*args, **kwargs)
+        if func is F.max_pool2d:
+            return self._pool(func, *args, **kwargs)
         if func is F.batch_norm:
             return self._statistics.normalise(*args, **kwargs)
         return func(*args, **kwargs)
@@ -119,17 +120,29 @@ class Watch(TorchFunctionMode):
         self._last_relu = inputs, outputs, _versions(inputs, outputs)
         return outputs
 
-    def _pool(self, inputs: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    def _pool(
+        self,
+        func: Callable[..., Any],
+        inputs: Tensor,
+        kernel_size: Any,
+        stride: Any = None,
+        padding: Any = 0,
+        dilation: Any = 1,
+        ceil_mode: bool = False,
+        return_indices: bool = False,
+    ) -> Any:
         """Max pooling; behind a ReLU it goes before it, which is the same function, and the ReLU's a smaller one.
 
         Where a window's maximum is positive it is at the same place, and elsewhere the gradient is 0 either way.
         """
+        if return_indices:
+            return func(inputs, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
+        window = kernel_size, [] if stride is None else stride, padding, dilation, ceil_mode
         if self._last_relu is not None:
             before, after, versions = self._last_relu
             if inputs is after and versions == _versions(before, after):
-                return rectified(F.max_pool2d(before, *args, **kwargs))
-        outputs: Tensor = F.max_pool2d(inputs, *args, **kwargs)
-        return outputs
+                return rectified(pooled(before, *window))
+        return pooled(inputs, *window)
 
     def _linear(self, inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         alias, source = _own(inputs)
