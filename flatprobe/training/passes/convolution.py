@@ -30,13 +30,13 @@ class Geometry:
     def adjoint(self, outputs: Tensor, weight: Tensor) -> Tensor:
         """A^T(y, W): the transposed convolution, like the input."""
         inputs = torch.Size((len(outputs), *self.inputs))
-        found = self._backward(outputs, _blank(inputs, outputs), weight, (True, False, False))
+        found = self._backward(outputs, blank(inputs, outputs), weight, (True, False, False))
         assert found[0] is not None
         return found[0]
 
     def gathered(self, inputs: Tensor, outputs: Tensor) -> Tensor:
         """G(x, y): the gradient of <y, A(x, W)> with respect to W."""
-        found = self._backward(outputs, inputs, _blank(self.weight, outputs), (False, True, False))
+        found = self._backward(outputs, inputs, blank(self.weight, outputs), (False, True, False))
         assert found[1] is not None
         return found[1]
 
@@ -53,12 +53,12 @@ class Geometry:
         return stride, padding, dilation, False, [0] * len(stride), self.groups
 
 
-def _blank(shape: torch.Size, like: Tensor) -> Tensor:
+def blank(shape: torch.Size, like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
     """An argument of which torch reads the shape alone, and the layout, by which it chooses its kernel."""
     last = like.ndim == 4 and like.is_contiguous(memory_format=torch.channels_last)
     return torch.empty(
         shape,
-        dtype=like.dtype,
+        dtype=dtype or like.dtype,
         device=like.device,
         memory_format=torch.channels_last if last else torch.contiguous_format,
     )

@@ -159,7 +159,7 @@ class ForwardPass:
                 of, points, along, create_graph=create_graph, retain_graph=True, allow_unused=True
             )
         if found is None:
-            raise ValueError(not_differentiable())
+            raise ValueError(not_differentiable(elsewhere=at is not None))
         return found
 
     def layer_gradients(

@@ -4,10 +4,16 @@ import torch
 from torch import nn
 
 
-def not_differentiable() -> str:
-    """Why something has no gradient in the inputs."""
+def not_differentiable(*, elsewhere: bool = False) -> str:
+    """Why something has no gradient in the inputs, or `elsewhere` in the network."""
     if not torch.is_grad_enabled():
         return "gradients are switched off (torch.no_grad), which a penalty needs; expected the pass outside of it"
+    if elsewhere:
+        return (
+            "what is differentiated does not depend differentiably on the place `at`; expected points of `again`, or a "
+            "place on the way from the inputs (a ReLU that max pooling follows is taken behind it: take what goes into "
+            "it)"
+        )
     return (
         "the logits do not depend differentiably on the inputs, which the penalty differentiates them by; expected "
         "layers that have gradients: look for .detach(), torch.no_grad() or integers in the network's forward"

@@ -6,21 +6,26 @@ import torch
 from torch import Tensor
 
 
-def rectified(inputs: Tensor) -> Tensor:
-    """max(0, z), with torch's derivative 0 at z = 0."""
-    result: Tensor = _Rectify.apply(inputs)  # type: ignore[no-untyped-call]
+def rectified(inputs: Tensor, *, private: bool = False) -> Tensor:
+    """max(0, z), with torch's derivative 0 at z = 0.
+
+    Args:
+        inputs: z.
+        private: whether nobody else holds z. It is kept then, and the outputs may be written to; else they are kept.
+    """
+    result: Tensor = _Rectify.apply(inputs, private)  # type: ignore[no-untyped-call]
     return result
 
 
 class _Rectify(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, inputs: Tensor) -> Tensor:
+    def forward(ctx: Any, inputs: Tensor, private: bool) -> Tensor:
         outputs = inputs.relu()
-        ctx.save_for_backward(outputs)
+        ctx.save_for_backward(inputs if private else outputs)
         return outputs
 
     @staticmethod
-    def backward(ctx: Any, above: Tensor) -> Tensor:
-        (outputs,) = ctx.saved_tensors
-        found: Tensor = torch.ops.aten.threshold_backward(above, outputs.detach(), 0)
-        return found
+    def backward(ctx: Any, above: Tensor) -> tuple[Tensor, None]:
+        (kept,) = ctx.saved_tensors
+        found: Tensor = torch.ops.aten.threshold_backward(above, kept.detach(), 0)
+        return found, None

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.graph import GradientEdge, get_gradient_edge
+from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
@@ -78,7 +78,7 @@ class Watch(TorchFunctionMode):
         super().__init__()
         self.layers: list[Layer] = []
         self._origins, self._statistics = Origins(module), statistics
-        self._last_relu: tuple[Tensor, Tensor, tuple[int, int]] | None = None
+        self._last_relu: tuple[Tensor, Tensor, tuple[int, int], Node] | None = None
 
     def __torch_function__(
         self,
@@ -117,7 +117,8 @@ class Watch(TorchFunctionMode):
 
     def _rectify(self, inputs: Tensor) -> Tensor:
         outputs = rectified(inputs)
-        self._last_relu = inputs, outputs, _versions(inputs, outputs)
+        node = outputs.grad_fn
+        self._last_relu = None if node is None else (inputs, outputs, _versions(inputs, outputs), node)
         return outputs
 
     def _pool(
@@ -138,10 +139,11 @@ class Watch(TorchFunctionMode):
         if return_indices:
             return func(inputs, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
         window = kernel_size, [] if stride is None else stride, padding, dilation, ceil_mode
-        if self._last_relu is not None:
-            before, after, versions = self._last_relu
-            if inputs is after and versions == _versions(before, after):
-                return rectified(pooled(before, *window))
+        if self._last_relu is not None and inputs is self._last_relu[1]:
+            before, after, versions, node = self._last_relu
+            hooked = after.retains_grad or after._backward_hooks  # noqa: SLF001
+            if after.grad_fn is node and not hooked and versions == _versions(before, after):
+                return rectified(pooled(before, *window), private=True)
         return pooled(inputs, *window)
 
     def _linear(self, inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
