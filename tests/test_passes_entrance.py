@@ -197,6 +197,29 @@ def test_what_rounding_would_eat_is_formed_of_the_rows(common):
     assert JacobianFrobenius()(single).item() == pytest.approx(exact, rel=1e-4 * common**0.5)
 
 
+def test_ordinary_networks_are_not_formed_twice(monkeypatch):
+    """Also with an outlier among the units, one that is never active."""
+    data = fp.load_data("digits", split="train", limit=200)
+    data = fp.LabelledData(data.inputs.flatten(1), data.labels)
+    network = nn.Sequential(nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10))
+    with torch.no_grad():
+        network[0].weight[0], network[0].bias[0] = 50.0, -1e6
+    run = fp.train(network, data, epochs=5, learning_rate=0.05)
+    passed = fp.ForwardPass(run.model, data.inputs, data.labels)
+    assert entrance(passed, passed.logits) is not None
+    for way_round in ("gram", "squared_frobenius"):
+        monkeypatch.setattr(f"flatprobe.training.passes.entrance.{way_round}", None)
+    for penalty in (JacobianFrobenius(), JacobianFrobenius(outputs="softmax"), HessianScaled()):
+        assert penalty(passed).isfinite()
+
+
+def test_half_precision_goes_to_the_inputs_at_once(monkeypatch):
+    monkeypatch.setattr("flatprobe.training.passes.entrance._Through", None)
+    passed = passed_over(behind(nn.Linear(50, 4)), (50,), torch.bfloat16)
+    assert entrance(passed, passed.logits) is not None
+    assert JacobianFrobenius()(passed).item() == pytest.approx(rows_alone(passed).item(), rel=0.02)
+
+
 @pytest.mark.parametrize(
     "penalty", [JacobianFrobenius(), JacobianFrobenius(outputs="softmax"), HessianScaled()], ids=str
 )
@@ -206,13 +229,14 @@ def test_under_autocast(penalty, where):
 
     def lowered(module, inputs):
         with torch.autocast("cpu", torch.bfloat16):
-            return module.net(inputs)
+            return module.net(inputs).float()
 
     torch.manual_seed(0)
     network = behind(nn.Linear(50, 4))
     if where == "in the network":
         network = Written(lowered, net=network)
     passed = passed_over(network, (50,), torch.float32)
+    assert passed.logits.dtype == torch.float32
     with torch.autocast("cpu", torch.bfloat16, enabled=where == "around the penalty"):
         value = penalty(passed)
     plain = passed_over(copy.deepcopy(network).get_submodule("net" if where == "in the network" else ""), (50,))

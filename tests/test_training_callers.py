@@ -89,6 +89,46 @@ class Slots:
         return (factor or self.factor) * passed.loss
 
 
+class Mangled:
+    __slots__ = ("__factor",)
+
+    def __init__(self, factor):
+        self.__factor = factor
+
+    def __call__(self, passed):
+        return self.__factor * passed.loss
+
+
+class Private(nn.Module):
+    def __init__(self, factor):
+        super().__init__()
+        self._factor = factor
+
+
+class Answering:
+    """Has every attribute."""
+
+    def __getattr__(self, name):
+        return self
+
+    def __call__(self, *_):
+        return self
+
+
+class Refusing(nn.Module):
+    def state_dict(self, *_args, **_kwargs):
+        raise RuntimeError
+
+
+def wrapping(factor):
+    text = (
+        "import functools\n"
+        "def inner(passed):\n    return passed.loss\n"
+        f"@functools.wraps(inner)\ndef own(passed):\n    return {factor} * inner(passed)\n"
+    )
+    return written(text)
+
+
 class Size(enum.Enum):
     SMALL = 0.1
     LARGE = 0.2
@@ -96,7 +136,13 @@ class Size(enum.Enum):
 
 MAKERS = {
     "module's attribute": Named,
+    "module's private attribute": Private,
     "slots": Slots,
+    "mangled slots": Mangled,
+    "wrapper": wrapping,
+    "a comment at the margin": lambda factor: written(
+        f"def out():\n    def own(passed):\n# why\n        return {factor} * passed.loss\n    return own\nown = out()\n"
+    ),
     "method with a default of the same name": lambda factor: Slots(factor).by_default,
     "list in a partial": lambda factor: functools.partial(given, factor=[factor]),
     "enumeration in a closure": lambda factor: scaled(Size(factor)),
@@ -196,7 +242,16 @@ def test_what_cannot_be_looked_into_is_there_by_its_type():
         (np.array([object()]), "ndarray"),
     ):
         assert of_caller(scaled(odd))["carries"] == {"factor": told}
+    assert of_caller(Refusing())["name"].endswith("Refusing")
+    assert json.dumps(of_caller(Answering()))
     assert of_caller(functools.partial(str.upper, "x"))["name"].endswith("str.upper")
+
+
+def test_parts_that_share_parts_are_not_described_again_and_again():
+    shared = Fields(1.0)
+    for _ in range(14):
+        shared = Fields((shared, shared))
+    assert len(json.dumps(of_caller(shared))) < 10_000
 
 
 def test_a_transform_that_counts_is_described_alike_the_next_time(tmp_path):

@@ -8,6 +8,7 @@ import inspect
 import math
 import textwrap
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import fields, is_dataclass
 from types import CodeType, FunctionType, MethodType
 from typing import Any
@@ -21,7 +22,7 @@ from flatprobe.files import bits
 
 _DEEPEST = 4  # parts within parts that are looked into
 # Immutable, and told apart by what Python prints of them.
-_PRINTED = (bytes, complex, range, enum.Enum, torch.dtype, torch.device, torch.Size)
+_PRINTED = (bytes, complex, range, torch.dtype, torch.device, torch.Size)
 
 
 def of_caller(part: object) -> dict[str, Any]:
@@ -36,7 +37,7 @@ def of_caller(part: object) -> dict[str, Any]:
 
     Returns:
         `name` (module and qualified name), `source` (16 hex digits of a SHA-256 over the code without comments and
-        layout, of a lambda over its bytecode; left out where Python knows neither), `carries` (by name; left out where
+        layout, over the bytecode of a lambda or where Python knows no source), `carries` (by name; left out where
         there is nothing).
     """
     return _described(part, ())
@@ -44,9 +45,12 @@ def of_caller(part: object) -> dict[str, Any]:
 
 def _described(part: object, above: tuple[int, ...]) -> dict[str, Any]:
     code = _code(part)
-    source = _digest(code)
-    declared = _declares(part) or isinstance(part, functools.partial)
-    carries = {name: _written(value, (*above, id(part)), declared=declared) for name, value in _carried(part).items()}
+    source, carries = None, {}
+    with suppress(Exception):  # what cannot be looked into must not stop a training
+        source = _digest(code)
+    with suppress(Exception):
+        declared, inside = _declares(part) or isinstance(part, functools.partial), (*above, id(part))
+        carries = {str(name): _written(value, inside, declared=declared) for name, value in _carried(part).items()}
     return {
         "name": f"{getattr(code, '__module__', None)}.{code.__qualname__}",
         **({} if source is None else {"source": source}),
@@ -79,17 +83,27 @@ def _carried(part: Any) -> dict[str, Any]:
         return defaults | {name: value for name, cell in cells for value in _inside(cell)}
     if _declares(part):
         return {entry.name: getattr(part, entry.name, None) for entry in fields(part) if entry.init}
-    slots = (name for own in type(part).__mro__ for name in _listed(getattr(own, "__slots__", ())))
-    attributes = {name: getattr(part, name) for name in slots if hasattr(part, name)} | getattr(part, "__dict__", {})
+    attributes = getattr(part, "__dict__", {})
     if isinstance(part, nn.Module):
-        public = {name: value for name, value in attributes.items() if name != "training" and not name.startswith("_")}
-        return public | part.state_dict()
-    return attributes
+        kept = {name: value for name, value in attributes.items() if name != "training" and not _holds_others(value)}
+        return kept | part.state_dict()
+    slots = [(own, name) for own in type(part).__mro__ for name in _listed(getattr(own, "__slots__", ()))]
+    return {name: value for own, name in slots for value in _slot(part, own, name)} | attributes
+
+
+def _holds_others(value: object) -> bool:
+    """Whether it is one of a module's dictionaries of parameters, buffers, parts and hooks."""
+    return isinstance(value, Mapping | set)
 
 
 def _listed(slots: str | Iterable[str]) -> list[str]:
-    named = [slots] if isinstance(slots, str) else list(slots)
-    return [name for name in named if name not in {"__dict__", "__weakref__"}]
+    return [slots] if isinstance(slots, str) else list(slots)
+
+
+def _slot(part: object, own: type, name: str) -> list[object]:
+    """What a slot holds, whose name may be mangled; one that is not filled holds nothing."""
+    mangled = f"_{own.__name__.lstrip('_')}{name}" if name.startswith("__") and not name.endswith("__") else name
+    return [getattr(part, mangled)] if mangled not in {"__dict__", "__weakref__"} and hasattr(part, mangled) else []
 
 
 def _declares(part: Any) -> bool:
@@ -106,13 +120,13 @@ def _inside(cell: Any) -> list[object]:
 
 
 def _digest(code: Any) -> str | None:
-    if isinstance(code, FunctionType) and code.__name__ == "<lambda>":  # its lines are a piece of a statement
-        return _hex(repr(_operations(code.__code__)).encode())
+    own = code.__code__ if isinstance(code, FunctionType) else code  # not what a wrapper wraps
     try:
-        text = textwrap.dedent(inspect.getsource(code))
-        return _hex(ast.unparse(ast.parse(text)).encode())
+        if code.__name__ != "<lambda>":  # whose lines are a piece of a statement
+            return _hex(ast.unparse(ast.parse(textwrap.dedent(inspect.getsource(own)))).encode())
     except (OSError, TypeError, SyntaxError):
-        return None
+        pass
+    return _hex(repr(_operations(own)).encode()) if isinstance(own, CodeType) else None
 
 
 def _operations(code: CodeType) -> tuple[object, ...]:
@@ -127,21 +141,22 @@ def _constant(entry: object) -> object:
 
 def _written(value: object, above: tuple[int, ...], *, declared: bool) -> Any:
     """The value as JSON has it, or what stands for it: its type's name at the least."""
-    try:
+    with suppress(Exception):
         return _told(value, above, declared=declared)
-    except Exception:  # noqa: BLE001 - a value that cannot be looked into must not stop the training
-        return type(value).__name__
+    return type(value).__name__
 
 
 def _told(value: object, above: tuple[int, ...], *, declared: bool) -> Any:
     value = scalar(value)
+    if isinstance(value, enum.Enum):
+        return str(value)
     if isinstance(value, _PRINTED) or (isinstance(value, float) and not math.isfinite(value)):
         return repr(value)  # JSON's NaN would differ from itself
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, Tensor):
         return f"{value.dtype} {tuple(value.shape)} {_hex(bits(value))}"
-    if isinstance(value, np.ndarray) and value.dtype != object:
+    if isinstance(value, np.ndarray) and not value.dtype.hasobject:
         return f"{value.dtype} {value.shape} {_hex(value.tobytes())}"
     if id(value) not in above and len(above) < _DEEPEST:
         inside = (*above, id(value))

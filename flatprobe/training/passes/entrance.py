@@ -19,8 +19,9 @@ Rows = Callable[[Forward], list[Tensor]]
 # Steps of a graph that only rearrange a sample's numbers, so that inner products stay what they are. The digit tells
 # torch's own from functions that are written in Python.
 _REARRANGE = re.compile(r"(Alias|Clone|View|ReshapeAlias|UnsafeView|Squeeze|Unsqueeze|Transpose|Permute)Backward\d")
-# Of ||A||^2 ||W||^2, in rounding errors: rows of J that are shorter have lost too many digits.
-_ROUNDINGS = 1000
+# Rows of J whose square is less than this many rounding errors of what it is for orthogonal rows of W, which is
+# sum_j A_kj^2 ||W_j||^2, have lost too many digits.
+_ROUNDINGS = 10000
 
 
 def inner_products(passed: ForwardPass, of: Tensor, rows: Rows) -> Float[Tensor, "samples rows rows"]:
@@ -62,13 +63,13 @@ def entrance(passed: ForwardPass, of: Tensor) -> Layer | None:
 
 def _behind(passed: ForwardPass, of: Tensor, rows: Rows) -> Tensor | None:
     layer = entrance(passed, of)
-    if layer is None or torch.is_autocast_enabled(of.device.type):
+    if layer is None or torch.is_autocast_enabled(of.device.type) or _ROUNDINGS * torch.finfo(of.dtype).eps > 1:
         return None
     matrix = torch.stack(rows(partial(passed.derivative, of, at=layer.target)), 1).to(layer.weight)
     products: Tensor = _Through.apply(matrix, layer.weight)[0]  # type: ignore[no-untyped-call]
     with torch.no_grad():
-        least = _ROUNDINGS * torch.finfo(matrix.dtype).eps * layer.weight.square().sum()
-        precise = products.diagonal(dim1=1, dim2=2) >= least * matrix.square().sum(2)
+        apart = matrix.square() @ layer.weight.square().sum(1)
+        precise = products.diagonal(dim1=1, dim2=2) >= _ROUNDINGS * torch.finfo(matrix.dtype).eps * apart
     return products if bool(precise.all()) else None
 
 
