@@ -27,7 +27,7 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def bits(value: Tensor) -> memoryview:
+def bytes_of(value: Tensor) -> memoryview:
     """A tensor's bytes, for a fingerprint."""
     return value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from flatprobe.checks import as_json, at_least
 from flatprobe.data.stores import Memory, Stream
 from flatprobe.data.validation import BLOCK, Positions, checked_labels, listed, parts_of, rows
-from flatprobe.files import bits
+from flatprobe.files import bytes_of
 from flatprobe.inputs import Inputs
 from flatprobe.rng import sample_uniform
 
@@ -262,7 +262,7 @@ class LabelledData:
                 digest.update(f"{name} {tuple(part.shape)} {part.dtype}".encode())
                 for start in range(0, len(part), BLOCK):
                     block = part[start : start + BLOCK]
-                    digest.update(bits(block))
+                    digest.update(bytes_of(block))
             self._fingerprint = digest.hexdigest()
         return self._fingerprint
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from flatprobe.checks import scalar
-from flatprobe.files import bits
+from flatprobe.files import bytes_of
 
 _DEEPEST = 4  # parts within parts that are looked into
 # Immutable, and told apart by what Python prints of them.
@@ -155,7 +155,7 @@ def _told(value: object, above: tuple[int, ...], *, declared: bool) -> Any:
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, Tensor):
-        return f"{value.dtype} {tuple(value.shape)} {_hex(bits(value))}"
+        return f"{value.dtype} {tuple(value.shape)} {_hex(bytes_of(value))}"
     if isinstance(value, np.ndarray) and not value.dtype.hasobject:
         return f"{value.dtype} {value.shape} {_hex(value.tobytes())}"
     if id(value) not in above and len(above) < _DEEPEST:

@@ -19,7 +19,7 @@ from torch import nn
 from flatprobe.atomic import leftovers
 from flatprobe.checkpoints import CONFIG
 from flatprobe.checks import as_json
-from flatprobe.files import State, bits, read_tensors, write_tensors, write_text
+from flatprobe.files import State, bytes_of, read_tensors, write_tensors, write_text
 
 Row = dict[str, Any]
 
@@ -168,7 +168,7 @@ def fingerprint(module: nn.Module) -> str:
     digest = hashlib.sha256()
     for name, value in module.state_dict().items():
         digest.update(f"{name} {value.dtype} {tuple(value.shape)} ".encode())
-        digest.update(bits(value))
+        digest.update(bytes_of(value))
     return digest.hexdigest()
 
 
