@@ -13,13 +13,6 @@ def check_batch(network: Network, batch: Batch, classes: int) -> None:
         ValueError: where it does not.
     """
     logits = network.checked(network.prepare(batch.inputs))
-    if len(logits) != len(batch.labels):
-        msg = (
-            f"the network returns {len(logits)} rows of logits for a batch of {len(batch.labels)} samples; expected "
-            "one row a "
-            "sample, (batch, classes)"
-        )
-        raise ValueError(msg)
     if classes > logits.shape[1]:
         msg = (
             f"the labels have {classes} classes (largest label {classes - 1}), but the network returns "
@@ -28,6 +21,29 @@ def check_batch(network: Network, batch: Batch, classes: int) -> None:
         )
         raise ValueError(msg)
     check_logits(logits, batch.start)
+
+
+def check_exchangeable(network: Network) -> None:
+    """The logits are a function of the parameters and buffers that the network has registered, and of no other weights.
+
+    Raises:
+        ValueError: naming the tensor that is read elsewhere, or the shapes of the weights that are no parameters.
+    """
+    if network.fixed is not None:
+        msg = (
+            f"{network.name} reads {network.fixed!r} through a view, or past the layer that holds it (a global name, "
+            "say), so its logits would not follow other weights; expected forward to reach its weights through self"
+        )
+        raise ValueError(msg)
+    if network.unregistered:
+        shapes = ", ".join(str(tuple(value.shape)) for value in network.unregistered[:5])
+        msg = (
+            f"the logits of {network.name} depend on {len(network.unregistered)} tensors that require gradients and "
+            f"are no parameters of it, of shapes {shapes}; expected its weights to be registered: hold layers in an "
+            "nn.ModuleList or nn.ModuleDict and tensors in nn.Parameter, or call requires_grad_(False) on what is to "
+            "stay as it is"
+        )
+        raise ValueError(msg)
 
 
 def check_logits(logits: Tensor, start: int) -> None:

@@ -15,7 +15,8 @@ from flatprobe.derivatives import summed_gradient, summed_products
 from flatprobe.inputs import Inputs
 from flatprobe.kernels import misclassified, per_sample_loss
 from flatprobe.network import Network, Split
-from flatprobe.outputs import check_batch, check_logits
+from flatprobe.outputs import check_batch, check_exchangeable, check_logits
+from flatprobe.slopes import check_weight_slopes
 from flatprobe.weights import Weights, combined, linear_combination
 
 # Stored first-layer outputs of one call of `along` (bytes): a fixed bound, so that which path is taken never depends on
@@ -79,6 +80,8 @@ class EmpiricalRisk:
         self.batch_size = self.network.batch_size(batch_size)
         self._kernel = per_sample_loss(loss)
         check_batch(self.network, next(iter(data.batches(self.batch_size))), data.classes)
+        check_exchangeable(self.network)
+        self._compared: set[tuple[frozenset[str], bool]] = set()
 
     @property
     def center(self) -> Weights:
@@ -176,6 +179,7 @@ class EmpiricalRisk:
     ) -> tuple[float, Weights]:
         """I(w) and grad I(w), by the same pass; arguments as in `gradient`."""
         point, names = self._point(weights, names)
+        self._check_slopes(names, twice=False)
         value, total = summed_gradient(self._losses(positions), point, names)
         count = len(self.data) if positions is None else len(positions)
         return float(value) / count, self._mean_of(total, count)
@@ -210,6 +214,7 @@ class EmpiricalRisk:
         point, names = self._point(weights, names)
         for direction in directions:
             self._check_names(direction)
+        self._check_slopes(names, twice=True)
         totals = summed_products(self._losses(None), point, names, directions)
         return [self._mean_of(total, len(self.data)) for total in totals]
 
@@ -221,6 +226,18 @@ class EmpiricalRisk:
             "loss": self.loss,
             "batch_size": self.batch_size,
         }
+
+    def _check_slopes(self, names: Sequence[str], *, twice: bool) -> None:
+        """Autograd's derivatives over these parameters are the function's; looked at once.
+
+        Raises:
+            ValueError: if they are not.
+        """
+        asked = frozenset(names), twice
+        if asked not in self._compared:
+            inputs, _ = next(self._batches())
+            check_weight_slopes(self.network, inputs, names, twice=twice)
+            self._compared |= {asked, (asked[0], False)}
 
     def _check_names(self, weights: Mapping[str, Tensor | None]) -> None:
         unknown = [name for name in weights if name not in self.center and name not in self.buffers]
@@ -246,7 +263,7 @@ class EmpiricalRisk:
             else map(self.data.gather, torch.split(positions, self.batch_size))
         )
         for inputs, labels in pairs:
-            yield self.network.prepare(inputs), labels.to(self.network.device)
+            yield self.network.prepare(inputs), self.network.placed(labels)
 
     def _per_sample(self, logits: Tensor, labels: Tensor) -> Tensor:
         # In half precision a loss of 2 nats is known to 1 % only: its steps would be those of the radii.
