@@ -266,19 +266,22 @@ class _Copier:
         if self._left <= 0 or not self._plain(value) or not self._refers(value, set()):
             return value  # shared, which keeps the identity of constants
         self._left -= 1
-        copied = self._remember(value, object.__new__(type(value)))
+        kind = type(value)
+        copied = self._remember(value, kind.__new__(kind))
         self._fill(vars(copied), vars(value))
         return copied
 
     def _plain(self, value: Any) -> bool:
         """Whether it is an object of Python's own making whose attributes are all that it is."""
         kind = type(value)
+        if kind is types.SimpleNamespace:
+            return True
+        special = {name for base in kind.__mro__[:-1] for name in ("__new__", "__del__") if name in vars(base)}
         return (
             hasattr(value, "__dict__")
+            and not special
             and not isinstance(value, type | types.ModuleType | enum.Enum | BaseException | types.FunctionType)
             and kind.__flags__ & (1 << 9) != 0  # a class written in Python
-            and "__new__" not in {name for base in kind.__mro__[:-1] for name in vars(base)}
-            and not hasattr(kind, "__del__")
             and not any(getattr(base, "__slots__", ()) for base in kind.__mro__)
             and not kind.__module__.startswith(_DRIVERS)
         )

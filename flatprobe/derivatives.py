@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from flatprobe.attention import twice_differentiable
+from flatprobe.plain_functions import twice_differentiable
 from flatprobe.weights import Weights
 
 # One batch each: weights -> the batch's summed loss.

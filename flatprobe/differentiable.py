@@ -5,10 +5,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from flatprobe.attention import twice_differentiable
 from flatprobe.copies import structural_copy
 from flatprobe.inputs import Inputs
 from flatprobe.network import Network
+from flatprobe.plain_functions import twice_differentiable
 
 
 def check_differentiable(network: Network, inputs: Tensor) -> None:

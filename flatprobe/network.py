@@ -8,7 +8,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from flatprobe.attention import PlainAttention
 from flatprobe.contexts import no_autocast
 from flatprobe.inputs import (
     Held,
@@ -22,6 +21,7 @@ from flatprobe.inputs import (
     tensors,
 )
 from flatprobe.modules import BATCH_NORMS, check_finite, check_mode, check_real, logits_of, unwrapped
+from flatprobe.plain_functions import PlainFunctions
 from flatprobe.rng import global_states_kept
 from flatprobe.sequences import affine_in_inputs, layers_of, run, tensors_of
 from flatprobe.slots import Slots
@@ -98,7 +98,7 @@ class Network:
         self.architecture = "convolutional" if convolutional else "tokens" if tokens else "dense"
         self.batch_normalised = any(isinstance(layer, BATCH_NORMS) for layer in layers)
         self._channels_last = convolutional and self.device.type == "cpu"
-        self._attends = True  # taken for granted until `checked` has seen
+        self._plain = True  # taken for granted until `checked` has seen
         self.classes = 0  # the number of logits; known once `checked` has seen a batch
         self._in_place = True  # whether a layer writes to the inputs; taken for granted until `checked` has seen
         self._held: Held | None = None  # the inputs of which one is passed alone: see `holding`
@@ -143,8 +143,8 @@ class Network:
         """The copy at these weights, for this thread alone."""
         with self._slots.lock, no_autocast():
             self._slots.place(weights)
-            if self._attends:
-                with PlainAttention():
+            if self._plain:
+                with PlainFunctions():
                     yield
             else:
                 yield
@@ -167,10 +167,10 @@ class Network:
             if dtype is not None and dtype != self.dtype:
                 result = Network(result.module.to(dtype))
         result._caller = None
-        result._attends, result.classes = self._attends, self.classes
+        result._plain, result.classes = self._plain, self.classes
         if self._held is not None:
             result._held = (result.prepare(self._held[0]), self._held[1])  # type: ignore[assignment]
-        if result._channels_last and not self._channels_last:
+        if result._channels_last and (dtype is not None or not self._channels_last):
             result._lay_out(last=False)
         return result
 
@@ -310,16 +310,16 @@ class Network:
             for name in self._slots.parameters:
                 clones[name].requires_grad_(clones[name].is_floating_point())
             few = mapped(torch.clone, few)
-            self._slots.written, self._attends = frozenset(), True
+            self._slots.written, self._plain = frozenset(), True
             with self._slots.lock, no_autocast():
                 self._slots.place(clones)
-                with PlainAttention() as attention, Watched() as seen:
+                with PlainFunctions() as functions, Watched() as seen:
                     logits = self._run(few)
         self._check_rows(logits, few)
         own = {id(value) for value in clones.values()}
         self.unregistered = [leaf for leaf in leaves_of(logits) if id(leaf) not in own]
         self.fixed = next((names[place] for place in names.keys() & (seen.read - {None})), None)
-        self._attends = attention.seen
+        self._plain = functions.seen
         if seen.unsafe and self._channels_last:
             self._lay_out(last=False)
         # Where values decide what is done, another batch may be written to.

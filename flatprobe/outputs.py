@@ -1,9 +1,14 @@
 """Checks of a network's logits before anything is measured with them."""
 
+import warnings
+
 from torch import Tensor
 
 from flatprobe.data import Batch
 from flatprobe.network import Network
+
+# Rows without which chance could have it so, and how far from 1 a row of probabilities sums in half precision.
+_FEWEST, _MANY, _SUM = 2, 16, 1e-2
 
 
 def check_batch(network: Network, batch: Batch, classes: int) -> None:
@@ -21,6 +26,28 @@ def check_batch(network: Network, batch: Batch, classes: int) -> None:
         )
         raise ValueError(msg)
     check_logits(logits, batch.start)
+    _warn_of_probabilities(logits, network)
+
+
+def _warn_of_probabilities(logits: Tensor, network: Network) -> None:
+    """Rows in [0, 1] that all sum to 1, or many rows in (0, 1) throughout, are hardly logits."""
+    between = (logits >= 0) & (logits <= 1)
+    if len(logits) < _FEWEST or not bool(between.all()):
+        return
+    if bool(((logits.double().sum(1) - 1).abs() < _SUM).all()) and not bool(((logits == 0) | (logits == 1)).all()):
+        found, fix = (
+            "probabilities (each row in [0, 1], with sum 1)",
+            "leave out the softmax, or return probabilities.log()",
+        )
+    elif bool(((logits > 0) & (logits < 1)).all()) and len(logits) >= _MANY:
+        found, fix = "numbers between 0 and 1 throughout, as a sigmoid gives", "leave out the sigmoid"
+    else:
+        return
+    msg = (
+        f"the outputs of {network.name} are {found}, and are measured as logits: losses, margins, Jacobians and radii "
+        f"are not those of the classifier that was trained; if they are probabilities, {fix}"
+    )
+    warnings.warn(msg, UserWarning, stacklevel=5)
 
 
 def check_exchangeable(network: Network) -> None:

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from flatprobe import rng
-from flatprobe.attention import twice_differentiable
 from flatprobe.differentiable import without_derivative
 from flatprobe.inputs import Inputs, mapped
 from flatprobe.network import Network
+from flatprobe.plain_functions import twice_differentiable
 
 # Samples that are looked at, and the most weights of a network that is copied to float64 for it.
 _FEW = 8

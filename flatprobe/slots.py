@@ -12,7 +12,6 @@ from flatprobe.copies import copied_with_places
 from flatprobe.inputs import channels_last, default_layout
 from flatprobe.weights import Weights
 
-_REGISTERED = ("_parameters", "_buffers", "_modules")
 _MISSING = object()
 
 
@@ -87,9 +86,9 @@ class Slots:
         return any(_entry(container, key) is not value for container, key in self._places[name])
 
     def attributes(self) -> list[tuple[dict[str, Any], dict[str, Any]]]:
-        """What the modules hold now beside their tensors, for `keep`."""
+        """What the modules hold now, for `keep`."""
         return [
-            (vars(layer), {key: _shallow(value) for key, value in vars(layer).items() if key not in _REGISTERED})
+            (vars(layer), {key: _shallow(value) for key, value in vars(layer).items()})
             for layer in self.module.modules()
         ]
 
@@ -98,10 +97,13 @@ class Slots:
 
         A network that computes something of its weights once and keeps it would be another function at other weights.
         """
+        places = [place for found in self._places.values() for place in found]
+        containers = {id(container) for container, _ in places}
+        exchanged = {(id(container), key) for container, key in places}
         for own, earlier in before:
-            for key in {key for key in own if key not in _REGISTERED} | earlier.keys():
-                value = earlier.get(key, _MISSING)
-                if not _same(own.get(key, _MISSING), value):
+            for key in own.keys() | earlier.keys():
+                now, value = own.get(key, _MISSING), earlier.get(key, _MISSING)
+                if id(now) not in containers and (id(own), key) not in exchanged and not _same(now, value):
                     self._kept.append((own, key, value))
 
 

@@ -29,6 +29,10 @@ class Watched(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch's own
         self.written: set[int | None] = set()
         self.looks = self.unsafe = False
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # else torch imports its compiler for it, two seconds of work
+
     def __torch_dispatch__(
         self, func: Any, _types: Iterable[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:

@@ -9,7 +9,7 @@ from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from flatprobe.attention import plainly
+from flatprobe.plain_functions import plainly
 from flatprobe.training.passes.convolution import Geometry, convolved
 from flatprobe.training.passes.layers import Layer
 from flatprobe.training.passes.origins import Origins, tensors

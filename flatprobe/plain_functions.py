@@ -1,4 +1,4 @@
-"""Torch's fast attention kernels set aside where they compute another function, or cannot be differentiated twice.
+"""Torch's fast kernels set aside where they compute another function, or have no right second derivative.
 
 By a mode of the thread: torch's own switches are of the whole process, and other threads may be measuring too.
 """
@@ -17,15 +17,15 @@ from torch.overrides import TorchFunctionMode
 _TWICE: ContextVar[bool] = ContextVar("twice", default=False)
 
 
-class PlainAttention(TorchFunctionMode):
-    """Attention as it is defined, whether gradients are asked for or not, and by its plain formula where asked for.
+class PlainFunctions(TorchFunctionMode):
+    """Torch's functions as they are defined, whether gradients are asked for or not, or by their plain formulas.
 
     `nn.TransformerEncoder`'s fast path, taken in eval mode without gradients, cuts the padded tokens off: it returns
     zeros there, and as many tokens as the batch's longest sample has. Such a network would be one function under a
     gradient and another without one, and would depend on the batch. Torch does not take it under a function mode.
 
     Attributes:
-        seen: whether a pass in it has called attention.
+        seen: whether a pass in it has called one of the functions that have a plain formula here.
     """
 
     def __init__(self) -> None:
@@ -61,6 +61,12 @@ def plain_attention(
     return result
 
 
+def plain_weight_norm(v: Tensor, g: Tensor, dim: int = 0) -> Tensor:
+    """g v / ||v||, the norm over all axes but one; the second derivative of torch 2.13's fused kernel is wrong."""
+    result: Tensor = v * (g / torch.norm_except_dim(v, 2, dim))
+    return result
+
+
 def _with_plain_attention(function: Any) -> Callable[..., Any]:
     """One of torch's functions with the plain formula where it calls attention; torch's own is left as it is."""
     space = {**function.__globals__, "scaled_dot_product_attention": plain_attention}
@@ -71,6 +77,7 @@ def _with_plain_attention(function: Any) -> Callable[..., Any]:
 
 _PLAIN: dict[Any, Callable[..., Any]] = {
     F.scaled_dot_product_attention: plain_attention,
+    torch._weight_norm: plain_weight_norm,  # noqa: SLF001 - what torch's weight_norm calls
     # Under a function mode, torch hands this one over whole: what it calls is seen no more.
     F.multi_head_attention_forward: _with_plain_attention(F.multi_head_attention_forward),
 }
@@ -83,7 +90,7 @@ def plainly(function: Callable[..., Any]) -> Callable[..., Any]:
 
 @contextmanager
 def twice_differentiable() -> Iterator[None]:
-    """Networks that run in the block, in this thread, take attention's plain formula."""
+    """Networks that run in the block, in this thread, take the plain formulas."""
     token = _TWICE.set(True)
     try:
         yield
