@@ -72,8 +72,16 @@ def structural_copy(module: nn.Module) -> nn.Module:
 
 
 def copied_with_places(module: nn.Module) -> Copied:
-    """`structural_copy`, and where the copy refers to its tensors."""
+    """`structural_copy`, and where the copy refers to its tensors.
+
+    Raises:
+        ValueError: for a lazy layer that has not seen its inputs' shape; see `structural_copy` for others.
+    """
     module = unwrapped(module)
+    for name, value in module.named_parameters():
+        if is_lazy(value):
+            msg = f"the weight {name!r} of a lazy layer has no shape yet; expected one batch passed before"
+            raise ValueError(msg)
     check_storage(module)
     with torch.inference_mode(mode=False), torch.no_grad():
         copier = _Copier(module)
@@ -161,9 +169,6 @@ class _Copier:
         return copied
 
     def _tensor(self, value: Tensor) -> Tensor:
-        if is_lazy(value):
-            msg = "the network has a lazy layer whose weights have no shape yet; expected one batch passed before"
-            raise ValueError(msg)
         if id(value) not in self._state and storage_of(value) in self._storages:
             return value  # a view of a parameter: using it at other weights is noticed, a copy of it would not be
         copied, differentiable = value.detach().clone(), value.is_leaf and value.requires_grad
@@ -266,8 +271,8 @@ class _Copier:
         if self._left <= 0 or not self._plain(value) or not self._refers(value, set()):
             return value  # shared, which keeps the identity of constants
         self._left -= 1
-        kind = type(value)
-        copied = self._remember(value, kind.__new__(kind))
+        simple = isinstance(value, types.SimpleNamespace)
+        copied = self._remember(value, types.SimpleNamespace() if simple else object.__new__(type(value)))
         self._fill(vars(copied), vars(value))
         return copied
 

@@ -1,5 +1,7 @@
 """Networks without the derivatives that are asked of them, and the layer that is the reason."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -58,22 +60,32 @@ _FIXES = {
 }
 
 
-def without_derivative(network: Network, inputs: Inputs, error: Exception, *, twice: bool) -> str:
-    """Why a network cannot be differentiated (twice), in words: torch's, the layer and a fix.
+@contextmanager
+def explained(network: Network, inputs: Inputs, *, twice: bool) -> Iterator[None]:
+    """Torch's errors about derivatives in the block, in words that name the layer and a fix.
 
     Args:
-        network: whose derivative torch has refused.
+        network: that is differentiated.
         inputs: some samples, from `prepare`.
-        error: torch's.
-        twice: whether the second derivative was meant.
+        twice: whether second derivatives are meant.
+
+    Raises:
+        ValueError: in place of torch's error.
+        RuntimeError: torch's own, where it is about memory.
     """
-    said = str(error).splitlines()[0] if str(error) else type(error).__name__
-    fix = next((fix for word, fix in _FIXES.items() if word in said.lower()), "another layer in its place")
-    return (
-        f"{network.name} cannot be differentiated{' twice' if twice else ''} ({said}); torch refuses it in "
-        f"{_refusing(network, inputs, twice=twice)}; expected operations with {'second ' if twice else ''}derivatives: "
-        f"{fix}"
-    )
+    try:
+        yield
+    except RuntimeError as error:
+        if isinstance(error, torch.OutOfMemoryError) or "allocate" in str(error):
+            raise
+        said = str(error).splitlines()[0] if str(error) else type(error).__name__
+        fix = next((fix for word, fix in _FIXES.items() if word in said.lower()), "another layer in its place")
+        msg = (
+            f"{network.name} cannot be differentiated{' twice' if twice else ''} ({said}); torch refuses it in "
+            f"{_refusing(network, inputs, twice=twice)}; expected operations with "
+            f"{'second ' if twice else ''}derivatives: {fix}"
+        )
+        raise ValueError(msg) from error
 
 
 def _refusing(network: Network, inputs: Inputs, *, twice: bool) -> str:
@@ -113,6 +125,6 @@ def _derivable(layer: nn.Module, args: Any, kwargs: Any, *, twice: bool) -> bool
         curved = [part.square().sum() for part in first if part is not None and part.requires_grad]  # type: ignore[redundant-expr]
         if twice and curved:
             torch.autograd.grad(curved, [*variables, along], allow_unused=True)
-    except (RuntimeError, NotImplementedError):
+    except RuntimeError:
         return False
     return True

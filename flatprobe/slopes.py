@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from flatprobe import rng
-from flatprobe.differentiable import without_derivative
+from flatprobe.differentiable import explained
 from flatprobe.inputs import Inputs, mapped
 from flatprobe.network import Network
 from flatprobe.plain_functions import twice_differentiable
@@ -18,9 +18,9 @@ from flatprobe.plain_functions import twice_differentiable
 _FEW = 8
 _PRECISE = 2**22
 # Steps of the differences relative to the point, and the disagreement that is let pass. In float64 a step can be so
-# small that no ReLU changes sides between the two ends; larger ones are for networks that round in between, and alone
-# left in single precision, where second derivatives cannot be told from kinks.
-_FINE = ((1e-8, 1e-3), (1e-6, 1e-3))
+# small that no ReLU changes sides between the two ends. Larger ones are for networks that round to single precision on
+# the way, or throughout; there second derivatives cannot be told from kinks.
+_FINE = ((1e-8, 1e-5), (1e-6, 1e-5))
 _COARSE = ((1e-4, 1e-2), (1e-3, 2e-2))
 _SINGLE = ((1e-2, 5e-2), (1e-3, 5e-2))
 
@@ -38,14 +38,36 @@ class _Function:
 
 @dataclass(frozen=True)
 class _Slope:
-    """A derivative along a direction: autograd's, the difference's, and how large a derivative there could be."""
+    """Autograd's derivative along a direction, how large one there could be, and the rounding of a difference."""
 
     given: float
-    difference: float
     size: float
+    rounding: float
 
-    def agrees(self, tolerance: float, rounding: float) -> bool:
-        return abs(self.given - self.difference) <= tolerance * max(self.size, abs(self.difference)) + rounding
+    def difference_from(self, difference: Callable[[float], float], steps: Steps, coarse: Steps | None) -> float | None:
+        """The derivative by differences, where it is another one.
+
+        Args:
+            difference: step -> difference quotient.
+            steps: whose quotients must agree with each other to count against autograd.
+            coarse: what is tried where they do not, since the function rounds on the way or a kink lies between; None:
+                nothing is known there.
+        """
+        found = []
+        for step, tolerance in steps:
+            found.append(difference(step))
+            if self._agrees(found[-1], step, tolerance):
+                return None
+        if abs(found[0] - found[-1]) <= _CONSISTENT * max(map(abs, found)) or coarse == ():
+            return found[-1]
+        for step, tolerance in coarse or ():
+            found.append(difference(step))
+            if self._agrees(found[-1], step, tolerance):
+                return None
+        return None if coarse is None else found[-1]
+
+    def _agrees(self, found: float, step: float, tolerance: float) -> bool:
+        return abs(self.given - found) <= tolerance * max(self.size, abs(found)) + self.rounding / step
 
 
 def check_weight_slopes(network: Network, inputs: Inputs, names: Sequence[str], *, twice: bool) -> None:
@@ -97,26 +119,19 @@ def check_input_slopes(network: Network, inputs: Tensor, *, forward: bool = Fals
     prepared = precise.prepare(few)
     assert isinstance(prepared, Tensor)
     function = _Function(moved, held, few)
+    _check(function, [_beside(prepared, 0)], "inputs", ["inputs"], twice=False)
     if forward:
         _check_products(function, precise, prepared)
-    _check(function, [_beside(prepared, 0)], "inputs", ["inputs"], twice=False)
 
 
 def _check_products(function: _Function, network: Network, inputs: Tensor) -> None:
-    """Two backward passes give the Jacobian's products from the right.
-
-    Raises:
-        ValueError: if torch refuses the second.
-    """
+    """Two backward passes give the Jacobian's products from the right, or torch's refusal is told."""
     variable = inputs.clone().requires_grad_()
-    try:
-        with torch.enable_grad(), twice_differentiable():
-            logits = network(variable)
-            along = torch.zeros_like(logits).requires_grad_()
-            (pulled,) = torch.autograd.grad(logits, variable, along, create_graph=True)
-            torch.autograd.grad(pulled, along, torch.ones_like(pulled))
-    except (RuntimeError, NotImplementedError) as error:
-        raise ValueError(without_derivative(function.network, function.few, error, twice=True)) from error
+    with explained(function.network, function.few, twice=True), torch.enable_grad(), twice_differentiable():
+        logits = network(variable)
+        along = torch.zeros_like(logits).requires_grad_()
+        (pulled,) = torch.autograd.grad(logits, variable, along, create_graph=True)
+        torch.autograd.grad(pulled, along, torch.ones_like(pulled))
 
 
 def _precise(network: Network, few: Inputs) -> Network:
@@ -151,12 +166,12 @@ def _check(function: _Function, point: list[Tensor], what: str, names: Sequence[
         failures = [_mismatch(function, point, draw, twice=twice) for draw in range(2)]
     if not all(failures):
         return
-    order, slope, cut = next(failure for failure in failures if failure)
+    order, given, difference, cut = next(failure for failure in failures if failure)
     lost = [name for name, missing in zip(names, cut, strict=True) if missing]
     where = f"; no gradient arrives at {', '.join(map(repr, lost[:5]))}" if lost and what == "weights" else ""
     msg = (
         f"the {order} derivative that autograd gives of {function.network.name} in its {what} is not that of "
-        f"the function: {slope.given:.4g} along a random direction, where differences give {slope.difference:.4g}"
+        f"the function: {given:.4g} along a random direction, where differences give {difference:.4g}"
         f"{where}; expected layers that are differentiated as they are computed: look for torch.no_grad(), .detach(), "
         ".data or torch.utils.checkpoint(use_reentrant=True) in forward, straight-through estimators, hooks, or "
         "an autograd.Function of its own; probes without derivatives (flatness_radius, random_slice, "
@@ -167,7 +182,7 @@ def _check(function: _Function, point: list[Tensor], what: str, names: Sequence[
 
 def _mismatch(
     function: _Function, point: list[Tensor], draw: int, *, twice: bool
-) -> tuple[str, _Slope, list[bool]] | None:
+) -> tuple[str, float, float, list[bool]] | None:
     """The first derivative along a random direction that is not the differences', its order, and what is cut off."""
     along = [_root_mean_square(value) * _normal(value, "along", draw, place) for place, value in enumerate(point)]
     across = [_root_mean_square(value) * _normal(value, "across", draw, place) for place, value in enumerate(point)]
@@ -178,39 +193,27 @@ def _mismatch(
     cotangent = _normal(logits, "cotangent", draw)
     scalar = partial(_along_cotangent, function.logits, cotangent)
     gradient, product, cut = _derivatives(function, scalar, point, along, twice=twice)
-    given, size = _dot(gradient, along), _size(gradient, along)
-    steps, resolved = _steps(scalar, point, along)
-    rounding = 20 * float(torch.finfo(logits.dtype).eps)
-    level = float((logits * cotangent).abs().sum())
-    found = None
-    for step, tolerance in steps:
+    eps = 20 * float(torch.finfo(logits.dtype).eps)
+
+    def first(step: float) -> float:
         with torch.no_grad():
             ends = [float(scalar(_moved(point, along, sign * step))) for sign in (1, -1)]
-        found = _Slope(given, (ends[0] - ends[1]) / (2 * step), size)
-        if found.agrees(tolerance, rounding * level / step):
-            break
-    else:
-        assert found is not None
-        return "first", found, cut
-    if not twice or not resolved:
-        return None
-    for step, tolerance in steps:
+        return (ends[0] - ends[1]) / (2 * step)
+
+    def second(step: float) -> float:
         sides = [_derivatives(function, scalar, _moved(point, along, s * step), along, twice=False)[0] for s in (1, -1)]
-        difference = (_dot(sides[0], across) - _dot(sides[1], across)) / (2 * step)
-        found = _Slope(_dot(product, across), difference, _size(product, across))
-        if found.agrees(tolerance, rounding * _size(gradient, across) / step):
-            return None
-    return "second", found, cut
+        return (_dot(sides[0], across) - _dot(sides[1], across)) / (2 * step)
 
-
-def _steps(scalar: Moved, point: list[Tensor], along: list[Tensor]) -> tuple[tuple[tuple[float, float], ...], bool]:
-    """The steps to try, and whether the function is resolved finely enough for second differences."""
-    if point[0].dtype != torch.float64:
-        return _SINGLE, False
-    with torch.no_grad():
-        here, there = (float(scalar(_moved(point, along, step))) for step in (0.0, 1e-12))
-    fine = 0 < abs(there - here) < 1e-9 * max(abs(here), 1e-300) or here == there == 0
-    return (*_FINE, *_COARSE), fine
+    exact = logits.dtype == torch.float64
+    level = float((logits * cotangent).abs().sum())
+    slope = _Slope(_dot(gradient, along), _size(gradient, along), eps * level)
+    if (found := slope.difference_from(first, _FINE if exact else _SINGLE, _COARSE if exact else ())) is not None:
+        return "first", slope.given, found, cut
+    if not twice or not exact:
+        return None
+    slope = _Slope(_dot(product, across), _size(product, across), eps * _size(gradient, across))
+    found = slope.difference_from(second, _FINE, None)
+    return None if found is None else ("second", slope.given, found, cut)
 
 
 def _along_cotangent(logits: Moved, cotangent: Tensor, values: list[Tensor]) -> Tensor:
@@ -225,27 +228,20 @@ def _derivatives(
     *,
     twice: bool,
 ) -> tuple[list[Tensor], list[Tensor], list[bool]]:
-    """The gradient, the Hessian's product with a direction, and which of the variables no gradient arrives at.
-
-    Raises:
-        ValueError: if torch has no such derivative, with the layer.
-    """
+    """The gradient, the Hessian's product with a direction, and which of the variables no gradient arrives at."""
     variables = [value.detach().clone().requires_grad_() for value in point]
     zeros = [torch.zeros_like(value) for value in point]
-    try:
-        with torch.enable_grad(), twice_differentiable():
-            value = scalar(variables)
-            if not value.requires_grad:
-                return zeros, zeros, [True for _ in point]
-            found = torch.autograd.grad(value, variables, create_graph=twice, allow_unused=True)
-            cut = [part is None for part in found]
-            gradient = [zero if lost else part for part, zero, lost in zip(found, zeros, cut, strict=True)]
-            slope = sum((part * u).sum() for part, u in zip(gradient, along, strict=True))
-            product: list[Tensor] = zeros
-            if twice and isinstance(slope, Tensor) and slope.requires_grad:
-                product = list(torch.autograd.grad(slope, variables, materialize_grads=True))
-    except (RuntimeError, NotImplementedError) as error:
-        raise ValueError(without_derivative(function.network, function.few, error, twice=twice)) from error
+    with explained(function.network, function.few, twice=twice), torch.enable_grad(), twice_differentiable():
+        value = scalar(variables)
+        if not value.requires_grad:
+            return zeros, zeros, [True for _ in point]
+        found = torch.autograd.grad(value, variables, create_graph=twice, allow_unused=True)
+        cut = [part is None for part in found]
+        gradient = [zero if lost else part for part, zero, lost in zip(found, zeros, cut, strict=True)]
+        slope = sum((part * u).sum() for part, u in zip(gradient, along, strict=True))
+        product: list[Tensor] = zeros
+        if twice and isinstance(slope, Tensor) and slope.requires_grad:
+            product = list(torch.autograd.grad(slope, variables, materialize_grads=True))
     return [part.detach() for part in gradient], product, cut
 
 

@@ -2,6 +2,7 @@
 
 import threading
 import types
+import warnings
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -272,7 +273,9 @@ def _weight_norm(layer: nn.Module) -> nn.Module:
     """The hook that torch has deprecated."""
     from torch.nn.utils.weight_norm import WeightNorm
 
-    WeightNorm.apply(layer, "weight", 0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        WeightNorm.apply(layer, "weight", 0)
     return layer
 
 

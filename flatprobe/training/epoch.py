@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from flatprobe.data import LabelledData
+from flatprobe.differentiable import explained
 from flatprobe.models.seeding import seeded
 from flatprobe.rng import permutation
 from flatprobe.training.diverged import CURE, DivergedError
@@ -56,8 +57,9 @@ def train_epoch(
             for group in optimizer.param_groups:
                 group["lr"] = rate(step)
             optimizer.zero_grad(set_to_none=True)
+            inputs, labels = data.gather(positions)
             try:
-                total, values = terms(*data.gather(positions), step)
+                total, values = terms(inputs, labels, step)
             except Exception as error:
                 if waiting:  # the terms of steps that were not looked at yet may say why
                     _add(sums, waiting, step - 1, epoch)
@@ -66,7 +68,8 @@ def train_epoch(
                 msg = f"weights are not finite any more in step {step} (counted from 0), in epoch {epoch + 1}; {CURE}"
                 raise DivergedError(msg) from error
             # Only the parameters: the inputs' own gradient, which penalties ask for, is not needed here.
-            torch.autograd.backward(total, inputs=parameters)
+            with explained(terms.placed, terms.placed.prepare(inputs), twice=bool(terms.penalties)):
+                torch.autograd.backward(total, inputs=parameters)
             optimizer.step()
             after()
             waiting.append({name: value.detach() for name, value in values.items()})

@@ -63,7 +63,8 @@ def train(
 
     Args:
         network: any classifier that returns logits (batch, classes), on the device and in the dtype to train in. It is
-            not changed.
+            not changed. Parts in eval mode in a network in training mode, and frozen parts of one in eval mode, stay in
+            eval mode; the run's settings name them.
         data: the training data.
         validation: where given, measured after each epoch, and what `best.safetensors` is chosen by.
         epochs: the number of epochs, or with `until` the most that are done; 100 as in N20.
@@ -225,6 +226,7 @@ def _config(trainer: Trainer, threads: int | None) -> dict[str, Any]:
         "data": trainer.risk.data.describe(),
         "validation": None if trainer.validation is None else trainer.validation.data.describe(),
         "settings": trainer.settings.as_json(),
+        **({"in_eval_mode": trainer.resting} if trainer.resting else {}),
         "environment": {
             **environment(),
             "device": device,

@@ -24,7 +24,7 @@ from flatprobe.training.terms import OBJECTIVE, Terms, named_penalties
 class Trainer:
     """A network, its optimizer and its history, one epoch after the other.
 
-    Between epochs the network is in eval mode.
+    Between epochs the network is in eval mode; `resting` names the parts of it that are so in steps as well.
 
     Args:
         module: is trained in place.
@@ -36,6 +36,7 @@ class Trainer:
     def __init__(
         self, module: nn.Module, data: LabelledData, validation: LabelledData | None, settings: Settings
     ) -> None:
+        self.resting = resting_parts(module)
         self.module = module.eval()
         self.settings = settings
         self.risk = EmpiricalRisk(module, data, settings.objective)
@@ -77,6 +78,8 @@ class Trainer:
         if epoch == 0:
             self._projection()
         self.module.train()
+        for name in self.resting:
+            self.module.get_submodule(name).eval()
         try:
             means = train_epoch(
                 self._terms,
@@ -144,3 +147,24 @@ class Trainer:
     def _chosen_by(self, row: Row) -> float:
         loss: float = row["train_loss" if self.validation is None else "validation_loss"]
         return loss
+
+
+def resting_parts(module: nn.Module) -> list[str]:
+    """The outermost parts that the caller has put to rest: their statistics stay, and their dropout is off.
+
+    In a network in training mode, the parts in eval mode; in one that is in eval mode throughout, those of which every
+    parameter is frozen.
+
+    >>> network = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
+    >>> network[1] = network[1].eval()
+    >>> resting_parts(network)
+    ['1']
+    """
+    found: list[str] = []
+    for name, layer in module.named_modules():
+        parameters = list(layer.parameters())
+        frozen = bool(parameters) and not any(value.requires_grad for value in parameters)
+        rests = not layer.training and (module.training or frozen)
+        if name and rests and not any(name.startswith(f"{outer}.") for outer in found):
+            found.append(name)
+    return found
