@@ -9,6 +9,7 @@ from pathlib import Path
 from torch import nn
 
 from flatprobe.data import LabelledData
+from flatprobe.data.validation import tell_missed_classes
 from flatprobe.loading import load_data
 
 _CONFIG = "config.json"
@@ -87,4 +88,7 @@ def data_of(run: Path, name: str | None, split: str | None, limit: int | None) -
             "trained; name the data to measure on with --data"
         )
         raise ValueError(msg)
-    return data if limit is None else data.head(limit)
+    if limit is None:
+        return data
+    tell_missed_classes(data.labels, limit)
+    return data.head(limit)

@@ -1,5 +1,6 @@
 """Inputs taken apart, and what inputs and labels must be."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -121,3 +122,18 @@ def checked_labels(labels: Any, positions: Sequence[int], classes: int | None) -
         msg = f"the label of sample {positions[row]} is {int(whole[row])}; expected 0{top or ' or more'}"
         raise ValueError(msg)
     return whole
+
+
+def tell_missed_classes(labels: Tensor, count: int, stacklevel: int = 2) -> None:
+    """A warning where the first samples miss more of the split's classes than chance does, as in a sorted set."""
+    sizes = labels.unique(return_counts=True)[1]
+    missed = len(sizes) - len(labels[:count].unique())
+    # In random order the number of classes that are missed has this mean, and a variance below it.
+    expected = float(((1 - sizes.double() / len(labels)) ** count).sum())
+    if missed > expected + 3 * expected**0.5:
+        warnings.warn(
+            f"the first {count} of the {len(labels)} samples hold {len(sizes) - missed} of the {len(sizes)} classes, so "
+            "the set is not in random order; expected samples of all classes: load it without limit=, and take "
+            "data.subset(positions) from all over it",
+            stacklevel=stacklevel,
+        )
