@@ -1,10 +1,8 @@
 """LabelledData: the pairs that probes measure on and training trains on."""
 
 import copy
-import hashlib
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,11 +10,11 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from flatprobe.checks import as_json, at_least
+from flatprobe.data.batch import Batch
+from flatprobe.data.relabelling import randomised, renumbered
 from flatprobe.data.stores import Memory, Stream
-from flatprobe.data.validation import BLOCK, Positions, checked_labels, listed, parts_of, rows
-from flatprobe.files import bytes_of
+from flatprobe.data.validation import Positions, checked_labels, digest, listed, parts_of, rows
 from flatprobe.inputs import Inputs
-from flatprobe.rng import sample_uniform
 
 
 def checked_data(data: object) -> "LabelledData":
@@ -33,15 +31,6 @@ def checked_data(data: object) -> "LabelledData":
         )
         raise TypeError(msg)
     return data
-
-
-@dataclass(frozen=True)
-class Batch:
-    """The samples start, ..., start + len(labels) - 1 of a data set, in order."""
-
-    inputs: Inputs
-    labels: Int64[Tensor, " samples"]
-    start: int
 
 
 class LabelledData:
@@ -168,7 +157,7 @@ class LabelledData:
         at_least(1, batch_size=batch_size)
         batch_size = int(batch_size)  # NumPy's narrow integers overflow
         spans = (range(i, min(i + batch_size, len(self))) for i in range(0, len(self), batch_size))
-        return (Batch(*self._read(span), span.start) for span in spans)
+        return (Batch(*self._read(span), span.start, self.source.get("class_names")) for span in spans)
 
     def gather(self, positions: Int64[Tensor, " batch"]) -> tuple[Inputs, Int64[Tensor, " batch"]]:
         """Inputs and labels at these positions, in their order, as a copy.
@@ -236,16 +225,35 @@ class LabelledData:
         if not 0 <= fraction <= 1:
             msg = f"fraction is {fraction}; expected a number in [0, 1]"
             raise ValueError(msg)
-        count = len(self)
-        replaced = sample_uniform(0, count, int(seed), "random labels", "replaced").double() < fraction
-        # In float64 the product of a float32 number below 1 and the classes cannot round up to the classes.
-        drawn = (sample_uniform(0, count, int(seed), "random labels", "class").double() * self.classes).long()
         draws = [*self.source.get("random_labels", []), {"fraction": float(fraction), "seed": int(seed)}]
         return self._changed(
             _given_classes=self.classes,
-            _labels=torch.where(replaced, drawn, self.labels),
+            _labels=randomised(self.labels, self.classes, fraction, int(seed)),
             source={**self.source, "random_labels": draws},
         )
+
+    def with_class_names(self, names: Sequence[str]) -> "LabelledData":
+        """The same samples with their classes numbered anew: class k is the one that is called `names[k]`.
+
+        Args:
+            names: in the wanted order, such as a network's; further names are classes without samples.
+
+        Returns:
+            New data that share these inputs; `source["class_names"]` records the names.
+
+        Raises:
+            ValueError: if the data do not know their classes' names, or a sample's is not among the given ones.
+
+        >>> data = LabelledData(torch.eye(2), torch.tensor([0, 1]), source={"class_names": ["ant", "bee"]})
+        >>> data.with_class_names(["bee", "cow", "ant"]).labels
+        tensor([2, 0])
+        """
+        own = self.source.get("class_names")
+        if own is None:
+            msg = "the data do not say what their classes are called; expected source={'class_names': [...]} in them"
+            raise ValueError(msg)
+        labels = renumbered(self.labels, own, [*names])
+        return self._changed(_given_classes=len(names), _labels=labels, source={**self.source, "class_names": [*names]})
 
     def _changed(self, **fields: Any) -> "LabelledData":
         other = copy.copy(self)
@@ -257,13 +265,7 @@ class LabelledData:
         """blake2b of shapes, dtypes and bytes of inputs and labels, in hex; of streamed inputs, 16 samples' alone."""
         inputs = self._store.fingerprinted()
         if self._fingerprint is None:
-            digest = hashlib.blake2b(digest_size=16)
-            for name, part in {**parts_of(inputs), "labels": self.labels}.items():
-                digest.update(f"{name} {tuple(part.shape)} {part.dtype}".encode())
-                for start in range(0, len(part), BLOCK):
-                    block = part[start : start + BLOCK]
-                    digest.update(bytes_of(block))
-            self._fingerprint = digest.hexdigest()
+            self._fingerprint = digest({**parts_of(inputs), "labels": self.labels})
         return self._fingerprint
 
     def describe(self) -> dict[str, object]:

@@ -1,5 +1,6 @@
 """Inputs taken apart, and what inputs and labels must be."""
 
+import hashlib
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,6 +9,7 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
+from flatprobe.files import bytes_of
 from flatprobe.inputs import Inputs
 
 # Rows checked or hashed at a time, so that no second copy of the data is ever held.
@@ -124,6 +126,16 @@ def checked_labels(labels: Any, positions: Sequence[int], classes: int | None) -
     return whole
 
 
+def digest(parts: Mapping[str, Tensor]) -> str:
+    """blake2b of the tensors' names, shapes, dtypes and bytes, in hex."""
+    found = hashlib.blake2b(digest_size=16)
+    for name, part in parts.items():
+        found.update(f"{name} {tuple(part.shape)} {part.dtype}".encode())
+        for start in range(0, len(part), BLOCK):
+            found.update(bytes_of(part[start : start + BLOCK]))
+    return found.hexdigest()
+
+
 def tell_missed_classes(labels: Tensor, count: int, stacklevel: int = 2) -> None:
     """A warning where the first samples miss more of the split's classes than chance does, as in a sorted set."""
     sizes = labels.unique(return_counts=True)[1]
@@ -132,8 +144,8 @@ def tell_missed_classes(labels: Tensor, count: int, stacklevel: int = 2) -> None
     expected = float(((1 - sizes.double() / len(labels)) ** count).sum())
     if missed > expected + 3 * expected**0.5:
         warnings.warn(
-            f"the first {count} of the {len(labels)} samples hold {len(sizes) - missed} of the {len(sizes)} classes, so "
-            "the set is not in random order; expected samples of all classes: load it without limit=, and take "
+            f"the first {count} of the {len(labels)} samples hold {len(sizes) - missed} of the {len(sizes)} classes, "
+            "so the set is not in random order; expected samples of all classes: load it without limit=, and take "
             "data.subset(positions) from all over it",
             stacklevel=stacklevel,
         )

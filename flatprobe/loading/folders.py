@@ -71,17 +71,17 @@ def _scan(folder: Path, prefix: str, above: tuple[Path, ...], found: Found) -> N
         if entry.is_dir():
             own = Path(entry.path).resolve()
             if hidden:
-                found.others += [f"{place}/"] if any(_is_picture(name) for name in os.listdir(entry.path)) else []
+                found.others += [f"{place}/"] if any(map(_is_picture, Path(entry.path).iterdir())) else []
             elif own not in above:  # a link to a folder that it lies in leads nowhere new
                 _scan(Path(entry.path), f"{place}/", (*above, own), found)
         elif not hidden:
-            (found.pictures if entry.is_file() and _is_picture(entry.name) else found.others).append(place)
+            (found.pictures if entry.is_file() and _is_picture(Path(entry.name)) else found.others).append(place)
     if empty and prefix:
         found.empty.append(prefix.rstrip("/"))
 
 
-def _is_picture(name: str) -> bool:
-    return Path(name).suffix.lower() in ENDINGS
+def _is_picture(path: Path) -> bool:
+    return path.suffix.lower() in ENDINGS
 
 
 def picture_splits(folder: Path, found: Found, split: str) -> Mapping[str, Any]:
@@ -105,9 +105,9 @@ def picture_splits(folder: Path, found: Found, split: str) -> Mapping[str, Any]:
     metadata = described(folder, [*dict.fromkeys(["", *roots.values()])], set(found.pictures))
     kept = {name: [path for path in paths if not metadata or path in metadata] for name, paths in pictures.items()}
     said = {column for row in metadata.values() for column in row}
-    folders: dict[str, list[str] | None] = {name: None for name in roots}
+    folders: dict[str, list[str] | None] = dict.fromkeys(roots)
     if not said & set(LABEL_NAMES):
-        folders = {name: _classes(folder, paths, roots[name], found, name == split) for name, paths in kept.items()}
+        folders = {name: _classes(folder, paths, roots[name], wanted=name == split) for name, paths in kept.items()}
         if split in roots and folders[split] is None and not said:
             msg = (
                 f"the pictures of {folder / roots[split]} lie in no class folders ({_few(kept[split])}); expected a "
@@ -145,7 +145,7 @@ def _roots(folder: Path, found: Found) -> dict[str, str]:
     return roots
 
 
-def _classes(folder: Path, paths: Sequence[str], root: str, found: Found, wanted: bool) -> list[str] | None:
+def _classes(folder: Path, paths: Sequence[str], root: str, *, wanted: bool) -> list[str] | None:
     """The class of each picture of a split: the name of its folder. None where they lie in none.
 
     Raises:

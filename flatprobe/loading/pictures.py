@@ -19,9 +19,9 @@ _EXACT = {"PNG", "BMP", "DIB", "PPM"}
 # The formats that are decoded, by Pillow's names: others (EPS, WMF) would let Pillow start a program on the file.
 _FORMATS = ("PNG", "JPEG", "MPO", "BMP", "DIB", "PPM", "GIF", "TIFF", "WEBP", "AVIF", "JPEG2000", "TGA")
 # How the names of such files end.
-ENDINGS = frozenset(
-    ".png .apng .jpg .jpeg .jpe .jfif .bmp .dib .ppm .pgm .pbm .pnm .gif .tif .tiff .webp .avif .jp2 .j2k .tga".split()
-)
+_PNG_AND_JPEG = (".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".jp2", ".j2k")
+_OTHERS = (".bmp", ".dib", ".ppm", ".pgm", ".pbm", ".pnm", ".gif", ".tif", ".tiff", ".webp", ".avif", ".tga")
+ENDINGS = frozenset(_PNG_AND_JPEG + _OTHERS)
 # What Pillow's decoders raise on damaged files.
 _DAMAGED = (
     OSError,

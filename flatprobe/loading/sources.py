@@ -105,8 +105,8 @@ def _tables_of(tables: Any, split: str) -> Mapping[str, Any]:
     if isinstance(tables, datasets.DatasetDict):
         return tables
     msg = (
-        f"the name is a {type(tables).__name__}; expected the name of a data set, the path of its folder, or a table of "
-        "`datasets`: fp.LabelledData.from_dataset(...) takes data sets of (input, label) pairs, "
+        f"the name is a {type(tables).__name__}; expected the name of a data set, the path of its folder, or a table "
+        "of `datasets`: fp.LabelledData.from_dataset(...) takes data sets of (input, label) pairs, "
         "fp.LabelledData(inputs, labels) tensors"
     )
     raise TypeError(msg)
