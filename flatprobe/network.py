@@ -15,6 +15,7 @@ from flatprobe.inputs import (
     as_arguments,
     channels_last,
     default_layout,
+    fix_of_integers,
     joined,
     mapped,
     only_floating,
@@ -339,9 +340,11 @@ class Network:
                 self._lay_out(last=False)
                 return self._first(inputs)
             shapes = ", ".join(f"{tuple(part.shape)} {part.dtype}" for part in tensors(inputs))
+            of_bytes = any(part.dtype == torch.uint8 and part.ndim > 2 for part in tensors(inputs))
+            fix = fix_of_integers(inputs) if of_bytes else "is this the network for this data?"
             msg = (
                 f"{self.name} cannot be run on inputs of shape {shapes} ({error}); expected inputs "
-                "that the network takes: is this the network for this data?"
+                f"that the network takes: {fix}"
             )
             raise ValueError(msg) from error
 

@@ -12,25 +12,9 @@ from torch import Tensor
 from flatprobe.checks import as_json, at_least
 from flatprobe.data.batch import Batch
 from flatprobe.data.relabelling import randomised, renumbered
-from flatprobe.data.stores import Memory, Stream
-from flatprobe.data.validation import Positions, checked_labels, digest, listed, parts_of, rows
+from flatprobe.data.stores import Columns, Memory, Stream
+from flatprobe.data.validation import Positions, checked_labels, digest, listed, ordinary, parts_of, rows, tell_large
 from flatprobe.inputs import Inputs
-
-
-def checked_data(data: object) -> "LabelledData":
-    """The data, if they are `LabelledData`.
-
-    Raises:
-        TypeError: for anything else, such as a loader, with how to make it labelled data.
-    """
-    if not isinstance(data, LabelledData):
-        msg = (
-            f"the data are a {type(data).__name__}; expected LabelledData, which is ordered and repeatable: "
-            "fp.LabelledData(inputs, labels) of tensors, or fp.LabelledData.from_dataset(dataset) of a data set or a "
-            "loader that does not shuffle"
-        )
-        raise TypeError(msg)
-    return data
 
 
 class LabelledData:
@@ -38,13 +22,14 @@ class LabelledData:
 
     The inputs are kept as they are, not copied (MNIST is 188 MB): changing them in place afterwards is an error at the
     next use (torch counts in-place changes; writes through NumPy's view of the memory escape it). The labels, small,
-    are copied.
+    are copied, and so are inputs that were made under `torch.inference_mode`, which derivatives cannot keep.
 
     Args:
         inputs: a tensor (n, ...), or a dict (or another mapping) or tuple of such tensors; finite.
-        labels: integers in 0, ..., classes - 1, shape (n,).
+        labels: integers in 0, ..., classes - 1, or booleans, shape (n,).
         classes: number of classes; None takes 1 + the largest label.
-        source: where the data come from, JSON-able; recorded beside every result.
+        source: where the data come from, JSON-able; recorded beside every result. A list of its `"class_names"` is
+            compared with the names that a network knows.
 
     Raises:
         TypeError: for inputs or labels of another type.
@@ -71,11 +56,19 @@ class LabelledData:
         self._labels: Tensor | None = None
         self._fingerprint: str | None = None
         if labels is not None or isinstance(self._store, Memory):
-            self._labels = checked_labels(labels, range(len(self)), classes).clone()
+            self._labels = ordinary(checked_labels(labels, range(len(self)), classes).clone())
+        if isinstance(inputs, Tensor):
+            tell_large(inputs, stacklevel=3)
 
     @classmethod
     def from_dataset(
-        cls, dataset: Any, *, labels: Any = None, classes: int | None = None, source: Mapping[str, object] | None = None
+        cls,
+        dataset: Any,
+        *,
+        labels: Any = None,
+        classes: int | None = None,
+        source: Mapping[str, object] | None = None,
+        columns: Columns | None = None,
     ) -> "LabelledData":
         """Stream a map-style data set: items are read when they are needed, never more than one batch at a time.
 
@@ -88,6 +81,8 @@ class LabelledData:
             labels: all labels (n,), where known; None reads them in one pass over the items, when first needed.
             classes: number of classes; None takes 1 + the largest label, which needs all labels.
             source: where the data come from, JSON-able.
+            columns: of items that are dicts: the key of the input (or a list of keys, for a dict of tensors), and that
+                of the label, such as `(["input_ids", "attention_mask"], "label")`.
 
         Returns:
             The data, whose `inputs` cannot be asked for as a whole.
@@ -97,9 +92,11 @@ class LabelledData:
             ValueError: for a loader that shuffles or collates, items that differ between two readings (augmentation),
                 or labels that are not the items' own.
         """
-        stream = Stream(dataset)
+        stream = Stream(dataset, columns=columns)
         data = cls(stream, labels, classes=classes, source=source)
         stream.assert_repeatable(labels)
+        if isinstance(stream.first, Tensor):
+            tell_large(stream.first[None], stacklevel=3)
         return data
 
     def __len__(self) -> int:
@@ -121,7 +118,7 @@ class LabelledData:
     def labels(self) -> Int64[Tensor, " samples"]:
         """All labels, on the CPU; of streamed data whose labels were not given, by one pass the first time."""
         if self._labels is None:
-            self._labels = torch.cat([batch.labels for batch in self.batches(256)])
+            self._labels = ordinary(torch.cat([batch.labels for batch in self.batches(256)]))
         return self._labels
 
     @property
@@ -257,7 +254,8 @@ class LabelledData:
 
     def _changed(self, **fields: Any) -> "LabelledData":
         other = copy.copy(self)
-        vars(other).update(fields, _fingerprint=None)
+        labels = fields.get("_labels")
+        vars(other).update(fields, _labels=None if labels is None else ordinary(labels), _fingerprint=None)
         return other
 
     @property
