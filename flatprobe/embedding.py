@@ -79,7 +79,7 @@ class _Embedded(Dataset[tuple[Inputs, int]]):
         return len(self.data)
 
     def __getitem__(self, index: int) -> tuple[Inputs, int]:
-        inputs, label = self.data.gather(torch.tensor([index]))
+        inputs, label = self.data.gather(torch.tensor([index], device="cpu"))
         return mapped(lambda part: part[0], _beside(inputs, self.layer, self.place)), int(label)
 
 

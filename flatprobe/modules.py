@@ -20,12 +20,18 @@ def unwrapped(module: nn.Module) -> nn.Module:
 
 
 def check_finite(state: Mapping[str, Tensor], owner: str) -> None:
-    """Every tensor is finite.
+    """Every tensor has values, and they are finite.
 
     Raises:
         ValueError: naming the first parameter or buffer that is not, and how many of its entries.
     """
     for name, value in state.items():
+        if value.is_meta:
+            msg = (
+                f"{owner} has no values in {name!r}, which is on the device meta; expected weights: model.to_empty("
+                "device='cpu'), then load them"
+            )
+            raise ValueError(msg)
         if value.is_floating_point() and not bool(value.isfinite().all()):
             count = int((~value.isfinite()).sum())
             msg = (

@@ -149,7 +149,7 @@ class Stream:
 
     def fingerprinted(self) -> Inputs:
         """What the fingerprint covers: a few samples spread over the data."""
-        return self.read(torch.tensor(_spread(self._count)))[0]
+        return self.read(torch.tensor(_spread(self._count), device="cpu"))[0]
 
     def assert_repeatable(self, labels: Tensor | None) -> None:
         """A few items, read twice, are the same, and their labels are the given ones.

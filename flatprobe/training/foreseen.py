@@ -69,7 +69,10 @@ def check_test(network: nn.Module, data: LabelledData, test: LabelledData, objec
     set_class_names(model, data.source.get("class_names"))
     first = next(data.batches(1)).inputs
     one = LabelledData(
-        first, torch.zeros(1, dtype=torch.int64), classes=max(test.classes, data.classes), source=test.source
+        first,
+        torch.zeros(1, dtype=torch.int64, device="cpu"),
+        classes=max(test.classes, data.classes),
+        source=test.source,
     )
     try:
         placed = EmpiricalRisk(model, one, objective).network
