@@ -39,7 +39,9 @@ FUNCTIONS: dict[str, Callable[[], Any]] = {
     "flatness": lambda: fp.flatness_radius(fp.EmpiricalRisk(MODEL, DATA), directions=2).radii,
     "slice": lambda: fp.random_slice(fp.EmpiricalRisk(MODEL, DATA), steps=3).loss,
     "interpolation": lambda: (
-        fp.interpolate(fp.EmpiricalRisk(MODEL, DATA), [MODEL, MODEL], fp.segment(steps=3), batch_norm="interpolate").loss
+        fp.interpolate(
+            fp.EmpiricalRisk(MODEL, DATA), [MODEL, MODEL], fp.segment(steps=3), batch_norm="interpolate"
+        ).loss
     ),
     "margins": lambda: fp.functional_margins(MODEL, DATA).values,
     "jacobians": lambda: fp.jacobian_norms(MODEL, DATA).values,
@@ -66,5 +68,7 @@ def test_nothing_depends_on_the_global_defaults(name: str, dtype: torch.dtype, d
 
 
 def test_a_network_without_values_is_refused() -> None:
-    with pytest.raises(ValueError, match="has no values in 'linear1.weight', which is on the device meta; expected weig"):
+    with pytest.raises(
+        ValueError, match=r"no values in .linear1\.weight., which is on the device meta; expected weights"
+    ):
         fp.functional_margins(cases.mlp().to("meta"), DATA)

@@ -116,10 +116,11 @@ def cropped(pictures: Tensor, side: int | None, name: str) -> Tensor:
     return pictures[..., top : top + side, left : left + side]
 
 
-def _encoding(picture: Any, rawmode: str) -> str:
+def _encoding(picture: Any, stored: object) -> str:
+    """How the pixels are stored, from Pillow's arguments for the decoder: the raw mode, of a PPM the largest value."""
     kind = str(picture.format)
-    deep = ";16" in rawmode or (rawmode.isdigit() and int(rawmode) > 255)  # a PPM's is its largest value
-    if deep and picture.mode not in _SIXTEEN_BITS:
+    largest = stored[-1] if kind == "PPM" and isinstance(stored, tuple) else 0
+    if (";16" in str(stored) or largest > 255) and picture.mode not in _SIXTEEN_BITS:
         return f"{kind.lower()} of 16 bits a channel, read as 8"  # Pillow has no mode for them
     return "exact" if kind in _EXACT else {"MPO": "jpeg"}.get(kind, kind.lower())
 
@@ -140,7 +141,7 @@ def _opened(stored: Any, index: int) -> tuple[Any, str]:
     try:
         content = Path(stored["path"]).read_bytes() if stored["bytes"] is None else stored["bytes"]
         picture = Image.open(io.BytesIO(content), formats=formats)
-        rawmode = str(picture.tile[0][3]) if picture.tile else ""
+        arguments = picture.tile[0][3] if picture.tile else ""
         picture.load()
     except (*_DAMAGED, Image.DecompressionBombError) as error:
         name = f" ({stored['path']})" if stored.get("path") else ""
@@ -149,7 +150,7 @@ def _opened(stored: Any, index: int) -> tuple[Any, str]:
             f"another format than {', '.join(formats)}: convert it"
         )
         raise ValueError(msg) from error
-    return picture, _encoding(picture, rawmode)
+    return picture, _encoding(picture, arguments)
 
 
 def _pixels(picture: Any, index: int) -> Float32[Tensor, "channels height width"]:
