@@ -39,7 +39,7 @@ def load_checkpoint(path: str | Path, model: object = None, *, which: str = "las
             lowest validation loss, or training loss where there was no validation.
 
     Returns:
-        A new module in eval mode.
+        A new module in eval mode, with the names of its classes as `class_names` where a run's data had them.
 
     Raises:
         FileNotFoundError: if there is no such file.

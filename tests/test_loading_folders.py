@@ -92,6 +92,23 @@ def test_folders_that_do_not_tell_the_classes_are_refused(tmp_path: Path) -> Non
             fp.load_data(tree(tmp_path / f"{number}", **places))
 
 
+def test_pictures_without_labels_beside_the_splits_cost_those_nothing(tmp_path: Path) -> None:
+    folder = tree(tmp_path / "set", train__cat=2, train__dog=1, test=3)
+    Image.fromarray(COLOUR[0]).save(folder / "figure.png")
+    with pytest.warns(UserWarning, match=r"1 of the entries of .* are left out \('figure.png'\)"):
+        assert labelled(folder) == ([0, 0, 1], ["cat", "dog"])
+    with pytest.raises(ValueError, match=r"pictures of .*/test lie in no class folders"):
+        fp.load_data(folder, split="test")
+
+
+def test_a_class_that_the_training_split_lacks_is_told(tmp_path: Path) -> None:
+    folder = tree(tmp_path / "set", train__cat=2, train__dog=1, test__cow=1)
+    with pytest.warns(
+        UserWarning, match=r"classes that its training split has no pictures of \('cow'\); they are coun"
+    ):
+        assert labelled(folder) == ([0, 0, 2], ["cat", "cow", "dog"])
+
+
 # What the metadata file says.
 
 
@@ -200,6 +217,24 @@ def test_archives_are_refused_by_name(tmp_path: Path) -> None:
         archive.writestr("a/0.png", b"")
     with pytest.raises(FileNotFoundError, match=r"holds 'data.zip', an archive, and no pictures; expected .*unpack it"):
         fp.load_data(tmp_path / "set")
+
+
+def test_no_script_of_a_data_set_is_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = f"open({str(tmp_path / 'ran')!r}, 'w').close()"
+    for folder in (greys(tmp_path / "tables"), tmp_path / "alone"):
+        folder.mkdir(exist_ok=True)
+        (folder / f"{folder.name}.py").write_text(code)
+        with pytest.raises(
+            FileNotFoundError, match=r"no data set that `datasets` can read \(Dataset scripts are no longer"
+        ):
+            fp.load_data(folder)
+    (tree(tmp_path / "pictures", a=1, b=1) / "pictures.py").write_text(code)
+    assert len(fp.load_data(tmp_path / "pictures")) == 2
+    (tmp_path / "script.py").write_text(code)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"no data set 'script.py'.*Dataset scripts are no longer supported"):
+        fp.load_data("script.py")
+    assert not (tmp_path / "ran").exists()
 
 
 def test_tables_win_over_a_picture_beside_them(tmp_path: Path) -> None:

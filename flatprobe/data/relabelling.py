@@ -36,7 +36,7 @@ def renumbered(
     Raises:
         ValueError: if a class that has samples is not named exactly once.
     """
-    held = labels.unique().tolist()
+    held: list[int] = labels.unique().tolist()  # type: ignore[no-untyped-call]
     called = [own[k] if k < len(own) else f"number {k}, which has no name," for k in held]
     if unclear := [name for name in called if names.count(name) != 1]:
         listed = ", ".join(map(repr, names[:5])) + (", ..." if len(names) > 5 else "")

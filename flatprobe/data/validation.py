@@ -168,8 +168,8 @@ def digest(parts: Mapping[str, Tensor]) -> str:
 
 def tell_missed_classes(labels: Tensor, count: int, stacklevel: int = 2) -> None:
     """A warning where the first samples miss more of the split's classes than chance does, as in a sorted set."""
-    sizes = labels.unique(return_counts=True)[1]
-    missed = len(sizes) - len(labels[:count].unique())
+    sizes = labels.unique(return_counts=True)[1]  # type: ignore[no-untyped-call]
+    missed = len(sizes) - len(labels[:count].unique())  # type: ignore[no-untyped-call]
     # In random order the number of classes that are missed has this mean, and a variance below it.
     expected = float(((1 - sizes.double() / len(labels)) ** count).sum())
     if missed > expected + 3 * expected**0.5:

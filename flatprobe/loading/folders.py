@@ -185,6 +185,7 @@ def _names(folder: Path, roots: Mapping[str, str], folders: Mapping[str, list[st
     names = {name for classes in folders.values() if classes is not None for name in classes}
     if not names:
         return []
+    further = sorted(names - {*(folders.get("train") or names)})
     for root in roots.values():
         inside = (path.removeprefix(root) for path in found.empty if path.startswith(root))
         names |= {path for path in inside if "/" not in path and (root or path.lower() not in _SPLITS)}
@@ -194,6 +195,12 @@ def _names(folder: Path, roots: Mapping[str, str], folders: Mapping[str, list[st
             "folder that holds all class folders, or the splits"
         )
         raise ValueError(msg)
+    if further:
+        warnings.warn(
+            f"{folder} has classes that its training split has no pictures of ({_few(further)}); they are counted, in "
+            "alphabetical order over all splits: is it a folder of pictures without labels? Then move it out",
+            stacklevel=6,
+        )
     return sorted(names)
 
 

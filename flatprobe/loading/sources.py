@@ -55,7 +55,7 @@ def splits_of(name: Any, split: str) -> tuple[Mapping[str, Any], dict[str, objec
         raise FileNotFoundError(msg)
     try:
         return _loaded(name), {"name": name, "hub": name}
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         msg = f"there is no data set {name!r}: {looked}; the Hugging Face hub says: {error}. Cure: {cure}"
         raise FileNotFoundError(msg) from error
 
@@ -103,7 +103,7 @@ def _tables_of(tables: Any, split: str) -> Mapping[str, Any]:
     if isinstance(tables, datasets.Dataset):
         return {split: tables}
     if isinstance(tables, datasets.DatasetDict):
-        return tables
+        return {**tables}
     msg = (
         f"the name is a {type(tables).__name__}; expected the name of a data set, the path of its folder, or a table "
         "of `datasets`: fp.LabelledData.from_dataset(...) takes data sets of (input, label) pairs, "
@@ -138,7 +138,8 @@ def _read_folder(folder: Path, split: str) -> Mapping[str, Any]:
             with _quiet():
                 tables = datasets.load_from_disk(path)
         return tables if isinstance(tables, datasets.DatasetDict) else {str(tables.split or "train"): tables}
-    except (OSError, ValueError, datasets.exceptions.DatasetGenerationError) as error:
+    # A script beside the files is a RuntimeError: `datasets` runs none.
+    except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetGenerationError) as error:
         several = f"; it holds {len(found.others)} other files, such as {found.others[0]!r}" if found.others else ""
         msg = (
             f"the folder {folder} is no data set that `datasets` can read ({error}{several}); expected parquet files "
