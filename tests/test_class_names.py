@@ -98,6 +98,7 @@ def test_names_are_compared_as_far_as_both_know_them() -> None:
     with pytest.warns(UserWarning, match="1 of the 3 classes of the data, such as 'cow', are not among the 3 that the"):
         fp.functional_margins(model, named(["ant", "bee", "cow"]))
     assert misplaced(["a", "b", "b"], ["b", "a", "b"]) == "a"
+    assert misplaced(["x", "a"], ["a"]) == misplaced(["a"], ["x", "a"]) == "a"
     assert misplaced(["b", "b", "a"], ["c", "b", "a"]) is None  # b has two numbers
 
 

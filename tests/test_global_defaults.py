@@ -4,8 +4,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import datasets
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 import flatprobe as fp
@@ -56,6 +59,21 @@ FUNCTIONS: dict[str, Callable[[], Any]] = {
     "noise": lambda: fp.gradient_noise(fp.EmpiricalRisk(MODEL, DATA), batch_size=8, draws=3).squared_lengths,
     "training": lambda: [*fp.train(MODEL, DATA, epochs=1, penalties=[(0.1, "spectral_norm")]).model.parameters()],
 }
+
+
+@pytest.mark.parametrize(
+    ("dtype", "device"), [(torch.bfloat16, "cpu"), (torch.float64, "cpu"), (torch.float32, "meta")]
+)
+def test_pictures_are_float32_on_the_cpu(dtype: torch.dtype, device: str) -> None:
+    pixels = [np.random.default_rng(k).integers(256, size=(4, 4), dtype=np.uint8) for k in range(2)]
+    columns = {"image": [Image.fromarray(picture) for picture in pixels], "label": [0, 1]}
+    table = datasets.Dataset.from_dict(columns)
+    expected = torch.from_numpy(np.stack(pixels)).float()[:, None] / 255
+    with _defaults(dtype, device):
+        data = fp.load_data(table)
+        streamed = next(fp.load_data(table, stream=True).batches(2))
+    for found in (data.inputs, streamed.inputs):
+        torch.testing.assert_close(found, expected, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)

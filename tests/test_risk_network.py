@@ -329,3 +329,32 @@ def test_modules_that_were_compiled_ahead_are_refused() -> None:
     ):
         with pytest.raises(ValueError, match=rf"is a {kind} module.*expected the nn.Module.*load_state_dict"):
             fp.functional_margins(made, DATA)
+
+
+def test_the_fix_for_pictures_of_bytes_gives_the_same_numbers() -> None:
+    class Casts(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(64, 10)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.layer(x.flatten(1).float() / 255)
+
+    torch.manual_seed(0)
+    model = Casts().eval()
+    stored = (DATA.inputs * 255).to(torch.uint8)
+    raw = fp.LabelledData(stored, DATA.labels, classes=10)
+    expected = fp.functional_margins(model, raw).values
+    message = (
+        r"make the pictures floating, inputs.float\(\) / 255, with fp.Normalised.*\(0 and 1 / 255 where it divides"
+    )
+    for probe in (fp.jacobian_norms, fp.geometric_margins, fp.gaussian_robustness):
+        with pytest.raises(TypeError, match=message):
+            probe(model, raw)
+    with pytest.raises(ValueError, match=rf"embeds nothing; {message}"):
+        fp.at_embedding(model, raw)
+    with pytest.raises(ValueError, match=rf"cannot be run on inputs of shape .*uint8.*{message}"):
+        fp.functional_margins(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)).eval(), raw)
+    data = fp.LabelledData(stored.float() / 255, DATA.labels, classes=10)
+    found = fp.functional_margins(fp.Normalised(model, 0, 1 / 255).eval(), data).values
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
