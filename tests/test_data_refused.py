@@ -31,7 +31,7 @@ X = torch.zeros(4, 2)
             X,
             torch.ones(4, 3),
             ValueError,
-            r"labels have shape \(4, 3\); .*labels several parts of a sample .pixels",
+            r"labels have shape \(4, 3\); .*labels of several parts of a sample",
         ),
         (X, torch.zeros(4, 3, 3).long(), ValueError, r"labels have shape \(4, 3, 3\); .*of several parts of a sample"),
         (X, [0, 1, 2, 1], TypeError, r"labels are a list; expected an integer tensor: torch.as_tensor"),

@@ -189,10 +189,12 @@ class Stream:
                     "or crop them"
                 )
                 raise ValueError(msg)
-        inputs = default_collate([inputs for inputs, _ in pairs])
+        with torch.device("cpu"):  # whatever torch's default: of Python's integers it makes tensors
+            inputs = default_collate([inputs for inputs, _ in pairs])
+            labels = default_collate([label for _, label in pairs])
         inputs = tuple(inputs) if isinstance(inputs, list) else inputs
         checked_finite(inputs, positions)
-        return inputs, default_collate([label for _, label in pairs])
+        return inputs, labels
 
     def _item(self, position: int) -> tuple[Inputs, Any]:
         item = self.dataset[position]
