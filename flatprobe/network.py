@@ -89,7 +89,7 @@ class Network:
         check_finite(state, f"the network {type(module).__name__}")
         floating = [value for value in state.values() if value.is_floating_point()]
         # Of a network in several precisions the first layer's, since that is what its inputs meet.
-        anchor = floating[0] if floating else torch.empty(0)
+        anchor = floating[0] if floating else torch.empty(0, device="cpu")
         self._dtypes = dict.fromkeys(value.dtype for value in floating) or {anchor.dtype: None}
         self.device = anchor.device
         self.dtype = anchor.dtype
@@ -257,7 +257,7 @@ class Network:
             self._check_rows(first, inputs)
             self._slots.keep(before)
             self.classes = first.shape[1]
-            rows = torch.arange(len(first) - 1, -1, -1)[: max(2, min(_FEW, len(first) // 2))]
+            rows = torch.arange(len(first) - 1, -1, -1, device="cpu")[: max(2, min(_FEW, len(first) // 2))]
             few = mapped(lambda part: part[rows.to(part.device)], inputs)
             if self._agree(self._watched(few), first[rows.to(first.device)]):
                 return first
