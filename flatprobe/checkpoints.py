@@ -10,6 +10,7 @@ import safetensors
 import torch
 from torch import Tensor, nn
 
+from flatprobe.class_names import set_class_names
 from flatprobe.copies import structural_copy
 from flatprobe.files import read_state, write_tensors
 from flatprobe.models import build
@@ -38,7 +39,7 @@ def load_checkpoint(path: str | Path, model: object = None, *, which: str = "las
             lowest validation loss, or training loss where there was no validation.
 
     Returns:
-        A new module in eval mode.
+        A new module in eval mode, with the names of its classes as `class_names` where a run's data had them.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -66,6 +67,7 @@ def load_checkpoint(path: str | Path, model: object = None, *, which: str = "las
     state = read_state(file)
     network = _rebuilt(file).to(_dtype(state)) if model is None else structural_copy(model)
     load_weights(network, state, str(file))
+    set_class_names(network, _trained_on(file).get("class_names"))
     return network.eval()
 
 
@@ -152,6 +154,15 @@ def _rebuilt(file: Path) -> nn.Module:
         )
         raise ValueError(msg)
     return build(recipe)
+
+
+def _trained_on(file: Path) -> dict[str, Any]:
+    """What the config.json beside the file says of where the training data came from; nothing where there is none."""
+    try:
+        source = _config(file.with_name(CONFIG))["data"]["source"]
+    except (KeyError, TypeError, ValueError):  # another program's, which the weights do not depend on
+        return {}
+    return source if isinstance(source, dict) else {}
 
 
 def _config(file: Path) -> dict[str, Any]:

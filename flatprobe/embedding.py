@@ -9,7 +9,7 @@ from torch.utils.data import Dataset
 
 from flatprobe.copies import structural_copy
 from flatprobe.data import LabelledData, checked_data, parts_of
-from flatprobe.inputs import Inputs, mapped, tensors
+from flatprobe.inputs import Inputs, fix_of_integers, mapped, tensors
 from flatprobe.network import Network
 
 # Embedded samples up to this size (bytes) are held in memory, more are embedded anew at every pass: a fixed bound, so
@@ -79,7 +79,7 @@ class _Embedded(Dataset[tuple[Inputs, int]]):
         return len(self.data)
 
     def __getitem__(self, index: int) -> tuple[Inputs, int]:
-        inputs, label = self.data.gather(torch.tensor([index]))
+        inputs, label = self.data.gather(torch.tensor([index], device="cpu"))
         return mapped(lambda part: part[0], _beside(inputs, self.layer, self.place)), int(label)
 
 
@@ -163,6 +163,8 @@ def _found(network: Network, inputs: Inputs, embedding: str | None) -> tuple[str
             f"of the embedding layers of the network ({looked}) {several} fed one of the inputs, once a pass; expected "
             "exactly one: name it with embedding=, or wrap the network so that it takes LabelledData of its embeddings"
         )
+        if not tables and any(part.dtype == torch.uint8 and part.ndim > 2 for part in tensors(inputs)):
+            msg = f"the inputs are bytes in a picture's shape and the network embeds nothing; {fix_of_integers(inputs)}"
         raise ValueError(msg)
     ((name, place),) = fed.items()
     return name, layers[name], place

@@ -21,7 +21,7 @@ def slopes(forward: Forward, points: Tensor, labels: Tensor, norm: str) -> tuple
     _, rows = jacobian_rows(forward, points)
     matrix = torch.stack(rows, 1).double()
     spectral = torch.linalg.eigvalsh(matrix @ matrix.mT)[:, -1].clamp_min(0).sqrt()
-    differences = matrix[torch.arange(len(labels)), labels][:, None] - matrix
+    differences = matrix[torch.arange(len(labels), device="cpu"), labels][:, None] - matrix
     return spectral, differences.norm(dim=2) if norm == "l2" else differences.abs().sum(2)
 
 

@@ -26,6 +26,16 @@ def as_arguments(inputs: Inputs) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]
     return ((), inputs) if isinstance(inputs, dict) else (tensors(inputs), {})
 
 
+def fix_of_integers(inputs: Inputs) -> str:
+    """What makes integer inputs such as can move: of bytes in a picture's shape, floating pixels."""
+    if any(part.dtype == torch.uint8 and part.ndim > 2 for part in tensors(inputs)):
+        return (
+            "make the pictures floating, inputs.float() / 255, with fp.Normalised(network, mean, std) for what the "
+            "network wants (0 and 1 / 255 where it divides by 255 itself)"
+        )
+    return "measure at the embedding, model, data = fp.at_embedding(model, data)"
+
+
 def only_floating(inputs: dict[str, Tensor] | tuple[Tensor, ...]) -> str | int | None:
     """The name or place of the only floating tensor, the one that can move; None where there are none or several.
 

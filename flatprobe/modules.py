@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor, nn
 
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
@@ -19,12 +20,18 @@ def unwrapped(module: nn.Module) -> nn.Module:
 
 
 def check_finite(state: Mapping[str, Tensor], owner: str) -> None:
-    """Every tensor is finite.
+    """Every tensor has values, and they are finite.
 
     Raises:
         ValueError: naming the first parameter or buffer that is not, and how many of its entries.
     """
     for name, value in state.items():
+        if value.is_meta:
+            msg = (
+                f"{owner} has no values in {name!r}, which is on the device meta; expected weights: model.to_empty("
+                "device='cpu'), then load them"
+            )
+            raise ValueError(msg)
         if value.is_floating_point() and not bool(value.isfinite().all()):
             count = int((~value.isfinite()).sum())
             msg = (
@@ -54,8 +61,16 @@ def check_mode(module: nn.Module) -> None:
     """The module is in eval mode throughout, and no BatchNorm depends on the batch.
 
     Raises:
-        ValueError: naming the submodule that is not, and the cure.
+        ValueError: naming the submodule that is not, and the cure; for what was compiled ahead of time.
     """
+    kind = "TorchScript" if isinstance(module, torch.jit.ScriptModule) else "torch.export"
+    if kind == "TorchScript" or any(base.__module__ == "torch.export._unlift" for base in type(module).__mro__):
+        msg = (
+            f"the network is a {kind} module, whose weights cannot be replaced in a call and whose mode is fixed; "
+            "expected the nn.Module that it was made from, in eval mode: load its weights into that, "
+            "network.load_state_dict(exported.state_dict())"
+        )
+        raise ValueError(msg)
     for name, layer in module.named_modules():
         if layer.training:
             part = f"its submodule {name!r}" if name else "it"
@@ -75,18 +90,34 @@ def check_mode(module: nn.Module) -> None:
 
 
 def logits_of(outputs: object, module: nn.Module) -> Tensor:
-    """The logits in what a module returned: a tensor, or its attribute `logits`.
+    """The logits in what a module returned: a tensor, or its attribute or key `logits`.
 
     Raises:
         ValueError: if they are no floating (batch, classes) of at least 2 classes.
     """
-    logits = getattr(outputs, "logits", outputs)
+    logits = outputs.get("logits") if isinstance(outputs, Mapping) else getattr(outputs, "logits", outputs)
     if not isinstance(logits, Tensor) or logits.ndim != 2 or logits.shape[1] < 2 or not logits.is_floating_point():
-        what = f"shape {tuple(logits.shape)}, {logits.dtype}" if isinstance(logits, Tensor) else type(logits).__name__
-        msg = (
-            f"the output of {type(module).__name__} is {what}; expected floating logits of shape (batch, classes) "
-            "with at "
-            "least 2 classes: wrap the network in a module that returns them"
-        )
-        raise ValueError(msg)
+        raise ValueError(_no_logits(outputs if logits is None else logits, module))
     return logits
+
+
+def _no_logits(outputs: object, module: nn.Module) -> str:
+    """The error's message: what was returned, and the `forward` of a wrapper that returns logits."""
+    fix = "at least 2 classes: wrap the network in a module that returns them"
+    if isinstance(outputs, Tensor):
+        what = f"shape {tuple(outputs.shape)}, {outputs.dtype}"
+        if outputs.is_floating_point() and (outputs.ndim == 1 or (outputs.ndim == 2 and outputs.shape[1] == 1)):
+            fix += ", here of the two classes of one logit z, whose logits are (0, z): its forward is `z = "
+            fix += "self.network(x).reshape(-1, 1); return torch.cat((torch.zeros_like(z), z), 1)`"
+        elif outputs.ndim > 2:
+            fix += "; outputs for several parts of a sample (pixels, tokens) cannot be measured"
+    elif isinstance(outputs, Mapping):
+        what = f"a dict with {', '.join(map(repr, outputs))}"
+        fix += ", `return self.network(x)[key]`, or under the key 'logits'"
+    elif isinstance(outputs, tuple | list):
+        what = f"a {type(outputs).__name__} of {len(outputs)}"
+        fix += ", such as `return self.network(x)[0]`"
+    else:
+        what = type(outputs).__name__
+    expected = f"floating logits of shape (batch, classes) with {fix}"
+    return f"the output of {type(module).__name__} is {what}; expected {expected}"

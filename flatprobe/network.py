@@ -15,6 +15,7 @@ from flatprobe.inputs import (
     as_arguments,
     channels_last,
     default_layout,
+    fix_of_integers,
     joined,
     mapped,
     only_floating,
@@ -88,7 +89,7 @@ class Network:
         check_finite(state, f"the network {type(module).__name__}")
         floating = [value for value in state.values() if value.is_floating_point()]
         # Of a network in several precisions the first layer's, since that is what its inputs meet.
-        anchor = floating[0] if floating else torch.empty(0)
+        anchor = floating[0] if floating else torch.empty(0, device="cpu")
         self._dtypes = dict.fromkeys(value.dtype for value in floating) or {anchor.dtype: None}
         self.device = anchor.device
         self.dtype = anchor.dtype
@@ -256,7 +257,7 @@ class Network:
             self._check_rows(first, inputs)
             self._slots.keep(before)
             self.classes = first.shape[1]
-            rows = torch.arange(len(first) - 1, -1, -1)[: max(2, min(_FEW, len(first) // 2))]
+            rows = torch.arange(len(first) - 1, -1, -1, device="cpu")[: max(2, min(_FEW, len(first) // 2))]
             few = mapped(lambda part: part[rows.to(part.device)], inputs)
             if self._agree(self._watched(few), first[rows.to(first.device)]):
                 return first
@@ -339,9 +340,11 @@ class Network:
                 self._lay_out(last=False)
                 return self._first(inputs)
             shapes = ", ".join(f"{tuple(part.shape)} {part.dtype}" for part in tensors(inputs))
+            of_bytes = any(part.dtype == torch.uint8 and part.ndim > 2 for part in tensors(inputs))
+            fix = fix_of_integers(inputs) if of_bytes else "is this the network for this data?"
             msg = (
                 f"{self.name} cannot be run on inputs of shape {shapes} ({error}); expected inputs "
-                "that the network takes: is this the network for this data?"
+                f"that the network takes: {fix}"
             )
             raise ValueError(msg) from error
 

@@ -4,6 +4,7 @@ import warnings
 
 from torch import Tensor
 
+from flatprobe.class_names import class_names_of, misplaced
 from flatprobe.data import Batch
 from flatprobe.network import Network
 
@@ -27,6 +28,7 @@ def check_batch(network: Network, batch: Batch, classes: int) -> None:
         raise ValueError(msg)
     check_logits(logits, batch.start)
     _warn_of_probabilities(logits, network)
+    _check_names(network, batch.class_names)
 
 
 def _warn_of_probabilities(logits: Tensor, network: Network) -> None:
@@ -71,6 +73,31 @@ def check_exchangeable(network: Network) -> None:
             "stay as it is"
         )
         raise ValueError(msg)
+
+
+def _check_names(network: Network, names: list[str] | None) -> None:
+    """The data's classes have the numbers that the network gives them, as far as both know their names.
+
+    Where no name is common to both, they are taken for two ways of naming, and nothing is compared.
+
+    Raises:
+        ValueError: for a name that stands for two numbers.
+    """
+    own = class_names_of(network.module)
+    if own is None or names is None or {*own[0]}.isdisjoint(names):
+        return
+    if name := misplaced(names, own[0]):
+        msg = (
+            f"the class {name!r} is number {names.index(name)} of the data and number {own[0].index(name)} of the "
+            f"network; expected one numbering: data = data.with_class_names([*model.{own[1]}])"
+        )
+        raise ValueError(msg)
+    if unknown := [name for name in names if name not in own[0]]:
+        warnings.warn(
+            f"{len(unknown)} of the {len(names)} classes of the data, such as {unknown[0]!r}, are not among the "
+            f"{len(own[0])} that the network names; the others agree",
+            stacklevel=4,
+        )
 
 
 def check_logits(logits: Tensor, start: int) -> None:

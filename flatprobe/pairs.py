@@ -26,7 +26,7 @@ def random_pairs(labels: Int64[Tensor, " samples"], count: int, between: str, se
     """
     counts = labels.bincount()
     partners = {"any": len(labels) - 1, "same": counts[labels] - 1, "different": len(labels) - counts[labels]}[between]
-    choices = (torch.as_tensor(partners) > 0).expand(len(labels)).nonzero().flatten()
+    choices = (torch.as_tensor(partners, device="cpu") > 0).expand(len(labels)).nonzero().flatten()
     if not len(choices):
         what = {"any": "two samples", "same": "two samples of one class", "different": "samples of two classes"}
         msg = f"there is no pair for between={between!r} among {len(labels)} samples; expected at least {what[between]}"
@@ -34,7 +34,7 @@ def random_pairs(labels: Int64[Tensor, " samples"], count: int, between: str, se
     ends = []
     for index in range(count):
         generator = rng.generator(seed, "pair", index)
-        first = choices[torch.randint(len(choices), (), generator=generator)]
+        first = choices[torch.randint(len(choices), (), generator=generator, device="cpu")]
         allowed = {
             "any": torch.ones_like(labels, dtype=torch.bool),
             "same": labels == labels[first],
@@ -42,5 +42,5 @@ def random_pairs(labels: Int64[Tensor, " samples"], count: int, between: str, se
         }[between]
         allowed[first] = False
         others = allowed.nonzero().flatten()
-        ends.append(torch.stack([first, others[torch.randint(len(others), (), generator=generator)]]))
+        ends.append(torch.stack([first, others[torch.randint(len(others), (), generator=generator, device="cpu")]]))
     return torch.stack(ends)

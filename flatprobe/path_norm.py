@@ -40,7 +40,7 @@ def _unknown(step: Step, _values: list[Tensor]) -> Tensor:
 
 
 def _ones(step: Step, _values: list[Tensor]) -> Tensor:
-    return torch.ones((2, *step.shape), dtype=torch.float64)
+    return torch.ones((2, *step.shape), dtype=torch.float64, device="cpu")
 
 
 def _linear(step: Step, values: list[Tensor]) -> Tensor:
@@ -90,9 +90,9 @@ def _adaptive_max_pool(step: Step, values: list[Tensor]) -> Tensor:
 
 def _adaptive_counts(step: Step, value: Tensor) -> Tensor:
     """|P| of each window: ceil((i + 1) n / m) - floor(i n / m) along each axis, as torch has it."""
-    counts = torch.ones((), dtype=torch.float64)
+    counts = torch.ones((), dtype=torch.float64, device="cpu")
     for inputs, outputs in zip(value.shape[2:], step.shape[1:], strict=True):
-        i = torch.arange(outputs)
+        i = torch.arange(outputs, device="cpu")
         counts = counts[..., None] * (-(-(i + 1) * inputs // outputs) - i * inputs // outputs)
     return counts
 
@@ -106,7 +106,7 @@ def _window_sums(step: Step, value: Tensor) -> Tensor:
     beyond = [max(0, (out - 1) * s + d * (k - 1) + 1 - n - p) for out, n, s, d, k, p in axes]
     sides = [side for p, b in zip(reversed(o["padding"]), reversed(beyond), strict=True) for side in (p, b)]
     convolve = (F.conv1d, F.conv2d, F.conv3d)[len(kernel) - 1]
-    ones = torch.ones((value.shape[1], 1, *kernel), dtype=torch.float64)
+    ones = torch.ones((value.shape[1], 1, *kernel), dtype=torch.float64, device="cpu")
     sums: Tensor = convolve(F.pad(value, sides), ones, stride=o["stride"], dilation=dilation, groups=value.shape[1])
     for axis, size in enumerate(step.shape[1:], start=2):
         sums = sums.narrow(axis, 0, size)

@@ -1,5 +1,6 @@
 """EmpiricalRisk: the training objective as a function of the weights, the one object that weight-space probes ask."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -109,7 +110,7 @@ class EmpiricalRisk:
         self._check_names(weights or {})
         with torch.no_grad():
             risk = self._mean((self.network(inputs, weights), labels) for inputs, labels in self._batches())
-        if weights is None and not torch.isfinite(torch.tensor(risk.loss)):
+        if weights is None and not math.isfinite(risk.loss):
             self._report_not_finite()
         return risk
 

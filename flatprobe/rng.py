@@ -40,12 +40,12 @@ def generator(*key: Key) -> torch.Generator:
 
 def normal(shape: Sequence[int], *key: Key) -> Float32[Tensor, "..."]:
     """A float32 CPU tensor of independent standard normal numbers, a function of the key and the shape."""
-    return torch.randn(tuple(shape), generator=generator(*key), dtype=torch.float32)
+    return torch.randn(tuple(shape), generator=generator(*key), dtype=torch.float32, device="cpu")
 
 
 def signs(shape: Sequence[int], *key: Key) -> Float32[Tensor, "..."]:
     """A float32 CPU tensor of independent signs, +1 or -1 alike often, a function of the key and the shape."""
-    return 2 * torch.randint(2, tuple(shape), generator=generator(*key), dtype=torch.float32) - 1
+    return 2 * torch.randint(2, tuple(shape), generator=generator(*key), dtype=torch.float32, device="cpu") - 1
 
 
 def _blocks(start: int, stop: int) -> Iterator[tuple[int, slice]]:
@@ -72,21 +72,21 @@ def sample_normal(start: int, stop: int, shape: Sequence[int], *key: Key) -> Flo
     True
     """
     parts = [normal((BLOCK, *shape), *key, block)[rows] for block, rows in _blocks(start, stop)]
-    return torch.cat(parts) if parts else torch.empty((0, *shape))
+    return torch.cat(parts) if parts else torch.empty((0, *shape), dtype=torch.float32, device="cpu")
 
 
 def sample_uniform(start: int, stop: int, *key: Key) -> Float32[Tensor, " samples"]:
     """A uniform number in [0, 1) for each of the samples start, ..., stop - 1, a function of (key, i) alone."""
     parts = [
-        torch.rand(BLOCK, generator=generator(*key, block), dtype=torch.float32)[rows]
+        torch.rand(BLOCK, generator=generator(*key, block), dtype=torch.float32, device="cpu")[rows]
         for block, rows in _blocks(start, stop)
     ]
-    return torch.cat(parts) if parts else torch.empty(0)
+    return torch.cat(parts) if parts else torch.empty(0, dtype=torch.float32, device="cpu")
 
 
 def permutation(count: int, *key: Key) -> Int64[Tensor, " count"]:
     """A uniformly random order of 0, ..., count - 1, a function of the key and the count."""
-    return torch.randperm(count, generator=generator(*key))
+    return torch.randperm(count, generator=generator(*key), device="cpu")
 
 
 @contextmanager

@@ -39,8 +39,8 @@ def _check_apart(sharing: list[tuple[str, Tensor]], network: str) -> None:
         ValueError: naming the first two that have one.
     """
     size = max(_end(value) for _, value in sharing)
-    owners = torch.full((size,), -1)
-    places = torch.arange(size)
+    owners = torch.full((size,), -1, device="cpu")
+    places = torch.arange(size, device="cpu")
     for index, (name, value) in enumerate(sharing):
         unit = value.element_size()
         entries = places.as_strided(

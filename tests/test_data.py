@@ -81,14 +81,61 @@ def test_inputs_are_shared_and_a_change_in_place_is_an_error() -> None:
     assert fp.LabelledData(inputs, LABELS).fingerprint != before
 
 
-def test_inference_tensors_and_inputs_that_require_gradients_are_taken() -> None:
+def test_data_made_in_inference_mode_serve_derivatives() -> None:
     with torch.inference_mode():
-        made = torch.ones(4, 2)
-        assert len(fp.LabelledData(made, LABELS).head(2).inputs) == 2
+        made, labels = torch.rand(6, 64), torch.tensor([0, 1, 2, 0, 1, 2])
+        data = fp.LabelledData(made, labels)
+        several = [data, data.head(3), data.subset(torch.tensor([2, 1])), data.with_random_labels(0.5)]
         assert torch.equal(next(DATA.batches(3)).inputs, DATA.inputs[:3])
-    assert len(fp.LabelledData(made, LABELS).inputs) == 4
+    several.append(fp.LabelledData({"x": made}, labels))
+    plain = torch.utils.data.TensorDataset(made, labels)
+    several.append(fp.LabelledData.from_dataset(plain))
+    for part in several:
+        inputs, own = next((batch.inputs, batch.labels) for batch in part.batches(10))
+        inputs = inputs["x"] if isinstance(inputs, dict) else inputs
+        assert torch.equal(inputs[0], made[2] if len(part) == 2 else made[0])
+        weight = torch.ones(64, 3, requires_grad=True)
+        torch.nn.functional.cross_entropy(inputs @ weight, own).backward()
+    unchanged = fp.LabelledData(made.clone(), labels.clone())
+    assert data.fingerprint == unchanged.fingerprint
+
+
+def test_inputs_that_require_gradients_are_taken() -> None:
     data = fp.LabelledData(torch.ones(4, 2, requires_grad=True), LABELS)
     assert not next(data.batches(2)).inputs.requires_grad
+
+
+def test_booleans_are_classes() -> None:
+    data = fp.LabelledData(torch.zeros(4, 2), LABELS > 0)
+    assert (data.labels.tolist(), data.labels.dtype) == ([0, 1, 1, 1], torch.int64)
+    items = [(torch.zeros(2), bool(label > 0)) for label in LABELS]
+    assert fp.LabelledData.from_dataset(items).labels.tolist() == [0, 1, 1, 1]
+
+
+def test_items_that_are_dicts_give_their_columns() -> None:
+    items = [
+        {"x": torch.full((2,), float(k)), "m": torch.ones(2), "y": int(LABELS[k]), "name": "word"} for k in range(4)
+    ]
+    one = fp.LabelledData.from_dataset(items, columns=("x", "y"))
+    assert torch.equal(next(one.batches(4)).inputs, torch.arange(4.0)[:, None].expand(4, 2))
+    assert one.labels.tolist() == LABELS.tolist()
+    both = fp.LabelledData.from_dataset(items, columns=(["x", "m"], "y"))
+    for part, shape in ((both, (4, 2)), (both.head(3), (3, 2)), (both.subset(torch.tensor([3])), (1, 2))):
+        inputs = next(part.batches(4)).inputs
+        assert {name: tuple(value.shape) for name, value in inputs.items()} == {"x": shape, "m": shape}
+
+
+def test_inputs_from_0_to_255_are_told() -> None:
+    pixels = torch.arange(256.0).repeat(2).reshape(8, 1, 8, 8)
+    labels = torch.zeros(8, dtype=torch.long)
+    message = r"inputs look like pixels from 0 to 255.*inputs / 255, with fp.Normalised.*\(0 and 1 / 255"
+    for inputs in (pixels, pixels.flatten(1), pixels.double()):
+        with pytest.warns(UserWarning, match=message):
+            fp.LabelledData(inputs, labels)
+    with pytest.warns(UserWarning, match=message):
+        fp.LabelledData.from_dataset(TensorDataset(pixels.flip(0).reshape(2, 256), labels[:2]))
+    for inputs in (pixels / 255, pixels - 1, pixels + 0.5, pixels * 2, pixels.to(torch.uint8), pixels.reshape(-1, 4)):
+        fp.LabelledData(inputs, labels[:1].expand(len(inputs)))  # no warning: it would be an error here
 
 
 def test_head_is_the_first_samples_with_the_classes_of_the_whole() -> None:

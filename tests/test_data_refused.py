@@ -3,6 +3,7 @@
 import random
 from typing import Any
 
+import datasets
 import numpy as np
 import pytest
 import torch
@@ -19,7 +20,20 @@ X = torch.zeros(4, 2)
     ("inputs", "labels", "kind", "message"),
     [
         (X, LABELS.float(), TypeError, r"labels have dtype torch.float32; expected integers.*labels.long\(\)"),
-        (X, LABELS > 0, TypeError, "labels have dtype torch.bool; expected integers"),
+        (X, LABELS + 0.5, TypeError, "labels have dtype torch.float32; expected .*: targets of a regression cannot be"),
+        (
+            X,
+            torch.eye(4),
+            ValueError,
+            r"labels have shape \(4, 4\); expected one .*: labels.argmax\(1\) of these",
+        ),
+        (
+            X,
+            torch.ones(4, 3),
+            ValueError,
+            r"labels have shape \(4, 3\); .*labels of several parts of a sample",
+        ),
+        (X, torch.zeros(4, 3, 3).long(), ValueError, r"labels have shape \(4, 3, 3\); .*of several parts of a sample"),
         (X, [0, 1, 2, 1], TypeError, r"labels are a list; expected an integer tensor: torch.as_tensor"),
         (X, None, TypeError, "labels are a NoneType"),
         (X, LABELS[:, None], ValueError, r"labels have shape \(4, 1\); expected one dimension.*squeeze"),
@@ -131,7 +145,17 @@ GOOD = torch.zeros(1)
             r"chooses its own order \(Reversed over SequentialSampler\)",
         ),
         (DataLoader(Counted(), collate_fn=list), ValueError, "has its own collate_fn"),
-        (_rows((0, {"image": GOOD, "label": 1})), TypeError, r"item 0 of the list is a dict; expected a pair"),
+        (
+            _rows((0, {"image": GOOD, "label": 1})),
+            TypeError,
+            r"item 0 of the list is a dict with 'image', 'label'; expected a pair .*, or columns=\(key or keys",
+        ),
+        (
+            _rows((1, (GOOD, "cat"))),
+            TypeError,
+            "label of item 1 of the list is 'cat', a str; expected an integer",
+        ),
+        (_rows((1, (GOOD, [1]))), TypeError, r"label of item 1 of the list is \[1\], a list; expected an integer"),
         (_rows((0, (GOOD, 1, 2))), TypeError, r"item 0 of the list is a tuple; expected a pair \(input, label\)"),
         (_rows((1, ("a word", 1))), TypeError, "the input of item 1 is a str; expected a tensor"),
         (_rows((1, (GOOD, None))), TypeError, "item 1 of the list has no label"),
@@ -171,3 +195,27 @@ def test_labels_that_are_not_the_items_own_are_refused() -> None:
         fp.LabelledData.from_dataset(labelled_items(), labels=torch.tensor([0, 1, 2, 0]))
     with pytest.raises(ValueError, match="there are 3 labels for 4 samples"):
         fp.LabelledData.from_dataset(labelled_items(), labels=LABELS[:3])
+
+
+def test_columns_that_items_lack_are_refused() -> None:
+    items = [{"x": GOOD, "y": 1}] * 3
+    for columns in (("z", "y"), ("x", "label"), (["x", "z"], "y")):
+        with pytest.raises(TypeError, match="item 0 of the list is a dict with 'x', 'y'; expected a pair"):
+            fp.LabelledData.from_dataset(items, columns=columns)
+
+
+def test_tables_of_encoded_pictures_are_refused_before_one_is_decoded() -> None:
+    features = datasets.Features(
+        {"image": datasets.Image(), "label": datasets.Value("int64"), "x": datasets.Value("float32")}
+    )
+    broken = {"bytes": b"%!PS-Adobe-3.0 EPSF-3.0", "path": None}
+    table = datasets.Dataset.from_dict(
+        {"image": [broken] * 3, "label": [0, 1, 1], "x": [0.0, 1.0, 2.0]}, features=features
+    )
+    for dataset in (table, table.with_format("torch"), torch.utils.data.Subset(table, [0, 1]), DataLoader(table)):
+        with pytest.raises(TypeError, match=r"'image' of the Dataset holds encoded pictures; .*load_data\(dataset\)"):
+            fp.LabelledData.from_dataset(dataset, columns=("x", "label"))
+    rest = table.remove_columns("image").with_format("torch")
+    for dataset in (rest, table.with_format("torch", columns=["x", "label"])):
+        data = fp.LabelledData.from_dataset(dataset, columns=("x", "label"))
+        assert next(data.batches(3)).inputs.tolist() == [0, 1, 2]

@@ -14,6 +14,7 @@ LEAVES = {
     "atomic",
     "attention",
     "checks",
+    "class_names",
     "derivatives",
     "weights",
     "directions",

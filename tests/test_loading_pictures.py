@@ -1,12 +1,16 @@
 """load_data: pictures of every mode, the columns that hold pictures and labels, and what is refused of them."""
 
 import io
+import struct
+import subprocess
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import datasets
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -173,3 +177,152 @@ def test_columns_that_cannot_be_told_are_refused(tmp_path: Path) -> None:
     hidden = _table(tmp_path / "hidden", image=PICTURE, label=(datasets.ClassLabel(names=["x"]), [0, -1]))
     with pytest.raises(ValueError, match="label of sample 1 is -1; expected 0 to 0"):
         fp.load_data(hidden)
+
+
+def test_splits_that_list_the_classes_in_other_orders_are_numbered_alike(tmp_path: Path) -> None:
+    def kinds(*names: str) -> datasets.Features:
+        return datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=[*names])})
+
+    pictures = [encoded(Image.fromarray(x)) for x in GREY[:3]]
+    rows = {"image": pictures, "label": [0, 1, 2]}
+    train = datasets.Dataset.from_dict(rows, features=kinds("cat", "cow", "dog"))
+    fewer = datasets.Dataset.from_dict({"image": pictures[:2], "label": [0, 1]}, features=kinds("cow", "dog"))
+    other = datasets.Dataset.from_dict(rows, features=kinds("ape", "cow", "dog"))
+    for test, labels in (
+        (fewer, [1, 2]),
+        (datasets.Dataset.from_dict(rows, features=kinds("dog", "cat", "cow")), [2, 0, 1]),
+    ):
+        splits = datasets.DatasetDict(test=test, train=train)
+        data = fp.load_data(splits, split="test")
+        assert (data.labels.tolist(), data.classes, data.source["class_names"]) == (labels, 3, ["cat", "cow", "dog"])
+        assert fp.load_data(splits).labels.tolist() == [0, 1, 2]
+    with pytest.raises(
+        ValueError, match=r"classes of 'label' differ between the splits, and none has all .*ClassLabel"
+    ):
+        fp.load_data(datasets.DatasetDict(test=other, train=train))
+
+
+def test_booleans_are_labels_and_other_types_are_refused_with_the_type(tmp_path: Path) -> None:
+    flags = _table(tmp_path / "flags", image=PICTURE, label=(datasets.Value("bool"), [True, False]))
+    data = fp.load_data(flags)
+    assert (data.labels.tolist(), data.classes, data.source["class_names"]) == ([1, 0], 2, ["False", "True"])
+    lists = datasets.Sequence(datasets.Value("int64")), [[0], [1]]
+    for number, (column, kind) in enumerate(((FLOAT, "float32"), (lists, "int64"))):
+        folder = _table(tmp_path / f"{number}", image=PICTURE, label=column)
+        with pytest.raises(
+            ValueError, match=rf"the column 'label' has the type .*{kind}.*expected class labels, integers"
+        ):
+            fp.load_data(folder)
+
+
+@pytest.mark.parametrize("kind", ["binary", "struct"])
+def test_bytes_of_pictures_are_pictures_whoever_wrote_the_table(kind: str, tmp_path: Path) -> None:
+    stored = [encoded(Image.fromarray(x)) for x in GREY[:2]]
+    column = stored if kind == "struct" else [picture["bytes"] for picture in stored]
+    (tmp_path / "set" / "data").mkdir(parents=True)
+    pd.DataFrame({"picture": column, "label": [0, 1]}).to_parquet(tmp_path / "set" / "data" / "train.parquet")
+    for given in (None, "picture"):
+        data = fp.load_data(tmp_path / "set", image_column=given)
+        assert torch.equal(data.inputs, torch.from_numpy(np.stack(GREY[:2])).float()[:, None] / 255)
+
+
+# Tables that were read already.
+
+
+def test_tables_of_datasets_are_taken_as_they_are(tmp_path: Path) -> None:
+    splits = datasets.load_dataset(str(_table(tmp_path / "set", image=PICTURE, label=NUMBER)))
+    expected = fp.load_data(tmp_path / "set")
+    for table in (splits, splits["train"]):
+        for stream in (False, True):
+            data = fp.load_data(table, stream=stream)
+            assert_same(data, expected)
+            assert "name" not in data.source
+    for other in (torch.utils.data.TensorDataset(torch.ones(3)), None, 3):
+        with pytest.raises(TypeError, match=rf"the name is a {type(other).__name__}; expected the name .*from_dataset"):
+            fp.load_data(other)
+
+
+def test_the_readers_of_datasets_are_no_data_sets() -> None:
+    with pytest.raises(
+        FileNotFoundError, match="'pandas' is a reader of `datasets`, which would read the files of the cu"
+    ):
+        fp.load_data("pandas")
+
+
+# What is decoded, and what is said of it.
+
+
+@pytest.fixture
+def ghostscript(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A program in the place of Ghostscript; the file that tells whether it was started."""
+    program, log = tmp_path / "bin" / "gs", tmp_path / "started"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\n[ "$1" = --version ] && echo 10.0 && exit 0\necho "$@" >> {log}\nexit 1\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(program.parent), prepend=":")
+    monkeypatch.setattr("PIL.EpsImagePlugin.gs_binary", str(program))
+    return log
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("kind", ["folder", "parquet", "saved", "table"])
+def test_no_picture_starts_a_program(kind: str, stream: bool, tmp_path: Path, ghostscript: Path) -> None:
+    content = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n(a program) print\n%%EOF\n"
+    with pytest.raises(subprocess.CalledProcessError):
+        Image.open(io.BytesIO(content)).load()
+    ghostscript.unlink()
+    folder: Any = tmp_path / "set"
+    if kind == "folder":
+        for name in "ab":
+            (folder / name).mkdir(parents=True)
+            (folder / name / "0.png").write_bytes(content)
+    else:
+        folder_of(folder, [{"bytes": content, "path": "0.png"}] * 2, [0, 1])
+        table = datasets.load_dataset(str(folder))["train"]
+        if kind == "saved":
+            table.save_to_disk(folder := tmp_path / "saved")
+        folder = table if kind == "table" else folder
+    with pytest.raises(
+        ValueError, match=r"picture 0 \(.*0.png\) cannot be decoded .*another format than PNG, JPEG, .*"
+    ):
+        fp.load_data(folder, stream=stream)
+    assert not ghostscript.exists()
+
+
+def test_a_damaged_picture_is_named(tmp_path: Path) -> None:
+    for name in "ab":
+        (tmp_path / "set" / name).mkdir(parents=True)
+        Image.fromarray(GREY[0]).save(tmp_path / "set" / name / "0.png")
+    whole = (tmp_path / "set" / "b" / "0.png").read_bytes()
+    for damaged in (b"", whole[:40], whole[:30] + b"\xff" + whole[31:]):
+        (tmp_path / "set" / "b" / "0.png").write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"picture 1 \(.*/set/b/0.png\) cannot be decoded"):
+            fp.load_data(tmp_path / "set")
+
+
+def test_the_encoding_names_all_formats_that_were_read(tmp_path: Path) -> None:
+    pictures = [encoded(Image.fromarray(GREY[0]), kind) for kind in ("PNG", "JPEG", "BMP", "WEBP")]
+    pictures[3] = encoded(Image.fromarray(GREY[0]), "TIFF")
+    assert fp.load_data(folder_of(tmp_path / "few", pictures, [0, 1, 0, 1])).source["encoding"] == "exact, jpeg, tiff"
+    many = [*pictures[:1] * 40]
+    many[1] = pictures[1]  # not among the sixteen of a stream
+    folder = folder_of(tmp_path / "many", many, [0, 1] * 20)
+    assert fp.load_data(folder).source["encoding"] == "exact, jpeg"
+    assert fp.load_data(folder, stream=True).source["encoding"] == "exact (of 16 pictures)"
+
+
+def test_sixteen_bits_of_colour_are_said_to_be_read_as_eight(tmp_path: Path) -> None:
+    chunks = [
+        (b"IHDR", struct.pack(">IIBBBBB", 2, 2, 16, 2, 0, 0, 0)),
+        (b"IDAT", zlib.compress((b"\0" + b"\x12\x34" * 6) * 2)),
+        (b"IEND", b""),
+    ]
+    packed = (
+        struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body)) for name, body in chunks
+    )
+    png = b"\x89PNG\r\n\x1a\n" + b"".join(packed)
+    ppm = b"P6 2 2 65535\n" + b"\x12\x34" * 12
+    for kind, content in (("png", png), ("ppm", ppm)):
+        data = fp.load_data(folder_of(tmp_path / kind, [{"bytes": content, "path": None}] * 2, [0, 1]))
+        assert data.source["encoding"] == f"{kind} of 16 bits a channel, read as 8"
+        assert torch.equal(data.inputs, torch.full((2, 3, 2, 2), 0x12 / 255))

@@ -134,8 +134,15 @@ REFUSED = {
     "statistics": (_batch_statistics, "BatchNorm layer '1' of Sequential keeps no running statistics"),
     "tuple": (
         lambda: Returns(lambda z: (z, z)).eval(),
-        r"output of Returns is tuple; expected floating logits of shape",
+        r"output of Returns is a tuple of 2; expected floating logits .*such as `return self.network\(x\)\[0\]`",
     ),
+    "dict": (lambda: Returns(lambda z: {"out": z}).eval(), r"is a dict with 'out'; .*, or under the key 'logits'"),
+    "one logit": (
+        lambda: Returns(lambda z: z[:, :1]).eval(),
+        r"shape \(130, 1\).*of one logit z, whose logits are",
+    ),
+    "one flat logit": (lambda: Returns(lambda z: z[:, 0]).eval(), r"shape \(130,\).*of one logit z"),
+    "dense": (lambda: Returns(lambda z: z[:, :, None]).eval(), r"shape \(130, 10, 1\).*several parts of a sample"),
     "shape": (lambda: Returns(lambda z: z[:, None]).eval(), r"shape \(130, 1, 10\)"),
     "integers": (lambda: Returns(lambda z: z.argmax(1)).eval(), r"shape \(130,\), torch.int64"),
     "rows": (lambda: Returns(lambda z: z[1:]).eval(), "129 rows of logits for a batch of 130"),
@@ -285,3 +292,69 @@ def test_sums_are_taken_in_double_precision() -> None:
     data = fp.LabelledData(torch.zeros(10_001, 1), torch.zeros(10_001, dtype=torch.long), classes=3)
     single = float(torch.tensor(3.0).log())
     assert fp.EmpiricalRisk(model, data, batch_size=10_001)().loss == pytest.approx(single, rel=1e-12)
+
+
+def test_logits_are_found_under_their_key() -> None:
+    model = Returns(lambda z: z).eval()
+    expected = fp.functional_margins(model, DATA).values
+    model.output = lambda z: {"loss": z.sum(), "logits": z}
+    assert torch.equal(fp.functional_margins(model, DATA).values, expected)
+
+
+def test_the_fix_for_one_logit_gives_its_loss() -> None:
+    class Two(nn.Module):
+        def __init__(self, network: nn.Module) -> None:
+            super().__init__()
+            self.network = network
+
+        def forward(self, x: Tensor) -> Tensor:  # as the message has it
+            z = self.network(x).reshape(-1, 1)
+            return torch.cat((torch.zeros_like(z), z), 1)
+
+    torch.manual_seed(0)
+    one = nn.Sequential(nn.Flatten(), nn.Linear(64, 1)).eval()
+    data = fp.LabelledData(DATA.inputs, (DATA.labels > 4).long())
+    logits, targets = one(data.inputs).squeeze(1), data.labels.float()
+    expected = float(F.binary_cross_entropy_with_logits(logits, targets).detach())
+    assert fp.EmpiricalRisk(Two(one).eval(), data)().loss == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_modules_that_were_compiled_ahead_are_refused() -> None:
+    model, inputs = cases.mlp(), DATA.inputs.to(next(cases.mlp().parameters()))
+    for kind, made in (
+        ("TorchScript", torch.jit.trace(model, inputs)),
+        ("TorchScript", torch.jit.script(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)).eval())),
+        ("torch.export", torch.export.export(model, (inputs,)).module()),
+    ):
+        with pytest.raises(ValueError, match=rf"is a {kind} module.*expected the nn.Module.*load_state_dict"):
+            fp.functional_margins(made, DATA)
+
+
+def test_the_fix_for_pictures_of_bytes_gives_the_same_numbers() -> None:
+    class Casts(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(64, 10)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.layer(x.flatten(1).float() / 255)
+
+    torch.manual_seed(0)
+    model = Casts().eval()
+    stored = (DATA.inputs * 255).to(torch.uint8)
+    raw = fp.LabelledData(stored, DATA.labels, classes=10)
+    expected = fp.functional_margins(model, raw).values
+    message = (
+        r"make the pictures floating, inputs.float\(\) / 255, with fp.Normalised.*\(0 and 1 / 255 where it divides"
+    )
+    for probe in (fp.jacobian_norms, fp.geometric_margins, fp.gaussian_robustness):
+        with pytest.raises(TypeError, match=message):
+            probe(model, raw)
+    with pytest.raises(ValueError, match=rf"embeds nothing; {message}"):
+        fp.at_embedding(model, raw)
+    with pytest.raises(ValueError, match=rf"cannot be run on inputs of shape .*uint8.*{message}"):
+        fp.functional_margins(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)).eval(), raw)
+    data = fp.LabelledData(stored.float() / 255, DATA.labels, classes=10)
+    found = fp.functional_margins(fp.Normalised(model, 0, 1 / 255).eval(), data).values
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)

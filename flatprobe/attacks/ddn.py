@@ -57,9 +57,8 @@ def ddn(
         logits, gradient = with_gradient(forward, current, labels, log_odds)
         crossed = adversarial(logits, labels)
         best = best.closer(current, roughly(current, inputs, norm), crossed)
-        radius = torch.minimum(
-            radius * torch.where(crossed, 1 - change, 1 + change).to(radius), best.distance.to(radius)
-        )
+        factor = torch.where(crossed, radius.new_tensor(1 - change), radius.new_tensor(1 + change))
+        radius = torch.minimum(radius * factor, best.distance.to(radius))
         offset = current - inputs + per_sample(size * first, inputs) * steepest(gradient, norm)
         current = boxed(inputs + _of_length(offset, radius, norm), box)
     with torch.no_grad():

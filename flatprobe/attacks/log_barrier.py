@@ -104,7 +104,7 @@ def _in_noise(forward: Forward, inputs: Points, labels: Labels, norm: str, box: 
 
 def _uphill(forward: Forward, inputs: Points, labels: Labels, norm: str, box: Box) -> Perturbed:
     """The first point of an ascent of the lead, by ever longer steps, that changes the class."""
-    found, current, size = Perturbed.none(inputs), inputs, torch.zeros(len(inputs))
+    found, current, size = Perturbed.none(inputs), inputs, torch.zeros(len(inputs), dtype=torch.float32, device="cpu")
     for number in range(_TRIES):
         logits, gradient = with_gradient(forward, current, labels)
         crossed = adversarial(logits, labels) & found.distance.isinf()

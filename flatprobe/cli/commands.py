@@ -69,13 +69,13 @@ def probe(
         Of the directions and the noise.
     """
     from flatprobe.checkpoints import load_checkpoint
-    from flatprobe.cli.inputs import architecture, data_of, group_of, names_of
+    from flatprobe.cli.inputs import architecture, data_of, group_of, names_of, numbered_for
     from flatprobe.studies.compare import compare
 
     names = names_of(runs)
     module = None if model is None else architecture(model)
     networks = {name: load_checkpoint(path, module) for name, path in names.items()}
-    samples = {name: data_of(path, data, split, limit) for name, path in names.items()}
+    samples = {name: numbered_for(networks[name], data_of(path, data, split, limit)) for name, path in names.items()}
     groups = {name: group_of(name) for name in names}
     comparison = compare(networks, samples, probes=probes, groups=groups, seed=seed, progress=True, out=out)
     _summary(comparison)
@@ -122,10 +122,10 @@ def audit(
     """
     import flatprobe as fp
     from flatprobe.cli.audits import show
-    from flatprobe.cli.inputs import architecture, data_of
+    from flatprobe.cli.inputs import architecture, data_of, numbered_for
 
     network = fp.load_checkpoint(run, None if model is None else architecture(model))
-    samples = data_of(run, data, split, limit)
+    samples = numbered_for(network, data_of(run, data, split, limit))
     result = fp.audit(network, samples, probes=probes, changes=changes, factor=factor, seed=seed, progress=True)
     show(result)
     if out is not None:

@@ -3,12 +3,15 @@
 import importlib
 import json
 import re
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from torch import nn
 
+from flatprobe.class_names import class_names_of, misplaced
 from flatprobe.data import LabelledData
+from flatprobe.data.validation import tell_missed_classes
 from flatprobe.loading import load_data
 
 _CONFIG = "config.json"
@@ -78,6 +81,8 @@ def data_of(run: Path, name: str | None, split: str | None, limit: int | None) -
     # Streamed data's fingerprint covers some of the samples, so it compares with that of data streamed again.
     stream = described.get("fingerprint_of", "all samples") != "all samples"
     data = load_data(source["name"], source["split"], limit=source.get("limit"), stream=stream, **columns)
+    if source.get("class_names") and data.source.get("class_names") != source["class_names"]:
+        data = data.with_class_names(source["class_names"])
     for draw in source.get("random_labels", []):
         data = data.with_random_labels(draw["fraction"], draw["seed"])
     if data.fingerprint != described["fingerprint"]:
@@ -87,4 +92,16 @@ def data_of(run: Path, name: str | None, split: str | None, limit: int | None) -
             "trained; name the data to measure on with --data"
         )
         raise ValueError(msg)
-    return data if limit is None else data.head(limit)
+    if limit is None:
+        return data
+    tell_missed_classes(data.labels, limit)
+    return data.head(limit)
+
+
+def numbered_for(network: nn.Module, data: LabelledData) -> LabelledData:
+    """The data with their classes in the network's order, where both name the same classes in different ones."""
+    own, names = class_names_of(network), data.source.get("class_names")
+    if own is None or names is None or not {*names} <= {*own[0]} or misplaced(names, own[0]) is None:
+        return data
+    print("the classes of the data are numbered as the network's, by their names", file=sys.stderr)
+    return data.with_class_names(own[0])

@@ -1,10 +1,8 @@
 """LabelledData: the pairs that probes measure on and training trains on."""
 
 import copy
-import hashlib
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,36 +10,11 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from flatprobe.checks import as_json, at_least
-from flatprobe.data.stores import Memory, Stream
-from flatprobe.data.validation import BLOCK, Positions, checked_labels, listed, parts_of, rows
-from flatprobe.files import bytes_of
+from flatprobe.data.batch import Batch
+from flatprobe.data.relabelling import randomised, renumbered
+from flatprobe.data.stores import Columns, Memory, Stream
+from flatprobe.data.validation import Positions, checked_labels, digest, listed, ordinary, parts_of, rows, tell_large
 from flatprobe.inputs import Inputs
-from flatprobe.rng import sample_uniform
-
-
-def checked_data(data: object) -> "LabelledData":
-    """The data, if they are `LabelledData`.
-
-    Raises:
-        TypeError: for anything else, such as a loader, with how to make it labelled data.
-    """
-    if not isinstance(data, LabelledData):
-        msg = (
-            f"the data are a {type(data).__name__}; expected LabelledData, which is ordered and repeatable: "
-            "fp.LabelledData(inputs, labels) of tensors, or fp.LabelledData.from_dataset(dataset) of a data set or a "
-            "loader that does not shuffle"
-        )
-        raise TypeError(msg)
-    return data
-
-
-@dataclass(frozen=True)
-class Batch:
-    """The samples start, ..., start + len(labels) - 1 of a data set, in order."""
-
-    inputs: Inputs
-    labels: Int64[Tensor, " samples"]
-    start: int
 
 
 class LabelledData:
@@ -49,13 +22,14 @@ class LabelledData:
 
     The inputs are kept as they are, not copied (MNIST is 188 MB): changing them in place afterwards is an error at the
     next use (torch counts in-place changes; writes through NumPy's view of the memory escape it). The labels, small,
-    are copied.
+    are copied, and so are inputs that were made under `torch.inference_mode`, which derivatives cannot keep.
 
     Args:
         inputs: a tensor (n, ...), or a dict (or another mapping) or tuple of such tensors; finite.
-        labels: integers in 0, ..., classes - 1, shape (n,).
+        labels: integers in 0, ..., classes - 1, or booleans, shape (n,).
         classes: number of classes; None takes 1 + the largest label.
-        source: where the data come from, JSON-able; recorded beside every result.
+        source: where the data come from, JSON-able; recorded beside every result. A list of its `"class_names"` is
+            compared with the names that a network knows.
 
     Raises:
         TypeError: for inputs or labels of another type.
@@ -82,11 +56,19 @@ class LabelledData:
         self._labels: Tensor | None = None
         self._fingerprint: str | None = None
         if labels is not None or isinstance(self._store, Memory):
-            self._labels = checked_labels(labels, range(len(self)), classes).clone()
+            self._labels = ordinary(checked_labels(labels, range(len(self)), classes).clone())
+        if isinstance(inputs, Tensor):
+            tell_large(inputs, stacklevel=3)
 
     @classmethod
     def from_dataset(
-        cls, dataset: Any, *, labels: Any = None, classes: int | None = None, source: Mapping[str, object] | None = None
+        cls,
+        dataset: Any,
+        *,
+        labels: Any = None,
+        classes: int | None = None,
+        source: Mapping[str, object] | None = None,
+        columns: Columns | None = None,
     ) -> "LabelledData":
         """Stream a map-style data set: items are read when they are needed, never more than one batch at a time.
 
@@ -99,6 +81,8 @@ class LabelledData:
             labels: all labels (n,), where known; None reads them in one pass over the items, when first needed.
             classes: number of classes; None takes 1 + the largest label, which needs all labels.
             source: where the data come from, JSON-able.
+            columns: of items that are dicts: the key of the input (or a list of keys, for a dict of tensors), and that
+                of the label, such as `(["input_ids", "attention_mask"], "label")`.
 
         Returns:
             The data, whose `inputs` cannot be asked for as a whole.
@@ -108,9 +92,11 @@ class LabelledData:
             ValueError: for a loader that shuffles or collates, items that differ between two readings (augmentation),
                 or labels that are not the items' own.
         """
-        stream = Stream(dataset)
+        stream = Stream(dataset, columns=columns)
         data = cls(stream, labels, classes=classes, source=source)
         stream.assert_repeatable(labels)
+        if isinstance(stream.first, Tensor):
+            tell_large(stream.first[None], stacklevel=3)
         return data
 
     def __len__(self) -> int:
@@ -132,7 +118,7 @@ class LabelledData:
     def labels(self) -> Int64[Tensor, " samples"]:
         """All labels, on the CPU; of streamed data whose labels were not given, by one pass the first time."""
         if self._labels is None:
-            self._labels = torch.cat([batch.labels for batch in self.batches(256)])
+            self._labels = ordinary(torch.cat([batch.labels for batch in self.batches(256)]))
         return self._labels
 
     @property
@@ -168,7 +154,7 @@ class LabelledData:
         at_least(1, batch_size=batch_size)
         batch_size = int(batch_size)  # NumPy's narrow integers overflow
         spans = (range(i, min(i + batch_size, len(self))) for i in range(0, len(self), batch_size))
-        return (Batch(*self._read(span), span.start) for span in spans)
+        return (Batch(*self._read(span), span.start, self.source.get("class_names")) for span in spans)
 
     def gather(self, positions: Int64[Tensor, " batch"]) -> tuple[Inputs, Int64[Tensor, " batch"]]:
         """Inputs and labels at these positions, in their order, as a copy.
@@ -236,20 +222,40 @@ class LabelledData:
         if not 0 <= fraction <= 1:
             msg = f"fraction is {fraction}; expected a number in [0, 1]"
             raise ValueError(msg)
-        count = len(self)
-        replaced = sample_uniform(0, count, int(seed), "random labels", "replaced").double() < fraction
-        # In float64 the product of a float32 number below 1 and the classes cannot round up to the classes.
-        drawn = (sample_uniform(0, count, int(seed), "random labels", "class").double() * self.classes).long()
         draws = [*self.source.get("random_labels", []), {"fraction": float(fraction), "seed": int(seed)}]
         return self._changed(
             _given_classes=self.classes,
-            _labels=torch.where(replaced, drawn, self.labels),
+            _labels=randomised(self.labels, self.classes, fraction, int(seed)),
             source={**self.source, "random_labels": draws},
         )
 
+    def with_class_names(self, names: Sequence[str]) -> "LabelledData":
+        """The same samples with their classes numbered anew: class k is the one that is called `names[k]`.
+
+        Args:
+            names: in the wanted order, such as a network's; further names are classes without samples.
+
+        Returns:
+            New data that share these inputs; `source["class_names"]` records the names.
+
+        Raises:
+            ValueError: if the data do not know their classes' names, or a sample's is not among the given ones.
+
+        >>> data = LabelledData(torch.eye(2), torch.tensor([0, 1]), source={"class_names": ["ant", "bee"]})
+        >>> data.with_class_names(["bee", "cow", "ant"]).labels
+        tensor([2, 0])
+        """
+        own = self.source.get("class_names")
+        if own is None:
+            msg = "the data do not say what their classes are called; expected source={'class_names': [...]} in them"
+            raise ValueError(msg)
+        labels = renumbered(self.labels, own, [*names])
+        return self._changed(_given_classes=len(names), _labels=labels, source={**self.source, "class_names": [*names]})
+
     def _changed(self, **fields: Any) -> "LabelledData":
         other = copy.copy(self)
-        vars(other).update(fields, _fingerprint=None)
+        labels = fields.get("_labels")
+        vars(other).update(fields, _labels=None if labels is None else ordinary(labels), _fingerprint=None)
         return other
 
     @property
@@ -257,13 +263,7 @@ class LabelledData:
         """blake2b of shapes, dtypes and bytes of inputs and labels, in hex; of streamed inputs, 16 samples' alone."""
         inputs = self._store.fingerprinted()
         if self._fingerprint is None:
-            digest = hashlib.blake2b(digest_size=16)
-            for name, part in {**parts_of(inputs), "labels": self.labels}.items():
-                digest.update(f"{name} {tuple(part.shape)} {part.dtype}".encode())
-                for start in range(0, len(part), BLOCK):
-                    block = part[start : start + BLOCK]
-                    digest.update(bytes_of(block))
-            self._fingerprint = digest.hexdigest()
+            self._fingerprint = digest({**parts_of(inputs), "labels": self.labels})
         return self._fingerprint
 
     def describe(self) -> dict[str, object]:

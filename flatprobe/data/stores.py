@@ -1,18 +1,20 @@
 """Where the samples lie: tensors in memory, or a map-style data set that is read item by item."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset, SequentialSampler, Subset, default_collate
 
-from flatprobe.data.validation import Positions, checked_finite, listed, parts_of, plain, rows
+from flatprobe.data.validation import Positions, checked_finite, listed, ordinary, parts_of, plain, rows
 from flatprobe.inputs import Inputs, mapped
 from flatprobe.rng import global_states_kept
 
 # Items of a streamed data set that are read twice to see that they repeat, and that its fingerprint covers.
 SAMPLED = 16
+
+Columns = tuple[str | Sequence[str], str]
 
 
 class Memory:
@@ -39,7 +41,7 @@ class Memory:
         if len(set(lengths.values())) > 1:
             msg = f"the inputs differ in length: {lengths}; expected one row a sample in each"
             raise ValueError(msg)
-        self._inputs: Inputs = mapped(lambda part: part.detach(), inputs)
+        self._inputs: Inputs = mapped(lambda part: ordinary(part.detach()), inputs)
         self._count = next(iter(lengths.values()))
         if self._count == 0:
             msg = "the data are empty (0 samples); expected at least one"
@@ -86,9 +88,7 @@ class Memory:
         return self.all()
 
     def _current_versions(self) -> list[int]:
-        # Tensors made in inference mode carry no counter.
-        parts = parts_of(self._inputs).values()
-        return [0 if part.is_inference() else part._version for part in parts]  # noqa: SLF001 (torch's in-place counter)
+        return [part._version for part in parts_of(self._inputs).values()]  # noqa: SLF001 (torch's in-place counter)
 
 
 class Stream:
@@ -97,13 +97,15 @@ class Stream:
     Args:
         dataset: a map-style data set, or a `DataLoader` that leaves order and items as they are.
         count: how many of its items, from the first; None for all.
+        columns: of items that are dicts, the key or keys of the input, and the key of the label.
 
     Raises:
         TypeError: for data sets without positions.
         ValueError: for an empty one, or a loader that shuffles or collates.
     """
 
-    def __init__(self, dataset: Any, count: int | None = None) -> None:
+    def __init__(self, dataset: Any, count: int | None = None, columns: Columns | None = None) -> None:
+        self._columns = columns
         if isinstance(dataset, DataLoader):
             dataset = _unwrapped(dataset)
         kind = type(dataset).__name__
@@ -115,6 +117,7 @@ class Stream:
                 "__getitem__), so that every pass reads the same samples in the same order: store its items in a list"
             )
             raise TypeError(msg)
+        _check_undecoded(dataset)
         self.dataset = dataset
         self._count = len(dataset) if count is None else count
         if self._count == 0:
@@ -133,11 +136,11 @@ class Stream:
 
     def head(self, count: int) -> "Stream":
         """The first items."""
-        return Stream(self.dataset, count)
+        return Stream(self.dataset, count, self._columns)
 
     def subset(self, positions: Tensor) -> "Stream":
         """The items at these positions."""
-        return Stream(Subset(self.dataset, positions.tolist()))
+        return Stream(Subset(self.dataset, positions.tolist()), columns=self._columns)
 
     def read(self, positions: Positions) -> tuple[Inputs, Tensor]:
         """Inputs and labels at these positions."""
@@ -146,7 +149,7 @@ class Stream:
 
     def fingerprinted(self) -> Inputs:
         """What the fingerprint covers: a few samples spread over the data."""
-        return self.read(torch.tensor(_spread(self._count)))[0]
+        return self.read(torch.tensor(_spread(self._count), device="cpu"))[0]
 
     def assert_repeatable(self, labels: Tensor | None) -> None:
         """A few items, read twice, are the same, and their labels are the given ones.
@@ -186,13 +189,17 @@ class Stream:
                     "or crop them"
                 )
                 raise ValueError(msg)
-        inputs = default_collate([inputs for inputs, _ in pairs])
+        with torch.device("cpu"):  # whatever torch's default: of Python's integers it makes tensors
+            inputs = default_collate([inputs for inputs, _ in pairs])
+            labels = default_collate([label for _, label in pairs])
         inputs = tuple(inputs) if isinstance(inputs, list) else inputs
         checked_finite(inputs, positions)
-        return inputs, default_collate([label for _, label in pairs])
+        return inputs, labels
 
     def _item(self, position: int) -> tuple[Inputs, Any]:
         item = self.dataset[position]
+        if isinstance(item, Mapping):
+            item = self._chosen(item, position)
         if not (isinstance(item, tuple | list) and len(item) == 2):
             msg = (
                 f"item {position} of the {type(self.dataset).__name__} is a {type(item).__name__}; expected a pair "
@@ -204,7 +211,51 @@ class Stream:
         if item[1] is None:
             msg = f"item {position} of the {type(self.dataset).__name__} has no label; expected an integer"
             raise TypeError(msg)
+        if not isinstance(item[1], int | float | Tensor) and not hasattr(item[1], "dtype"):
+            msg = (
+                f"the label of item {position} of the {type(self.dataset).__name__} is {item[1]!r}, a "
+                f"{type(item[1]).__name__}; expected an integer: number the classes in the data set"
+            )
+            raise TypeError(msg)
         return inputs, item[1]
+
+    def _chosen(self, item: Mapping[str, Any], position: int) -> tuple[Any, Any]:
+        """Input and label of an item that is a dict.
+
+        Raises:
+            TypeError: where it is not said which they are, or they are not there.
+        """
+        inputs, label = self._columns or ((), "")
+        wanted = [inputs] if isinstance(inputs, str) else [*inputs]
+        if not wanted or not {*wanted, label} <= item.keys():
+            msg = (
+                f"item {position} of the {type(self.dataset).__name__} is a dict with {', '.join(map(repr, item))}; "
+                "expected a pair (input, label), or columns=(key or keys of the input, key of the label) to be among "
+                "these"
+            )
+            raise TypeError(msg)
+        return item[inputs] if isinstance(inputs, str) else {key: item[key] for key in wanted}, item[label]
+
+
+def _check_undecoded(dataset: Any) -> None:
+    """No reading of an item lets `datasets` decode a picture: it takes any format, some of which start programs.
+
+    Raises:
+        TypeError: for such a table, unless a function of the caller's own makes its items.
+    """
+    while isinstance(dataset, Subset):
+        dataset = dataset.dataset
+    kinds, own = getattr(dataset, "features", None), getattr(dataset, "format", None)
+    if not isinstance(kinds, Mapping) or not isinstance(own, Mapping) or own.get("type") == "custom":
+        return
+    kinds = {name: kinds[name] for name in own.get("columns", ()) if name in kinds}
+    pictures = [name for name, kind in kinds.items() if type(kind).__name__ == "Image" and kind.decode]
+    if pictures:
+        msg = (
+            f"the column {pictures[0]!r} of the {type(dataset).__name__} holds encoded pictures; expected tensors: "
+            "fp.load_data(dataset) decodes them, and dataset.remove_columns(...) leaves them out"
+        )
+        raise TypeError(msg)
 
 
 def _unwrapped(loader: "DataLoader[Any]") -> Any:

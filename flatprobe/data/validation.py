@@ -1,5 +1,7 @@
 """Inputs taken apart, and what inputs and labels must be."""
 
+import hashlib
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -7,6 +9,7 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
+from flatprobe.files import bytes_of
 from flatprobe.inputs import Inputs
 
 # Rows checked or hashed at a time, so that no second copy of the data is ever held.
@@ -53,6 +56,14 @@ def plain(inputs: Any) -> Any:
     return dict(inputs) if isinstance(inputs, Mapping) else inputs
 
 
+def ordinary(tensor: Tensor) -> Tensor:
+    """The tensor, or a copy of one made in inference mode, which no backward pass could keep."""
+    if not tensor.is_inference():
+        return tensor
+    with torch.inference_mode(mode=False):
+        return tensor.clone()
+
+
 def rows(tensor: Tensor, positions: Positions) -> Tensor:
     """The rows at these positions: a view for a range, a copy for a tensor."""
     if isinstance(positions, range):
@@ -84,7 +95,7 @@ def checked_finite(inputs: Inputs, positions: Sequence[int]) -> None:
 
 
 def checked_labels(labels: Any, positions: Sequence[int], classes: int | None) -> Int64[Tensor, " samples"]:
-    """The labels of the samples at these positions as int64 on the CPU.
+    """The labels of the samples at these positions as int64 on the CPU; False and True are 0 and 1.
 
     Args:
         labels: what was given.
@@ -95,25 +106,24 @@ def checked_labels(labels: Any, positions: Sequence[int], classes: int | None) -
         Labels, one a position.
 
     Raises:
-        TypeError: for anything but an integer tensor.
+        TypeError: for anything but a tensor of integers or booleans.
         ValueError: for another shape, or labels outside 0, ..., classes - 1.
     """
     if not isinstance(labels, Tensor):
         msg = f"the labels are a {type(labels).__name__}; expected an integer tensor: torch.as_tensor(labels)"
         raise TypeError(msg)
-    if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
-        msg = f"the labels have dtype {labels.dtype}; expected integers, class indices: labels.long()"
-        raise TypeError(msg)
     if labels.ndim != 1:
-        msg = (
-            f"the labels have shape {tuple(labels.shape)}; expected one dimension, (samples,): labels.argmax(1) of "
-            "one-hot rows, labels.squeeze(1) of a column"
-        )
+        msg = f"the labels have shape {tuple(labels.shape)}; expected one dimension, (samples,): {_flat(labels)}"
         raise ValueError(msg)
+    if labels.is_floating_point() or labels.is_complex():
+        whole_numbers = bool((labels == labels.real.round()).all())
+        cure = "labels.long()" if whole_numbers else "targets of a regression cannot be measured, only classifiers"
+        msg = f"the labels have dtype {labels.dtype}; expected integers, class indices: {cure}"
+        raise TypeError(msg)
     if len(labels) != len(positions):
         msg = f"there are {len(labels)} labels for {len(positions)} samples; expected one a sample"
         raise ValueError(msg)
-    whole: Tensor = labels.detach().to("cpu", torch.int64)
+    whole: Tensor = ordinary(labels.detach()).to("cpu", torch.int64)
     outside = (whole < 0) | (whole >= (torch.iinfo(torch.int64).max if classes is None else classes))
     if bool(outside.any()):
         row = int(outside.nonzero()[0])
@@ -121,3 +131,51 @@ def checked_labels(labels: Any, positions: Sequence[int], classes: int | None) -
         msg = f"the label of sample {positions[row]} is {int(whole[row])}; expected 0{top or ' or more'}"
         raise ValueError(msg)
     return whole
+
+
+def _flat(labels: Tensor) -> str:
+    """What makes one label a sample of labels of another shape."""
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        return "labels.squeeze(1)"
+    if labels.ndim == 2 and bool(((labels == 0) | (labels == 1)).all()) and bool((labels.sum(1) == 1).all()):
+        return "labels.argmax(1) of these one-hot rows"
+    return "labels of several parts of a sample (pixels, tokens, attributes) cannot be measured"
+
+
+def tell_large(inputs: Tensor, stacklevel: int) -> None:
+    """A warning where the first samples look like pixels from 0 to 255."""
+    first = inputs[:64].flatten()
+    if not first.is_floating_point() or len(first) < 64 or inputs[:1].numel() < 16 or not 128 <= first.max() <= 255:
+        return
+    if bool((first >= 0).all()) and bool((first == first.round()).all()):
+        warnings.warn(
+            "the inputs look like pixels from 0 to 255, and noise, budgets and steps are in the inputs' units; "
+            "expected [0, 1]: inputs / 255, with fp.Normalised(network, mean, std) for what the network wants (0 and "
+            "1 / 255 where it was trained on these)",
+            stacklevel=stacklevel,
+        )
+
+
+def digest(parts: Mapping[str, Tensor]) -> str:
+    """blake2b of the tensors' names, shapes, dtypes and bytes, in hex."""
+    found = hashlib.blake2b(digest_size=16)
+    for name, part in parts.items():
+        found.update(f"{name} {tuple(part.shape)} {part.dtype}".encode())
+        for start in range(0, len(part), BLOCK):
+            found.update(bytes_of(part[start : start + BLOCK]))
+    return found.hexdigest()
+
+
+def tell_missed_classes(labels: Tensor, count: int, stacklevel: int = 2) -> None:
+    """A warning where the first samples miss more of the split's classes than chance does, as in a sorted set."""
+    sizes = labels.unique(return_counts=True)[1]  # type: ignore[no-untyped-call]
+    missed = len(sizes) - len(labels[:count].unique())  # type: ignore[no-untyped-call]
+    # In random order the number of classes that are missed has this mean, and a variance below it.
+    expected = float(((1 - sizes.double() / len(labels)) ** count).sum())
+    if missed > expected + 3 * expected**0.5:
+        warnings.warn(
+            f"the first {count} of the {len(labels)} samples hold {len(sizes) - missed} of the {len(sizes)} classes, "
+            "so the set is not in random order; expected samples of all classes: load it without limit=, and take "
+            "data.subset(positions) from all over it",
+            stacklevel=stacklevel,
+        )

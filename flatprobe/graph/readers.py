@@ -131,7 +131,9 @@ def _affine(value: Value, scale: Tensor | float, shift: Tensor | float) -> Parts
 
 
 def _constant(value: Any) -> Tensor:
-    return value.double() if isinstance(value, Tensor) else torch.tensor(float(value), dtype=torch.float64)
+    return (
+        value.double() if isinstance(value, Tensor) else torch.tensor(float(value), dtype=torch.float64, device="cpu")
+    )
 
 
 def _activation(name: str, *parameters: str) -> Callable[[Arguments], Parts]:

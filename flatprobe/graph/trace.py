@@ -36,7 +36,7 @@ def trace(module: nn.Module, input_shape: Sequence[int]) -> Graph:
         ValueError: if it cannot be traced (its code depends on the inputs' values, say) or returns anything but one
             tensor of logits.
     """
-    anchor = next((p for p in module.parameters() if p.is_floating_point()), torch.empty(0))
+    anchor = next((p for p in module.parameters() if p.is_floating_point()), torch.empty(0, device="cpu"))
     example = torch.zeros((_SAMPLES, *input_shape), dtype=anchor.dtype, device=anchor.device)
     name = type(module).__name__
     try:

@@ -8,7 +8,10 @@ from jaxtyping import Int64
 from torch import Tensor
 
 # Names by which data sets on the hub call their labels, the likeliest first.
-_LABEL_NAMES = ("label", "labels", "class", "fine_label")
+LABEL_NAMES = ("label", "labels", "class", "fine_label")
+_EXPECTED = (
+    "class labels, integers, words or booleans: table.cast_column(name, datasets.Value('int64')) converts whole numbers"
+)
 
 
 def image_column_of(rows: Any, name: str | None) -> str:
@@ -27,10 +30,11 @@ def image_column_of(rows: Any, name: str | None) -> str:
     from datasets import Image
 
     found = [column for column, kind in rows.features.items() if isinstance(kind, Image)]
+    encoded = [column for column, kind in rows.features.items() if _is_encoded(kind)]
     if name is None:
-        return _only(found, "image_column", "holds pictures", rows)
+        return _only(found or encoded, "image_column", "holds pictures", rows)
     _known(name, "image_column", rows)
-    if name not in found:
+    if name not in found + encoded:
         msg = f"image_column {name!r} has the type {rows.features[name]}; expected pictures ({_columns(rows)})"
         raise ValueError(msg)
     return name
@@ -55,12 +59,16 @@ def label_column_of(rows: Any, name: str | None) -> str:
     if name is not None:
         _known(name, "label_column", rows)
         if name not in usable:
-            msg = f"label_column {name!r} has the type {rows.features[name]}; expected class labels, integers or words"
+            msg = f"label_column {name!r} has the type {rows.features[name]}; expected {_EXPECTED}"
             raise ValueError(msg)
         return name
+    named = next((column for column in LABEL_NAMES if column in rows.features), None)
+    if named is not None and not usable:
+        msg = f"the column {named!r} has the type {rows.features[named]}; expected {_EXPECTED}"
+        raise ValueError(msg)
     found = [column for column in usable if isinstance(rows.features[column], ClassLabel)]
     if len(found) != 1:
-        found = [column for column in _LABEL_NAMES if column in usable][:1]
+        found = [column for column in LABEL_NAMES if column in usable][:1]
     return _only(found, "label_column", "is known to hold labels", rows)
 
 
@@ -92,13 +100,43 @@ def labels_of(
         msg = f"{column!r} of row {missing} is missing; expected a label in every row of {split!r}"
         raise ValueError(msg)
     if isinstance(kind, ClassLabel):
-        return torch.tensor(values), kind.num_classes, list(kind.names)
+        names = _shared_names(splits, split, column)
+        numbers = [names.index(name) for name in kind.names]
+        return _whole([numbers[value] if value >= 0 else value for value in values]), len(names), names
+    if kind.dtype == "bool":
+        return _whole([int(value) for value in values]), 2, ["False", "True"]
     if kind.dtype in {"string", "large_string"}:
         words = {word for rows in splits.values() if column in rows.features for word in _values(rows, column)}
         names = sorted(words - {None})
-        numbers = {word: number for number, word in enumerate(names)}
-        return torch.tensor([numbers[word] for word in values]), len(names), names
-    return torch.tensor(values), None, None
+        places = {word: number for number, word in enumerate(names)}
+        return _whole([places[word] for word in values]), len(names), names
+    return _whole(values), None, None
+
+
+def _whole(values: Sequence[int]) -> Int64[Tensor, " samples"]:
+    return torch.tensor(values, dtype=torch.int64, device="cpu")
+
+
+def _shared_names(splits: Mapping[str, Any], split: str, column: str) -> list[str]:
+    """The classes of a column of class labels, in one order for all splits: that of the split that has them all.
+
+    Raises:
+        ValueError: if the splits' names differ, and none has all of them.
+    """
+    kinds = {name: rows.features.get(column) for name, rows in splits.items()}
+    named: dict[str, list[str]] = {name: list(kind.names) for name, kind in kinds.items() if hasattr(kind, "names")}
+    whole = {class_name for names in named.values() for class_name in names}
+    if all(names == named[split] for names in named.values()):
+        return named[split]
+    for names in (named.get("train", []), *named.values()):
+        if whole == {*names}:
+            return names
+    told = "; ".join(f"{name}: {', '.join(names[:5])}, ... ({len(names)})" for name, names in named.items())
+    msg = (
+        f"the classes of {column!r} differ between the splits, and none has all of them ({told}); expected one list: "
+        "table.cast_column(name, datasets.ClassLabel(names=...)) of each"
+    )
+    raise ValueError(msg)
 
 
 def _values(rows: Any, column: str) -> Any:
@@ -108,8 +146,14 @@ def _values(rows: Any, column: str) -> Any:
 def _is_label(kind: Any) -> bool:
     from datasets import ClassLabel, Value
 
-    whole = isinstance(kind, Value) and kind.dtype.startswith(("int", "uint", "string", "large_string"))
+    whole = isinstance(kind, Value) and kind.dtype.startswith(("int", "uint", "string", "large_string", "bool"))
     return whole or isinstance(kind, ClassLabel)
+
+
+def _is_encoded(kind: Any) -> bool:
+    """Whether it is the bytes of files, as other libraries than `datasets` write pictures."""
+    kind = kind.get("bytes") if isinstance(kind, dict) else kind
+    return getattr(kind, "dtype", None) in {"binary", "large_binary"}
 
 
 def _known(name: str, argument: str, rows: Any) -> None:

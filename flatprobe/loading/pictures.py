@@ -1,6 +1,9 @@
 """Stored pictures to tensors."""
 
 import io
+import struct
+import zlib
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,11 +15,30 @@ from torch.utils.data import Dataset
 _GREY = {"1", "L", "LA", "La"}
 _SIXTEEN_BITS = {"I", "I;16", "I;16L", "I;16B", "I;16N"}  # Pillow opens 16-bit grey PNGs as "I" before 11.3
 _FLOATING = {"F"}
-_EXACT = {"PNG", "BMP", "PPM"}
+_EXACT = {"PNG", "BMP", "DIB", "PPM"}
+# The formats that are decoded, by Pillow's names: others (EPS, WMF) would let Pillow start a program on the file.
+_FORMATS = ("PNG", "JPEG", "MPO", "BMP", "DIB", "PPM", "GIF", "TIFF", "WEBP", "AVIF", "JPEG2000", "TGA")
+# How the names of such files end.
+_PNG_AND_JPEG = (".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".jp2", ".j2k")
+_OTHERS = (".bmp", ".dib", ".ppm", ".pgm", ".pbm", ".pnm", ".gif", ".tif", ".tiff", ".webp", ".avif", ".tga")
+ENDINGS = frozenset(_PNG_AND_JPEG + _OTHERS)
+# What Pillow's decoders raise on damaged files.
+_DAMAGED = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    IndexError,
+    KeyError,
+    TypeError,
+    OverflowError,
+    struct.error,
+    zlib.error,
+)
 
 
 class Pictures(Dataset[tuple[Tensor, int]]):
-    """(picture, label) pairs, decoded when they are asked for.
+    """(picture, label) pairs, decoded when they are read.
 
     Args:
         rows: a table of the `datasets` library whose pictures are undecoded.
@@ -31,20 +53,23 @@ class Pictures(Dataset[tuple[Tensor, int]]):
         self._rows = rows.select_columns([column]).cast_column(column, Image(decode=False))
         self._column, self._labels, self._crop = column, labels, crop
         self._shape: torch.Size | None = None
+        self._encodings: set[str] = set()
 
     def __len__(self) -> int:
         return len(self._rows)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        return self._decoded(self.stored(index), index), int(self._labels[index])
+        return self._decoded(self._rows[index][self._column], index), int(self._labels[index])
 
-    def stored(self, index: int) -> Any:
-        """The picture as the table has it: its bytes, or the path of its file."""
-        return self._rows[index][self._column]
+    @property
+    def encoding(self) -> str:
+        """How the pixels of the pictures that were read so far are stored: `exact`, or the formats among them."""
+        return ", ".join(sorted(self._encodings))
 
     def decoded(self) -> Float32[Tensor, "samples channels height width"]:
         """All pictures; the file's bytes are read a thousand at a time."""
-        whole = torch.empty((len(self), *self._decoded(self.stored(0), 0).shape))
+        first = self[0][0]
+        whole = torch.empty((len(self), *first.shape), dtype=torch.float32, device="cpu")  # whatever torch's defaults
         index = 0
         for block in self._rows.iter(batch_size=1000):
             for stored in block[self._column]:
@@ -53,7 +78,9 @@ class Pictures(Dataset[tuple[Tensor, int]]):
         return whole
 
     def _decoded(self, stored: Any, index: int) -> Tensor:
-        picture = cropped(_pixels(stored, index), self._crop, f"picture {index}")
+        opened, encoding = _opened(stored, index)
+        self._encodings.add(encoding)
+        picture = cropped(_pixels(opened, index), self._crop, f"picture {index}")
         self._shape = self._shape or picture.shape
         if picture.shape != self._shape:
             cure = "crop=..." if len(picture) == self._shape[0] else "all of them stored in one colour mode"
@@ -89,31 +116,46 @@ def cropped(pictures: Tensor, side: int | None, name: str) -> Tensor:
     return pictures[..., top : top + side, left : left + side]
 
 
-def encoding_of(stored: Any, index: int) -> str:
-    """How the picture's pixels are stored: "exact", "jpeg", or the name of another format that may lose something."""
-    kind = str(_opened(stored, index).format)
+def _encoding(picture: Any, stored: object) -> str:
+    """How the pixels are stored, from Pillow's arguments for the decoder: the raw mode, of a PPM the largest value."""
+    kind = str(picture.format)
+    largest = stored[-1] if kind == "PPM" and isinstance(stored, tuple) else 0
+    if (";16" in str(stored) or largest > 255) and picture.mode not in _SIXTEEN_BITS:
+        return f"{kind.lower()} of 16 bits a channel, read as 8"  # Pillow has no mode for them
     return "exact" if kind in _EXACT else {"MPO": "jpeg"}.get(kind, kind.lower())
 
 
-def _opened(stored: Any, index: int) -> Any:
+def _opened(stored: Any, index: int) -> tuple[Any, str]:
+    """The picture, and how its pixels are stored.
+
+    Raises:
+        ValueError: if there is none, or it cannot be decoded.
+    """
     from PIL import Image
 
     if not isinstance(stored, dict) or (stored.get("bytes") is None and stored.get("path") is None):
         msg = f"picture {index} is missing (the table holds {stored!r} there); expected the bytes of an image file"
         raise ValueError(msg)
+    Image.init()
+    formats = [kind for kind in _FORMATS if kind in Image.OPEN]
     try:
-        picture = Image.open(stored["path"] if stored["bytes"] is None else io.BytesIO(stored["bytes"]))
+        content = Path(stored["path"]).read_bytes() if stored["bytes"] is None else stored["bytes"]
+        picture = Image.open(io.BytesIO(content), formats=formats)
+        arguments = picture.tile[0][3] if picture.tile else ""
         picture.load()
-    except (OSError, SyntaxError) as error:
-        msg = f"picture {index} cannot be decoded ({error}); it may be damaged: download or write it again"
+    except (*_DAMAGED, Image.DecompressionBombError) as error:
+        name = f" ({stored['path']})" if stored.get("path") else ""
+        msg = (
+            f"picture {index}{name} cannot be decoded ({error}); it may be damaged: download or write it again, or of "
+            f"another format than {', '.join(formats)}: convert it"
+        )
         raise ValueError(msg) from error
-    return picture
+    return picture, _encoding(picture, arguments)
 
 
-def _pixels(stored: Any, index: int) -> Float32[Tensor, "channels height width"]:
+def _pixels(picture: Any, index: int) -> Float32[Tensor, "channels height width"]:
     from PIL import ImageOps
 
-    picture = _opened(stored, index)
     ImageOps.exif_transpose(picture, in_place=True)
     if picture.mode in _FLOATING:
         msg = f"picture {index} holds floating-point pixels, whose scale is unknown; expected 8 or 16 bits a channel"

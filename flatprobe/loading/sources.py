@@ -1,33 +1,47 @@
 """Where a data set is read from: a folder, a folder that stands for the hub, or the hub."""
 
+import hashlib
 import logging
 import os
+import re
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from flatprobe.loading.folders import Found, picture_splits, scan
+
 # The environment variable, and the folders below it, that stand for names on the hub (offline machines).
 VARIABLE = "FLATPROBE_DATASETS"
 _FOLDERS = {"ylecun/mnist": "mnist", "mnist": "mnist", "uoft-cs/cifar10": "cifar10", "cifar10": "cifar10"}
+_ARCHIVES = (".zip", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".rar")
 
 
-def splits_of(name: str | os.PathLike[str]) -> tuple[Mapping[str, Any], dict[str, object]]:
+def splits_of(name: Any, split: str) -> tuple[Mapping[str, Any], dict[str, object]]:
     """The tables of a data set by split, and what a record says of where they were read.
 
     Args:
-        name: a folder, or a name on the hub.
+        name: a folder, a name on the hub, or a table or dictionary of tables of the `datasets` library.
+        split: the split that is wanted.
 
     Returns:
-        Split to table of the `datasets` library, and {"folder": ...} or {"hub": ...}.
+        Split to table of the `datasets` library, and {"name": ..., "folder": ...}, {"name": ..., "hub": ...} or {}.
 
     Raises:
+        TypeError: for another kind of object.
         FileNotFoundError: if there is no such data set, with where it was looked for.
     """
+    if not isinstance(name, str | os.PathLike):
+        return _tables_of(name, split), {}
     folder = _folder_of(name)
     if folder is not None:
-        return _read_folder(folder), {"folder": str(folder)}
+        return _read_folder(folder, split), {"name": str(name), "folder": str(folder)}
+    if str(name) in _readers():
+        msg = (
+            f"{str(name)!r} is a reader of `datasets`, which would read the files of the current folder; give its path"
+        )
+        raise FileNotFoundError(msg)
     given = os.environ.get(VARIABLE)
     looked = f"no folder {Path(name).expanduser().absolute()}; {VARIABLE} is {repr(given) if given else 'not set'}"
     if str(name) in _FOLDERS:
@@ -40,8 +54,8 @@ def splits_of(name: str | os.PathLike[str]) -> tuple[Mapping[str, Any], dict[str
         msg = f"there is no data set {str(name)!r}: {looked}; a path is not looked up on the hub: {cure}"
         raise FileNotFoundError(msg)
     try:
-        return _loaded(name), {"hub": name}
-    except (OSError, ValueError) as error:
+        return _loaded(name), {"name": name, "hub": name}
+    except (OSError, ValueError, RuntimeError) as error:
         msg = f"there is no data set {name!r}: {looked}; the Hugging Face hub says: {error}. Cure: {cure}"
         raise FileNotFoundError(msg) from error
 
@@ -78,21 +92,91 @@ def _folder_of(name: str | os.PathLike[str]) -> Path | None:
     return stands.resolve() if stands is not None and stands.is_dir() else None
 
 
-def _read_folder(folder: Path) -> Mapping[str, Any]:
+def _tables_of(tables: Any, split: str) -> Mapping[str, Any]:
+    """The tables that were read already, by split.
+
+    Raises:
+        TypeError: for anything else.
+    """
     import datasets
 
-    try:
-        if (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():
-            with _quiet():
-                saved = datasets.load_from_disk(str(folder))
-            return saved if isinstance(saved, datasets.DatasetDict) else {str(saved.split or "train"): saved}
-        return _loaded(str(folder))
-    except (OSError, ValueError, datasets.exceptions.DatasetGenerationError) as error:
+    if isinstance(tables, datasets.Dataset):
+        return {split: tables}
+    if isinstance(tables, datasets.DatasetDict):
+        return {**tables}
+    msg = (
+        f"the name is a {type(tables).__name__}; expected the name of a data set, the path of its folder, or a table "
+        "of `datasets`: fp.LabelledData.from_dataset(...) takes data sets of (input, label) pairs, "
+        "fp.LabelledData(inputs, labels) tensors"
+    )
+    raise TypeError(msg)
+
+
+def _readers() -> set[str]:
+    from datasets.packaged_modules import _PACKAGED_DATASETS_MODULES
+
+    return {*_PACKAGED_DATASETS_MODULES}
+
+
+def _read_folder(folder: Path, split: str) -> Mapping[str, Any]:
+    import datasets
+
+    saved = (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file()
+    found = Found() if saved else scan(folder)
+    if found.pictures and not found.holds_tables:
+        return picture_splits(folder, found, split)
+    archives = [path for path in found.others if path.lower().endswith(_ARCHIVES)]
+    if archives and not found.holds_tables:
         msg = (
-            f"the folder {folder} is no data set that `datasets` can read ({error}); expected parquet files "
+            f"the folder {folder} holds {archives[0]!r}, an archive, and no pictures; expected its contents: unpack it"
+        )
+        raise FileNotFoundError(msg)
+    try:
+        with _literal(folder) as path:
+            if not saved:
+                return _loaded(path) if path == str(folder) else _parquet(path)
+            with _quiet():
+                tables = datasets.load_from_disk(path)
+        return tables if isinstance(tables, datasets.DatasetDict) else {str(tables.split or "train"): tables}
+    # A script beside the files is a RuntimeError: `datasets` runs none.
+    except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetGenerationError) as error:
+        several = f"; it holds {len(found.others)} other files, such as {found.others[0]!r}" if found.others else ""
+        msg = (
+            f"the folder {folder} is no data set that `datasets` can read ({error}{several}); expected parquet files "
             "(data/train-*.parquet), a folder of pictures a class, or what save_to_disk wrote"
         )
         raise FileNotFoundError(msg) from error
+
+
+@contextmanager
+def _literal(folder: Path) -> Iterator[str]:
+    """A path of the folder that `datasets` does not take for a pattern or a chain of file systems.
+
+    Where its own is one, a link in the cache of `datasets` stands for it, always the same, so that what is cached of
+    its contents is found again.
+    """
+    import datasets
+
+    if not re.search(r"[*?\[\]]|::", str(folder)):
+        yield str(folder)
+        return
+    links = Path(datasets.config.HF_DATASETS_CACHE) / "flatprobe_links"
+    link = links / hashlib.blake2b(str(folder).encode(), digest_size=16).hexdigest()
+    links.mkdir(parents=True, exist_ok=True)
+    if not link.is_symlink():
+        link.symlink_to(folder, target_is_directory=True)
+    yield str(link)
+
+
+def _parquet(path: str) -> Mapping[str, Any]:
+    """The parquet files below a link, split by their names as `load_dataset` does, which would resolve the link."""
+    import datasets
+    from datasets.data_files import get_data_patterns
+
+    files = {split: [f"{path}/{own}" for own in patterns] for split, patterns in get_data_patterns(path).items()}
+    with _quiet():
+        tables: Mapping[str, Any] = datasets.load_dataset("parquet", data_files=files)
+    return tables
 
 
 def _loaded(name: str) -> Mapping[str, Any]:

@@ -36,7 +36,7 @@ class Normalise(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        means, stds = (torch.as_tensor(value, dtype=torch.float64).flatten() for value in (mean, std))
+        means, stds = (torch.as_tensor(value, dtype=torch.float64, device="cpu").flatten() for value in (mean, std))
         if not bool(means.isfinite().all()) or not bool(stds.isfinite().all()) or not bool((stds > 0).all()):
             msg = f"mean is {means.tolist()} and std {stds.tolist()}; expected finite numbers, std above 0"
             raise ValueError(msg)
@@ -83,7 +83,9 @@ class Normalised(nn.Sequential):
         mean: float | Sequence[float] | Tensor,
         std: float | Sequence[float] | Tensor,
     ) -> None:
-        anchor = next((weight for weight in network.parameters() if weight.is_floating_point()), torch.empty(0))
+        anchor = next(
+            (weight for weight in network.parameters() if weight.is_floating_point()), torch.empty(0, device="cpu")
+        )
         layer = Normalise(mean, std, anchor.dtype).to(anchor.device)
         super().__init__(OrderedDict(normalise=layer, network=network))
         self.recipe = None
@@ -94,5 +96,5 @@ class Normalised(nn.Sequential):
 
 
 def _numbers(value: float | Sequence[float] | Tensor) -> list[float]:
-    numbers: list[float] = torch.as_tensor(value, dtype=torch.float64).flatten().tolist()
+    numbers: list[float] = torch.as_tensor(value, dtype=torch.float64, device="cpu").flatten().tolist()
     return numbers

@@ -127,4 +127,4 @@ def _largest_by_lanczos(gram: Tensor) -> Tensor:
     if gram.is_complex():
         return _largest(gram)
     flat = [lanczos(matrix.mv, n, 1e-9) for matrix in gram.reshape(-1, n, n)]
-    return torch.tensor(flat, dtype=torch.float64).reshape(gram.shape[:-2])
+    return torch.tensor(flat, dtype=torch.float64, device="cpu").reshape(gram.shape[:-2])

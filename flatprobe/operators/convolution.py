@@ -72,7 +72,7 @@ class Convolution:
         for axis in range(len(self.input_size)):
             idle = [t for t, (i, _) in enumerate(self.meetings(axis)) if not len(i)]
             if idle:
-                kernel = kernel.index_fill(2 + axis, torch.tensor(idle), 0.0)
+                kernel = kernel.index_fill(2 + axis, torch.tensor(idle, device="cpu"), 0.0)
         return kernel
 
     @property
@@ -138,7 +138,9 @@ class Convolution:
         G, out, size = self.groups, self.output_size, self.input_size
         per_group = self.kernel.reshape(G, -1, self.kernel.shape[1], math.prod(self.kernel_size))
         result = torch.zeros(
-            (G, per_group.shape[1], math.prod(out), per_group.shape[2], math.prod(size)), dtype=torch.float64
+            (G, per_group.shape[1], math.prod(out), per_group.shape[2], math.prod(size)),
+            dtype=torch.float64,
+            device="cpu",
         )
         meetings = [self.meetings(axis) for axis in range(len(size))]
         for index, tap in enumerate(product(*map(range, self.kernel_size))):
@@ -151,14 +153,14 @@ class Convolution:
     def dense(self) -> Tensor:
         """The whole matrix, (out * outputs, in * inputs), float64: block diagonal in the groups."""
         rows, columns = self.block_shape
-        matrix = torch.zeros(self.groups, rows, self.groups, columns, dtype=torch.float64)
-        own = torch.arange(self.groups)
+        matrix = torch.zeros(self.groups, rows, self.groups, columns, dtype=torch.float64, device="cpu")
+        own = torch.arange(self.groups, device="cpu")
         matrix[own, :, own] = self.blocks()
         return matrix.view(self.groups * rows, self.groups * columns)
 
     def meetings(self, axis: int) -> list[tuple[Tensor, Tensor]]:
         """For each tap t along the axis: the outputs i whose tap lies in the image, and the inputs s i - p + d t."""
-        i = torch.arange(self.output_size[axis])
+        i = torch.arange(self.output_size[axis], device="cpu")
         taps = range(self.kernel_size[axis])
         inputs = [self.stride[axis] * i - self.padding[axis] + self.dilation[axis] * t for t in taps]
         inside = [(j >= 0) & (j < self.input_size[axis]) for j in inputs]
@@ -167,7 +169,7 @@ class Convolution:
 
 def _flat(coordinates: list[Tensor], size: tuple[int, ...]) -> Tensor:
     """Positions in a flattened image of the grid that the axes' coordinates span."""
-    flat = torch.zeros(1, dtype=torch.int64)
+    flat = torch.zeros(1, dtype=torch.int64, device="cpu")
     for own, length in zip(coordinates, size, strict=True):
         flat = (flat[:, None] * length + own).flatten()
     return flat

@@ -74,13 +74,13 @@ def leading_input(op: Operator, *, tolerance: float = 1e-8) -> Tensor:
     op, _ = _scaled(op)
     shape = op.input_shape if isinstance(op, Convolution) else (op.shape[1],)
     if not bool((op.kernel if isinstance(op, Convolution) else op).any()):
-        return torch.zeros(shape, dtype=torch.float64)
+        return torch.zeros(shape, dtype=torch.float64, device="cpu")
     if not _takes_dense_estimate(op):
         return _lanczos_input(op, tolerance).view(shape)
     blocks = op.blocks() if isinstance(op, Convolution) else op[None]
     _, values, rows = torch.linalg.svd(blocks, full_matrices=False)
     block = int(values[:, 0].argmax())
-    found = torch.zeros(len(blocks), blocks.shape[2], dtype=torch.float64)
+    found = torch.zeros(len(blocks), blocks.shape[2], dtype=torch.float64, device="cpu")
     found[block] = rows[block, 0]  # channels come group by group
     return found.view(shape)
 
@@ -145,7 +145,7 @@ def frobenius_norm(op: Operator) -> float:
         return scale * float(op.norm())
     squares = op.kernel.square().sum((0, 1))
     for axis in range(squares.ndim):
-        counts = torch.tensor([len(i) for i, _ in op.meetings(axis)], dtype=torch.float64)
+        counts = torch.tensor([len(i) for i, _ in op.meetings(axis)], dtype=torch.float64, device="cpu")
         squares = squares * counts.view(-1, *(1 for _ in range(squares.ndim - axis - 1)))
     return scale * math.sqrt(float(squares.sum()))
 

@@ -186,7 +186,7 @@ def _average_norm(windows: list[range], divisors: list[int], n: int) -> float:
         return max(math.sqrt(len(w)) / divisor for w, divisor in zip(windows, divisors, strict=True))
     if max(len(windows), n) > _DENSE:
         return math.sqrt(_perron_bound(windows, divisors, n))
-    matrix = torch.zeros(len(windows), n, dtype=torch.float64)
+    matrix = torch.zeros(len(windows), n, dtype=torch.float64, device="cpu")
     for row, w, divisor in zip(matrix, windows, divisors, strict=True):
         row[w.start : w.stop] = 1 / divisor
     # Each quotient errs by u of itself, and |A - fl A| <= u A between nonnegative matrices carries over to their norms.
@@ -214,7 +214,7 @@ def _perron_bound(windows: list[range], divisors: list[int], n: int) -> float:
 
 def _most(windows: list[range], n: int) -> int:
     """The most windows that one of n positions is in."""
-    counts = torch.zeros(n, dtype=torch.int64)
+    counts = torch.zeros(n, dtype=torch.int64, device="cpu")
     for w in windows:
         counts[w.start : w.stop : w.step] += 1
     return int(counts.max())

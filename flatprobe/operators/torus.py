@@ -97,14 +97,14 @@ def _squares(convolution: Convolution, kernel: Tensor) -> Tensor:
         -(-(n + reach) // s) for n, reach, s in zip(convolution.input_size, convolution.reach, stride, strict=True)
     )
     S, count = math.prod(stride), math.prod(coarse)
-    offsets = _grid(convolution.kernel_size) * torch.tensor(convolution.dilation)
+    offsets = _grid(convolution.kernel_size) * torch.tensor(convolution.dilation, device="cpu")
     taps = kernel.reshape(G * (len(kernel) // G) * kernel.shape[1], -1).T
     error = 8 * (len(taps) + 16) * UNIT * float(taps.norm(dim=1).sum()) * math.sqrt(S)
-    folds = _grid(stride) * torch.tensor(coarse)
+    folds = _grid(stride) * torch.tensor(coarse, device="cpu")
     frequencies = _grid(coarse)
-    mirror = _positions(-frequencies % torch.tensor(coarse), coarse)
-    own = (torch.arange(count) <= mirror).nonzero().flatten()
-    squares = torch.zeros((G, count), dtype=torch.float64)
+    mirror = _positions(-frequencies % torch.tensor(coarse, device="cpu"), coarse)
+    own = (torch.arange(count, device="cpu") <= mirror).nonzero().flatten()
+    squares = torch.zeros((G, count), dtype=torch.float64, device="cpu")
     widest = max(16 * taps.shape[1], 16 * len(coarse) * len(taps))
     step = max(1, _CHUNK // (S * widest))
     for start in range(0, len(own), step):
@@ -122,7 +122,7 @@ def _symbols(
     frequencies: Tensor, offsets: Tensor, coarse: tuple[int, ...], stride: tuple[int, ...], taps: Tensor
 ) -> Tensor:
     """W(f) for the frequencies, (frequencies, entries): phases are reduced as integers, so no argument is large."""
-    torus = torch.tensor([c * s for c, s in zip(coarse, stride, strict=True)])
+    torus = torch.tensor([c * s for c, s in zip(coarse, stride, strict=True)], device="cpu")
     turns = (frequencies[:, None, :] * offsets % torus).double() / torus
     angles = 2 * math.pi * (turns.sum(2) % 1)
     return torch.complex(angles.cos() @ taps, angles.sin() @ taps)
@@ -145,7 +145,7 @@ def _windowed(squares: Tensor, window: tuple[int, ...]) -> float:
     kept = squares.amax(others) if others else squares
     lags = torch.fft.ifftn(kept).real
     positions = _grid(tuple(window[axis] for axis in axes))
-    difference = (positions[:, None] - positions) % torch.tensor(kept.shape)
+    difference = (positions[:, None] - positions) % torch.tensor(kept.shape, device="cpu")
     matrix = lags[tuple(difference.unbind(2))]
     error = len(matrix) * 64 * (1 + math.log2(kept.numel())) * UNIT * peak
     return min(peak, float(eigenvalue_bound(matrix)) + error)
@@ -157,7 +157,7 @@ def _grid(size: tuple[int, ...]) -> Tensor:
 
 
 def _positions(points: Tensor, size: tuple[int, ...]) -> Tensor:
-    flat = torch.zeros(len(points), dtype=torch.int64)
+    flat = torch.zeros(len(points), dtype=torch.int64, device="cpu")
     for axis, length in enumerate(size):
         flat = flat * length + points[:, axis]
     return flat

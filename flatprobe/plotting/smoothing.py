@@ -43,8 +43,8 @@ def draw(
     sigma, alpha, draws = (agreed(curves, name) for name in ("sigma", "alpha", "draws"))
     own = looks(list(curves), groups)
     ax = canvas.axes(ax)
-    most = sigma * float(torch.special.ndtri(torch.tensor(alpha, dtype=torch.float64) ** (1 / draws)))
-    radii = torch.linspace(0, 1.04 * most, _POINTS, dtype=torch.float64)
+    most = sigma * float(torch.special.ndtri(torch.tensor(alpha, dtype=torch.float64, device="cpu") ** (1 / draws)))
+    radii = torch.linspace(0, 1.04 * most, _POINTS, dtype=torch.float64, device="cpu")
     handles = {}
     for place, (name, result) in enumerate(curves.items()):
         accuracy, band = result.certified_accuracy(radii), result.band(radii, level)

@@ -146,7 +146,7 @@ def adversarial_accuracy(
     for subject in attacked(network, data, size, "adversarial_accuracy", box):
         with torch.no_grad():
             standing = ~misclassified(subject.forward()(subject.inputs), subject.labels)
-        correct = torch.zeros(len(levels), len(standing), dtype=torch.bool)
+        correct = torch.zeros(len(levels), len(standing), dtype=torch.bool, device="cpu")
         for place in order:
             for restart in range(restarts if attack == "pgd" and levels[place] > 0 else 1):
                 if levels[place] > 0 and bool(standing.any()):
@@ -157,7 +157,7 @@ def adversarial_accuracy(
     described = {"network": network.describe(), "data": data.describe(), "batch_size": size}
     arguments = {"norm": norm, "attack": attack, "steps": steps, "restarts": restarts, "box": box, "seed": seed}
     return AdversarialAccuracy(
-        budgets=torch.tensor(levels, dtype=torch.float64),
+        budgets=torch.tensor(levels, dtype=torch.float64, device="cpu"),
         correct=torch.cat(parts, 1),
         labels=data.labels,
         settings=settings("adversarial_accuracy", described, budgets=levels, **arguments),

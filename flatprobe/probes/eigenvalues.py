@@ -179,7 +179,7 @@ def _extreme(
     if block.size <= krylov:
         values, vectors = _dense(block)
     else:
-        start = torch.randn(block.size, generator=generator, dtype=torch.float64).numpy()
+        start = torch.randn(block.size, generator=generator, dtype=torch.float64, device="cpu").numpy()
         values, vectors = _arpack(block, count, which, tolerance, start, krylov)
     order = {"largest": np.argsort(-values), "smallest": np.argsort(values), "magnitude": np.argsort(-np.abs(values))}
     chosen = order[which][:count]

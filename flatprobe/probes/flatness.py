@@ -234,7 +234,7 @@ def _guess(earlier: list[float], default: float) -> float:
 
 
 def _column(exits: list[Exit], name: str) -> Float64[Tensor, " directions"]:
-    return torch.tensor([getattr(exit_, name) for exit_ in exits], dtype=torch.float64)
+    return torch.tensor([getattr(exit_, name) for exit_ in exits], dtype=torch.float64, device="cpu")
 
 
 def _check_resolved(vectors: list[Weights], radius: float, rtol: float) -> None:
@@ -263,7 +263,7 @@ def _check_resolved(vectors: list[Weights], radius: float, rtol: float) -> None:
 
 
 def _finite(value: float, objective: str) -> float:
-    if not torch.isfinite(torch.tensor(value)):
+    if not math.isfinite(value):
         msg = (
             f"the {objective} at the center is {value}; expected a finite start: is the network trained, are its "
             "inputs scaled?"

@@ -211,7 +211,7 @@ def geometric_margins(
     described = {"network": network.describe(), "data": data.describe(), "batch_size": size}
     arguments = {"norm": norm, "box": box, "steps": steps, "points": points, "segments": segments, "seed": seed}
     return GeometricMargins(
-        lower=torch.stack(ends).amax(0) if ends else torch.zeros(len(data), dtype=torch.float64),
+        lower=torch.stack(ends).amax(0) if ends else torch.zeros(len(data), dtype=torch.float64, device="cpu"),
         upper=torch.stack(list(attacks.values())).amin(0),
         lowers=own,
         uppers=attacks,

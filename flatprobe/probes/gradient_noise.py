@@ -94,7 +94,7 @@ class GradientNoise(Result):
 
         draws, count = self.noise.shape
         columns = {
-            "draw": torch.arange(draws).repeat_interleave(count).numpy(),
+            "draw": torch.arange(draws, device="cpu").repeat_interleave(count).numpy(),
             "component": list(self.components) * draws,
             "noise": self.noise.flatten().numpy(),
             "gradient": self.gradient.repeat(draws).numpy(),
@@ -188,7 +188,7 @@ def gradient_noise(
         noise=torch.stack(noise),
         components=_labels(risk.center, names, kept),
         gradient=full[kept],
-        squared_lengths=torch.tensor(squared, dtype=torch.float64),
+        squared_lengths=torch.tensor(squared, dtype=torch.float64, device="cpu"),
         settings=settings("gradient_noise", risk.describe(), **arguments) | derived | {"selected": list(names)},
         **derived,
     )
@@ -198,7 +198,7 @@ def _minibatches(count: int, size: int, draws: int, replacement: bool, seed: int
     for draw in range(draws):
         key = (seed, "minibatch", draw)
         yield (
-            torch.randint(count, (size,), generator=rng.generator(*key))
+            torch.randint(count, (size,), generator=rng.generator(*key), device="cpu")
             if replacement
             else rng.permutation(count, *key)[:size]
         )
@@ -219,7 +219,7 @@ def _kept(full: Tensor, components: int, seed: int) -> Int64[Tensor, " component
 
 
 def _labels(weights: Weights, names: Sequence[str], places: Tensor) -> tuple[str, ...]:
-    ends = torch.tensor([weights[name].numel() for name in names]).cumsum(0)
+    ends = torch.tensor([weights[name].numel() for name in names], device="cpu").cumsum(0)
     owners = torch.searchsorted(ends, places, right=True).tolist()
     starts = [0, *ends.tolist()]
     return tuple(f"{names[own]}[{place - starts[own]}]" for own, place in zip(owners, places.tolist(), strict=True))

@@ -43,7 +43,7 @@ def simplex(endpoints: int = 3, *, steps: int = 20) -> Coefficients:
             "1 step"
         )
         raise ValueError(msg)
-    return torch.tensor(_compositions(int(steps), int(endpoints)), dtype=torch.float64) / int(steps)
+    return torch.tensor(_compositions(int(steps), int(endpoints)), dtype=torch.float64, device="cpu") / int(steps)
 
 
 def _compositions(total: int, parts: int) -> list[list[int]]:
@@ -70,7 +70,7 @@ def segment(*, steps: int = 21) -> Coefficients:
     if steps < 2:
         msg = f"a segment of {steps} points was asked for; expected at least 2, the endpoints"
         raise ValueError(msg)
-    t = torch.arange(steps, dtype=torch.float64) / (int(steps) - 1)
+    t = torch.arange(steps, dtype=torch.float64, device="cpu") / (int(steps) - 1)
     return torch.stack([1 - t, t], 1)
 
 
@@ -206,8 +206,8 @@ def interpolate(
     risks = [at(row) for row in coefficients.tolist()]
     return Interpolation(
         coefficients=coefficients.double(),
-        loss=torch.tensor([value.loss for value in risks], dtype=torch.float64),
-        error=torch.tensor([value.error for value in risks], dtype=torch.float64),
+        loss=torch.tensor([value.loss for value in risks], dtype=torch.float64, device="cpu"),
+        error=torch.tensor([value.error for value in risks], dtype=torch.float64, device="cpu"),
         settings=settings(
             "interpolate",
             describe(risk),

@@ -162,7 +162,7 @@ def jacobian_maximum(
             start = rng.sample_normal(unit, unit + len(inputs), (network.classes,), "lanczos")
             start = start.repeat_interleave(inputs.shape[1], 0)
         rows = inputs.flatten(0, 1)
-        owners = torch.arange(len(rows)) // inputs.shape[1]
+        owners = torch.arange(len(rows), device="cpu") // inputs.shape[1]
         parts = [
             norms(
                 network.repeating(given, owners[first : first + size]),
@@ -177,7 +177,7 @@ def jacobian_maximum(
 
     arguments: dict[str, object] = {"along": along, "norm": norm, "outputs": outputs, "method": method}
     if along == "samples":
-        ends = torch.arange(len(data))[:, None].expand(-1, 2)
+        ends = torch.arange(len(data), device="cpu")[:, None].expand(-1, 2)
         values, at = _over_samples(network, data, norms_of, size)
         evaluated = 1
     else:
@@ -227,13 +227,13 @@ def _over_segments(
             weight = t.to(x).view(*t.shape, *(1,) * (x.ndim - 1))
             return norms_of(unit, (1 - weight) * x[:, None] + weight * other[:, None], given)
 
-        t = torch.linspace(0, 1, points, dtype=torch.float64).expand(len(own), -1)
+        t = torch.linspace(0, 1, points, dtype=torch.float64, device="cpu").expand(len(own), -1)
         values = norms_at(t)
         if refine:
             # A norm that is not a number is taken for the best, and so reported.
             best = t.gather(1, values.nan_to_num(nan=torch.inf).argmax(1, keepdim=True))
             low, high = (best - step).clamp_min(0), (best + step).clamp_max(1)
-            inner = torch.arange(1, refine + 1, dtype=torch.float64) / (refine + 1)
+            inner = torch.arange(1, refine + 1, dtype=torch.float64, device="cpu") / (refine + 1)
             finer = low + (high - low) * inner
             t, values = torch.cat([t, finer], 1), torch.cat([values, norms_at(finer)], 1)
         place = values.nan_to_num(nan=torch.inf).argmax(1, keepdim=True)
@@ -243,7 +243,9 @@ def _over_segments(
 
 
 def _movable(network: Network, given: Inputs) -> Tensor:
-    return continuous(Batch(network.holding(given)[1], torch.empty(0, dtype=torch.long), 0), "jacobian_maximum")
+    return continuous(
+        Batch(network.holding(given)[1], torch.empty(0, dtype=torch.long, device="cpu"), 0), "jacobian_maximum"
+    )
 
 
 def _check_same(given: Inputs, others: Inputs, ends: Tensor) -> None:

@@ -170,7 +170,7 @@ def weight_norms(
         distance=_distance(network, initial),
         path=path_norm(graph) if path and graph is not None else float("nan"),
         names=tuple(_numbered([name for name, _, _ in rows])),
-        layers=torch.tensor([values for _, values, _ in rows], dtype=torch.float64),
+        layers=torch.tensor([values for _, values, _ in rows], dtype=torch.float64, device="cpu"),
         fan_in=tuple(units for _, _, units in rows),
         settings=settings(
             "weight_norms",

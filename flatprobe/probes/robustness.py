@@ -165,7 +165,7 @@ def gaussian_robustness(
     arguments = {"gammas": levels, "draws": draws, "seed": seed}
     subject = {"network": network.describe(), "data": data.describe(), "batch_size": size}
     return Robustness(
-        gammas=torch.tensor(levels, dtype=torch.float64),
+        gammas=torch.tensor(levels, dtype=torch.float64, device="cpu"),
         error=wrong.double().cpu() / len(data),
         samples=len(data),
         settings=settings("gaussian_robustness", subject, **arguments) | {"samples": len(data)},

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from flatprobe.data import Batch, LabelledData, checked_data, parts_of
 from flatprobe.differentiable import check_differentiable
-from flatprobe.inputs import Inputs, mapped, tensors
+from flatprobe.inputs import Inputs, fix_of_integers, mapped, tensors
 from flatprobe.network import Network
 from flatprobe.outputs import check_batch, check_logits
 from flatprobe.results import Result
@@ -145,7 +145,7 @@ def continuous(batch: Batch, probe: str) -> Tensor:
     if any(part.is_floating_point() for part in tensors(inputs)):
         cure = "wrap the network so that only what is to move is an input"
     else:
-        cure = "measure at the embedding, model, data = fp.at_embedding(model, data)"
+        cure = fix_of_integers(inputs)
     msg = (
         f"{probe} moves the inputs by small amounts, and they are {what}; expected exactly one floating tensor: {cure}"
     )

@@ -119,7 +119,9 @@ def worst_case_sharpness(
     names = select(risk.center, parameters)
     ascent = _Ascent(risk, names, law, radius)
     finds = [ascent.run(ascent.start(restart, seed), steps) for restart in range(restarts)]
-    increases, lengths, passes = (torch.tensor(column, dtype=torch.float64) for column in zip(*finds, strict=True))
+    increases, lengths, passes = (
+        torch.tensor(column, dtype=torch.float64, device="cpu") for column in zip(*finds, strict=True)
+    )
     arguments = {
         "radius": radius, "law": law, "steps": steps, "restarts": restarts, "parameters": as_given(parameters),
         "seed": seed,

@@ -143,9 +143,9 @@ def random_slice(
         "batch_norm": batch_norm, "seed": seed,
     }  # fmt: skip
     return RandomSlice(
-        coefficients=torch.tensor(points, dtype=torch.float64).view(*grid, dimensions),
-        loss=torch.tensor([value.loss for value in risks], dtype=torch.float64).view(grid),
-        error=torch.tensor([value.error for value in risks], dtype=torch.float64).view(grid),
+        coefficients=torch.tensor(points, dtype=torch.float64, device="cpu").view(*grid, dimensions),
+        loss=torch.tensor([value.loss for value in risks], dtype=torch.float64, device="cpu").view(grid),
+        error=torch.tensor([value.error for value in risks], dtype=torch.float64, device="cpu").view(grid),
         cosine=cosine,
         frozen=frozen,
         settings=settings("random_slice", describe(risk), **arguments)

@@ -74,7 +74,7 @@ class SmoothedCertificate(Result):
         Raises:
             ValueError: for a radius that is negative or not a number.
         """
-        levels = torch.as_tensor(radii, dtype=torch.float64)
+        levels = torch.as_tensor(radii, dtype=torch.float64, device="cpu")
         if not bool((levels >= 0).all()):
             msg = f"radii is {levels.tolist()}; expected distances >= 0"
             raise ValueError(msg)
@@ -221,7 +221,7 @@ def _votes(
                 noise = rng.sample_normal(first, last, x.shape, *key, batch.start + row)
                 torch.add(x, noise.to(inputs), alpha=sigma, out=noisy[row])
             noisy = noisy.flatten(0, 1)
-            owners = torch.arange(len(noisy)) // (last - first)
+            owners = torch.arange(len(noisy), device="cpu") // (last - first)
             parts = [slice(row, row + size) for row in range(0, len(noisy), size)]
             logits = torch.cat([network.repeating(given, owners[part])(noisy[part]) for part in parts])
             _check_logits(logits, batch.start, first, last - first)

@@ -115,7 +115,7 @@ def hessian_trace(
             own = {name: float((v[name].double() * product[name].double()).sum()) for name in names}
             forms.append([sum(own[name] for name in block) for block in blocks.values()])
     return HessianTrace(
-        forms=torch.tensor(forms, dtype=torch.float64),
+        forms=torch.tensor(forms, dtype=torch.float64, device="cpu"),
         layers=tuple(blocks),
         settings=settings("hessian_trace", describe(risk), draws=draws, parameters=as_given(parameters), seed=seed)
         | {"selected": list(names)},

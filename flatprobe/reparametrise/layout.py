@@ -121,12 +121,12 @@ def _chain(graph: Graph, index: int, owners: Owners) -> Chain:
 
 
 def _ones(shape: Sequence[int]) -> Tensor:
-    return torch.ones((2, *shape), dtype=torch.float64)  # a trace takes two samples
+    return torch.ones((2, *shape), dtype=torch.float64, device="cpu")  # a trace takes two samples
 
 
 def _channels(units: int, step: Step) -> Tensor:
     """The codes 1, ..., units, to be broadcast along the dimension that holds the units of a layer's value."""
-    codes = torch.arange(1, units + 1, dtype=torch.float64)
+    codes = torch.arange(1, units + 1, dtype=torch.float64, device="cpu")
     return codes if step.kind == "linear" else codes.view(-1, *[1] * (len(step.shape) - 1))
 
 
@@ -152,7 +152,7 @@ def _carried(step: Step, codes: Tensor) -> Tensor | None:
 
 def _in_order(codes: Tensor, units: int) -> bool:
     """Whether channel c of the value is unit c, as BatchNorm needs it."""
-    expected = torch.arange(1, units + 1, dtype=torch.float64).view(-1, *[1] * (codes.ndim - 2))
+    expected = torch.arange(1, units + 1, dtype=torch.float64, device="cpu").view(-1, *[1] * (codes.ndim - 2))
     return codes.shape[1] == units and bool((codes == expected).all())
 
 

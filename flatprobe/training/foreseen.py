@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from flatprobe.checks import Named
+from flatprobe.class_names import set_class_names
 from flatprobe.copies import structural_copy
 from flatprobe.data import LabelledData
 from flatprobe.risk import EmpiricalRisk
@@ -65,8 +66,14 @@ def check_test(network: nn.Module, data: LabelledData, test: LabelledData, objec
         ValueError: where it does not.
     """
     model = structural_copy(network).eval()
+    set_class_names(model, data.source.get("class_names"))
     first = next(data.batches(1)).inputs
-    one = LabelledData(first, torch.zeros(1, dtype=torch.int64), classes=max(test.classes, data.classes))
+    one = LabelledData(
+        first,
+        torch.zeros(1, dtype=torch.int64, device="cpu"),
+        classes=max(test.classes, data.classes),
+        source=test.source,
+    )
     try:
         placed = EmpiricalRisk(model, one, objective).network
     except ValueError as error:

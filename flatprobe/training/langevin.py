@@ -34,7 +34,9 @@ def with_noise(optimizer: Optimizer, *, seed: int, noise: float, decay: float) -
     parameters: list[nn.Parameter] = [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
     def perturb(optimizer: Optimizer, _args: Any, _kwargs: Any) -> None:
-        counter: Tensor = optimizer.state[parameters[0]].setdefault(STEP, torch.zeros((), dtype=torch.int64))
+        counter: Tensor = optimizer.state[parameters[0]].setdefault(
+            STEP, torch.zeros((), dtype=torch.int64, device="cpu")
+        )
         t = int(counter)
         scale = noise * (1 + t) ** -decay
         with torch.no_grad():

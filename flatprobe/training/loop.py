@@ -108,7 +108,9 @@ def train(
             with `reached == False`.
 
     Returns:
-        The run: model in eval mode and without gradients, history, whether the stopping rule was met.
+        The run: model in eval mode and without gradients, history, whether the stopping rule was met. Where the data
+        name their classes the model keeps the names, `model.class_names`, and probes compare them with those of the
+        data that they measure on.
 
     Raises:
         RuntimeError: if the loss, or a penalty, is not finite: with the term and the step, and what was trained up to

@@ -54,7 +54,9 @@ def longest(layer: Layer) -> Tensor:
 def settled(layer: Layer, vectors: int, generator: torch.Generator) -> tuple[Float[Tensor, ""], Vectors]:
     """The norm, from random vectors until a round raises it by less than 1e-6 of itself, and the vectors."""
     inputs = math.prod(layer.operand_shape)
-    found = torch.randn((min(vectors, inputs), inputs), generator=generator).to(layer.weight)
+    found = torch.randn((min(vectors, inputs), inputs), generator=generator, dtype=torch.float32, device="cpu").to(
+        layer.weight
+    )
     norm, found = risen(layer, found, 1)
     for _ in range(_MOST):
         before = norm

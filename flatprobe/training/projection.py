@@ -48,7 +48,7 @@ class Projection:
                 move(self._module, self._layers)
 
     def _seen(self, risk: EmpiricalRisk) -> tuple[Layer, ...]:
-        inputs, labels = risk.data.gather(torch.arange(min(2, len(risk.data))))
+        inputs, labels = risk.data.gather(torch.arange(min(2, len(risk.data)), device="cpu"))
         placed = risk.network
         own = placed.prepare(inputs), labels.to(placed.device)
         return ForwardPass(self._module, *own, lay_out=placed.laid_out, updates=False).layers

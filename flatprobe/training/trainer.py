@@ -7,6 +7,7 @@ import time
 from torch import nn
 
 from flatprobe.checkpoints import load_weights
+from flatprobe.class_names import set_class_names
 from flatprobe.data import LabelledData
 from flatprobe.files import State
 from flatprobe.risk import EmpiricalRisk, Risk
@@ -40,6 +41,7 @@ class Trainer:
         self.module = module.eval()
         self.settings = settings
         self.risk = EmpiricalRisk(module, data, settings.objective)
+        set_class_names(module, data.source.get("class_names"))
         self.validation = None if validation is None else EmpiricalRisk(module, validation, settings.objective)
         self.history: list[Row] = []
         self._terms = Terms(

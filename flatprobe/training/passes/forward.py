@@ -217,26 +217,30 @@ class ForwardPass:
 
     def normal(self, shape: tuple[int, ...], *words: rng.Key) -> Tensor:
         """Standard normal numbers, on the inputs' device and in their dtype."""
-        return self._like_inputs(torch.randn(shape, generator=self._generator(*words), dtype=torch.float32))
+        return self._like_inputs(
+            torch.randn(shape, generator=self._generator(*words), dtype=torch.float32, device="cpu")
+        )
 
     def signs(self, shape: tuple[int, ...], *words: rng.Key) -> Tensor:
         """Independent signs."""
-        return 2 * self._like_inputs(torch.randint(2, shape, generator=self._generator(*words))) - 1
+        return 2 * self._like_inputs(torch.randint(2, shape, generator=self._generator(*words), device="cpu")) - 1
 
     def uniform(self, shape: tuple[int, ...], *words: rng.Key) -> Tensor:
         """Uniform numbers in [0, 1)."""
-        return self._like_inputs(torch.rand(shape, generator=self._generator(*words), dtype=torch.float32))
+        return self._like_inputs(
+            torch.rand(shape, generator=self._generator(*words), dtype=torch.float32, device="cpu")
+        )
 
     def integers(self, below: int, shape: tuple[int, ...], *words: rng.Key) -> Tensor:
         """Uniform integers 0, ..., below - 1."""
-        drawn = torch.randint(below, shape, generator=self._generator(*words))
+        drawn = torch.randint(below, shape, generator=self._generator(*words), device="cpu")
         return drawn.to(self.logits.device if self._moving is None else self._moving.device)
 
     def beta(self, alpha: float, shape: tuple[int, ...], *words: rng.Key) -> Tensor:
         """Beta(alpha, alpha) numbers: the inverse distribution function of uniform ones."""
         from scipy.special import betaincinv  # which would make `import flatprobe` slow
 
-        drawn = torch.rand(shape, generator=self._generator(*words), dtype=torch.float64)
+        drawn = torch.rand(shape, generator=self._generator(*words), dtype=torch.float64, device="cpu")
         return self._like_inputs(torch.from_numpy(betaincinv(alpha, alpha, drawn.numpy())))
 
     def _like_inputs(self, drawn: Tensor) -> Tensor:
