@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import _WrappedHook
-from torch.nn.parameter import is_lazy
+from torch.nn.parameter import UninitializedParameter
 
 from flatprobe.modules import unwrapped
 from flatprobe.storage import check_storage, storage_of
@@ -78,10 +78,10 @@ def copied_with_places(module: nn.Module) -> Copied:
         ValueError: for a lazy layer that has not seen its inputs' shape; see `structural_copy` for others.
     """
     module = unwrapped(module)
-    for name, value in module.named_parameters():
-        if is_lazy(value):
-            msg = f"the weight {name!r} of a lazy layer has no shape yet; expected one batch passed before"
-            raise ValueError(msg)
+    lazy = [name for name, value in module.named_parameters() if isinstance(value, UninitializedParameter)]
+    if lazy:
+        msg = f"the weight {lazy[0]!r} of a lazy layer has no shape yet; expected one batch passed before"
+        raise ValueError(msg)
     check_storage(module)
     with torch.inference_mode(mode=False), torch.no_grad():
         copier = _Copier(module)

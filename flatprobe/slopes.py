@@ -23,6 +23,9 @@ _PRECISE = 2**22
 _FINE = ((1e-8, 1e-5), (1e-6, 1e-5))
 _COARSE = ((1e-4, 1e-2), (1e-3, 2e-2))
 _SINGLE = ((1e-2, 5e-2), (1e-3, 5e-2))
+# How far two differences may lie apart that count as one against autograd's derivative.
+_CONSISTENT = 1e-3
+Steps = tuple[tuple[float, float], ...]
 
 Moved = Callable[[list[Tensor]], Tensor]
 
