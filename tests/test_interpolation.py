@@ -187,7 +187,7 @@ def test_bad_coefficients() -> None:
         _ = fp.interpolate(risk, [*models, models[0]], fp.simplex(3, steps=1)).barrier
     with pytest.raises(ValueError, match="value at endpoint 1, which is not among the coefficients"):
         _ = fp.interpolate(risk, models, fp.segment(steps=4)[:3]).barrier
-    with pytest.raises(ValueError, match="expected at least 2, the endpoints"):
+    with pytest.raises(ValueError, match="steps is 1; expected at least 2"):
         fp.segment(steps=1)
     with pytest.raises(ValueError, match="expected at least 2 endpoints and 1 step"):
         fp.simplex(3, steps=0)

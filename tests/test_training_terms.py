@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 import flatprobe as fp
 from flatprobe.models import mlp
-from flatprobe.training.callers import of_caller
+from flatprobe.callers import of_caller
 from flatprobe.training.parts import described, made
 from flatprobe.training.penalties import PENALTIES, DoubleBackpropagation, JacobianFrobenius
 from flatprobe.training.terms import Terms, named_penalties

@@ -14,6 +14,7 @@ from flatprobe.checks import at_least, one_of, positive
 from flatprobe.curvature import hessian_products
 from flatprobe.results import Result, settings
 from flatprobe.risk import RiskFunction, describe
+from flatprobe.risk_function import takes_risk
 from flatprobe.weights import as_given, layers, select
 
 if TYPE_CHECKING:
@@ -75,6 +76,7 @@ class HessianEigenvalues(Result):
         )
 
 
+@takes_risk
 def hessian_eigenvalues(
     risk: RiskFunction,
     *,

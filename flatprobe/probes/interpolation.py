@@ -9,11 +9,12 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from flatprobe.batch_norm import Recalibration
-from flatprobe.checks import one_of
+from flatprobe.checks import Whole, at_least, given, one_of
 from flatprobe.data import LabelledData
 from flatprobe.endpoints import Endpoint, statistics_of, weights_of_endpoint
 from flatprobe.results import Result, settings
 from flatprobe.risk import EmpiricalRisk, RiskFunction, along, describe
+from flatprobe.risk_function import takes_risk
 
 if TYPE_CHECKING:
     import pandas
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 Coefficients = Float64[Tensor, "points endpoints"]
 
 
-def simplex(endpoints: int = 3, *, steps: int = 20) -> Coefficients:
+def simplex(endpoints: Whole = 3, steps: Whole = 20) -> Coefficients:
     """All lambda >= 0 with sum 1 whose entries are multiples of 1/steps: (m+1)(m+2)/2 points for three endpoints.
 
     Args:
@@ -37,12 +38,9 @@ def simplex(endpoints: int = 3, *, steps: int = 20) -> Coefficients:
     >>> simplex(3, steps=1).tolist()
     [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]
     """
-    if endpoints < 2 or steps < 1:
-        msg = (
-            f"a simplex of {endpoints} endpoints with {steps} steps was asked for; expected at least 2 endpoints and "
-            "1 step"
-        )
-        raise ValueError(msg)
+    given(endpoints=endpoints, steps=steps)
+    at_least(2, endpoints=endpoints)
+    at_least(1, steps=steps)
     return torch.tensor(_compositions(int(steps), int(endpoints)), dtype=torch.float64) / int(steps)
 
 
@@ -52,7 +50,7 @@ def _compositions(total: int, parts: int) -> list[list[int]]:
     return [[first, *rest] for first in range(total, -1, -1) for rest in _compositions(total - first, parts - 1)]
 
 
-def segment(*, steps: int = 21) -> Coefficients:
+def segment(steps: Whole = 21) -> Coefficients:
     """`steps` evenly spaced points from the first endpoint (1, 0) to the second (0, 1), both included.
 
     Args:
@@ -67,9 +65,8 @@ def segment(*, steps: int = 21) -> Coefficients:
     >>> segment(steps=3).tolist()
     [[1.0, 0.0], [0.5, 0.5], [0.0, 1.0]]
     """
-    if steps < 2:
-        msg = f"a segment of {steps} points was asked for; expected at least 2, the endpoints"
-        raise ValueError(msg)
+    given(steps=steps)
+    at_least(2, steps=steps)
     t = torch.arange(steps, dtype=torch.float64) / (int(steps) - 1)
     return torch.stack([1 - t, t], 1)
 
@@ -151,6 +148,7 @@ class Interpolation(Result):
         )
 
 
+@takes_risk
 def interpolate(
     risk: RiskFunction,
     endpoints: Sequence[Endpoint],

@@ -13,6 +13,7 @@ from flatprobe.curvature import loss_and_gradient
 from flatprobe.directions import direction
 from flatprobe.results import Result, settings
 from flatprobe.risk import RiskFunction, describe
+from flatprobe.risk_function import takes_risk
 from flatprobe.weights import Weights, as_given, combined, norm, select
 
 if TYPE_CHECKING:
@@ -71,6 +72,7 @@ class WorstCaseSharpness(Result):
         )  # fmt: skip
 
 
+@takes_risk
 def worst_case_sharpness(
     risk: RiskFunction,
     *,

@@ -14,6 +14,7 @@ from flatprobe.checks import one_of, positive
 from flatprobe.directions import direction
 from flatprobe.results import Result, settings
 from flatprobe.risk import RiskFunction, along, describe
+from flatprobe.risk_function import takes_risk
 from flatprobe.weights import Weights, as_given, norm, select
 
 if TYPE_CHECKING:
@@ -78,6 +79,7 @@ class RandomSlice(Result):
         )  # fmt: skip
 
 
+@takes_risk
 def random_slice(
     risk: RiskFunction,
     *,

@@ -9,6 +9,7 @@ from torch import nn
 from flatprobe.checkpoints import load_weights
 from flatprobe.data import LabelledData
 from flatprobe.files import State
+from flatprobe.losses import OwnLoss
 from flatprobe.risk import EmpiricalRisk, Risk
 from flatprobe.training.diverged import DivergedError
 from flatprobe.training.epoch import train_epoch
@@ -39,6 +40,8 @@ class Trainer:
         self.module = module.eval()
         self.settings = settings
         self.risk = EmpiricalRisk(module, data, settings.objective)
+        if isinstance(settings.objective, OwnLoss):
+            settings.objective.check_differentiable()
         self.validation = None if validation is None else EmpiricalRisk(module, validation, settings.objective)
         self.history: list[Row] = []
         self._terms = Terms(
