@@ -65,7 +65,7 @@ def chosen(
         cure = f": {kind}={name.lower()!r}" if name.lower() in options else ""
         msg = (
             f"the {kind} is {f'the class {name}' if name else repr(asked)}; expected one of "
-            f"{', '.join(map(repr, options))}, or such a name with its arguments, {{'name': ..., argument: value}}{cure}"
+            f"{', '.join(map(repr, options))}, or {{'name': one of them, argument: value}}{cure}"
         )
         raise TypeError(msg)
     arguments: dict[str, Any] = {"name": asked} if isinstance(asked, str) else dict(asked)

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 from torch.nn import functional as F
 
-from flatprobe.checks import Named, chosen, positive
+from flatprobe.checks import chosen, positive
 from flatprobe.losses import Loss, OwnLoss, taken
 
 Logits = Float[Tensor, "samples classes"]

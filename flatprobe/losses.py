@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from flatprobe.callers import of_caller
-from flatprobe.checks import Named
+from flatprobe.checks import Named, plain
 from flatprobe.rng import global_states_kept
 
 # A name of `flatprobe.kernels.LOSSES` (with its arguments), or a function (logits, labels) -> (samples,).
@@ -77,9 +77,9 @@ class OwnLoss:
         difference = float((whole - torch.cat(parts)).abs().max())
         if difference > torch.finfo(whole.dtype).eps ** 0.5 * float(whole.abs().max()):
             msg = (
-                f"the loss {self.name} gives values of {len(labels)} samples that differ by up to {difference:.3g} from "
-                "those of the same samples in two smaller batches; expected a function of each sample alone: look for a "
-                "mean or a division over the batch, or for random numbers"
+                f"the loss {self.name} gives {len(labels)} samples values that differ by up to {difference:.3g} from "
+                "those in two smaller batches; expected a function of each sample alone: look for a mean or a division "
+                "over the batch, or for random numbers"
             )
             raise ValueError(msg)
 
@@ -128,12 +128,17 @@ def taken(loss: object) -> Any:
     return OwnLoss(loss) if callable(loss) and not isinstance(loss, OwnLoss | type) else loss
 
 
+def described_loss(loss: Loss | Any) -> Named:
+    """What a record says of a loss that `taken` returned."""
+    return loss.description if isinstance(loss, OwnLoss) else plain(loss)
+
+
 def _unreduced(given: Callable[..., Any]) -> Callable[..., Any]:
     """The function with its `reduction`, where it has one, at "none"."""
     if isinstance(given, nn.Module):
         module = copy.deepcopy(given).eval().requires_grad_(requires_grad=False)
         if hasattr(module, "reduction"):
-            module.reduction = "none"
+            module.reduction = "none"  # type: ignore[assignment] # of a module any attribute may be a tensor
         return module
     with suppress(ValueError, TypeError):  # what Python knows no signature of
         if "reduction" in inspect.signature(given).parameters:

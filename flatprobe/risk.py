@@ -8,12 +8,11 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor, nn
 
-from flatprobe.checks import Named, plain
 from flatprobe.data import LabelledData, checked_data
 from flatprobe.derivatives import summed_gradient, summed_products
 from flatprobe.inputs import Inputs
 from flatprobe.kernels import misclassified, per_sample_loss
-from flatprobe.losses import Loss, OwnLoss, taken
+from flatprobe.losses import Loss, OwnLoss, described_loss, taken
 from flatprobe.network import Network, Split
 from flatprobe.outputs import check_batch, check_logits
 from flatprobe.risk_function import Risk as Risk
@@ -67,7 +66,7 @@ class EmpiricalRisk:
         self.batch_size = self.network.batch_size(batch_size)
         loss = taken(loss)
         self._kernel = per_sample_loss(loss)
-        self.loss: Named = loss.description if isinstance(loss, OwnLoss) else plain(loss)
+        self.loss = described_loss(loss)
         check_batch(self.network, next(iter(data.batches(self.batch_size))), data.classes)
         if isinstance(loss, OwnLoss):
             inputs, labels = next(self._batches(torch.arange(min(_CHECKED, len(data)))))
@@ -283,7 +282,7 @@ class EmpiricalRisk:
 
 
 def _at_least_single(logits: Tensor) -> Tensor:
-    """The logits; in half precision a loss of 2 nats is known to 1 % only, and its steps would be those of the radii."""
+    """The logits: in half precision a loss of 2 nats is known to 1 %, and its steps would be those of the radii."""
     return logits.float() if logits.dtype.itemsize < 4 else logits
 
 

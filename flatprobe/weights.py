@@ -10,6 +10,7 @@ from torch import Tensor, nn
 Weights = dict[str, Tensor]
 
 _PREFIXES = ("module.", "_orig_mod.")  # of nn.DataParallel and torch.compile
+_COUNTER = "n_averaged"  # of torch.optim.swa_utils.AveragedModel
 
 
 def weights_of(module: nn.Module) -> Weights:
@@ -28,16 +29,31 @@ def snapshot(tensors: Iterable[tuple[str, Tensor]]) -> Weights:
 
 
 def unprefixed(state: Mapping[str, Tensor], names: Sequence[str]) -> Weights:
-    """The state without a prefix that `nn.DataParallel` or `torch.compile` put before every name, and the names lack.
+    """The state under the network's names, which wrappers of it or of its parts have put words into.
+
+    Those are `module.` (`nn.DataParallel`, `AveragedModel`) and `_orig_mod.` (`torch.compile`). The counter of an
+    `AveragedModel` is left out.
 
     >>> list(unprefixed({"_orig_mod.weight": torch.zeros(1)}, ["weight"]))
     ['weight']
+    >>> list(unprefixed({"n_averaged": torch.tensor(1), "module.0._orig_mod.bias": torch.zeros(1)}, ["0.bias"]))
+    ['0.bias']
     """
+    state = {name: value for name, value in state.items() if name != _COUNTER or _COUNTER in names}
     for prefix in _PREFIXES * 2:  # either may be inside the other
         ours = all(name.startswith(prefix) for name in names)
         if not ours and all(name.startswith(prefix) for name in state):
             state = {name.removeprefix(prefix): value for name, value in state.items()}
-    return dict(state)
+    bare = {_bare(name): name for name in names}
+    known = set(names) if len(bare) == len(names) else set(state)  # else a word is all that tells two names apart
+    renamed = {name: name if name in known else bare.get(_bare(name), name) for name in state}
+    return {
+        renamed[name]: value for name, value in state.items() if renamed[name] == name or renamed[name] not in state
+    }
+
+
+def _bare(name: str) -> str:
+    return ".".join(word for word in name.split(".") if f"{word}." not in _PREFIXES)
 
 
 def moved(weights: Mapping[str, Tensor], direction: Mapping[str, Tensor], distance: float) -> Weights:

@@ -1,8 +1,8 @@
 """Mutations of the package that no test notices: `python -m tests.mutations [words]`, on demand.
 
-`mutations.toml` beside this file lists one-line changes that give a wrong number or a weaker promise. Each is made alone
-in a copy of the package, whose named tests then run: they should fail. A change that survives wants a test, or a reason
-in the table why it is equivalent. Nothing is written to the tree that this file lies in.
+`mutations.toml` beside this file lists one-line changes that give a wrong number or a weaker promise. Each is made
+alone in a copy of the package, whose named tests then run: they should fail. A change that survives wants a test, or a
+reason in the table why it is equivalent. Nothing is written to the tree that this file lies in.
 """
 
 import argparse

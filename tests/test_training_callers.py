@@ -14,8 +14,8 @@ import torch
 from torch import nn
 
 import flatprobe as fp
-from flatprobe.models import mlp
 from flatprobe.callers import of_caller
+from flatprobe.models import mlp
 from tests.test_training_loop import clusters
 
 SOURCE = "def own(passed):\n    return {} * passed.logits.square().mean()\n"

@@ -9,6 +9,7 @@ from torch import nn
 
 from flatprobe.checks import one_of
 from flatprobe.data import LabelledData, checked_data
+from flatprobe.endpoints import statistics_of
 from flatprobe.network import Network
 from flatprobe.probes.interpolation import interpolate, segment, simplex
 from flatprobe.results import Result, file_stem, save
@@ -78,13 +79,14 @@ def compare(
 
     Landscapes lie between networks of one group: over the triangle of its first three, or along the line where it
     has two; groups of one have none, nor have those whose networks differ in shape or in the data that they are
-    measured on. BatchNorm statistics are recalibrated at each point, since interpolated ones belong to no network.
+    measured on. BatchNorm statistics are recalibrated at each point, since interpolated ones belong to no network;
+    those of other normalisation layers are interpolated.
 
     Args:
         models: networks in eval mode, by name; never changed.
         data: what all are measured on, or each network's own data by name (random labels differ from natural ones).
-        probes: which of `measurements.CHOICES`, one or several; None for `measurements.DEFAULT`, which serve every classifier at
-            moderate cost.
+        probes: which of `measurements.CHOICES`, one or several; None for `measurements.DEFAULT`, which serve every
+            classifier at moderate cost.
         groups: network -> group; None puts all into one group, "networks".
         seed: of the directions and the noise.
         progress: True: a bar on a terminal, else plain lines, on stderr; None: a bar on a terminal only.
@@ -195,7 +197,8 @@ def _landscapes(
         if len(corners) < 2 or any(len(kinds) > 1 for kinds in alike):
             continue
         risk = EmpiricalRisk(corners[0], data[names[0]])
-        policy = "recalibrate" if risk.network.batch_normalised else None
+        others = "interpolate" if statistics_of(risk) else None
+        policy = "recalibrate" if risk.network.batch_normalised else others
         points = simplex(3) if len(corners) == 3 else segment()
         yield label, interpolate(risk, corners, points, batch_norm=policy)
 

@@ -6,8 +6,8 @@ from dataclasses import fields, is_dataclass
 from inspect import signature
 from typing import Any
 
-from flatprobe.checks import one_of, scalar
 from flatprobe.callers import of_caller
+from flatprobe.checks import one_of, scalar
 
 
 def made(kind: str, asked: object, known: Mapping[str, Callable[..., Any]]) -> Any:
@@ -57,7 +57,7 @@ def _check_signature(kind: str, part: Callable[..., Any]) -> None:
     Raises:
         TypeError: where it cannot be called so, with how.
     """
-    count, form = _CALLED.get(kind, (1, "part(passed)"))
+    count = 2 if kind == "constraint" else 1
     with suppress(ValueError):  # what Python knows no signature of
         own = signature(part)
         try:
@@ -65,23 +65,15 @@ def _check_signature(kind: str, part: Callable[..., Any]) -> None:
         except TypeError as error:
             msg = (
                 f"the {kind} {of_caller(part)['name'].rpartition('.')[2]!r} takes {own} and would be called with "
-                f"{count} argument{'s' * (count > 1)}; expected {form}"
+                f"{count} argument{'s' * (count > 1)}; expected a function of {_FORMS.get(kind, 'one argument')}"
             )
             raise TypeError(msg) from error
 
 
-_CALLED = {
-    "penalty": (1, "a function of one fp.ForwardPass, which has .inputs, .labels and .logits"),
-    "transform": (
-        1,
-        "a function of one fp.ForwardPass that returns (inputs, labels), as in lambda passed: (passed.inputs + 0.1, "
-        "passed.labels)",
-    ),
-    "constraint": (
-        2,
-        "a function of the network and its layers that changes the weights in place, as in lambda network, layers: "
-        "network.fc.weight.clamp_(-1, 1)",
-    ),
+_FORMS = {
+    "penalty": "one fp.ForwardPass, which has .inputs, .labels and .logits",
+    "transform": "one fp.ForwardPass that returns (inputs, labels): lambda passed: (passed.inputs + 0.1, passed.labels)",
+    "constraint": "the network and its layers that changes the weights in place: lambda network, layers: ...",
 }
 _HOME = {"penalty": "penalties", "transform": "transforms", "constraint": "constraints"}
 

@@ -21,7 +21,7 @@ from flatprobe.checks import (
     whole,
 )
 from flatprobe.kernels import per_sample_loss
-from flatprobe.losses import Loss, OwnLoss, taken
+from flatprobe.losses import Loss, described_loss, taken
 from flatprobe.training.constraints import CONSTRAINTS, Constraint
 from flatprobe.training.optimizers import check_optimizer
 from flatprobe.training.parts import described, made
@@ -84,7 +84,7 @@ class Settings:
     def as_json(self) -> dict[str, Any]:
         """All settings as JSON has them (a tuple is a list there), for the record and to compare with one."""
         named = {
-            "objective": self.objective.description if isinstance(self.objective, OwnLoss) else plain(self.objective),
+            "objective": described_loss(self.objective),
             "optimizer": plain(self.optimizer),
             "schedule": None if self.schedule is None else plain(self.schedule),
         }
