@@ -74,7 +74,8 @@ class OwnLoss:
             self.differentiable = whole.requires_grad
             cut = max(1, len(labels) // 3)
             parts = [self(logits[own], labels[own]) for own in (slice(cut), slice(cut, None)) if len(labels[own])]
-        difference = float((whole - torch.cat(parts)).abs().max())
+            whole, parted = whole.detach(), torch.cat(parts).detach()
+        difference = float((whole - parted).abs().max())
         if difference > torch.finfo(whole.dtype).eps ** 0.5 * float(whole.abs().max()):
             msg = (
                 f"the loss {self.name} gives {len(labels)} samples values that differ by up to {difference:.3g} from "
@@ -128,7 +129,7 @@ def taken(loss: object) -> Any:
     return OwnLoss(loss) if callable(loss) and not isinstance(loss, OwnLoss | type) else loss
 
 
-def described_loss(loss: Loss | Any) -> Named:
+def described_loss(loss: Any) -> Named:
     """What a record says of a loss that `taken` returned."""
     return loss.description if isinstance(loss, OwnLoss) else plain(loss)
 

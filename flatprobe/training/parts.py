@@ -72,7 +72,7 @@ def _check_signature(kind: str, part: Callable[..., Any]) -> None:
 
 _FORMS = {
     "penalty": "one fp.ForwardPass, which has .inputs, .labels and .logits",
-    "transform": "one fp.ForwardPass that returns (inputs, labels): lambda passed: (passed.inputs + 0.1, passed.labels)",
+    "transform": "one fp.ForwardPass, giving (inputs, labels): lambda passed: (passed.inputs + 0.1, passed.labels)",
     "constraint": "the network and its layers that changes the weights in place: lambda network, layers: ...",
 }
 _HOME = {"penalty": "penalties", "transform": "transforms", "constraint": "constraints"}
