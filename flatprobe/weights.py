@@ -47,9 +47,7 @@ def unprefixed(state: Mapping[str, Tensor], names: Sequence[str]) -> Weights:
     bare = {_bare(name): name for name in names}
     known = set(names) if len(bare) == len(names) else set(state)  # else a word is all that tells two names apart
     renamed = {name: name if name in known else bare.get(_bare(name), name) for name in state}
-    return {
-        renamed[name]: value for name, value in state.items() if renamed[name] == name or renamed[name] not in state
-    }
+    return {name if new in state else new: state[name] for name, new in renamed.items()}
 
 
 def _bare(name: str) -> str:
