@@ -103,9 +103,9 @@ class OwnLoss:
         else:
             found = f"a {type(values).__name__}"
         cure = (
-            'give it reduction="none", and leave the mean to the risk'
+            'leave out its mean over the samples (reduction="none" of torch\'s losses), which the risk takes'
             if not isinstance(values, Tensor) or values.ndim == 0
-            else "sum over the further dimensions, and leave the mean over the samples to the risk"
+            else "sum over the further dimensions, not over the samples"
         )
         return (
             f"the loss {self.name} returned {found} for {samples} samples; expected one floating value per sample, of "

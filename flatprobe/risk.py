@@ -18,7 +18,7 @@ from flatprobe.outputs import check_batch, check_logits
 from flatprobe.risk_function import Risk as Risk
 from flatprobe.risk_function import RiskFunction as RiskFunction
 from flatprobe.risk_function import risk_at
-from flatprobe.weights import Weights, combined, linear_combination
+from flatprobe.weights import Weights, combined, linear_combination, named
 
 # Stored first-layer outputs of one call of `along` (bytes): a fixed bound, so that which path is taken never depends on
 # the machine. 60,000 samples x 512 units x 3 endpoints are 0.37 GB.
@@ -95,7 +95,7 @@ class EmpiricalRisk:
             ValueError: if the loss at the model's own weights is not finite, naming the first such sample; for a name
                 that the network does not have.
         """
-        self._check_names(weights or {})
+        self._check_names(named(weights))
         with torch.no_grad():
             risk = self._mean((self.network(inputs, weights), labels) for inputs, labels in self._batches())
         if weights is None and not torch.isfinite(torch.tensor(risk.loss)):
@@ -201,7 +201,7 @@ class EmpiricalRisk:
         """`hvp` for several directions: they share the forward pass and the gradient, and each is kept in float64."""
         point, names = self._point(weights, names)
         for direction in directions:
-            self._check_names(direction)
+            self._check_names(named(direction))
         totals = summed_products(self._losses(None), point, names, directions)
         return [self._mean_of(total, len(self.data)) for total in totals]
 
@@ -255,7 +255,7 @@ class EmpiricalRisk:
     def _point(
         self, weights: Mapping[str, Tensor] | None, names: Sequence[str] | None
     ) -> tuple[Weights, Sequence[str]]:
-        self._check_names({**(weights or {}), **dict.fromkeys(names or ())})
+        self._check_names({**named(weights), **dict.fromkeys(names or ())})
         if isinstance(self._kernel, OwnLoss):
             self._kernel.check_differentiable()
         return {**self.center, **(weights or {})}, tuple(self.center) if names is None else names

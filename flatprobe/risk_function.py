@@ -8,6 +8,7 @@ from typing import Any, Protocol, TypeVar, cast, runtime_checkable
 
 from torch import Tensor, nn
 
+from flatprobe.checks import flag, whole
 from flatprobe.weights import Weights
 
 Probe = TypeVar("Probe", bound=Callable[..., Any])
@@ -51,15 +52,32 @@ def risk_at(risk: RiskFunction, weights: Mapping[str, Tensor]) -> Risk:
 
 def takes_risk(probe: Probe) -> Probe:
     """The probe behind a check of its first argument, for whoever gives a network (and data) in its place."""
-    own = signature(probe).parameters.values()
-    places = sum(parameter.kind is Parameter.POSITIONAL_OR_KEYWORD for parameter in own)
+    own = signature(probe).parameters
+    places = sum(parameter.kind is Parameter.POSITIONAL_OR_KEYWORD for parameter in own.values())
 
     @wraps(probe)
     def checked(risk: object, *others: object, **options: object) -> Any:
         _check(probe.__name__, risk, places)
+        _check_options({name: (value, own[name].default) for name, value in options.items() if name in own})
         return probe(risk, *others, **options)
 
     return cast("Probe", checked)
+
+
+def _check_options(options: Mapping[str, tuple[object, object]]) -> None:
+    """What every probe asks of its options: (value, default) by name.
+
+    Raises:
+        ValueError: for None where the default is a value, a word for True or False, and a seed that is no integer.
+    """
+    for name, (value, default) in options.items():
+        if value is None and default is not None and default is not Parameter.empty:
+            msg = f"{name} is None; expected a value: leave it out for the default, {default!r}"
+            raise ValueError(msg)
+        if isinstance(default, bool):
+            flag(**{name: value})
+        elif name == "seed":
+            whole(seed=value)
 
 
 def _check(probe: str, risk: object, places: int) -> None:

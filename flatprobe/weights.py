@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -98,7 +99,7 @@ def norm(weights: Mapping[str, Tensor]) -> float:
     return math.sqrt(sum(float(value.double().square().sum()) for value in weights.values()))
 
 
-def select(weights: Mapping[str, Tensor], parameters: str | Sequence[str] | None) -> tuple[str, ...]:
+def select(weights: Mapping[str, Tensor], parameters: str | Sequence[str] | Any) -> tuple[str, ...]:
     """The names of a selection, in the order of the weights.
 
     Args:
@@ -110,6 +111,7 @@ def select(weights: Mapping[str, Tensor], parameters: str | Sequence[str] | None
         The selected names.
 
     Raises:
+        TypeError: for anything but names, such as the parameters themselves.
         ValueError: if nothing, or one of the patterns nothing, matches; or if `"last"` does not name a layer with a
             matrix.
 
@@ -123,7 +125,7 @@ def select(weights: Mapping[str, Tensor], parameters: str | Sequence[str] | None
         return tuple(weights)
     if parameters == "last":
         return _last(weights)
-    patterns = [parameters] if isinstance(parameters, str) else list(parameters)
+    patterns = [parameters] if isinstance(parameters, str) else _names(parameters)
     for pattern in patterns:
         if not any(fnmatchcase(name, pattern) for name in weights):
             msg = (
@@ -135,6 +137,40 @@ def select(weights: Mapping[str, Tensor], parameters: str | Sequence[str] | None
         msg = 'the selection is empty; expected None, "last", or at least one name or pattern'
         raise ValueError(msg)
     return tuple(name for name in weights if any(fnmatchcase(name, pattern) for pattern in patterns))
+
+
+def _names(parameters: object) -> list[str]:
+    """The names or patterns of a selection.
+
+    Raises:
+        TypeError: for anything else.
+    """
+    patterns = (
+        list(parameters) if isinstance(parameters, Iterable) and not isinstance(parameters, Tensor) else [parameters]
+    )
+    other = next((pattern for pattern in patterns if not isinstance(pattern, str)), None)
+    if other is not None or isinstance(parameters, nn.Module):
+        msg = (
+            f"the selection of parameters is or holds a {type(other).__name__}; expected names or patterns, such as "
+            '"*.weight": of a layer, "its.name.*"'
+        )
+        raise TypeError(msg)
+    return patterns
+
+
+def named(weights: object) -> Mapping[str, Tensor]:
+    """Weights as they were given to a risk; none for None.
+
+    Raises:
+        TypeError: for anything but a dictionary, such as a module.
+    """
+    if weights is not None and not isinstance(weights, Mapping):
+        msg = (
+            f"the weights are a {type(weights).__name__}; expected a dictionary from names to tensors: "
+            "dict(model.named_parameters())"
+        )
+        raise TypeError(msg)
+    return weights or {}
 
 
 def as_given(parameters: str | Sequence[str] | None) -> str | list[str] | None:

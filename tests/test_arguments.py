@@ -154,3 +154,51 @@ def test_the_parts_in_the_messages_work() -> None:
         penalties=[(0.1, lambda passed: passed.logits.square().mean())],
     )  # fmt: skip
     assert max(float(value.abs().max().detach()) for value in run.model.parameters()) <= 0.1
+
+
+@pytest.mark.parametrize("name", RISK_PROBES)
+def test_options_of_other_kinds_are_named(name: str) -> None:
+    probe, risk = getattr(fp, name), fp.EmpiricalRisk(model(), DATA)
+    for seed in (torch.Generator(), 0.5, "a", True):
+        with pytest.raises(ValueError, match=r"seed is .*; expected a whole number"):
+            probe(risk, seed=seed)
+    with pytest.raises(ValueError, match=r"seed is None; expected a value: leave it out for the default, 0"):
+        probe(risk, seed=None)
+    layer = risk.network.module[1]
+    for parameters in (layer, layer.weight, [layer.weight], layer.parameters(), 3):
+        with pytest.raises(TypeError, match=r"the selection of parameters is or holds a \w+; expected names or patter"):
+            probe(risk, parameters=parameters)
+    assert probe(risk, parameters="1.*", **RISK_PROBES[name]).settings["arguments"]["parameters"] == "1.*"
+
+
+def test_none_and_words_are_named_where_a_value_is_wanted() -> None:
+    risk = fp.EmpiricalRisk(model(), DATA)
+    for probe, option in (
+        (fp.flatness_radius, "rtol"),
+        (fp.random_slice, "steps"),
+        (fp.hessian_eigenvalues, "tolerance"),
+        (fp.hessian_trace, "draws"),
+        (fp.gradient_noise, "batch_size"),
+        (fp.worst_case_sharpness, "restarts"),
+    ):
+        with pytest.raises(ValueError, match=rf"{option} is None; expected a value: leave it out for the default"):
+            probe(risk, **{option: None})
+    with pytest.raises(ValueError, match=r"replacement is 'no'; expected one of True, False"):
+        fp.gradient_noise(risk, replacement="no")
+    with pytest.raises(ValueError, match=r"per_layer is 'yes'; expected one of True, False"):
+        fp.hessian_eigenvalues(risk, per_layer="yes")
+
+
+def test_weights_are_named() -> None:
+    network = model()
+    risk = fp.EmpiricalRisk(network, DATA)
+    for call in (risk, risk.gradient, lambda weights: risk.hvp(None, weights), lambda weights: risk.hvp(weights, {})):
+        with pytest.raises(TypeError, match=r"the weights are a Sequential; .*: dict\(model\.named_parameters\(\)\)"):
+            call(network)
+    assert risk(dict(network.named_parameters())) == risk()
+
+
+def test_comparisons_name_probes_that_are_functions() -> None:
+    for probes in (fp.functional_margins, [fp.functional_margins]):
+        with pytest.raises(ValueError, match=r"probe is <function .*; expected one of 'flatness_radius'"):
+            fp.compare({"a": model()}, DATA, probes=probes)

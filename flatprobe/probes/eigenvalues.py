@@ -82,7 +82,7 @@ def hessian_eigenvalues(
     *,
     count: int = 1,
     which: str = "largest",
-    parameters: str | Sequence[str] | None = None,
+    parameters: str | Sequence[str] | Any = None,
     per_layer: bool = False,
     tolerance: float = 1e-3,
     seed: int = 0,

@@ -123,7 +123,7 @@ def flatness_radius(
     epsilon: float = 0.05,
     directions: int = 10,
     law: str = "isotropic",
-    parameters: str | Sequence[str] | None = None,
+    parameters: str | Sequence[str] | Any = None,
     objective: str = "loss",
     max_radius: float | None = None,
     rtol: float = 1e-2,

@@ -126,7 +126,7 @@ def gradient_noise(
     draws: int = 200,
     replacement: bool = False,
     components: int = 64,
-    parameters: str | Sequence[str] | None = None,
+    parameters: str | Sequence[str] | Any = None,
     seed: int = 0,
 ) -> GradientNoise:
     """xi = (1/B) sum_{i in z} grad l_i - grad I over random minibatches z of B samples, w fixed (T3 eqs 7-8, Fig. 5).

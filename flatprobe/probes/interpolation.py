@@ -10,7 +10,7 @@ from torch import Tensor
 
 from flatprobe.batch_norm import Recalibration
 from flatprobe.checks import Whole, at_least, given, one_of
-from flatprobe.data import LabelledData
+from flatprobe.data import LabelledData, checked_data
 from flatprobe.endpoints import POLICIES, Endpoint, weights_of_endpoints
 from flatprobe.results import Result, settings
 from flatprobe.risk import EmpiricalRisk, RiskFunction, along, describe
@@ -156,7 +156,7 @@ def interpolate(
     *,
     batch_norm: str | None = None,
     buffers: str | None = None,
-    calibration: LabelledData | None = None,
+    calibration: LabelledData | Any = None,
 ) -> Interpolation:
     """I(w_lambda), w_lambda = sum_k lambda_k w_k, at each of the coefficients (T3 eq. 15, Figs 11 and 12).
 
@@ -198,6 +198,8 @@ def interpolate(
             "uses them"
         )
         raise ValueError(msg)
+    if calibration is not None:
+        checked_data(calibration)
     if normalised and batch_norm is None:
         msg = (
             "the network has BatchNorm, whose running statistics belong to one set of weights; expected batch_norm="

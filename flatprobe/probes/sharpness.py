@@ -80,7 +80,7 @@ def worst_case_sharpness(
     law: str = "l2",
     steps: int = 20,
     restarts: int = 3,
-    parameters: str | Sequence[str] | None = None,
+    parameters: str | Sequence[str] | Any = None,
     seed: int = 0,
 ) -> WorstCaseSharpness:
     """max { I(w + v) - I(w) : ||v|| <= radius }, over the whole data set; the result is a lower bound of it.

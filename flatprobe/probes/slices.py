@@ -87,7 +87,7 @@ def random_slice(
     extent: float = 1.0,
     steps: int = 21,
     law: str = "filter",
-    parameters: str | Sequence[str] | None = None,
+    parameters: str | Sequence[str] | Any = None,
     batch_norm: str = "frozen",
     seed: int = 0,
 ) -> RandomSlice:

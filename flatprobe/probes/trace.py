@@ -80,7 +80,7 @@ class HessianTrace(Result):
 
 @takes_risk
 def hessian_trace(
-    risk: RiskFunction, *, draws: int = 100, parameters: str | Sequence[str] | None = None, seed: int = 0
+    risk: RiskFunction, *, draws: int = 100, parameters: str | Sequence[str] | Any = None, seed: int = 0
 ) -> HessianTrace:
     """tr H = E v^T H v over independent random signs v (Hutchinson), H the Hessian of I at the center, over all data.
 

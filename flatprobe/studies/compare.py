@@ -69,7 +69,7 @@ def compare(
     models: Mapping[str, nn.Module] | Any,
     data: LabelledData | Mapping[str, LabelledData] | Any,
     *,
-    probes: str | Sequence[str] | None = None,
+    probes: str | Sequence[str] | Any = None,
     groups: Mapping[str, str] | Any = None,
     seed: int = 0,
     progress: bool | None = False,
@@ -100,7 +100,7 @@ def compare(
         TypeError: for networks or groups without names, or data that are none.
         ValueError: for no models, unknown probes, or a network without data or group.
     """
-    chosen = (probes,) if isinstance(probes, str) else tuple(DEFAULT if probes is None else probes)
+    chosen = (probes,) if isinstance(probes, str) or callable(probes) else tuple(DEFAULT if probes is None else probes)
     for probe in chosen:
         one_of("probe", probe, CHOICES)
     named, own, group = _checked(models, data, groups)
