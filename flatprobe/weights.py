@@ -139,17 +139,16 @@ def select(weights: Mapping[str, Tensor], parameters: str | Sequence[str] | Any)
     return tuple(name for name in weights if any(fnmatchcase(name, pattern) for pattern in patterns))
 
 
-def _names(parameters: object) -> list[str]:
+def _names(parameters: Any) -> list[str]:
     """The names or patterns of a selection.
 
     Raises:
         TypeError: for anything else.
     """
-    patterns = (
-        list(parameters) if isinstance(parameters, Iterable) and not isinstance(parameters, Tensor) else [parameters]
-    )
+    alone = isinstance(parameters, Tensor | nn.Module) or not isinstance(parameters, Iterable)
+    patterns: list[Any] = [parameters] if alone else [*parameters]
     other = next((pattern for pattern in patterns if not isinstance(pattern, str)), None)
-    if other is not None or isinstance(parameters, nn.Module):
+    if other is not None:
         msg = (
             f"the selection of parameters is or holds a {type(other).__name__}; expected names or patterns, such as "
             '"*.weight": of a layer, "its.name.*"'

@@ -8,6 +8,7 @@ from torch import nn
 
 import flatprobe as fp
 from flatprobe.risk import RiskFunction
+from flatprobe.weights import named
 from tests import cases
 
 DATA = cases.data_for((1, 4, 4), samples=40, classes=4)
@@ -167,7 +168,7 @@ def test_options_of_other_kinds_are_named(name: str) -> None:
     layer = risk.network.module[1]
     for parameters in (layer, layer.weight, [layer.weight], layer.parameters(), 3):
         with pytest.raises(TypeError, match=r"the selection of parameters is or holds a \w+; expected names or patter"):
-            probe(risk, parameters=parameters)
+            probe(risk, parameters=parameters, **RISK_PROBES[name])
     assert probe(risk, parameters="1.*", **RISK_PROBES[name]).settings["arguments"]["parameters"] == "1.*"
 
 
@@ -191,11 +192,9 @@ def test_none_and_words_are_named_where_a_value_is_wanted() -> None:
 
 def test_weights_are_named() -> None:
     network = model()
-    risk = fp.EmpiricalRisk(network, DATA)
-    for call in (risk, risk.gradient, lambda weights: risk.hvp(None, weights), lambda weights: risk.hvp(weights, {})):
-        with pytest.raises(TypeError, match=r"the weights are a Sequential; .*: dict\(model\.named_parameters\(\)\)"):
-            call(network)
-    assert risk(dict(network.named_parameters())) == risk()
+    with pytest.raises(TypeError, match=r"the weights are a Sequential; .*: dict\(model\.named_parameters\(\)\)"):
+        named(network)
+    assert fp.EmpiricalRisk(network, DATA)(dict(network.named_parameters())) == fp.EmpiricalRisk(network, DATA)()
 
 
 def test_comparisons_name_probes_that_are_functions() -> None:
