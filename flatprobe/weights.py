@@ -151,7 +151,7 @@ def _names(parameters: Any) -> list[str]:
     if other is not None:
         msg = (
             f"the selection of parameters is or holds a {type(other).__name__}; expected names or patterns, such as "
-            '"*.weight": of a layer, "its.name.*"'
+            '"*.weight", or "name.*" for one layer'
         )
         raise TypeError(msg)
     return patterns
