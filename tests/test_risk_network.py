@@ -286,3 +286,13 @@ def test_sums_are_taken_in_double_precision() -> None:
     data = fp.LabelledData(torch.zeros(10_001, 1), torch.zeros(10_001, dtype=torch.long), classes=3)
     single = float(torch.tensor(3.0).log())
     assert fp.EmpiricalRisk(model, data, batch_size=10_001)().loss == pytest.approx(single, rel=1e-12)
+
+
+def test_first_layers_outputs_are_kept_up_to_the_bound_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    risk = fp.EmpiricalRisk(cases.mlp(), DATA)
+    vectors = [risk.center, risk.center]
+    needed = 2 * len(DATA) * 24 * 8  # two vectors, 24 units, float64
+    for bound, kept in ((needed, True), (needed - 1, False)):
+        monkeypatch.setattr("flatprobe.risk._STORE", bound)
+        assert (risk._split(vectors) is not None) == kept
+        assert risk.along(vectors)((0.5, 0.5)).loss == pytest.approx(risk().loss, rel=1e-9)
