@@ -36,3 +36,11 @@ def test_slow_reference_losses_of_half_precision_logits_are_taken_in_single(dtyp
     with torch.no_grad():
         expected = F.cross_entropy(model(DATA.inputs.to(dtype)).double(), DATA.labels)
     assert fp.EmpiricalRisk(model, DATA, batch_size=60)().loss == pytest.approx(float(expected), rel=1e-6)
+
+
+def test_property_a_radius_is_reported_up_to_a_tenth_of_rounding_only() -> None:
+    """At 1000 neighbouring float32 numbers are 6.1e-5 apart: 100 weights are rounded by 1.8e-4 in all."""
+    bowl = cases.Bowl({"w": torch.full((100,), 1000.0)})
+    assert float(fp.flatness_radius(bowl, epsilon=8e-6, directions=1).radii[0]) == pytest.approx(4e-3, rel=0.02)
+    with pytest.raises(ValueError, match="rounding"):
+        fp.flatness_radius(bowl, epsilon=1.8e-7, directions=1)
