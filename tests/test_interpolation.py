@@ -216,10 +216,10 @@ def test_result_survives_the_record(tmp_path) -> None:
 def test_closed_form_the_barrier_looks_between_the_endpoints_only() -> None:
     center = {"w": torch.zeros(1, dtype=torch.float64)}
     ends = [{"w": torch.tensor([x], dtype=torch.float64)} for x in (0.0, 1.0)]
-    t = torch.tensor([-2.0, 0.0, 0.5, 1.0, 3.0], dtype=torch.float64)
+    t = torch.tensor([-2.0, -0.1, 0.0, 0.5, 1.0, 1.1, 3.0], dtype=torch.float64)
     line = fp.interpolate(cases.Bowl(center), ends, torch.stack([1 - t, t], 1))
     assert line.barrier == 0  # beyond the endpoints the bowl lies above its chord
-    inside = fp.interpolate(cases.Bowl(center), ends, torch.stack([1 - t, t], 1)[2:3])
+    inside = fp.interpolate(cases.Bowl(center), ends, torch.stack([1 - t, t], 1)[3:4])
     assert "barrier" not in inside.summary()
 
 
