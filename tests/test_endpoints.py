@@ -34,6 +34,17 @@ class OwnBatchNorm(nn.Module):
         return (x - mean) / (variance + 1e-5).sqrt() * weight + bias
 
 
+class Centring(nn.Module):
+    """A running mean alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("running_mean", torch.rand(2, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x - self.running_mean
+
+
 def instance_norm() -> nn.Module:
     layer = nn.InstanceNorm2d(2, affine=True, track_running_stats=True)
     layer.running_mean.uniform_()
@@ -44,6 +55,7 @@ NORMS: dict[str, Callable[[], nn.Module]] = {
     "own": lambda: OwnBatchNorm(2),
     "frozen, its scale in buffers": lambda: OwnBatchNorm(2, frozen=True),
     "instance": instance_norm,
+    "centring": Centring,
 }
 
 
@@ -216,6 +228,8 @@ def test_names_that_only_a_word_tells_apart_are_left_alone() -> None:
     state = {"module.weight": torch.zeros(1), "weight": torch.ones(1)}
     assert unprefixed(state, list(state)) == state
     assert unprefixed(state, ["weight"]) == state  # the other one is unexpected
+    foreign = {"_orig_mod.weight": torch.zeros(1), "bias": torch.ones(1)}
+    assert unprefixed(foreign, ["module.weight", "weight", "bias"]) == foreign
 
 
 @pytest.mark.parametrize(
