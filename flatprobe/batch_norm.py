@@ -1,6 +1,5 @@
 """BatchNorm statistics away from the weights that they were gathered at."""
 
-import copy
 from collections.abc import Mapping
 
 import torch
@@ -43,9 +42,7 @@ class Recalibration:
         if len(self.data) < 2:
             msg = "the calibration data hold a single sample; expected at least 2, since a variance is estimated"
             raise ValueError(msg)
-        self._network = copy.copy(risk.network)
-        self._network.module = copy.deepcopy(risk.network.module)
-        self._network.eval_only = False  # its BatchNorm layers, and no others, are in training mode
+        self._network = risk.network.copied()  # whose BatchNorm layers, and no others, are in training mode
         self._averages: set[str] = set()
         for name, layer in self._network.module.named_modules():
             if isinstance(layer, BATCH_NORMS):
@@ -71,4 +68,5 @@ class Recalibration:
                 if index >= max(whole, 1):
                     break
                 self._network(self._network.prepare(batch.inputs), {**weights, **buffers})
+                buffers = self._network.left(buffers)
         return buffers

@@ -1,6 +1,5 @@
 """Any checkpoint -> a model in eval mode."""
 
-import copy
 import functools
 import json
 from collections.abc import Mapping
@@ -11,6 +10,7 @@ import safetensors
 import torch
 from torch import Tensor, nn
 
+from flatprobe.copies import structural_copy
 from flatprobe.files import read_state, write_tensors
 from flatprobe.models import build
 from flatprobe.rng import global_states_kept
@@ -59,12 +59,12 @@ def load_checkpoint(path: str | Path, model: object = None, *, which: str = "las
     if path.is_dir() and "model_type" in _config(path / CONFIG):
         network = _pretrained(path)
         if model is not None:  # through transformers too, since the file's names are not always the module's
-            state, network = network.state_dict(), copy.deepcopy(model)
+            state, network = network.state_dict(), structural_copy(model)
             load_weights(network, state, str(path))
         return network.eval()
     file = _in_folder(path, which) if path.is_dir() else path
     state = read_state(file)
-    network = _rebuilt(file).to(_dtype(state)) if model is None else copy.deepcopy(model)
+    network = _rebuilt(file).to(_dtype(state)) if model is None else structural_copy(model)
     load_weights(network, state, str(file))
     return network.eval()
 

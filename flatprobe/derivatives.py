@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from flatprobe.plain_functions import twice_differentiable
 from flatprobe.weights import Weights
 
 # One batch each: weights -> the batch's summed loss.
@@ -53,7 +53,7 @@ def summed_products(
     Returns:
         One product a direction, over all the names.
     """
-    with torch.inference_mode(mode=False), torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
+    with torch.inference_mode(mode=False), torch.enable_grad(), twice_differentiable():
         variables = _variables(point, names)
         total = [
             {name: torch.zeros_like(variable, dtype=torch.float64) for name, variable in variables.items()}

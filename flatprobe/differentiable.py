@@ -1,12 +1,14 @@
-"""Whether a network's logits depend differentiably on its inputs, and the layer that cuts them off where not."""
+"""Networks without the derivatives that are asked of them, and the layer that is the reason."""
 
-import copy
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from flatprobe.copies import structural_copy
+from flatprobe.inputs import Inputs
 from flatprobe.network import Network
+from flatprobe.plain_functions import twice_differentiable
 
 
 def check_differentiable(network: Network, inputs: Tensor) -> None:
@@ -21,7 +23,7 @@ def check_differentiable(network: Network, inputs: Tensor) -> None:
         layer = _cut(network, inputs)
     where = f"the layer {layer}" if layer else "its own forward, outside its layers"
     msg = (
-        f"the logits of {type(network.module).__name__} do not depend differentiably on the inputs: the gradient ends "
+        f"the logits of {network.name} do not depend differentiably on the inputs: the gradient ends "
         f"in {where}; expected layers that have gradients: look for .detach(), torch.no_grad() or integers there, or "
         "measure with noise (gaussian_robustness)"
     )
@@ -30,7 +32,7 @@ def check_differentiable(network: Network, inputs: Tensor) -> None:
 
 def _cut(network: Network, inputs: Tensor) -> str | None:
     """The first innermost module whose input has a gradient and whose output has none, run on a copy of the network."""
-    module = copy.deepcopy(network.module).requires_grad_(requires_grad=False)
+    module = structural_copy(network.module).requires_grad_(requires_grad=False)
     found: list[str] = []
 
     def watch(name: str) -> Any:
@@ -46,3 +48,71 @@ def _cut(network: Network, inputs: Tensor) -> str | None:
             layer.register_forward_hook(watch(name))
     module(inputs.detach().clone().requires_grad_())
     return found[0] if found else None
+
+
+_FIXES = {
+    "checkpoint": "switch activation checkpointing off, or give it use_reentrant=False",
+    "embedding_bag": "nn.Embedding and a sum over the tokens in place of nn.EmbeddingBag",
+    "cdist": 'torch.cdist(..., compute_mode="use_mm_for_euclid_dist")',
+    "once_differentiable": "a backward without @once_differentiable, made of torch's own functions",
+}
+
+
+def without_derivative(network: Network, inputs: Inputs, error: Exception, *, twice: bool) -> str:
+    """Why a network cannot be differentiated (twice), in words: torch's, the layer and a fix.
+
+    Args:
+        network: whose derivative torch has refused.
+        inputs: some samples, from `prepare`.
+        error: torch's.
+        twice: whether the second derivative was meant.
+    """
+    said = str(error).splitlines()[0] if str(error) else type(error).__name__
+    fix = next((fix for word, fix in _FIXES.items() if word in said.lower()), "another layer in its place")
+    return (
+        f"{network.name} cannot be differentiated{' twice' if twice else ''} ({said}); torch refuses it in "
+        f"{_refusing(network, inputs, twice=twice)}; expected operations with {'second ' if twice else ''}derivatives: "
+        f"{fix}"
+    )
+
+
+def _refusing(network: Network, inputs: Inputs, *, twice: bool) -> str:
+    """The first layer, innermost first, whose own output torch cannot differentiate (twice)."""
+    copied = network.copied()
+    found: list[str] = []
+
+    def watch(name: str) -> Any:
+        def hook(layer: nn.Module, args: Any, kwargs: Any, _outputs: Any) -> None:
+            if not found and not _derivable(layer, args, kwargs, twice=twice):
+                found.append(f"the layer {name!r} ({type(layer).__name__})")
+
+        return hook
+
+    for name, layer in copied.module.named_modules():
+        if name:
+            layer.register_forward_hook(watch(name), with_kwargs=True)
+    variables = {name: value.clone().requires_grad_() for name, value in copied.weights.items()}
+    with torch.inference_mode(mode=False), torch.enable_grad():
+        copied(inputs, variables)
+    return found[0] if found else "its own forward, outside its layers"
+
+
+def _derivable(layer: nn.Module, args: Any, kwargs: Any, *, twice: bool) -> bool:
+    args = [
+        part.detach().clone().requires_grad_() if isinstance(part, Tensor) and part.is_floating_point() else part
+        for part in args
+    ]
+    variables = [part for part in (*args, *layer.parameters()) if isinstance(part, Tensor) and part.requires_grad]
+    try:
+        with twice_differentiable():
+            outputs = layer.forward(*args, **kwargs)
+        if not isinstance(outputs, Tensor) or not outputs.requires_grad or not variables:
+            return True
+        along = torch.ones_like(outputs).requires_grad_()
+        first = torch.autograd.grad(outputs, variables, along, create_graph=twice, allow_unused=True)
+        curved = [part.square().sum() for part in first if part is not None and part.requires_grad]  # type: ignore[redundant-expr]
+        if twice and curved:
+            torch.autograd.grad(curved, [*variables, along], allow_unused=True)
+    except (RuntimeError, NotImplementedError):
+        return False
+    return True

@@ -1,6 +1,5 @@
 """Input-space probes of a network whose inputs are integers: its embeddings take their place."""
 
-import copy
 from collections.abc import Iterator
 from typing import Any
 
@@ -8,9 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from flatprobe.copies import structural_copy
 from flatprobe.data import LabelledData, checked_data, parts_of
 from flatprobe.inputs import Inputs, mapped, tensors
-from flatprobe.modules import unwrapped
 from flatprobe.network import Network
 
 # Embedded samples up to this size (bytes) are held in memory, more are embedded anew at every pass: a fixed bound, so
@@ -126,12 +125,13 @@ def at_embedding(
                 "if this is what is to move, or give a mask as integers or booleans"
             )
             raise TypeError(msg)
-    network = Network(copy.deepcopy(unwrapped(model)))
+    module = structural_copy(model)
+    network = Network(module)
     prepared = network.prepare(first)
     expected = network.checked(prepared)
     name, layer, place = _found(network, prepared, embedding)
-    layer = layer.requires_grad_(requires_grad=False)
-    wrapped = AtEmbedding(network.module, layer)
+    layer = module.get_submodule(name).requires_grad_(requires_grad=False)
+    wrapped = AtEmbedding(module, layer)
     _check_same(wrapped, _beside(prepared, layer, place), expected, name)
     source = {**data.source, "at_embedding": name}
     embedded = _Embedded(data, layer, place)

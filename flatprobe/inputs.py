@@ -68,3 +68,12 @@ def channels_last(value: Tensor) -> Tensor:
     if value.shape[1] == 1:
         return value.contiguous().squeeze(1).unsqueeze(-1).permute(0, 3, 1, 2)
     return value.contiguous(memory_format=torch.channels_last)
+
+
+def default_layout(value: Tensor) -> Tensor:
+    """A tensor in torch's default layout, with the strides that tell it; one that has them as it is."""
+    strides, step = [], 1
+    for size in reversed(value.shape):
+        strides.append(step)
+        step *= size
+    return value if value.stride() == tuple(reversed(strides)) else value.clone(memory_format=torch.contiguous_format)

@@ -8,9 +8,9 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
-from flatprobe.attention import twice_differentiable
 from flatprobe.gram import finite, gram, gram_of_softmax, relative_rows, rows_of, squared_frobenius
 from flatprobe.kernels import softmax_product
+from flatprobe.plain_functions import twice_differentiable
 
 Forward = Callable[[Tensor], Tensor]
 Norms = Float64[Tensor, " samples"]

@@ -35,6 +35,22 @@ def check_finite(state: Mapping[str, Tensor], owner: str) -> None:
             raise ValueError(msg)
 
 
+def check_real(module: nn.Module) -> None:
+    """Every parameter is real: directions, norms and derivatives are of real numbers.
+
+    Raises:
+        ValueError: naming the first that is complex.
+    """
+    for name, value in module.named_parameters():
+        if value.is_complex():
+            msg = (
+                f"the parameter {name!r} of {type(module).__name__} is complex ({value.dtype}); expected real ones: "
+                "keep its real and its imaginary part as two parameters, and call torch.complex(real, imaginary) in "
+                "forward"
+            )
+            raise ValueError(msg)
+
+
 def check_mode(module: nn.Module) -> None:
     """The module is in eval mode throughout, and no BatchNorm depends on the batch.
 

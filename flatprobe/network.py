@@ -1,19 +1,33 @@
 """A caller's module made safe to call: checked once, never changed, evaluated at explicit weights."""
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.func import functional_call
 
-from flatprobe.attention import without_fast_path
-from flatprobe.inputs import Held, Inputs, as_arguments, channels_last, joined, mapped, only_floating, tensors
-from flatprobe.modules import BATCH_NORMS, check_finite, check_mode, logits_of, unwrapped
+from flatprobe.contexts import no_autocast
+from flatprobe.inputs import (
+    Held,
+    Inputs,
+    as_arguments,
+    channels_last,
+    default_layout,
+    joined,
+    mapped,
+    only_floating,
+    tensors,
+)
+from flatprobe.modules import BATCH_NORMS, check_finite, check_mode, check_real, logits_of, unwrapped
+from flatprobe.plain_functions import PlainFunctions
 from flatprobe.rng import global_states_kept
 from flatprobe.sequences import affine_in_inputs, layers_of, run, tensors_of
-from flatprobe.weights import Weights, snapshot, weights_of
+from flatprobe.slots import Slots
+from flatprobe.storage import storage_of
+from flatprobe.watching import Watched, leaves_of
+from flatprobe.weights import Weights
 
 # Samples a forward pass, by (architecture, device type): a fixed table rather than a timing at run time, so that
 # results repeat. The CPU's rows follow `python -m tests.benchmarks batch_size`; the GPU's are not measured yet.
@@ -34,19 +48,28 @@ Half = Callable[[Inputs, Mapping[str, Tensor]], Tensor]
 Split = tuple[Half, Half, frozenset[str]]
 
 
+# Samples that a network is looked at with, and how far two passes over them may differ relative to the largest logit:
+# rounding differs between batch sizes and layouts; dropout, or another batch's statistics, change far more.
+_FEW = 8
+_AGREE = 3e-4
+_AGREE_CUDA = 1e-3  # whose matrix products may keep 10 bits
+_ULPS = 16  # in half precision
+
+
 class Network:
     """A classifier x -> logits z at explicit weights; weights and buffers are snapshots taken here.
 
-    Convolutional networks are evaluated in channels-last layout on a CPU.
+    Convolutional networks are evaluated in channels-last layout on a CPU, where that changes nothing but the time.
 
     Args:
-        module: a classifier (`nn.Module`) in eval mode. It is called through `torch.func.functional_call` and never
-            changed. Of a compiled or data-parallel one, the network inside is called.
+        module: a classifier (`nn.Module`) in eval mode. It is copied (see `copies.structural_copy`), and neither
+            changed nor called. Of a compiled or data-parallel one, or part, the network inside is copied.
 
     Raises:
-        TypeError: if it is no module.
-        ValueError: if the module, or a submodule, is in training mode; if a parameter or buffer is not finite (named);
-            if a BatchNorm layer has no running statistics, since its output would depend on the batch.
+        TypeError: if it is no module, or a scripted one.
+        ValueError: if the module, or a submodule, is in training mode; if a parameter or buffer is not finite, or a
+            parameter complex (named); if different parameters share memory; if a BatchNorm layer has no running
+            statistics, since its output would depend on the batch.
     """
 
     def __init__(self, module: object) -> None:
@@ -58,10 +81,10 @@ class Network:
             raise TypeError(msg)
         module = unwrapped(module)
         check_mode(module)
-        self.module = module
-        self.weights: Weights = weights_of(module)
-        self.buffers: Weights = snapshot(module.named_buffers())
-        state = {**self.weights, **self.buffers}
+        check_real(module)
+        self._slots = Slots(module)
+        self._caller: nn.Module | None = module  # until `checked` has seen whether its own tensors are used
+        state = self._slots.state
         check_finite(state, f"the network {type(module).__name__}")
         floating = [value for value in state.values() if value.is_floating_point()]
         # Of a network in several precisions the first layer's, since that is what its inputs meet.
@@ -69,34 +92,87 @@ class Network:
         self._dtypes = dict.fromkeys(value.dtype for value in floating) or {anchor.dtype: None}
         self.device = anchor.device
         self.dtype = anchor.dtype
-        convolutional = any(isinstance(layer, _CONVOLUTIONS) for layer in module.modules())
-        tokens = any(isinstance(layer, _TOKENS) for layer in module.modules())
+        layers = list(self._slots.module.modules())
+        convolutional = any(isinstance(layer, _CONVOLUTIONS) for layer in layers)
+        tokens = any(isinstance(layer, _TOKENS) for layer in layers)
         self.architecture = "convolutional" if convolutional else "tokens" if tokens else "dense"
-        self.batch_normalised = any(isinstance(layer, BATCH_NORMS) for layer in module.modules())
+        self.batch_normalised = any(isinstance(layer, BATCH_NORMS) for layer in layers)
         self._channels_last = convolutional and self.device.type == "cpu"
-        self.eval_only = True
-        # Looking for tensors under two names costs a small network as much as a layer; most have none.
-        named = [*module.named_parameters(remove_duplicate=False), *module.named_buffers(remove_duplicate=False)]
-        self._tied = len(named) > len({id(value) for _, value in named})
+        self._plain = True  # taken for granted until `checked` has seen
         self.classes = 0  # the number of logits; known once `checked` has seen a batch
-        # Whether a layer writes to the inputs, and to which buffers; taken for granted until `checked` has seen.
-        self._in_place = True
-        self._written = frozenset(self.buffers)
+        self._in_place = True  # whether a layer writes to the inputs; taken for granted until `checked` has seen
         self._held: Held | None = None  # the inputs of which one is passed alone: see `holding`
-        if self._channels_last:
-            with torch.inference_mode(mode=False):  # else backward passes could not keep them
-                self.weights = {name: channels_last(value) for name, value in self.weights.items()}
+        # What `checked` finds: a tensor that is used but not exchanged, and leaves that are no parameters.
+        self.fixed: str | None = None
+        self.unregistered: list[Tensor] = []
+        self._lay_out(last=self._channels_last)
+
+    def _lay_out(self, *, last: bool) -> None:
+        self._channels_last = last
+        if self.architecture == "convolutional":
+            self._slots.lay_out(last=last)
+        state, own = self._slots.state, self._slots.parameters
+        self.weights: Weights = {name: state[name].detach() for name in own}
+        self.buffers: Weights = {name: value for name, value in state.items() if name not in self.weights}
 
     def __call__(self, inputs: Inputs, weights: Mapping[str, Tensor] | None = None) -> Float[Tensor, "samples classes"]:
         """Logits of inputs that `prepare` returned, at these weights (and buffers), by default the network's own."""
-        if self.eval_only and any(layer.training for layer in self.module.modules()):
-            check_mode(self.module)  # looked at again at each call: the caller may have gone on training it
         inputs = self.laid_out(inputs if self._held is None else joined(self._held, _one(inputs)))
+        with self._pass(weights):
+            return self._run(inputs)
+
+    def _run(self, inputs: Inputs) -> Tensor:
         args, kwargs = as_arguments(inputs)
-        state = {**self.weights, **self._fresh_buffers(), **(weights or {})}
-        with without_fast_path():
-            outputs = functional_call(self.module, state, args, kwargs, tie_weights=self._tied)
-        return logits_of(outputs, self.module)
+        module = self._slots.module
+        return logits_of(module(*args, **kwargs), module)
+
+    @property
+    def name(self) -> str:
+        """The name of the module's class."""
+        return type(self._slots.module).__name__
+
+    @property
+    def module(self) -> nn.Module:
+        """The copy of the caller's module, at its own weights; another pass may move them."""
+        with self._slots.lock:
+            self._slots.place(fresh=False)
+            return self._slots.module
+
+    @contextmanager
+    def _pass(self, weights: Mapping[str, Tensor] | None) -> Iterator[None]:
+        """The copy at these weights, for this thread alone."""
+        with self._slots.lock, no_autocast():
+            self._slots.place(weights)
+            if self._plain:
+                with PlainFunctions():
+                    yield
+            else:
+                yield
+
+    def left(self, names: Iterable[str]) -> Weights:
+        """These buffers as the last pass has left them."""
+        return {name: self._slots.now(name) for name in names}
+
+    def copied(self, *, dtype: torch.dtype | None = None) -> "Network":
+        """Another network with the same own weights, in its own precision or another one.
+
+        Args:
+            dtype: of the copy; None for this network's. A copy in another precision has the default layout.
+
+        Returns:
+            A network that shares nothing with this one.
+        """
+        with self._slots.lock, torch.inference_mode(mode=False):
+            result = Network(self.module)
+            if dtype is not None and dtype != self.dtype:
+                result = Network(result.module.to(dtype))
+        result._caller = None
+        result._plain, result.classes = self._plain, self.classes
+        if self._held is not None:
+            result._held = (result.prepare(self._held[0]), self._held[1])  # type: ignore[assignment]
+        if result._channels_last and (dtype is not None or not self._channels_last):
+            result._lay_out(last=False)
+        return result
 
     def holding(self, inputs: Inputs) -> tuple["Network", Inputs]:
         """The network as a function of the one floating tensor among several inputs, and that tensor.
@@ -129,13 +205,23 @@ class Network:
         owners = owners.to(self.device)
         return self.holding(mapped(lambda part: part[owners], inputs))[0]
 
+    def shortened(self, count: int) -> "Network":
+        """The network for the first samples of the batch whose other inputs it holds."""
+        if self._held is None:
+            return self
+        inputs, place = self._held
+        network = copy.copy(self)
+        network._held = (mapped(lambda part: part[:count], inputs), place)  # type: ignore[assignment] # noqa: SLF001
+        return network
+
     def prepare(self, inputs: Inputs) -> Inputs:
         """The inputs on the weights' device, floating ones in the weights' dtype."""
-        return mapped(lambda part: part.to(self.device, self.dtype if part.is_floating_point() else None), inputs)
+        return mapped(self.placed, inputs)
 
-    def _fresh_buffers(self) -> Weights:
-        """The buffers, those that a forward pass writes to as copies: every pass starts from the same ones."""
-        return {name: value.clone() if name in self._written else value for name, value in self.buffers.items()}
+    def placed(self, part: Tensor) -> Tensor:
+        """One tensor of a batch as `prepare` has it: of the inputs, or the labels."""
+        part = part.to(self.device, self.dtype if part.is_floating_point() else None)
+        return part.clone() if part.is_inference() else part  # which no backward pass could keep
 
     def batch_size(self, given: int | None = None) -> int:
         """The given batch size, or the one of `BATCH_SIZES` for this architecture and device.
@@ -153,48 +239,109 @@ class Network:
     def laid_out(self, inputs: Inputs) -> Inputs:
         """The inputs in their memory layout, copied for a network whose first layer would write to them."""
         inputs = mapped(torch.clone, inputs) if self._in_place else inputs
-        return channels_last(inputs) if self._channels_last and isinstance(inputs, Tensor) else inputs
+        if self._channels_last:
+            return channels_last(inputs) if isinstance(inputs, Tensor) else inputs
+        return mapped(default_layout, inputs) if self.architecture == "convolutional" else inputs
 
     def checked(self, inputs: Inputs) -> Tensor:
-        """The logits of the inputs, passed twice: they must agree, else what is measured is a random variable.
+        """The logits of the inputs, of which a few are passed again: in other company, watched.
 
         Raises:
-            ValueError: if the network cannot take the inputs; if the two differ by more than 1e-3 of the largest logit
-                (a GPU's sums may differ by rounding, dropout differs by far more).
+            ValueError: if the network cannot take the inputs; if the logits of the few are others there, beyond
+                rounding: what is measured would be a random variable, or depend on the batch.
         """
         with global_states_kept(), torch.no_grad():
+            before = self._slots.attributes()
             first = self._first(inputs)
-            self._in_place = False
-            passed, buffers = mapped(torch.clone, inputs), self._fresh_buffers()
-            second = self(passed, buffers)
-            self._in_place = not all(map(torch.equal, tensors(passed), tensors(inputs)))
-            self._written = frozenset(
-                name for name, value in buffers.items() if not torch.equal(value, self.buffers[name])
-            )
-        self.classes = first.shape[1]
-        difference = (first - second).abs().max()
-        if difference > 1e-3 * first.abs().max():
+            self._check_rows(first, inputs)
+            self._slots.keep(before)
+            self.classes = first.shape[1]
+            rows = torch.arange(len(first) - 1, -1, -1)[: max(2, min(_FEW, len(first) // 2))]
+            few = mapped(lambda part: part[rows.to(part.device)], inputs)
+            if self._agree(self._watched(few), first[rows.to(first.device)]):
+                return first
+            if not self._agree(self(inputs), first):
+                raise ValueError(self._random(first, self(inputs)))
+            if self._channels_last and self._agree(self(few), first[rows.to(first.device)]):
+                self._lay_out(last=False)  # another function in that layout: strides are part of its code
+                return self.checked(inputs)
+        msg = (
+            f"the logits of {self.name} for {len(rows)} samples differ by up to "
+            f"{float((self(few) - first[rows.to(first.device)]).abs().max()):.3g} when they are passed among "
+            f"{len(first)} and by themselves; expected each sample's logits to depend on that sample alone: look for "
+            "means or a softmax over the batch (dim 0), F.batch_norm(training=True), or a recurrent layer without "
+            "batch_first=True"
+        )
+        raise ValueError(msg)
+
+    def _check_rows(self, logits: Tensor, inputs: Inputs) -> None:
+        given = len(tensors(inputs)[0])
+        if len(logits) != given:
             msg = (
-                f"two passes of {type(self.module).__name__} over the same {len(first)} inputs differ by up to "
-                f"{float(difference):.3g} in the logits; expected a deterministic network in eval mode: look for "
-                "dropout or noise applied regardless of the mode (such as F.dropout without training=self.training)"
+                f"the network returns {len(logits)} rows of logits for a batch of {given} samples; expected one "
+                "row per sample, (batch, classes)"
             )
             raise ValueError(msg)
-        return first
+
+    def _agree(self, logits: Tensor, expected: Tensor) -> bool:
+        finest = max(float(torch.finfo(dtype).eps) for dtype in self._dtypes)
+        limit = max(_AGREE if self.device.type == "cpu" else _AGREE_CUDA, _ULPS * finest)
+        difference = (logits - expected).abs().max()
+        # Logits that are not finite are reported by those who measure with them.
+        return not bool(difference > limit * expected.abs().max())
+
+    def _random(self, first: Tensor, second: Tensor) -> str:
+        return (
+            f"two passes of {self.name} over the same {len(first)} inputs differ by up to "
+            f"{float((first - second).abs().max()):.3g} in the logits; expected a deterministic network in eval mode: "
+            "look for dropout or noise applied regardless of the mode (such as F.dropout without "
+            "training=self.training)"
+        )
+
+    def _watched(self, few: Inputs) -> Tensor:
+        """The logits of a few samples, in torch's default layout and at copies of the weights, and what is seen."""
+        caller = [] if self._caller is None else [*self._caller.named_parameters(), *self._caller.named_buffers()]
+        names = {storage_of(value): name for name, value in (*caller, *self._slots.state.items())}
+        with torch.inference_mode(mode=False), torch.enable_grad():
+            clones = {
+                name: value.detach().clone(memory_format=torch.contiguous_format)
+                for name, value in self._slots.state.items()
+            }
+            for name in self._slots.parameters:
+                clones[name].requires_grad_(clones[name].is_floating_point())
+            few = mapped(torch.clone, few)
+            self._slots.written, self._plain = frozenset(), True
+            with self._slots.lock, no_autocast():
+                self._slots.place(clones)
+                with PlainFunctions() as functions, Watched() as seen:
+                    logits = self._run(few)
+        self._check_rows(logits, few)
+        own = {id(value) for value in clones.values()}
+        self.unregistered = [leaf for leaf in leaves_of(logits) if id(leaf) not in own]
+        self.fixed = next((names[place] for place in names.keys() & (seen.read - {None})), None)
+        self._plain = functions.seen
+        if seen.unsafe and self._channels_last:
+            self._lay_out(last=False)
+        # Where values decide what is done, another batch may be written to.
+        self._in_place = seen.looks or any(storage_of(part) in seen.written for part in tensors(few))
+        self._slots.written = frozenset(
+            name for name, value in clones.items()
+            if storage_of(value) in seen.written or (seen.looks and name in self.buffers)
+            or self._slots.replaced(name, value)
+        )  # fmt: skip
+        return logits.detach()
 
     def _first(self, inputs: Inputs) -> Tensor:
         try:
             return self(inputs)
         except (RuntimeError, TypeError, IndexError) as error:
             if self._channels_last:  # a view of a convolution's output as a vector, say, needs the usual layout
-                self._channels_last = False
-                self.weights = {n: w.clone(memory_format=torch.contiguous_format) for n, w in self.weights.items()}
+                self._lay_out(last=False)
                 return self._first(inputs)
             shapes = ", ".join(f"{tuple(part.shape)} {part.dtype}" for part in tensors(inputs))
             msg = (
-                f"{type(self.module).__name__} cannot be run on inputs of shape {shapes} ({error}); expected inputs "
-                "that "
-                "the network takes: is this the network for this data?"
+                f"{self.name} cannot be run on inputs of shape {shapes} ({error}); expected inputs "
+                "that the network takes: is this the network for this data?"
             )
             raise ValueError(msg) from error
 
@@ -231,18 +378,20 @@ class Network:
         weight, bias = f"{prefix}.weight", f"{prefix}.bias"
 
         def head(inputs: Inputs, weights: Mapping[str, Tensor]) -> Tensor:
-            outputs = run(layers[:first], _one(self.laid_out(inputs)), self._fresh_buffers())
-            return nn.functional.linear(outputs, weights[weight], weights.get(bias))
+            with self._pass(None):
+                outputs = run(layers[:first], _one(self.laid_out(inputs)))
+                return nn.functional.linear(outputs, weights[weight], weights.get(bias))
 
         def tail(outputs: Inputs, weights: Mapping[str, Tensor]) -> Tensor:
-            return logits_of(run(layers[first + 1 :], _one(outputs), {**self._fresh_buffers(), **weights}), self.module)
+            with self._pass(weights):
+                return logits_of(run(layers[first + 1 :], _one(outputs)), self.module)
 
         return head, tail, frozenset(names[first])
 
     def describe(self) -> dict[str, object]:
         """What a record says of the network."""
         return {
-            "class": type(self.module).__name__,
+            "class": self.name,
             "recipe": getattr(self.module, "recipe", None),
             "parameters": sum(value.numel() for value in self.weights.values()),
             "dtype": ", ".join(str(dtype).removeprefix("torch.") for dtype in self._dtypes),

@@ -1,9 +1,14 @@
 """Checks of a network's logits before anything is measured with them."""
 
+import warnings
+
 from torch import Tensor
 
 from flatprobe.data import Batch
 from flatprobe.network import Network
+
+# Rows without which chance could have it so, and how far from 1 a row of probabilities sums in half precision.
+_FEWEST, _MANY, _SUM = 2, 16, 1e-2
 
 
 def check_batch(network: Network, batch: Batch, classes: int) -> None:
@@ -13,13 +18,6 @@ def check_batch(network: Network, batch: Batch, classes: int) -> None:
         ValueError: where it does not.
     """
     logits = network.checked(network.prepare(batch.inputs))
-    if len(logits) != len(batch.labels):
-        msg = (
-            f"the network returns {len(logits)} rows of logits for a batch of {len(batch.labels)} samples; expected "
-            "one row a "
-            "sample, (batch, classes)"
-        )
-        raise ValueError(msg)
     if classes > logits.shape[1]:
         msg = (
             f"the labels have {classes} classes (largest label {classes - 1}), but the network returns "
@@ -28,6 +26,51 @@ def check_batch(network: Network, batch: Batch, classes: int) -> None:
         )
         raise ValueError(msg)
     check_logits(logits, batch.start)
+    _warn_of_probabilities(logits, network)
+
+
+def _warn_of_probabilities(logits: Tensor, network: Network) -> None:
+    """Rows in [0, 1] that all sum to 1, or many rows in (0, 1) throughout, are hardly logits."""
+    between = (logits >= 0) & (logits <= 1)
+    if len(logits) < _FEWEST or not bool(between.all()):
+        return
+    if bool(((logits.double().sum(1) - 1).abs() < _SUM).all()) and not bool(((logits == 0) | (logits == 1)).all()):
+        found, fix = (
+            "probabilities (each row in [0, 1], with sum 1)",
+            "leave out the softmax, or return probabilities.log()",
+        )
+    elif bool(((logits > 0) & (logits < 1)).all()) and len(logits) >= _MANY:
+        found, fix = "numbers between 0 and 1 throughout, as a sigmoid gives", "leave out the sigmoid"
+    else:
+        return
+    msg = (
+        f"the outputs of {network.name} are {found}, and are measured as logits: losses, margins, Jacobians and radii "
+        f"are not those of the classifier that was trained; if they are probabilities, {fix}"
+    )
+    warnings.warn(msg, UserWarning, stacklevel=5)
+
+
+def check_exchangeable(network: Network) -> None:
+    """The logits are a function of the parameters and buffers that the network has registered, and of no other weights.
+
+    Raises:
+        ValueError: naming the tensor that is read elsewhere, or the shapes of the weights that are no parameters.
+    """
+    if network.fixed is not None:
+        msg = (
+            f"{network.name} reads {network.fixed!r} through a view, or past the layer that holds it (a global name, "
+            "say), so its logits would not follow other weights; expected forward to reach its weights through self"
+        )
+        raise ValueError(msg)
+    if network.unregistered:
+        shapes = ", ".join(str(tuple(value.shape)) for value in network.unregistered[:5])
+        msg = (
+            f"the logits of {network.name} depend on {len(network.unregistered)} tensors that require gradients and "
+            f"are no parameters of it, of shapes {shapes}; expected its weights to be registered: hold layers in an "
+            "nn.ModuleList or nn.ModuleDict and tensors in nn.Parameter, or call requires_grad_(False) on what is to "
+            "stay as it is"
+        )
+        raise ValueError(msg)
 
 
 def check_logits(logits: Tensor, start: int) -> None:

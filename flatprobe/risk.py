@@ -14,10 +14,11 @@ from flatprobe.inputs import Inputs
 from flatprobe.kernels import misclassified, per_sample_loss
 from flatprobe.losses import Loss, OwnLoss, described_loss, taken
 from flatprobe.network import Network, Split
-from flatprobe.outputs import check_batch, check_logits
+from flatprobe.outputs import check_batch, check_exchangeable, check_logits
 from flatprobe.risk_function import Risk as Risk
 from flatprobe.risk_function import RiskFunction as RiskFunction
 from flatprobe.risk_function import risk_at
+from flatprobe.slopes import check_weight_slopes
 from flatprobe.weights import Weights, combined, linear_combination, named
 
 # Stored first-layer outputs of one call of `along` (bytes): a fixed bound, so that which path is taken never depends on
@@ -68,6 +69,8 @@ class EmpiricalRisk:
         self._kernel = per_sample_loss(loss)
         self.loss = described_loss(loss)
         check_batch(self.network, next(iter(data.batches(self.batch_size))), data.classes)
+        check_exchangeable(self.network)
+        self._compared: set[tuple[frozenset[str], bool]] = set()
         if isinstance(loss, OwnLoss):
             inputs, labels = next(self._batches(torch.arange(min(_CHECKED, len(data)))))
             loss.check(_at_least_single(self.network(inputs).detach()), labels)
@@ -168,6 +171,7 @@ class EmpiricalRisk:
     ) -> tuple[float, Weights]:
         """I(w) and grad I(w), by the same pass; arguments as in `gradient`."""
         point, names = self._point(weights, names)
+        self._check_slopes(names, twice=False)
         value, total = summed_gradient(self._losses(positions), point, names)
         count = len(self.data) if positions is None else len(positions)
         return float(value) / count, self._mean_of(total, count)
@@ -202,6 +206,7 @@ class EmpiricalRisk:
         point, names = self._point(weights, names)
         for direction in directions:
             self._check_names(named(direction))
+        self._check_slopes(names, twice=True)
         totals = summed_products(self._losses(None), point, names, directions)
         return [self._mean_of(total, len(self.data)) for total in totals]
 
@@ -213,6 +218,18 @@ class EmpiricalRisk:
             "loss": self.loss,
             "batch_size": self.batch_size,
         }
+
+    def _check_slopes(self, names: Sequence[str], *, twice: bool) -> None:
+        """Autograd's derivatives over these parameters are the function's; looked at once.
+
+        Raises:
+            ValueError: if they are not.
+        """
+        asked = frozenset(names), twice
+        if asked not in self._compared:
+            inputs, _ = next(self._batches())
+            check_weight_slopes(self.network, inputs, names, twice=twice)
+            self._compared |= {asked, (asked[0], False)}
 
     def _check_names(self, weights: Mapping[str, Tensor | None]) -> None:
         unknown = [name for name in weights if name not in self.center and name not in self.buffers]
@@ -238,7 +255,7 @@ class EmpiricalRisk:
             else map(self.data.gather, torch.split(positions, self.batch_size))
         )
         for inputs, labels in pairs:
-            yield self.network.prepare(inputs), labels.to(self.network.device)
+            yield self.network.prepare(inputs), self.network.placed(labels)
 
     def _per_sample(self, logits: Tensor, labels: Tensor) -> Tensor:
         return self._kernel(_at_least_single(logits), labels)

@@ -1,9 +1,7 @@
 """A nest of `nn.Sequential` taken apart into the layers that it applies one after the other."""
 
-from collections.abc import Mapping
-
 from torch import Tensor, nn
-from torch.func import functional_call
+from torch.nn.modules import module as calls
 
 Layers = list[tuple[str, nn.Module]]
 
@@ -11,6 +9,8 @@ Layers = list[tuple[str, nn.Module]]
 def layers_of(module: nn.Module, prefix: str = "") -> Layers | None:
     """The named layers that a nest of plain `nn.Sequential` applies one after the other; None for any other."""
     if type(module).forward is not nn.Sequential.forward or any(map(_hooked, module.modules())):
+        return None
+    if calls._global_forward_hooks or calls._global_forward_pre_hooks:  # noqa: SLF001 - torch has no public way to ask
         return None
     layers: Layers = []
     for name, child in module._modules.items():  # noqa: SLF001 - named_children() leaves out a layer's second use
@@ -21,7 +21,8 @@ def layers_of(module: nn.Module, prefix: str = "") -> Layers | None:
 
 
 def _hooked(layer: nn.Module) -> bool:
-    return bool(layer._forward_hooks or layer._forward_pre_hooks)  # noqa: SLF001 - torch has no public way to ask
+    hooks = layer._forward_hooks or layer._forward_pre_hooks  # noqa: SLF001 - torch has no public way to ask
+    return bool(hooks) or "forward" in vars(layer)  # one that was replaced
 
 
 def affine_in_inputs(layer: nn.Module) -> bool:
@@ -34,9 +35,9 @@ def tensors_of(layer: nn.Module) -> list[tuple[str, Tensor]]:
     return [*layer.named_parameters(), *layer.named_buffers()]
 
 
-def run(layers: Layers, inputs: Tensor, state: Mapping[str, Tensor]) -> Tensor:
-    """The layers' output with their parameters and buffers taken from the state."""
+def run(layers: Layers, inputs: Tensor) -> Tensor:
+    """The layers' output, with the tensors that they hold now."""
     value = inputs
-    for prefix, layer in layers:
-        value = functional_call(layer, {name: state[f"{prefix}.{name}"] for name, _ in tensors_of(layer)}, (value,))
+    for _, layer in layers:
+        value = layer(value)
     return value

@@ -1,17 +1,16 @@
 """What the callbacks share: when to probe, on what copy of the network, and what is kept and logged of it."""
 
-import copy
 import math
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from numbers import Integral
-from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from flatprobe.checks import at_least
+from flatprobe.copies import structural_copy
 from flatprobe.modules import unwrapped
 from flatprobe.results import Result
 from flatprobe.risk import Risk
@@ -174,48 +173,7 @@ def eval_copy(network: nn.Module) -> nn.Module:
     gathered over an epoch, weights that a hook computes) are copied without it. Forward hooks are copied too.
 
     Raises:
-        ValueError: if the network is sharded, or if its `forward` was replaced by a function that would still run the
-            network that it was made from.
+        ValueError: if the network is sharded.
     """
-    network = unwrapped(network)
-    check_whole(network)
-    memo: dict[int, Any] = {id(value): value.detach().clone() for value in _with_graph(network)}
-    for context in (getattr(layer, "_compiler_ctx", None) for layer in network.modules()):
-        if context:  # Lightning's; the compiler in it cannot be copied
-            memo[id(context["dynamo_ctx"])] = context["dynamo_ctx"]
-    copied = copy.deepcopy(network, memo)
-    for name, layer in copied.named_modules():
-        _take_off(layer)
-        if isinstance(vars(layer).get("forward"), FunctionType):
-            msg = (
-                f"the forward of {name or type(layer).__name__!r} was replaced by a function, which a copy of the "
-                "network shares with the one in training; expected a method: define it in the module's class"
-            )
-            raise ValueError(msg)
-    return copied.eval()
-
-
-def _take_off(layer: nn.Module) -> None:
-    """The layer as its class defines it, without compilation and autocast; its children unwrapped."""
-    own = vars(layer)
-    own.pop("_compiled_call_impl", None)  # of module.compile()
-    if own.get("_compiler_ctx"):  # Lightning's, of a module that was compiled whole
-        layer.forward = own["_compiler_ctx"]["original_forward"]
-    if "_original_forward" in own:  # accelerate's, in mixed precision
-        layer.forward = own.pop("_original_forward")
-    for name, child in layer.named_children():
-        if (inner := unwrapped(child)) is not child:
-            setattr(layer, name, inner)
-
-
-def _with_graph(network: nn.Module) -> Iterator[Tensor]:
-    """The tensors in the modules' attributes that torch does not copy since they are results of other tensors."""
-    pending: list[object] = [vars(layer) for layer in network.modules()]
-    seen: set[int] = set()
-    while pending:
-        value = pending.pop()
-        if isinstance(value, Tensor) and not value.is_leaf:
-            yield value
-        elif isinstance(value, dict | list | tuple | set) and id(value) not in seen:
-            seen.add(id(value))
-            pending += value.values() if isinstance(value, dict) else value
+    check_whole(unwrapped(network))
+    return structural_copy(network).eval()

@@ -1,6 +1,5 @@
 """From a module to its steps, by `torch.export`."""
 
-import copy
 import operator
 import warnings
 from collections.abc import Sequence
@@ -10,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from flatprobe.copies import structural_copy
 from flatprobe.graph.readers import OTHER, Value, read
 from flatprobe.graph.steps import Graph, Step, doubled
 
@@ -42,7 +42,7 @@ def trace(module: nn.Module, input_shape: Sequence[int]) -> Graph:
     try:
         with warnings.catch_warnings(), torch.inference_mode(mode=False), torch.no_grad():
             warnings.simplefilter("ignore")  # of attributes that a forward assigns, say; it is a copy's forward
-            program = torch.export.export(copy.deepcopy(module), (example.clone(),), strict=False)
+            program = torch.export.export(structural_copy(module), (example.clone(),), strict=False)
     except Exception as error:  # whatever the module's own code raises under the tracer
         msg = (
             f"{name} cannot be traced on inputs of shape {tuple(input_shape)} ({_first_line(error)}); expected a "

@@ -1,11 +1,10 @@
 """Initial weights of another size."""
 
-import copy
-
 import torch
 from torch import nn
 
 from flatprobe.checks import positive
+from flatprobe.copies import structural_copy
 
 
 def scaled(network: nn.Module, factor: float) -> nn.Module:
@@ -33,7 +32,7 @@ def scaled(network: nn.Module, factor: float) -> nn.Module:
     True
     """
     positive(factor=factor)
-    result = copy.deepcopy(network)
+    result = structural_copy(network)
     with torch.no_grad():
         for parameter in result.parameters():
             if parameter.ndim >= 2:

@@ -11,6 +11,7 @@ from flatprobe.jacobians import method_for, norms
 from flatprobe.network import Network
 from flatprobe.probes.samples import PerSample, continuous, map_samples
 from flatprobe.results import settings
+from flatprobe.slopes import check_input_slopes
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -67,6 +68,8 @@ def jacobian_norms(
         inputs = continuous(batch, "jacobian_norms")
         chosen = method or method_for(norm, network.classes, network.architecture)
         used.add(chosen)
+        if batch.start == 0:
+            check_input_slopes(network, inputs, forward=chosen == "lanczos")
         stop = batch.start + len(batch.labels)
         start = rng.sample_normal(batch.start, stop, (network.classes,), "lanczos") if chosen == "lanczos" else None
         return norms(network, inputs, norm=norm, softmax=softmax, start=start)

@@ -1,6 +1,5 @@
 """What the input-space probes share: one kernel mapped over the data in order, one value per sample."""
 
-import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -224,8 +223,7 @@ def _plain(value: Tensor) -> Tensor:
 
 def in_float64(network: Network) -> Network:
     """The network in float64, where certificates hold."""
-    with torch.inference_mode(mode=False):
-        return network if network.dtype == torch.float64 else Network(copy.deepcopy(network.module).double())
+    return network if network.dtype == torch.float64 else network.copied(dtype=torch.float64)
 
 
 def check_exact(precise: Subject) -> None:

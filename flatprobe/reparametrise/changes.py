@@ -1,6 +1,5 @@
 """The changes: a network -> a copy of it with other weights and the same function, or the same decisions."""
 
-import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -9,6 +8,7 @@ from torch import Tensor, nn
 
 from flatprobe import rng
 from flatprobe.checks import one_of
+from flatprobe.copies import structural_copy
 from flatprobe.reparametrise.layout import Chain, Layout
 
 
@@ -74,7 +74,7 @@ def reparametrised(module: nn.Module, found: Layout, change: str, *, factor: flo
         msg = f"{change} does not apply to {type(module).__name__}: {CHANGES[change].missing}"
         raise ValueError(msg)
     with torch.inference_mode(mode=False), torch.no_grad():
-        result = copy.deepcopy(module)
+        result = structural_copy(module)
         CHANGES[change].apply(result, found, factor, seed)
     return result
 

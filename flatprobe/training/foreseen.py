@@ -1,6 +1,5 @@
 """What would end a tuning late: looked for before its first training."""
 
-import copy
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields
 from inspect import signature
@@ -9,9 +8,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from flatprobe.copies import structural_copy
 from flatprobe.data import LabelledData
 from flatprobe.losses import Loss
-from flatprobe.modules import unwrapped
 from flatprobe.risk import EmpiricalRisk
 from flatprobe.training.loop import train
 from flatprobe.training.settings import Settings, made_constraints, made_penalties, made_transforms
@@ -65,7 +64,7 @@ def check_test(network: nn.Module, data: LabelledData, test: LabelledData, objec
     Raises:
         ValueError: where it does not.
     """
-    model = unwrapped(copy.deepcopy(network)).eval()
+    model = structural_copy(network).eval()
     first = next(data.batches(1)).inputs
     one = LabelledData(first, torch.zeros(1, dtype=torch.int64), classes=max(test.classes, data.classes))
     try:

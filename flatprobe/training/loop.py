@@ -1,6 +1,5 @@
 """The training loop."""
 
-import copy
 import time
 from pathlib import Path
 from typing import Any
@@ -9,10 +8,10 @@ import torch
 from torch import nn
 
 from flatprobe.checks import Flag, Named, Number, Whole, at_least, flag, is_number, one_of
+from flatprobe.copies import structural_copy
 from flatprobe.data import LabelledData
 from flatprobe.files import State
 from flatprobe.losses import Loss
-from flatprobe.modules import unwrapped
 from flatprobe.results import environment
 from flatprobe.threads import thread_count, thread_rule
 from flatprobe.training.diverged import DivergedError
@@ -149,7 +148,7 @@ def train(
         msg = f"save_every is {save_every!r}; expected a number of seconds, at least 0"
         raise ValueError(msg)
     with torch.inference_mode(mode=False):  # which enables gradients too
-        trainer = Trainer(unwrapped(copy.deepcopy(network)), data, validation, settings)
+        trainer = Trainer(structural_copy(network), data, validation, settings)
         run = _run(trainer, threads, None if out is None else RunFolder(out), resume, save_every, progress)
     if not run.reached and on_failure == "raise":
         raise RuntimeError(_not_reached(run, settings))

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge
 
 from flatprobe import rng
-from flatprobe.attention import twice_differentiable
 from flatprobe.inputs import Inputs, as_arguments, joined, mapped, only_floating, tensors
 from flatprobe.kernels import per_sample_loss
 from flatprobe.losses import Loss, taken
@@ -263,7 +262,7 @@ class ForwardPass:
     def _run(self, points: Tensor | None) -> tuple[Tensor, tuple[Layer, ...]]:
         args, kwargs = as_arguments(self._lay_out(self._whole if points is None else self.with_points(points)))
         watch = Watch(self.module, self._statistics)
-        with watch, twice_differentiable():  # the kernel that the forward pass takes decides for the backward passes
+        with watch:
             outputs = self.module(*args, **kwargs)
         return logits_of(outputs, self.module), tuple(watch.layers)
 

@@ -9,6 +9,7 @@ from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
+from flatprobe.plain_functions import plainly
 from flatprobe.training.passes.convolution import Geometry, convolved
 from flatprobe.training.passes.layers import Layer
 from flatprobe.training.passes.origins import Origins, tensors
@@ -113,7 +114,7 @@ class Watch(TorchFunctionMode):
             return self._pool(func, *args, **kwargs)
         if func is F.batch_norm:
             return self._statistics.normalise(*args, **kwargs)
-        return func(*args, **kwargs)
+        return plainly(func)(*args, **kwargs)
 
     def _rectify(self, inputs: Tensor) -> Tensor:
         outputs = rectified(inputs)

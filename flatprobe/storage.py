@@ -1,0 +1,64 @@
+"""Memory that different tensors of a network share."""
+
+from collections import defaultdict
+
+import torch
+from torch import Tensor, nn
+
+
+def storage_of(value: Tensor) -> int | None:
+    """The address of a tensor's memory; None where it has none of its own (meta, sparse or empty ones)."""
+    try:
+        return value.untyped_storage().data_ptr() or None
+    except (NotImplementedError, RuntimeError):
+        return None
+
+
+def check_storage(module: nn.Module) -> None:
+    """No two tensors of a module's state have an entry in common, unless they are one tensor.
+
+    Raises:
+        ValueError: naming the first two that have.
+    """
+    found: defaultdict[int, list[tuple[str, Tensor]]] = defaultdict(list)
+    for name, value in (*module.named_parameters(), *module.named_buffers()):
+        if value.layout != torch.strided or not value.numel():
+            continue
+        address = storage_of(value)
+        if address is not None:
+            found[address].append((name, value))
+    for sharing in found.values():
+        if len(sharing) > 1:
+            _check_apart(sharing, type(module).__name__)
+
+
+def _check_apart(sharing: list[tuple[str, Tensor]], network: str) -> None:
+    """The tensors of one storage have no entry in common: columns of one matrix, or pieces of a buffer, have none.
+
+    Raises:
+        ValueError: naming the first two that have one.
+    """
+    size = max(_end(value) for _, value in sharing)
+    owners = torch.full((size,), -1)
+    places = torch.arange(size)
+    for index, (name, value) in enumerate(sharing):
+        unit = value.element_size()
+        entries = places.as_strided(
+            value.shape, [unit * step for step in value.stride()], unit * value.storage_offset()
+        )
+        before = owners[entries]
+        if bool((before >= 0).any()):
+            other = sharing[int(before.max())][0]
+            msg = (
+                f"{other!r} and {name!r} of {network} are different tensors in the same memory, which moving or "
+                "training them would part; expected one parameter, used in both places: a.weight = b.weight, or "
+                "F.linear(x, a.weight.T) for a transposed one"
+            )
+            raise ValueError(msg)
+        owners[entries] = index
+
+
+def _end(value: Tensor) -> int:
+    """The byte behind a tensor's last entry's first, counted from the beginning of its storage."""
+    last = sum((size - 1) * step for size, step in zip(value.shape, value.stride(), strict=True))
+    return int(value.element_size() * (value.storage_offset() + last)) + 1

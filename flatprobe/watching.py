@@ -1,0 +1,80 @@
+"""One pass of a network watched operation by operation: which memory it reads and writes, and what it looks at."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from flatprobe.storage import storage_of
+
+# Operations that hand a tensor's values to Python, which may then do one thing or another.
+_SAFE_CHANNELS = 8
+_LOOKS = ("aten::_local_scalar_dense", "aten::equal", "aten::is_nonzero")
+
+
+class Watched(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch's own
+    """Notes what the operations in the block read and write.
+
+    Attributes:
+        read: addresses of the memory that they read.
+        written: addresses of the memory that they wrote to.
+        unsafe: whether a convolution is among them that must not be differentiated in channels-last layout.
+        looks: whether a tensor's values were handed to Python, so that other inputs may take another way.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.read: set[int | None] = set()
+        self.written: set[int | None] = set()
+        self.looks = self.unsafe = False
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # else torch imports its compiler for it, two seconds of work
+
+    def __torch_dispatch__(
+        self, func: Any, _types: Iterable[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        schema = func._schema  # noqa: SLF001 - torch has no public way to ask
+        self.looks |= schema.name in _LOOKS
+        self.unsafe |= schema.name == "aten::convolution" and _unsafe(*args[1:4:2])
+        self.read.update(map(storage_of, _tensors((*args, *kwargs.values()))))
+        if schema.is_mutable:
+            named = dict(zip((argument.name for argument in schema.arguments), args, strict=False)) | kwargs
+            changed = [argument.name for argument in schema.arguments if argument.is_write]
+            self.written.update(map(storage_of, _tensors(named.get(name) for name in changed)))
+        call: Callable[..., Any] = func
+        return call(*args, **kwargs)
+
+
+def _unsafe(weight: Tensor, stride: Sequence[int]) -> bool:
+    """Whether torch 2.13's oneDNN corrupts the heap in this convolution's backward pass in channels-last layout.
+
+    Strided 1x1 convolutions of few channels, on CPUs without AVX-512: seen on an AMD EPYC with AVX2 alone, and anywhere
+    with ONEDNN_MAX_CPU_ISA=AVX2; not with other kernels, strides or layouts, nor in double or half precision.
+    """
+    return weight.ndim == 4 and max(stride) > 1 and weight[0, 0].numel() == 1 and weight.shape[1] < _SAFE_CHANNELS
+
+
+def _tensors(values: Iterable[Any]) -> Iterator[Tensor]:
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, list | tuple):
+            yield from _tensors(value)
+
+
+def leaves_of(outputs: Tensor) -> list[Tensor]:
+    """The tensors that a gradient of the outputs arrives at."""
+    pending, seen, found = [outputs.grad_fn], set(), []
+    while pending:
+        node = pending.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if hasattr(node, "variable"):
+            found.append(node.variable)
+        pending += [following for following, _ in node.next_functions]
+    return found
