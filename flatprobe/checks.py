@@ -40,7 +40,7 @@ def one_of(name: str, value: object, options: Iterable[object]) -> None:
 
 
 def chosen(
-    kind: str, asked: Named, options: Mapping[str, Callable[..., Any]]
+    kind: str, asked: Named | Any, options: Mapping[str, Callable[..., Any]]
 ) -> tuple[Callable[..., Any], dict[str, Any]]:
     """The option that was asked for by name, or as `{"name": ..., argument: value}`, and its arguments.
 
@@ -50,6 +50,7 @@ def chosen(
         The option, and the arguments to call it with.
 
     Raises:
+        TypeError: for what is neither a name nor such a mapping, with the options.
         ValueError: for an unknown name, with the options; for arguments that are not the option's own, with those; for
             one that is no finite number.
 
@@ -59,6 +60,14 @@ def chosen(
     >>> option(2.0, **arguments)
     8.0
     """
+    if not isinstance(asked, str | Mapping):
+        name = asked.__name__ if isinstance(asked, type) else ""
+        cure = f": {kind}={name.lower()!r}" if name.lower() in options else ""
+        msg = (
+            f"the {kind} is {f'the class {name}' if name else repr(asked)}; expected one of "
+            f"{', '.join(map(repr, options))}, or {{'name': one of them, argument: value}}{cure}"
+        )
+        raise TypeError(msg)
     arguments: dict[str, Any] = {"name": asked} if isinstance(asked, str) else dict(asked)
     name = arguments.pop("name", None)
     one_of(kind, name, options)

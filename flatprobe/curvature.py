@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from flatprobe.risk import EmpiricalRisk, RiskFunction
+from flatprobe.risk_function import risk_at
 from flatprobe.weights import Weights
 
 
@@ -37,7 +38,7 @@ def loss_and_gradient(risk: RiskFunction, weights: Weights, names: Sequence[str]
     if isinstance(risk, EmpiricalRisk):
         loss, gradient = risk.loss_and_gradient(weights, names)
     elif isinstance(risk, Sloped):
-        loss, gradient = risk(weights).loss, _restricted(risk.gradient(weights), names)
+        loss, gradient = risk_at(risk, weights).loss, _restricted(risk.gradient(weights), names)
     else:
         msg = (
             f"the risk {type(risk).__name__} has no gradient; expected an EmpiricalRisk, or a method gradient(weights)"

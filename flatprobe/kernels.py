@@ -1,14 +1,16 @@
 """Batch -> one value per sample: losses, margins, scores. Probes measure with these and training penalises the same."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 from torch.nn import functional as F
 
-from flatprobe.checks import Named, chosen, positive
+from flatprobe.checks import chosen, positive
+from flatprobe.losses import Loss, OwnLoss, taken
 
 Logits = Float[Tensor, "samples classes"]
 Labels = Int64[Tensor, " samples"]
@@ -62,18 +64,31 @@ LOSSES: dict[str, Callable[..., Tensor]] = {
 }
 
 
-def per_sample_loss(loss: Named) -> Callable[[Tensor, Tensor], Tensor]:
-    """The loss of that name: (logits, labels) -> (samples,).
+def per_sample_loss(loss: Loss | Any) -> Callable[[Tensor, Tensor], Tensor]:
+    """The loss of that name, or the caller's own: (logits, labels) -> (samples,).
 
     Args:
-        loss: a name, or a name with its arguments: `{"name": "smoothed_maximum", "epsilon": 0.2}`.
+        loss: a name, a name with its arguments, `{"name": "smoothed_maximum", "epsilon": 0.2}`, or a function or module
+            as in `flatprobe.losses.OwnLoss`.
 
     Returns:
-        A differentiable function.
+        A function, differentiable where the caller's own is.
 
     Raises:
-        ValueError: if there is none, with the names that there are; if the arguments do not fit.
+        TypeError: for something that is neither.
+        ValueError: if there is no such name, with the names that there are; if the arguments do not fit.
     """
+    loss = taken(loss)
+    if isinstance(loss, OwnLoss):
+        return loss
+    if not isinstance(loss, str | Mapping):
+        what = f"the class {loss.__name__}" if isinstance(loss, type) else f"{loss!r}"
+        cure = f": an object of it, {loss.__name__}()" if isinstance(loss, type) else ""
+        msg = (
+            f"the loss is {what}; expected one of {', '.join(map(repr, LOSSES))}, or a function (logits, labels) -> "
+            f"(samples,) such as torch.nn.CrossEntropyLoss(label_smoothing=0.1){cure}"
+        )
+        raise TypeError(msg)
     function, arguments = chosen("loss", loss, LOSSES)
     positive(**arguments)
     return partial(function, **arguments)
@@ -137,7 +152,7 @@ def hessian_root_product(logits: Logits, vectors: Logits) -> Logits:
     return others.scatter(1, top, -others.sum(1, keepdim=True))
 
 
-def softmax_temperature(loss: Named) -> float | None:
+def softmax_temperature(loss: Loss | Any) -> float | None:
     """epsilon, where the loss has the Hessian (diag(p) - p p^T) / epsilon in the logits, p = softmax(z / epsilon).
 
     None where it has 2 I, as the squared losses.
@@ -146,8 +161,15 @@ def softmax_temperature(loss: Named) -> float | None:
         loss: as in `per_sample_loss`.
 
     Raises:
-        ValueError: for a loss that is piecewise linear in the logits.
+        ValueError: for a loss that is piecewise linear in the logits, and for a caller's own.
     """
+    loss = taken(loss)
+    if isinstance(loss, OwnLoss):
+        msg = (
+            f"the loss {loss.name} is the caller's own, and its Hessian in the logits is not known; expected one of "
+            "cross_entropy, smoothed_maximum, squared or squared_signs"
+        )
+        raise ValueError(msg)
     function, arguments = chosen("loss", loss, LOSSES)
     if function is cross_entropy:
         return 1.0

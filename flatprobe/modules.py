@@ -4,15 +4,16 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
 def unwrapped(module: nn.Module) -> nn.Module:
-    """The network inside what `torch.compile` or `nn.DataParallel` made of it; any other module as it is."""
+    """The network inside what `torch.compile`, `nn.DataParallel` or `AveragedModel` made of it; any other as it is."""
     while True:
         inner = getattr(module, "_orig_mod", None)
-        if isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel):
+        if isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel | AveragedModel):
             inner = module.module
         if not isinstance(inner, nn.Module):
             return module

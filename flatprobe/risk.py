@@ -2,47 +2,30 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
-from typing import Protocol, runtime_checkable
+from typing import Any
 
 import torch
 from jaxtyping import Int64
 from torch import Tensor, nn
 
-from flatprobe.checks import Named, plain
 from flatprobe.data import LabelledData, checked_data
 from flatprobe.derivatives import summed_gradient, summed_products
 from flatprobe.inputs import Inputs
 from flatprobe.kernels import misclassified, per_sample_loss
+from flatprobe.losses import Loss, OwnLoss, described_loss, taken
 from flatprobe.network import Network, Split
 from flatprobe.outputs import check_batch, check_exchangeable, check_logits
+from flatprobe.risk_function import Risk as Risk
+from flatprobe.risk_function import RiskFunction as RiskFunction
+from flatprobe.risk_function import risk_at
 from flatprobe.slopes import check_weight_slopes
-from flatprobe.weights import Weights, combined, linear_combination
+from flatprobe.weights import Weights, combined, linear_combination, named
 
 # Stored first-layer outputs of one call of `along` (bytes): a fixed bound, so that which path is taken never depends on
 # the machine. 60,000 samples x 512 units x 3 endpoints are 0.37 GB.
 _STORE = 2**30
-
-
-@dataclass(frozen=True)
-class Risk:
-    """The mean loss (in the loss's units: nats for the cross-entropy) and the fraction of samples misclassified."""
-
-    loss: float
-    error: float
-
-
-@runtime_checkable
-class RiskFunction(Protocol):
-    """What weight-space probes need: a start, and the risk elsewhere; `EmpiricalRisk`, or a quadratic bowl."""
-
-    @property
-    def center(self) -> Weights:
-        """The weights that directions start from."""
-
-    def __call__(self, weights: Mapping[str, Tensor], /) -> Risk:
-        """The risk at these weights."""
+_CHECKED = 16  # samples on which a caller's own loss is looked at
 
 
 class EmpiricalRisk:
@@ -56,13 +39,18 @@ class EmpiricalRisk:
     Args:
         model: a classifier in eval mode; it is never changed.
         data: inputs and labels.
-        loss: `"cross_entropy"` (default: the objective of T3's experiments), or another of `fp.train`'s objectives.
+        loss: `"cross_entropy"` (default: the objective of T3's experiments), another of `fp.train`'s objectives, or any
+            function or module (logits, labels) -> (samples,). Torch's losses are called with reduction="none", so that
+            I is the mean over the samples also of a class-weighted loss w_y l, where torch divides by the sum of the
+            w_y and leaves `ignore_index` out of the count.
         batch_size: samples a forward pass; None (default) reads `flatprobe.network.BATCH_SIZES`, a fixed table that
             `make bench` produced.
 
     Raises:
         ValueError: for a model in training mode, with weights that are not finite, whose output is not (batch,
-            classes), whose two passes over a batch differ, or with fewer classes than the labels.
+            classes), whose two passes over a batch differ, or with fewer classes than the labels; for a loss that
+            returns no value per sample, or one that depends on the other samples of the batch.
+        TypeError: for a loss that is neither a name nor a function.
 
     Source: SPEC section 1 (empirical risk).
 
@@ -73,16 +61,20 @@ class EmpiricalRisk:
     """
 
     def __init__(
-        self, model: nn.Module, data: LabelledData, loss: Named = "cross_entropy", batch_size: int | None = None
+        self, model: nn.Module, data: LabelledData, loss: Loss | Any = "cross_entropy", batch_size: int | None = None
     ) -> None:
         self.network = Network(model)
         self.data = checked_data(data)
-        self.loss = plain(loss)
         self.batch_size = self.network.batch_size(batch_size)
+        loss = taken(loss)
         self._kernel = per_sample_loss(loss)
+        self.loss = described_loss(loss)
         check_batch(self.network, next(iter(data.batches(self.batch_size))), data.classes)
         check_exchangeable(self.network)
         self._compared: set[tuple[frozenset[str], bool]] = set()
+        if isinstance(loss, OwnLoss):
+            inputs, labels = next(self._batches(torch.arange(min(_CHECKED, len(data)))))
+            loss.check(_at_least_single(self.network(inputs).detach()), labels)
 
     @property
     def center(self) -> Weights:
@@ -107,7 +99,7 @@ class EmpiricalRisk:
             ValueError: if the loss at the model's own weights is not finite, naming the first such sample; for a name
                 that the network does not have.
         """
-        self._check_names(weights or {})
+        self._check_names(named(weights))
         with torch.no_grad():
             risk = self._mean((self.network(inputs, weights), labels) for inputs, labels in self._batches())
         if weights is None and not math.isfinite(risk.loss):
@@ -214,7 +206,7 @@ class EmpiricalRisk:
         """`hvp` for several directions: they share the forward pass and the gradient, and each is kept in float64."""
         point, names = self._point(weights, names)
         for direction in directions:
-            self._check_names(direction)
+            self._check_names(named(direction))
         self._check_slopes(names, twice=True)
         totals = summed_products(self._losses(None), point, names, directions)
         return [self._mean_of(total, len(self.data)) for total in totals]
@@ -267,8 +259,7 @@ class EmpiricalRisk:
             yield self.network.prepare(inputs), self.network.placed(labels)
 
     def _per_sample(self, logits: Tensor, labels: Tensor) -> Tensor:
-        # In half precision a loss of 2 nats is known to 1 % only: its steps would be those of the radii.
-        return self._kernel(logits.float() if logits.dtype.itemsize < 4 else logits, labels)
+        return self._kernel(_at_least_single(logits), labels)
 
     def _mean(self, outputs: Iterator[tuple[Tensor, Tensor]]) -> Risk:
         loss = torch.zeros((), dtype=torch.float64, device=self.network.device)
@@ -282,7 +273,9 @@ class EmpiricalRisk:
     def _point(
         self, weights: Mapping[str, Tensor] | None, names: Sequence[str] | None
     ) -> tuple[Weights, Sequence[str]]:
-        self._check_names({**(weights or {}), **dict.fromkeys(names or ())})
+        self._check_names({**named(weights), **dict.fromkeys(names or ())})
+        if isinstance(self._kernel, OwnLoss):
+            self._kernel.check_differentiable()
         return {**self.center, **(weights or {})}, tuple(self.center) if names is None else names
 
     def _losses(self, positions: Tensor | None) -> Iterator[Callable[[Weights], Tensor]]:
@@ -300,17 +293,22 @@ class EmpiricalRisk:
             for batch in self.data.batches(self.batch_size):
                 check_logits(self.network(self.network.prepare(batch.inputs)), batch.start)
         msg = (
-            f"the {self.loss} loss overflows at the network's own weights though its logits are finite; probe it in "
+            f"the loss {self.loss} overflows at the network's own weights though its logits are finite; probe it in "
             "float64"
         )
         raise ValueError(msg)
+
+
+def _at_least_single(logits: Tensor) -> Tensor:
+    """The logits: in half precision a loss of 2 nats is known to 1 %, and its steps would be those of the radii."""
+    return logits.float() if logits.dtype.itemsize < 4 else logits
 
 
 def along(risk: RiskFunction, vectors: Sequence[Mapping[str, Tensor]]) -> Callable[[Sequence[float]], Risk]:
     """`EmpiricalRisk.along`, or the same by combining weights where the risk is any other callable."""
     if isinstance(risk, EmpiricalRisk):
         return risk.along(vectors)
-    return lambda coefficients: risk({**risk.center, **combined(vectors, coefficients)})
+    return lambda coefficients: risk_at(risk, {**risk.center, **combined(vectors, coefficients)})
 
 
 def describe(risk: RiskFunction) -> dict[str, object]:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 Weights = dict[str, Tensor]
 
 _PREFIXES = ("module.", "_orig_mod.")  # of nn.DataParallel and torch.compile
+_COUNTER = "n_averaged"  # of torch.optim.swa_utils.AveragedModel
 
 
 def weights_of(module: nn.Module) -> Weights:
@@ -28,16 +30,29 @@ def snapshot(tensors: Iterable[tuple[str, Tensor]]) -> Weights:
 
 
 def unprefixed(state: Mapping[str, Tensor], names: Sequence[str]) -> Weights:
-    """The state without a prefix that `nn.DataParallel` or `torch.compile` put before every name, and the names lack.
+    """The state under the network's names, which wrappers of it or of its parts have put words into.
+
+    Those are `module.` (`nn.DataParallel`, `AveragedModel`) and `_orig_mod.` (`torch.compile`). The counter of an
+    `AveragedModel` is left out.
 
     >>> list(unprefixed({"_orig_mod.weight": torch.zeros(1)}, ["weight"]))
     ['weight']
+    >>> list(unprefixed({"n_averaged": torch.tensor(1), "module.0._orig_mod.bias": torch.zeros(1)}, ["0.bias"]))
+    ['0.bias']
     """
+    state = {name: value for name, value in state.items() if name != _COUNTER or _COUNTER in names}
     for prefix in _PREFIXES * 2:  # either may be inside the other
         ours = all(name.startswith(prefix) for name in names)
         if not ours and all(name.startswith(prefix) for name in state):
             state = {name.removeprefix(prefix): value for name, value in state.items()}
-    return dict(state)
+    bare = {_bare(name): name for name in names}
+    known = set(names) if len(bare) == len(names) else set(state)  # else a word is all that tells two names apart
+    renamed = {name: name if name in known else bare.get(_bare(name), name) for name in state}
+    return {name if new in state else new: state[name] for name, new in renamed.items()}
+
+
+def _bare(name: str) -> str:
+    return ".".join(word for word in name.split(".") if f"{word}." not in _PREFIXES)
 
 
 def moved(weights: Mapping[str, Tensor], direction: Mapping[str, Tensor], distance: float) -> Weights:
@@ -84,7 +99,7 @@ def norm(weights: Mapping[str, Tensor]) -> float:
     return math.sqrt(sum(float(value.double().square().sum()) for value in weights.values()))
 
 
-def select(weights: Mapping[str, Tensor], parameters: str | Sequence[str] | None) -> tuple[str, ...]:
+def select(weights: Mapping[str, Tensor], parameters: str | Sequence[str] | Any) -> tuple[str, ...]:
     """The names of a selection, in the order of the weights.
 
     Args:
@@ -96,6 +111,7 @@ def select(weights: Mapping[str, Tensor], parameters: str | Sequence[str] | None
         The selected names.
 
     Raises:
+        TypeError: for anything but names, such as the parameters themselves.
         ValueError: if nothing, or one of the patterns nothing, matches; or if `"last"` does not name a layer with a
             matrix.
 
@@ -109,7 +125,7 @@ def select(weights: Mapping[str, Tensor], parameters: str | Sequence[str] | None
         return tuple(weights)
     if parameters == "last":
         return _last(weights)
-    patterns = [parameters] if isinstance(parameters, str) else list(parameters)
+    patterns = [parameters] if isinstance(parameters, str) else _names(parameters)
     for pattern in patterns:
         if not any(fnmatchcase(name, pattern) for name in weights):
             msg = (
@@ -121,6 +137,39 @@ def select(weights: Mapping[str, Tensor], parameters: str | Sequence[str] | None
         msg = 'the selection is empty; expected None, "last", or at least one name or pattern'
         raise ValueError(msg)
     return tuple(name for name in weights if any(fnmatchcase(name, pattern) for pattern in patterns))
+
+
+def _names(parameters: Any) -> list[str]:
+    """The names or patterns of a selection.
+
+    Raises:
+        TypeError: for anything else.
+    """
+    alone = isinstance(parameters, Tensor | nn.Module) or not isinstance(parameters, Iterable)
+    patterns: list[Any] = [parameters] if alone else [*parameters]
+    other = next((pattern for pattern in patterns if not isinstance(pattern, str)), None)
+    if other is not None:
+        msg = (
+            f"the selection of parameters is or holds a {type(other).__name__}; expected names or patterns, such as "
+            '"*.weight", or "name.*" for one layer'
+        )
+        raise TypeError(msg)
+    return patterns
+
+
+def named(weights: object) -> Mapping[str, Tensor]:
+    """Weights as they were given to a risk; none for None.
+
+    Raises:
+        TypeError: for anything but a dictionary, such as a module.
+    """
+    if weights is not None and not isinstance(weights, Mapping):
+        msg = (
+            f"the weights are a {type(weights).__name__}; expected a dictionary from names to tensors: "
+            "dict(model.named_parameters())"
+        )
+        raise TypeError(msg)
+    return weights or {}
 
 
 def as_given(parameters: str | Sequence[str] | None) -> str | list[str] | None:

@@ -172,7 +172,7 @@ def test_endpoints_that_do_not_fit_are_named(endpoint, message: str) -> None:
 
 def test_endpoints_with_other_normalisation_are_refused() -> None:
     other = fp.Normalised(fp.models.mlp((1, 8, 8), widths=(16,)), 0.1, 0.4).double().eval()
-    with pytest.raises(ValueError, match=r"buffer 'normalise\.mean' of endpoint 1 differs"):
+    with pytest.raises(ValueError, match=r"buffer 'normalise\.mean' of endpoint 1, of a layer Normalise, differs"):
         fp.interpolate(fp.EmpiricalRisk(cases.normalised(), DATA), [cases.normalised(), other], fp.segment())
 
 
@@ -187,9 +187,9 @@ def test_bad_coefficients() -> None:
         _ = fp.interpolate(risk, [*models, models[0]], fp.simplex(3, steps=1)).barrier
     with pytest.raises(ValueError, match="value at endpoint 1, which is not among the coefficients"):
         _ = fp.interpolate(risk, models, fp.segment(steps=4)[:3]).barrier
-    with pytest.raises(ValueError, match="expected at least 2, the endpoints"):
+    with pytest.raises(ValueError, match="steps is 1; expected at least 2"):
         fp.segment(steps=1)
-    with pytest.raises(ValueError, match="expected at least 2 endpoints and 1 step"):
+    with pytest.raises(ValueError, match="steps is 0; expected at least 1"):
         fp.simplex(3, steps=0)
 
 
@@ -216,10 +216,10 @@ def test_result_survives_the_record(tmp_path) -> None:
 def test_closed_form_the_barrier_looks_between_the_endpoints_only() -> None:
     center = {"w": torch.zeros(1, dtype=torch.float64)}
     ends = [{"w": torch.tensor([x], dtype=torch.float64)} for x in (0.0, 1.0)]
-    t = torch.tensor([-2.0, 0.0, 0.5, 1.0, 3.0], dtype=torch.float64)
+    t = torch.tensor([-2.0, -0.1, 0.0, 0.5, 1.0, 1.1, 3.0], dtype=torch.float64)
     line = fp.interpolate(cases.Bowl(center), ends, torch.stack([1 - t, t], 1))
     assert line.barrier == 0  # beyond the endpoints the bowl lies above its chord
-    inside = fp.interpolate(cases.Bowl(center), ends, torch.stack([1 - t, t], 1)[2:3])
+    inside = fp.interpolate(cases.Bowl(center), ends, torch.stack([1 - t, t], 1)[3:4])
     assert "barrier" not in inside.summary()
 
 
@@ -227,7 +227,7 @@ def test_missing_statistics_and_unused_calibration_are_refused() -> None:
     models = [cases.residual(seed=seed) for seed in range(2)]
     risk = fp.EmpiricalRisk(models[0], DATA)
     bare = dict(models[1].named_parameters())
-    with pytest.raises(ValueError, match=r"endpoint 1 is another network: missing .*running_mean"):
+    with pytest.raises(ValueError, match=r"endpoint 1 lacks the buffers .*running_mean"):
         fp.interpolate(risk, [models[0], bare], fp.segment(steps=2), batch_norm="interpolate")
     assert len(fp.interpolate(risk, [models[0], bare], fp.segment(steps=2), batch_norm="recalibrate").loss) == 2
     with pytest.raises(ValueError, match="calibration data are given and batch_norm is 'interpolate'"):

@@ -358,3 +358,13 @@ def test_the_fix_for_pictures_of_bytes_gives_the_same_numbers() -> None:
     data = fp.LabelledData(stored.float() / 255, DATA.labels, classes=10)
     found = fp.functional_margins(fp.Normalised(model, 0, 1 / 255).eval(), data).values
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_first_layers_outputs_are_kept_up_to_the_bound_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    risk = fp.EmpiricalRisk(cases.mlp(), DATA)
+    vectors = [risk.center, risk.center]
+    needed = 2 * len(DATA) * 24 * 8  # two vectors, 24 units, float64
+    for bound, kept in ((needed, True), (needed - 1, False)):
+        monkeypatch.setattr("flatprobe.risk._STORE", bound)
+        assert (risk._split(vectors) is not None) == kept
+        assert risk.along(vectors)((0.5, 0.5)).loss == pytest.approx(risk().loss, rel=1e-9)

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 import flatprobe as fp
+from flatprobe.callers import of_caller
 from flatprobe.models import mlp
-from flatprobe.training.callers import of_caller
 from flatprobe.training.parts import described, made
 from flatprobe.training.penalties import PENALTIES, DoubleBackpropagation, JacobianFrobenius
 from flatprobe.training.terms import Terms, named_penalties

@@ -5,6 +5,9 @@ anything (`vacuous`), what was chosen after seeing the data without a price for 
 theorem (`proven`) or only a rate. All logarithms are natural unless said.
 """
 
+import sys
+from types import ModuleType
+
 from flatprobe.bounds.bound import Bound
 from flatprobe.bounds.capacity import frobenius, l1_rademacher, margin, rademacher
 from flatprobe.bounds.counting import bits, hoeffding
@@ -29,3 +32,20 @@ __all__ = [
     "robustness",
     "sparse",
 ]
+
+
+class _Bounds(ModuleType):
+    """The module, which tells whoever calls it what to call."""
+
+    def __call__(self, *_arguments: object, **_options: object) -> None:
+        """Nothing is computed.
+
+        Raises:
+            TypeError: with the names of the bounds.
+        """
+        names = [name for name in __all__ if name[0].islower()]
+        msg = f"fp.bounds is a module; expected one of its functions: fp.bounds.{', fp.bounds.'.join(names)}"
+        raise TypeError(msg)
+
+
+sys.modules[__name__].__class__ = _Bounds

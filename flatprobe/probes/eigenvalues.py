@@ -14,6 +14,7 @@ from flatprobe.checks import at_least, one_of, positive
 from flatprobe.curvature import hessian_products
 from flatprobe.results import Result, settings
 from flatprobe.risk import RiskFunction, describe
+from flatprobe.risk_function import takes_risk
 from flatprobe.weights import as_given, layers, select
 
 if TYPE_CHECKING:
@@ -75,12 +76,13 @@ class HessianEigenvalues(Result):
         )
 
 
+@takes_risk
 def hessian_eigenvalues(
     risk: RiskFunction,
     *,
     count: int = 1,
     which: str = "largest",
-    parameters: str | Sequence[str] | None = None,
+    parameters: str | Sequence[str] | Any = None,
     per_layer: bool = False,
     tolerance: float = 1e-3,
     seed: int = 0,

@@ -15,6 +15,7 @@ from flatprobe.checks import at_least, one_of, positive
 from flatprobe.directions import direction, scale
 from flatprobe.results import Result, settings
 from flatprobe.risk import Risk, RiskFunction, along, describe
+from flatprobe.risk_function import risk_at, takes_risk
 from flatprobe.search import Exit, first_exit
 from flatprobe.weights import Weights, as_given, combined, norm, select
 
@@ -115,13 +116,14 @@ class FlatnessRadii(Result):
         )
 
 
+@takes_risk
 def flatness_radius(
     risk: RiskFunction,
     *,
     epsilon: float = 0.05,
     directions: int = 10,
     law: str = "isotropic",
-    parameters: str | Sequence[str] | None = None,
+    parameters: str | Sequence[str] | Any = None,
     objective: str = "loss",
     max_radius: float | None = None,
     rtol: float = 1e-2,
@@ -181,7 +183,7 @@ def flatness_radius(
     limit = _FURTHEST * unit if max_radius is None else float(max_radius)
     epsilon, rtol = float(epsilon), float(rtol)  # NumPy's numbers would make the search's arithmetic single precision
     measured = Recalibration(risk) if batch_norm == "recalibrate" else risk
-    start = measured(center)
+    start = risk_at(measured, center)
     base = _finite(getattr(start, objective), objective)
     exits: list[Exit] = []
     vectors: list[Weights] = []

@@ -11,7 +11,8 @@ from torch import Tensor
 from flatprobe import rng
 from flatprobe.checks import at_least
 from flatprobe.results import Result, settings
-from flatprobe.risk import EmpiricalRisk
+from flatprobe.risk import EmpiricalRisk, RiskFunction
+from flatprobe.risk_function import takes_risk
 from flatprobe.weights import Weights, as_given, select
 
 if TYPE_CHECKING:
@@ -117,14 +118,15 @@ class GradientNoise(Result):
         )  # fmt: skip
 
 
+@takes_risk
 def gradient_noise(
-    risk: EmpiricalRisk,
+    risk: RiskFunction,
     *,
     batch_size: int = 128,
     draws: int = 200,
     replacement: bool = False,
     components: int = 64,
-    parameters: str | Sequence[str] | None = None,
+    parameters: str | Sequence[str] | Any = None,
     seed: int = 0,
 ) -> GradientNoise:
     """xi = (1/B) sum_{i in z} grad l_i - grad I over random minibatches z of B samples, w fixed (T3 eqs 7-8, Fig. 5).
@@ -154,7 +156,14 @@ def gradient_noise(
     Raises:
         ValueError: for arguments out of range, a minibatch as large as the data (without replacement it has no noise),
             a selection that matches nothing, a gradient that is 0 throughout, or one that is not finite.
+        TypeError: for a risk without data.
     """
+    if not isinstance(risk, EmpiricalRisk):
+        msg = (
+            f"the risk is a {type(risk).__name__}; expected an fp.EmpiricalRisk, whose data the minibatches are drawn "
+            "from"
+        )
+        raise TypeError(msg)
     at_least(1, batch_size=batch_size, components=components)
     at_least(2, draws=draws)
     count = len(risk.data)

@@ -9,11 +9,12 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from flatprobe.batch_norm import Recalibration
-from flatprobe.checks import one_of
-from flatprobe.data import LabelledData
-from flatprobe.endpoints import Endpoint, statistics_of, weights_of_endpoint
+from flatprobe.checks import Whole, at_least, given, one_of
+from flatprobe.data import LabelledData, checked_data
+from flatprobe.endpoints import POLICIES, Endpoint, weights_of_endpoints
 from flatprobe.results import Result, settings
 from flatprobe.risk import EmpiricalRisk, RiskFunction, along, describe
+from flatprobe.risk_function import takes_risk
 
 if TYPE_CHECKING:
     import pandas
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 Coefficients = Float64[Tensor, "points endpoints"]
 
 
-def simplex(endpoints: int = 3, *, steps: int = 20) -> Coefficients:
+def simplex(endpoints: Whole = 3, steps: Whole = 20) -> Coefficients:
     """All lambda >= 0 with sum 1 whose entries are multiples of 1/steps: (m+1)(m+2)/2 points for three endpoints.
 
     Args:
@@ -37,12 +38,9 @@ def simplex(endpoints: int = 3, *, steps: int = 20) -> Coefficients:
     >>> simplex(3, steps=1).tolist()
     [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]
     """
-    if endpoints < 2 or steps < 1:
-        msg = (
-            f"a simplex of {endpoints} endpoints with {steps} steps was asked for; expected at least 2 endpoints and "
-            "1 step"
-        )
-        raise ValueError(msg)
+    given(endpoints=endpoints, steps=steps)
+    at_least(2, endpoints=endpoints)
+    at_least(1, steps=steps)
     return torch.tensor(_compositions(int(steps), int(endpoints)), dtype=torch.float64, device="cpu") / int(steps)
 
 
@@ -52,7 +50,7 @@ def _compositions(total: int, parts: int) -> list[list[int]]:
     return [[first, *rest] for first in range(total, -1, -1) for rest in _compositions(total - first, parts - 1)]
 
 
-def segment(*, steps: int = 21) -> Coefficients:
+def segment(steps: Whole = 21) -> Coefficients:
     """`steps` evenly spaced points from the first endpoint (1, 0) to the second (0, 1), both included.
 
     Args:
@@ -67,9 +65,8 @@ def segment(*, steps: int = 21) -> Coefficients:
     >>> segment(steps=3).tolist()
     [[1.0, 0.0], [0.5, 0.5], [0.0, 1.0]]
     """
-    if steps < 2:
-        msg = f"a segment of {steps} points was asked for; expected at least 2, the endpoints"
-        raise ValueError(msg)
+    given(steps=steps)
+    at_least(2, steps=steps)
     t = torch.arange(steps, dtype=torch.float64, device="cpu") / (int(steps) - 1)
     return torch.stack([1 - t, t], 1)
 
@@ -151,13 +148,15 @@ class Interpolation(Result):
         )
 
 
+@takes_risk
 def interpolate(
     risk: RiskFunction,
-    endpoints: Sequence[Endpoint],
-    coefficients: Tensor,
+    endpoints: Sequence[Endpoint] | Any,
+    coefficients: Tensor | Any,
     *,
     batch_norm: str | None = None,
-    calibration: LabelledData | None = None,
+    buffers: str | None = None,
+    calibration: LabelledData | Any = None,
 ) -> Interpolation:
     """I(w_lambda), w_lambda = sum_k lambda_k w_k, at each of the coefficients (T3 eq. 15, Figs 11 and 12).
 
@@ -173,7 +172,11 @@ def interpolate(
         coefficients: (points, endpoints), such as `simplex(3)` or `segment()`.
         batch_norm: what happens to BatchNorm's running statistics: `"interpolate"` combines them like the weights;
             `"recalibrate"` gathers them anew at each point (so the corners agree with the endpoints in the weights
-            only). A network with BatchNorm needs one of them; there is no default, since the results differ.
+            only). A network with BatchNorm needs one of them; there is no default, since the results differ. Running
+            statistics of other normalisation layers can be interpolated.
+        buffers: what happens to other buffers that differ between the endpoints and change the logits (masks, vectors
+            of a spectral normalisation): `"interpolate"` combines them like the weights, `"keep"` takes those of the
+            risk's model everywhere, so that corners are the endpoints' own no more. None: they are refused.
         calibration: data for `"recalibrate"`; None takes the risk's own.
 
     Returns:
@@ -182,12 +185,12 @@ def interpolate(
     Raises:
         ValueError: if a network with BatchNorm is given without a policy, or one without BatchNorm with
             `"recalibrate"`; if an endpoint's names or shapes differ (named), it is in training mode or not finite; if
-            buffers that are no statistics differ; if the coefficients do not fit or do not sum to 1.
+            other buffers that act differ and no policy says what happens to them; if the coefficients do not fit or do
+            not sum to 1.
+        TypeError: for endpoints that are neither modules nor state_dicts, and for coefficients that are no tensor.
     """
     one_of("batch_norm", batch_norm, (None, "interpolate", "recalibrate"))
-    averaged = statistics_of(risk) if batch_norm == "interpolate" else set()
-    weights = [weights_of_endpoint(endpoint, place, risk, averaged) for place, endpoint in enumerate(endpoints)]
-    _check_coefficients(coefficients, len(weights))
+    one_of("buffers", buffers, POLICIES)
     normalised = isinstance(risk, EmpiricalRisk) and risk.network.batch_normalised
     if calibration is not None and batch_norm != "recalibrate":
         msg = (
@@ -195,12 +198,16 @@ def interpolate(
             "uses them"
         )
         raise ValueError(msg)
+    if calibration is not None:
+        checked_data(calibration)
     if normalised and batch_norm is None:
         msg = (
             "the network has BatchNorm, whose running statistics belong to one set of weights; expected batch_norm="
             '"interpolate" (combine them like the weights) or "recalibrate" (gather them anew at each point)'
         )
         raise ValueError(msg)
+    weights = weights_of_endpoints(endpoints, risk, batch_norm, buffers)
+    _check_coefficients(coefficients, len(weights))
     measured = Recalibration(risk, calibration) if batch_norm == "recalibrate" else risk
     at = along(measured, weights)
     risks = [at(row) for row in coefficients.tolist()]
@@ -213,11 +220,18 @@ def interpolate(
             describe(risk),
             endpoints=len(weights),
             batch_norm=batch_norm,
+            **({} if buffers is None else {"buffers": buffers}),
         ),
     )
 
 
-def _check_coefficients(coefficients: Tensor, endpoints: int) -> None:
+def _check_coefficients(coefficients: object, endpoints: int) -> None:
+    if not isinstance(coefficients, Tensor):
+        msg = (
+            f"the coefficients are a {type(coefficients).__name__}; expected a tensor (points, {endpoints}), such as "
+            "fp.simplex(3) for three endpoints or fp.segment() for two"
+        )
+        raise TypeError(msg)
     if coefficients.ndim != 2 or coefficients.shape[1] != endpoints or len(coefficients) == 0:
         msg = (
             f"the coefficients have shape {tuple(coefficients.shape)} for {endpoints} endpoints; expected (points, "

@@ -13,6 +13,7 @@ from flatprobe.curvature import loss_and_gradient
 from flatprobe.directions import direction
 from flatprobe.results import Result, settings
 from flatprobe.risk import RiskFunction, describe
+from flatprobe.risk_function import takes_risk
 from flatprobe.weights import Weights, as_given, combined, norm, select
 
 if TYPE_CHECKING:
@@ -71,6 +72,7 @@ class WorstCaseSharpness(Result):
         )  # fmt: skip
 
 
+@takes_risk
 def worst_case_sharpness(
     risk: RiskFunction,
     *,
@@ -78,7 +80,7 @@ def worst_case_sharpness(
     law: str = "l2",
     steps: int = 20,
     restarts: int = 3,
-    parameters: str | Sequence[str] | None = None,
+    parameters: str | Sequence[str] | Any = None,
     seed: int = 0,
 ) -> WorstCaseSharpness:
     """max { I(w + v) - I(w) : ||v|| <= radius }, over the whole data set; the result is a lower bound of it.

@@ -14,6 +14,7 @@ from flatprobe.checks import one_of, positive
 from flatprobe.directions import direction
 from flatprobe.results import Result, settings
 from flatprobe.risk import RiskFunction, along, describe
+from flatprobe.risk_function import takes_risk
 from flatprobe.weights import Weights, as_given, norm, select
 
 if TYPE_CHECKING:
@@ -78,6 +79,7 @@ class RandomSlice(Result):
         )  # fmt: skip
 
 
+@takes_risk
 def random_slice(
     risk: RiskFunction,
     *,
@@ -85,7 +87,7 @@ def random_slice(
     extent: float = 1.0,
     steps: int = 21,
     law: str = "filter",
-    parameters: str | Sequence[str] | None = None,
+    parameters: str | Sequence[str] | Any = None,
     batch_norm: str = "frozen",
     seed: int = 0,
 ) -> RandomSlice:

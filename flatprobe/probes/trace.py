@@ -13,6 +13,7 @@ from flatprobe.checks import at_least
 from flatprobe.curvature import hessian_products
 from flatprobe.results import Result, settings
 from flatprobe.risk import RiskFunction, describe
+from flatprobe.risk_function import takes_risk
 from flatprobe.weights import Weights, as_given, layers, select
 
 if TYPE_CHECKING:
@@ -77,8 +78,9 @@ class HessianTrace(Result):
         return cls(forms=forms, layers=names, settings=settings)
 
 
+@takes_risk
 def hessian_trace(
-    risk: RiskFunction, *, draws: int = 100, parameters: str | Sequence[str] | None = None, seed: int = 0
+    risk: RiskFunction, *, draws: int = 100, parameters: str | Sequence[str] | Any = None, seed: int = 0
 ) -> HessianTrace:
     """tr H = E v^T H v over independent random signs v (Hutchinson), H the Hessian of I at the center, over all data.
 

@@ -3,12 +3,13 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
 from flatprobe.checks import one_of
-from flatprobe.data import LabelledData
+from flatprobe.data import LabelledData, checked_data
+from flatprobe.endpoints import statistics_of
 from flatprobe.network import Network
 from flatprobe.probes.interpolation import interpolate, segment, simplex
 from flatprobe.results import Result, file_stem, save
@@ -65,11 +66,11 @@ class Comparison:
 
 
 def compare(
-    models: Mapping[str, nn.Module],
-    data: LabelledData | Mapping[str, LabelledData],
+    models: Mapping[str, nn.Module] | Any,
+    data: LabelledData | Mapping[str, LabelledData] | Any,
     *,
-    probes: Sequence[str] | None = None,
-    groups: Mapping[str, str] | None = None,
+    probes: str | Sequence[str] | Any = None,
+    groups: Mapping[str, str] | Any = None,
     seed: int = 0,
     progress: bool | None = False,
     out: str | Path | None = None,
@@ -78,13 +79,14 @@ def compare(
 
     Landscapes lie between networks of one group: over the triangle of its first three, or along the line where it
     has two; groups of one have none, nor have those whose networks differ in shape or in the data that they are
-    measured on. BatchNorm statistics are recalibrated at each point, since interpolated ones belong to no network.
+    measured on. BatchNorm statistics are recalibrated at each point, since interpolated ones belong to no network;
+    those of other normalisation layers are interpolated.
 
     Args:
         models: networks in eval mode, by name; never changed.
         data: what all are measured on, or each network's own data by name (random labels differ from natural ones).
-        probes: which of `measurements.CHOICES`; None for `measurements.DEFAULT`, which serve every classifier at
-            moderate cost.
+        probes: which of `measurements.CHOICES`, one or several; None for `measurements.DEFAULT`, which serve every
+            classifier at moderate cost.
         groups: network -> group; None puts all into one group, "networks".
         seed: of the directions and the noise.
         progress: True: a bar on a terminal, else plain lines, on stderr; None: a bar on a terminal only.
@@ -95,22 +97,46 @@ def compare(
         `Comparison`.
 
     Raises:
+        TypeError: for networks or groups without names, or data that are none.
         ValueError: for no models, unknown probes, or a network without data or group.
     """
-    chosen = tuple(DEFAULT if probes is None else probes)
+    chosen = (probes,) if isinstance(probes, str) or callable(probes) else tuple(DEFAULT if probes is None else probes)
     for probe in chosen:
         one_of("probe", probe, CHOICES)
+    named, own, group = _checked(models, data, groups)
+    with stepping(count_steps(chosen, group), progress) as step:
+        return measured(named, own, chosen, group, seed, step, out)
+
+
+def _checked(
+    models: object, data: object, groups: object
+) -> tuple[dict[str, nn.Module], dict[str, LabelledData], dict[str, str]]:
+    """The networks, their data and their groups by name.
+
+    Raises:
+        TypeError: for networks or groups without names, or data that are none.
+        ValueError: for no networks, or one without data or group.
+    """
+    if not isinstance(models, Mapping):
+        names = [f"model_{k}" for k in range(len(models) if isinstance(models, Sequence) else 1)]
+        msg = (
+            f"the networks are a {type(models).__name__}; expected a dictionary with a name for each: "
+            f"{{{', '.join(f'{name!r}: ...' for name in names)}}}"
+        )
+        raise TypeError(msg)
+    if groups is not None and not isinstance(groups, Mapping):
+        msg = f"groups is {groups!r}; expected a dictionary from the networks' names to their groups, or None"
+        raise TypeError(msg)
     if not models:
         msg = "there are no networks to compare; expected at least one"
         raise ValueError(msg)
-    own = dict.fromkeys(models, data) if isinstance(data, LabelledData) else dict(data)
+    own = dict(data) if isinstance(data, Mapping) else dict.fromkeys(models, checked_data(data))
     group = dict.fromkeys(models, "networks") if groups is None else dict(groups)
     for name in models:
         if name not in own or name not in group:
             msg = f"the network {name!r} has no data or no group of its own; data: {list(own)}, groups: {list(group)}"
             raise ValueError(msg)
-    with stepping(count_steps(chosen, group), progress) as step:
-        return measured(models, own, chosen, {name: group[name] for name in models}, seed, step, out)
+    return dict(models), own, {name: group[name] for name in models}
 
 
 def count_steps(probes: Sequence[str], groups: Mapping[str, str]) -> int:
@@ -171,7 +197,8 @@ def _landscapes(
         if len(corners) < 2 or any(len(kinds) > 1 for kinds in alike):
             continue
         risk = EmpiricalRisk(corners[0], data[names[0]])
-        policy = "recalibrate" if risk.network.batch_normalised else None
+        others = "interpolate" if statistics_of(risk) else None
+        policy = "recalibrate" if risk.network.batch_normalised else others
         points = simplex(3) if len(corners) == 3 else segment()
         yield label, interpolate(risk, corners, points, batch_norm=policy)
 

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from flatprobe.checks import Named
 from flatprobe.class_names import set_class_names
 from flatprobe.copies import structural_copy
 from flatprobe.data import LabelledData
+from flatprobe.losses import Loss
 from flatprobe.risk import EmpiricalRisk
 from flatprobe.training.loop import train
 from flatprobe.training.settings import Settings, made_constraints, made_penalties, made_transforms
@@ -56,7 +56,7 @@ def made_network(network: object, seed: int) -> nn.Module:
     return made
 
 
-def check_test(network: nn.Module, data: LabelledData, test: LabelledData, objective: Named) -> None:
+def check_test(network: nn.Module, data: LabelledData, test: LabelledData, objective: Loss) -> None:
     """The network takes test samples of this shape and has outputs for all their classes.
 
     The samples' values are not looked at: the classes are compared with the outputs on a training sample, and where the

@@ -11,6 +11,7 @@ from flatprobe.checks import Flag, Named, Number, Whole, at_least, flag, is_numb
 from flatprobe.copies import structural_copy
 from flatprobe.data import LabelledData
 from flatprobe.files import State
+from flatprobe.losses import Loss
 from flatprobe.results import environment
 from flatprobe.threads import thread_count, thread_rule
 from flatprobe.training.diverged import DivergedError
@@ -30,8 +31,8 @@ def train(
     epochs: Whole = 100,
     until: str | None = None,
     target_loss: Number | None = None,
-    objective: Named = "cross_entropy",
-    optimizer: Named = "sgd",
+    objective: Loss | Any = "cross_entropy",
+    optimizer: Named | Any = "sgd",
     learning_rate: Number = 0.01,
     momentum: Number = 0.9,
     weight_decay: Number = 0.0,
@@ -73,7 +74,9 @@ def train(
         target_loss: in units of the objective's loss (nats for the cross-entropy); with `until="loss"` only.
         objective: `"cross_entropy"` (T3, S17, N20); `"squared"` on one-hot targets, `"squared_signs"` on targets of +1
             and -1; `"hinge"`; `"maximum"` (O20 eq. 2.5) or its smoothing
-            `{"name": "smoothed_maximum", "epsilon": e}` (O20 eqs 7.1, 7.2). The formulas: `flatprobe.kernels`.
+            `{"name": "smoothed_maximum", "epsilon": e}` (O20 eqs 7.1, 7.2). The formulas: `flatprobe.kernels`. Or any
+            function or module (logits, labels) -> (samples,), as in `fp.EmpiricalRisk`: of torch's losses the plain
+            mean over the batch of what reduction="none" gives. The record has its source and what it carries.
         optimizer: `"sgd"` with momentum (S17), `"nesterov"`, `"adam"` (N20), or `{"name": "sgdl", "noise": s,
             "decay": a}`: noise of standard deviation s (1 + t)^(-a) in every weight after step t = 0, 1, ... (T3 eq.
             5, with momentum 0); a is 0.5 where it is left out, and 0 for constant noise (T3 Fig. 6).

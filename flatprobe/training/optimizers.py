@@ -1,7 +1,7 @@
 """Optimizers by name, and their state as named tensors."""
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -42,7 +42,7 @@ def _sgdl(parameters: list[nn.Parameter], common: Common, *, noise: float, decay
 OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {"sgd": _sgd, "nesterov": _nesterov, "adam": _adam, "sgdl": _sgdl}
 
 
-def check_optimizer(optimizer: Named, *, momentum: float) -> None:
+def check_optimizer(optimizer: Named | Any, *, momentum: float) -> None:
     """There is such an optimizer, and its arguments and the momentum fit it.
 
     Raises:

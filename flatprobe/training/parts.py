@@ -1,11 +1,13 @@
 """Penalties, transforms and constraints by name: from JSON to the object, and back for the record."""
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import fields, is_dataclass
+from inspect import signature
 from typing import Any
 
+from flatprobe.callers import of_caller
 from flatprobe.checks import one_of, scalar
-from flatprobe.training.callers import of_caller
 
 
 def made(kind: str, asked: object, known: Mapping[str, Callable[..., Any]]) -> Any:
@@ -45,9 +47,34 @@ def made(kind: str, asked: object, known: Mapping[str, Callable[..., Any]]) -> A
         what = f"the class {asked.__name__}" if isinstance(asked, type) else f"a {type(asked).__name__}"
         msg = f"the {kind} is {what}; expected an object such as those of fp.{_HOME.get(kind, kind)}, or its name"
         raise TypeError(msg)
+    _check_signature(kind, asked)
     return asked
 
 
+def _check_signature(kind: str, part: Callable[..., Any]) -> None:
+    """A caller's own part takes what it will be called with.
+
+    Raises:
+        TypeError: where it cannot be called so, with how.
+    """
+    count = 2 if kind == "constraint" else 1
+    with suppress(ValueError):  # what Python knows no signature of
+        own = signature(part)
+        try:
+            own.bind(*[None] * count)
+        except TypeError as error:
+            msg = (
+                f"the {kind} {of_caller(part)['name'].rpartition('.')[2]!r} takes {own} and would be called with "
+                f"{count} argument{'s' * (count > 1)}; expected a function of {_FORMS.get(kind, 'one argument')}"
+            )
+            raise TypeError(msg) from error
+
+
+_FORMS = {
+    "penalty": "one fp.ForwardPass, which has .inputs, .labels and .logits",
+    "transform": "one fp.ForwardPass, giving (inputs, labels): lambda passed: (passed.inputs + 0.1, passed.labels)",
+    "constraint": "the network and its layers that changes the weights in place: lambda network, layers: ...",
+}
 _HOME = {"penalty": "penalties", "transform": "transforms", "constraint": "constraints"}
 
 

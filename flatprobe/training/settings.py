@@ -21,6 +21,7 @@ from flatprobe.checks import (
     whole,
 )
 from flatprobe.kernels import per_sample_loss
+from flatprobe.losses import Loss, described_loss, taken
 from flatprobe.training.constraints import CONSTRAINTS, Constraint
 from flatprobe.training.optimizers import check_optimizer
 from flatprobe.training.parts import described, made
@@ -40,8 +41,8 @@ class Settings:
     epochs: Whole
     until: str | None
     target_loss: Number | None
-    objective: Named
-    optimizer: Named
+    objective: Loss | Any
+    optimizer: Named | Any
     learning_rate: Number
     momentum: Number
     weight_decay: Number
@@ -75,6 +76,7 @@ class Settings:
             )
             raise ValueError(msg)
         one_of("precision", self.precision, (None, "bfloat16"))
+        object.__setattr__(self, "objective", taken(self.objective))
         per_sample_loss(self.objective)
         check_optimizer(self.optimizer, momentum=self.momentum)
         check_schedule(self.schedule, self.epochs)
@@ -82,7 +84,7 @@ class Settings:
     def as_json(self) -> dict[str, Any]:
         """All settings as JSON has them (a tuple is a list there), for the record and to compare with one."""
         named = {
-            "objective": plain(self.objective),
+            "objective": described_loss(self.objective),
             "optimizer": plain(self.optimizer),
             "schedule": None if self.schedule is None else plain(self.schedule),
         }

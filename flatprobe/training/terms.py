@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from flatprobe.checks import Named
 from flatprobe.inputs import Inputs, as_arguments
 from flatprobe.kernels import per_sample_loss
+from flatprobe.losses import Loss
 from flatprobe.modules import logits_of
 from flatprobe.network import Network
 from flatprobe.training.diverged import CURE, DivergedError
@@ -45,7 +45,7 @@ class Terms:
 
     module: nn.Module
     placed: Network
-    loss: Named
+    loss: Loss
     penalties: Mapping[str, tuple[float, Penalty]] = field(default_factory=dict)
     transforms: tuple[Transform, ...] = ()
     precision: str | None = None

@@ -10,6 +10,7 @@ from flatprobe.checkpoints import load_weights
 from flatprobe.class_names import set_class_names
 from flatprobe.data import LabelledData
 from flatprobe.files import State
+from flatprobe.losses import OwnLoss
 from flatprobe.risk import EmpiricalRisk, Risk
 from flatprobe.training.diverged import DivergedError
 from flatprobe.training.epoch import train_epoch
@@ -42,6 +43,8 @@ class Trainer:
         self.settings = settings
         self.risk = EmpiricalRisk(module, data, settings.objective)
         set_class_names(module, data.source.get("class_names"))
+        if isinstance(settings.objective, OwnLoss):
+            settings.objective.check_differentiable()
         self.validation = None if validation is None else EmpiricalRisk(module, validation, settings.objective)
         self.history: list[Row] = []
         self._terms = Terms(

@@ -172,7 +172,9 @@ class _Study:
         if test is None:
             return row
         with thread_count(run.settings["environment"]["threads"]):
-            risk = EmpiricalRisk(run.model, test, run.settings["settings"]["objective"])()
+            # As it was given: of a caller's own objective the record has only the description.
+            objective = (self.others | self.vary(strength)).get("objective", "cross_entropy")
+            risk = EmpiricalRisk(run.model, test, objective)()
         return row | {"test_loss": risk.loss, "test_error": risk.error}
 
     def _run(self, stage: str, strength: float, seed: int, data: LabelledData, **more: Any) -> TrainingRun:

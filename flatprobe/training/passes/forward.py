@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge
 
 from flatprobe import rng
-from flatprobe.checks import Named
 from flatprobe.inputs import Inputs, as_arguments, joined, mapped, only_floating, tensors
 from flatprobe.kernels import per_sample_loss
+from flatprobe.losses import Loss, taken
 from flatprobe.modules import logits_of, unwrapped
 from flatprobe.training.passes.labels import Labels, check_derivable, check_labels, climbed, losses
 from flatprobe.training.passes.layers import Layer, gradients_at
@@ -43,7 +43,7 @@ class ForwardPass:
         inputs: x, a batch on the module's device and in its dtype; of a dict or tuple of tensors, the only floating one
             is x and the others are passed on.
         labels: y, (samples,) integers, or a `Mixture`.
-        loss: l of the objective, by its name in `train`; for the penalties that differentiate the loss.
+        loss: l of the objective, as in `train`; for the penalties that differentiate the loss.
         key: what the penalties' random numbers are a function of, such as (seed, step). None takes torch's global
             generator, as dropout does.
         updates: whether BatchNorm's running statistics are updated.
@@ -65,7 +65,7 @@ class ForwardPass:
         inputs: Inputs,
         labels: Labels | Any,
         *,
-        loss: Named = "cross_entropy",
+        loss: Loss | Any = "cross_entropy",
         key: tuple[rng.Key, ...] | None = None,
         updates: bool = True,
         lay_out: Callable[[Inputs], Inputs] | None = None,
@@ -75,7 +75,8 @@ class ForwardPass:
         self.module, self.labels, self.key = unwrapped(module), labels, key
         check_seen(self.module)
         self._trains = any(layer.training for layer in self.module.modules())
-        self.named_loss, self.kernel = loss, per_sample_loss(loss)
+        self.named_loss = taken(loss)
+        self.kernel = per_sample_loss(self.named_loss)
         self._place = None if isinstance(inputs, Tensor) else only_floating(inputs)
         self._held = None if isinstance(inputs, Tensor) or self._place is None else (inputs, self._place)
         self._whole = inputs

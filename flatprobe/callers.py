@@ -1,4 +1,4 @@
-"""What a record says of a caller's own penalty, transform or constraint: enough to tell another one from it."""
+"""What a record says of a caller's own loss, penalty, transform or constraint: enough to tell another one from it."""
 
 import ast
 import enum
