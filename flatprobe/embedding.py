@@ -10,6 +10,7 @@ from torch.utils.data import Dataset
 from flatprobe.copies import structural_copy
 from flatprobe.data import LabelledData, checked_data, parts_of
 from flatprobe.inputs import Inputs, fix_of_integers, mapped, tensors
+from flatprobe.inspection import inspected
 from flatprobe.network import Network
 
 # Embedded samples up to this size (bytes) are held in memory, more are embedded anew at every pass: a fixed bound, so
@@ -128,7 +129,7 @@ def at_embedding(
     module = structural_copy(model)
     network = Network(module)
     prepared = network.prepare(first)
-    expected = network.checked(prepared)
+    expected = inspected(network, prepared)
     name, layer, place = _found(network, prepared, embedding)
     layer = module.get_submodule(name).requires_grad_(requires_grad=False)
     wrapped = AtEmbedding(module, layer)
@@ -221,7 +222,7 @@ def _check_same(wrapped: AtEmbedding, inputs: Inputs, expected: Tensor, name: st
         ValueError: where it does not.
     """
     network = Network(wrapped)
-    found = network.checked(network.prepare(inputs))
+    found = inspected(network, network.prepare(inputs))
     difference = (found - expected).abs().max()
     if difference > 1e-3 * expected.abs().max():
         msg = (

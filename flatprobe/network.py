@@ -15,19 +15,14 @@ from flatprobe.inputs import (
     as_arguments,
     channels_last,
     default_layout,
-    fix_of_integers,
     joined,
     mapped,
     only_floating,
-    tensors,
 )
 from flatprobe.modules import BATCH_NORMS, check_finite, check_mode, check_real, logits_of, unwrapped
 from flatprobe.plain_functions import PlainFunctions
-from flatprobe.rng import global_states_kept
 from flatprobe.sequences import affine_in_inputs, layers_of, run, tensors_of
 from flatprobe.slots import Slots
-from flatprobe.storage import storage_of
-from flatprobe.watching import Watched, leaves_of
 from flatprobe.weights import Weights
 
 # Samples a forward pass, by (architecture, device type): a fixed table rather than a timing at run time, so that
@@ -47,14 +42,6 @@ _TOKENS = (nn.Embedding, nn.MultiheadAttention)
 
 Half = Callable[[Inputs, Mapping[str, Tensor]], Tensor]
 Split = tuple[Half, Half, frozenset[str]]
-
-
-# Samples that a network is looked at with, and how far two passes over them may differ relative to the largest logit:
-# rounding differs between batch sizes and layouts; dropout, or another batch's statistics, change far more.
-_FEW = 8
-_AGREE = 3e-4
-_AGREE_CUDA = 1e-3  # whose matrix products may keep 10 bits
-_ULPS = 16  # in half precision
 
 
 class Network:
@@ -83,36 +70,37 @@ class Network:
         module = unwrapped(module)
         check_mode(module)
         check_real(module)
-        self._slots = Slots(module)
-        self._caller: nn.Module | None = module  # until `checked` has seen whether its own tensors are used
-        state = self._slots.state
+        self.slots = Slots(module)
+        self.caller: nn.Module | None = module  # until `inspected` has seen whether its own tensors are used
+        state = self.slots.state
         check_finite(state, f"the network {type(module).__name__}")
         floating = [value for value in state.values() if value.is_floating_point()]
         # Of a network in several precisions the first layer's, since that is what its inputs meet.
         anchor = floating[0] if floating else torch.empty(0, device="cpu")
-        self._dtypes = dict.fromkeys(value.dtype for value in floating) or {anchor.dtype: None}
+        self.precisions = dict.fromkeys(value.dtype for value in floating) or {anchor.dtype: None}
         self.device = anchor.device
         self.dtype = anchor.dtype
-        layers = list(self._slots.module.modules())
+        layers = list(self.slots.module.modules())
         convolutional = any(isinstance(layer, _CONVOLUTIONS) for layer in layers)
         tokens = any(isinstance(layer, _TOKENS) for layer in layers)
         self.architecture = "convolutional" if convolutional else "tokens" if tokens else "dense"
         self.batch_normalised = any(isinstance(layer, BATCH_NORMS) for layer in layers)
-        self._channels_last = convolutional and self.device.type == "cpu"
-        self._plain = True  # taken for granted until `checked` has seen
-        self.classes = 0  # the number of logits; known once `checked` has seen a batch
-        self._in_place = True  # whether a layer writes to the inputs; taken for granted until `checked` has seen
+        self.channels_last = convolutional and self.device.type == "cpu"
+        self.plain = True  # taken for granted until `inspected` has seen
+        self.classes = 0  # the number of logits; known once `inspected` has seen a batch
+        self.in_place = True  # whether a layer writes to the inputs; taken for granted until `inspected` has seen
         self._held: Held | None = None  # the inputs of which one is passed alone: see `holding`
-        # What `checked` finds: a tensor that is used but not exchanged, and leaves that are no parameters.
+        # What `inspected` finds: a tensor that is used but not exchanged, and leaves that are no parameters.
         self.fixed: str | None = None
         self.unregistered: list[Tensor] = []
-        self._lay_out(last=self._channels_last)
+        self.lay_out(last=self.channels_last)
 
-    def _lay_out(self, *, last: bool) -> None:
-        self._channels_last = last
+    def lay_out(self, *, last: bool) -> None:
+        """Run from now on in channels-last layout, or in torch's default one."""
+        self.channels_last = last
         if self.architecture == "convolutional":
-            self._slots.lay_out(last=last)
-        state, own = self._slots.state, self._slots.parameters
+            self.slots.lay_out(last=last)
+        state, own = self.slots.state, self.slots.parameters
         self.weights: Weights = {name: state[name].detach() for name in own}
         self.buffers: Weights = {name: value for name, value in state.items() if name not in self.weights}
 
@@ -120,31 +108,32 @@ class Network:
         """Logits of inputs that `prepare` returned, at these weights (and buffers), by default the network's own."""
         inputs = self.laid_out(inputs if self._held is None else joined(self._held, _one(inputs)))
         with self._pass(weights):
-            return self._run(inputs)
+            return self.run(inputs)
 
-    def _run(self, inputs: Inputs) -> Tensor:
+    def run(self, inputs: Inputs) -> Tensor:
+        """The logits at the tensors that the copy holds now."""
         args, kwargs = as_arguments(inputs)
-        module = self._slots.module
+        module = self.slots.module
         return logits_of(module(*args, **kwargs), module)
 
     @property
     def name(self) -> str:
         """The name of the module's class."""
-        return type(self._slots.module).__name__
+        return type(self.slots.module).__name__
 
     @property
     def module(self) -> nn.Module:
         """The copy of the caller's module, at its own weights; another pass may move them."""
-        with self._slots.lock:
-            self._slots.place(fresh=False)
-            return self._slots.module
+        with self.slots.lock:
+            self.slots.place(fresh=False)
+            return self.slots.module
 
     @contextmanager
     def _pass(self, weights: Mapping[str, Tensor] | None) -> Iterator[None]:
         """The copy at these weights, for this thread alone."""
-        with self._slots.lock, no_autocast():
-            self._slots.place(weights)
-            if self._plain:
+        with self.slots.lock, no_autocast():
+            self.slots.place(weights)
+            if self.plain:
                 with PlainFunctions():
                     yield
             else:
@@ -152,7 +141,7 @@ class Network:
 
     def left(self, names: Iterable[str]) -> Weights:
         """These buffers as the last pass has left them."""
-        return {name: self._slots.now(name) for name in names}
+        return {name: self.slots.now(name) for name in names}
 
     def copied(self, *, dtype: torch.dtype | None = None) -> "Network":
         """Another network with the same own weights, in its own precision or another one.
@@ -163,16 +152,16 @@ class Network:
         Returns:
             A network that shares nothing with this one.
         """
-        with self._slots.lock, torch.inference_mode(mode=False):
+        with self.slots.lock, torch.inference_mode(mode=False):
             result = Network(self.module)
             if dtype is not None and dtype != self.dtype:
                 result = Network(result.module.to(dtype))
-        result._caller = None
-        result._plain, result.classes = self._plain, self.classes
+        result.caller = None
+        result.plain, result.classes = self.plain, self.classes
         if self._held is not None:
             result._held = (result.prepare(self._held[0]), self._held[1])  # type: ignore[assignment]
-        if result._channels_last and (dtype is not None or not self._channels_last):
-            result._lay_out(last=False)
+        if result.channels_last and (dtype is not None or not self.channels_last):
+            result.lay_out(last=False)
         return result
 
     def holding(self, inputs: Inputs) -> tuple["Network", Inputs]:
@@ -239,114 +228,10 @@ class Network:
 
     def laid_out(self, inputs: Inputs) -> Inputs:
         """The inputs in their memory layout, copied for a network whose first layer would write to them."""
-        inputs = mapped(torch.clone, inputs) if self._in_place else inputs
-        if self._channels_last:
+        inputs = mapped(torch.clone, inputs) if self.in_place else inputs
+        if self.channels_last:
             return channels_last(inputs) if isinstance(inputs, Tensor) else inputs
         return mapped(default_layout, inputs) if self.architecture == "convolutional" else inputs
-
-    def checked(self, inputs: Inputs) -> Tensor:
-        """The logits of the inputs, of which a few are passed again: in other company, watched.
-
-        Raises:
-            ValueError: if the network cannot take the inputs; if the logits of the few are others there, beyond
-                rounding: what is measured would be a random variable, or depend on the batch.
-        """
-        with global_states_kept(), torch.no_grad():
-            before = self._slots.attributes()
-            first = self._first(inputs)
-            self._check_rows(first, inputs)
-            self._slots.keep(before)
-            self.classes = first.shape[1]
-            rows = torch.arange(len(first) - 1, -1, -1, device="cpu")[: max(2, min(_FEW, len(first) // 2))]
-            few = mapped(lambda part: part[rows.to(part.device)], inputs)
-            if self._agree(self._watched(few), first[rows.to(first.device)]):
-                return first
-            if not self._agree(self(inputs), first):
-                raise ValueError(self._random(first, self(inputs)))
-            if self._channels_last and self._agree(self(few), first[rows.to(first.device)]):
-                self._lay_out(last=False)  # another function in that layout: strides are part of its code
-                return self.checked(inputs)
-        msg = (
-            f"the logits of {self.name} for {len(rows)} samples differ by up to "
-            f"{float((self(few) - first[rows.to(first.device)]).abs().max()):.3g} when they are passed among "
-            f"{len(first)} and by themselves; expected each sample's logits to depend on that sample alone: look for "
-            "means or a softmax over the batch (dim 0), F.batch_norm(training=True), or a recurrent layer without "
-            "batch_first=True"
-        )
-        raise ValueError(msg)
-
-    def _check_rows(self, logits: Tensor, inputs: Inputs) -> None:
-        given = len(tensors(inputs)[0])
-        if len(logits) != given:
-            msg = (
-                f"the network returns {len(logits)} rows of logits for a batch of {given} samples; expected one "
-                "row per sample, (batch, classes)"
-            )
-            raise ValueError(msg)
-
-    def _agree(self, logits: Tensor, expected: Tensor) -> bool:
-        finest = max(float(torch.finfo(dtype).eps) for dtype in self._dtypes)
-        limit = max(_AGREE if self.device.type == "cpu" else _AGREE_CUDA, _ULPS * finest)
-        difference = (logits - expected).abs().max()
-        # Logits that are not finite are reported by those who measure with them.
-        return not bool(difference > limit * expected.abs().max())
-
-    def _random(self, first: Tensor, second: Tensor) -> str:
-        return (
-            f"two passes of {self.name} over the same {len(first)} inputs differ by up to "
-            f"{float((first - second).abs().max()):.3g} in the logits; expected a deterministic network in eval mode: "
-            "look for dropout or noise applied regardless of the mode (such as F.dropout without "
-            "training=self.training)"
-        )
-
-    def _watched(self, few: Inputs) -> Tensor:
-        """The logits of a few samples, in torch's default layout and at copies of the weights, and what is seen."""
-        caller = [] if self._caller is None else [*self._caller.named_parameters(), *self._caller.named_buffers()]
-        names = {storage_of(value): name for name, value in (*caller, *self._slots.state.items())}
-        with torch.inference_mode(mode=False), torch.enable_grad():
-            clones = {
-                name: value.detach().clone(memory_format=torch.contiguous_format)
-                for name, value in self._slots.state.items()
-            }
-            for name in self._slots.parameters:
-                clones[name].requires_grad_(clones[name].is_floating_point())
-            few = mapped(torch.clone, few)
-            self._slots.written, self._plain = frozenset(), True
-            with self._slots.lock, no_autocast():
-                self._slots.place(clones)
-                with PlainFunctions() as functions, Watched() as seen:
-                    logits = self._run(few)
-        self._check_rows(logits, few)
-        own = {id(value) for value in clones.values()}
-        self.unregistered = [leaf for leaf in leaves_of(logits) if id(leaf) not in own]
-        self.fixed = next((names[place] for place in names.keys() & (seen.read - {None})), None)
-        self._plain = functions.seen
-        if seen.unsafe and self._channels_last:
-            self._lay_out(last=False)
-        # Where values decide what is done, another batch may be written to.
-        self._in_place = seen.looks or any(storage_of(part) in seen.written for part in tensors(few))
-        self._slots.written = frozenset(
-            name for name, value in clones.items()
-            if storage_of(value) in seen.written or (seen.looks and name in self.buffers)
-            or self._slots.replaced(name, value)
-        )  # fmt: skip
-        return logits.detach()
-
-    def _first(self, inputs: Inputs) -> Tensor:
-        try:
-            return self(inputs)
-        except (RuntimeError, TypeError, IndexError) as error:
-            if self._channels_last:  # a view of a convolution's output as a vector, say, needs the usual layout
-                self._lay_out(last=False)
-                return self._first(inputs)
-            shapes = ", ".join(f"{tuple(part.shape)} {part.dtype}" for part in tensors(inputs))
-            of_bytes = any(part.dtype == torch.uint8 and part.ndim > 2 for part in tensors(inputs))
-            fix = fix_of_integers(inputs) if of_bytes else "is this the network for this data?"
-            msg = (
-                f"{self.name} cannot be run on inputs of shape {shapes} ({error}); expected inputs "
-                f"that the network takes: {fix}"
-            )
-            raise ValueError(msg) from error
 
     def first_linear(self, *, in_inputs: bool = False) -> Split | None:
         """The network as tail(head(x)), head affine in its own weights, where the layers show that it is.
@@ -397,9 +282,9 @@ class Network:
             "class": self.name,
             "recipe": getattr(self.module, "recipe", None),
             "parameters": sum(value.numel() for value in self.weights.values()),
-            "dtype": ", ".join(str(dtype).removeprefix("torch.") for dtype in self._dtypes),
+            "dtype": ", ".join(str(dtype).removeprefix("torch.") for dtype in self.precisions),
             "device": str(self.device),
-            "layout": "channels last" if self._channels_last else "contiguous",
+            "layout": "channels last" if self.channels_last else "contiguous",
         }
 
 

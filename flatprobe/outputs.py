@@ -6,6 +6,7 @@ from torch import Tensor
 
 from flatprobe.class_names import class_names_of, misplaced
 from flatprobe.data import Batch
+from flatprobe.inspection import inspected
 from flatprobe.network import Network
 
 # Rows without which chance could have it so, and how far from 1 a row of probabilities sums in half precision.
@@ -18,7 +19,7 @@ def check_batch(network: Network, batch: Batch, classes: int) -> None:
     Raises:
         ValueError: where it does not.
     """
-    logits = network.checked(network.prepare(batch.inputs))
+    logits = inspected(network, network.prepare(batch.inputs))
     if classes > logits.shape[1]:
         msg = (
             f"the labels have {classes} classes (largest label {classes - 1}), but the network returns "

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 import flatprobe as fp
 from flatprobe.copies import copied_with_places, structural_copy
+from flatprobe.inspection import inspected
 from flatprobe.network import Network
 from flatprobe.storage import storage_of
 from tests import strange
@@ -44,7 +45,7 @@ def test_slow_reference_other_weights_reach_every_place_that_a_tensor_has(name: 
     model, doubled = strange.network(name), strange.network(name)
     network = Network(model)
     inputs = network.prepare(X)
-    network.checked(inputs)
+    inspected(network, inputs)
     with torch.no_grad():
         for parameter in doubled.parameters():
             parameter.mul_(2)

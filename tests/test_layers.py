@@ -12,7 +12,14 @@ import flatprobe
 ROOT = Path(flatprobe.__file__).parent
 LEAVES = {
     "atomic",
-    "attention",
+    "contexts",
+    "copies",
+    "inspection",
+    "plain_functions",
+    "slopes",
+    "slots",
+    "storage",
+    "watching",
     "checks",
     "class_names",
     "derivatives",

@@ -6,6 +6,7 @@ import torch
 
 import flatprobe as fp
 from flatprobe.attacks import pgd
+from flatprobe.inspection import inspected
 from flatprobe.network import Network
 from tests.benchmarks.harness import Row, data_for, interleaved, trained
 
@@ -21,7 +22,7 @@ def variants(name: str) -> dict[str, Callable[[], object]]:
     network = Network(model)
     inputs = network.prepare(data.inputs)
     assert isinstance(inputs, torch.Tensor)
-    network.checked(inputs)
+    inspected(network, inputs)
 
     def anew() -> list[float]:
         accuracies = []

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 import flatprobe as fp
 from flatprobe import rng
 from flatprobe.attacks import minimum_norm
+from flatprobe.inspection import inspected
 from flatprobe.network import Network
 from tests.benchmarks.harness import SHAPES, Row, interleaved
 
@@ -60,7 +61,7 @@ def ours(model: nn.Module, data: fp.LabelledData) -> dict[str, Attack]:
     inputs = data.inputs
     assert isinstance(inputs, Tensor)
     network = Network(model)
-    network.checked(inputs)
+    inspected(network, inputs)
     prepared = network.prepare(inputs)
     assert isinstance(prepared, Tensor)
 

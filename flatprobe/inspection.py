@@ -1,0 +1,154 @@
+"""A network looked at with its first batch: whether it is one function of each sample, and what it reads and writes."""
+
+import torch
+from torch import Tensor
+
+from flatprobe.contexts import no_autocast
+from flatprobe.inputs import Inputs, fix_of_integers, mapped, tensors
+from flatprobe.network import Network
+from flatprobe.plain_functions import PlainFunctions
+from flatprobe.rng import global_states_kept
+from flatprobe.storage import storage_of
+from flatprobe.watching import Watched, leaves_of
+
+# Samples that a network is looked at with, and how far two passes over them may differ relative to the largest logit:
+# rounding differs between batch sizes and layouts; dropout, or another batch's statistics, change far more.
+_FEW = 8
+_AGREE = 3e-4
+_AGREE_CUDA = 1e-3  # whose matrix products may keep 10 bits
+_ULPS = 16  # in half precision
+
+
+def inspected(network: Network, inputs: Inputs) -> Tensor:
+    """The logits of a batch, of which a few samples are passed again: in other company, watched.
+
+    What is seen is noted in the network: whether inputs or weights are written to, which layout it can run in, which
+    attributes a pass changes.
+
+    Args:
+        network: not inspected yet; later batches are passed as what is seen here allows.
+        inputs: its first batch, from `Network.prepare`.
+
+    Returns:
+        The logits.
+
+    Raises:
+        ValueError: if the network cannot take the inputs; if the logits of the few are others there, beyond rounding:
+            what is measured would be a random variable, or depend on the batch.
+    """
+    with global_states_kept(), torch.no_grad():
+        before = network.slots.attributes()
+        logits = _first(network, inputs)
+        _check_rows(network, logits, inputs)
+        network.slots.keep(before)
+        network.classes = logits.shape[1]
+        for watched, rows in enumerate(_companies(len(logits))):
+            few = mapped(lambda part, rows=rows: part[rows.to(part.device)], inputs)  # type: ignore[misc]
+            if len(logits) == 1:
+                few = mapped(lambda part: torch.cat((part.flip(-1), part)), inputs)
+            again = _watched(network, few) if watched == 0 else network(few)
+            _check_rows(network, again, few)
+            expected = logits[rows.to(logits.device)]
+            if _agree(network, again[-len(rows) :], expected):
+                continue
+            second = network(inputs)
+            if not _agree(network, second, logits):
+                raise ValueError(_random(network, logits, second))
+            if network.channels_last and _agree(network, network(few)[-len(rows) :], expected):
+                network.lay_out(last=False)  # another function in that layout: strides are part of its code
+                return inspected(network, inputs)
+            raise ValueError(_dependent(network, again[-len(rows) :], expected, len(logits)))
+    network.caller = None
+    return logits
+
+
+def _companies(count: int) -> list[Tensor]:
+    """The last few samples backwards, and in a small batch the first few: one of them lacks each of the samples."""
+    size = max(min(2, count), min(_FEW, count // 2))
+    last = torch.arange(count - 1, count - 1 - size, -1, device="cpu")
+    return [last, torch.arange(size, device="cpu")] if 2 * _FEW > count > size else [last]
+
+
+def _first(network: Network, inputs: Inputs) -> Tensor:
+    try:
+        return network(inputs)
+    except (RuntimeError, TypeError, IndexError) as error:
+        if network.channels_last:  # a view of a convolution's output as a vector, say, needs the usual layout
+            network.lay_out(last=False)
+            return _first(network, inputs)
+        shapes = ", ".join(f"{tuple(part.shape)} {part.dtype}" for part in tensors(inputs))
+        of_bytes = any(part.dtype == torch.uint8 and part.ndim > 2 for part in tensors(inputs))
+        fix = fix_of_integers(inputs) if of_bytes else "is this the network for this data?"
+        msg = (
+            f"{network.name} cannot be run on inputs of shape {shapes} ({error}); expected inputs that the network "
+            f"takes: {fix}"
+        )
+        raise ValueError(msg) from error
+
+
+def _check_rows(network: Network, logits: Tensor, inputs: Inputs) -> None:
+    given = len(tensors(inputs)[0])
+    if len(logits) != given:
+        msg = (
+            f"the network {network.name} returns {len(logits)} rows of logits for a batch of {given} samples; expected "
+            "one row per sample, (batch, classes)"
+        )
+        raise ValueError(msg)
+
+
+def _agree(network: Network, logits: Tensor, expected: Tensor) -> bool:
+    coarsest = max(float(torch.finfo(dtype).eps) for dtype in network.precisions)
+    limit = max(_AGREE if network.device.type == "cpu" else _AGREE_CUDA, _ULPS * coarsest)
+    difference = (logits - expected).abs().max()
+    # Logits that are not finite are reported by those who measure with them.
+    return not bool(difference > limit * expected.abs().max())
+
+
+def _random(network: Network, first: Tensor, second: Tensor) -> str:
+    return (
+        f"two passes of {network.name} over the same {len(first)} inputs differ by up to "
+        f"{float((first - second).abs().max()):.3g} in the logits; expected a deterministic network in eval mode: "
+        "look for dropout or noise applied regardless of the mode (such as F.dropout without training=self.training)"
+    )
+
+
+def _dependent(network: Network, few: Tensor, expected: Tensor, count: int) -> str:
+    return (
+        f"the logits of {network.name} for {len(few)} samples differ by up to "
+        f"{float((few - expected).abs().max()):.3g} when they are passed in a batch of {count} and in other company; "
+        "expected each sample's logits to depend on that sample alone: look for means, maxima or a softmax over the "
+        "batch (dim 0), F.batch_norm(training=True), or a recurrent layer without batch_first=True"
+    )
+
+
+def _watched(network: Network, few: Inputs) -> Tensor:
+    """The logits of a few samples, in torch's default layout and at copies of the weights; what is seen is noted."""
+    caller, slots = network.caller, network.slots
+    own = [] if caller is None else [*caller.named_parameters(), *caller.named_buffers()]
+    names = {storage_of(value): name for name, value in (*own, *slots.state.items())}
+    with torch.inference_mode(mode=False), torch.enable_grad():
+        clones = {
+            name: value.detach().clone(memory_format=torch.contiguous_format) for name, value in slots.state.items()
+        }
+        for name in slots.parameters:
+            clones[name].requires_grad_(clones[name].is_floating_point())
+        few = mapped(torch.clone, few)
+        slots.written, network.plain = frozenset(), True
+        with slots.lock, no_autocast():
+            slots.place(clones)
+            with PlainFunctions() as functions, Watched() as seen:
+                logits = network.run(few)
+    exchanged = {id(value) for value in clones.values()}
+    network.unregistered = [leaf for leaf in leaves_of(logits) if id(leaf) not in exchanged]
+    network.fixed = next((names[place] for place in names.keys() & (seen.read - {None})), None)
+    network.plain = functions.seen
+    if seen.unsafe and network.channels_last:
+        network.lay_out(last=False)
+    # Where values decide what is done, another batch may be written to.
+    network.in_place = seen.looks or any(storage_of(part) in seen.written for part in tensors(few))
+    slots.written = frozenset(
+        name
+        for name, value in clones.items()
+        if storage_of(value) in seen.written or (seen.looks and name in network.buffers) or slots.replaced(name, value)
+    )
+    return logits.detach()
