@@ -14,6 +14,7 @@ from flatprobe.watching import Watched, leaves_of
 # Samples that a network is looked at with, and how far two passes over them may differ relative to the largest logit:
 # rounding differs between batch sizes and layouts; dropout, or another batch's statistics, change far more.
 _FEW = 8
+_COMPANY = 4  # in smaller batches the company is made
 _AGREE = 3e-4
 _AGREE_CUDA = 1e-3  # whose matrix products may keep 10 bits
 _ULPS = 16  # in half precision
@@ -44,8 +45,8 @@ def inspected(network: Network, inputs: Inputs) -> Tensor:
         network.classes = logits.shape[1]
         for watched, rows in enumerate(_companies(len(logits))):
             few = mapped(lambda part, rows=rows: part[rows.to(part.device)], inputs)  # type: ignore[misc]
-            if len(logits) == 1:
-                few = mapped(lambda part: torch.cat((part.flip(-1), part)), inputs)
+            if len(logits) < _COMPANY:
+                few = mapped(_with_others, few)
             again = _watched(network, few) if watched == 0 else network(few)
             _check_rows(network, again, few)
             expected = logits[rows.to(logits.device)]
@@ -62,9 +63,15 @@ def inspected(network: Network, inputs: Inputs) -> Tensor:
     return logits
 
 
+def _with_others(part: Tensor) -> Tensor:
+    """The samples behind others that are made of them, where a batch has too few."""
+    others = part.flip(-1) if part.ndim > 1 else part
+    return torch.cat((2 * others if part.is_floating_point() else others, part))
+
+
 def _companies(count: int) -> list[Tensor]:
     """The last few samples backwards, and in a small batch the first few: one of them lacks each of the samples."""
-    size = max(min(2, count), min(_FEW, count // 2))
+    size = count if count < _COMPANY else min(_FEW, count // 2)
     last = torch.arange(count - 1, count - 1 - size, -1, device="cpu")
     return [last, torch.arange(size, device="cpu")] if 2 * _FEW > count > size else [last]
 
@@ -132,7 +139,7 @@ def _watched(network: Network, few: Inputs) -> Tensor:
         }
         for name in slots.parameters:
             clones[name].requires_grad_(clones[name].is_floating_point())
-        few = mapped(torch.clone, few)
+        few = mapped(lambda part: part.clone(memory_format=torch.contiguous_format), few)
         slots.written, network.plain = frozenset(), True
         with slots.lock, no_autocast():
             slots.place(clones)
