@@ -223,9 +223,3 @@ def test_regression_constants_that_underflow_certify_nothing_infinite() -> None:
             layer.weight.copy_(scale * torch.eye(2, dtype=torch.float64))
         layers[-1].bias.copy_(torch.tensor([1.0, 0.0]))
     assert bool(lower(network, torch.zeros(1, 2, dtype=torch.float64)).isfinite().all())
-
-
-def test_regression_softplus_jumps_at_its_threshold_and_is_refused() -> None:
-    network = nn.Sequential(nn.Linear(3, 3), nn.Softplus(threshold=0.0)).eval()
-    with pytest.raises(ValueError, match=r"the Lipschitz constant is not known for the operation aten.softplus"):
-        certified_margins(network, (3,))
