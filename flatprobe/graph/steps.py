@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
+import torch
 from torch import Tensor
 
 
@@ -120,5 +121,5 @@ def doubled(value: Any) -> Any:
     """A floating tensor in float64 on the CPU; anything else as it is (tensors on the CPU); always a copy."""
     if not isinstance(value, Tensor):
         return value
-    value = value.detach().cpu().clone()  # the network's own operations may write to it
-    return value.double() if value.is_floating_point() else value
+    dtype = torch.float64 if value.is_floating_point() else value.dtype
+    return value.detach().to("cpu", dtype, copy=True)  # the network's own operations may write to it
