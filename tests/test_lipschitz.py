@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from flatprobe import models
 from flatprobe.graph import folded, trace
 from flatprobe.lipschitz import activation_constant, certified_margins, propagated, step_constants
+from tests.allocations import Allocations
 from tests.cases import NETWORKS, affine
 from tests.properties import assert_model_untouched
 from tests.test_graph import CASES, Foreign, foreign
@@ -157,6 +158,33 @@ def test_property_the_network_moves_no_faster_than_its_constant(seed: int, activ
     with torch.no_grad():
         moved = (network(x) - network(y)).norm(dim=1)
     assert bool((moved <= constant * (x - y).norm(dim=1) * (1 + 1e-9) + 1e-12).all())
+
+
+def test_certificates_of_many_classes_hold_no_table_of_pairs() -> None:
+    """3,000 classes: the distances of all pairs would be 72 MB."""
+    layers = [nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 3000)]
+    network = nn.Sequential(*layers).double().eval()
+    inputs = torch.rand(40, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    with Allocations() as allocated:
+        found = lower(network, inputs)
+    assert allocated.largest < 2**21
+    weight = layers[2].weight.detach()
+    labels = network(inputs).argmax(1)
+    logits = network(inputs).detach()
+    slopes = torch.linalg.matrix_norm(layers[0].weight.detach(), 2) * (weight[labels][:, None] - weight).norm(dim=2)
+    radii = (logits.gather(1, labels[:, None]) - logits) / slopes
+    expected = radii.scatter(1, labels[:, None], torch.inf).amin(1)
+    torch.testing.assert_close(found, expected, rtol=1e-8, atol=0)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_certificates_hold_few_copies_of_the_weights(kind: str) -> None:
+    """Twice float32 for the weights in float64, twice for the largest Gram matrix, and its eigenvalues' own."""
+    network = nn.Sequential(nn.Linear(600, 600), nn.ReLU(), nn.Linear(600, 600), nn.ReLU(), nn.Linear(600, 5)).eval()
+    size = sum(parameter.nbytes for parameter in network.parameters())
+    with Allocations() as allocated:
+        certified_margins(network, (600,), kind)
+    assert allocated.peak <= (6 + 1) * size  # the caller's own counts once
 
 
 def test_regression_s17s_printed_constant_is_no_lower_bound() -> None:
