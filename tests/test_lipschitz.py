@@ -160,6 +160,23 @@ def test_property_the_network_moves_no_faster_than_its_constant(seed: int, activ
     assert bool((moved <= constant * (x - y).norm(dim=1) * (1 + 1e-9) + 1e-12).all())
 
 
+def test_closed_form_the_frobenius_constant_of_layers_applied_at_several_positions() -> None:
+    for layers, shape in (
+        ([nn.Linear(3, 2), nn.Flatten()], (4, 5, 3)),
+        ([nn.Conv1d(2, 3, 3, padding=1), nn.Flatten()], (2, 7)),
+        ([nn.Unflatten(1, (2, 7)), nn.Conv1d(2, 3, 3, stride=2), nn.Flatten()], (14,)),
+    ):
+        network = nn.Sequential(*layers).double().eval()
+        size = math.prod(shape)
+        with torch.no_grad():
+            offset = network(torch.zeros(1, *shape, dtype=torch.float64))
+            matrix = network(torch.eye(size, dtype=torch.float64).view(size, *shape)) - offset
+        graph = folded(trace(network, shape))
+        assert propagated(graph, step_constants(graph, "frobenius"))[-1] == pytest.approx(
+            float(matrix.norm()), rel=1e-9
+        )
+
+
 def test_certificates_of_many_classes_hold_no_table_of_pairs() -> None:
     """3,000 classes: the distances of all pairs would be 72 MB."""
     layers = [nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 3000)]

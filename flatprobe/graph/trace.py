@@ -114,6 +114,7 @@ class _Reader:
 
     def call(self, node: fx.Node) -> None:
         """An operation: a constant where its arguments are, else a step."""
+        args: Any
         args, kwargs = fx.node.map_arg((node.args, node.kwargs), self.values.__getitem__)
         if node.meta.get("val") is None:  # an assertion, say
             self.values[node] = None
@@ -200,12 +201,16 @@ class _Reader:
         last = self.values[found[0]] if len(found) == 1 else None
         if not isinstance(last, Value) or len(last.shape) != 1:
             msg = (
-                f"{self.network} returns no single tensor of logits that depends on its input; expected "
-                "(batch, classes): wrap it in a module that returns them alone"
+                f"{self.network} returns no single tensor of logits that depends on its input{_seen(last)}; expected "
+                "(batch, classes): wrap it in a module that returns them alone, and leave the batch out of the shape"
             )
             raise ValueError(msg)
         self._check_fresh([last])
         return Graph(_ancestors(self.steps, last.index), self.network)
+
+
+def _seen(last: Any) -> str:
+    return f", but {tuple(last.shape)} a sample" if isinstance(last, Value) else ""
 
 
 def _ancestors(steps: list[Step], last: int) -> tuple[Step, ...]:

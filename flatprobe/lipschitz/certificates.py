@@ -94,7 +94,7 @@ def _distances(first: Tensor, second: Tensor) -> Tensor:
 def _lower(slopes: Slopes, rounded: Affine, logits: Tensor, labels: Tensor, norms: Tensor) -> Tensor:
     """The largest r for which no lead, less the rounding at the input and at a point r away, can vanish."""
     size = max(1, _BLOCK // logits.shape[1])
-    blocks = zip(logits.split(size), labels.split(size), norms.split(size), strict=True)
+    blocks = zip(*(torch.split(part, size) for part in (logits, labels, norms)), strict=True)
     return torch.cat([_of_block(slopes, rounded, *block) for block in blocks])
 
 

@@ -81,7 +81,7 @@ def arithmetic(dtype: torch.dtype, device: torch.device) -> Arithmetic:
         own = torch.backends.cudnn if device.type == "cuda" else torch.backends.mkldnn
         products = torch.backends.cuda if device.type == "cuda" else torch.backends.mkldnn
         for kind, setting in (("linear", products.matmul), ("convolution", own.conv)):
-            asked = (setting.fp32_precision, own.fp32_precision, torch.backends.fp32_precision)
+            asked = (setting.fp32_precision, own.fp32_precision, torch.backends.fp32_precision)  # type: ignore[attr-defined]
             factors[kind] = _KEPT.get(next((name for name in asked if name != "none"), "none"), 0.0)
     return Arithmetic(known.eps / 2, known.tiny, factors)
 
@@ -173,6 +173,6 @@ def _jump(step: Step) -> float:
 def _absolute(weight: Tensor, groups: int) -> float:
     """A bound on || |W| ||_2: the root of the largest row sum times the largest column sum, of the whole operator."""
     rows = weight.flatten(1).norm(p=1, dim=1).max()  # the norms hold no copy of the moduli
-    blocks = weight.unflatten(0, (groups, -1))
+    blocks = weight.view(groups, -1, *weight.shape[1:])
     columns = blocks.norm(p=1, dim=[1, *range(3, blocks.ndim)]).max()
     return float((rows * columns).sqrt()) * (1 + 1e-12)

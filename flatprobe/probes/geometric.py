@@ -165,8 +165,8 @@ def geometric_margins(
         data: inputs and labels; the inputs one floating tensor.
         lower: which of `LOWER`, a name or several; certified ones decide the field `lower` wherever one is asked for.
             May be empty.
-        upper: which of `attacks.MINIMUM_NORM`, a name or several; at least one. The default leaves out `fab`, with which
-            `ddn` begins, and the weak `ifgsm`.
+        upper: which of `attacks.MINIMUM_NORM`, a name or several; at least one. The default leaves out `fab`, with
+            which `ddn` begins, and the weak `ifgsm`.
         norm: `"l2"` (default, as in T3 and S17) or `"linf"`.
         box: least and largest value of an input; None (default) attacks in all of R^d, where gamma is defined. With a
             box the upper ends are those of the margin within it, and `lower` still holds.
