@@ -221,7 +221,7 @@ def geometric_margins(
             lowers[name].append(torch.where(right, values[name].double(), 0.0).cpu())
     if uncertified:
         msg = (
-            f"{type(network.module).__name__} is not certified by {', '.join(uncertified)}, whose lower ends are 0: "
+            f"{network.name} is not certified by {', '.join(uncertified)}, whose lower ends are 0: "
             f"{next(iter(uncertified.values()))}"
         )
         warnings.warn(msg, stacklevel=3)  # past the decorator
