@@ -191,7 +191,7 @@ def test_certificates_of_many_classes_hold_no_table_of_pairs() -> None:
     slopes = torch.linalg.matrix_norm(layers[0].weight.detach(), 2) * (weight[labels][:, None] - weight).norm(dim=2)
     radii = (logits.gather(1, labels[:, None]) - logits) / slopes
     expected = radii.scatter(1, labels[:, None], torch.inf).amin(1)
-    torch.testing.assert_close(found, expected, rtol=1e-8, atol=0)
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-10)
 
 
 @pytest.mark.parametrize("kind", KINDS)
