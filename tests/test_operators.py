@@ -264,9 +264,10 @@ def test_property_a_candidate_that_passes_by_rounding_is_raised_above_the_truth(
     """Ones have the eigenvalue n; some candidates a unit or two below it pass the factorisation all the same."""
     for n in range(2, 60):
         gram = torch.ones(n, n, dtype=torch.float64) / 64
-        for units in (1, 2):
-            estimate = n / 64 * (1 - units * certificates.UNIT) / (1 + 8 * (n + 4) * n * certificates.UNIT)
-            monkeypatch.setattr(certificates, "_largest", lambda _gram, e=estimate: torch.tensor(e).double())
+        below = n / 64 / (1 + 8 * (n + 4) * n * certificates.UNIT)
+        for _ in range(6):  # the candidates made of these are some of the largest numbers below the eigenvalue
+            below = math.nextafter(below, 0.0)
+            monkeypatch.setattr(certificates, "_largest", lambda _gram, e=below: torch.tensor(e, dtype=torch.float64))
             assert float(certificates.eigenvalue_bound(gram)) >= n / 64
 
 

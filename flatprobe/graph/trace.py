@@ -49,7 +49,8 @@ def trace(module: nn.Module, input_shape: Sequence[int]) -> Graph:
     try:
         with _LOCK, warnings.catch_warnings(), torch.inference_mode(mode=False), torch.no_grad():
             warnings.simplefilter("ignore")  # of attributes that a forward assigns, say; it is a copy's forward
-            own = structural_copy(module).to(memory_format=torch.contiguous_format)  # no view depends on a layout then
+            own = structural_copy(module)
+            own.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload] # views may need it
             program = torch.export.export(own, (example.clone(),), strict=False)
     except Exception as error:  # whatever the module's own code raises under the tracer
         msg = (
