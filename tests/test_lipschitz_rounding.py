@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from flatprobe import models
 from flatprobe.graph import folded, trace
 from flatprobe.lipschitz import certified_margins, step_constants
+from flatprobe.lipschitz.certificates import _lower
 from flatprobe.lipschitz.rounding import Affine, Arithmetic, arithmetic, rounding
 from tests.cases import affine
 
@@ -190,3 +191,11 @@ def test_property_a_single_precision_certificate_is_near_that_of_double_precisio
         double = certified_margins(exact, (1, 8, 8))(exact(inputs.double()), labels, norms)
     assert bool((own <= double).all())
     assert float((own / double).median()) > 0.95
+
+
+def test_closed_form_what_rounding_takes_here_and_a_radius_away() -> None:
+    """The lead of 1 less sqrt(2) times the error of all logits, at the input of norm 2 and r further away."""
+    logits, labels = torch.tensor([[1.0, 0.0]]), torch.tensor([0])
+    found = _lower(lambda _labels: 3.0, Affine(0.1, 0.01), logits, labels, torch.tensor([2.0], dtype=torch.float64))
+    expected = (1 - 2 * math.sqrt(2) * (0.1 + 0.01 * 2)) / (3 + math.sqrt(2) * 0.01)
+    assert float(found) == pytest.approx(expected, rel=1e-9)
