@@ -250,7 +250,7 @@ def _repeats(call: Any, shape: tuple[int, ...]) -> int | None:
     Every entry of two samples is given a number of its own, and looked for.
     """
     size = math.prod(shape)
-    numbers = torch.arange(1, 2 * size + 1, dtype=torch.float64).view(_SAMPLES, *shape)
+    numbers = torch.arange(1, 2 * size + 1, dtype=torch.float64, device="cpu").view(_SAMPLES, *shape)
     try:
         first, second = (part.flatten() for part in call(numbers))
     except RuntimeError:  # the first dimension of what it takes is not that of the samples

@@ -32,7 +32,9 @@ OTHER: Parts = ("other", {}, {})
 
 def constant(value: Any) -> Tensor:
     """A number or a tensor in float64."""
-    return value.double() if isinstance(value, Tensor) else torch.tensor(float(value), dtype=torch.float64, device="cpu")
+    return (
+        value.double() if isinstance(value, Tensor) else torch.tensor(float(value), dtype=torch.float64, device="cpu")
+    )
 
 
 def fitting(value: Any, like: Value) -> Tensor | None:

@@ -62,7 +62,9 @@ def certified_margins(module: nn.Module, input_shape: Sequence[int], kind: str =
     2018, "Lipschitz-margin training".
     """
     one_of("kind", kind, KINDS)
-    anchor = next((p for p in module.parameters() if p.is_floating_point()), torch.empty(0))
+    anchor = next(
+        (p for p in module.parameters() if p.is_floating_point()), torch.empty(0, dtype=torch.float32, device="cpu")
+    )
     graph = folded(trace(module, input_shape))
     own = step_constants(graph, kind)
     rounded = rounding(graph, own, arithmetic(anchor.dtype, anchor.device))

@@ -148,7 +148,7 @@ def _of(step: Step, constant: float, used: Arithmetic, source: tuple[int, ...]) 
         offset = torch.broadcast_to(tensors["magnitude"], step.shape)
         return _Error(used.gamma(_EXTRA), constant, float(offset.norm()), _EXTRA * used.least * math.sqrt(size))
     if step.kind in {"activation", "log_softmax"}:
-        at_zero = float(step.call(torch.zeros(2, *step.shape, dtype=torch.float64))[0].norm())
+        at_zero = float(step.call(torch.zeros(2, *step.shape, dtype=torch.float64, device="cpu"))[0].norm())
         absolute = _jump(step) * math.sqrt(size)
         if step.kind == "activation":
             return _Error(used.gamma(_ACTIVATION), max(constant, 1.0), at_zero, absolute)

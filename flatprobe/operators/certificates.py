@@ -49,7 +49,7 @@ def eigenvalue_bound(gram: Tensor, again: Callable[[], Tensor] | None = None) ->
         candidate = estimate * (1 + excess)
         shifted = gram.neg_().mT if again else -gram  # columns are contiguous, as LAPACK needs them to work in place
         shifted.diagonal(dim1=-2, dim2=-1).add_(candidate[..., None])
-        info = torch.empty(gram.shape[:-2], dtype=torch.int32)
+        info = torch.empty(gram.shape[:-2], dtype=torch.int32, device="cpu")
         torch.linalg.cholesky_ex(shifted, out=(shifted, info))
         failed = info != 0
         if not bool(failed.any()):
