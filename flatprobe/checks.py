@@ -105,6 +105,20 @@ def scalar(value: object) -> Any:
     return as_json(value) if hasattr(value, "item") and getattr(value, "ndim", 0) == 0 else value
 
 
+def numbers(**values: object) -> list[float]:
+    """The one argument, a number or several, as a list.
+
+    Raises:
+        ValueError: for anything else.
+    """
+    ((name, value),) = values.items()
+    try:
+        return [float(scalar(value))] if is_number(value) else [float(own) for own in value]  # type: ignore[attr-defined]
+    except (TypeError, ValueError):
+        msg = f"{name} is {value!r}; expected a number, or several"
+        raise ValueError(msg) from None
+
+
 def is_number(value: object) -> bool:
     """Whether it is a real number; a word is none, and neither is True."""
     own = scalar(value)

@@ -31,7 +31,8 @@ def neighbourhood(
     """`count` points a sample in the ball of `radius`: evenly along the segment to its adversarial point, and random.
 
     Half of them, rounded up, lie on the segment, both ends included; the others are uniform in the ball, made of
-    standard normal noise (l2: its direction, and a length from its first entry's quantile; linf: its quantiles).
+    standard normal noise (linf: its quantiles; l2: its direction, and the quantile of its squared length, which is
+    uniform whatever the direction, so that its d-th root is distributed as the lengths in a ball).
     """
     along = (count + 1) // 2
     for number in range(along):
@@ -39,13 +40,14 @@ def neighbourhood(
     size = radius.to(inputs).view(-1, *(1,) * (inputs.ndim - 1))
     for _ in range(count - along):
         draw = next(noise)
-        uniform = torch.special.ndtr(draw)
         if norm == "linf":
-            yield inputs + size * (2 * uniform - 1)
+            yield inputs + size * (2 * torch.special.ndtr(draw) - 1)
             continue
-        flat = draw.flatten(1)
-        length = uniform.flatten(1)[:, :1] ** (1 / flat.shape[1])
-        yield inputs + size * (flat / flat.norm(dim=1, keepdim=True) * length).view_as(draw)
+        flat = draw.flatten(1).double()
+        half = torch.tensor(flat.shape[1] / 2, dtype=torch.float64, device=flat.device)
+        uniform = torch.special.gammainc(half, flat.square().sum(1, keepdim=True) / 2)  # of chi-squared
+        length = uniform ** (1 / flat.shape[1])
+        yield inputs + size * (flat / flat.norm(dim=1, keepdim=True) * length).to(draw).view_as(draw)
 
 
 def pairwise(logits: Tensor, labels: Tensor, steepest: Tensor) -> Values:

@@ -1,6 +1,6 @@
 """The rows of a Jacobian, by backward passes, and their inner products: what probes and penalties are made of."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -19,8 +19,15 @@ def rows_of(logits: Float[Tensor, "samples classes"], derivative: Forward) -> li
         logits: z.
         derivative: u -> J^T u, (samples, classes) -> like the inputs; where it keeps its graph, so do the rows.
     """
-    units = torch.eye(logits.shape[1], dtype=logits.dtype, device=logits.device)
-    return [derivative(unit.expand_as(logits)).flatten(1) for unit in units]
+    return list(each_row(logits, derivative))
+
+
+def each_row(logits: Float[Tensor, "samples classes"], derivative: Forward) -> Iterator[Tensor]:
+    """`rows_of`, one after the other: with 50,000 classes they do not fit into memory together."""
+    for k in range(logits.shape[1]):
+        unit = torch.zeros_like(logits[0])
+        unit[k] = 1
+        yield derivative(unit.expand_as(logits)).flatten(1)
 
 
 def likeliest_first(logits: Float[Tensor, "samples classes"]) -> Int64[Tensor, "samples classes"]:
@@ -42,10 +49,15 @@ def relative_rows(logits: Float[Tensor, "samples classes"], derivative: Forward)
     Returns:
         C - 1 tensors (samples, input dimension), in the order of `likeliest_first`, of which the first has no row.
     """
+    return list(each_relative_row(logits, derivative))
+
+
+def each_relative_row(logits: Float[Tensor, "samples classes"], derivative: Forward) -> Iterator[Tensor]:
+    """`relative_rows`, one after the other."""
     order = likeliest_first(logits)
     top = torch.zeros_like(logits).scatter(1, order[:, :1], 1)
-    others = [torch.zeros_like(logits).scatter(1, order[:, k : k + 1], 1) for k in range(1, logits.shape[1])]
-    return [derivative(other - top).flatten(1) for other in others]
+    for k in range(1, logits.shape[1]):
+        yield derivative(torch.zeros_like(logits).scatter(1, order[:, k : k + 1], 1) - top).flatten(1)
 
 
 def squared_frobenius(rows: list[Tensor]) -> Float[Tensor, " samples"]:

@@ -8,7 +8,16 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
-from flatprobe.gram import finite, gram, gram_of_softmax, relative_rows, rows_of, squared_frobenius
+from flatprobe.gram import (
+    each_relative_row,
+    each_row,
+    finite,
+    gram,
+    gram_of_softmax,
+    likeliest_first,
+    relative_rows,
+    rows_of,
+)
 from flatprobe.kernels import softmax_product
 from flatprobe.plain_functions import twice_differentiable
 
@@ -97,11 +106,28 @@ def gram_spectral(forward: Forward, inputs: Tensor, *, softmax: bool = False) ->
 
 
 def gram_frobenius(forward: Forward, inputs: Tensor, *, softmax: bool = False) -> Norms:
-    """||J||_F as the square root of tr(J J^T); exact, C backward passes, for the softmax C - 1."""
-    if softmax:
-        return _softmax_gram(forward, inputs).diagonal(dim1=1, dim2=2).sum(1).clamp_min(0).sqrt()
-    _, rows = jacobian_rows(forward, inputs)
-    return squared_frobenius([row.double() for row in rows]).sqrt()
+    """||J||_F, exact, by C backward passes, for the softmax C - 1; no more than one row is held.
+
+    Row k of dp/dx is p_k (R_k - m), R_k the rows relative to the likeliest class's, which is 0 itself, and m their mean
+    sum_j p_j R_j. So ||dp/dx||_F^2 = sum_k p_k^2 ||R_k||^2 - 2 m . sum_k p_k^2 R_k + sum_k p_k^2 ||m||^2, summed in
+    float64; with p_max^2 ||m||^2 in the result and p_k <= p_max, no term exceeds it by more than C.
+    """
+    with _differentiated(forward, inputs) as (logits, derivative):
+        if not softmax:
+            squares = torch.zeros(len(logits), dtype=torch.float64, device=logits.device)
+            for row in each_row(logits, derivative):
+                squares += row.double().square().sum(1)
+            return squares.sqrt()
+        p = logits.detach().double().softmax(1).gather(1, likeliest_first(logits))
+        squares = torch.zeros(len(logits), dtype=torch.float64, device=logits.device)
+        mean, weighted = (torch.zeros_like(inputs.flatten(1), dtype=torch.float64) for _ in range(2))
+        for k, row in enumerate(each_relative_row(logits, derivative), start=1):
+            own, row = p[:, k : k + 1], row.double()
+            mean.addcmul_(own, row)
+            weighted.addcmul_(own.square(), row)
+            squares += own.squeeze(1).square() * row.square().sum(1)
+        last = p.square().sum(1) * mean.square().sum(1)
+        return (squares - 2 * (mean * weighted).sum(1) + last).clamp_min(0).sqrt()
 
 
 def _softmax_gram(forward: Forward, inputs: Tensor) -> Float64[Tensor, "samples classes classes"]:

@@ -20,6 +20,7 @@ from flatprobe.inputs import (
     only_floating,
 )
 from flatprobe.modules import BATCH_NORMS, check_finite, check_mode, check_real, logits_of, unwrapped
+from flatprobe.parametrised import parametrised
 from flatprobe.plain_functions import PlainFunctions
 from flatprobe.sequences import affine_in_inputs, layers_of, run, tensors_of
 from flatprobe.slots import Slots
@@ -285,6 +286,8 @@ class Network:
             "dtype": ", ".join(str(dtype).removeprefix("torch.") for dtype in self.precisions),
             "device": str(self.device),
             "layout": "channels last" if self.channels_last else "contiguous",
+            # What moves and is measured in weight space are the parameters that these weights are computed from.
+            **({"parametrised": list(computed)} if (computed := parametrised(self.module)) else {}),
         }
 
 

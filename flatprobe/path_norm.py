@@ -16,8 +16,8 @@ def path_norm(graph: Graph) -> float:
     A path leads from an entry of the input, or from a bias, to a logit. One float64 pass computes it: weights and
     biases squared, an input of ones, the logits summed, the root taken. BatchNorm and normalisation are folded first;
     activations become the identity; max pooling the sum over its window (any of its entries may be the one that
-    passes); average pooling the sum over |P|^2; sums and concatenations of branches stay. It is T3's w_hat, not
-    w_tilde, which sums the paths to one weight before squaring.
+    passes), and so of the larger of two values; average pooling the sum over |P|^2; sums and concatenations of branches
+    stay. It is T3's w_hat, not w_tilde, which sums the paths to one weight before squaring.
 
     Args:
         graph: of the network, as `flatprobe.graph.trace` returns it.
@@ -124,6 +124,9 @@ _RULES: dict[str, Callable[[Step, list[Any]], Any]] = {
     "adaptive_average_pool": _adaptive_average_pool,
     "adaptive_max_pool": _adaptive_max_pool,
     "mean": lambda step, values: step.call(values[0]) / step.options["count"],
+    "sum": lambda step, values: step.call(values[0]),
+    "extremum": lambda step, values: values[0].sum([dim + 1 for dim in step.options["dims"]], step.options["keepdim"]),
+    "larger": lambda _step, values: values[0] + values[1],
     "add": _added,
     "concatenate": lambda step, values: step.call(*values),
     "rearrange": lambda step, values: step.call(values[0]),

@@ -123,3 +123,55 @@ def test_property_the_callers_inference_mode_changes_nothing() -> None:
         fp.adversarial_accuracy(model, inside, budgets=[0.1], steps=2)
     assert torch.equal(result.upper, expected.upper)
     assert torch.equal(result.lower, expected.lower)
+
+
+def test_property_a_point_that_rounding_carries_past_the_budget_does_not_count() -> None:
+    """At inputs of 2^14 single precision steps by 2^-9: the nearest adversarial point lies 1.2 budgets away."""
+    model = cases.Affine(
+        torch.tensor([[1.0], [-1.0]]), torch.tensor([-(2.0**14), 2.0**14]) + 0.001 * torch.tensor([1, -1])
+    )
+    model = model.float().eval()
+    data = fp.LabelledData(torch.tensor([[2.0**14]]), torch.tensor([0]), classes=2)
+    for attack in ("fgsm", "pgd"):
+        found = fp.adversarial_accuracy(model, data, budgets=[0.0, 0.0016, 0.002], attack=attack)
+        assert found.correct[:, 0].tolist() == [True, True, False]
+
+
+def test_closed_form_nearer_points_of_the_margins_cap_the_accuracy() -> None:
+    model, data = affine_problem(3)
+    weak = fp.adversarial_accuracy(model, data, budgets=[0.0, 0.1, 0.5], steps=1)
+    margins = fp.geometric_margins(model, data, upper="deepfool", lower=())
+    capped = weak.capped(margins)
+    assert torch.equal(capped.correct, weak.correct & (margins.upper > weak.budgets[:, None]))
+    assert int(capped.correct.sum()) < int(weak.correct.sum())
+    assert bool((capped.accuracy <= (margins.upper > weak.budgets[:, None]).double().mean(1)).all())
+    assert torch.equal(capped.capped(margins).correct, capped.correct)
+    assert capped.settings["subject"]["capped by"] == ["deepfool"]
+    assert "capped by" not in weak.settings["subject"]
+
+
+def test_margins_of_something_else_do_not_cap() -> None:
+    model, data = affine_problem(3)
+    boxed = fp.LabelledData(data.inputs.clamp(0, 1), data.labels, classes=3)
+    accuracy = fp.adversarial_accuracy(model, boxed, budgets=0.1, steps=1, box=(0.0, 1.0))
+    options = {"upper": "deepfool", "lower": ()}
+    for box, norm in ((None, "l2"), ((0.0, 1.0), "linf"), ((-1.0, 1.0), "l2")):
+        with pytest.raises(ValueError, match=r"the margins are in l.* expected the same norm and box"):
+            accuracy.capped(fp.geometric_margins(model, boxed, box=box, norm=norm, **options))
+    with pytest.raises(ValueError, match="the margins are those of another data; expected those of the same network"):
+        accuracy.capped(fp.geometric_margins(model, boxed.head(9), box=(0.0, 1.0), **options))
+    free = fp.adversarial_accuracy(model, boxed, budgets=0.1, steps=1)
+    inside = fp.geometric_margins(model, boxed, box=(0.0, 1.0), **options)
+    assert bool((free.capped(inside).correct <= free.correct).all())
+
+
+def test_one_budget_may_be_given_as_a_number() -> None:
+    model, data = affine_problem(2)
+    one, listed = (fp.adversarial_accuracy(model, data, budgets=budgets, steps=2) for budgets in (0.1, [0.1]))
+    assert torch.equal(one.correct, listed.correct)
+    assert one.settings["arguments"] == listed.settings["arguments"]
+    assert fp.adversarial_accuracy(model, data, budgets=torch.tensor([0.1, 0.2]), steps=2).correct.shape == (2, 130)
+    with pytest.raises(ValueError, match=r"budgets is 'small'; expected a number, or several"):
+        fp.adversarial_accuracy(model, data, budgets="small")
+    noisy = fp.gaussian_robustness(model, data, gammas=0.1, draws=2)
+    assert torch.equal(noisy.error, fp.gaussian_robustness(model, data, gammas=[0.1], draws=2).error)

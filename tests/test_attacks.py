@@ -164,6 +164,16 @@ def test_property_pgd_stays_in_the_ball_and_the_box_and_is_no_worse_than_its_sta
     assert float(pgd(model, inputs, labels, budget, norm=norm, box=BOX, steps=1)[1].mean()) < float(height.mean())
 
 
+@pytest.mark.parametrize("norm", ["l2", "linf"])
+def test_closed_form_distances_are_those_of_the_points_as_they_are_rounded(norm: str) -> None:
+    """In single precision the difference, and the sum of its squares, would be rounded again."""
+    generator = torch.Generator().manual_seed(0)
+    first, second = torch.randn(2, 20, 500, generator=generator)
+    difference = first.double() - second.double()
+    exact = difference.square().sum(1).sqrt() if norm == "l2" else difference.abs().amax(1)
+    torch.testing.assert_close(distance(first, second, norm), exact, rtol=1e-13, atol=0)
+
+
 def test_property_a_lead_within_rounding_does_not_count() -> None:
     logits = torch.tensor([[1.0, 1.0 + 1e-7, 0.0], [1.0, 1.0 + 1e-4, 0.0], [1.0, 1.0, 0.0]])
     assert adversarial(logits, torch.zeros(3, dtype=torch.long)).tolist() == [False, True, False]

@@ -291,3 +291,78 @@ def test_points_whose_logits_overflow_do_not_count() -> None:
     assert not result.upper.isnan().any()
     for length in result.upper[result.reached].tolist():
         assert length < 3  # the exponential overflows from |x| = 1.9 on in each entry
+
+
+class Attending(nn.Module):
+    """A small transformer, whose attention has no Lipschitz constant."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+        self.last = nn.Linear(8, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last(self.layer(x.flatten(1).unflatten(1, (8, 8))).mean(1))
+
+
+def test_a_network_without_a_constant_has_its_upper_ends_and_is_not_certified(tmp_path) -> None:
+    model = Attending().eval()
+    data = own_labels(model, cases.data_for((1, 8, 8), samples=8))
+    reason = "the Lipschitz constant is not known for the operation aten"
+    with pytest.warns(UserWarning, match=f"Attending is not certified by spectral, whose lower ends are 0: {reason}"):
+        result = fp.geometric_margins(model, data)
+    assert bool(result.upper[2:].isfinite().all())
+    assert bool((result.upper[2:] > 0).all())
+    assert not result.lower.any()
+    assert not result.certified
+    assert result.uncertified["spectral"].startswith(reason)
+    assert result.summary()["uncertified"] == 1
+    loaded = fp.load(fp.save(result, tmp_path / "margins.parquet"))
+    assert loaded.uncertified == result.uncertified
+    with pytest.warns(UserWarning, match="is not certified by spectral, frobenius"):
+        several = fp.geometric_margins(model, data, lower=("spectral", "gradient", "frobenius"), upper="fab", steps=4)
+    assert bool((several.lowers["gradient"][2:] > 0).all())
+    assert not several.lower.any()  # an estimate never stands for a certificate
+    assert "uncertified" not in fp.geometric_margins(cases.mlp(), DATA, upper="fab", steps=2).summary()
+
+
+def test_a_network_that_cannot_be_traced_is_not_certified() -> None:
+    class Branching(nn.Linear):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(x) * (1.0 if float(x.detach().sum()) > -1e9 else 2.0)
+
+    model = Branching(7, 3).eval()
+    data = own_labels(model, cases.data_for((7,), samples=5, classes=3))
+    with pytest.warns(UserWarning, match="Branching is not certified by spectral, .*: Branching cannot be traced"):
+        assert bool(fp.geometric_margins(model, data, upper="fab", steps=3).upper[2:].isfinite().all())
+
+
+def test_one_method_may_be_given_as_a_word() -> None:
+    word = fp.geometric_margins(cases.mlp(), DATA, lower="spectral", upper="ddn", steps=6)
+    names = fp.geometric_margins(cases.mlp(), DATA, lower=("spectral",), upper=["ddn"], steps=6)
+    assert torch.equal(word.upper, names.upper)
+    assert torch.equal(word.lower, names.lower)
+    assert word.settings["arguments"] == names.settings["arguments"]
+
+
+class Viewed(nn.Module):
+    """PyTorch's commonest idiom, which needs the usual memory layout."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution, self.last = nn.Conv2d(1, 4, 3, padding=1), nn.Linear(64, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.max_pool2d(self.convolution(x).relu(), 2)
+        return self.last(x.view(x.size(0), -1))
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_regression_a_network_that_views_is_certified_in_single_precision(wrapped: bool) -> None:
+    model = Viewed().eval()
+    model = fp.Normalised(model, [0.13], [0.3]).eval() if wrapped else model
+    data = own_labels(model, cases.data_for((1, 8, 8), samples=6))
+    result = fp.geometric_margins(model, data, upper="fab", box=(0.0, 1.0))
+    assert result.certified
+    assert result.violations == 0
+    assert bool((result.lower[2:] > 0).all())

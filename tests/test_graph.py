@@ -1,5 +1,7 @@
 """Networks traced into steps: the steps are the network, whatever way its code is written."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -223,3 +225,47 @@ def test_casts_to_another_precision_are_not_known() -> None:
 
     network = nn.Sequential(nn.Linear(3, 3), Cast()).double().eval()
     assert [step.kind for step in trace(network, (3,)).steps] == ["input", "linear", "other", "other", "rearrange"]
+
+
+def test_regression_views_do_not_depend_on_the_layout_that_the_weights_have() -> None:
+    network, inputs = foreign(), torch.rand(2, 1, 14, 14, dtype=torch.float64)
+    expected = network(inputs).detach()
+    graph = trace(network.to(memory_format=torch.channels_last), (1, 14, 14))
+    torch.testing.assert_close(graph.run(inputs), expected, rtol=0, atol=1e-12)
+
+
+def test_regression_networks_are_traced_in_threads() -> None:
+    networks = [models.mlp((1, 4, 4), widths=(8,), seed=seed).double().eval() for seed in range(6)]
+    inputs = torch.rand(2, 1, 4, 4, dtype=torch.float64)
+    with ThreadPoolExecutor(6) as threads:
+        graphs = list(threads.map(lambda network: trace(network, (1, 4, 4)), networks))
+    for network, graph in zip(networks, graphs, strict=True):
+        torch.testing.assert_close(graph.run(inputs), network(inputs).detach(), rtol=0, atol=1e-12)
+
+
+class Kept(nn.Module):
+    """A layer under two names, applied twice, and what a pass has left behind with its graph."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.last = nn.Linear(3, 3), nn.Linear(3, 2)
+        self.layers = nn.ModuleList([self.layer, self.layer])
+        self.features: Tensor | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers:
+            x = layer(x).relu()
+        self.features = x
+        return self.last(x)
+
+
+def test_regression_shared_layers_and_what_a_pass_leaves_are_traced() -> None:
+    network = Kept().double().eval()
+    network.layer.register_forward_hook(lambda layer, _args, outputs: setattr(layer, "kept", outputs))
+    inputs = torch.randn(2, 3, dtype=torch.float64)
+    expected = network(inputs)
+    graph = trace(network, (3,))
+    torch.testing.assert_close(graph.run(inputs), expected.detach(), rtol=0, atol=1e-12)
+    assert [step.kind for step in graph.steps].count("linear") == 3
+    assert network.features is not None
+    assert network.features.requires_grad

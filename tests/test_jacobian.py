@@ -1,5 +1,7 @@
 """Jacobian norms: affine closed forms, autograd's full Jacobian and SVD, both methods, hard spectra."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -7,8 +9,10 @@ from torch import nn
 
 import flatprobe as fp
 from flatprobe import jacobians
+from flatprobe.jacobians import _bidiagonalise, norms
 from flatprobe.kernels import softmax_jacobian
 from tests import cases
+from tests.allocations import Allocations
 from tests.properties import assert_batch_size_invariant, assert_model_untouched
 from tests.references import jacobian
 
@@ -73,8 +77,8 @@ def test_closed_form_an_ill_conditioned_jacobian_in_float32_keeps_the_largest_va
     np.testing.assert_allclose(fp.jacobian_norms(model, data, method=method), np.full(3, 100.0), rtol=1e-6)
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_closed_form_softmax_where_the_network_is_certain(method: str) -> None:
+@pytest.mark.parametrize("options", [{"method": method} for method in METHODS] + [{"norm": "frobenius"}])
+def test_closed_form_softmax_where_the_network_is_certain(options: dict) -> None:
     """p (1 - p) of a probability within 1e-13 of one: forming 1 - p would lose its digits."""
     gap = 30.0
     weight = torch.tensor([[gap, 0.0], [0.0, 0.0]], dtype=torch.float64)
@@ -84,7 +88,7 @@ def test_closed_form_softmax_where_the_network_is_certain(method: str) -> None:
     )
     slope = np.exp(-gap) / (1 + np.exp(-gap)) ** 2  # dp_0 / dz_0
     np.testing.assert_allclose(
-        fp.jacobian_norms(model, data, outputs="softmax", method=method), [np.sqrt(2) * slope * gap], rtol=1e-9
+        fp.jacobian_norms(model, data, outputs="softmax", **options), [np.sqrt(2) * slope * gap], rtol=1e-9
     )
 
 
@@ -186,3 +190,35 @@ def test_networks_whose_logits_are_cut_off_from_the_inputs_are_refused() -> None
     for method in METHODS:
         with pytest.raises(ValueError, match="logits do not depend differentiably on the inputs"):
             fp.jacobian_norms(Detached().eval(), DATA, method=method)
+
+
+@pytest.mark.parametrize("outputs", ["logits", "softmax"])
+def test_frobenius_norms_of_many_classes_hold_one_row_at_a_time(outputs: str) -> None:
+    """2,000 classes, 16 samples of 64 numbers: all rows together would be 8 MB, a Gram matrix a sample 512 MB."""
+    network = torch.nn.Sequential(torch.nn.Linear(64, 32), torch.nn.ReLU(), torch.nn.Linear(32, 2000)).eval()
+    inputs = torch.rand(16, 64, generator=torch.Generator().manual_seed(0))
+    with Allocations() as allocated:
+        found = norms(network, inputs, norm="frobenius", softmax=outputs == "softmax", start=None)
+    assert allocated.peak < 2**21
+    matrices = [cases_jacobian(network, x, softmax=outputs == "softmax") for x in inputs[:2].double()]
+    torch.testing.assert_close(found[:2], torch.stack([m.norm() for m in matrices]), rtol=1e-5, atol=0)
+
+
+def cases_jacobian(network: torch.nn.Module, x: torch.Tensor, *, softmax: bool) -> torch.Tensor:
+    exact = copy.deepcopy(network).double()
+    return torch.func.jacrev(lambda v: exact(v[None])[0].softmax(0) if softmax else exact(v[None])[0])(x).detach()
+
+
+def test_lanczos_stops_at_the_residual_of_its_leading_vector() -> None:
+    """One singular value stands apart: a few steps settle it, of 80 that would be exact."""
+    sigma = torch.cat([torch.tensor([100.0]), torch.linspace(1, 0.1, 79)]).double()
+    products = []
+
+    def scaled(u: torch.Tensor) -> torch.Tensor:
+        products.append(u)
+        return u * sigma
+
+    start = torch.randn(3, 80, generator=torch.Generator().manual_seed(0))
+    found = _bidiagonalise(scaled, lambda v: v * sigma, start, 1e-8)
+    torch.testing.assert_close(found, torch.full((3,), 100.0, dtype=torch.float64), rtol=1e-12, atol=0)
+    assert len(products) < 12

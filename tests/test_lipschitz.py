@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from flatprobe import models
 from flatprobe.graph import folded, trace
 from flatprobe.lipschitz import activation_constant, certified_margins, propagated, step_constants
+from tests.allocations import Allocations
 from tests.cases import NETWORKS, affine
 from tests.properties import assert_model_untouched
 from tests.test_graph import CASES, Foreign, foreign
@@ -159,6 +160,50 @@ def test_property_the_network_moves_no_faster_than_its_constant(seed: int, activ
     assert bool((moved <= constant * (x - y).norm(dim=1) * (1 + 1e-9) + 1e-12).all())
 
 
+def test_closed_form_the_frobenius_constant_of_layers_applied_at_several_positions() -> None:
+    for layers, shape in (
+        ([nn.Linear(3, 2), nn.Flatten()], (4, 5, 3)),
+        ([nn.Conv1d(2, 3, 3, padding=1), nn.Flatten()], (2, 7)),
+        ([nn.Unflatten(1, (2, 7)), nn.Conv1d(2, 3, 3, stride=2), nn.Flatten()], (14,)),
+    ):
+        network = nn.Sequential(*layers).double().eval()
+        size = math.prod(shape)
+        with torch.no_grad():
+            offset = network(torch.zeros(1, *shape, dtype=torch.float64))
+            matrix = network(torch.eye(size, dtype=torch.float64).view(size, *shape)) - offset
+        graph = folded(trace(network, shape))
+        assert propagated(graph, step_constants(graph, "frobenius"))[-1] == pytest.approx(
+            float(matrix.norm()), rel=1e-9
+        )
+
+
+def test_certificates_of_many_classes_hold_no_table_of_pairs() -> None:
+    """3,000 classes: the distances of all pairs would be 72 MB."""
+    layers = [nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 3000)]
+    network = nn.Sequential(*layers).double().eval()
+    inputs = torch.rand(40, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    with Allocations() as allocated:
+        found = lower(network, inputs)
+    assert allocated.largest < 2**21
+    weight = layers[2].weight.detach()
+    labels = network(inputs).argmax(1)
+    logits = network(inputs).detach()
+    slopes = torch.linalg.matrix_norm(layers[0].weight.detach(), 2) * (weight[labels][:, None] - weight).norm(dim=2)
+    radii = (logits.gather(1, labels[:, None]) - logits) / slopes
+    expected = radii.scatter(1, labels[:, None], torch.inf).amin(1)
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-10)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_certificates_hold_few_copies_of_the_weights(kind: str) -> None:
+    """Twice float32 for the weights in float64, twice for the largest Gram matrix, and its eigenvalues' own."""
+    network = nn.Sequential(nn.Linear(600, 600), nn.ReLU(), nn.Linear(600, 600), nn.ReLU(), nn.Linear(600, 5)).eval()
+    size = sum(parameter.nbytes for parameter in network.parameters())
+    with Allocations() as allocated:
+        certified_margins(network, (600,), kind)
+    assert allocated.peak <= (6 + 1) * size  # the caller's own counts once
+
+
 def test_regression_s17s_printed_constant_is_no_lower_bound() -> None:
     """S17 eq. 36 as printed, sqrt(2) min (z_y - z_j) / prod ||W||, exceeds the exact margin of an affine network."""
     violated = 0
@@ -223,9 +268,3 @@ def test_regression_constants_that_underflow_certify_nothing_infinite() -> None:
             layer.weight.copy_(scale * torch.eye(2, dtype=torch.float64))
         layers[-1].bias.copy_(torch.tensor([1.0, 0.0]))
     assert bool(lower(network, torch.zeros(1, 2, dtype=torch.float64)).isfinite().all())
-
-
-def test_regression_softplus_jumps_at_its_threshold_and_is_refused() -> None:
-    network = nn.Sequential(nn.Linear(3, 3), nn.Softplus(threshold=0.0)).eval()
-    with pytest.raises(ValueError, match=r"the Lipschitz constant is not known for the operation aten.softplus"):
-        certified_margins(network, (3,))

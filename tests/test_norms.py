@@ -2,11 +2,13 @@
 
 import copy
 import math
+import warnings
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import prune
 
 import flatprobe as fp
 from flatprobe.graph import folded, trace
@@ -134,3 +136,94 @@ def test_what_has_no_norms_is_refused() -> None:
         fp.weight_norms(nn.Linear(2, 2).train(), (2,))
     with pytest.raises(ValueError, match="margin is 0; expected a positive finite number"):
         fp.weight_norms(nn.Linear(2, 2).eval(), (2,)).normalised(0)
+
+
+def hooked(kind: str) -> tuple[nn.Module, nn.Module]:
+    """A network that computes a weight from its parameters, and the plain network with that weight."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3))
+        plain = copy.deepcopy(model)
+        if kind == "parametrized weight norm":
+            nn.utils.parametrizations.weight_norm(model[0])
+        elif kind == "parametrized spectral norm":
+            nn.utils.parametrizations.spectral_norm(model[0])
+        elif kind == "orthogonal":
+            nn.utils.parametrizations.orthogonal(model[0])
+        elif kind == "pruned":
+            prune.l1_unstructured(model[0], "weight", 0.5)
+        elif kind == "pruned twice":
+            prune.l1_unstructured(model[0], "weight", 0.3)
+            prune.random_unstructured(model[0], "weight", 0.3)
+        elif kind == "spectral norm hook":
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                nn.utils.spectral_norm(model[0])
+            model(torch.randn(4, 6))
+        elif kind == "weight norm hook":
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                nn.utils.weight_norm(model[0])
+    model.eval()
+    with torch.no_grad():
+        model(torch.randn(2, 6))
+        plain[0].weight.copy_(model[0].weight)
+    return model, plain.eval()
+
+
+HOOKS = (
+    "parametrized weight norm",
+    "parametrized spectral norm",
+    "orthogonal",
+    "pruned",
+    "pruned twice",
+    "spectral norm hook",
+    "weight norm hook",
+)
+
+
+@pytest.mark.parametrize("kind", HOOKS)
+def test_norms_are_those_of_the_weights_that_are_applied(kind: str) -> None:
+    model, plain = hooked(kind)
+    found, expected = fp.weight_norms(model, (6,)), fp.weight_norms(plain, (6,))
+    for name in ("l2", "path"):
+        assert getattr(found, name) == pytest.approx(getattr(expected, name), rel=1e-6)
+    torch.testing.assert_close(found.layers, expected.layers, rtol=1e-5, atol=0)
+    torch.testing.assert_close(found.fan_in[0], expected.fan_in[0], rtol=1e-5, atol=0)
+    assert found.settings["subject"]["network"]["parametrised"] == ["0.weight"]
+    assert "parametrised" not in expected.settings["subject"]["network"]
+    begun, plain_begun = copy.deepcopy(model), copy.deepcopy(plain)
+    with torch.no_grad():
+        model[2].weight.mul_(2)
+        model[0].bias.add_(1)
+        plain[2].weight.mul_(2)
+        plain[0].bias.add_(1)
+    expected = fp.weight_norms(plain, (6,), initial=plain_begun)
+    for initial in (begun, begun.state_dict()):
+        assert fp.weight_norms(model, (6,), initial=initial).distance == pytest.approx(expected.distance, rel=1e-6)
+    untraced = fp.weight_norms(model, None, path=False)
+    torch.testing.assert_close(untraced.layers, fp.weight_norms(model, (6,)).layers, rtol=1e-5, atol=0)
+
+
+def test_flatness_says_which_weights_are_computed() -> None:
+    model, _ = hooked("parametrized weight norm")
+    data = fp.LabelledData(torch.randn(12, 6), torch.arange(12) % 3)
+    found = fp.flatness_radius(fp.EmpiricalRisk(model, data), directions=2)
+    assert found.settings["subject"]["network"]["parametrised"] == ["0.weight"]
+
+
+def test_the_shape_may_be_a_number_or_the_data() -> None:
+    model = nn.Linear(6, 3).eval()
+    expected = fp.weight_norms(model, (6,))
+    data = fp.LabelledData(torch.randn(4, 6), torch.tensor([0, 1, 2, 0]))
+    for given in (6, [6], data, torch.Size([6])):
+        found = fp.weight_norms(model, given)
+        assert found.summary() == pytest.approx(expected.summary(), nan_ok=True)
+        assert found.settings["arguments"] == expected.settings["arguments"]
+    with pytest.raises(ValueError, match=r"depends on its input, but \(1, 3\) a sample; .* leave the batch out of the"):
+        fp.weight_norms(model, (1, 6))
+    for wrong in ("6", (6.0,), data.inputs):
+        with pytest.raises(TypeError, match=r"expected the shape of one sample, whole numbers: data.input_shape"):
+            fp.weight_norms(model, wrong)
+    with pytest.raises(TypeError, match=r"the initial weights are 'a.pt'; expected a module or a state_dict: fp.load_"):
+        fp.weight_norms(model, (6,), initial="a.pt")

@@ -1,6 +1,7 @@
 """Convolutions and matrices as operators: matrices column by column, certificates never below, closed forms."""
 
 import math
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -255,6 +256,40 @@ def test_closed_form_a_candidate_that_is_too_low_is_refused_by_the_factorisation
     bounds = certificates.eigenvalue_bound(gram)
     assert float(bounds[0]) >= 1
     assert float(bounds[1]) >= 0.3
+
+
+def test_property_a_candidate_that_passes_by_rounding_is_raised_above_the_truth(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Ones have the eigenvalue n; some candidates a unit or two below it pass the factorisation all the same."""
+    for n in range(2, 60):
+        gram = torch.ones(n, n, dtype=torch.float64) / 64
+        below = n / 64 / (1 + 8 * (n + 4) * n * certificates.UNIT)
+        for _ in range(6):  # the candidates made of these are some of the largest numbers below the eigenvalue
+            below = math.nextafter(below, 0.0)
+            monkeypatch.setattr(certificates, "_largest", lambda _gram, e=below: torch.tensor(e, dtype=torch.float64))
+            assert float(certificates.eigenvalue_bound(gram)) >= n / 64
+
+
+def test_property_a_sum_of_many_squares_is_certified_beyond_its_rounding() -> None:
+    for value in (0.1, 1 / 3, 0.7, 1.1, 1.3):
+        matrix = torch.full((1, 2**16), value, dtype=torch.float64)
+        assert Fraction(float(certificates.singular_value_bound(matrix))) >= Fraction(value) ** 2 * 2**16
+        assert Fraction(operators.certified_spectral_norm(matrix)) ** 2 >= Fraction(value) ** 2 * 2**16
+
+
+def test_property_a_factorisation_in_place_is_repeated_where_it_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    truth = torch.randn(3, 40, 40, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    gram = truth @ truth.mT
+    expected = certificates.eigenvalue_bound(gram)
+    kept = gram.clone()
+    torch.testing.assert_close(certificates.eigenvalue_bound(gram.clone(), lambda: gram.clone()), expected)
+    assert torch.equal(gram, kept)
+    largest = torch.linalg.eigvalsh(gram)[:, -1]
+    monkeypatch.setattr(certificates, "_largest", lambda _gram: largest / 2)
+    found = certificates.eigenvalue_bound(gram.clone(), lambda: gram.clone())
+    assert bool((found >= largest).all())
+    torch.testing.assert_close(found, certificates.eigenvalue_bound(gram), rtol=0, atol=0)
 
 
 def test_property_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -95,6 +95,8 @@ def test_slow_reference_every_path_of_a_residual_network() -> None:
         nn.MaxPool2d(2),
         nn.MaxPool2d(3, 2, padding=1, ceil_mode=True),
         nn.MaxPool2d(2, 1, dilation=2),
+        nn.MaxPool2d((3, 2), 2, padding=(1, 0), ceil_mode=True),
+        nn.AvgPool2d((1, 3), (2, 1), padding=(0, 1)),
         nn.AdaptiveMaxPool2d(2),
         nn.AvgPool2d(3, 2, padding=1, count_include_pad=False),
         nn.AvgPool2d(2, 2, ceil_mode=True),

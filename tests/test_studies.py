@@ -155,3 +155,26 @@ def test_steps_on_a_terminal_are_a_bar(monkeypatch: pytest.MonkeyPatch, capsys: 
         step("one")
         step("two")
     assert "2/2" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "probes", [("adversarial_accuracy", "geometric_margins"), ("geometric_margins", "adversarial_accuracy")]
+)
+def test_margins_cap_the_accuracy_under_attack_where_both_are_measured(
+    probes: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PGD in one step misses what the minimum-norm attacks find."""
+    model, data = cases.mlp(), cases.data_for((1, 8, 8), samples=40)
+    with torch.no_grad():
+        data = fp.LabelledData(data.inputs, model(data.inputs.double()).argmax(1), classes=10)
+    margin = fp.geometric_margins(model, data, upper="deepfool", lower=()).upper
+    budgets = (1.001 * margin.quantile(torch.tensor([0.3, 0.6]).double())).tolist()
+    weak = {"adversarial_accuracy": lambda m, d, s: fp.adversarial_accuracy(m, d, budgets=budgets, steps=1, seed=s)}
+    near = {"geometric_margins": lambda m, d, s: fp.geometric_margins(m, d, upper="deepfool", lower=(), seed=s)}
+    monkeypatch.setattr("flatprobe.studies.compare.PROBES", weak | near)
+    results = fp.compare({"net": model}, data, probes=probes, out=tmp_path).results
+    accuracy, margins = results["adversarial_accuracy"]["net"], results["geometric_margins"]["net"]
+    alone = weak["adversarial_accuracy"](model, data, 0)
+    assert torch.equal(accuracy.correct, alone.correct & (margins.upper > alone.budgets[:, None]))
+    assert int(accuracy.correct.sum()) < int(alone.correct.sum())
+    assert torch.equal(fp.load(tmp_path / "adversarial_accuracy" / "net.parquet").correct, accuracy.correct)

@@ -4,9 +4,8 @@ Every attack takes `forward`, inputs and labels of one batch and works on all sa
 steps or decisions depends on the others.
 """
 
-from flatprobe.attacks.agreement import agreed
 from flatprobe.attacks.fixed import fgsm, pgd
 from flatprobe.attacks.minimum import MINIMUM_NORM, minimum_norm
 from flatprobe.attacks.points import NORMS, Box, Perturbed
 
-__all__ = ["MINIMUM_NORM", "NORMS", "Box", "Perturbed", "agreed", "fgsm", "minimum_norm", "pgd"]
+__all__ = ["MINIMUM_NORM", "NORMS", "Box", "Perturbed", "fgsm", "minimum_norm", "pgd"]

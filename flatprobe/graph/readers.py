@@ -1,32 +1,13 @@
 """What torch's operations are as steps: a table from their names to readers of their arguments."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from flatprobe.graph.steps import broadcast
+from flatprobe.graph.entrywise import ENTRYWISE
+from flatprobe.graph.values import OTHER, Arguments, Parts, Reader, Value, constant, dimensions, fitting
 
-Parts = tuple[str, dict[str, Tensor], dict[str, Any]]
-Arguments = Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class Value:
-    """An argument that depends on the network's input.
-
-    Attributes:
-        index: its step.
-        shape: of one sample.
-    """
-
-    index: int
-    shape: tuple[int, ...]
-
-
-OTHER: Parts = ("other", {}, {})
 REARRANGE: Parts = ("rearrange", {}, {})
 
 
@@ -88,59 +69,45 @@ def _batch_norm(a: Arguments) -> Parts:
     return "affine", {k: v.view(shape) for k, v in _tensors(scale=scale, shift=shift, magnitude=magnitude).items()}, {}
 
 
-def _sum(sign: int) -> Callable[[Arguments], Parts]:
+def _sum(sign: int) -> Reader:
     def reader(a: Arguments) -> Parts:
         factor = sign * a.get("alpha", 1)
         if isinstance(a["self"], Value) and isinstance(a["other"], Value):
             same = a["self"].shape == a["other"].shape
             return ("add", {}, {"factors": (1.0, float(factor))}) if same else OTHER
         if isinstance(a["self"], Value):
-            return _affine(a["self"], 1.0, _constant(a["other"]) * factor)
-        return _affine(a["other"], float(factor), _constant(a["self"]))
+            return _affine(a["self"], 1.0, constant(a["other"]) * factor)
+        return _affine(a["other"], float(factor), constant(a["self"]))
 
     return reader
+
+
+def _subtracted_from(a: Arguments) -> Parts:
+    """other - alpha self: what `1 - x` is."""
+    return _sum(-1)({"self": a["other"], "other": a["self"], "alpha": a.get("alpha", 1)})
 
 
 def _multiplied(a: Arguments) -> Parts:
     first, second = a["self"], a["other"]
     if isinstance(first, Value) and isinstance(second, Value):
         return OTHER
-    return (
-        _affine(first, _constant(second), 0.0) if isinstance(first, Value) else _affine(second, _constant(first), 0.0)
-    )
+    return _affine(first, constant(second), 0.0) if isinstance(first, Value) else _affine(second, constant(first), 0.0)
 
 
 def _divided(a: Arguments) -> Parts:
     if not isinstance(a["self"], Value) or isinstance(a["other"], Value) or a.get("rounding_mode") is not None:
         return OTHER
-    return _affine(a["self"], 1 / _constant(a["other"]), 0.0)
+    return _affine(a["self"], 1 / constant(a["other"]), 0.0)
 
 
 def _affine(value: Value, scale: Tensor | float, shift: Tensor | float) -> Parts:
-    factors = [broadcast(_constant(part), value.shape) for part in (scale, shift)]
-    if factors[0] is None or factors[1] is None:
+    factor, offset = fitting(scale, value), fitting(shift, value)
+    if factor is None or offset is None:
         return OTHER
-    if any(
-        size not in {1, own}
-        for part in factors
-        if part is not None
-        for size, own in zip(part.shape, value.shape, strict=True)
-    ):
-        return OTHER  # the value would be repeated
-    return "affine", {"scale": factors[0], "shift": factors[1], "magnitude": factors[1].abs()}, {}
+    return "affine", {"scale": factor, "shift": offset, "magnitude": offset.abs()}, {}
 
 
-def _constant(value: Any) -> Tensor:
-    return (
-        value.double() if isinstance(value, Tensor) else torch.tensor(float(value), dtype=torch.float64, device="cpu")
-    )
-
-
-def _activation(name: str, *parameters: str) -> Callable[[Arguments], Parts]:
-    return lambda a: ("activation", {}, {"name": name} | {parameter: a[parameter] for parameter in parameters})
-
-
-def _pool(kind: str, dimensions: int) -> Callable[[Arguments], Parts]:
+def _pool(kind: str, dimensions: int) -> Reader:
     def reader(a: Arguments) -> Parts:
         if len(_pooled(a).shape) != dimensions + 1:  # without channels torch takes the samples for them
             return OTHER
@@ -160,7 +127,7 @@ def _pool(kind: str, dimensions: int) -> Callable[[Arguments], Parts]:
     return reader
 
 
-def _adaptive(kind: str, dimensions: int) -> Callable[[Arguments], Parts]:
+def _adaptive(kind: str, dimensions: int) -> Reader:
     return lambda a: (kind, {}, {}) if len(_pooled(a).shape) == dimensions + 1 else OTHER
 
 
@@ -169,21 +136,35 @@ def _pooled(a: Arguments) -> Value:
     return value
 
 
-def _mean(a: Arguments) -> Parts:
-    shape = a["self"].shape
-    dims = [dim % (len(shape) + 1) for dim in (a["dim"] or ())]
-    if not dims or 0 in dims:  # over the samples
-        return OTHER
-    count = 1
-    for dim in dims:
-        count *= shape[dim - 1]
-    return "mean", {}, {"count": count}
+def _averaged(kind: str) -> Reader:
+    """The mean or the sum over dimensions of one sample."""
+
+    def reader(a: Arguments) -> Parts:
+        count = 1
+        for dim in dimensions(a):
+            count *= a["self"].shape[dim]
+        return (kind, {}, {"count": count}) if dimensions(a) else OTHER
+
+    return reader
 
 
-def _concatenated(a: Arguments) -> Parts:
-    values = a["tensors"]
-    along_samples = a["dim"] in {0, -len(values[0].shape) - 1} if isinstance(values[0], Value) else True
-    return OTHER if along_samples or not all(isinstance(v, Value) for v in values) else ("concatenate", {}, {})
+def _joined(stacked: bool) -> Reader:
+    """Values beside each other, in a dimension of theirs or in a new one, which is not that of the samples."""
+
+    def reader(a: Arguments) -> Parts:
+        values = a["tensors"]
+        if not all(isinstance(value, Value) for value in values):
+            return OTHER
+        rank = len(values[0].shape) + 1
+        along = a.get("dim", min(rank - 1, 1))  # hstack has none
+        return OTHER if along in {0, -rank - stacked} else ("concatenate", {}, {})
+
+    return reader
+
+
+def _log_softmax(a: Arguments) -> Parts:
+    dims = dimensions(a)
+    return ("log_softmax", {}, {"count": a["self"].shape[dims[0]]}) if dims else OTHER
 
 
 def _moved(_a: Arguments) -> Parts:
@@ -207,7 +188,11 @@ def _tuple(value: Any, like: Any) -> tuple[int, ...]:
     return given if len(given) == len(like) else given * len(like)
 
 
-# Entries moved or left out, none changed.
+def _filled(a: Arguments) -> Parts:
+    return OTHER if isinstance(a["mask"], Value) or isinstance(a["value"], Value) or bool(a["value"]) else REARRANGE
+
+
+# Entries moved, repeated or left out, none changed; `trace` looks how often each is found in the result.
 _MOVES = (
     "view",
     "reshape",
@@ -226,10 +211,47 @@ _MOVES = (
     "slice",
     "select",
     "movedim",
+    "moveaxis",
+    "swapaxes",
+    "swapdims",
+    "ravel",
+    "mT",
+    "adjoint",
     "numpy_T",
     "identity",
+    "narrow",
+    "chunk",
+    "split",
+    "split_with_sizes",
+    "unsafe_chunk",
+    "unsafe_split",
+    "tensor_split",
+    "hsplit",
+    "vsplit",
+    "dsplit",
+    "unbind",
+    "flip",
+    "fliplr",
+    "flipud",
+    "rot90",
+    "roll",
+    "channel_shuffle",
+    "native_channel_shuffle",
+    "pixel_shuffle",
+    "pixel_unshuffle",
+    "index",
+    "index_select",
+    "gather",
+    "expand",
+    "repeat",
+    "tile",
+    "repeat_interleave",
+    "upsample_nearest1d",
+    "upsample_nearest2d",
+    "upsample_nearest3d",
+    "im2col",
 )
-READERS: dict[str, Callable[[Arguments], Parts]] = {
+READERS: dict[str, Reader] = {
     "linear": _linear,
     "matmul": _product,
     "mm": _product,
@@ -237,12 +259,16 @@ READERS: dict[str, Callable[[Arguments], Parts]] = {
     **{f"conv{d}d": _convolution for d in (1, 2, 3)},
     "batch_norm": _batch_norm,
     "add": _sum(1),
-    "sub": _sum(-1),
-    "mul": _multiplied,
-    "div": _divided,
-    "neg": lambda a: _affine(a["self"], -1.0, 0.0),
-    "cat": _concatenated,
-    "mean": _mean,
+    **dict.fromkeys(("sub", "subtract"), _sum(-1)),
+    "rsub": _subtracted_from,
+    **dict.fromkeys(("mul", "multiply"), _multiplied),
+    **dict.fromkeys(("div", "divide", "true_divide"), _divided),
+    **dict.fromkeys(("neg", "negative"), lambda a: _affine(a["self"], -1.0, 0.0)),
+    **dict.fromkeys(("cat", "concat", "concatenate", "hstack"), _joined(stacked=False)),
+    "stack": _joined(stacked=True),
+    "mean": _averaged("mean"),
+    "sum": _averaged("sum"),
+    "log_softmax": _log_softmax,
     **{f"max_pool{d}d": _pool("max_pool", d) for d in (1, 2, 3)},
     **{f"avg_pool{d}d": _pool("average_pool", d) for d in (1, 2, 3)},
     **{f"adaptive_max_pool{d}d": _adaptive("adaptive_max_pool", d) for d in (1, 2, 3)},
@@ -250,12 +276,7 @@ READERS: dict[str, Callable[[Arguments], Parts]] = {
     **dict.fromkeys(_MOVES, _moved),
     "pad": _padded,
     "constant_pad_nd": _padded,
-    "dropout": _dropped,
-    "feature_dropout": _dropped,
-    **{name: _activation(name) for name in ("relu", "relu6", "tanh", "sigmoid", "silu", "mish", "hardswish", "selu")},
-    "gelu": _activation("gelu", "approximate"),
-    "leaky_relu": _activation("leaky_relu", "negative_slope"),
-    "elu": _activation("elu", "alpha", "scale", "input_scale"),
-    "celu": _activation("celu", "alpha"),
-    "hardtanh": _activation("hardtanh"),
+    "masked_fill": _filled,
+    **dict.fromkeys(("dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout"), _dropped),
+    **ENTRYWISE,
 }

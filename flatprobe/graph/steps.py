@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
+import torch
 from torch import Tensor
 
 
@@ -20,9 +21,12 @@ class Step:
       `magnitude` bounds the terms that cancel in `shift`, for rounding (that of a layer, in its `bias`, once folded);
     - `activation`: name, and its parameters; acts entry by entry;
     - `max_pool`, `average_pool`: kernel, stride, padding, dilation, ceil_mode, count_include_pad, divisor_override;
-      `adaptive_max_pool`, `adaptive_average_pool`: none; `mean`: count of the entries averaged;
-    - `add`: factors, one a source; `concatenate`;
-    - `rearrange`: entries moved, left out or padded with zeros (flatten, permute, slice);
+      `adaptive_max_pool`, `adaptive_average_pool`: none; `mean`, `sum`: count of the entries averaged or summed;
+      `extremum`: the largest or the least entry over dims, keepdim;
+    - `add`: factors, one a source; `concatenate`; `larger`: of two values the larger or the smaller, entry by entry;
+    - `log_softmax`: count of the classes;
+    - `rearrange`: entries moved, repeated, left out or padded with zeros (flatten, permute, slice, split, upsampling);
+      repeats, how often the entry that is found most often is found;
     - `other`: anything else.
 
     Attributes:
@@ -54,7 +58,7 @@ class Step:
         where = f"the layer {self.layer!r}" if self.layer else "the network's own forward"
         msg = (
             f"{purpose} is not known for the operation {self.operation} in {where}; expected linear and zero-padded "
-            "convolution layers, BatchNorm, entrywise activations, pooling, sums, concatenations and reshapes"
+            "convolution layers, BatchNorm, entrywise activations, pooling, sums, concatenations and rearrangements"
         )
         raise ValueError(msg)
 
@@ -117,5 +121,5 @@ def doubled(value: Any) -> Any:
     """A floating tensor in float64 on the CPU; anything else as it is (tensors on the CPU); always a copy."""
     if not isinstance(value, Tensor):
         return value
-    value = value.detach().cpu().clone()  # the network's own operations may write to it
-    return value.double() if value.is_floating_point() else value
+    dtype = torch.float64 if value.is_floating_point() else value.dtype
+    return value.detach().to("cpu", dtype, copy=True)  # the network's own operations may write to it

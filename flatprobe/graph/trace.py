@@ -1,22 +1,29 @@
 """From a module to its steps, by `torch.export`."""
 
+import math
 import operator
+import threading
 import warnings
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import reduce
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
 from flatprobe.copies import structural_copy
-from flatprobe.graph.readers import OTHER, Value, read
+from flatprobe.graph.readers import read
 from flatprobe.graph.steps import Graph, Step, doubled
+from flatprobe.graph.values import OTHER, Value
 
 # Two samples, since torch.export takes a dimension of size 1 for a constant that squeezes may drop.
 _SAMPLES = 2
 # Of the operations that rearrange, those that never return a view of what they are given.
-_COPIES = {"clone", "pad", "constant_pad_nd"}
+_COPIES = {"clone", "pad", "constant_pad_nd", "flip", "roll", "index", "index_select", "gather", "repeat"}
+_COPIES |= {"cat", "concat", "concatenate", "stack", "hstack"}
+# torch's tracers patch functions of the whole process while they run.
+_LOCK = threading.Lock()
 
 
 def trace(module: nn.Module, input_shape: Sequence[int]) -> Graph:
@@ -40,9 +47,11 @@ def trace(module: nn.Module, input_shape: Sequence[int]) -> Graph:
     example = torch.zeros((_SAMPLES, *input_shape), dtype=anchor.dtype, device=anchor.device)
     name = type(module).__name__
     try:
-        with warnings.catch_warnings(), torch.inference_mode(mode=False), torch.no_grad():
+        with _LOCK, warnings.catch_warnings(), torch.inference_mode(mode=False), torch.no_grad():
             warnings.simplefilter("ignore")  # of attributes that a forward assigns, say; it is a copy's forward
-            program = torch.export.export(structural_copy(module), (example.clone(),), strict=False)
+            own = structural_copy(module)
+            own.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload] # views may need it
+            program = torch.export.export(own, (example.clone(),), strict=False)
     except Exception as error:  # whatever the module's own code raises under the tracer
         msg = (
             f"{name} cannot be traced on inputs of shape {tuple(input_shape)} ({_first_line(error)}); expected a "
@@ -68,6 +77,16 @@ def trace(module: nn.Module, input_shape: Sequence[int]) -> Graph:
             )
             raise ValueError(msg) from error
     return reader.graph(next(iter(reversed(program.graph.nodes))))
+
+
+@dataclass(frozen=True)
+class _Several:
+    """The values of an operation that returns several: steps of their own, once they are taken."""
+
+    node: fx.Node
+    args: Any
+    kwargs: Any
+    found: list[Value]
 
 
 class _Reader:
@@ -97,9 +116,15 @@ class _Reader:
 
     def call(self, node: fx.Node) -> None:
         """An operation: a constant where its arguments are, else a step."""
+        args: Any
         args, kwargs = fx.node.map_arg((node.args, node.kwargs), self.values.__getitem__)
         if node.meta.get("val") is None:  # an assertion, say
             self.values[node] = None
+            return
+        if node.target is operator.getitem and isinstance(args[0], _Several):
+            several, place = args
+            self._check_fresh(several.found)
+            self.values[node] = self._step(several.node, several.args, several.kwargs, several.found, place)
             return
         found = _values_in((args, kwargs))
         if not found:
@@ -107,8 +132,8 @@ class _Reader:
                 target: Any = node.target
                 self.values[node] = target(*args, **_on_cpu(kwargs))
             return
-        if node.target is operator.getitem and args[1] == 0:  # the maxima of a pool that returns their places too
-            self.values[node] = args[0]
+        if isinstance(node.meta["val"], tuple | list):
+            self.values[node] = _Several(node, args, kwargs, found)
             return
         self._check_fresh(found)
         self.values[node] = value = self._step(node, args, kwargs, found)
@@ -116,19 +141,39 @@ class _Reader:
         if len(name) > 1 and name[1].endswith("_") and isinstance(first, fx.Node):
             self._overwritten(first, value)
 
-    def _step(self, node: fx.Node, args: Any, kwargs: Any, found: list[Value]) -> Value:
+    def _step(self, node: fx.Node, args: Any, kwargs: Any, found: list[Value], place: int = 0) -> Value:
+        """The operation's value, or the one at this place of several."""
         operation = str(node.target)
         parts = operation.split(".")
         result = node.meta["val"]
-        first = result[0] if isinstance(result, tuple | list) else result
+        first = result[place] if isinstance(result, tuple | list) else result
         shape = tuple(first.shape) if isinstance(first, Tensor) else ()
         known = shape[:1] == (_SAMPLES,) and parts[0] == "aten" and first.dtype == self.dtype
         kind, tensors, options = read(parts[1].rstrip("_"), _bound(node, args, kwargs)) if known else OTHER
+        call = _replay(node, args, kwargs, place)
         sources = tuple(value.index for value in found)
-        self._append(
-            Step(kind, sources, _layer(node), operation, shape[1:], _replay(node, args, kwargs), tensors, options)
-        )
+        if kind == "concatenate":
+            kind, call, sources = self._reassembled(call, sources)
+        if kind == "rearrange":
+            repeats = _repeats(call, self.steps[sources[0]].shape) if len(sources) == 1 else None
+            kind, options = ("other", options) if repeats is None else (kind, {"repeats": repeats})
+        self._append(Step(kind, sources, _layer(node), operation, shape[1:], call, tensors, options))
         return Value(len(self.steps) - 1, shape[1:])
+
+    def _reassembled(self, call: Any, sources: tuple[int, ...]) -> tuple[str, Any, tuple[int, ...]]:
+        """A concatenation; where its parts are all pieces of one value, a rearrangement of that value."""
+        ways: list[list[Any]] = []
+        origins = set()
+        for source in sources:
+            way = []
+            while self.steps[source].kind == "rearrange":
+                way.append(self.steps[source].call)
+                (source,) = self.steps[source].sources
+            ways.append(way[::-1])
+            origins.add(source)
+        if len(origins) > 1:
+            return "concatenate", call, sources
+        return "rearrange", lambda value: call(*(reduce(lambda v, f: f(v), way, value) for way in ways)), tuple(origins)
 
     def _overwritten(self, node: fx.Node, value: Value) -> None:
         """Later uses of what an operation wrote to see its result; whatever shares its memory is not followed."""
@@ -158,12 +203,16 @@ class _Reader:
         last = self.values[found[0]] if len(found) == 1 else None
         if not isinstance(last, Value) or len(last.shape) != 1:
             msg = (
-                f"{self.network} returns no single tensor of logits that depends on its input; expected "
-                "(batch, classes): wrap it in a module that returns them alone"
+                f"{self.network} returns no single tensor of logits that depends on its input{_seen(last)}; expected "
+                "(batch, classes): wrap it in a module that returns them alone, and leave the batch out of the shape"
             )
             raise ValueError(msg)
         self._check_fresh([last])
         return Graph(_ancestors(self.steps, last.index), self.network)
+
+
+def _seen(last: Any) -> str:
+    return f", but {tuple(last.shape)} a sample" if isinstance(last, Value) else ""
 
 
 def _ancestors(steps: list[Step], last: int) -> tuple[Step, ...]:
@@ -195,8 +244,25 @@ def _bound(node: fx.Node, args: Any, kwargs: Any) -> dict[str, Any]:
     return named | dict(zip((argument.name for argument in schema), args, strict=False)) | dict(kwargs)
 
 
-def _replay(node: fx.Node, args: Any, kwargs: Any) -> Any:
-    """Values of the sources -> the operation's value, in float64."""
+def _repeats(call: Any, shape: tuple[int, ...]) -> int | None:
+    """How often the entry of a sample that is found most often is found in the result; None where samples are mixed.
+
+    Every entry of two samples is given a number of its own, and looked for.
+    """
+    size = math.prod(shape)
+    numbers = torch.arange(1, 2 * size + 1, dtype=torch.float64, device="cpu").view(_SAMPLES, *shape)
+    try:
+        first, second = (part.flatten() for part in call(numbers))
+    except RuntimeError:  # the first dimension of what it takes is not that of the samples
+        return None
+    if bool((first > size).any()) or bool(((second != 0) & (second <= size)).any()):
+        return None
+    counts = torch.bincount(first.long(), minlength=size + 1)[1:]
+    return int(counts.max()) if size else 0
+
+
+def _replay(node: fx.Node, args: Any, kwargs: Any, place: int) -> Any:
+    """Values of the sources -> the operation's value, or the one at this place of several, in float64."""
     target: Any = node.target
 
     def call(*values: Tensor) -> Tensor:
@@ -208,7 +274,7 @@ def _replay(node: fx.Node, args: Any, kwargs: Any) -> Any:
         given, named = fx.node.map_aggregate((args, kwargs), put)
         with torch.no_grad():
             result = target(*given, **_on_cpu(named))
-        value: Tensor = result[0] if isinstance(result, tuple | list) else result
+        value: Tensor = result[place] if isinstance(result, tuple | list) else result
         return value
 
     return call

@@ -32,6 +32,11 @@ _ACTIVATIONS: dict[str, float] = {
     "mish": 1.0886390,
     "hardswish": 1.5,
     "selu": 1.7580994,
+    "hardsigmoid": 1 / 6 * _ROUNDING,
+    "log_sigmoid": 1.0,
+    "softshrink": 1.0,
+    "erf": 2 / math.sqrt(math.pi) * _ROUNDING,
+    **dict.fromkeys(("atan", "arctan", "asinh", "arcsinh", "sin", "cos", "abs", "absolute", "clamp"), 1.0),
 }
 _GELU = {"none": 1.1289043, "tanh": 1.1290126}
 
@@ -48,6 +53,10 @@ def activation_constant(options: Mapping[str, Any]) -> float | None:
         return abs(float(options["scale"])) * steepest * _ROUNDING
     if name == "celu":
         return 1.0 if options["alpha"] > 0 else None
+    if name == "softplus":  # its jump at the threshold is looked after in `rounding`
+        return 1.0 if options["beta"] > 0 else None
+    if name == "threshold":  # x above the threshold, else the value: continuous where these are equal
+        return 1.0 if options["threshold"] == options["value"] else None
     return _ACTIVATIONS.get(name)
 
 
@@ -82,7 +91,7 @@ def step_constant(step: Step, input_shape: tuple[int, ...], kind: str) -> float:
 
 
 def step_constants(graph: Graph, kind: str) -> list[float]:
-    """`step_constant` of every step; 1 for the input, sums and concatenations, which `propagated` knows.
+    """`step_constant` of every step; 1 for the input, and where branches meet, which `propagated` knows.
 
     Args:
         graph: folded.
@@ -93,7 +102,7 @@ def step_constants(graph: Graph, kind: str) -> list[float]:
     """
     return [
         1.0
-        if step.kind in {"input", "add", "concatenate"}
+        if step.kind in {"input", "add", "concatenate", "larger"}
         else step_constant(step, graph.steps[step.sources[0]].shape, kind)
         for step in graph.steps
     ]
@@ -103,7 +112,8 @@ def propagated(graph: Graph, own: Sequence[float]) -> list[float]:
     """A proven Lipschitz constant of the network from its input up to each step.
 
     Constants multiply along a chain (S17 eqs 36, 37). A sum of branches has the sum of theirs, which for a residual
-    block is L_shortcut + L_block times what came before; a concatenation the root of the sum of their squares.
+    block is L_shortcut + L_block times what came before; a concatenation, and the larger of two values entry by entry,
+    the root of the sum of their squares.
 
     Args:
         graph: folded.
@@ -142,6 +152,11 @@ def _convolution(step: Step, shape: tuple[int, ...], kind: str) -> float:
     return certified_spectral_norm(layer) if kind == "spectral" else certified_frobenius_norm(layer)
 
 
+def _root(count: int) -> float:
+    root = math.isqrt(count)
+    return float(root) if root * root == count else math.sqrt(count) * _ROUNDING
+
+
 def _max_pool(step: Step, shape: tuple[int, ...], _kind: str) -> float:
     o = step.options
     return max_pool_constant(o["kernel"], o["stride"], o["padding"], o["dilation"], _spatial(o, shape), o["ceil_mode"])
@@ -171,6 +186,10 @@ _RULES: dict[str, Callable[[Step, tuple[int, ...], str], float | None]] = {
     "average_pool": _average_pool,
     "adaptive_max_pool": _adaptive(adaptive_max_pool_constant),
     "adaptive_average_pool": _adaptive(adaptive_average_pool_norm),
-    "mean": lambda step, _shape, _kind: 1 / math.sqrt(step.options["count"]),
-    "rearrange": lambda _step, _shape, _kind: 1.0,
+    "mean": lambda step, _shape, _kind: _ROUNDING / math.sqrt(step.options["count"]),
+    "sum": lambda step, _shape, _kind: math.sqrt(step.options["count"]) * _ROUNDING,
+    "extremum": lambda _step, _shape, _kind: 1.0,
+    "rearrange": lambda step, _shape, _kind: _root(step.options["repeats"]),
+    # I - 1 p^T is a projection, of norm ||1|| ||p|| <= sqrt(classes).
+    "log_softmax": lambda step, _shape, _kind: math.sqrt(step.options["count"]) * _ROUNDING,
 }

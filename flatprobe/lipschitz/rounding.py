@@ -1,23 +1,27 @@
-"""How far logits computed in float64 may lie from those of exact arithmetic.
+"""How far the logits that a network computes may lie from those of exact arithmetic.
 
-With u = 2^-53 a sum of k products, in whatever order, is off by at most gamma_k = k u / (1 - k u) times the sum of
-their moduli (Higham 2002, section 3.1). For a layer W v + b computed at a value that is itself off by e, in l2 norms,
+With u half the spacing of numbers at 1 (2^-53 in float64, 2^-24 in float32) a sum of k products, in whatever order, is
+off by at most gamma_k = k u / (1 - k u) times the sum of their moduli, and by k times the least normal number where
+products underflow (Higham 2002, sections 2.1 and 3.1). For a layer W v + b computed at a value that is itself off by e,
+in l2 norms,
 
     e' <= ||W|| e + gamma (|| |W| || (a + e) + ||b||),   a >= ||v||,
 
 and || |W| || is at most the root of the largest row sum times the largest column sum. Both a and e grow by at most
 linearly with the norm of the network's input, so that two pairs of numbers describe them.
+
+What is assumed of torch: products are summed as such in some order (no Winograd transforms), activations are right to
+16 units, and nothing overflows.
 """
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from flatprobe.graph import Graph, Step
-
-_UNIT = 2.0**-53
 
 # Operations beside the sum of products in a layer with what is folded into it: adding the bias, and BatchNorm's own.
 _EXTRA = 16
@@ -25,8 +29,8 @@ _EXTRA = 16
 # An activation's value is taken to be right to this many units: libraries promise 1 to 4.
 _ACTIVATION = 16
 
-# |phi(0)| where it is not 0.
-_AT_ZERO = {"sigmoid": 0.5}
+# Names of torch's reduced precisions of products, and how far off they round their factors.
+_KEPT = {"tf32": 2.0**-11, "bf16": 2.0**-8, "bf16x3": 2.0**-16, "bf16x2": 2.0**-12}
 
 
 @dataclass(frozen=True)
@@ -41,15 +45,54 @@ class Affine:
 
     def times(self, factor: float) -> "Affine":
         """The bound multiplied."""
-        return Affine(self.constant * factor, self.slope * factor)
+        return Affine(*(value * factor if value and factor else 0.0 for value in (self.constant, self.slope)))
 
 
-def rounding(graph: Graph, own: list[float]) -> Affine:
+@dataclass(frozen=True)
+class Arithmetic:
+    """The arithmetic that a network is computed in.
+
+    Attributes:
+        unit: u, half the spacing of its numbers at 1.
+        least: the least normal number.
+        factors: kind of layer -> how far off the factors of its products may be, relative to themselves, before they
+            are multiplied.
+    """
+
+    unit: float
+    least: float
+    factors: Mapping[str, float] = field(default_factory=dict)
+
+    def gamma(self, terms: int) -> float:
+        """The relative error of a sum of so many products; inf where it may be all of it."""
+        own = terms * self.unit
+        return own / (1 - own) if own < 1 else math.inf
+
+    def products(self, kind: str, terms: int) -> float:
+        """The same for a layer of this kind, whose factors are rounded too."""
+        return self.gamma(terms) + 2.1 * self.factors.get(kind, 0.0)
+
+
+def arithmetic(dtype: torch.dtype, device: torch.device) -> Arithmetic:
+    """That of a network of this precision on this device, as torch is set: TensorFloat-32 keeps 11 bits of factors."""
+    known = torch.finfo(dtype)
+    factors = {}
+    if dtype == torch.float32:
+        own = torch.backends.cudnn if device.type == "cuda" else torch.backends.mkldnn
+        products = torch.backends.cuda if device.type == "cuda" else torch.backends.mkldnn
+        for kind, setting in (("linear", products.matmul), ("convolution", own.conv)):
+            asked = (setting.fp32_precision, own.fp32_precision, torch.backends.fp32_precision)  # type: ignore[attr-defined]
+            factors[kind] = _KEPT.get(next((name for name in asked if name != "none"), "none"), 0.0)
+    return Arithmetic(known.eps / 2, known.tiny, factors)
+
+
+def rounding(graph: Graph, own: list[float], used: Arithmetic) -> Affine:
     """A bound on ||computed logits - exact logits|| at an input of norm rho.
 
     Args:
         graph: folded.
         own: the `step_constants` (of either kind: both are Lipschitz constants in the l2 norm).
+        used: the arithmetic that the network is computed in.
 
     Returns:
         The bound as a function of rho.
@@ -62,13 +105,29 @@ def rounding(graph: Graph, own: list[float]) -> Affine:
         if step.kind == "input":
             a, e = Affine(slope=1.0), Affine()
         else:
-            relative, widened, offset = _of(step, constant)
+            own_error = _of(step, constant, used, graph.steps[step.sources[0]].shape)
+            constant = min(constant, own_error.operator)
             seen = a + e
-            e = e.times(constant) + (seen.times(widened) + Affine(offset)).times(relative)
-            a = a.times(constant) + Affine(offset)
+            e = e.times(constant) + (seen.times(own_error.widened) + Affine(own_error.offset)).times(own_error.relative)
+            e = e + Affine(own_error.absolute)
+            a = a.times(constant) + Affine(own_error.offset)
         values.append(a)
         errors.append(e)
     return errors[-1]
+
+
+@dataclass(frozen=True)
+class _Error:
+    """Of one step: its relative rounding, || |operator| ||, the norm of what is added, and an absolute error.
+
+    At the end a bound of ||operator||, of which the constant may be a larger one.
+    """
+
+    relative: float
+    widened: float
+    offset: float = 0.0
+    absolute: float = 0.0
+    operator: float = math.inf
 
 
 def _total(parts: list[Affine], step: Step) -> Affine:
@@ -76,36 +135,44 @@ def _total(parts: list[Affine], step: Step) -> Affine:
     return sum((part.times(abs(f)) for part, f in zip(parts, factors, strict=True)), Affine())
 
 
-def _of(step: Step, constant: float) -> tuple[float, float, float]:
-    """(relative rounding, || |operator| ||, norm of what is added) of one step."""
+def _of(step: Step, constant: float, used: Arithmetic, source: tuple[int, ...]) -> _Error:
     tensors, size = step.tensors, math.prod(step.shape)
     if step.kind in {"linear", "convolution"}:
-        weight = tensors["weight"].abs()
-        terms = math.prod(weight.shape[1:])
+        weight = tensors["weight"]
+        terms = math.prod(weight.shape[1:]) + _EXTRA
         offset = tensors.get("magnitude", tensors.get("bias"))
         added = 0.0 if offset is None else float(offset.norm()) * math.sqrt(size / len(weight))
-        return _gamma(terms + _EXTRA), _absolute(weight, step.options.get("groups", 1)), added
+        widened = _absolute(weight, step.options.get("groups", 1))
+        return _Error(used.products(step.kind, terms), widened, added, terms * used.least * math.sqrt(size), widened)
     if step.kind == "affine":
-        return _gamma(_EXTRA), constant, float(_expanded(tensors["magnitude"], step).norm())
-    if step.kind == "activation":
-        offset_at_zero = _AT_ZERO.get(step.options["name"], 0.0) * math.sqrt(size)
-        return _gamma(_ACTIVATION), max(constant, 1.0), offset_at_zero
-    if step.kind in {"average_pool", "adaptive_average_pool", "mean"}:
+        offset = torch.broadcast_to(tensors["magnitude"], step.shape)
+        return _Error(used.gamma(_EXTRA), constant, float(offset.norm()), _EXTRA * used.least * math.sqrt(size))
+    if step.kind in {"activation", "log_softmax"}:
+        at_zero = float(step.call(torch.zeros(2, *step.shape, dtype=torch.float64, device="cpu"))[0].norm())
+        absolute = _jump(step) * math.sqrt(size)
+        if step.kind == "activation":
+            return _Error(used.gamma(_ACTIVATION), max(constant, 1.0), at_zero, absolute)
+        # z - max z - log sum exp(z - max z): at most |z| + |max z| and the logarithm of the number of classes.
+        count = step.options["count"]
+        return _Error(used.gamma(count + _ACTIVATION), 2 * constant, at_zero + math.sqrt(size))
+    if step.kind in {"average_pool", "adaptive_average_pool", "mean", "sum"}:
         # Entries averaged: at most all; the operator has no negative entries, so that |operator| is itself.
-        return _gamma(step.options.get("count", math.prod(step.options.get("kernel", (2**20,)))) + 2), constant, 0.0
-    return (_gamma(4), constant, 0.0) if step.kind == "add" else (0.0, constant, 0.0)
+        count = step.options.get("count", math.prod(step.options.get("kernel", source[1:])))
+        return _Error(used.gamma(count + 2), constant, absolute=count * used.least * math.sqrt(size))
+    return _Error(used.gamma(4) if step.kind == "add" else 0.0, constant)
+
+
+def _jump(step: Step) -> float:
+    """How far torch's function is from one with the constant: softplus(x) is x beyond its threshold."""
+    if step.options.get("name") != "softplus":
+        return 0.0
+    beta, threshold = float(step.options["beta"]), float(step.options["threshold"])
+    return math.log1p(math.exp(-threshold)) / beta if threshold > -700 else math.inf
 
 
 def _absolute(weight: Tensor, groups: int) -> float:
     """A bound on || |W| ||_2: the root of the largest row sum times the largest column sum, of the whole operator."""
-    rows = weight.flatten(1).sum(1).max()
-    by_input = weight.reshape(groups, -1, *weight.shape[1:]).transpose(1, 2).flatten(2).sum(2)
-    return float((rows * by_input.max()).sqrt()) * (1 + 1e-12)
-
-
-def _expanded(value: Tensor, step: Step) -> Tensor:
-    return torch.broadcast_to(value, step.shape)
-
-
-def _gamma(terms: int) -> float:
-    return terms * _UNIT / (1 - terms * _UNIT)
+    rows = weight.flatten(1).norm(p=1, dim=1).max()  # the norms hold no copy of the moduli
+    blocks = weight.view(groups, -1, *weight.shape[1:])
+    columns = blocks.norm(p=1, dim=[1, *range(3, blocks.ndim)]).max()
+    return float((rows * columns).sqrt()) * (1 + 1e-12)

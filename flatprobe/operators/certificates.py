@@ -24,7 +24,7 @@ _DIRECT = 1024
 _FLOOR = 2.0**-60
 
 
-def eigenvalue_bound(gram: Tensor) -> Tensor:
+def eigenvalue_bound(gram: Tensor, again: Callable[[], Tensor] | None = None) -> Tensor:
     """An upper bound of the largest eigenvalue of each symmetric or Hermitian matrix, (..., n, n) -> (...).
 
     A candidate c just above the computed eigenvalue is accepted if the Cholesky factorisation of c I - G runs
@@ -35,6 +35,8 @@ def eigenvalue_bound(gram: Tensor) -> Tensor:
 
     Args:
         gram: positive semidefinite matrices of moderate scale.
+        again: the same matrices once more, for real ones as large as a layer, which are then overwritten; None keeps
+            them.
 
     Returns:
         The bounds, float64.
@@ -45,12 +47,15 @@ def eigenvalue_bound(gram: Tensor) -> Tensor:
     excess = torch.full_like(estimate, rounding)
     while True:
         candidate = estimate * (1 + excess)
-        shifted = -gram
+        shifted = gram.neg_().mT if again else -gram  # columns are contiguous, as LAPACK needs them to work in place
         shifted.diagonal(dim1=-2, dim2=-1).add_(candidate[..., None])
-        failed = torch.linalg.cholesky_ex(shifted).info != 0
+        info = torch.empty(gram.shape[:-2], dtype=torch.int32, device="cpu")
+        torch.linalg.cholesky_ex(shifted, out=(shifted, info))
+        failed = info != 0
         if not bool(failed.any()):
             return candidate * (1 + rounding)
         excess = torch.where(failed, 4 * excess, excess)
+        gram = again() if again else gram
 
 
 def singular_value_bound(matrices: Tensor) -> Tensor:
@@ -59,10 +64,16 @@ def singular_value_bound(matrices: Tensor) -> Tensor:
     The Gram matrix of the smaller side, of K-term inner products, is off by at most 8 (K + 4) u ||B||_F^2 in norm,
     since || |B| |B|^H ||_2 <= ||B||_F^2. Squaring costs the small singular values their digits, and the largest none.
     """
+    gram, error = gram_and_error(matrices)
+    return eigenvalue_bound(gram) + error
+
+
+def gram_and_error(matrices: Tensor) -> tuple[Tensor, Tensor]:
+    """The Gram matrices of the smaller side, and how much less their largest eigenvalues may be than ||B||_2^2."""
     wide = matrices.shape[-2] <= matrices.shape[-1]
     gram = matrices @ matrices.mH if wide else matrices.mH @ matrices
     trace = gram.diagonal(dim1=-2, dim2=-1).real.sum(-1)
-    return eigenvalue_bound(gram) + 8 * (max(matrices.shape[-2:]) + 4) * UNIT * trace
+    return gram, 8 * (max(matrices.shape[-2:]) + 4) * UNIT * trace
 
 
 def lanczos(product: Callable[[Tensor], Tensor], size: int, tolerance: float) -> float:
@@ -103,11 +114,14 @@ def scaled(values: Tensor) -> tuple[Tensor, float]:
 
     The division is exact, but for values 2^-1022 below the largest: squares then neither overflow nor vanish.
     """
-    largest = float(values.abs().max()) if values.numel() else 0.0
-    if largest == 0.0:
-        return values, 1.0
-    scale = math.ldexp(1.0, math.frexp(largest)[1] - 1)
-    return values / scale, scale
+    scale = scale_of(values)
+    return (values, 1.0) if scale == 1.0 else (values / scale, scale)
+
+
+def scale_of(values: Tensor) -> float:
+    """The power of two that brings the largest modulus into [1, 2); 1 where all are 0."""
+    largest = max(float(end.abs()) for end in values.aminmax()) if values.numel() else 0.0
+    return math.ldexp(1.0, math.frexp(largest)[1] - 1) if largest else 1.0
 
 
 def rounded_up(value: float) -> float:

@@ -7,7 +7,16 @@ import torch
 from torch import Tensor
 
 from flatprobe.checks import positive
-from flatprobe.operators.certificates import UNIT, lanczos, lanczos_vector, rounded_up, scaled, singular_value_bound
+from flatprobe.operators.certificates import (
+    UNIT,
+    eigenvalue_bound,
+    gram_and_error,
+    lanczos,
+    lanczos_vector,
+    rounded_up,
+    scale_of,
+    scaled,
+)
 from flatprobe.operators.convolution import Convolution
 from flatprobe.operators.torus import torus_bound
 
@@ -114,11 +123,14 @@ def certified_spectral_norm(op: Operator) -> float:
     """
     if isinstance(op, Convolution) and not _takes_dense(op):
         return torus_bound(op)
-    op, scale = _scaled(op)
-    blocks = op.blocks() if isinstance(op, Convolution) else op[None]
-    if not bool(blocks.any()):
+    _check_matrix(op)
+    values = op.kernel if isinstance(op, Convolution) else op
+    if not bool(values.any()):
         return 0.0
-    return rounded_up(scale * rounded_up(math.sqrt(float(singular_value_bound(blocks).amax()))))
+    scale = scale_of(values)
+    gram, error = _scaled_gram(op, scale)
+    square = (eigenvalue_bound(gram, lambda: _scaled_gram(op, scale)[0]) + error).amax()
+    return rounded_up(scale * rounded_up(math.sqrt(float(square))))
 
 
 def frobenius_norm(op: Operator) -> float:
@@ -188,22 +200,37 @@ def _reshaped(weight: Tensor) -> Tensor:
     return weight.reshape(len(weight), -1)
 
 
+def _scaled_gram(op: Operator, scale: float) -> tuple[Tensor, Tensor]:
+    """`gram_and_error` of the operator over a power of two, without another copy of a matrix where that is safe."""
+    if isinstance(op, Convolution) or not 1e-100 < scale < 1e100:  # squares would overflow or vanish
+        op, _ = _scaled(op)
+        return gram_and_error(op.blocks() if isinstance(op, Convolution) else op[None])
+    gram, error = gram_and_error(op.detach().to("cpu", torch.float64)[None])
+    return gram.div_(scale**2), error / scale**2
+
+
 def _scaled(op: Operator) -> tuple[Operator, float]:
     """The operator with its largest entry in [1, 2), and the power of two that it was divided by.
 
     Raises:
         ValueError: for a tensor that is no finite real matrix.
     """
+    _check_matrix(op)
     if isinstance(op, Convolution):
         kernel, scale = scaled(op.kernel)
         return Convolution(kernel, op.input_size, op.stride, op.padding, op.dilation, op.groups), scale
+    return scaled(op.detach().to("cpu", torch.float64))
+
+
+def _check_matrix(op: Operator) -> None:
+    if isinstance(op, Convolution):
+        return
     if op.ndim != 2 or not op.numel() or not op.is_floating_point() or not bool(op.isfinite().all()):
         msg = (
             f"the operator is a {op.dtype} tensor of shape {tuple(op.shape)}; expected a Convolution, or a matrix "
             "(rows, columns) of finite real floating numbers"
         )
         raise ValueError(msg)
-    return scaled(op.detach().to("cpu", torch.float64))
 
 
 def _block_shape(op: Operator) -> tuple[int, int]:

@@ -112,7 +112,7 @@ def _squares(convolution: Convolution, kernel: Tensor) -> Tensor:
         whole = (frequencies[part][:, None, :] + folds).reshape(-1, len(coarse))
         stacked = _symbols(whole, offsets, coarse, stride, taps)
         stacked = stacked.view(len(part), S, G, -1, kernel.shape[1]).permute(2, 0, 3, 1, 4).flatten(3)
-        bounds = (singular_value_bound(stacked).sqrt() + error).square() * (1 + 16 * UNIT) / S
+        bounds = (singular_value_bound(stacked).sqrt() + error).square() / S  # the error covers these roundings too
         squares[:, part] = bounds
         squares[:, mirror[part]] = bounds
     return squares.view(G, *coarse)

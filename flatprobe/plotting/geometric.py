@@ -54,7 +54,7 @@ def draw(
     ax.set_xlim(grid[0], grid[-1])
     ax.set_xlabel(f"{norm} distance (pixel scale 0-1)")
     ax.set_ylabel("fraction of samples within")
-    ends = "certified" if all(result.certified for result in margins.values()) else "estimated"
+    ends = "certified" if all(r.certified or r.uncertified for r in margins.values()) else "estimated"
     ax.annotate(
         f"thick: adversarial points found; thin: {ends} lower ends", (0, 1), (0, 4), xycoords="axes fraction",
         textcoords="offset points", fontsize=9.5, color="#555555",

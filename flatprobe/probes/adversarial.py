@@ -1,7 +1,7 @@
 """Adversarial accuracy: the fraction still classified correctly when each input may be moved by a budget."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from flatprobe import rng
 from flatprobe.attacks import NORMS, Box, fgsm, pgd
 from flatprobe.attacks.fixed import PGD_STEPS
 from flatprobe.attacks.points import adversarial, distance
-from flatprobe.checks import at_least, one_of
+from flatprobe.checks import at_least, numbers, one_of
 from flatprobe.data import LabelledData, checked_data
 from flatprobe.intervals import wilson
 from flatprobe.kernels import misclassified
@@ -23,6 +23,8 @@ from flatprobe.results import Result, settings
 
 if TYPE_CHECKING:
     import pandas
+
+    from flatprobe.probes.geometric import GeometricMargins
 
 ATTACKS = ("fgsm", "pgd")
 _BEYOND = 1e-3  # of the budget, that a point may be longer by rounding
@@ -59,6 +61,40 @@ class AdversarialAccuracy(Result):
         """
         return wilson(self.accuracy, len(self.labels), level)
 
+    def capped(self, margins: "GeometricMargins") -> "AdversarialAccuracy":
+        """The same without the samples for which a minimum-norm attack found an adversarial point within the budget.
+
+        What withstands PGD need not withstand an attack that looks for the nearest point; each is a valid attack, and
+        the accuracy under both is the smaller. `fp.compare` does this where it measures both.
+
+        Args:
+            margins: the upper ends for the same network, data and norm, found within the same box, or within one where
+                this attack had none.
+
+        Returns:
+            `AdversarialAccuracy`; its record says which attacks it was capped by.
+
+        Raises:
+            ValueError: if the margins are those of something else.
+        """
+        own, theirs = self.settings, margins.settings
+        for name in ("network", "data"):
+            if own["subject"][name] != theirs["subject"][name]:
+                msg = f"the margins are those of another {name}; expected those of the same network and data"
+                raise ValueError(msg)
+        boxes = [
+            None if found is None else list(found) for found in (own["arguments"]["box"], theirs["arguments"]["box"])
+        ]
+        if own["arguments"]["norm"] != theirs["arguments"]["norm"] or boxes[0] not in (None, boxes[1]):
+            msg = (
+                f"the margins are in {theirs['arguments']['norm']} within the box {boxes[1]}, and the budgets in "
+                f"{own['arguments']['norm']} within {boxes[0]}; expected the same norm and box"
+            )
+            raise ValueError(msg)
+        subject = {**own["subject"], "capped by": list(margins.uppers)}
+        correct = self.correct & (margins.upper[None] > self.budgets[:, None])
+        return replace(self, correct=correct, settings={**own, "subject": subject})
+
     def summary(self) -> dict[str, float]:
         """The mean over the budgets, and the accuracy at each."""
         return {"mean_accuracy": float(self.accuracy.mean())} | {
@@ -93,7 +129,7 @@ def adversarial_accuracy(
     model: nn.Module,
     data: LabelledData,
     *,
-    budgets: Sequence[float],
+    budgets: float | Sequence[float] | Any,
     norm: str = "l2",
     attack: str = "pgd",
     steps: int = PGD_STEPS,
@@ -113,7 +149,7 @@ def adversarial_accuracy(
         model: a classifier in eval mode; never changed. Wrap a network that wants normalised inputs in `fp.Normalised`,
             so that budgets are in pixel units.
         data: inputs and labels; the inputs one floating tensor.
-        budgets: lengths of the perturbation in the inputs' units; 0 is the accuracy without attack.
+        budgets: one or several lengths of the perturbation in the inputs' units; 0 is the accuracy without attack.
         norm: `"l2"` (default) or `"linf"`.
         attack: `"pgd"` (default) or `"fgsm"`.
         steps: of PGD, each of 2.5 budgets / steps; 20 by convention.
@@ -132,7 +168,7 @@ def adversarial_accuracy(
 
     Source: SPEC section 3; O20 eqs 8.2 to 8.5; Madry et al. 2018.
     """
-    levels = [float(budget) for budget in budgets]
+    levels = numbers(budgets=budgets)
     if not levels or not all(0 <= budget < float("inf") for budget in levels):
         msg = f"budgets is {levels}; expected at least one finite budget >= 0 (0 is the accuracy without attack)"
         raise ValueError(msg)

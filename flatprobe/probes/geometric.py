@@ -1,6 +1,7 @@
 """The geometric margin as a sandwich: a proven or estimated lower end, and an adversarial point as the upper one."""
 
 import itertools
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -10,14 +11,14 @@ from jaxtyping import Float64, Int64
 from torch import Tensor, nn
 
 from flatprobe import first_order, rng
-from flatprobe.attacks import MINIMUM_NORM, NORMS, Box, Perturbed, agreed, minimum_norm
+from flatprobe.attacks import MINIMUM_NORM, NORMS, Box, Perturbed, minimum_norm
 from flatprobe.checks import at_least, one_of
 from flatprobe.data import Batch, LabelledData, checked_data
 from flatprobe.kernels import functional_margin
 from flatprobe.lipschitz import certified_margins
 from flatprobe.network import Network
 from flatprobe.pairs import random_pairs
-from flatprobe.probes.samples import Subject, attacked, check_exact, continuous, in_float64
+from flatprobe.probes.samples import Subject, attacked, continuous
 from flatprobe.results import Result, settings
 
 if TYPE_CHECKING:
@@ -36,8 +37,8 @@ class GeometricMargins(Result):
     """Per sample, `lower <= gamma <= upper`, and every method's own value.
 
     Attributes:
-        lower: (samples,) the largest *certified* lower end where a certified method was asked for, else the largest
-            estimate, else 0; in input units.
+        lower: (samples,) the largest *certified* lower end where a certified method was asked for, 0 where none of
+            them knows the network (`uncertified`); else the largest estimate, else 0; in input units.
         upper: (samples,) the length of the shortest perturbation found that changes the class; `inf` where no attack
             found one, 0 where the sample is misclassified.
         lowers: method -> (samples,).
@@ -54,7 +55,13 @@ class GeometricMargins(Result):
     @property
     def certified(self) -> bool:
         """Whether `lower` is proven: it comes from certified methods. Estimates are in `lowers` alone then."""
-        return any(name in CERTIFIED for name in self.lowers)
+        return any(name in CERTIFIED and name not in self.uncertified for name in self.lowers)
+
+    @property
+    def uncertified(self) -> dict[str, str]:
+        """Certified methods that do not know the network, and why: their ends, and theirs alone, are 0 throughout."""
+        found: dict[str, str] = self.settings["subject"].get("uncertified", {})
+        return found
 
     @property
     def reached(self) -> Tensor:
@@ -77,12 +84,16 @@ class GeometricMargins(Result):
         return int((self.lowers[method] > self.upper).sum())
 
     def summary(self) -> dict[str, float]:
-        """Medians of both ends and of every method, the violations, and how many upper ends were not reached."""
+        """Medians of both ends and of every method, the violations, and how many upper ends were not reached.
+
+        Where certified methods do not know the network, how many of them, too.
+        """
         medians = {"median_upper": self.upper, "median_lower": self.lower}
         medians |= {f"median_{name}": values for name, values in {**self.uppers, **self.lowers}.items()}
         return {name: _median(values) for name, values in medians.items()} | {
             "violations": float(self.violations),
             "not_reached": float((~self.reached).sum()),
+            **({"uncertified": float(len(self.uncertified))} if self.uncertified else {}),
         }
 
     def to_frame(self) -> "pandas.DataFrame":
@@ -121,8 +132,8 @@ def geometric_margins(
     model: nn.Module,
     data: LabelledData,
     *,
-    lower: Sequence[str] = ("spectral",),
-    upper: Sequence[str] = ("ddn", "log_barrier", "deepfool"),
+    lower: str | Sequence[str] = ("spectral",),
+    upper: str | Sequence[str] = ("ddn", "log_barrier", "deepfool"),
     norm: str = "l2",
     box: Box = None,
     steps: int | None = None,
@@ -139,6 +150,8 @@ def geometric_margins(
     forward passes. `python -m tests.benchmarks attacks` sets them beside foolbox's on MNIST networks.
     *Lower*, certified: `spectral` (gamma_3) and `frobenius` (gamma_4) by a walk over the layers
     (`flatprobe.lipschitz`), one forward pass; in linf the l2 bound over sqrt(d), since ||v||_2 <= sqrt(d) ||v||_inf.
+    Certified is the network as it is computed, in the precision of its weights. Where a layer has no known constant
+    (attention, layer normalisation), the method's ends are 0, `uncertified` says why, and a warning is given.
     *Lower*, first order, estimates that may lie above gamma: `gamma_1`, o / (2 max ||J||_2) over sampled points of the
     ball of radius `upper`; `gamma_2`, the same over points of segments between samples; `gradient`, min_j (z_y - z_j) /
     max ||grad (z_y - z_j)||_* over the points of `gamma_1`, exact for affine networks. 0 where `upper` is not reached,
@@ -150,9 +163,10 @@ def geometric_margins(
         model: a classifier in eval mode; never changed. Wrap a network that wants normalised inputs in `fp.Normalised`,
             so that distances are in pixel units.
         data: inputs and labels; the inputs one floating tensor.
-        lower: which of `LOWER`; certified ones decide the field `lower` wherever one is asked for. May be empty.
-        upper: which of `attacks.MINIMUM_NORM`; at least one. The default leaves out `fab`, with which `ddn`
-            begins, and the weak `ifgsm`.
+        lower: which of `LOWER`, a name or several; certified ones decide the field `lower` wherever one is asked for.
+            May be empty.
+        upper: which of `attacks.MINIMUM_NORM`, a name or several; at least one. The default leaves out `fab`, with
+            which `ddn` begins, and the weak `ifgsm`.
         norm: `"l2"` (default, as in T3 and S17) or `"linf"`.
         box: least and largest value of an input; None (default) attacks in all of R^d, where gamma is defined. With a
             box the upper ends are those of the margin within it, and `lower` still holds.
@@ -167,38 +181,37 @@ def geometric_margins(
 
     Raises:
         ValueError: for unknown methods or norms, no attack, counts below 1, a box that does not contain the data (the
-            sample and its value named), a layer that the certificates do not support or that is not differentiable
-            (named), or a network or data that cannot be probed.
+            sample and its value named), a layer that is not differentiable (named), or a network or data that cannot be
+            probed.
         TypeError: if the inputs are not one floating tensor.
 
     Source: T3 Def. 1 and eq. 11; S17 eqs 10 and 34 to 37 with SPEC's correction; O20 eq. 8.1.
     """
+    lower, upper = ((names,) if isinstance(names, str) else tuple(names) for names in (lower, upper))
     _check(lower, upper, norm)
     at_least(1, steps=steps, points=points, segments=segments)
     network, data = Network(model), checked_data(data)
-    bounded = [kind for kind in lower if kind in CERTIFIED]
-    exact = in_float64(network) if bounded else network
     size = network.batch_size(batch_size)
     lowers: dict[str, list[Tensor]] = {name: [] for name in lower}
     uppers: dict[str, list[Tensor]] = {name: [] for name in upper}
     bounds: dict[str, Bound] = {}
+    uncertified: dict[str, str] = {}
     for subject in attacked(network, data, size, "geometric_margins", box):
-        inputs, labels, forward, precise = subject.inputs, subject.labels, subject.forward(), subject.under(exact)
+        inputs, labels, forward = subject.inputs, subject.labels, subject.forward()
         if subject.start == 0:
-            if bounded:
-                check_exact(precise)
-            bounds = {kind: _certificate(exact.module, inputs, kind, norm) for kind in bounded}
+            bounds, uncertified = _certificates(subject, [kind for kind in lower if kind in CERTIFIED], norm)
             if "gamma_2" in lower:
                 steepest = _steepest_between(network, data, segments, size, norm, seed)
         with torch.no_grad():
-            logits, exact_logits = forward(inputs), precise.forward()(precise.inputs)
-        right = (functional_margin(logits, labels) > 0) & (functional_margin(exact_logits, labels) > 0)
+            logits = forward(inputs)
+        right = functional_margin(logits, labels) > 0
         closest = Perturbed.none(inputs)
         for name in upper:
-            found = _attack(name, subject, precise, right, norm, box, steps, seed)
+            found = _attack(name, subject, right, norm, box, steps, seed)
             uppers[name].append(found.distance.cpu())
             closest = closest.closer(found.points, found.distance, found.distance.isfinite())
-        values = {kind: bound(exact_logits, labels, precise.inputs) for kind, bound in bounds.items()}
+        values = {kind: bound(logits, labels, inputs) for kind, bound in bounds.items()}
+        values |= dict.fromkeys(uncertified, torch.zeros_like(closest.distance))
         if "gamma_2" in lower:
             values["gamma_2"] = first_order.jacobian_ratio(logits, labels, steepest, norm, inputs[0].numel())
         if {"gamma_1", "gradient"} & set(lower):
@@ -206,9 +219,16 @@ def geometric_margins(
             values |= first_order.near(forward, inputs, labels, closest.points, closest.distance, norm, points, draws)
         for name in lower:
             lowers[name].append(torch.where(right, values[name].double(), 0.0).cpu())
+    if uncertified:
+        msg = (
+            f"{network.name} is not certified by {', '.join(uncertified)}, whose lower ends are 0: "
+            f"{next(iter(uncertified.values()))}"
+        )
+        warnings.warn(msg, stacklevel=3)  # past the decorator
     own, attacks = _joined(lowers), _joined(uppers)
     ends = [own[name] for name in lower if name in CERTIFIED] or list(own.values())
-    described = {"network": network.describe(), "data": data.describe(), "batch_size": size}
+    described: dict[str, Any] = {"network": network.describe(), "data": data.describe(), "batch_size": size}
+    described |= {"uncertified": uncertified} if uncertified else {}
     arguments = {"norm": norm, "box": box, "steps": steps, "points": points, "segments": segments, "seed": seed}
     return GeometricMargins(
         lower=torch.stack(ends).amax(0) if ends else torch.zeros(len(data), dtype=torch.float64, device="cpu"),
@@ -231,17 +251,32 @@ def _check(lower: Sequence[str], upper: Sequence[str], norm: str) -> None:
     one_of("norm", norm, NORMS)
 
 
+def _certificates(subject: Subject, kinds: list[str], norm: str) -> tuple[dict[str, Bound], dict[str, str]]:
+    """(logits, labels, inputs) -> certified lower ends, by kind; and why there are none, of the kinds without."""
+    if kinds and not isinstance(subject.given, Tensor):
+        reason = (
+            "certified lower ends are known for networks of one tensor, and the data hold several inputs a sample; "
+            'estimates such as lower=("gradient",) are known for it'
+        )
+        return {}, dict.fromkeys(kinds, reason)
+    found: dict[str, Bound] = {}
+    missing: dict[str, str] = {}
+    for kind in kinds:
+        try:
+            found[kind] = _certificate(subject.network.module, subject.inputs, kind, norm)
+        except ValueError as error:  # a layer without a constant, or what cannot be traced
+            missing[kind] = str(error)
+    return found, missing
+
+
 def _certificate(module: nn.Module, inputs: Tensor, kind: str, norm: str) -> Bound:
-    """(logits, labels, inputs), all in float64 -> certified lower ends."""
     bound = certified_margins(module, tuple(inputs.shape[1:]), kind)
     # ||v||_2 <= sqrt(d) ||v||_inf; the last factor outweighs the rounding of the division.
     factor = 1.0 if norm == "l2" else inputs[0].numel() ** -0.5 * (1 - 1e-15)
-    return lambda logits, labels, points: factor * bound(logits, labels, points.flatten(1).norm(dim=1))
+    return lambda logits, labels, points: factor * bound(logits, labels, points.double().flatten(1).norm(dim=1))
 
 
-def _attack(
-    name: str, subject: Subject, precise: Subject, right: Tensor, norm: str, box: Box, steps: int | None, seed: int
-) -> Perturbed:
+def _attack(name: str, subject: Subject, right: Tensor, norm: str, box: Box, steps: int | None, seed: int) -> Perturbed:
     """The attack on the samples that are classified correctly; distance 0 at the others."""
     points = subject.inputs.clone()
     distances = torch.zeros(len(points), dtype=torch.float64, device=points.device)
@@ -251,8 +286,6 @@ def _attack(
         found = minimum_norm(
             name, forward, inputs, labels, norm=norm, box=box, steps=steps, draw=lambda k: noise(k)[right]
         )
-        if subject.network is not precise.network:
-            found = agreed(forward, precise.forward(right), inputs, labels, found, norm=norm, box=box)
         points[right], distances[right] = found.points, found.distance
     return Perturbed(points, distances)
 

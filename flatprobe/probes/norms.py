@@ -1,5 +1,6 @@
 """Norms of the weights: of all of them, of each unit and each layer, of the paths, and their products."""
 
+import copy
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,10 +11,12 @@ from jaxtyping import Float64
 from torch import Tensor, nn
 
 from flatprobe import operators, weights
-from flatprobe.checks import positive
+from flatprobe.checks import is_whole, positive, scalar
+from flatprobe.data import LabelledData
 from flatprobe.graph import Graph, folded, trace
 from flatprobe.lipschitz import convolution_of
 from flatprobe.network import Network
+from flatprobe.parametrised import applied, parametrised
 from flatprobe.path_norm import path_norm
 from flatprobe.results import Result, settings
 
@@ -29,8 +32,9 @@ class WeightNorms(Result):
     """Norms of a network's weights.
 
     Attributes:
-        l2: ||w||_2 over all parameters.
-        distance: ||w - w_0||_2 from the initial weights; NaN where these were not given.
+        l2: ||w||_2 over all weights: the parameters, and where a layer computes a weight from its parameters (weight
+            and spectral normalisation, other parametrizations, pruning masks) the weight that it applies.
+        distance: ||w - w_0||_2 from the initial weights, likewise; NaN where these were not given.
         path: the path norm; NaN where it was not asked for.
         names: the layers, linear and convolutional, in order of application.
         layers: (layers, quantities) spectral and Frobenius norm of the layer as the operator that it is, BatchNorm
@@ -119,9 +123,9 @@ class WeightNorms(Result):
 
 def weight_norms(
     model: nn.Module,
-    input_shape: Sequence[int] | None,
+    input_shape: int | Sequence[int] | LabelledData | Any,
     *,
-    initial: nn.Module | Mapping[str, Tensor] | None = None,
+    initial: nn.Module | Mapping[str, Tensor] | Any = None,
     path: bool = True,
 ) -> WeightNorms:
     """||w||, ||w - w_0||, fan-in l1 a unit, path norm, and of each layer the norms of the operator that it is.
@@ -134,9 +138,9 @@ def weight_norms(
 
     Args:
         model: a classifier in eval mode; never changed.
-        input_shape: of one sample, such as `data.input_shape`. None for a network that does not take one floating
-            tensor (integers, several inputs): it is not traced then, and its `nn.Linear` layers are listed in their
-            order as modules, without the path norm (`path=False`).
+        input_shape: of one sample, such as `data.input_shape`; or the data. None for a network that does not take one
+            floating tensor (integers, several inputs): it is not traced then, and its `nn.Linear` layers are listed in
+            their order as modules, without the path norm (`path=False`).
         initial: the weights before training, a module or a state_dict, for the distance.
         path: whether to compute the path norm, which needs every operation of the network to be known; True.
 
@@ -147,6 +151,7 @@ def weight_norms(
         ValueError: for a network in training mode, with weights that are not finite, that cannot be traced, that has no
             linear or convolutional layer, whose initial weights are not those of this network, or that has an operation
             without a known path norm (named; `path=False` leaves the path norm out).
+        TypeError: if the initial weights are neither a module nor a state_dict, or the shape is none.
 
     Source: SPEC section 2 (norms of the weights); T3 eq. 34 and Fig. 16; Sedghi, Gupta, Long 2019 for operator norms.
 
@@ -156,17 +161,17 @@ def weight_norms(
     >>> norms.l2, norms.path, norms.product(), norms.fan_in[0].tolist()
     (5.0, 5.0, 4.0, [3.0, 4.0])
     """
-    network = Network(model)
-    graph = None if input_shape is None else folded(trace(model, tuple(input_shape)))
+    network, shape = Network(model), _shape(input_shape)
+    graph = None if shape is None else folded(trace(network.module, shape))
     if path and graph is None:
         msg = "the path norm needs the network's input_shape, which is None; expected a shape, or path=False"
         raise ValueError(msg)
-    rows = _modules(model) if graph is None else _steps(graph)
+    rows = _modules(network.module) if graph is None else _steps(graph)
     if not rows:
         msg = f"{type(model).__name__} applies no linear or convolutional layer; expected at least one to take norms of"
         raise ValueError(msg)
     return WeightNorms(
-        l2=weights.norm(network.weights),
+        l2=weights.norm(applied(network.module, network.weights)),
         distance=_distance(network, initial),
         path=path_norm(graph) if path and graph is not None else float("nan"),
         names=tuple(_numbered([name for name, _, _ in rows])),
@@ -175,10 +180,21 @@ def weight_norms(
         settings=settings(
             "weight_norms",
             {"network": network.describe()},
-            input_shape=None if input_shape is None else list(input_shape),
+            input_shape=None if shape is None else list(shape),
             path=path,
         ),
     )
+
+
+def _shape(given: object) -> tuple[int, ...] | None:
+    if isinstance(given, LabelledData):
+        return given.input_shape
+    if given is None or is_whole(given):
+        return None if given is None else (int(scalar(given)),)
+    if not isinstance(given, Sequence) or isinstance(given, str) or not all(map(is_whole, given)):
+        msg = f"input_shape is {given!r}; expected the shape of one sample, whole numbers: data.input_shape"
+        raise TypeError(msg)
+    return tuple(int(scalar(size)) for size in given)
 
 
 Row = tuple[str, list[float], Tensor]
@@ -225,9 +241,21 @@ def _numbered(names: list[str]) -> list[str]:
     ]
 
 
-def _distance(network: Network, initial: nn.Module | Mapping[str, Tensor] | None) -> float:
+def _distance(network: Network, initial: object) -> float:
+    """From the initial weights; both as they are applied.
+
+    Raises:
+        TypeError: if these are neither a module nor a state_dict.
+        ValueError: if they are not those of this network.
+    """
     if initial is None:
         return float("nan")
+    if not isinstance(initial, nn.Module | Mapping):
+        msg = (
+            f"the initial weights are {initial!r}; expected a module or a state_dict: fp.load_checkpoint(path, model) "
+            "reads one"
+        )
+        raise TypeError(msg)
     given = dict(initial.named_parameters()) if isinstance(initial, nn.Module) else initial
     start = weights.unprefixed(given, list(network.weights))
     for name, value in network.weights.items():
@@ -238,9 +266,11 @@ def _distance(network: Network, initial: nn.Module | Mapping[str, Tensor] | None
                 f"{tuple(value.shape)}"
             )
             raise ValueError(msg)
+    own, module = network.weights, network.module
+    if parametrised(module):
+        begun = copy.deepcopy(module)
+        begun.load_state_dict({name: start[name] for name in own}, strict=False)
+        own, start = applied(module, own), applied(begun, {name: start[name] for name in own})
     return weights.norm(
-        {
-            name: value.double() - start[name].detach().to(value.device).double()
-            for name, value in network.weights.items()
-        }
+        {name: value.double() - start[name].detach().to(value.device).double() for name, value in own.items()}
     )

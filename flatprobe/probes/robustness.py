@@ -10,7 +10,7 @@ from jaxtyping import Float64
 from torch import Tensor, nn
 
 from flatprobe import rng
-from flatprobe.checks import at_least, one_of
+from flatprobe.checks import at_least, numbers, one_of
 from flatprobe.data import LabelledData, checked_data
 from flatprobe.intervals import wilson
 from flatprobe.kernels import misclassified
@@ -107,7 +107,7 @@ def gaussian_robustness(
     model: nn.Module,
     data: LabelledData,
     *,
-    gammas: Sequence[float] = GAMMAS,
+    gammas: float | Sequence[float] | Any = GAMMAS,
     draws: int = 10,
     seed: int = 0,
     batch_size: int | None = None,
@@ -137,7 +137,7 @@ def gaussian_robustness(
             that are not finite under the noise.
         TypeError: if the inputs are not one floating tensor.
     """
-    levels = [float(gamma) for gamma in gammas]
+    levels = numbers(gammas=gammas)
     at_least(1, draws=draws)
     if not levels or not all(0 <= gamma < float("inf") for gamma in levels):
         msg = f"gammas is {levels}; expected at least one finite standard deviation >= 0"

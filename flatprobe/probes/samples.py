@@ -174,11 +174,6 @@ class Subject:
         """Points in place of these rows' inputs (None: all) -> logits."""
         return self.network.holding(self.given if rows is None else mapped(lambda part: part[rows], self.given))[0]
 
-    def under(self, network: Network) -> "Subject":
-        """The same batch for another network, such as its copy in float64."""
-        given = network.prepare(self.given)
-        return Subject(network, given, network.prepare(self.inputs), self.labels, self.start)  # type: ignore[arg-type]
-
 
 def attacked(
     network: Network, data: LabelledData, batch_size: int, probe: str, box: tuple[float, float] | None
@@ -219,35 +214,6 @@ def attacked(
 def _plain(value: Tensor) -> Tensor:
     """The tensor, or a copy of one made in inference mode, which no backward pass could keep."""
     return value.clone() if value.is_inference() else value
-
-
-def in_float64(network: Network) -> Network:
-    """The network in float64, where certificates hold."""
-    return network if network.dtype == torch.float64 else network.copied(dtype=torch.float64)
-
-
-def check_exact(precise: Subject) -> None:
-    """The network in float64 can be certified: it takes one tensor, and runs.
-
-    Raises:
-        ValueError: where it does not.
-    """
-    if not isinstance(precise.given, Tensor):
-        msg = (
-            "certified lower ends are known for networks of one tensor, and the data hold several inputs a sample; "
-            'expected lower=(), or estimates such as lower=("gradient",)'
-        )
-        raise ValueError(msg)
-    try:
-        with torch.no_grad():
-            precise.forward()(precise.inputs)
-    except RuntimeError as error:
-        msg = (
-            f"{type(precise.network.module).__name__} does not run in float64, where lower ends are certified "
-            f"({str(error).splitlines()[0]}); expected a network that computes in the precision of its weights: keep "
-            "its tensors as buffers and leave out .float(), or ask for lower=()"
-        )
-        raise ValueError(msg) from error
 
 
 def _check_box(inputs: Tensor, start: int, box: tuple[float, float] | None) -> None:

@@ -16,13 +16,15 @@ Groups = Mapping[str, str] | None
 
 def margin_sections(title: str, results: Results, groups: Groups) -> list[Section]:
     """The sandwich of each network, and the medians of every method."""
-    certified = all(result.certified for result in results.values())
+    certified = all(result.certified or result.uncertified for result in results.values())
     low = "a certified distance within which its class cannot change" if certified else "an estimate of the same"
     sentence = (
         f"How far an input can move ({agreed(results, 'norm')} distance) before its class changes, for every sample, "
         f"between {low} (thin curve) and the shortest perturbation found that changes it (thick curve): curves further "
         "right belong to a more robust network, and misclassified samples count at distance 0."
     )
+    if unknown := [name for name, result in results.items() if result.uncertified]:
+        sentence += f" Not every certificate knows the layers of {', '.join(unknown)}: its distance is 0 there."
     words = f"Distributions of both ends of the margin of {', '.join(results)}"
     return [Section(title, sentence, png(geometric.draw(results, groups=groups)), words, margin_table(results))]
 
@@ -34,7 +36,8 @@ def margin_table(results: Mapping[str, GeometricMargins]) -> Table:
     rows = []
     for name, result in results.items():
         figures = result.summary()
-        medians = [figures.get(f"median_{method}") for method in (*lowers, *uppers)]
+        methods = (m if m not in result.uncertified else None for m in (*lowers, *uppers))
+        medians = [figures.get(f"median_{method}") for method in methods]
         row = [name, *(MISSING if median is None else three(median) for median in medians)]
         total = len(result.labels)
         rows.append((*row, f"{int((~result.reached).sum())} of {total}", f"{result.violations} of {total}"))

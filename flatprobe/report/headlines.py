@@ -144,7 +144,7 @@ def _sandwich(result: GeometricMargins) -> Headline:
 def _sandwich_unit(results: Mapping[str, Result]) -> str:
     first = next(iter(results.values()))
     assert isinstance(first, GeometricMargins)
-    low = "certified" if first.certified else "estimated"
+    low = "certified" if first.certified or first.uncertified else "estimated"
     return f"{agreed(results, 'norm')} distance; medians over samples, {low} lower end and shortest found"
 
 

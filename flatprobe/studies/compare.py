@@ -11,6 +11,8 @@ from flatprobe.checks import one_of
 from flatprobe.data import LabelledData, checked_data
 from flatprobe.endpoints import statistics_of
 from flatprobe.network import Network
+from flatprobe.probes.adversarial import AdversarialAccuracy
+from flatprobe.probes.geometric import GeometricMargins
 from flatprobe.probes.interpolation import interpolate, segment, simplex
 from flatprobe.results import Result, file_stem, save
 from flatprobe.risk import EmpiricalRisk
@@ -19,6 +21,8 @@ from flatprobe.studies.steps import Step, stepping
 
 if TYPE_CHECKING:
     import pandas
+
+_CAPPING = ("geometric_margins", "adversarial_accuracy")
 
 
 @dataclass(frozen=True)
@@ -163,8 +167,11 @@ def measured(
         each = _landscapes(models, data, groups, step) if probe == LANDSCAPE else _each(probe, models, data, seed, step)
         for name, result in each:
             results.setdefault(probe, {})[name] = result
-            if out is not None:
-                _save(result, out, probe, name)
+            changed = {probe: result} | (_capped(results, name) if probe in _CAPPING else {})
+            for measurement, own in changed.items():
+                results[measurement][name] = own
+                if out is not None:
+                    _save(own, out, measurement, name)
     if not results:
         msg = (
             f"nothing could be measured by {', '.join(probes)}: landscapes need two networks alike on the same data "
@@ -172,6 +179,14 @@ def measured(
         )
         raise ValueError(msg)
     return Comparison(results=results, groups=dict(groups))
+
+
+def _capped(results: Mapping[str, Mapping[str, Result]], name: str) -> dict[str, Result]:
+    """The accuracy under attack, once the network's margins are known too: they may hold nearer adversarial points."""
+    margins, accuracy = (results.get(probe, {}).get(name) for probe in _CAPPING)
+    if isinstance(margins, GeometricMargins) and isinstance(accuracy, AdversarialAccuracy):
+        return {"adversarial_accuracy": accuracy.capped(margins)}
+    return {}
 
 
 def _save(result: Result, folder: str | Path, measurement: str, name: str) -> None:

@@ -1,0 +1,85 @@
+"""Operations that act entry by entry, and the largest of several entries, as steps."""
+
+from typing import Any
+
+from torch import Tensor
+
+from flatprobe.graph.values import OTHER, Arguments, Parts, Reader, Value, constant, dimensions, fitting
+
+# Activations without parameters that their Lipschitz constant depends on.
+_PLAIN = (
+    "relu",
+    "relu6",
+    "hardtanh",
+    "tanh",
+    "sigmoid",
+    "silu",
+    "mish",
+    "hardswish",
+    "selu",
+    "hardsigmoid",
+    "log_sigmoid",
+    "softshrink",
+    "erf",
+    "atan",
+    "arctan",
+    "asinh",
+    "arcsinh",
+    "sin",
+    "cos",
+    "abs",
+    "absolute",
+)
+
+
+def _activation(name: str, *parameters: str) -> Reader:
+    return lambda a: ("activation", {}, {"name": name} | {parameter: a[parameter] for parameter in parameters})
+
+
+def _clamped(a: Arguments) -> Parts:
+    """Into bounds that do not depend on the input."""
+    bounds = [a[name] for name in ("min", "max", "other") if a.get(name) is not None]
+    if not isinstance(a["self"], Value) or any(fitting(bound, a["self"]) is None for bound in bounds):
+        return OTHER
+    return "activation", {}, {"name": "clamp"}
+
+
+def _larger(a: Arguments) -> Parts:
+    """The larger (or smaller) of two values, or of a value and a constant; or the largest entry over dimensions."""
+    if a.get("dim") is not None:
+        dims = dimensions(a)
+        return ("extremum", {}, {"dims": dims, "keepdim": a["keepdim"]}) if dims else OTHER
+    first, second = a["self"], a.get("other")
+    if second is None:
+        return OTHER
+    if isinstance(first, Value) and isinstance(second, Value):
+        return ("larger", {}, {}) if first.shape == second.shape else OTHER
+    return _clamped(a) if isinstance(first, Value) else _clamped({"self": second, "other": first})
+
+
+def _prelu(a: Arguments) -> Parts:
+    slope: Any = a["weight"]
+    if not isinstance(a["self"], Value) or not isinstance(slope, Tensor):
+        return OTHER
+    return "activation", {}, {"name": "leaky_relu", "negative_slope": float(constant(slope).abs().max())}
+
+
+def _rrelu(a: Arguments) -> Parts:
+    if a["training"]:
+        return OTHER
+    return "activation", {}, {"name": "leaky_relu", "negative_slope": (a["lower"] + a["upper"]) / 2}
+
+
+ENTRYWISE: dict[str, Reader] = {
+    **{name: _activation(name) for name in _PLAIN},
+    "gelu": _activation("gelu", "approximate"),
+    "leaky_relu": _activation("leaky_relu", "negative_slope"),
+    "elu": _activation("elu", "alpha", "scale", "input_scale"),
+    "celu": _activation("celu", "alpha"),
+    "softplus": _activation("softplus", "beta", "threshold"),
+    "threshold": _activation("threshold", "threshold", "value"),
+    "prelu": _prelu,
+    "rrelu": _rrelu,
+    **dict.fromkeys(("clamp", "clip", "clamp_min", "clamp_max"), _clamped),
+    **dict.fromkeys(("maximum", "minimum", "fmax", "fmin", "max", "min", "amax", "amin"), _larger),
+}
