@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from flatprobe.contexts import standalone
 from flatprobe.copies import structural_copy
 from flatprobe.data import LabelledData, checked_data, parts_of
 from flatprobe.inputs import Inputs, fix_of_integers, mapped, tensors
@@ -84,6 +85,7 @@ class _Embedded(Dataset[tuple[Inputs, int]]):
         return mapped(lambda part: part[0], _beside(inputs, self.layer, self.place)), int(label)
 
 
+@standalone
 def at_embedding(
     model: nn.Module, data: LabelledData, *, embedding: str | None = None
 ) -> tuple[AtEmbedding, LabelledData]:

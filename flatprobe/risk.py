@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor, nn
 
+from flatprobe.contexts import standalone
 from flatprobe.data import LabelledData, checked_data
 from flatprobe.derivatives import summed_gradient, summed_products
 from flatprobe.inputs import Inputs
@@ -86,6 +87,7 @@ class EmpiricalRisk:
         """The model's own buffers (BatchNorm statistics among them), a snapshot."""
         return self.network.buffers
 
+    @standalone
     def __call__(self, weights: Mapping[str, Tensor] | None = None, /) -> Risk:
         """The risk at the given weights, over the whole data set.
 
@@ -106,6 +108,7 @@ class EmpiricalRisk:
             self._report_not_finite()
         return risk
 
+    @standalone
     def along(self, vectors: Sequence[Mapping[str, Tensor]]) -> Callable[[Sequence[float]], Risk]:
         """Evaluator of c -> I(sum_k c_k v_k): a line is `along([w, u])` at (1, s), a simplex `along([w1, w2, w3])`.
 
@@ -164,6 +167,7 @@ class EmpiricalRisk:
         """
         return self.loss_and_gradient(weights, names, positions)[1]
 
+    @standalone
     def loss_and_gradient(
         self,
         weights: Mapping[str, Tensor] | None = None,
@@ -197,6 +201,7 @@ class EmpiricalRisk:
         """
         return self.hvps(weights, [direction], names)[0]
 
+    @standalone
     def hvps(
         self,
         weights: Mapping[str, Tensor] | None,

@@ -9,6 +9,7 @@ from typing import Any, Protocol, TypeVar, cast, runtime_checkable
 from torch import Tensor, nn
 
 from flatprobe.checks import flag, whole
+from flatprobe.contexts import standalone
 from flatprobe.weights import Weights
 
 Probe = TypeVar("Probe", bound=Callable[..., Any])
@@ -59,7 +60,7 @@ def takes_risk(probe: Probe) -> Probe:
     def checked(risk: object, *others: object, **options: object) -> Any:
         _check(probe.__name__, risk, places)
         _check_options({name: (value, own[name].default) for name, value in options.items() if name in own})
-        return probe(risk, *others, **options)
+        return standalone(probe)(risk, *others, **options)
 
     return cast("Probe", checked)
 

@@ -48,6 +48,7 @@ LEAVES = {
     "path_norm",
     "reparametrise",
     "pairs",
+    "parametrised",
 }
 ALLOWED = {
     **dict.fromkeys(LEAVES, LEAVES),

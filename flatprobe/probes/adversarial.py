@@ -1,8 +1,8 @@
 """Adversarial accuracy: the fraction still classified correctly when each input may be moved by a budget."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from flatprobe.attacks import NORMS, Box, fgsm, pgd
 from flatprobe.attacks.fixed import PGD_STEPS
 from flatprobe.attacks.points import adversarial, distance
 from flatprobe.checks import at_least, numbers, one_of
+from flatprobe.contexts import standalone
 from flatprobe.data import LabelledData, checked_data
 from flatprobe.intervals import wilson
 from flatprobe.kernels import misclassified
@@ -24,11 +25,26 @@ from flatprobe.results import Result, settings
 if TYPE_CHECKING:
     import pandas
 
-    from flatprobe.probes.geometric import GeometricMargins
 
 ATTACKS = ("fgsm", "pgd")
 _BEYOND = 1e-3  # of the budget, that a point may be longer by rounding
 Curve = Float64[Tensor, " budgets"]
+
+
+class NearestFound(Protocol):
+    """`GeometricMargins`, as far as an accuracy is capped by them: the distances of adversarial points, by attack."""
+
+    @property
+    def upper(self) -> Tensor:
+        """(samples,) the nearest."""
+
+    @property
+    def uppers(self) -> Mapping[str, Tensor]:
+        """Attack -> (samples,)."""
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What was measured."""
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -61,7 +77,7 @@ class AdversarialAccuracy(Result):
         """
         return wilson(self.accuracy, len(self.labels), level)
 
-    def capped(self, margins: "GeometricMargins") -> "AdversarialAccuracy":
+    def capped(self, margins: NearestFound) -> "AdversarialAccuracy":
         """The same without the samples for which a minimum-norm attack found an adversarial point within the budget.
 
         What withstands PGD need not withstand an attack that looks for the nearest point; each is a valid attack, and
@@ -124,7 +140,7 @@ class AdversarialAccuracy(Result):
         return cls(budgets=budgets, correct=correct, labels=labels, settings=settings)
 
 
-@torch.inference_mode(mode=False)  # attacks differentiate, whatever the caller is in
+@standalone
 def adversarial_accuracy(
     model: nn.Module,
     data: LabelledData,

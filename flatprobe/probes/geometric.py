@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from flatprobe import first_order, rng
 from flatprobe.attacks import MINIMUM_NORM, NORMS, Box, Perturbed, minimum_norm
 from flatprobe.checks import at_least, one_of
+from flatprobe.contexts import standalone
 from flatprobe.data import Batch, LabelledData, checked_data
 from flatprobe.kernels import functional_margin
 from flatprobe.lipschitz import certified_margins
@@ -127,7 +128,7 @@ class GeometricMargins(Result):
         )
 
 
-@torch.inference_mode(mode=False)  # attacks differentiate, whatever the caller is in
+@standalone
 def geometric_margins(
     model: nn.Module,
     data: LabelledData,

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from flatprobe import rng
 from flatprobe.checks import one_of
+from flatprobe.contexts import standalone
 from flatprobe.data import Batch, LabelledData
 from flatprobe.jacobians import method_for, norms
 from flatprobe.network import Network
@@ -19,6 +20,7 @@ class JacobianNorms(PerSample):
     """Norms of dz/dx or dp/dx, in output units per input unit (logits per pixel scale, with pixels in [0, 1])."""
 
 
+@standalone
 def jacobian_norms(
     model: nn.Module,
     data: LabelledData,

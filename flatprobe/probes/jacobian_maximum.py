@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from flatprobe import rng
 from flatprobe.checks import at_least, one_of
+from flatprobe.contexts import standalone
 from flatprobe.data import Batch, LabelledData, checked_data, parts_of
 from flatprobe.inputs import Inputs
 from flatprobe.jacobians import method_for, norms
@@ -90,6 +91,7 @@ class JacobianMaximum(Result):
         return cls(values=values, first=first, second=second, at=at, points=settings["points"], settings=settings)
 
 
+@standalone
 def jacobian_maximum(
     model: nn.Module,
     data: LabelledData,

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from flatprobe import kernels
 from flatprobe.checks import one_of
+from flatprobe.contexts import standalone
 from flatprobe.data import Batch, LabelledData
 from flatprobe.network import Network
 from flatprobe.probes.samples import PerSample, map_samples
@@ -23,6 +24,7 @@ class Margins(PerSample):
         return float((self.values < 0).double().mean())
 
 
+@standalone
 def functional_margins(model: nn.Module, data: LabelledData, *, batch_size: int | None = None) -> Margins:
     """z_y - max_{j != y} z_j per sample, on the logits z (T3 section 5.3, Fig. 17).
 
@@ -53,6 +55,7 @@ def functional_margins(model: nn.Module, data: LabelledData, *, batch_size: int 
     return Margins(values=values, labels=labels, settings=settings("functional_margins", subject))
 
 
+@standalone
 def scores(
     model: nn.Module,
     data: LabelledData,

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from flatprobe import operators, weights
 from flatprobe.checks import is_whole, positive, scalar
+from flatprobe.contexts import standalone
 from flatprobe.data import LabelledData
 from flatprobe.graph import Graph, folded, trace
 from flatprobe.lipschitz import convolution_of
@@ -121,6 +122,7 @@ class WeightNorms(Result):
         )
 
 
+@standalone
 def weight_norms(
     model: nn.Module,
     input_shape: int | Sequence[int] | LabelledData | Any,

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from flatprobe import rng
 from flatprobe.checks import at_least, numbers, one_of
+from flatprobe.contexts import standalone
 from flatprobe.data import LabelledData, checked_data
 from flatprobe.intervals import wilson
 from flatprobe.kernels import misclassified
@@ -103,6 +104,7 @@ class Robustness(Result):
         return cls(gammas=gammas, error=error, samples=settings["samples"], settings=settings)
 
 
+@standalone
 def gaussian_robustness(
     model: nn.Module,
     data: LabelledData,

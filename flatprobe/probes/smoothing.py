@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from flatprobe import rng
 from flatprobe.checks import at_least, positive
+from flatprobe.contexts import standalone
 from flatprobe.data import Batch, LabelledData, checked_data
 from flatprobe.intervals import clopper_pearson_lower, wilson
 from flatprobe.network import Network
@@ -126,6 +127,7 @@ class SmoothedCertificate(Result):
 _COLUMNS = ("labels", "predicted", "radius", "selected", "counts")
 
 
+@standalone
 def smoothed_certificate(
     model: nn.Module,
     data: LabelledData,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from flatprobe.checks import at_least, one_of, positive
+from flatprobe.contexts import standalone
 from flatprobe.data import LabelledData, checked_data
 from flatprobe.network import Network
 from flatprobe.probes.flatness import flatness_radius
@@ -148,6 +149,7 @@ class Audit(Result):
         )
 
 
+@standalone
 def audit(
     model: nn.Module,
     data: LabelledData,

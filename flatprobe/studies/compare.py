@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from flatprobe.checks import one_of
+from flatprobe.contexts import standalone
 from flatprobe.data import LabelledData, checked_data
 from flatprobe.endpoints import statistics_of
 from flatprobe.network import Network
@@ -69,6 +70,7 @@ class Comparison:
         return Path(folder)
 
 
+@standalone
 def compare(
     models: Mapping[str, nn.Module] | Any,
     data: LabelledData | Mapping[str, LabelledData] | Any,

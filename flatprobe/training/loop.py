@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from flatprobe.checks import Flag, Named, Number, Whole, at_least, flag, is_number, one_of
+from flatprobe.contexts import standalone
 from flatprobe.copies import structural_copy
 from flatprobe.data import LabelledData
 from flatprobe.files import State
@@ -23,6 +24,7 @@ from flatprobe.training.settings import Settings, made_constraints, made_penalti
 from flatprobe.training.trainer import Trainer
 
 
+@standalone
 def train(
     network: nn.Module,
     data: LabelledData,
