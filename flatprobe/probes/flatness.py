@@ -17,7 +17,7 @@ from flatprobe.results import Result, settings
 from flatprobe.risk import Risk, RiskFunction, along, describe
 from flatprobe.risk_function import risk_at, takes_risk
 from flatprobe.search import Exit, first_exit
-from flatprobe.weights import Weights, as_given, combined, norm, select
+from flatprobe.weights import Weights, as_given, linear_combination, norm, pieces, select
 
 if TYPE_CHECKING:
     import pandas
@@ -251,8 +251,7 @@ def _check_resolved(vectors: list[Weights], radius: float, rtol: float) -> None:
     if not math.isfinite(radius):
         return
     center, u = vectors
-    at = combined(vectors, (1.0, radius))
-    rounding = norm({name: at[name].double() - center[name].double() - radius * u[name].double() for name in u})
+    rounding = math.sqrt(sum(_rounding(center[name], value, radius) for name, value in u.items()))
     distance = radius * norm(u)
     if rounding > rtol**0.5 * distance:
         dtypes = ", ".join(dict.fromkeys(str(center[name].dtype).removeprefix("torch.") for name in u))
@@ -262,6 +261,15 @@ def _check_resolved(vectors: list[Weights], radius: float, rtol: float) -> None:
             "model.double(), or with a larger epsilon"
         )
         raise ValueError(msg)
+
+
+def _rounding(weights: Tensor, u: Tensor, radius: float) -> float:
+    """||(w + r u as it is rounded) - w - r u||^2."""
+    total = 0.0
+    for w, own in pieces(weights, u):
+        moved = linear_combination([w, own], (1.0, radius)).double()
+        total += float(moved.sub_(w).sub_(radius * own.double()).square().sum())
+    return total
 
 
 def _finite(value: float, objective: str) -> float:
