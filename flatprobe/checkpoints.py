@@ -14,6 +14,7 @@ from flatprobe.class_names import set_class_names
 from flatprobe.copies import structural_copy
 from flatprobe.files import read_state, write_tensors
 from flatprobe.models import build
+from flatprobe.ownership import mark
 from flatprobe.rng import global_states_kept
 from flatprobe.weights import unprefixed
 
@@ -67,7 +68,10 @@ def load_checkpoint(path: str | Path, model: object = None, *, which: str = "las
     state = read_state(file)
     network = _rebuilt(file).to(_dtype(state)) if model is None else structural_copy(model)
     load_weights(network, state, str(file))
-    set_class_names(network, _trained_on(file).get("class_names"))
+    data = _trained_on(file)
+    set_class_names(network, data.get("class_names"))
+    if isinstance(data.get("fingerprint"), str):
+        mark(network, data["fingerprint"])
     return network.eval()
 
 

@@ -10,7 +10,6 @@ from flatprobe import rng
 from flatprobe.checks import one_of
 from flatprobe.weights import Weights, norm
 
-
 # (weights, noise, ||noise|| over the selection) -> the direction's part in one parameter; None where it does not move.
 Law = Callable[[Tensor, Tensor, float], Tensor | None]
 
