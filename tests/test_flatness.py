@@ -190,7 +190,7 @@ def test_single_precision_is_held_against_float64_where_epsilon_is_small() -> No
         met += 1
         torch.testing.assert_close(radii, exact, rtol=2.1e-2, atol=0)  # the bracket, and its tolerance on either side
     assert 2 <= met < 6
-    with pytest.raises(ValueError, match="the rounding of the loss decides the radius .* model.double"):
+    with pytest.raises(ValueError, match=r"the rounding of the loss decides the radius .* model\.double"):
         fp.flatness_radius(fp.EmpiricalRisk(single, DATA), epsilon=3e-8, directions=3, rtol=1e-3)
     with pytest.raises(ValueError, match="epsilon is 1e-14, which the rounding of the loss in float64 would decide"):
         fp.flatness_radius(fp.EmpiricalRisk(double, DATA), epsilon=1e-14)

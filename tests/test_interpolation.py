@@ -254,9 +254,7 @@ def test_property_recalibrated_statistics_do_not_depend_on_the_order_of_the_samp
 def test_closed_form_recalibration_takes_every_sample_once_and_mixes_the_classes() -> None:
     model = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(1), nn.Linear(1, 2)).double().eval()
     inputs = torch.arange(700, dtype=torch.float64)[:, None]
-    data = fp.LabelledData(
-        inputs, (inputs[:, 0] > 349).long()
-    )  # sorted: batches in order would each be nearly constant
+    data = fp.LabelledData(inputs, (inputs[:, 0] > 349).long())  # sorted, as folders are
     found = Recalibration(fp.EmpiricalRisk(model, data)).statistics(dict(model.named_parameters()))
     # Three batches of 233 or 234: the mean of their means is the mean but for one sample's share.
     assert float(found["1.running_mean"]) == pytest.approx(349.5, abs=1)

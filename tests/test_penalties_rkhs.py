@@ -170,7 +170,7 @@ def test_the_ascent_finds_more_than_random_deformations():
 @pytest.mark.parametrize("c2", [0.5, 1.0, 0.3])
 @pytest.mark.parametrize("seed", range(3))
 def test_no_translation_by_whole_pixels_that_is_allowed_rises_more(c2, seed):
-    """Slow reference: every translation with C <= 1, by indexing; the network has rough filters, whose slopes mislead."""
+    """Slow reference: every translation with C <= 1, by indexing, on rough filters whose slopes mislead."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         layers = [nn.Conv2d(1, 6, 3), nn.ReLU(), nn.Conv2d(6, 6, 3), nn.ReLU(), nn.Flatten(), nn.Linear(96, 3)]

@@ -166,8 +166,8 @@ def _smoothing(title: str, results: Results, groups: Groups) -> list[Section]:
         "The fraction of samples that the smoothed classifier, a vote of the network's answers under Gaussian noise of "
         f"standard deviation {sigma:g}, answers rightly and provably so within an l2 radius, with "
         f"{tables.fresh_band(results)}. It abstains where {draws:,} draws prove no majority; a radius may be wrong "
-        f"with probability {alpha:g}. The radii belong to the vote, not to the network: they say nothing of the network's "
-        "own answers."
+        f"with probability {alpha:g}. The radii belong to the vote, not to the network: they say nothing of the "
+        "network's own answers."
     )
     picture = png(smoothing.draw(results, groups=groups))
     return [Section(title, sentence, picture, _alternative("Curves", results), tables.certificates(results))]

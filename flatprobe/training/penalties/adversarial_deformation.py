@@ -37,9 +37,9 @@ class AdversarialDeformation:
     onto C <= 1. The best tau is held constant: P is a lower bound of what the formula says, which is one of
     ||f||_H^2, and at least what those translations reach. Sampled where classes are drawn.
 
-    Cost: a forward pass for each translation; for each class one more, and a step takes a forward and a backward pass to
-    the inputs; all without a graph. The gradient is that of each maximum's sample, in one forward pass for all classes,
-    or as many as classes share a sample.
+    Cost: a forward pass for each translation; for each class one more, and a forward and a backward pass to the inputs
+    a step; all without a graph. The gradient is that of each maximum's sample, in one forward pass for all classes, or
+    as many as classes share a sample.
 
     BatchNorm: the batch's statistics, constants in the ascent; f_k(x_i) and the moved f_k are normalised with them
     (`ForwardPass.again`).
