@@ -109,7 +109,7 @@ def inner(first: Tensor, second: Tensor) -> float:
 
 def pieces(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
     """Tensors of one shape in flat pieces: widened whole, each would take twice the memory of the weights."""
-    return zip(*(tensor.flatten().split(_PIECE) for tensor in tensors), strict=True)
+    return zip(*(torch.split(tensor.flatten(), _PIECE) for tensor in tensors), strict=True)
 
 
 def select(weights: Mapping[str, Tensor], parameters: str | Sequence[str] | Any) -> tuple[str, ...]:

@@ -200,7 +200,7 @@ def test_large_logits_have_large_rounding_and_are_looked_at_sooner() -> None:
     model = trained()
     assert float64_risk(fp.EmpiricalRisk(model, DATA), 0.05, recalibrated=False) is None
     with torch.no_grad():
-        model.linear3.weight.mul_(1e4)
+        model.linear3.weight.mul_(1e5)
     assert float64_risk(fp.EmpiricalRisk(model, DATA), 0.05, recalibrated=False).network.dtype == torch.float64
     assert float64_risk(cases.Bowl(weights_of(model)), 1e-9, recalibrated=False) is None
 
