@@ -29,7 +29,7 @@ def copies(probe: Callable[[fp.EmpiricalRisk], object]) -> float:
 @pytest.mark.parametrize(
     ("probe", "most"),
     [
-        (lambda risk: risk(), 3),
+        (lambda risk: risk(), 3.01),  # and the activations
         (lambda risk: risk.gradient(), 5),
         (lambda risk: fp.flatness_radius(risk, directions=2), 6),
         (lambda risk: fp.flatness_radius(risk, directions=2, law="filter"), 6),

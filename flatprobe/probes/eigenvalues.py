@@ -222,4 +222,5 @@ def _dense(block: _Block, which: str) -> Vectors:
     """All eigenvectors of the block, from the wanted end inwards."""
     matrix = torch.stack([block(column) for column in torch.eye(block.size, dtype=block.dtype)]).double()
     values, vectors = torch.linalg.eigh((matrix + matrix.mT) / 2)
-    return vectors.mT[ENDS[which](values).argsort(descending=True)].to(block.dtype)
+    ordered: Vectors = vectors.mT[ENDS[which](values).argsort(descending=True)].to(block.dtype)
+    return ordered
