@@ -82,4 +82,4 @@ def _by_content(data: LabelledData) -> Int64[Tensor, " samples"]:
     for batch in data.batches(CALIBRATION_BATCH):
         parts = [part.flatten(1) if part.ndim > 1 else part[:, None] for part in tensors(batch.inputs)]
         keys += [blake2b(b"".join(map(bytes_of, row)), digest_size=16).digest() for row in zip(*parts, strict=True)]
-    return torch.tensor(sorted(range(len(keys)), key=keys.__getitem__))
+    return torch.tensor(sorted(range(len(keys)), key=keys.__getitem__), dtype=torch.int64, device="cpu")

@@ -69,7 +69,8 @@ def load_checkpoint(path: str | Path, model: object = None, *, which: str = "las
     network = _rebuilt(file).to(_dtype(state)) if model is None else structural_copy(model)
     load_weights(network, state, str(file))
     data = _trained_on(file)
-    set_class_names(network, data.get("class_names"))
+    source = data.get("source")
+    set_class_names(network, source.get("class_names") if isinstance(source, dict) else None)
     if isinstance(data.get("fingerprint"), str):
         mark(network, data["fingerprint"])
     return network.eval()
@@ -161,12 +162,12 @@ def _rebuilt(file: Path) -> nn.Module:
 
 
 def _trained_on(file: Path) -> dict[str, Any]:
-    """What the config.json beside the file says of where the training data came from; nothing where there is none."""
+    """What the config.json beside the file says of the training data; nothing where there is none."""
     try:
-        source = _config(file.with_name(CONFIG))["data"]["source"]
+        data = _config(file.with_name(CONFIG))["data"]
     except (KeyError, TypeError, ValueError):  # another program's, which the weights do not depend on
         return {}
-    return source if isinstance(source, dict) else {}
+    return data if isinstance(data, dict) else {}
 
 
 def _config(file: Path) -> dict[str, Any]:

@@ -75,7 +75,7 @@ def extreme_pairs(
     Source: Wu and Simon 2000, "Thick-restart Lanczos method for large symmetric eigenvalue problems".
     """
     search = _Search(operator, draw, ENDS[which], tolerance, budget)
-    found, values = draw()[None][:0].clone(), torch.empty(0, dtype=torch.float64)
+    found, values = draw()[None][:0].clone(), torch.empty(0, dtype=torch.float64, device="cpu")
     while True:
         missing = count - len(values)
         beyond = values[-1:] if missing == 0 else None
@@ -108,7 +108,7 @@ def _converged(
     """
     start = search.draw()
     basis = start.new_empty(space + 1, len(start))
-    matrix = torch.zeros(space, space, dtype=torch.float64)  # the operator, projected onto the basis
+    matrix = torch.zeros(space, space, dtype=torch.float64, device="cpu")  # the operator, projected onto the basis
     _into(basis, 0, start, known)
     kept, spent, first = 0, 0, 0
     while spent == 0 or spent + space - kept <= search.budget:
@@ -169,7 +169,7 @@ def _orthogonalised(basis: Vectors, place: int, known: Known) -> Values:
         What lay along the earlier ones.
     """
     own, earlier = basis[place], basis[:place]
-    total = torch.zeros(place, dtype=torch.float64)
+    total = torch.zeros(place, dtype=torch.float64, device="cpu")
     for _ in range(2):
         if len(known):
             own.addmv_(known.mT, known @ own, alpha=-1)

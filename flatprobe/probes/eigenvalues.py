@@ -194,7 +194,7 @@ def _extreme(
     else:
 
         def draw() -> Vector:
-            return torch.randn(block.size, generator=generator).to(block.dtype)
+            return torch.randn(block.size, generator=generator, dtype=torch.float32, device="cpu").to(block.dtype)
 
         vectors, all_met = extreme_pairs(
             block, draw, count=count, which=which, tolerance=tolerance, space=space, budget=_RESTARTS * space
@@ -206,7 +206,7 @@ def _extreme(
                 "float64"
             )
             raise ValueError(msg)
-    pairs = torch.tensor([_measured(block, vector) for vector in vectors], dtype=torch.float64)
+    pairs = torch.tensor([_measured(block, vector) for vector in vectors], dtype=torch.float64, device="cpu")
     values, residuals = pairs[ENDS[which](pairs[:, 0]).argsort(descending=True)].unbind(1)
     return values, residuals
 
@@ -220,7 +220,7 @@ def _measured(block: _Block, vector: Vector) -> tuple[float, float]:
 
 def _dense(block: _Block, which: str) -> Vectors:
     """All eigenvectors of the block, from the wanted end inwards."""
-    matrix = torch.stack([block(column) for column in torch.eye(block.size, dtype=block.dtype)]).double()
+    matrix = torch.stack([block(column) for column in torch.eye(block.size, dtype=block.dtype, device="cpu")]).double()
     values, vectors = torch.linalg.eigh((matrix + matrix.mT) / 2)
     ordered: Vectors = vectors.mT[ENDS[which](values).argsort(descending=True)].to(block.dtype)
     return ordered
