@@ -1,5 +1,6 @@
 """Flatness radius: how far the weights move along random directions before the training loss rises by epsilon."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
