@@ -14,6 +14,7 @@ from flatprobe.class_names import set_class_names
 from flatprobe.copies import structural_copy
 from flatprobe.files import read_state, write_tensors
 from flatprobe.models import build
+from flatprobe.ownership import mark
 from flatprobe.rng import global_states_kept
 from flatprobe.weights import unprefixed
 
@@ -67,7 +68,11 @@ def load_checkpoint(path: str | Path, model: object = None, *, which: str = "las
     state = read_state(file)
     network = _rebuilt(file).to(_dtype(state)) if model is None else structural_copy(model)
     load_weights(network, state, str(file))
-    set_class_names(network, _trained_on(file).get("class_names"))
+    data = _trained_on(file)
+    source = data.get("source")
+    set_class_names(network, source.get("class_names") if isinstance(source, dict) else None)
+    if isinstance(data.get("fingerprint"), str):
+        mark(network, data["fingerprint"])
     return network.eval()
 
 
@@ -157,12 +162,12 @@ def _rebuilt(file: Path) -> nn.Module:
 
 
 def _trained_on(file: Path) -> dict[str, Any]:
-    """What the config.json beside the file says of where the training data came from; nothing where there is none."""
+    """What the config.json beside the file says of the training data; nothing where there is none."""
     try:
-        source = _config(file.with_name(CONFIG))["data"]["source"]
+        data = _config(file.with_name(CONFIG))["data"]
     except (KeyError, TypeError, ValueError):  # another program's, which the weights do not depend on
         return {}
-    return source if isinstance(source, dict) else {}
+    return data if isinstance(data, dict) else {}
 
 
 def _config(file: Path) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from flatprobe.risk import EmpiricalRisk, RiskFunction
 from flatprobe.risk_function import risk_at
-from flatprobe.weights import Weights
+from flatprobe.weights import Weights, inner
 
 
 @runtime_checkable
@@ -71,6 +71,18 @@ def hessian_products(
     for product in products:
         _check_finite(product, "Hessian product")
     return products
+
+
+def hessian_forms(risk: RiskFunction, directions: Sequence[Weights], names: Sequence[str]) -> list[dict[str, float]]:
+    """(v, H v) by parameter for each direction, H at the center; errors as `hessian_products`."""
+    if isinstance(risk, EmpiricalRisk):
+        forms = risk.forms(directions, names)
+        if all(math.isfinite(value) for own in forms for value in own.values()):
+            return forms
+    products = hessian_products(risk, risk.center, directions, names)  # in an error's case, to name the parameter
+    return [
+        {name: inner(v[name], product[name]) for name in names} for v, product in zip(directions, products, strict=True)
+    ]
 
 
 def _restricted(vector: Weights, names: Sequence[str]) -> Weights:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from flatprobe.plain_functions import twice_differentiable
-from flatprobe.weights import Weights
+from flatprobe.weights import Weights, inner
 
 # One batch each: weights -> the batch's summed loss.
 Losses = Iterable[Callable[[Weights], Tensor]]
@@ -53,16 +53,50 @@ def summed_products(
     Returns:
         One product a direction, over all the names.
     """
+    with torch.inference_mode(mode=False):
+        total = [{name: torch.zeros_like(point[name], dtype=torch.float64) for name in names} for _ in directions]
+    _each_product(losses, point, names, directions, lambda place, product: _add(total[place], product))
+    return total
+
+
+def summed_forms(
+    losses: Losses, point: Mapping[str, Tensor], names: Sequence[str], directions: Sequence[Mapping[str, Tensor]]
+) -> list[dict[str, float]]:
+    """(v, H v), parameter by parameter, for each direction v: `summed_products` where the products are not kept.
+
+    Args:
+        losses: one function of the weights a batch.
+        point: all weights.
+        names: those to differentiate by.
+        directions: over all of the names.
+
+    Returns:
+        For each direction, name -> sum over the name's entries of v_j (H v)_j.
+    """
+    total = [dict.fromkeys(names, 0.0) for _ in directions]
+
+    def take(place: int, product: Weights) -> None:
+        for name in names:
+            total[place][name] += inner(directions[place][name], product[name])
+
+    _each_product(losses, point, names, directions, take)
+    return total
+
+
+def _each_product(
+    losses: Losses,
+    point: Mapping[str, Tensor],
+    names: Sequence[str],
+    directions: Sequence[Mapping[str, Tensor]],
+    take: Callable[[int, Weights], None],
+) -> None:
+    """Hand each batch's product with each direction on, with the direction's place."""
     with torch.inference_mode(mode=False), torch.enable_grad(), twice_differentiable():
         variables = _variables(point, names)
-        total = [
-            {name: torch.zeros_like(variable, dtype=torch.float64) for name, variable in variables.items()}
-            for _ in directions
-        ]
         for loss in losses:
             slopes = _gradient(loss({**point, **variables}), variables, again=True)
-            for place, (sums, direction) in enumerate(zip(total, directions, strict=True)):
-                last = place + 1 == len(total)
+            for place, direction in enumerate(directions):
+                last = place + 1 == len(directions)
                 # A gradient without a graph is constant: the loss is affine in those weights.
                 curved = [name for name in slopes if slopes[name].requires_grad and name in direction]
                 if curved:
@@ -71,12 +105,15 @@ def summed_products(
                         [direction[name].to(slopes[name]) for name in curved],
                         retain_graph=not last, materialize_grads=True,
                     )  # fmt: skip
-                    _add(sums, dict(zip(variables, product, strict=True)))
-    return total
+                    take(place, dict(zip(variables, product, strict=True)))
+                    del product
+            del slopes  # and its graph, before the next batch's
 
 
 def _variables(point: Mapping[str, Tensor], names: Sequence[str]) -> Weights:
-    return {name: point[name].detach().clone().requires_grad_() for name in names}
+    """Leaves that share their numbers with the point; of an inference tensor, which no graph takes, a copy."""
+    tensors = {name: point[name].detach() for name in names}
+    return {name: (own.clone() if own.is_inference() else own).requires_grad_() for name, own in tensors.items()}
 
 
 def _gradient(loss: Tensor, variables: Weights, *, again: bool) -> Weights:
@@ -86,4 +123,4 @@ def _gradient(loss: Tensor, variables: Weights, *, again: bool) -> Weights:
 
 def _add(total: Weights, terms: Mapping[str, Tensor]) -> None:
     for name, sums in total.items():
-        sums += terms[name].double()
+        sums += terms[name]  # each number is widened as it is added, without a copy of the term

@@ -10,33 +10,36 @@ from flatprobe import rng
 from flatprobe.checks import one_of
 from flatprobe.weights import Weights, norm
 
-
-def _isotropic(weights: Weights, noise: Weights) -> Weights:
-    length = norm(noise)
-    return {name: (xi.double() / length).to(weights[name]) for name, xi in noise.items()}
+# (weights, noise, ||noise|| over the selection) -> the direction's part in one parameter; None where it does not move.
+Law = Callable[[Tensor, Tensor, float], Tensor | None]
 
 
-def _filter(weights: Weights, noise: Weights) -> Weights:
+def _isotropic(weights: Tensor, noise: Tensor, length: float) -> Tensor:
+    return noise.double().div_(length).to(weights)
+
+
+def _filter(weights: Tensor, noise: Tensor, _length: float) -> Tensor | None:
     """Rescale per slice along the first dimension: a linear layer's unit, a convolution's filter."""
-    return {name: _rescaled(xi, weights[name], tuple(range(1, xi.ndim))) for name, xi in noise.items() if xi.ndim > 1}
+    return _rescaled(noise, weights, tuple(range(1, noise.ndim)))
 
 
-def _layer(weights: Weights, noise: Weights) -> Weights:
-    return {name: _rescaled(xi, weights[name], tuple(range(xi.ndim))) for name, xi in noise.items() if xi.ndim > 1}
+def _layer(weights: Tensor, noise: Tensor, _length: float) -> Tensor | None:
+    return _rescaled(noise, weights, tuple(range(noise.ndim)))
 
 
-def _adaptive(weights: Weights, noise: Weights) -> Weights:
-    length = norm(noise)
-    return {name: (weights[name].abs().double() * xi.double() / length).to(weights[name]) for name, xi in noise.items()}
+def _adaptive(weights: Tensor, noise: Tensor, length: float) -> Tensor:
+    return noise.double().mul_(weights.abs()).div_(length).to(weights)
 
 
-def _rescaled(noise: Tensor, weights: Tensor, dims: tuple[int, ...]) -> Tensor:
+def _rescaled(noise: Tensor, weights: Tensor, dims: tuple[int, ...]) -> Tensor | None:
+    if noise.ndim < 2:
+        return None
     w_norm, xi_norm = (torch.linalg.vector_norm(t.double(), dim=dims, keepdim=True) for t in (weights, noise))
     rescaled: Tensor = noise * (w_norm / xi_norm)
     return rescaled.to(weights)
 
 
-LAWS: dict[str, Callable[[Weights, Weights], Weights]] = {
+LAWS: dict[str, Law] = {
     "isotropic": _isotropic,
     "filter": _filter,
     "layer": _layer,
@@ -54,6 +57,9 @@ def direction(weights: Mapping[str, Tensor], names: Sequence[str], law: str, see
     - `layer`: the same with each tensor rescaled to its norm;
     - `adaptive`: |w_j| xi_j / ||xi|| (after Kwon et al. 2021): follows a rescaling of ReLU units exactly.
 
+    Under the last three, weights that are zero do not move, and a parameter that is zero throughout (a bias at its
+    initial value) is left out like those of one dimension.
+
     Args:
         weights: where the directions start.
         names: the selected parameters, in order.
@@ -68,15 +74,16 @@ def direction(weights: Mapping[str, Tensor], names: Sequence[str], law: str, see
         ValueError: for an unknown law, or where nothing moves under it.
     """
     one_of("law", law, LAWS)
-    selected = {name: weights[name] for name in names}
     noise = {
-        name: torch.empty_like(value, dtype=torch.float32).copy_(
-            rng.normal(value.shape, seed, "direction", index, place)
+        name: torch.empty_like(weights[name], dtype=torch.float32).copy_(
+            rng.normal(weights[name].shape, seed, "direction", index, place)
         )
-        for place, (name, value) in enumerate(selected.items())
+        for place, name in enumerate(names)
     }
-    result = LAWS[law](selected, noise)
-    if not any(bool(value.any()) for value in result.values()):
+    length = norm(noise)
+    parts = {name: LAWS[law](weights[name], noise.pop(name), length) for name in names}  # each noise is given up
+    result = {name: part for name, part in parts.items() if part is not None and bool(part.any())}
+    if not result:
         msg = (
             f"under the law {law!r} none of the selected parameters moves ({', '.join(names)}): filter and layer "
             "leave 1-D parameters "

@@ -34,6 +34,33 @@ def wilson(p: Proportions, trials: int, level: float) -> tuple[Proportions, Prop
     return (middle - half).where(p > 0, 0.0), (middle + half).where(p < 1, 1.0)
 
 
+def clopper_pearson(
+    counts: Int64[Tensor, " proportions"], trials: int, level: float
+) -> tuple[Proportions, Proportions]:
+    """Clopper and Pearson's two-sided interval: it covers the probability at least as often as the level says.
+
+    It does so for trials of unequal probabilities too, for their mean: the number of successes is then less spread than
+    a binomial one of that mean (Hoeffding 1956, "On the distribution of the number of successes in independent
+    trials").
+
+    Args:
+        counts: successes.
+        trials: independent ones.
+        level: confidence, in (0, 1).
+
+    Returns:
+        Lower and upper ends.
+
+    Raises:
+        ValueError: for a level outside (0, 1).
+    """
+    if not 0 < level < 1:
+        msg = f"level is {level}; expected a confidence in (0, 1)"
+        raise ValueError(msg)
+    alpha = (1 - level) / 2
+    return clopper_pearson_lower(counts, trials, alpha), 1 - clopper_pearson_lower(trials - counts, trials, alpha)
+
+
 def clopper_pearson_lower(counts: Int64[Tensor, " counts"], trials: int, alpha: float) -> Float64[Tensor, " counts"]:
     """The one-sided lower limit sup{ p : P(Bin(trials, p) >= count) <= alpha }, 0 for a count of 0.
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from flatprobe.contexts import standalone
 from flatprobe.data import LabelledData, checked_data
-from flatprobe.derivatives import summed_gradient, summed_products
+from flatprobe.derivatives import summed_forms, summed_gradient, summed_products
 from flatprobe.inputs import Inputs
 from flatprobe.kernels import misclassified, per_sample_loss
 from flatprobe.losses import Loss, OwnLoss, described_loss, taken
@@ -216,6 +216,12 @@ class EmpiricalRisk:
         totals = summed_products(self._losses(None), point, names, directions)
         return [self._mean_of(total, len(self.data)) for total in totals]
 
+    def forms(self, directions: Sequence[Mapping[str, Tensor]], names: Sequence[str]) -> list[dict[str, float]]:
+        """(v, H v) by parameter for directions over the names, H at the center: as `hvps`, the products not kept."""
+        self._check_slopes(names, twice=True)
+        totals = summed_forms(self._losses(None), self.center, names, directions)
+        return [{name: total / len(self.data) for name, total in own.items()} for own in totals]
+
     def describe(self) -> dict[str, object]:
         """What a record says of the risk."""
         return {
@@ -290,8 +296,9 @@ class EmpiricalRisk:
     def _summed(self, inputs: Inputs, labels: Tensor, weights: Mapping[str, Tensor]) -> Tensor:
         return self._per_sample(self.network(inputs, weights), labels).sum()
 
-    def _mean_of(self, total: Mapping[str, Tensor], count: int) -> Weights:
-        return {name: (sums / count).to(self.center[name]) for name, sums in total.items()}
+    def _mean_of(self, total: Weights, count: int) -> Weights:
+        """The sums divided, each given up as its mean is made: they are twice as long as the weights, or as long."""
+        return {name: total.pop(name).div_(count).to(self.center[name]) for name in list(total)}
 
     def _report_not_finite(self) -> None:
         with torch.no_grad():

@@ -45,7 +45,8 @@ def normal(shape: Sequence[int], *key: Key) -> Float32[Tensor, "..."]:
 
 def signs(shape: Sequence[int], *key: Key) -> Float32[Tensor, "..."]:
     """A float32 CPU tensor of independent signs, +1 or -1 alike often, a function of the key and the shape."""
-    return 2 * torch.randint(2, tuple(shape), generator=generator(*key), dtype=torch.float32, device="cpu") - 1
+    drawn = torch.randint(2, tuple(shape), generator=generator(*key), dtype=torch.float32, device="cpu")
+    return drawn.mul_(2).sub_(1)
 
 
 def _blocks(start: int, stop: int) -> Iterator[tuple[int, slice]]:

@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 Increase = Callable[[float], float]
@@ -10,6 +10,10 @@ Increase = Callable[[float], float]
 # Largest factor of one bracketing step: an increase that grows like r^2 is then never sampled more coarsely than 16 to
 # 1.
 _STRIDE = 4.0
+
+# The probing ratio covers the radii from this share of the largest inside one on: evaluations always leave out an
+# interval above 0.
+PROBED = 1e-2
 
 # An increase that is outside at this fraction of an outside radius jumps at once: there is no exit to be measured.
 _FLOOR = 1e-12
@@ -27,8 +31,9 @@ class Exit:
         slope: d log(increase) / d log(r) near the exit, nan where it could not be told.
         evaluations: calls of the function.
         excursions: earlier exits that `verify` found below a later one.
-        probing_ratio: the largest ratio of neighbouring radii evaluated inside [smallest evaluated, lower]: narrower
-            excursions may have been missed. Infinite below the smallest radius evaluated.
+        probing_ratio: the largest ratio b / a of an interval of [lower / 100, lower] inside which nothing was
+            evaluated: no excursion from a to b with a larger ratio was missed there, narrower ones may have been; 100
+            where nothing inside was evaluated but `lower`. Infinite where `lower` is 0.
         probed_from: the smallest radius evaluated.
     """
 
@@ -121,7 +126,9 @@ def first_exit(
     not halved in three steps is halved. The search ends only when an inside radius and an outside radius within rtol of
     each other have both been evaluated.
 
-    The bracket certifies the *first* exit only if the increase is monotone up to it; `verify` looks for earlier ones.
+    What is certified: inside at `lower`, outside at `upper`, and inside wherever else it was evaluated below. That this
+    is the *first* exit is certified only if the increase is monotone up to it; `verify` looks for earlier ones, down to
+    1 / (verify + 1) of the radius, and `probing_ratio` says how wide one may be that was missed.
 
     Args:
         increase: r -> I(w + r u) - I(w); a value that is not finite counts as outside.
@@ -163,7 +170,7 @@ def first_exit(
         slope=search.slope(math.nan),
         evaluations=len(search.points),
         excursions=excursions,
-        probing_ratio=_probing_ratio([r for r in search.points if r <= search.lower]),
+        probing_ratio=_probing_ratio(search.points, search.lower),
         probed_from=min(search.points),
     )
 
@@ -241,6 +248,6 @@ def _inside(search: _Search, radius: float) -> bool:
     return inside
 
 
-def _probing_ratio(radii: Sequence[float]) -> float:
-    ordered = sorted(radii)
-    return max((b / a for a, b in itertools.pairwise(ordered)), default=math.inf)
+def _probing_ratio(radii: Iterable[float], lower: float) -> float:
+    ordered = sorted({lower * PROBED, lower, *(r for r in radii if lower * PROBED < r < lower)})
+    return max(b / a for a, b in itertools.pairwise(ordered)) if lower > 0 else math.inf

@@ -1,7 +1,7 @@
 """Arithmetic on weight vectors: dictionaries from parameter names to tensors."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -9,6 +9,9 @@ import torch
 from torch import Tensor, nn
 
 Weights = dict[str, Tensor]
+
+# Numbers that are widened to float64 at once.
+_PIECE = 2**20
 
 _PREFIXES = ("module.", "_orig_mod.")  # of nn.DataParallel and torch.compile
 _COUNTER = "n_averaged"  # of torch.optim.swa_utils.AveragedModel
@@ -96,7 +99,17 @@ def linear_combination(tensors: Sequence[Tensor | None], coefficients: Sequence[
 
 def norm(weights: Mapping[str, Tensor]) -> float:
     """The Euclidean norm over all tensors, summed in float64."""
-    return math.sqrt(sum(float(value.double().square().sum()) for value in weights.values()))
+    return math.sqrt(sum(inner(value, value) for value in weights.values()))
+
+
+def inner(first: Tensor, second: Tensor) -> float:
+    """sum_j a_j b_j in float64."""
+    return sum(float((a.double() * b.double()).sum()) for a, b in pieces(first, second))
+
+
+def pieces(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Tensors of one shape in flat pieces: widened whole, each would take twice the memory of the weights."""
+    return zip(*(torch.split(tensor.flatten(), _PIECE) for tensor in tensors), strict=True)
 
 
 def select(weights: Mapping[str, Tensor], parameters: str | Sequence[str] | Any) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from torch import nn
 
 import flatprobe as fp
 from flatprobe.directions import LAWS, direction
+from flatprobe.probes.rounding import float64_risk
 from flatprobe.weights import moved, weights_of
 from tests import cases
 from tests.properties import (
@@ -152,6 +153,73 @@ def test_filter_law_reports_the_parameters_that_do_not_move() -> None:
     radii = fp.flatness_radius(fp.EmpiricalRisk(cases.mlp(), DATA), directions=1, law="filter")
     assert radii.frozen == ("linear1.bias", "linear2.bias", "linear3.bias")
     assert radii.settings["frozen"] == list(radii.frozen)
+
+
+def test_zero_weights_do_not_move_under_the_relative_laws_and_are_named() -> None:
+    model = cases.mlp()
+    with torch.no_grad():
+        model.linear2.weight.zero_()
+        model.linear3.bias.zero_()
+    risk = fp.EmpiricalRisk(model, DATA)
+    frozen = {law: fp.flatness_radius(risk, directions=1, law=law).frozen for law in LAWS}
+    biases = ("linear1.bias", "linear2.weight", "linear2.bias", "linear3.bias")
+    assert frozen == {
+        "isotropic": (),
+        "adaptive": ("linear2.weight", "linear3.bias"),
+        "filter": biases,
+        "layer": biases,
+    }
+    assert fp.random_slice(risk, steps=3, law="adaptive").frozen == frozen["adaptive"]
+
+
+def trained(**options: int) -> nn.Module:
+    model = cases.mlp().float().train()
+    return fp.train(model, DATA, epochs=30, learning_rate=0.1, **options).model
+
+
+def test_single_precision_is_held_against_float64_where_epsilon_is_small() -> None:
+    single, double = trained(), trained().double()
+    met = 0
+    for epsilon in (1e-4, 1e-5, 1e-6, 1e-7, 1e-8, 1e-9):
+        exact = fp.flatness_radius(fp.EmpiricalRisk(double, DATA), epsilon=epsilon, directions=3).radii
+        try:
+            radii = fp.flatness_radius(fp.EmpiricalRisk(single, DATA), epsilon=epsilon, directions=3).radii
+        except ValueError:
+            assert epsilon < 1e-5
+            continue
+        met += 1
+        torch.testing.assert_close(radii, exact, rtol=2.1e-2, atol=0)  # the bracket, and its tolerance on either side
+    assert 2 <= met < 6
+    with pytest.raises(ValueError, match=r"the rounding of the loss decides the radius .* model\.double"):
+        fp.flatness_radius(fp.EmpiricalRisk(single, DATA), epsilon=3e-8, directions=3, rtol=1e-3)
+    with pytest.raises(ValueError, match="epsilon is 1e-14, which the rounding of the loss in float64 would decide"):
+        fp.flatness_radius(fp.EmpiricalRisk(double, DATA), epsilon=1e-14)
+
+
+def test_large_logits_have_large_rounding_and_are_looked_at_sooner() -> None:
+    model = trained()
+    assert float64_risk(fp.EmpiricalRisk(model, DATA), 0.05, recalibrated=False) is None
+    with torch.no_grad():
+        model.linear3.weight.mul_(1e5)
+    assert float64_risk(fp.EmpiricalRisk(model, DATA), 0.05, recalibrated=False).network.dtype == torch.float64
+    assert float64_risk(cases.Bowl(weights_of(model)), 1e-9, recalibrated=False) is None
+
+
+class Jumping(cases.Bowl):
+    """A loss and an error that jump at the center itself."""
+
+    def __call__(self, weights: dict[str, torch.Tensor]) -> fp.Risk:
+        here = super().__call__(weights).loss == 0
+        return fp.Risk(loss=0.0 if here else 1.0, error=0.0 if here else 1.0)
+
+
+def test_a_jump_at_the_center_is_an_error_of_the_loss_and_a_radius_of_0_of_the_error() -> None:
+    jumping = Jumping({"w": torch.zeros(4, 2, dtype=torch.float64)})
+    with pytest.raises(ValueError, match=r"outside epsilon, or not finite, at every radius along direction 0 down to"):
+        fp.flatness_radius(jumping, directions=2)
+    radii = fp.flatness_radius(jumping, directions=2, objective="error")
+    assert radii.radii.tolist() == radii.lower.tolist() == [0.0, 0.0]
+    assert bool(radii.reached.all())
 
 
 def test_the_record_keeps_the_selection_as_asked_and_as_found() -> None:

@@ -11,6 +11,7 @@ import flatprobe as fp
 from flatprobe import rng
 from flatprobe.derivatives import summed_products
 from flatprobe.probes import eigenvalues
+from flatprobe.probes.trace import HessianTrace
 from flatprobe.weights import layers
 from tests import cases
 from tests.properties import assert_batch_size_invariant, assert_model_untouched, assert_seed_determines
@@ -35,7 +36,7 @@ def bowl(diagonal: list[float], split: int = 2) -> cases.Quadratic:
     return cases.Quadratic({"a.w": center[:split], "b.w": center[split:]}, torch.tensor(diagonal).double().diag())
 
 
-@pytest.mark.parametrize("size", [8, 60])  # formed whole, and by ARPACK
+@pytest.mark.parametrize("size", [8, 60])  # formed whole, and by Lanczos
 def test_closed_form_eigenvalues_of_a_bowl(size: int) -> None:
     diagonal = [-7.0, 5.0, 3.0] + [1.0] * (size - 3)
     for which, expected in {"largest": [5.0, 3.0], "smallest": [-7.0, 1.0], "magnitude": [-7.0, 5.0]}.items():
@@ -84,6 +85,12 @@ def test_closed_form_the_trace_of_a_diagonal_hessian_is_exact_at_every_draw() ->
     assert result.trace == pytest.approx(4.5)
     assert result.standard_error == pytest.approx(0, abs=1e-12)
     assert result.per_layer == {"a": (2.0, 0.0), "b": (2.5, 0.0)}
+
+
+def test_closed_form_the_standard_error_is_that_of_a_sample() -> None:
+    result = HessianTrace(forms=torch.tensor([[1.0, 0.0], [3.0, 4.0]]).double(), layers=("a", "b"), settings={})
+    assert result.standard_error == pytest.approx(3.0, rel=1e-12)  # sums 1 and 7: sqrt(18) / sqrt(2)
+    assert result.per_layer == {"a": (2.0, pytest.approx(1.0)), "b": (2.0, pytest.approx(2.0))}
 
 
 def test_slow_reference_the_trace_within_four_standard_errors_whole_and_by_layer() -> None:

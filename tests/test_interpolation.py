@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 import flatprobe as fp
+from flatprobe.batch_norm import Recalibration
 from flatprobe.weights import weights_of
 from tests import cases
 from tests.properties import assert_batch_size_invariant, assert_model_untouched
@@ -234,7 +235,34 @@ def test_missing_statistics_and_unused_calibration_are_refused() -> None:
         fp.interpolate(risk, models, fp.segment(steps=2), batch_norm="interpolate", calibration=DATA)
 
 
-def test_slow_reference_recalibration_leaves_out_a_short_last_batch_and_leaves_dropout_alone() -> None:
+def sorted_by_class(data: fp.LabelledData) -> fp.LabelledData:
+    order = data.labels.argsort(stable=True)
+    return fp.LabelledData(data.inputs[order], data.labels[order], classes=data.classes)
+
+
+@pytest.mark.parametrize("samples", [2, 200, 384, 700])
+def test_property_recalibrated_statistics_do_not_depend_on_the_order_of_the_samples(samples: int) -> None:
+    model = cases.residual()
+    data = cases.data_for((1, 8, 8), samples=samples)
+    data = fp.LabelledData(data.inputs + 0.1 * data.labels[:, None, None, None], data.labels, classes=10)
+    risk = fp.EmpiricalRisk(model, data)
+    mixed, ordered = (Recalibration(risk, given).statistics(risk.center) for given in (data, sorted_by_class(data)))
+    for name, value in mixed.items():
+        torch.testing.assert_close(ordered[name], value, rtol=1e-9, atol=1e-12)
+
+
+def test_closed_form_recalibration_takes_every_sample_once_and_mixes_the_classes() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(1), nn.Linear(1, 2)).double().eval()
+    inputs = torch.arange(700, dtype=torch.float64)[:, None]
+    data = fp.LabelledData(inputs, (inputs[:, 0] > 349).long())  # sorted, as folders are
+    found = Recalibration(fp.EmpiricalRisk(model, data)).statistics(dict(model.named_parameters()))
+    # Three batches of 233 or 234: the mean of their means is the mean but for one sample's share.
+    assert float(found["1.running_mean"]) == pytest.approx(349.5, abs=1)
+    assert float(found["1.running_var"]) == pytest.approx(float(inputs.var()), rel=0.05)
+    assert int(found["1.num_batches_tracked"]) == 3
+
+
+def test_slow_reference_recalibration_splits_evenly_and_leaves_dropout_alone() -> None:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         front = [nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Dropout(0.5)]
@@ -247,5 +275,5 @@ def test_slow_reference_recalibration_leaves_out_a_short_last_batch_and_leaves_d
     twin[1].reset_running_stats()
     twin[1].momentum = None
     with torch.no_grad():
-        twin(calibration.inputs[:256].double())
+        twin(calibration.inputs.double())  # 300 samples: one batch
     assert float(line.loss[0]) == pytest.approx(fp.EmpiricalRisk(twin.eval(), DATA)().loss, rel=1e-9)

@@ -167,6 +167,29 @@ def test_the_ascent_finds_more_than_random_deformations():
     assert AdversarialDeformation(grid=3, steps=10)(passed_for(network)).item() > total
 
 
+@pytest.mark.parametrize("c2", [0.5, 1.0, 0.3])
+@pytest.mark.parametrize("seed", range(3))
+def test_no_translation_by_whole_pixels_that_is_allowed_rises_more(c2, seed):
+    """Slow reference: every translation with C <= 1, by indexing, on rough filters whose slopes mislead."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        layers = [nn.Conv2d(1, 6, 3), nn.ReLU(), nn.Conv2d(6, 6, 3), nn.ReLU(), nn.Flatten(), nn.Linear(96, 3)]
+        network = nn.Sequential(*layers).double()
+        images = torch.rand(5, 1, 8, 8).double().round()
+    reach, total = int(1 / c2), 0.0
+    allowed = [(x, y) for x in range(-reach, reach + 1) for y in range(-reach, reach + 1) if c2 * math.hypot(x, y) <= 1]
+    places = torch.arange(8)
+    with torch.no_grad():
+        rises = []
+        for x, y in allowed:
+            rows, columns = (places - y).clamp(0, 7), (places - x).clamp(0, 7)
+            rises.append(network(images[:, :, rows][..., columns]) - network(images))
+        total = float(torch.stack(rises).amax((0, 1)).square().sum())
+    for steps in (1, 5):
+        passed = ForwardPass(network, images, torch.zeros(5, dtype=torch.int64))
+        assert AdversarialDeformation(c2=c2, steps=steps)(passed).item() >= total * (1 - 1e-12)
+
+
 def test_rounds_never_take_a_row_twice():
     """Property: all positions once, and as few rounds as the commonest row asks for."""
     for draw in range(20):

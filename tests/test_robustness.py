@@ -7,6 +7,7 @@ from scipy import stats
 
 import flatprobe as fp
 from flatprobe import rng
+from flatprobe.probes.robustness import Robustness
 from tests import cases
 from tests.properties import assert_batch_size_invariant, assert_model_untouched, assert_seed_determines
 
@@ -105,9 +106,10 @@ def test_closed_form_bands() -> None:
     )
     assert float(perfect.band()[0]) == 0 < float(perfect.band()[1])
     low, high = result.band(0.9, method="draws")
-    t = stats.t.interval(0.9, 4, loc=result.error[2].mean(), scale=stats.sem(result.error[2].numpy()))
-    assert (float(low[2]), float(high[2])) == pytest.approx(t, rel=1e-9)
-    assert float(high[0] - low[0]) == 0
+    wrong = round(float(result.error[2].sum()) * 130)
+    exact = stats.binomtest(wrong, 5 * 130).proportion_ci(0.9, method="exact")
+    assert (float(low[2]), float(high[2])) == pytest.approx((exact.low, exact.high), rel=1e-9)
+    assert low[0] == high[0] == result.mean[0]  # without noise nothing is drawn
     assert bool((upper - lower > 0).all())
 
 
@@ -141,8 +143,56 @@ def test_bad_bands() -> None:
         result.band(95)
     with pytest.raises(ValueError, match="method is 'wald'; expected one of 'wilson', 'draws'"):
         result.band(method="wald")
-    with pytest.raises(ValueError, match="draws is 1; expected at least 2"):
-        result.band(method="draws")
+    with pytest.raises(ValueError, match=r"level is 95\.0; expected a confidence in"):
+        result.band(95, method="draws")
+    low, high = result.band(method="draws")  # one draw is a trial a sample
+    assert bool(((low < result.mean) & (result.mean < high)).all())
+
+
+@pytest.mark.parametrize("draws", [1, 2, 10])
+@pytest.mark.parametrize("sure", [0, 180, 199])
+def test_the_band_over_draws_covers_as_often_as_it_says(sure: int, draws: int) -> None:
+    """Simulation: 200 samples of which some never err and the others do with a probability of their own."""
+    generator = rng.generator(sure, "coverage", draws)
+    for largest in (0.05, 0.2, 1.0):
+        p = torch.cat([torch.zeros(sure), largest * torch.rand(200 - sure, generator=generator)]).double()
+        error = (torch.rand(400, draws, 200, generator=generator) < p).double().mean(2)
+        result = Robustness(gammas=torch.full((400,), 0.1).double(), error=error, samples=200, settings={})
+        low, high = result.band(0.95, method="draws")
+        covered = float(((low <= p.mean()) & (p.mean() <= high)).double().mean())
+        assert covered >= 0.95 - 3 * (0.95 * 0.05 / 400) ** 0.5
+        assert float(high.max()) < 1  # and it says something
+
+
+def test_bands_of_training_samples_warn_and_others_do_not() -> None:
+    data = cases.data_for((1, 8, 8), samples=60)
+    fresh = cases.data_for((1, 8, 8), samples=60, seed=1)
+    run = fp.train(fp.models.mlp((1, 8, 8), widths=(8,)), data, epochs=1, learning_rate=0.01)
+    wrapped = fp.Normalised(run.model, 0.1, 0.5)
+    results = {
+        "robustness": lambda model, own: fp.gaussian_robustness(model, own, gammas=[0.1], draws=2),
+        "adversarial": lambda model, own: fp.adversarial_accuracy(model, own, budgets=[0.1], steps=1),
+        "smoothed": lambda model, own: fp.smoothed_certificate(model, own, draws=20),
+    }
+    for name, probe in results.items():
+        arguments = ([0.1],) if name == "smoothed" else ()
+        for model in (run.model, wrapped):
+            with pytest.warns(UserWarning, match="the samples that the network was trained on: .* probe held-out data"):
+                band = probe(model, data).band(*arguments)
+            assert torch.equal(band[0], probe(model, data).interval(*arguments)[0])
+        probe(run.model, fresh).band(*arguments)  # a warning would be an error
+    with pytest.warns(UserWarning, match="trained on"):
+        fp.gaussian_robustness(run.model, data, gammas=[0.1], draws=2).band()
+    fp.gaussian_robustness(run.model, data, gammas=[0.1], draws=2).band(method="draws")  # of these very samples
+
+
+def test_a_network_read_from_its_run_folder_knows_its_samples(tmp_path) -> None:
+    data = cases.data_for((1, 8, 8), samples=60)
+    fp.train(fp.models.mlp((1, 8, 8), widths=(8,)), data, epochs=1, learning_rate=0.01, out=tmp_path / "run")
+    result = fp.gaussian_robustness(fp.load_checkpoint(tmp_path / "run"), data, gammas=[0.1], draws=2)
+    loaded = fp.load(fp.save(result, tmp_path / "robustness.parquet"))
+    with pytest.warns(UserWarning, match="trained on"):
+        loaded.band()
 
 
 def test_property_without_noise_all_draws_are_the_one_pass() -> None:

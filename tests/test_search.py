@@ -63,9 +63,47 @@ def test_property_only_evaluated_radii_certify() -> None:
     exit_ = first_exit(increase, LEVEL, start=1.0, max_radius=100)
     assert seen[exit_.lower] <= LEVEL < seen[exit_.upper]
     assert exit_.evaluations == len(seen)
-    inside = sorted(r for r in seen if r <= exit_.lower)
-    assert exit_.probing_ratio == max((b / a for a, b in pairwise(inside)), default=math.inf)
+    inside = sorted({exit_.lower / 100, *(r for r in seen if exit_.lower / 100 < r <= exit_.lower)})
+    assert exit_.probing_ratio == pytest.approx(max(b / a for a, b in pairwise(inside)), rel=1e-12)
     assert exit_.probed_from == min(seen)
+
+
+@given(place=st.floats(0.012, 0.9), width=st.floats(1.001, 60), start=st.floats(0.02, 2), verify=st.integers(0, 30))
+def test_property_no_earlier_exit_wider_than_the_probing_ratio_is_missed(
+    place: float, width: float, start: float, verify: int
+) -> None:
+    first, last = place, min(place * width, 0.99)
+
+    def increase(r: float) -> float:
+        return 1.0 if first < r < last else LEVEL * r**2
+
+    exit_ = first_exit(increase, LEVEL, start=start, max_radius=100, verify=verify)
+    if exit_.lower > last:  # stepped over
+        assert last / first <= exit_.probing_ratio * (1 + 1e-9)
+
+
+def test_the_probing_ratio_covers_what_lies_below_the_first_radius_evaluated() -> None:
+    near = first_exit(lambda r: LEVEL * r**2, LEVEL, start=1.004, max_radius=100)  # three radii, all near 1
+    assert near.probing_ratio > 90
+    verified = first_exit(lambda r: LEVEL * r**2, LEVEL, start=1.004, max_radius=100, verify=10)
+    assert verified.probing_ratio == pytest.approx(100 / 11, rel=1e-9)  # from a hundredth to the first of them
+    assert first_exit(lambda _: math.nan, LEVEL, start=1.0, max_radius=10).probing_ratio == math.inf
+
+
+def test_verify_spaces_its_radii_evenly_and_keeps_the_outermost_inside_one() -> None:
+    radii: list[float] = []
+
+    def increase(r: float) -> float:
+        radii.append(r)
+        return 1.0 if 0.72 < r < 0.78 else LEVEL * r**2
+
+    exit_ = first_exit(increase, LEVEL, start=1.004, max_radius=100, verify=3)
+    after = next(place for place, r in enumerate(radii) if r < 0.5)
+    lower = 4 * radii[after]
+    assert radii[after : after + 3] == pytest.approx([lower / 4, lower / 2, 3 * lower / 4], rel=1e-12)
+    # What the second of them holds inside is not searched again.
+    assert radii[after + 3] > lower / 2
+    assert_certified(exit_, 0.72, 1e-2)
 
 
 def test_property_never_leaving_is_censored_at_max_radius() -> None:

@@ -42,6 +42,24 @@ def test_closed_form_a_bowl_under_the_adaptive_law_scales_each_weight_by_itself(
     assert fp.worst_case_sharpness(cases.Quadratic(center, CURVATURE.diag()), law="adaptive").frozen == ("b",)
 
 
+def test_random_starts_lie_on_the_surface_of_the_ball_of_the_weights_that_move() -> None:
+    class Recorded(cases.Quadratic):
+        def gradient(self, weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+            points.append(self._flat(weights).clone())
+            return super().gradient(weights)
+
+    points: list[torch.Tensor] = []
+    center = torch.tensor([2.0, 0.0, -0.5, 0.0, 1.0]).double()
+    risk = Recorded({"w": center}, torch.eye(5).double())
+    fp.worst_case_sharpness(risk, law="adaptive", radius=0.3, restarts=3, steps=1)
+    moving = center != 0
+    for start in points[1:]:  # after the center, whose slope is 0, so that all three starts are random
+        assert torch.equal(start[~moving], center[~moving])
+        relative = (start - center)[moving] / center[moving].abs()
+        assert float(relative.norm()) == pytest.approx(0.3, rel=1e-12)
+    assert len(points) == 1 + 3 * 2
+
+
 def test_closed_form_a_tilted_bowl_has_the_trust_regions_maximum() -> None:
     """max of <v, A v> / 2 + <b, v> over ||v|| <= r: v = (mu - A)^-1 b with mu above A's largest, ||v|| = r."""
     b, r = torch.tensor([0.2, 1.0, -0.3, 0.1]).double(), 0.7

@@ -39,7 +39,7 @@ def draw(
     own = looks(list(curves), groups)
     ax = canvas.axes(ax)
     handles = {
-        name: banded.curve(ax, own[name], result.budgets, result.accuracy, result.band(level))
+        name: banded.curve(ax, own[name], result.budgets, result.accuracy, result.interval(level))
         for name, result in curves.items()
     }
     ax.set_ylim(0, 1.02)

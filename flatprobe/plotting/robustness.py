@@ -38,7 +38,7 @@ def draw(
     own = looks(list(curves), groups)
     ax = canvas.axes(ax)
     handles = {
-        name: banded.curve(ax, own[name], result.gammas, result.mean, result.band(level))
+        name: banded.curve(ax, own[name], result.gammas, result.mean, result.interval(level))
         for name, result in curves.items()
     }
     ax.set_ylim(bottom=0)

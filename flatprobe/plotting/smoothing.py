@@ -47,7 +47,7 @@ def draw(
     radii = torch.linspace(0, 1.04 * most, _POINTS, dtype=torch.float64, device="cpu")
     handles = {}
     for place, (name, result) in enumerate(curves.items()):
-        accuracy, band = result.certified_accuracy(radii), result.band(radii, level)
+        accuracy, band = result.certified_accuracy(radii), result.interval(radii, level)
         markers = (place * 5 % 40, 40)  # for the eye, at places of its own
         handles[name] = banded.curve(ax, own[name], radii, accuracy, band, markevery=markers)
     ax.axvline(most, color="#555555", linestyle=":", linewidth=1.2)

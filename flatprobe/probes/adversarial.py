@@ -19,6 +19,7 @@ from flatprobe.data import LabelledData, checked_data
 from flatprobe.intervals import wilson
 from flatprobe.kernels import misclassified
 from flatprobe.network import Network
+from flatprobe.ownership import own_samples, warn_of_own
 from flatprobe.probes.samples import Subject, attacked
 from flatprobe.results import Result, settings
 
@@ -69,12 +70,23 @@ class AdversarialAccuracy(Result):
     def band(self, level: float = 0.95) -> tuple[Curve, Curve]:
         """Wilson's interval, pointwise: how far the accuracy on fresh samples under the same attack may lie.
 
+        It covers samples of the distribution that these were drawn from, for a network that was not trained on them;
+        of a network's own training samples it says nothing about others.
+
         Args:
             level: confidence; 0.95 by convention.
 
         Returns:
             Lower and upper ends, (budgets,) each.
+
+        Warns:
+            UserWarning: where `fp.train` trained the network on these very samples.
         """
+        warn_of_own(self.settings)
+        return self.interval(level)
+
+    def interval(self, level: float = 0.95) -> tuple[Curve, Curve]:
+        """`band` for whoever says himself which samples it is of, as the report does."""
         return wilson(self.accuracy, len(self.labels), level)
 
     def capped(self, margins: NearestFound) -> "AdversarialAccuracy":
@@ -212,7 +224,8 @@ def adversarial_accuracy(
         budgets=torch.tensor(levels, dtype=torch.float64, device="cpu"),
         correct=torch.cat(parts, 1),
         labels=data.labels,
-        settings=settings("adversarial_accuracy", described, budgets=levels, **arguments),
+        settings=settings("adversarial_accuracy", described, budgets=levels, **arguments)
+        | {"own_samples": own_samples(model, data)},
     )
 
 

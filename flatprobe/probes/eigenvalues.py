@@ -2,9 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from jaxtyping import Float64
 from torch import Tensor
@@ -12,6 +11,7 @@ from torch import Tensor
 from flatprobe import rng
 from flatprobe.checks import at_least, one_of, positive
 from flatprobe.curvature import hessian_products
+from flatprobe.lanczos import ENDS, Values, Vector, Vectors, extreme_pairs
 from flatprobe.results import Result, settings
 from flatprobe.risk import RiskFunction, describe
 from flatprobe.risk_function import takes_risk
@@ -20,15 +20,11 @@ from flatprobe.weights import as_given, layers, select
 if TYPE_CHECKING:
     import pandas
 
-# ARPACK's name for each end of the spectrum.
-ENDS: dict[str, Literal["LA", "SA", "LM"]] = {"largest": "LA", "smallest": "SA", "magnitude": "LM"}
-# The Krylov space that ARPACK works in, at least. Networks' largest eigenvalues stand apart, so that a smaller space
-# than scipy's 20 finds the first one with fewer products.
+# The Krylov space, at least. Networks' largest eigenvalues stand apart, so that a small one finds the first with the
+# fewest products; each vector of it is as long as the weights.
 _KRYLOV = 12
-# Restarts before ARPACK gives up; each takes up to a Krylov space of products.
+# Restarts before a search gives up; each takes up to a Krylov space of products.
 _RESTARTS = 100
-
-Array = np.ndarray[Any, np.dtype[np.float64]]
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -89,11 +85,19 @@ def hessian_eigenvalues(
 ) -> HessianEigenvalues:
     """lambda_1 >= lambda_2 >= ..., eigenvalues of H = (d^2 / dw^2) I(w) over the whole data set, at the risk's center.
 
-    `scipy.sparse.linalg.eigsh` (implicitly restarted Lanczos) over exact Hessian products, each two to four gradients
-    over the data: about 15 products for the first eigenvalue (`make bench`), many more where the next ones are near, as
-    at the lower end. A selection with no more weights than the Krylov space (12, or 2 count + 1) has its block formed
-    whole. The error of an eigenvalue that stands apart from the next is of the order of its residual *squared* over the
-    gap. In single precision a product is good to about 1e-7 of ||H||.
+    Lanczos with thick restarts (`flatprobe.lanczos`) over exact Hessian products, each two to four gradients over the
+    data: about 15 products for the first eigenvalue (`make bench`), as many for each further one, and many more where
+    the next ones are near, as at the lower end. Every eigenvalue counts as often as it occurs: what has converged is
+    set aside, and a new random start orthogonal to it finds the equal or skipped ones. A selection with no more weights
+    than twice the Krylov space (12, or 2 count + 1) has its block formed whole.
+
+    Proven: an eigenvalue of H lies within each residual, and the k-th value found is at most the k-th largest
+    eigenvalue (Courant-Fischer; at least the k-th smallest for `"smallest"`), both up to rounding. That none was missed
+    is not: a random start misses one with a probability that falls with every product. The error of an eigenvalue that
+    stands apart from the next is of the order of its residual *squared* over the gap. In single precision a product is
+    good to about 1e-7 of ||H||.
+
+    Memory: the Krylov space, `count` vectors, and what a product takes (about seven copies of the weights).
 
     Where ReLUs are active the Hessian is that of the piecewise smooth function: kinks have no second derivative.
 
@@ -104,9 +108,10 @@ def hessian_eigenvalues(
             `"magnitude"`.
         parameters: None for all, `"last"`, or names or patterns: the block of H over the selection.
         per_layer: whether each layer's own diagonal block is taken apart, the others held fixed.
-        tolerance: at which ARPACK stops: estimated residual over eigenvalue; 1e-3 (our choice) leaves an error of the
-            order of 1e-6 where the next eigenvalue is half as large.
-        seed: of the start vector.
+        tolerance: of the residual, relative to the eigenvalue, or to a tenth of the largest in magnitude where the
+            eigenvalue is smaller than that, as the smallest ones are at a minimum; 1e-3 (our choice) leaves an error of
+            the order of 1e-6 where the next eigenvalue is half as large.
+        seed: of the start vectors.
 
     Returns:
         `HessianEigenvalues`.
@@ -116,7 +121,7 @@ def hessian_eigenvalues(
             a product is not finite (the parameter is named), or the tolerance is not met.
         TypeError: for a risk without `hvp`.
 
-    Source: SPEC section 2; ARPACK: Lehoucq, Sorensen, Yang 1998.
+    Source: SPEC section 2; Wu and Simon 2000, "Thick-restart Lanczos method for large symmetric eigenvalue problems".
     """
     at_least(1, count=count)
     positive(tolerance=tolerance)
@@ -142,8 +147,8 @@ def hessian_eigenvalues(
         "tolerance": tolerance, "seed": seed,
     }  # fmt: skip
     return HessianEigenvalues(
-        eigenvalues=torch.from_numpy(np.concatenate(values)),
-        residuals=torch.from_numpy(np.concatenate(residuals)),
+        eigenvalues=torch.cat(values),
+        residuals=torch.cat(residuals),
         layers=tuple(labels),
         products=products,
         settings=settings("hessian_eigenvalues", describe(risk), **arguments)
@@ -152,66 +157,70 @@ def hessian_eigenvalues(
 
 
 class _Block:
-    """The Hessian's block over some names as a product of flat float64 vectors, counted."""
+    """The Hessian's block over some names as a product of flat vectors on the CPU, counted."""
 
     def __init__(self, risk: RiskFunction, names: Sequence[str]) -> None:
         self.risk, self.names, self.center = risk, names, risk.center
         self.sizes = [self.center[name].numel() for name in names]
         self.size, self.products = sum(self.sizes), 0
-        self.zero = True  # as far as is known
+        double = any(self.center[name].dtype == torch.float64 for name in names)
+        self.dtype = torch.float64 if double else torch.float32
 
-    def __call__(self, vector: Array) -> Array:
+    def __call__(self, vector: Vector) -> Vector:
         self.products += 1
-        parts = torch.from_numpy(np.array(vector, dtype=np.float64).ravel())  # a copy: ARPACK writes to its own
+        parts = torch.split(vector, self.sizes)
         direction = {
-            name: torch.empty_like(self.center[name]).copy_(part.view(self.center[name].shape))
-            for name, part in zip(self.names, torch.split(parts, self.sizes), strict=True)
+            name: part.view(self.center[name].shape).to(self.center[name])
+            for name, part in zip(self.names, parts, strict=True)
         }
         (product,) = hessian_products(self.risk, self.center, [direction], self.names)
-        result = np.concatenate([product[name].double().cpu().flatten().numpy() for name in self.names])
-        self.zero = self.zero and not result.any()
+        result = torch.empty_like(vector)
+        for name, own in zip(self.names, torch.split(result, self.sizes), strict=True):
+            own.copy_(product[name].flatten())
         return result
 
 
 def _extreme(
     block: _Block, count: int, which: str, tolerance: float, generator: torch.Generator
-) -> tuple[Array, Array]:
-    """The eigenvalues at one end, from that end inwards, and their residuals."""
-    krylov = max(2 * count + 1, _KRYLOV)
-    if block.size <= krylov:
-        values, vectors = _dense(block)
+) -> tuple[Values, Values]:
+    """The eigenvalues at one end, from that end inwards, and their residuals.
+
+    Raises:
+        ValueError: where they do not meet the tolerance in time.
+    """
+    space = max(2 * count + 1, _KRYLOV)
+    if block.size <= 2 * space:
+        vectors = _dense(block, which)[:count]
     else:
-        start = torch.randn(block.size, generator=generator, dtype=torch.float64, device="cpu").numpy()
-        values, vectors = _arpack(block, count, which, tolerance, start, krylov)
-    order = {"largest": np.argsort(-values), "smallest": np.argsort(values), "magnitude": np.argsort(-np.abs(values))}
-    chosen = order[which][:count]
-    pairs = [(values[k], vectors[:, k]) for k in chosen]
-    return values[chosen], np.array([np.linalg.norm(block(vector) - value * vector) for value, vector in pairs])
 
+        def draw() -> Vector:
+            return torch.randn(block.size, generator=generator, dtype=torch.float32, device="cpu").to(block.dtype)
 
-def _dense(block: _Block) -> tuple[Array, Array]:
-    matrix = np.stack([block(column) for column in np.eye(block.size)], axis=1)
-    values, vectors = np.linalg.eigh((matrix + matrix.T) / 2)
-    return values, vectors
-
-
-def _arpack(block: _Block, count: int, which: str, tolerance: float, start: Array, krylov: int) -> tuple[Array, Array]:
-    from scipy.sparse.linalg import ArpackError, ArpackNoConvergence, LinearOperator, eigsh
-
-    operator = LinearOperator((block.size, block.size), matvec=block, dtype=np.float64)
-    try:
-        values, vectors = eigsh(
-            operator, k=count, which=ENDS[which], tol=tolerance, v0=start, ncv=krylov, maxiter=_RESTARTS
+        vectors, all_met = extreme_pairs(
+            block, draw, count=count, which=which, tolerance=tolerance, space=space, budget=_RESTARTS * space
         )
-    except ArpackNoConvergence as error:
-        msg = (
-            f"{len(error.eigenvalues)} of {count} eigenvalues met the tolerance {tolerance:g} within {block.products} "
-            "Hessian products; expected all: raise the tolerance, ask for fewer, or probe in float64"
-        )
-        raise ValueError(msg) from error
-    except ArpackError:
-        if not block.zero:
-            raise
-        # H v = 0 for a random v: the Hessian is zero, and ARPACK has nothing to start from.
-        return np.zeros(count), np.zeros((block.size, count))
-    return values, vectors
+        if not all_met:
+            msg = (
+                f"{len(vectors)} of {count} eigenvalues met the tolerance {tolerance:g} within {block.products} "
+                "Hessian products; expected all, and none beyond them: raise the tolerance, ask for fewer, or probe in "
+                "float64"
+            )
+            raise ValueError(msg)
+    pairs = torch.tensor([_measured(block, vector) for vector in vectors], dtype=torch.float64, device="cpu")
+    values, residuals = pairs[ENDS[which](pairs[:, 0]).argsort(descending=True)].unbind(1)
+    return values, residuals
+
+
+def _measured(block: _Block, vector: Vector) -> tuple[float, float]:
+    """Rayleigh's quotient and the residual of one vector, by a product of its own."""
+    product, vector = block(vector), vector / torch.linalg.vector_norm(vector)
+    value = float(torch.sum(vector * product, dtype=torch.float64))
+    return value, float(torch.linalg.vector_norm(product - value * vector, dtype=torch.float64))
+
+
+def _dense(block: _Block, which: str) -> Vectors:
+    """All eigenvectors of the block, from the wanted end inwards."""
+    matrix = torch.stack([block(column) for column in torch.eye(block.size, dtype=block.dtype, device="cpu")]).double()
+    values, vectors = torch.linalg.eigh((matrix + matrix.mT) / 2)
+    ordered: Vectors = vectors.mT[ENDS[which](values).argsort(descending=True)].to(block.dtype)
+    return ordered

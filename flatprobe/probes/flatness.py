@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
@@ -13,11 +13,12 @@ from torch import Tensor
 from flatprobe.batch_norm import Recalibration
 from flatprobe.checks import at_least, one_of, positive
 from flatprobe.directions import direction, scale
+from flatprobe.probes.rounding import check_loss, check_weights, float64_risk
 from flatprobe.results import Result, settings
 from flatprobe.risk import Risk, RiskFunction, along, describe
 from flatprobe.risk_function import risk_at, takes_risk
 from flatprobe.search import Exit, first_exit
-from flatprobe.weights import Weights, as_given, combined, norm, select
+from flatprobe.weights import Weights, as_given, select
 
 if TYPE_CHECKING:
     import pandas
@@ -40,9 +41,11 @@ class FlatnessRadii(Result):
         upper: (directions,) smallest radius known outside.
         evaluations: (directions,) full-data evaluations spent.
         excursions: (directions,) earlier exits that `verify` found.
-        probing_ratio: (directions,) ratio of neighbouring inside radii: narrower excursions may have been missed.
+        probing_ratio: (directions,) widest ratio b / a of an interval of [lower / 100, lower] inside which nothing was
+            evaluated: an earlier exit may have been missed there, from a to b at the widest. 100 where nothing below
+            the bracket was evaluated, as for most directions without `verify`.
         start: loss and error at the minimizer.
-        frozen: selected parameters that the law does not move.
+        frozen: selected parameters that the law does not move: of one dimension, or zero throughout.
     """
 
     radii: Float64[Tensor, " directions"]
@@ -138,9 +141,13 @@ def flatness_radius(
     radius within `rtol`. About 4 to 6 evaluations of the risk a direction (`make bench`), each one pass over the data.
     The reported radius is the crossing interpolated inside that bracket.
 
-    The bracket certifies the *first* exit only if the increase is monotone up to it: excursions narrower than the
-    recorded `probing_ratio` may be missed, and `verify` looks for them. With `objective="error"` the risk is a step
-    function and the bracket is halved, at about ten evaluations a direction.
+    The bracket certifies an exit, and the *first* one only if the increase is monotone up to it: between the center and
+    `lower` the risk is evaluated at few radii or none. Earlier exits that are over within the recorded `probing_ratio`
+    may be missed, and `verify` looks for them. With `objective="error"` the risk is a step function and the bracket is
+    halved, at about ten evaluations a direction; where the error jumps at the center the radius is 0.
+
+    In single precision the loss has a rounding of its own. Where it could matter, below an epsilon of 1e-4 times the
+    largest logit, each radius is held against the loss in float64, three more passes a direction.
 
     Args:
         risk: an `EmpiricalRisk`, or any callable of the weights with a `center`.
@@ -154,7 +161,7 @@ def flatness_radius(
         max_radius: beyond it a direction is censored; None is 100 times the distance that moves the selected weights by
             about their own norm.
         rtol: relative width of the certified bracket; 1e-2 is a tenth of T3's spread across directions.
-        verify: interior points evaluated a direction to look for an earlier exit; 0 trusts monotony.
+        verify: points evaluated a direction, evenly over (0, lower), to look for an earlier exit; 0 trusts monotony.
         batch_norm: BatchNorm statistics while the weights move: `"frozen"` (the running statistics of the minimizer),
             or `"recalibrate"` (one more pass over the data at each point).
         seed: which family of directions.
@@ -164,8 +171,8 @@ def flatness_radius(
 
     Raises:
         ValueError: if epsilon, rtol, directions, max_radius or verify are out of range; if a name is unknown, the
-            selection matches no parameter or nothing moves; if the objective is not finite at the center; if the
-            weights' precision is too low for the steps that epsilon asks for (half precision).
+            selection matches no parameter or nothing moves; if the objective is not finite at the center; if the loss
+            jumps there; if the precision is too low for epsilon, of the weights (half precision) or of the loss.
 
     Source: T3 eq. 16 and Table 1; laws: Li et al. 2018, Kwon et al. 2021; SPEC section 2.
     """
@@ -185,6 +192,7 @@ def flatness_radius(
     measured = Recalibration(risk) if batch_norm == "recalibrate" else risk
     start = risk_at(measured, center)
     base = _finite(getattr(start, objective), objective)
+    exact = float64_risk(risk, epsilon, recalibrated=batch_norm == "recalibrate") if objective == "loss" else None
     exits: list[Exit] = []
     vectors: list[Weights] = []
     for index in range(directions):
@@ -193,7 +201,7 @@ def flatness_radius(
             first_exit(
                 _increase(measured, vectors, objective, base),
                 epsilon,
-                start=_guess([e.radius for e in exits if e.reached], _START * unit),
+                start=_guess([e.radius for e in exits if e.reached and e.lower > 0], _START * unit),
                 slope=_guess([e.slope for e in exits if e.slope == e.slope], 2.0),
                 max_radius=limit,
                 rtol=rtol,
@@ -201,7 +209,12 @@ def flatness_radius(
                 verify=verify,
             )
         )
-        _check_resolved(vectors, exits[-1].radius, rtol)
+        if exits[-1].reached and exits[-1].lower == 0:
+            exits[-1] = _at_once(exits[-1], objective, index)
+        else:
+            check_weights(vectors, exits[-1].radius, rtol)
+            if exits[-1].reached and exact is not None:
+                check_loss(exact, exits[-1], vectors[1], epsilon, rtol)
     frozen = tuple(name for name in names if name not in vectors[1])
     arguments = {
         "epsilon": epsilon, "directions": directions, "law": law, "parameters": as_given(parameters), "seed": seed,
@@ -231,37 +244,29 @@ def _increase(risk: RiskFunction, vectors: list[Weights], objective: str, base: 
     return increase
 
 
+def _at_once(exit_: Exit, objective: str, index: int) -> Exit:
+    """The exit of a direction that was outside at every radius tried: at 0 for the error, which may be a step there.
+
+    Raises:
+        ValueError: for the loss, which has a radius only where it is continuous.
+    """
+    if objective == "loss":
+        msg = (
+            f"the loss is outside epsilon, or not finite, at every radius along direction {index} down to "
+            f"{exit_.upper:.3g}, which is near rounding; expected a loss that is continuous at the center: look for "
+            "weights that jump there (torch's orthogonal parametrisation by householder does), or for a root or a "
+            "logarithm at 0"
+        )
+        raise ValueError(msg)
+    return replace(exit_, radius=0.0)
+
+
 def _guess(earlier: list[float], default: float) -> float:
     return median(earlier) if earlier else default
 
 
 def _column(exits: list[Exit], name: str) -> Float64[Tensor, " directions"]:
     return torch.tensor([getattr(exit_, name) for exit_ in exits], dtype=torch.float64, device="cpu")
-
-
-def _check_resolved(vectors: list[Weights], radius: float, rtol: float) -> None:
-    """The weights at the radius are those on the direction, but for rounding that does not change the radius.
-
-    The rounding of the moved weights is a displacement of its own, all but orthogonal to the direction; its share of
-    the increase is of the order of the squared ratio of their lengths: that is held below rtol.
-
-    Raises:
-        ValueError: where it is more: each step is lost, or drowned, in the weights' rounding.
-    """
-    if not math.isfinite(radius):
-        return
-    center, u = vectors
-    at = combined(vectors, (1.0, radius))
-    rounding = norm({name: at[name].double() - center[name].double() - radius * u[name].double() for name in u})
-    distance = radius * norm(u)
-    if rounding > rtol**0.5 * distance:
-        dtypes = ", ".join(dict.fromkeys(str(center[name].dtype).removeprefix("torch.") for name in u))
-        msg = (
-            f"at the radius {radius:.3g} the weights move by {distance:.3g}, of which {rounding:.3g} is rounding in "
-            f"{dtypes}; expected at most sqrt(rtol) of it: probe in a higher precision, model.float() or "
-            "model.double(), or with a larger epsilon"
-        )
-        raise ValueError(msg)
 
 
 def _finite(value: float, objective: str) -> float:

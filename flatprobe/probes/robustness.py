@@ -13,10 +13,11 @@ from flatprobe import rng
 from flatprobe.checks import at_least, numbers, one_of
 from flatprobe.contexts import standalone
 from flatprobe.data import LabelledData, checked_data
-from flatprobe.intervals import wilson
+from flatprobe.intervals import clopper_pearson, wilson
 from flatprobe.kernels import misclassified
 from flatprobe.network import Network
 from flatprobe.outputs import check_batch, check_logits
+from flatprobe.ownership import own_samples, warn_of_own
 from flatprobe.probes.samples import continuous, placed
 from flatprobe.results import Result, settings
 
@@ -53,8 +54,11 @@ class Robustness(Result):
 
         `wilson` says how far the error on *fresh samples* may lie: Wilson's score interval for a binomial proportion of
         `samples` trials, at the mean over the draws (the draws reuse the samples, so they are not counted as further
-        trials). `draws` says how far the error of *these samples* may lie under fresh noise: Student's t interval of
-        the mean over the draws.
+        trials). It covers samples of the distribution that these were drawn from, for a network that was not trained on
+        them; of a network's own training samples it says nothing about others. `draws` says how far the error of
+        *these samples* may lie under fresh noise: Clopper and Pearson's interval with a trial for each sample and draw,
+        which covers it at least as often as the level says, however few the draws and the errors, and is wide where
+        most samples are sure. Without noise (gamma 0) nothing is drawn, and it is the error itself.
 
         Args:
             level: confidence; 0.95 by convention.
@@ -64,18 +68,24 @@ class Robustness(Result):
             Lower and upper ends, (gammas,) each.
 
         Raises:
-            ValueError: for a level outside (0, 1), an unknown method, or `"draws"` with a single draw.
-        """
-        from scipy import stats
+            ValueError: for a level outside (0, 1), or an unknown method.
 
+        Warns:
+            UserWarning: of `wilson` where `fp.train` trained the network on these very samples.
+        """
         one_of("method", method, ("wilson", "draws"))
         p, level = self.mean, float(level)
         if method == "wilson":
-            return wilson(p, self.samples, level)
-        at_least(2, draws=self.error.shape[1])
-        draws = self.error.shape[1]
-        half = float(stats.t.ppf((1 + level) / 2, draws - 1)) * self.error.std(1) / draws**0.5
-        return (p - half).clamp_min(0), (p + half).clamp_max(1)
+            warn_of_own(self.settings)
+            return self.interval(level)
+        wrong = (self.error * self.samples).round().sum(1).long()
+        lower, upper = clopper_pearson(wrong, self.samples * self.error.shape[1], level)
+        drawn = self.gammas > 0
+        return lower.where(drawn, p), upper.where(drawn, p)
+
+    def interval(self, level: float = 0.95) -> tuple[Float64[Tensor, " gammas"], Float64[Tensor, " gammas"]]:
+        """`band` by Wilson for whoever says himself which samples it is of, as the report does."""
+        return wilson(self.mean, self.samples, level)
 
     def summary(self) -> dict[str, float]:
         """The mean error over the grid, and at each noise level."""
@@ -170,7 +180,8 @@ def gaussian_robustness(
         gammas=torch.tensor(levels, dtype=torch.float64, device="cpu"),
         error=wrong.double().cpu() / len(data),
         samples=len(data),
-        settings=settings("gaussian_robustness", subject, **arguments) | {"samples": len(data)},
+        settings=settings("gaussian_robustness", subject, **arguments)
+        | {"samples": len(data), "own_samples": own_samples(model, data)},
     )
 
 

@@ -17,6 +17,7 @@ from flatprobe.data import Batch, LabelledData, checked_data
 from flatprobe.intervals import clopper_pearson_lower, wilson
 from flatprobe.network import Network
 from flatprobe.outputs import check_batch
+from flatprobe.ownership import own_samples, warn_of_own
 from flatprobe.probes.samples import continuous, placed
 from flatprobe.results import Result, settings
 
@@ -88,6 +89,9 @@ class SmoothedCertificate(Result):
     ) -> tuple[Float64[Tensor, " radii"], Float64[Tensor, " radii"]]:
         """Wilson's interval for the certified accuracy on fresh samples, pointwise.
 
+        It covers samples of the distribution that these were drawn from, for a network that was not trained on them;
+        of a network's own training samples it says nothing about others.
+
         Args:
             radii: l2 distances, in the inputs' units.
             level: confidence; 0.95 by convention.
@@ -97,7 +101,17 @@ class SmoothedCertificate(Result):
 
         Raises:
             ValueError: for a level outside (0, 1), or bad radii.
+
+        Warns:
+            UserWarning: where `fp.train` trained the network on these very samples.
         """
+        warn_of_own(self.settings)
+        return self.interval(radii, level)
+
+    def interval(
+        self, radii: Sequence[float] | Float64[Tensor, " radii"], level: float = 0.95
+    ) -> tuple[Float64[Tensor, " radii"], Float64[Tensor, " radii"]]:
+        """`band` for whoever says himself which samples it is of, as the report does."""
         return wilson(self.certified_accuracy(radii), len(self), level)
 
     def summary(self, radii: Sequence[float] = RADII) -> dict[str, float]:
@@ -205,7 +219,7 @@ def smoothed_certificate(
         selected=torch.cat(selected),
         counts=count,
         labels=data.labels,
-        settings=settings("smoothed_certificate", subject, **arguments),
+        settings=settings("smoothed_certificate", subject, **arguments) | {"own_samples": own_samples(model, data)},
     )
 
 

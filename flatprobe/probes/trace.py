@@ -10,7 +10,7 @@ from torch import Tensor
 
 from flatprobe import rng
 from flatprobe.checks import at_least
-from flatprobe.curvature import hessian_products
+from flatprobe.curvature import hessian_forms
 from flatprobe.results import Result, settings
 from flatprobe.risk import RiskFunction, describe
 from flatprobe.risk_function import takes_risk
@@ -19,8 +19,8 @@ from flatprobe.weights import Weights, as_given, layers, select
 if TYPE_CHECKING:
     import pandas
 
-# Directions that share one pass: each holds a vector as long as the weights, in float32 and float64.
-_SHARED, _BYTES = 10, 2**30
+# Draws that share one forward pass and gradient, and the bytes that the signs of the further ones may take.
+_SHARED, _BYTES = 10, 2**25
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -87,6 +87,8 @@ def hessian_trace(
     One Hessian product a draw; up to ten draws share each forward pass and gradient, so that a draw costs one to three
     gradients over the data. Every layer's trace comes from the same products, since E v_b^T (H v)_b = tr H_bb.
 
+    Memory: about five copies of the weights for one draw; as many draws share a pass as add 32 MB to that.
+
     Args:
         risk: an `EmpiricalRisk`, or any callable with a `center` and a method `hvp(weights, direction)`.
         draws: how many sign vectors; 100 is our choice, as in PyHessian (Yao et al. 2020).
@@ -108,14 +110,14 @@ def hessian_trace(
     center = risk.center
     names = select(center, parameters)
     blocks = layers(names)
-    size = sum(center[name].numel() for name in names)
-    together = min(_SHARED, max(1, _BYTES // (12 * size)))
+    size = sum(center[name].numel() * center[name].element_size() for name in names)
+    together = min(_SHARED, 1 + _BYTES // size)
     forms = []
     for first in range(0, draws, together):
         signs = [_signs(center, names, seed, draw) for draw in range(first, min(first + together, draws))]
-        for v, product in zip(signs, hessian_products(risk, center, signs, names), strict=True):
-            own = {name: float((v[name].double() * product[name].double()).sum()) for name in names}
-            forms.append([sum(own[name] for name in block) for block in blocks.values()])
+        found = hessian_forms(risk, signs, names)
+        del signs  # before the next ones are drawn
+        forms += [[sum(own[name] for name in block) for block in blocks.values()] for own in found]
     return HessianTrace(
         forms=torch.tensor(forms, dtype=torch.float64, device="cpu"),
         layers=tuple(blocks),

@@ -7,6 +7,7 @@ from flatprobe.plotting import adversarial, geometric, png
 from flatprobe.plotting.names import agreed
 from flatprobe.probes.adversarial import AdversarialAccuracy
 from flatprobe.probes.geometric import GeometricMargins
+from flatprobe.report import tables
 from flatprobe.report.numbers import MISSING, percent, three
 from flatprobe.report.section import Section, Table
 
@@ -50,7 +51,7 @@ def accuracy_sections(title: str, results: Results, groups: Groups) -> list[Sect
     attack, norm = agreed(results, "attack"), agreed(results, "norm")
     sentence = (
         f"The fraction of samples still classified correctly when each may be moved by a budget ({norm} distance) in "
-        f"the direction that {attack.upper()} finds, with Wilson's 95 % band for fresh samples: a curve that falls "
+        f"the direction that {attack.upper()} finds, with {tables.fresh_band(results)}: a curve that falls "
         "later belongs to a more robust network, and a stronger attack could only lower it."
     )
     words = f"Curves of {', '.join(results)}"
@@ -62,7 +63,7 @@ def accuracy_table(results: Mapping[str, AdversarialAccuracy]) -> Table:
     budgets = list(dict.fromkeys(float(budget) for result in results.values() for budget in result.budgets))
     rows = []
     for name, result in results.items():
-        lower, upper = result.band()
+        lower, upper = result.interval()
         cells = {
             float(budget): f"{percent(float(p))} [{percent(float(low))}, {percent(float(high))}]"
             for budget, p, low, high in zip(result.budgets, result.accuracy, lower, upper, strict=True)

@@ -114,7 +114,7 @@ def _place(result: Robustness) -> int:
 
 def _error(result: Robustness) -> Headline:
     place = _place(result)
-    lower, upper = (percent(float(end[place])) for end in result.band())
+    lower, upper = (percent(float(end[place])) for end in result.interval())
     value = float(result.mean[place])
     return Headline(100 * value, f"{percent(value)} [{lower}, {upper}]")
 
@@ -129,7 +129,7 @@ def _error_unit(results: Mapping[str, Result]) -> str:
 def _certificate(result: SmoothedCertificate) -> Headline:
     at = [result.settings["arguments"]["sigma"]]
     value = float(result.certified_accuracy(at))
-    lower, upper = (percent(float(end)) for end in result.band(at))
+    lower, upper = (percent(float(end)) for end in result.interval(at))
     return Headline(100 * value, f"{percent(value)} [{lower}, {upper}]")
 
 
@@ -156,7 +156,7 @@ def _budget(result: AdversarialAccuracy) -> int:
 
 def _withstood(result: AdversarialAccuracy) -> Headline:
     place = _budget(result)
-    lower, upper = (percent(float(end[place])) for end in result.band())
+    lower, upper = (percent(float(end[place])) for end in result.interval())
     value = float(result.accuracy[place])
     return Headline(100 * value, f"{percent(value)} [{lower}, {upper}]")
 

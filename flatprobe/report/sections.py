@@ -153,7 +153,7 @@ def _robustness(title: str, results: Results, groups: Groups) -> list[Section]:
     first: Robustness = next(iter(results.values()))
     sentence = (
         "The fraction of samples misclassified when Gaussian noise is added to the inputs, against the noise's "
-        f"standard deviation, as the mean over {first.error.shape[1]} draws with Wilson's 95 % band for fresh samples: "
+        f"standard deviation, as the mean over {first.error.shape[1]} draws with {tables.fresh_band(results)}: "
         "a curve that rises later belongs to a more robust network."
     )
     picture = png(robustness.draw(results, groups=groups))
@@ -164,10 +164,10 @@ def _smoothing(title: str, results: Results, groups: Groups) -> list[Section]:
     sigma, alpha, draws = (agreed(results, name) for name in ("sigma", "alpha", "draws"))
     sentence = (
         "The fraction of samples that the smoothed classifier, a vote of the network's answers under Gaussian noise of "
-        f"standard deviation {sigma:g}, answers rightly and provably so within an l2 radius, with Wilson's 95 % band "
-        f"for fresh samples. It abstains where {draws:,} draws prove no majority; a radius may be wrong with "
-        f"probability {alpha:g}. The radii belong to the vote, not to the network: they say nothing of the network's "
-        "own answers."
+        f"standard deviation {sigma:g}, answers rightly and provably so within an l2 radius, with "
+        f"{tables.fresh_band(results)}. It abstains where {draws:,} draws prove no majority; a radius may be wrong "
+        f"with probability {alpha:g}. The radii belong to the vote, not to the network: they say nothing of the "
+        "network's own answers."
     )
     picture = png(smoothing.draw(results, groups=groups))
     return [Section(title, sentence, picture, _alternative("Curves", results), tables.certificates(results))]

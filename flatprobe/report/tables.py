@@ -10,6 +10,7 @@ from flatprobe.probes.samples import PerSample
 from flatprobe.probes.smoothing import SmoothedCertificate
 from flatprobe.report.numbers import MISSING, percent, plus_minus, three
 from flatprobe.report.section import Table
+from flatprobe.results import Result
 
 
 def radii(results: Mapping[str, FlatnessRadii]) -> Table:
@@ -67,12 +68,21 @@ def samples(results: Mapping[str, PerSample]) -> Table:
     return Table((*heading, "misclassified") if signed else heading, tuple(rows))
 
 
+def fresh_band(results: Mapping[str, Result]) -> str:
+    """What the bands cover, and of which networks they say nothing."""
+    words = "Wilson's 95 % band for fresh samples of the same distribution"
+    own = [name for name, result in results.items() if result.settings.get("own_samples", False)]
+    if not own:
+        return words
+    return f"{words} (not of {', '.join(own)}, measured on its own training samples: fresh ones may lie anywhere)"
+
+
 def errors(results: Mapping[str, Robustness]) -> Table:
     """The mean error at each noise level, in percent, with its band."""
     levels = list(dict.fromkeys(float(gamma) for result in results.values() for gamma in result.gammas))
     rows = []
     for name, result in results.items():
-        lower, upper = result.band()
+        lower, upper = result.interval()
         cells = {
             float(gamma): f"{percent(float(p))} [{percent(float(low))}, {percent(float(high))}]"
             for gamma, p, low, high in zip(result.gammas, result.mean, lower, upper, strict=True)

@@ -13,6 +13,7 @@ from flatprobe.copies import structural_copy
 from flatprobe.data import LabelledData
 from flatprobe.files import State
 from flatprobe.losses import Loss
+from flatprobe.ownership import mark
 from flatprobe.results import environment
 from flatprobe.threads import thread_count, thread_rule
 from flatprobe.training.diverged import DivergedError
@@ -179,6 +180,7 @@ def _run(
     with thread_count(config["environment"]["threads"]):
         _epochs(trainer, folder, save_every, progress)
     trainer.module.zero_grad(set_to_none=True)
+    mark(trainer.module, config["data"]["fingerprint"])
     return TrainingRun(
         model=trainer.module,
         history=trainer.history,
