@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -32,6 +32,7 @@ _BEYOND = 1e-3  # of the budget, that a point may be longer by rounding
 Curve = Float64[Tensor, " budgets"]
 
 
+@runtime_checkable
 class NearestFound(Protocol):
     """`GeometricMargins`, as far as an accuracy is capped by them: the distances of adversarial points, by attack."""
 

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from flatprobe.batch_norm import Recalibration
-from flatprobe.probes.samples import in_float64
 from flatprobe.risk import EmpiricalRisk, RiskFunction, along
 from flatprobe.search import Exit
 from flatprobe.weights import Weights, linear_combination, norm, pieces
@@ -49,7 +48,7 @@ def float64_risk(risk: RiskFunction, epsilon: float, *, recalibrated: bool) -> R
         )
         raise ValueError(msg)
     exact = copy.copy(risk)
-    exact.network = in_float64(network)
+    exact.network = network.copied(dtype=torch.float64)
     return Recalibration(exact) if recalibrated else exact
 
 
