@@ -20,6 +20,7 @@ _SEAL = "flatprobe_seal"  # in the header of the files that are written here
 _INDEX = ".index.json"
 _STARTS = (b"PK", b"\x80")  # of a zip archive and of a pickle, the two kinds of files that torch.save writes
 _HEADER = 10**8  # bytes of a safetensors header, at most
+_MOST = 10**5  # tensors in a file; a header of this size can name millions of empty ones
 
 
 def write_text(path: Path, text: str) -> None:
@@ -82,6 +83,8 @@ def read_tensors(file: Path) -> tuple[State, dict[str, str]]:
         with safetensors.safe_open(file, framework="pt") as opened:
             metadata = opened.metadata() or {}
             seal = metadata.pop(_SEAL, None)
+            if len(opened.keys()) > _MOST:
+                raise ValueError(_damaged(file, f"its header names {len(opened.keys())} tensors"))
             _check_seal(file, seal)
             # Copied out of the memory map, so that replacing the file later cannot reach them.
             return {name: opened.get_tensor(name).clone() for name in opened.keys()}, metadata  # noqa: SIM118

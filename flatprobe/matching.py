@@ -63,7 +63,7 @@ def _prefixes(found: Sequence[str], names: Sequence[str]) -> tuple[str, str]:
     if {*weights} & {*others}:
         return "", ""
     for long, short, swapped in ((weights, others, False), (others, weights, True)):
-        for ending in short:
+        for ending in short[:20]:  # more than one, since a tied weight may be stored under its other name only
             for name in long:
                 prefix = name.removesuffix(ending)
                 if name.endswith(f".{ending}") and all(each.startswith(prefix) for each in long):

@@ -3,8 +3,10 @@
 import pickle
 import pickletools
 import re
+import struct
 import warnings
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -22,7 +24,17 @@ NESTS = (
 )  # fmt: skip
 _DEPTH = 3  # {"model": {"state_dict": ...}}
 
-_SIZE, _NESTED = 10**7, 500  # of what a pickle builds: far more than any checkpoint's, and still hashed at once
+# Of what a pickle builds: far more than any checkpoint needs (35 opcodes a tensor), and still read in seconds.
+_SIZE, _NESTED, _OPCODES = 10**7, 500, 2 * 10**6
+# What an opcode takes from the stack (all from the last mark on, and so many below it), and how many it leaves there.
+_EFFECTS = {
+    opcode.name: (
+        pickletools.markobject in opcode.stack_before,
+        len([kind for kind in opcode.stack_before if kind not in (pickletools.markobject, pickletools.stackslice)]),
+        len(opcode.stack_after),
+    )
+    for opcode in pickletools.opcodes
+}
 _EXPANSION = 20  # torch.save does not compress at all
 
 
@@ -32,8 +44,11 @@ def unpickled(file: Path) -> object:
     Raises:
         ValueError: if it holds code, is damaged, or would grow without bound.
     """
-    _check_archive(file)
-    _check_size(file)
+    with file.open("rb") as opened:
+        zipped = opened.read(2) == b"PK"  # by which torch tells its two formats apart
+    if zipped:
+        _check_archive(file)
+    _check_extent(file, zipped=zipped)
     try:
         with warnings.catch_warnings():
             # torch warns of pickle protocols that it did not write before it refuses what they hold.
@@ -65,86 +80,91 @@ def _check_archive(file: Path) -> None:
     Raises:
         ValueError: if the file is such an archive, is damaged, or is small and unpacks to far more.
     """
-    if not zipfile.is_zipfile(file):
-        return
+    changed = None
     try:
         with zipfile.ZipFile(file) as archive:
             entries = archive.infolist()
-            if {Path(entry.filename).name for entry in entries} & {"constants.pkl", "archive_format"}:
-                msg = f"{file} is a TorchScript or torch.export archive and was refused: it holds a program; {CURE}"
-                raise ValueError(msg)
             whole, size = sum(entry.file_size for entry in entries), file.stat().st_size
-            if whole > _EXPANSION * size:
-                msg = (
-                    f"the checkpoint {file} was refused: its {size} bytes unpack to {whole}; expected what torch.save "
-                    "wrote, which does not compress"
-                )
-                raise ValueError(msg)
-            if any(entry.CRC for entry in entries):  # torch.serialization.set_crc32_options(False) writes none
-                changed = archive.testzip()
-    except (zipfile.BadZipFile, zipfile.LargeZipFile, EOFError, OSError, NotImplementedError, RuntimeError) as error:
-        raise ValueError(_damaged(file, str(error))) from error
-    if any(entry.CRC for entry in entries) and changed is not None:
+            if whole <= _EXPANSION * size and any(entry.CRC for entry in entries):
+                changed = archive.testzip()  # set_crc32_options(False) writes no checksums
+    except (zipfile.BadZipFile, EOFError, OSError, NotImplementedError, RuntimeError, zlib.error) as error:
+        raise ValueError(_damaged(file, str(error) or "its end is missing")) from error
+    if {Path(entry.filename).name for entry in entries} & {"constants.pkl", "archive_format"}:
+        msg = f"{file} is a TorchScript or torch.export archive and was refused: it holds a program; {CURE}"
+        raise ValueError(msg)
+    if whole > _EXPANSION * size:
+        msg = (
+            f"the checkpoint {file} was refused: its {size} bytes unpack to {whole}; expected what torch.save wrote, "
+            "which does not compress"
+        )
+        raise ValueError(msg)
+    if changed is not None:
         raise ValueError(_damaged(file, f"the checksum of {changed} does not fit"))
 
 
-def _check_size(file: Path) -> None:
+def _check_extent(file: Path, *, zipped: bool) -> None:
     """A few hundred bytes of tuples, each twice in the next, would take hours to hash.
 
     Raises:
         ValueError: if a pickle builds something that is larger or deeper than any checkpoint.
     """
-    size, depth = 0, 0
-    for stream in _streams(file):
-        with stream, suppress(Exception):  # torch says what is wrong with a damaged one
-            for _ in range(5):  # torch's old format is five pickles in a row
-                size, depth = map(max, (size, depth), _extent(stream))
-    if size > _SIZE or depth > _NESTED:
+    try:
+        for stream in _streams(file, zipped=zipped):
+            with stream:
+                for _ in range(5):  # torch's old format is five pickles in a row
+                    _check_pickle(stream)
+    except OverflowError as error:
         msg = (
-            f"the pickle {file} was refused: it builds {size} objects, {depth} inside one another; expected a "
-            f"state_dict; {CURE}"
+            f"the pickle {file} was refused: it builds more objects, or nests them deeper, than any checkpoint; expected "
+            f"a state_dict; {CURE}"
         )
-        raise ValueError(msg)
+        raise ValueError(msg) from error
 
 
-def _streams(file: Path) -> Iterator[IO[bytes]]:
+def _streams(file: Path, *, zipped: bool) -> Iterator[IO[bytes]]:
     """The pickles of an archive, or the file itself."""
-    if not zipfile.is_zipfile(file):
+    if not zipped:
         yield file.open("rb")
         return
     with zipfile.ZipFile(file) as archive:
-        for name in archive.namelist():
-            if name.endswith(".pkl"):
-                yield archive.open(name)
+        for entry in archive.infolist():
+            if entry.filename.endswith(".pkl"):
+                yield archive.open(entry)
 
 
-def _extent(stream: IO[bytes]) -> tuple[int, int]:
-    """How many objects a pickle builds, each counted wherever it is part of another, and how deep they are nested.
+def _check_pickle(stream: IO[bytes]) -> None:
+    """Count what a pickle builds, each object wherever it is part of another, and how deep its tuples are nested.
 
-    The opcodes' own descriptions say what they take from the stack and leave there; nothing is built.
+    The opcodes' own descriptions say what they take from the stack and leave there; nothing is built. A damaged pickle
+    ends the count: torch says what is wrong with it.
+
+    Raises:
+        OverflowError: if it is too much.
     """
     stack: list[tuple[int, int] | None] = []
     memo: dict[object, tuple[int, int] | None] = {}
-    size, depth = 0, 0
-    for opcode, argument, _ in pickletools.genops(stream):
-        if opcode.name in {"PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"}:
-            memo[len(memo) if argument is None else argument] = stack[-1]
-        elif opcode.name in {"GET", "BINGET", "LONG_BINGET"}:
-            stack.append(memo[argument])
-        elif opcode.name == "MARK":
-            stack.append(None)
-        else:
-            parts: list[tuple[int, int]] = []
-            before = list(opcode.stack_before)
-            if pickletools.markobject in before:
-                while (part := stack.pop()) is not None:
+    with suppress(ValueError, IndexError, KeyError, EOFError, UnicodeDecodeError, struct.error):
+        for count, (opcode, argument, _) in enumerate(pickletools.genops(stream)):
+            name = opcode.name
+            if name == "MARK":
+                stack.append(None)
+            elif name.endswith("PUT"):
+                memo[argument] = stack[-1]
+            elif name == "MEMOIZE":
+                memo[len(memo)] = stack[-1]
+            elif name.endswith("GET"):
+                stack.append(memo[argument])
+            else:
+                marked, taken, left = _EFFECTS[name]
+                parts: list[tuple[int, int]] = []
+                while marked and (part := stack.pop()) is not None:
                     parts.append(part)
-                before = before[: before.index(pickletools.markobject)]
-            parts += [part for _ in before if (part := stack.pop()) is not None]
-            own = 1 + sum(part[0] for part in parts), 1 + max((part[1] for part in parts), default=0)
-            size, depth = max(size, own[0]), max(depth, own[1])
-            stack += [own] * len(opcode.stack_after)
-    return size, depth
+                parts += [part for _ in range(taken) if (part := stack.pop()) is not None]
+                size = 1 + sum(part[0] for part in parts)
+                depth = max((part[1] for part in parts), default=0) + name.startswith("TUPLE")
+                if size > _SIZE or depth > _NESTED or count > _OPCODES:
+                    raise OverflowError
+                stack += [(size, depth)] * left
 
 
 def state_of(content: object, file: Path) -> dict[str, Tensor]:

@@ -39,12 +39,12 @@ def pretrained(folder: Path, config: Mapping[str, Any]) -> nn.Module:
     if kind is None:
         msg = f"{folder} holds a {name[:200]}; expected one of ...{', ...'.join(_CLASSIFIERS)}, which return logits"
         raise ValueError(msg)
-    _check_files(folder, config)
     try:
         import transformers
     except ImportError as error:
         msg = f"{folder} was written by transformers, which is not installed: pip install transformers"
         raise ImportError(msg) from error
+    _check_files(folder, config)
     with global_states_kept():
         try:
             network, told = getattr(transformers, kind).from_pretrained(
@@ -84,24 +84,26 @@ def _check_files(folder: Path, config: Mapping[str, Any]) -> None:
         raise ValueError(msg)
     files = [within(folder, _WEIGHTS)] if weights.exists() else shards(index)
     try:
-        tensors = 0
+        shapes: list[list[int]] = []
         for file in files:
             with safe_open(file, framework="pt") as opened:
-                tensors += len(opened.keys())
+                shapes += [opened.get_slice(name).get_shape() for name in opened.keys()]  # noqa: SIM118
     except SafetensorError as error:
         msg = f"transformers cannot load {folder} ({error}); {_EXPECTED}"
         raise ValueError(msg) from error
+    most = {word: len(shapes) for word in ("layer", "depth", "block", "stage")}
+    most |= {word: max((max(shape, default=1) for shape in shapes), default=0) for word in ("label", "expert")}
     for key, value in _entries(config):
         elsewhere = key == "transformers_weights" and value is not None
         program = key.endswith("_implementation") and isinstance(value, str) and "/" in value
         if elsewhere or program:
             msg = f"the config.json of {folder} asks for {key} = {value!r}, which lies elsewhere; {_EXPECTED}"
             raise ValueError(msg)
-        sizes = value if isinstance(value, list) else [value]
-        if ("layer" in key or "depth" in key) and any(isinstance(size, int) and size > tensors for size in sizes):
+        sizes = [size for size in (value if isinstance(value, list) else [value]) if isinstance(size, int)]
+        if any(word in key and size > limit for word, limit in most.items() for size in sizes):
             msg = (
-                f"the config.json of {folder} asks for {key} = {json.dumps(value)[:40]}, and its weights are {tensors} "
-                f"tensors; {_EXPECTED}"
+                f"the config.json of {folder} asks for {key} = {json.dumps(value)[:40]}, and its weights are "
+                f"{len(shapes)} tensors; {_EXPECTED}"
             )
             raise ValueError(msg)
 

@@ -222,5 +222,7 @@ def test_other_refusals(tmp_path):
     with pytest.raises(ValueError, match="holds a dict with the keys lr; expected a state_dict"):
         load_checkpoint(tmp_path / "dict.pt", linear)
     (tmp_path / "a.onnx").write_bytes(b"x")
-    with pytest.raises(ValueError, match=r"a\.onnx \(1 bytes\) was refused: it is neither a safetensors file nor what torch"):
+    with pytest.raises(
+        ValueError, match=r"a\.onnx \(1 bytes\) was refused: it is neither a safetensors file nor what torch"
+    ):
         load_checkpoint(tmp_path / "a.onnx", linear)
