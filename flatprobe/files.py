@@ -105,9 +105,12 @@ def _check_seal(file: Path, seal: str | None) -> None:
     """
     if seal is None:
         return
-    with file.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        with memoryview(content) as view:
-            intact = is_intact(view, content.find(seal.encode()))
+    with (
+        file.open("rb") as opened,
+        mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as content,
+        memoryview(content) as view,
+    ):
+        intact = is_intact(view, content.find(seal.encode()))
     if not intact:
         raise ValueError(_damaged(file, "its SHA-256 is another than when it was written"))
 
@@ -138,16 +141,16 @@ def read_state(file: Path) -> State:
         return read_tensors(file)[0]
     if not start.startswith(_STARTS):
         msg = (
-            f"the checkpoint {file} ({file.stat().st_size} bytes) was refused: it is neither a safetensors file nor what "
-            f"torch.save writes, or is truncated or corrupt; {CURE}"
+            f"the checkpoint {file} ({file.stat().st_size} bytes) was refused: it is neither a safetensors file nor "
+            f"what torch.save writes, or is truncated or corrupt; {CURE}"
         )
         raise ValueError(msg)
     state = state_of(unpickled(file), file)
     for name, value in state.items():
         if value.layout != torch.strided or value.is_meta or value.is_quantized or value.is_nested:
             msg = (
-                f"the entry {name} of the checkpoint {file} is a tensor of layout {value.layout} and dtype {value.dtype} "
-                f"on the device {value.device}; expected a dense one with values: {CURE}"
+                f"the entry {name} of the checkpoint {file} is a tensor of layout {value.layout} and dtype "
+                f"{value.dtype} on the device {value.device}; expected a dense one with values: {CURE}"
             )
             raise ValueError(msg)
     return state

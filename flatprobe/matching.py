@@ -49,7 +49,7 @@ def matched(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str,
 
 
 def _plain(names: Iterable[str]) -> list[str]:
-    """The names without the segments of wrappers, as earlier versions of torch had them; as they are where two agree."""
+    """The names without the segments of wrappers, as earlier versions of torch had them; as given where two agree."""
     given = list(names)
     plain = [".".join(part for part in name.split(".") if part not in _WRAPPERS) for name in given]
     for pattern, earlier in _EARLIER:

@@ -115,8 +115,8 @@ def _check_extent(file: Path, *, zipped: bool) -> None:
                     _check_pickle(stream)
     except OverflowError as error:
         msg = (
-            f"the pickle {file} was refused: it builds more objects, or nests them deeper, than any checkpoint; expected "
-            f"a state_dict; {CURE}"
+            f"the pickle {file} was refused: it builds more objects, or nests them deeper, than any checkpoint; "
+            f"expected a state_dict; {CURE}"
         )
         raise ValueError(msg) from error
 

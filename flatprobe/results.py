@@ -94,12 +94,17 @@ def file_stem(name: str) -> str:
     >>> file_stem("google/vit 100%"), network_name("google%2Fvit 100%25")
     ('google%2Fvit 100%25', 'google/vit 100%')
     """
-    stem = "".join(quote(letter, safe="") if letter in "/\\%" or letter < " " else letter for letter in name)
+    stem = "".join(
+        quote(letter, safe="", errors="surrogatepass")
+        if letter in "/\\%" or letter < " " or "\ud800" <= letter <= "\udfff"
+        else letter
+        for letter in name
+    )
     stem = f"%2E{stem[1:]}" if stem.startswith(".") else stem  # a leading dot would hide the file
     if not 0 < len(os.fsencode(stem)) <= _LONGEST:
         msg = (
-            f"the name {name[:40]!r} is {len(os.fsencode(stem))} bytes long as a file's; expected 1 to {_LONGEST}: give "
-            "another name"
+            f"the name {name[:40]!r} is {len(os.fsencode(stem))} bytes long as a file's; expected 1 to {_LONGEST}"
+            ": give another"
         )
         raise ValueError(msg)
     return stem
@@ -107,7 +112,19 @@ def file_stem(name: str) -> str:
 
 def network_name(stem: str) -> str:
     """The name that `file_stem` wrote."""
-    return unquote(stem)
+    try:
+        return unquote(stem, errors="surrogatepass")  # of names that the system could not decode
+    except UnicodeDecodeError:
+        return unquote(stem)
+
+
+def printable(name: str) -> str:
+    r"""A name on one line, as a terminal and a picture can show it: control characters are written out.
+
+    >>> printable("a\x1b[31mred\n")
+    'a\\x1b[31mred\\n'
+    """
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in name)
 
 
 def load(path: str | os.PathLike[str]) -> Any:
@@ -229,8 +246,8 @@ def read_table(path: str | os.PathLike[str]) -> tuple["pandas.DataFrame", dict[s
         frame = table.to_pandas()
     except (pa.ArrowException, OSError, ValueError, TypeError, RecursionError) as error:
         msg = (
-            f"{path} is not a readable parquet file ({str(error)[:200]}); it may be truncated or damaged: delete it and "
-            "measure it again"
+            f"{path} is not a readable parquet file ({str(error)[:200]}); it may be truncated or damaged: delete it "
+            "and measure again"
         )
         raise ValueError(msg) from error
     if not isinstance(metadata, dict):

@@ -64,7 +64,7 @@ def build(recipe: Mapping[str, object]) -> nn.Sequential:
         A new network in training mode.
 
     Raises:
-        ValueError: if the recipe is not of that form, names an unknown network or argument, or does not fit into memory.
+        ValueError: if the recipe is not of that form, names an unknown network or argument, or is too large.
 
     >>> build(mlp((4,), widths=(3,)).recipe)[1]
     Linear(in_features=4, out_features=3, bias=True)
@@ -87,8 +87,8 @@ def build(recipe: Mapping[str, object]) -> nn.Sequential:
     except (TypeError, KeyError, RuntimeError, MemoryError, OverflowError) as error:
         form = f"{name}{signature(NETWORKS[name])}" if name in NETWORKS else "normalised(network, mean, std)"
         msg = (
-            f"the recipe of {name!r} does not fit its builder ({str(error)[:200]}); expected what network.recipe holds, "
-            f"for {form}"
+            f"the recipe of {name!r} does not fit its builder ({str(error)[:200]}); expected what network.recipe "
+            f"holds, for {form.replace('collections.abc.', '')}"
         )
         raise ValueError(msg) from error
 

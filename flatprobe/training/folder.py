@@ -111,8 +111,8 @@ class RunFolder:
         config = read_json(self.path / CONFIG, _CURE)
         if not all(isinstance(config.get(part), dict) for part in ("settings", "environment")):
             msg = (
-                f"the {CONFIG} in {self.path} is another program's, not that of a flatprobe run; expected a new or empty "
-                "folder, or a run's: choose another"
+                f"the {CONFIG} in {self.path} is another program's, not that of a flatprobe run; expected a new or "
+                "empty folder, or a run's: choose another"
             )
             raise FileExistsError(msg)
         return config
