@@ -4,6 +4,7 @@ import errno
 import hashlib
 import itertools
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -44,6 +45,24 @@ def written_beside(path: Path) -> Iterator[Path]:
         msg = (
             f"{path} could not be written ({error.strerror or error}); {kept}: free some space, or give a folder that "
             "can be written to"
+        )
+        raise OSError(error.errno or errno.EIO, msg) from error
+
+
+def check_writable(folder: Path) -> None:
+    """Files can be written in the folder, which is made if it is missing: asked before hours of measuring.
+
+    Raises:
+        OSError: if they cannot.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as opened:
+            opened.write(b"x")
+    except OSError as error:
+        msg = (
+            f"nothing can be written in {folder} ({error.strerror or error}); expected a folder that takes files: "
+            "choose another"
         )
         raise OSError(error.errno or errno.EIO, msg) from error
 

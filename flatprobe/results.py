@@ -6,7 +6,7 @@ import json
 import os
 import platform
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -15,7 +15,7 @@ from urllib.parse import quote, unquote
 
 import torch
 
-from flatprobe.atomic import UNSEALED, is_intact, sealed, written_beside
+from flatprobe.atomic import UNSEALED, check_writable, is_intact, sealed, written_beside
 from flatprobe.checks import as_json
 
 if TYPE_CHECKING:
@@ -197,6 +197,23 @@ def write_table(frame: "pandas.DataFrame", path: str | os.PathLike[str], metadat
         pq.write_table(table, beside)
         beside.write_bytes(sealed(beside.read_bytes()))
     return path
+
+
+def check_places(folder: str | os.PathLike[str], names: Mapping[str, Iterable[str]]) -> None:
+    """The records of these measurements and networks can be written as `folder/measurement/network.parquet`.
+
+    Raises:
+        FileExistsError: if something else is in the place of one.
+        OSError: if nothing can be written there.
+        ValueError: if a name cannot be that of a file.
+    """
+    folder = Path(folder)
+    for measurement, own in names.items():
+        for name in own:
+            check_place(folder / measurement / f"{file_stem(name)}.parquet")
+    for place in (folder, *(folder / measurement for measurement in names)):
+        if place == folder or place.exists():
+            check_writable(place)
 
 
 def check_place(path: Path) -> None:

@@ -43,6 +43,7 @@ LEAVES = {
     "threads",
     "files",
     "matching",
+    "memory",
     "pickles",
     "pretrained",
     "gram",
