@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import IO
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -121,7 +121,7 @@ def _check_extent(file: Path, *, zipped: bool) -> None:
         raise ValueError(msg) from error
 
 
-def _streams(file: Path, *, zipped: bool) -> Iterator[IO[bytes]]:
+def _streams(file: Path, *, zipped: bool) -> Iterator[Any]:
     """The pickles of an archive, or the file itself."""
     if not zipped:
         yield file.open("rb")
@@ -132,7 +132,7 @@ def _streams(file: Path, *, zipped: bool) -> Iterator[IO[bytes]]:
                 yield archive.open(entry)
 
 
-def _check_pickle(stream: IO[bytes]) -> None:
+def _check_pickle(stream: Any) -> None:
     """Count what a pickle builds, each object wherever it is part of another, and how deep its tuples are nested.
 
     The opcodes' own descriptions say what they take from the stack and leave there; nothing is built. A damaged pickle

@@ -106,19 +106,21 @@ def _imported(place: str) -> ModuleType:
     if folder not in sys.path:
         sys.path.insert(0, folder)  # as `python -m` does
     try:
-        if file is None:
-            return importlib.import_module(place)
-        name = file.stem if file.stem not in sys.modules else f"model_{file.stem}"  # a test.py is not Python's own
-        loader = SourceFileLoader(name, str(file))
-        module = sys.modules[name] = module_from_spec(ModuleSpec(name, loader, origin=str(file)))
-        loader.exec_module(module)
-        return module
+        return importlib.import_module(place) if file is None else _of_file(file)
     except Exception as error:  # of a file of the user's own
         msg = (
             f"--model names {place!r}, whose import raised {type(error).__name__}: {error}; expected a module that is "
             "installed or lies in the current folder, or the path of a .py file"
         )
         raise ValueError(msg) from error
+
+
+def _of_file(file: Path) -> ModuleType:
+    name = file.stem if file.stem not in sys.modules else f"model_{file.stem}"  # a test.py is not Python's own
+    loader = SourceFileLoader(name, str(file))
+    module = sys.modules[name] = module_from_spec(ModuleSpec(name, loader, origin=str(file)))
+    loader.exec_module(module)
+    return module
 
 
 def _some(names: Sequence[str]) -> str:
