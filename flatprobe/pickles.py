@@ -129,6 +129,7 @@ def _streams(file: Path, *, zipped: bool) -> Iterator[Any]:
     with zipfile.ZipFile(file) as archive:
         for entry in archive.infolist():
             if entry.filename.endswith(".pkl"):
+                entry.CRC = None  # type: ignore[assignment]  # compared already, where there is one
                 yield archive.open(entry)
 
 

@@ -130,7 +130,7 @@ def test_random_labels_of_a_run_come_back_when_it_is_probed(runs: Path) -> None:
         (("probe", "runs/small-0", "--probes", "luck", "--out", "x"), "probe is 'luck'; expected one of"),
         (("probe", "foreign2.pt", "--out", "x"), "architecture of the checkpoint foreign2.pt is not known"),
         (("probe", "foreign2.pt", "--model", "mine2:network", "--out", "x"), "does not say what it was trained on"),
-        (("probe", "runs/small-0", "runs/small-0", "--out", "x"), "have the same name, 'small-0'"),
+        (("probe", "runs/small-0", "runs/small-0", "--out", "x"), "have the same name, 'runs/small-0'"),
         (("probe", "runs/small-0", "--model", "mine", "--out", "x"), "expected package.module:factory"),
         (("audit", "runs/small-0", "--changes", "shear"), "change is 'shear'; expected one of 'rescaling'"),
         (("report", "nowhere"), "nowhere"),

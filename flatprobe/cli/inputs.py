@@ -9,6 +9,7 @@ from importlib.machinery import ModuleSpec, SourceFileLoader
 from importlib.util import module_from_spec
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from torch import nn
 
@@ -95,7 +96,7 @@ def architecture(reference: str) -> nn.Module:
     return made
 
 
-def _imported(place: str) -> ModuleType:
+def _imported(place: str) -> Any:
     """The module of that name, or in that file.
 
     Raises:
