@@ -12,7 +12,7 @@ import flatprobe as fp
 from flatprobe.cli.pages import records_report, summary_table
 from flatprobe.plotting import margins, png
 from flatprobe.plotting.names import caption
-from flatprobe.results import file_stem, network_name, printable
+from flatprobe.results import Result, file_stem, network_name, printable
 from flatprobe.studies.compare import Comparison
 from flatprobe.studies.steps import stepping
 
@@ -23,13 +23,13 @@ NAMES = [
 
 
 @pytest.fixture(scope="module")
-def result() -> fp.Result:
+def result() -> Result:
     data = fp.LabelledData(torch.eye(4), torch.arange(4))
     return fp.functional_margins(nn.Linear(4, 4).eval(), data)
 
 
 @pytest.mark.parametrize("name", NAMES, ids=range(len(NAMES)))
-def test_a_name_reaches_the_disk_the_table_and_the_report(result: fp.Result, tmp_path: Path, name: str) -> None:
+def test_a_name_reaches_the_disk_the_table_and_the_report(result: Result, tmp_path: Path, name: str) -> None:
     comparison = Comparison({"functional_margins": {name: result, "other": result}}, {name: name, "other": "other"})
     comparison.save(tmp_path)
     shown = io.StringIO()
@@ -41,7 +41,7 @@ def test_a_name_reaches_the_disk_the_table_and_the_report(result: fp.Result, tmp
     assert "/" not in file_stem(name)
 
 
-def test_a_caption_is_drawn_letter_by_letter(result: fp.Result) -> None:
+def test_a_caption_is_drawn_letter_by_letter(result: Result) -> None:
     ax = margins.draw({r"a$\frac{$": result, "_b": result})
     labels = [text.get_text() for text in ax.get_legend().get_texts()]
     assert labels == [r"a\$\frac{\$", "\N{ZERO WIDTH SPACE}_b"]

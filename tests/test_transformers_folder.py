@@ -116,13 +116,13 @@ def test_the_links_of_the_hubs_cache_are_followed(saved: Path) -> None:
 @pytest.mark.parametrize(
     ("entries", "message"),
     [
-        ({"architectures": "ViTForImageClassification"}, "holds a network of 'ViTForImageClassification'; expected one"),
+        ({"architectures": "ViTForImageClassification"}, "holds a network of 'ViTForImageClassification'; expected"),
         ({"architectures": [1]}, r"holds a network of \[1\]; expected one of"),
         ({"num_hidden_layers": 10**9}, r"asks for num_hidden_layers = 1000000000, and its weights are \d+ tensors"),
         ({"num_labels": 10**9}, "asks for num_labels = 1000000000"),
         ({"attn_implementation": "someone/kernel"}, "asks for attn_implementation = 'someone/kernel', which lies else"),
         ({"transformers_weights": "adapter_model.bin"}, "asks for transformers_weights"),
-        ({"hidden_size": "wide"}, "transformers cannot load .* expected what save_pretrained wrote"),
+        ({"hidden_size": "wide"}, "(?s)transformers cannot load .* expected what save_pretrained wrote"),
         ({"model_type": ["vit"]}, "transformers cannot load .* expected what save_pretrained wrote"),
     ],
 )  # fmt: skip
