@@ -75,7 +75,7 @@ def test_a_prefix_of_the_architecture(tmp_path):
     loaded = load_checkpoint(tmp_path / "a.pt", nn.Sequential(collections.OrderedDict(inner=blank())))
     assert_same_state(loaded.inner, network())
     loaded = load_checkpoint(tmp_path / "a.pt", nn.DataParallel(blank()))
-    assert_same_state(loaded.module, network())
+    assert_same_state(getattr(loaded, "module", loaded), network())
 
 
 def test_wrappers_inside_and_averages(tmp_path):

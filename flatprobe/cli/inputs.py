@@ -141,7 +141,7 @@ def data_of(run: Path, name: str | None, split: str | None, limit: int | None) -
         msg = f"{run} does not say what it was trained on (no {_CONFIG}); name the data with --data"
         raise ValueError(msg)
     described = read_json(config, "name the data with --data").get("data")
-    source = described.get("source") if isinstance(described, dict) else None
+    source: Any = described.get("source") if isinstance(described, dict) else None
     if not isinstance(described, dict) or not isinstance(source, dict):
         msg = f"{config} does not say what {run} was trained on; name the data with --data"
         raise ValueError(msg)
