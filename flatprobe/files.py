@@ -181,7 +181,7 @@ def within(folder: Path, name: str) -> Path:
     file, home = folder / name, folder.resolve()
     real = file.resolve().parent
     homes = {home, home.parent.parent / "blobs"} if home.parent.name == "snapshots" else {home}
-    if Path(name).name != name or not name.endswith(".safetensors") or real not in homes or not file.is_file():
+    if not name.endswith(".safetensors") or real not in homes or not file.is_file():
         msg = (
             f"{folder} names {name!r} as a file of weights; expected a safetensors file in the folder itself: copy it "
             "there, or save the weights again with safetensors"
