@@ -148,7 +148,7 @@ def data_of(run: Path, name: str | None, split: str | None, limit: int | None) -
     if not {"name", "split"} <= source.keys():
         msg = f"{run} was trained on data without a name; name the data with --data"
         raise ValueError(msg)
-    columns = {key: source.get(key) for key in ("crop", "image_column", "label_column")}
+    columns: dict[str, Any] = {key: source.get(key) for key in ("crop", "image_column", "label_column")}
     if split not in {None, source["split"]}:
         return load_data(source["name"], str(split), limit=limit, **columns)
     # Streamed data's fingerprint covers some of the samples, so it compares with that of data streamed again.
