@@ -34,7 +34,12 @@ def standalone(function: Callable[P, R]) -> Callable[P, R]:
     @wraps(function)
     def measured(*args: P.args, **kwargs: P.kwargs) -> R:
         enabled = torch.is_grad_enabled()  # which leaving inference mode would change
-        with no_autocast(), torch.inference_mode(mode=False), torch.set_grad_enabled(enabled), batch_named(function.__qualname__):
+        with (
+            no_autocast(),
+            torch.inference_mode(mode=False),
+            torch.set_grad_enabled(enabled),
+            batch_named(function.__qualname__),
+        ):
             return function(*args, **kwargs)
 
     return measured
