@@ -12,6 +12,11 @@ def batch_named(name: str) -> Iterator[None]:
 
     Args:
         name: of what runs.
+
+    Raises:
+        MemoryError: as it came, with the batch size.
+        RuntimeError: likewise.
+        ValueError: as it came, where it tells of something else.
     """
     try:
         yield
