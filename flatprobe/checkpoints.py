@@ -1,28 +1,23 @@
 """Any checkpoint -> a model in eval mode."""
 
 import functools
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import safetensors
 import torch
 from torch import Tensor, nn
 
 from flatprobe.class_names import set_class_names
 from flatprobe.copies import structural_copy
-from flatprobe.files import read_state, write_tensors
-from flatprobe.models import build
+from flatprobe.files import read_json, read_state, write_tensors
+from flatprobe.matching import matched
+from flatprobe.models import build, layer_count
 from flatprobe.ownership import mark
-from flatprobe.rng import global_states_kept
-from flatprobe.weights import unprefixed
+from flatprobe.pretrained import pretrained
 
 CONFIG = "config.json"
-_CLASSIFIERS = {
-    "ForImageClassification": "AutoModelForImageClassification",
-    "ForSequenceClassification": "AutoModelForSequenceClassification",
-}
+_HOW = "give the architecture as model= (--model package.module:factory on the command line)"
 _LISTED = 5
 
 
@@ -30,9 +25,11 @@ def load_checkpoint(path: str | Path, model: object = None, *, which: str = "las
     """The network of a checkpoint, in eval mode; no file that is read can execute code.
 
     Args:
-        path: a safetensors file; a state_dict that `torch.save` wrote (.pt, .pth, .bin), also one level deep
-            under `"state_dict"`, `"model_state_dict"` or `"model"`; a flatprobe run folder; or a folder that
-            transformers' `save_pretrained` wrote, of an image or sequence classifier, where transformers is installed.
+        path: a safetensors file, or the `.index.json` of several; a state_dict that `torch.save` wrote, whatever the
+            file's ending, also under a key such as `"state_dict"`, `"model"` or `"net"` (of a network and its averaged
+            copy, the network); a flatprobe run folder; a folder with `model.safetensors`, or its index; or a folder
+            that transformers' `save_pretrained` wrote, of an image or sequence classifier, where transformers is
+            installed.
         model: the architecture. It is never changed: a copy receives the weights, in the model's dtype and on
             its device. None (default): the network is rebuilt from the recipe in the run folder's
             config.json, or in the one beside the file, in the checkpoint's dtype.
@@ -58,15 +55,16 @@ def load_checkpoint(path: str | Path, model: object = None, *, which: str = "las
     if not path.exists():
         msg = f"there is no checkpoint {path}; expected a .safetensors, .pt, .pth or .bin file, or a run folder"
         raise FileNotFoundError(msg)
-    if path.is_dir() and "model_type" in _config(path / CONFIG):
-        network = _pretrained(path)
+    config = _config(path / CONFIG) if path.is_dir() else {}
+    if "model_type" in config:
+        network = pretrained(path, config)
         if model is not None:  # through transformers too, since the file's names are not always the module's
             state, network = network.state_dict(), structural_copy(model)
             load_weights(network, state, str(path))
         return network.eval()
     file = _in_folder(path, which) if path.is_dir() else path
     state = read_state(file)
-    network = _rebuilt(file).to(_dtype(state)) if model is None else structural_copy(model)
+    network = _rebuilt(file, state).to(_dtype(state)) if model is None else structural_copy(model)
     load_weights(network, state, str(file))
     data = _trained_on(file)
     source = data.get("source")
@@ -88,76 +86,103 @@ def save_checkpoint(module: nn.Module, path: str | Path, metadata: Mapping[str, 
 
 
 def load_weights(network: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
-    """Copy a state_dict into the network, in place, after comparing all names and shapes.
+    """Copy a state_dict into the network, in place, after comparing all names, shapes and kinds of numbers.
 
     Args:
         network: receives the values.
-        state: names and values. A prefix that `nn.DataParallel` or `torch.compile` put before every name is
-            removed; a name that is missing takes the value of a name that it is tied to, since many writers
-            drop duplicates.
+        state: names and values, which `flatprobe.matching` finds in the network; a name that is missing takes the value
+            of a name that it is tied to, since many writers drop duplicates.
         source: what the error calls the state.
 
     Raises:
-        ValueError: if names or shapes differ, with the first few of each kind.
+        ValueError: if names, shapes or kinds differ, with the first few of each.
     """
-    own = network.state_dict(keep_vars=True)
-    found = unprefixed(state, list(own))
+    network.load_state_dict(_checked(network, state, source), strict=False)
+
+
+def _checked(network: nn.Module, state: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
+    """The state under the network's own names, all of them.
+
+    Raises:
+        ValueError: if it is of another network.
+    """
+    own = {name: value for name, value in network.state_dict(keep_vars=True).items() if isinstance(value, Tensor)}
+    found = matched(state, own)
     tied = {id(value): found[name] for name, value in own.items() if name in found}
     found |= {name: tied[id(value)] for name, value in own.items() if name not in found and id(value) in tied}
+    both = [(name, found[name], value) for name, value in own.items() if name in found]
     differences = {
         "missing": [name for name in own if name not in found],
         "unexpected": [name for name in found if name not in own],
         "of another shape": [
-            f"{name} {tuple(found[name].shape)} instead of {tuple(value.shape)}"
-            for name, value in own.items()
-            if name in found and found[name].shape != value.shape
+            f"{name} {tuple(there.shape)} instead of {tuple(value.shape)}"
+            for name, there, value in both
+            if there.shape != value.shape
+        ],
+        "of another kind of number": [
+            f"{name} {there.dtype} instead of {value.dtype}"
+            for name, there, value in both
+            if _kind(there) != _kind(value) and not (value.is_complex() and there.is_floating_point())
         ],
     }
     if any(differences.values()):
         told = "; ".join(f"{len(names)} {kind}: {_few(names)}" for kind, names in differences.items() if names)
         msg = (
             f"the checkpoint {source} is of another network than this {type(network).__name__}: {told}; "
-            "expected the same names and shapes: give the architecture that it was saved from as model="
+            f"expected the same names, shapes and kinds of numbers: {_HOW} that it was saved from"
         )
         raise ValueError(msg)
-    network.load_state_dict(found)
+    return found
+
+
+def _kind(value: Tensor) -> str:
+    """Complex, floating or integer: what cannot be converted into one another without loss."""
+    return "complex" if value.is_complex() else "floating" if value.is_floating_point() else "integer"
 
 
 def _in_folder(folder: Path, which: str) -> Path:
-    """The file of weights in a run folder.
+    """The file of weights in a run folder, or in a folder of weights alone.
 
     Raises:
-        FileNotFoundError: if it is not one.
+        FileNotFoundError: if it is neither.
         ValueError: if `which` is unknown.
     """
     if which not in {"last", "best"}:
         msg = f"which is {which!r}; expected 'last' or 'best'"
         raise ValueError(msg)
-    file = folder / f"{which}.safetensors"
-    if not file.is_file():
-        msg = (
-            f"the folder {folder} holds no {file.name}; expected a flatprobe run folder (config.json, "
-            "last.safetensors, best.safetensors), or the checkpoint file itself with its architecture as "
-            "model="
-        )
-        raise FileNotFoundError(msg)
-    return file
+    names = [f"{which}.safetensors", "model.safetensors", "model.safetensors.index.json"]
+    for name in names if which == "last" else names[:1]:
+        if (folder / name).is_file():
+            return folder / name
+    msg = (
+        f"the folder {folder} holds no {names[0]}; expected a flatprobe run folder (config.json, "
+        "last.safetensors, best.safetensors), a folder with model.safetensors, or the checkpoint file itself with its "
+        "architecture as model="
+    )
+    raise FileNotFoundError(msg)
 
 
-def _rebuilt(file: Path) -> nn.Module:
+def _rebuilt(file: Path, state: Mapping[str, Tensor]) -> nn.Module:
     """The untrained network of the config.json beside the file.
 
+    It is made without weights first: a recipe of more than the file holds would fill the memory.
+
     Raises:
-        ValueError: if there is no recipe there.
+        ValueError: if there is no recipe there, or it is that of another network.
     """
     network = _config(file.with_name(CONFIG)).get("network")
     recipe = network.get("recipe") if isinstance(network, dict) else None
     if not isinstance(recipe, dict):
         msg = (
             f"the architecture of the checkpoint {file} is not known: the file holds weights only, and no "
-            f"{CONFIG} beside it holds the recipe of a flatprobe network; give the architecture as model="
+            f"{CONFIG} beside it holds the recipe of a flatprobe network; {_HOW}"
         )
         raise ValueError(msg)
+    if (layers := layer_count(recipe)) > len(state):
+        msg = f"the recipe beside {file} is of {layers} layers, and the file holds {len(state)} tensors; {_HOW}"
+        raise ValueError(msg)
+    with torch.device("meta"):
+        _checked(build(recipe), state, str(file))
     return build(recipe)
 
 
@@ -171,59 +196,8 @@ def _trained_on(file: Path) -> dict[str, Any]:
 
 
 def _config(file: Path) -> dict[str, Any]:
-    """What a config.json holds; nothing where there is none.
-
-    Raises:
-        ValueError: if it is not JSON.
-    """
-    if not file.is_file():
-        return {}
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        msg = f"{file} is not valid JSON ({error}); give the architecture as model="
-        raise ValueError(msg) from error
-    return content if isinstance(content, dict) else {}
-
-
-def _pretrained(folder: Path) -> nn.Module:
-    """The classifier of a transformers folder, from its safetensors alone, in the checkpoint's dtype.
-
-    Raises:
-        ImportError: if transformers is not installed.
-        ValueError: if it is no classifier, cannot be read, or lacks weights (which transformers would draw at random).
-    """
-    names = _config(folder / CONFIG).get("architectures") or ["network without an architecture"]
-    kind = next((auto for ending, auto in _CLASSIFIERS.items() if names[0].endswith(ending)), None)
-    if kind is None:
-        msg = f"{folder} holds a {names[0]}; expected one of ...{', ...'.join(_CLASSIFIERS)}, which return logits"
-        raise ValueError(msg)
-    try:
-        import transformers
-    except ImportError as error:
-        msg = f"{folder} was written by transformers, which is not installed: pip install transformers"
-        raise ImportError(msg) from error
-    with global_states_kept():
-        try:
-            network, told = getattr(transformers, kind).from_pretrained(
-                folder,
-                dtype="auto",
-                local_files_only=True,
-                use_safetensors=True,
-                trust_remote_code=False,
-                output_loading_info=True,
-            )
-        except (OSError, ValueError, RuntimeError, safetensors.SafetensorError) as error:
-            msg = f"transformers cannot load {folder} ({error}); expected what save_pretrained wrote, with safetensors"
-            raise ValueError(msg) from error
-    if lacking := sorted(told["missing_keys"]):
-        msg = (
-            f"{folder} lacks {len(lacking)} weights of its {names[0]}: {_few(lacking)}; expected all of them: it may "
-            "be the base of a network whose classifier was never trained"
-        )
-        raise ValueError(msg)
-    classifier: nn.Module = network
-    return classifier
+    """What a config.json holds; nothing where there is none."""
+    return read_json(file, _HOW) if file.is_file() else {}
 
 
 def _dtype(state: Mapping[str, Tensor]) -> torch.dtype:

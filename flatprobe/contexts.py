@@ -7,6 +7,8 @@ from typing import ParamSpec, TypeVar
 
 import torch
 
+from flatprobe.memory import batch_named
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -24,12 +26,20 @@ def no_autocast() -> Iterator[None]:
 
 
 def standalone(function: Callable[P, R]) -> Callable[P, R]:
-    """The function outside of the caller's `torch.autocast` and `torch.inference_mode`, which are of the thread."""
+    """The function outside of the caller's `torch.autocast` and `torch.inference_mode`, which are of the thread.
+
+    Where memory runs out, its error names the batch size.
+    """
 
     @wraps(function)
     def measured(*args: P.args, **kwargs: P.kwargs) -> R:
         enabled = torch.is_grad_enabled()  # which leaving inference mode would change
-        with no_autocast(), torch.inference_mode(mode=False), torch.set_grad_enabled(enabled):
+        with (
+            no_autocast(),
+            torch.inference_mode(mode=False),
+            torch.set_grad_enabled(enabled),
+            batch_named(function.__qualname__),
+        ):
             return function(*args, **kwargs)
 
     return measured

@@ -1,11 +1,12 @@
 """The base of all results: raw values with their settings, one parquet file each."""
 
 import importlib
+import inspect
 import json
 import os
 import platform
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -14,13 +15,15 @@ from urllib.parse import quote, unquote
 
 import torch
 
-from flatprobe.atomic import written_beside
+from flatprobe.atomic import UNSEALED, check_writable, is_intact, sealed, written_beside
 from flatprobe.checks import as_json
 
 if TYPE_CHECKING:
     import pandas
 
 _KEY = b"flatprobe"
+_SEAL = "seal"  # in the metadata: the file's own SHA-256
+_LONGEST = 200  # bytes of a file's name, of which most file systems take 255 with what is put around it
 
 
 def environment() -> dict[str, object]:
@@ -85,16 +88,43 @@ def save(result: Result, path: str | os.PathLike[str]) -> Path:
 def file_stem(name: str) -> str:
     """A network's name as that of its record, without the ending; `network_name` is the inverse.
 
+    Raises:
+        ValueError: if the name is empty, or longer than a file's name can be.
+
     >>> file_stem("google/vit 100%"), network_name("google%2Fvit 100%25")
     ('google%2Fvit 100%25', 'google/vit 100%')
     """
-    stem = "".join(quote(letter, safe="") if letter in "/\\%\0" else letter for letter in name)
-    return f"%2E{stem[1:]}" if stem.startswith(".") else stem  # a leading dot would hide the file
+    stem = "".join(
+        quote(letter, safe="", errors="surrogatepass")
+        if letter in "/\\%" or letter < " " or "\ud800" <= letter <= "\udfff"
+        else letter
+        for letter in name
+    )
+    stem = f"%2E{stem[1:]}" if stem.startswith(".") else stem  # a leading dot would hide the file
+    if not 0 < len(os.fsencode(stem)) <= _LONGEST:
+        msg = (
+            f"the name {name[:40]!r} is {len(os.fsencode(stem))} bytes long as a file's; expected 1 to {_LONGEST}"
+            ": give another"
+        )
+        raise ValueError(msg)
+    return stem
 
 
 def network_name(stem: str) -> str:
     """The name that `file_stem` wrote."""
-    return unquote(stem)
+    try:
+        return unquote(stem, errors="surrogatepass")  # of names that the system could not decode
+    except UnicodeDecodeError:
+        return unquote(stem)
+
+
+def printable(name: str) -> str:
+    r"""A name on one line, as a terminal and a picture can show it: control characters are written out.
+
+    >>> printable("a\x1b[31mred\n")
+    'a\\x1b[31mred\\n'
+    """
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in name)
 
 
 def load(path: str | os.PathLike[str]) -> Any:
@@ -111,15 +141,32 @@ def load(path: str | os.PathLike[str]) -> Any:
         ValueError: if it is not a flatprobe record.
     """
     frame, metadata = read_table(path)
-    module, _, name = str(metadata.get("kind", "")).partition(":")
-    kind = getattr(importlib.import_module(module), name, None) if module.startswith("flatprobe.") else None
-    if not (isinstance(kind, type) and issubclass(kind, Result)):
+    kind, own = _kind(metadata.get("kind")), metadata.get("settings")
+    if kind is None or not isinstance(own, dict):
         msg = (
-            f"{path} holds a table of kind {metadata.get('kind')!r}; expected the record of a flatprobe result: read "
-            "it with pandas"
+            f"{path} holds a table of kind {str(metadata.get('kind'))[:100]!r} with settings of type "
+            f"{type(own).__name__}; expected the record of a flatprobe result: read it with pandas"
         )
         raise ValueError(msg)
-    return kind.from_frame(frame, metadata["settings"])
+    try:
+        return kind.from_frame(frame, own)
+    except (KeyError, IndexError, AttributeError, TypeError, ValueError, RuntimeError) as error:
+        msg = (
+            f"{path} does not hold what a {kind.__name__} needs ({type(error).__name__}: {str(error)[:200]}); expected "
+            "a record as fp.save wrote it: measure it again"
+        )
+        raise ValueError(msg) from error
+
+
+def _kind(reference: object) -> type[Result] | None:
+    """The class of results that a record names, None where it names none."""
+    module, _, name = str(reference).partition(":")
+    try:
+        kind = getattr(importlib.import_module(module), name, None) if module.startswith("flatprobe.") else None
+    except ImportError:
+        return None
+    whole = isinstance(kind, type) and issubclass(kind, Result) and not inspect.isabstract(kind)
+    return kind if whole else None
 
 
 def write_table(frame: "pandas.DataFrame", path: str | os.PathLike[str], metadata: Mapping[str, object]) -> Path:
@@ -134,22 +181,54 @@ def write_table(frame: "pandas.DataFrame", path: str | os.PathLike[str], metadat
         The path.
 
     Raises:
+        FileExistsError: if the path holds something that is no record.
         ValueError: if the path does not end in .parquet.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     path = Path(path)
-    if path.suffix != ".parquet":
-        msg = f"the record's path is {path}; expected it to end in .parquet"
-        raise ValueError(msg)
+    check_place(path)
     table = pa.Table.from_pandas(frame, preserve_index=False)
     table = table.replace_schema_metadata(
-        {**(table.schema.metadata or {}), _KEY: json.dumps(metadata, default=as_json)}
+        {**(table.schema.metadata or {}), _KEY: json.dumps({**metadata, _SEAL: UNSEALED}, default=as_json)}
     )
     with written_beside(path) as beside:
         pq.write_table(table, beside)
+        beside.write_bytes(sealed(beside.read_bytes()))
     return path
+
+
+def check_places(folder: str | os.PathLike[str], names: Mapping[str, Iterable[str]]) -> None:
+    """The records of these measurements and networks can be written as `folder/measurement/network.parquet`.
+
+    Raises:
+        FileExistsError: if something else is in the place of one.
+        OSError: if nothing can be written there.
+        ValueError: if a name cannot be that of a file.
+    """
+    folder = Path(folder)
+    for measurement, own in names.items():
+        for name in own:
+            check_place(folder / measurement / f"{file_stem(name)}.parquet")
+    for place in (folder, *(folder / measurement for measurement in names)):
+        if place == folder or place.exists():
+            check_writable(place)
+
+
+def check_place(path: Path) -> None:
+    """A record may be written there: nothing is there, or an earlier record.
+
+    Raises:
+        FileExistsError: if the path holds something that is no record.
+        ValueError: if the path does not end in .parquet.
+    """
+    if path.suffix != ".parquet":
+        msg = f"the record's path is {path}; expected it to end in .parquet"
+        raise ValueError(msg)
+    if path.exists() and not (path.is_file() and _KEY in path.read_bytes()):
+        msg = f"{path} exists and is no record of flatprobe; expected a new place, or an earlier record: choose another"
+        raise FileExistsError(msg)
 
 
 def read_table(path: str | os.PathLike[str]) -> tuple["pandas.DataFrame", dict[str, Any]]:
@@ -171,13 +250,24 @@ def read_table(path: str | os.PathLike[str]) -> tuple["pandas.DataFrame", dict[s
     if not Path(path).is_file():
         msg = f"there is no record at {path}"
         raise FileNotFoundError(msg)
+    content = Path(path).read_bytes()
     try:
-        table = pq.ParquetFile(path).read()
-    except pa.ArrowInvalid as error:
-        msg = f"{path} is not a readable parquet file ({error}); it may be truncated: measure it again"
+        opened = pq.ParquetFile(pa.BufferReader(content))
+        words = (opened.metadata.metadata or {}).get(_KEY)
+        metadata = None if words is None else json.loads(words)
+        seal = metadata.pop(_SEAL, None) if isinstance(metadata, dict) else None
+        if seal is not None and not is_intact(memoryview(content), content.find(str(seal).encode())):
+            msg = "its SHA-256 is another than when it was written"
+            raise ValueError(msg)
+        table = opened.read()
+        frame = table.to_pandas()
+    except (pa.ArrowException, OSError, ValueError, TypeError, RecursionError) as error:
+        msg = (
+            f"{path} is not a readable parquet file ({str(error)[:200]}); it may be truncated or damaged: delete it "
+            "and measure again"
+        )
         raise ValueError(msg) from error
-    metadata = (table.schema.metadata or {}).get(_KEY)
-    if metadata is None:
+    if not isinstance(metadata, dict):
         msg = f"{path} is a parquet file without flatprobe's metadata; expected a record that fp.save wrote"
         raise ValueError(msg)
-    return table.to_pandas(), json.loads(metadata)
+    return frame, metadata

@@ -156,7 +156,7 @@ def test_lines_and_triangles_of_one_measurement_are_drawn_apart(tmp_path: Path) 
 
 def test_failure_leaves_the_earlier_page(tmp_path: Path, monkeypatch) -> None:
     path = tmp_path / "r.html"
-    path.write_text("earlier")
+    path.write_text("earlier page of flatprobe")
 
     def fail(*_: object) -> None:
         msg = "disk full"
@@ -165,7 +165,7 @@ def test_failure_leaves_the_earlier_page(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(Path, "replace", fail)
     with pytest.raises(OSError, match="disk full"):
         write_report({"r": {"a": flatness([1.0])}}, path)
-    assert path.read_text() == "earlier"
+    assert path.read_text() == "earlier page of flatprobe"
     assert [own.name for own in tmp_path.iterdir()] == ["r.html"]
 
 

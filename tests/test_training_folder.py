@@ -246,3 +246,20 @@ def test_differences_closed_form():
     assert differences({}, {"x": 1}) == ["x was null, now 1"]
     assert differences({"a": [1, {"b": 2}]}, {"a": [1, {"b": 3}]}) == ["a.1.b was 2, now 3"]
     assert differences({"a": [1]}, {"a": [1, 2]}) == ["a was [1], now [1, 2]"]
+
+
+def test_an_interruption_says_which_epoch_is_kept(tmp_path, monkeypatch):
+    notes = []
+
+    def train_it():
+        try:
+            train(mlp((4,), classes=3), clusters(), epochs=4, out=tmp_path / "r", save_every=0)
+        except KeyboardInterrupt as error:
+            notes.extend(error.__notes__)
+            raise
+
+    for done in (2, 1):
+        interrupted_after(monkeypatch, done, train_it)
+    assert notes == [
+        f"{tmp_path / 'r'} holds epoch {k} of the run, and the same call goes on from there" for k in (2, 3)
+    ]

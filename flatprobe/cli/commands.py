@@ -22,8 +22,10 @@ def demo(*, out: Path = Path("flatprobe-demo"), seed: int = 0) -> None:
         Of the random labels, the initial weights, the order of the samples, the directions and the noise.
     """
     from flatprobe.cli.pages import demo_report
+    from flatprobe.report.page import check_page
     from flatprobe.studies.demo import demo as study
 
+    check_page(out / "report.html")
     comparison = study(out, seed=seed, progress=True)
     page = demo_report(comparison, out / "report.html")
     _summary(comparison)
@@ -64,7 +66,8 @@ def probe(
         scores, jacobian_norms, gaussian_robustness, landscape; on request hessian_trace, worst_case_sharpness,
         gradient_noise, weight_norms, geometric_margins, jacobian_maximum, smoothed_certificate, adversarial_accuracy.
     model: str
-        For checkpoints without a recipe: package.module:factory, called without arguments for the architecture.
+        For checkpoints without a recipe: package.module:factory or file.py:factory, called without
+        arguments for the architecture; the current folder is searched.
     seed: int
         Of the directions and the noise.
     """
@@ -72,6 +75,8 @@ def probe(
     from flatprobe.cli.inputs import architecture, data_of, group_of, names_of, numbered_for
     from flatprobe.studies.compare import compare
 
+    if probes is not None:
+        probes = [probe for words in probes for probe in words.split(",") if probe]
     names = names_of(runs)
     module = None if model is None else architecture(model)
     networks = {name: load_checkpoint(path, module) for name, path in names.items()}
@@ -114,16 +119,22 @@ def audit(
     factor: float
         Of every second unit under rescaling and batch_norm, and of the logits; above 1.
     model: str
-        For checkpoints without a recipe: package.module:factory, called without arguments for the architecture.
+        For checkpoints without a recipe: package.module:factory or file.py:factory, called without
+        arguments for the architecture; the current folder is searched.
     seed: int
         Of the directions, the noise and the order of the units.
     out: Path
         A parquet file for the record; by default none is written.
     """
     import flatprobe as fp
+    from flatprobe.atomic import check_writable
     from flatprobe.cli.audits import show
     from flatprobe.cli.inputs import architecture, data_of, numbered_for
+    from flatprobe.results import check_place
 
+    if out is not None:
+        check_writable(out.parent)
+        check_place(out)
     network = fp.load_checkpoint(run, None if model is None else architecture(model))
     samples = numbered_for(network, data_of(run, data, split, limit))
     result = fp.audit(network, samples, probes=probes, changes=changes, factor=factor, seed=seed, progress=True)

@@ -1,39 +1,51 @@
 """What the command line names -> networks and data."""
 
 import importlib
-import json
+import inspect
 import re
 import sys
 from collections.abc import Sequence
+from importlib.machinery import ModuleSpec, SourceFileLoader
+from importlib.util import module_from_spec
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 from torch import nn
 
 from flatprobe.class_names import class_names_of, misplaced
 from flatprobe.data import LabelledData
 from flatprobe.data.validation import tell_missed_classes
+from flatprobe.files import read_json
 from flatprobe.loading import load_data
+from flatprobe.results import printable
 
 _CONFIG = "config.json"
 
 
 def names_of(runs: Sequence[Path]) -> dict[str, Path]:
-    """A name for each run: its folder's, or its file's without the ending.
+    """A name for each run: its folder's, or its file's without the ending, after its own folder's where two are alike.
 
     Raises:
         ValueError: if two have the same name.
     """
+    short = [_name(path) for path in runs]
     names: dict[str, Path] = {}
-    for path in runs:
-        name = path.name if path.is_dir() else path.stem
+    for path, own in zip(runs, short, strict=True):
+        name = own if short.count(own) == 1 else f"{printable(path.absolute().parent.name)}/{own}"
         if name in names:
             msg = (
-                f"the runs {names[name]} and {path} have the same name, {name!r}; expected different ones: rename a "
-                "folder"
+                f"the runs {names[name]} and {path} have the same name, {name!r}; expected different ones: give each "
+                "once, and rename one of two files or folders that are called alike"
             )
             raise ValueError(msg)
         names[name] = path
     return names
+
+
+def _name(path: Path) -> str:
+    own = path.absolute()
+    return printable(own.name if path.is_dir() else own.stem)
 
 
 def group_of(name: str) -> str:
@@ -42,20 +54,78 @@ def group_of(name: str) -> str:
 
 
 def architecture(reference: str) -> nn.Module:
-    """The module that `package.module:factory` makes.
+    """The module that `package.module:factory` or `file.py:factory` makes; the current folder is searched too.
 
     Raises:
-        ValueError: if the reference has another form, or what it makes is no module.
+        ValueError: if there is no such module or factory, if it fails, or if what it makes is no module.
     """
-    module, _, factory = reference.partition(":")
-    if not module or not factory:
-        msg = f"--model is {reference!r}; expected package.module:factory, importable from here"
+    place, _, name = reference.rpartition(":")
+    if not place or not name.isidentifier():
+        msg = (
+            f"--model is {reference!r}; expected package.module:factory or file.py:factory, the name of a function "
+            "without arguments that makes the network"
+        )
         raise ValueError(msg)
-    made = getattr(importlib.import_module(module), factory)()
+    module = _imported(place)
+    factory = getattr(module, name, None)
+    if isinstance(factory, nn.Module):
+        return factory
+    if not callable(factory):
+        found = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
+        what = "is not there" if factory is None else f"is a {type(factory).__name__}"
+        msg = f"--model is {reference!r}, and {name} {what}; expected a function or class of {place}: {_some(found)}"
+        raise ValueError(msg)
+    try:
+        inspect.signature(factory).bind()
+    except TypeError as error:
+        msg = (
+            f"--model is {reference!r}, and {name}{inspect.signature(factory)} takes arguments ({error}); expected "
+            "none: write a function that calls it with them, and name that one"
+        )
+        raise ValueError(msg) from error
+    except ValueError:  # a builtin without a signature
+        pass
+    try:
+        made = factory()
+    except Exception as error:
+        msg = f"--model is {reference!r}, and calling {name} raised {type(error).__name__}: {error}; expected a network"
+        raise ValueError(msg) from error
     if not isinstance(made, nn.Module):
-        msg = f"{reference} made a {type(made).__name__}; expected a torch.nn.Module"
+        msg = f"--model is {reference!r}, which made a {type(made).__name__}; expected a torch.nn.Module"
         raise ValueError(msg)
     return made
+
+
+def _imported(place: str) -> Any:
+    """The module of that name, or in that file.
+
+    Raises:
+        ValueError: if it is not there, or fails when it is imported.
+    """
+    file = Path(place).absolute() if place.endswith(".py") else None
+    folder = str(Path.cwd() if file is None else file.parent)
+    if folder not in sys.path:
+        sys.path.insert(0, folder)  # as `python -m` does
+    try:
+        return importlib.import_module(place) if file is None else _of_file(file)
+    except Exception as error:  # of a file of the user's own
+        msg = (
+            f"--model names {place!r}, whose import raised {type(error).__name__}: {error}; expected a module that is "
+            "installed or lies in the current folder, or the path of a .py file"
+        )
+        raise ValueError(msg) from error
+
+
+def _of_file(file: Path) -> ModuleType:
+    name = file.stem if file.stem not in sys.modules else f"model_{file.stem}"  # a test.py is not Python's own
+    loader = SourceFileLoader(name, str(file))
+    module = sys.modules[name] = module_from_spec(ModuleSpec(name, loader, origin=str(file)))
+    loader.exec_module(module)
+    return module
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:8]) + (", ..." if len(names) > 8 else "") or "it has none"
 
 
 def data_of(run: Path, name: str | None, split: str | None, limit: int | None) -> LabelledData:
@@ -70,12 +140,15 @@ def data_of(run: Path, name: str | None, split: str | None, limit: int | None) -
     if not config.is_file():
         msg = f"{run} does not say what it was trained on (no {_CONFIG}); name the data with --data"
         raise ValueError(msg)
-    described = json.loads(config.read_text())["data"]
-    source = described["source"]
-    if "name" not in source:
+    described = read_json(config, "name the data with --data").get("data")
+    source: Any = described.get("source") if isinstance(described, dict) else None
+    if not isinstance(described, dict) or not isinstance(source, dict):
+        msg = f"{config} does not say what {run} was trained on; name the data with --data"
+        raise ValueError(msg)
+    if not {"name", "split"} <= source.keys():
         msg = f"{run} was trained on data without a name; name the data with --data"
         raise ValueError(msg)
-    columns = {key: source.get(key) for key in ("crop", "image_column", "label_column")}
+    columns: dict[str, Any] = {key: source.get(key) for key in ("crop", "image_column", "label_column")}
     if split not in {None, source["split"]}:
         return load_data(source["name"], str(split), limit=limit, **columns)
     # Streamed data's fingerprint covers some of the samples, so it compares with that of data streamed again.
@@ -85,11 +158,10 @@ def data_of(run: Path, name: str | None, split: str | None, limit: int | None) -
         data = data.with_class_names(source["class_names"])
     for draw in source.get("random_labels", []):
         data = data.with_random_labels(draw["fraction"], draw["seed"])
-    if data.fingerprint != described["fingerprint"]:
+    if data.fingerprint != described.get("fingerprint"):
         msg = (
-            f"{source['name']} has the fingerprint {data.fingerprint} here and had {described['fingerprint']} when "
-            f"{run} was "
-            "trained; name the data to measure on with --data"
+            f"{source['name']} has the fingerprint {data.fingerprint} here and had {described.get('fingerprint')} "
+            f"when {run} was trained; name the data to measure on with --data"
         )
         raise ValueError(msg)
     if limit is None:

@@ -6,6 +6,7 @@ from typing import Any
 
 from flatprobe.cli.inputs import group_of
 from flatprobe.report import load_records, write_report
+from flatprobe.results import printable
 from flatprobe.studies.compare import Comparison
 from flatprobe.studies.demo import EQUAL_LOSS
 
@@ -49,14 +50,16 @@ def records_report(folder: Path, path: Path, *, title: str) -> Path:
 
 def summary_table(comparison: Comparison) -> Any:
     """One row a measurement, one column a group: mean and standard deviation over its networks."""
-    from rich.table import Table
+    from rich.table import Column, Table
+    from rich.text import Text
 
     headline = comparison.headline()
     groups = list(dict.fromkeys(headline["group"]))
-    table = Table("measurement", "figure", *groups)
+    table = Table("measurement", "figure", *(Column(Text(printable(group))) for group in groups))
     for (measurement, figure), rows in headline.groupby(["measurement", "figure"], sort=False):
         cells = dict(zip(rows["group"], map(_cell, rows["mean"], rows["std"]), strict=True))
-        table.add_row(str(measurement).replace("_", " "), str(figure), *(cells.get(group, "") for group in groups))
+        words = Text(printable(str(measurement)).replace("_", " ")), Text(str(figure))
+        table.add_row(*words, *(cells.get(group, "") for group in groups))
     return table
 
 

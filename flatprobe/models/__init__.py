@@ -1,9 +1,11 @@
 """The papers' networks as `nn.Sequential`s that carry the recipe from which `build` makes them again."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from inspect import signature
 
 from torch import nn
 
+from flatprobe.checks import is_whole
 from flatprobe.models.all_convolutional import all_cnn_c, all_convolutional
 from flatprobe.models.cnn import sokolic_cnn, thumwanit_cnn
 from flatprobe.models.mlp import mlp
@@ -25,6 +27,7 @@ __all__ = [
     "all_cnn_c",
     "all_convolutional",
     "build",
+    "layer_count",
     "mlp",
     "recipe_of",
     "resnet",
@@ -61,7 +64,7 @@ def build(recipe: Mapping[str, object]) -> nn.Sequential:
         A new network in training mode.
 
     Raises:
-        ValueError: if the recipe is not of that form or names an unknown network or argument.
+        ValueError: if the recipe is not of that form, names an unknown network or argument, or is too large.
 
     >>> build(mlp((4,), widths=(3,)).recipe)[1]
     Linear(in_features=4, out_features=3, bias=True)
@@ -72,13 +75,47 @@ def build(recipe: Mapping[str, object]) -> nn.Sequential:
             f'the recipe is {dict(recipe)}; expected {{"name": ..., "arguments": {{...}}}}, as network.recipe holds it'
         )
         raise ValueError(msg)
-    if name == "normalised":
-        return Normalised(build(arguments["network"]), arguments["mean"], arguments["std"])
-    if name not in NETWORKS:
-        msg = f"the network {name!r} is unknown; expected one of {', '.join(NETWORKS)}, or normalised"
-        raise ValueError(msg)
     try:
+        if name == "normalised":
+            inner = arguments["network"]
+            return Normalised(build(inner if isinstance(inner, Mapping) else {}), arguments["mean"], arguments["std"])
+        if name not in NETWORKS:
+            msg = f"the network {name!r} is unknown; expected one of {', '.join(NETWORKS)}, or normalised"
+            raise ValueError(msg)
+        _check_whole(NETWORKS[name], arguments)
         return NETWORKS[name](**arguments)
-    except TypeError as error:
-        msg = f"the recipe of {name!r} does not fit its builder: {error}; expected what network.recipe holds"
+    except (TypeError, KeyError, RuntimeError, MemoryError, OverflowError) as error:
+        form = f"{name}{signature(NETWORKS[name])}" if name in NETWORKS else "normalised(network, mean, std)"
+        msg = (
+            f"the recipe of {name!r} does not fit its builder ({str(error)[:200]}); expected what network.recipe "
+            f"holds, for {form.replace('collections.abc.', '')}"
+        )
         raise ValueError(msg) from error
+
+
+def layer_count(recipe: Mapping[str, object]) -> int:
+    """How many layers with weights a recipe asks for, at least, where that is a number of it."""
+    arguments = recipe.get("arguments")
+    if not isinstance(arguments, Mapping):
+        return 0
+    inner, widths, depth = (arguments.get(name) for name in ("network", "widths", "depth"))
+    if isinstance(inner, Mapping):
+        return layer_count(inner)
+    return max(len(widths) if isinstance(widths, list) else 0, depth if isinstance(depth, int) else 0)
+
+
+def _check_whole(builder: Callable[..., nn.Sequential], arguments: Mapping[str, object]) -> None:
+    """What a builder takes as whole numbers is whole: 3.5 would be rounded, and a word read letter by letter.
+
+    Raises:
+        TypeError: if it is not.
+    """
+    for name, parameter in signature(builder).parameters.items():
+        value = arguments.get(name, parameter.default)
+        several = parameter.annotation == Sequence[int]
+        if several and not (isinstance(value, Sequence) and not isinstance(value, str) and all(map(is_whole, value))):
+            msg = f"{name} is {value!r}; expected whole numbers in a list"
+            raise TypeError(msg)
+        if parameter.annotation is int and not is_whole(value):
+            msg = f"{name} is {value!r}; expected a whole number"
+            raise TypeError(msg)

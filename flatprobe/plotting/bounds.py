@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 
 from flatprobe.bounds import Bound
 from flatprobe.plotting import canvas
-from flatprobe.plotting.names import COLOURS, named
+from flatprobe.plotting.names import COLOURS, caption, named
 from flatprobe.results import Result
 
 _EMPIRICAL = "#777777"
@@ -50,7 +50,7 @@ def draw(
     ax.axvline(1, color="black", linewidth=1.2, linestyle="--")
     ax.set_xlim(0, 2.6)
     ax.set_xticks([0, 0.5, 1, 1.5, 2])
-    ax.set_yticks(range(len(found)), list(found))
+    ax.set_yticks(range(len(found)), list(map(caption, found)))
     ax.invert_yaxis()
     ax.grid(visible=False, axis="y")
     ax.set_xlabel("bound on the expected loss / the loss's maximum (1 and more: vacuous)")

@@ -1,6 +1,7 @@
 """Figures without pyplot: made, given axes, and written as PNG."""
 
 import io
+import warnings
 from typing import Any
 
 import matplotlib as mpl
@@ -71,6 +72,8 @@ def png(picture: Axes | Figure, *, resolution: float = 200) -> bytes:
     figure = picture if isinstance(picture, Figure) else picture.get_figure(root=True)
     assert figure is not None
     buffer = io.BytesIO()
-    with mpl.rc_context(STYLE):
+    with mpl.rc_context(STYLE), warnings.catch_warnings():
+        # A name in letters that the font lacks is drawn as boxes; the tables beside the picture have it in full.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font", category=UserWarning)
         figure.savefig(buffer, format="png", dpi=resolution, metadata={"Software": None})
     return buffer.getvalue()

@@ -7,13 +7,14 @@ from typing import Any, TypeVar
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from flatprobe.results import Result
+from flatprobe.results import Result, printable
 
 R = TypeVar("R", bound=Result)
 
 # Okabe and Ito's palette, told apart with every common colour vision; its yellow is left out (too light on white).
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 LINES: tuple[Any, ...] = ("-", "--", ":", "-.", (0, (6, 1, 1, 1, 1, 1)), (0, (1, 4)))
+_LONGEST = 40  # letters of a name in a picture
 MARKERS = ("o", "s", "D", "P", "X", "v")  # the triangle that points up is kept for what was censored
 
 
@@ -84,12 +85,24 @@ def looks(names: Sequence[str], groups: Mapping[str, str] | None) -> dict[str, L
     return found
 
 
+def caption(name: str) -> str:
+    r"""A name as matplotlib draws it letter by letter: no formula between dollars, no control characters, 40 letters.
+
+    >>> caption(r"lr$\frac{$"), len(caption("long" * 100))
+    ('lr\\$\\frac{\\$', 40)
+    """
+    shown = printable(name)
+    shown = shown if len(shown) <= _LONGEST else f"{shown[: _LONGEST - 13]}\N{HORIZONTAL ELLIPSIS}{shown[-12:]}"
+    # A label that begins with an underscore is left out of a legend: an empty letter goes before it.
+    return ("\N{ZERO WIDTH SPACE}" if shown.startswith("_") else "") + shown.replace("$", r"\$")
+
+
 def legend(ax: Axes, handles: Mapping[str, Any], groups: Mapping[str, str] | None, **options: Any) -> None:
     """A legend of the named handles, one column a group headed by its name; none for a single unnamed result."""
     if list(handles) == [""]:
         return
     if groups is None or all(groups[name] == name for name in handles):
-        ax.legend(list(handles.values()), list(handles), **options)
+        ax.legend(list(handles.values()), list(map(caption, handles)), **options)
         return
     columns = {
         group: [name for name in handles if groups[name] == group] for group in dict.fromkeys(map(groups.get, handles))
@@ -101,5 +114,5 @@ def legend(ax: Axes, handles: Mapping[str, Any], groups: Mapping[str, str] | Non
     for group, names in columns.items():
         padding = height - len(names)
         artists += [blank, *(handles[name] for name in names), *[blank] * padding]
-        labels += [str(group), *names, *[""] * padding]
+        labels += [caption(str(group)), *map(caption, names), *[""] * padding]
     ax.legend(artists, labels, ncols=len(columns), **options)

@@ -6,7 +6,7 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 
 from flatprobe.plotting import canvas
-from flatprobe.plotting.names import legend, looks, named
+from flatprobe.plotting.names import caption, legend, looks, named
 from flatprobe.probes.norms import WeightNorms
 from flatprobe.results import Result
 
@@ -45,7 +45,7 @@ def draw(
     if all(bool((result.layers > 0).all()) for result in norms.values()):
         ax.set_yscale("log")
     same = all(result.names == longest for result in norms.values())
-    ax.set_xticks(range(1, len(longest) + 1), longest if same else None)
+    ax.set_xticks(range(1, len(longest) + 1), list(map(caption, longest)) if same else None)
     if same and max(map(len, longest)) * len(longest) > 60:
         ax.tick_params(axis="x", labelrotation=45)
         for label in ax.get_xticklabels():

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from flatprobe.plotting import canvas
-from flatprobe.plotting.names import Look, agreed, looks, named
+from flatprobe.plotting.names import Look, agreed, caption, looks, named
 from flatprobe.probes.flatness import FlatnessRadii
 from flatprobe.results import Result
 
@@ -62,7 +62,7 @@ def draw(
     if groups is not None:
         shown = {groups[name]: own[name].colour for name in reversed(list(radii))}
         handles = [Line2D([], [], color=colour, linewidth=6, alpha=0.8) for colour in reversed(shown.values())]
-        ax.legend(handles, list(reversed(shown)), handlelength=1)
+        ax.legend(handles, list(map(caption, reversed(shown))), handlelength=1)
     unit = "distance in weight space" if law == "isotropic" else f"relative to the weights, {law} law"
     ax.set_ylabel(f"flatness radius\n({unit})")
     if epsilon is not None:
@@ -123,6 +123,6 @@ def _limit(result: FlatnessRadii) -> float:
 
 def _label(name: str, result: FlatnessRadii) -> str:
     if not result.censored:
-        return name
+        return caption(name)
     limit = f"{float(f'{_limit(result):.3g}'):,g}"
-    return f"{name}\n{result.censored} of {len(result.radii)}\nbeyond {limit}".lstrip("\n")
+    return f"{caption(name)}\n{result.censored} of {len(result.radii)}\nbeyond {limit}".lstrip("\n")

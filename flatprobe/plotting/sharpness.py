@@ -6,7 +6,7 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 
 from flatprobe.plotting import canvas
-from flatprobe.plotting.names import agreed, looks, named
+from flatprobe.plotting.names import agreed, caption, looks, named
 from flatprobe.probes.eigenvalues import HessianEigenvalues
 from flatprobe.probes.sharpness import WorstCaseSharpness
 from flatprobe.probes.trace import HessianTrace
@@ -45,7 +45,7 @@ def draw(
     low, high = ax.get_ylim()
     ax.set_ylim(min(low, 0), max(high, 0))
     ax.set_xlim(-0.6, len(found) - 0.4)
-    ax.set_xticks(range(len(found)), list(found))
+    ax.set_xticks(range(len(found)), list(map(caption, found)))
     ax.grid(visible=False, axis="x")
     ax.set_ylabel(_label(found))
     return ax

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from flatprobe.checks import one_of
 from flatprobe.plotting import canvas
-from flatprobe.plotting.names import legend, looks, named
+from flatprobe.plotting.names import caption, legend, looks, named
 from flatprobe.plotting.triangle import QUANTITIES
 from flatprobe.probes.slices import RandomSlice
 from flatprobe.results import Result
@@ -97,7 +97,7 @@ def draw_row(results: Mapping[str, Result], *, quantity: str = "loss", limits: L
     for place, (name, result) in enumerate(slices.items(), start=1):
         panels.append(figure.add_subplot(rows, columns, place))
         _plane(panels[-1], result, quantity, norm)
-        panels[-1].set_title(name)
+        panels[-1].set_title(caption(name))
     canvas.colour_bar(panels, norm, _PALETTES[quantity], _label(quantity, norm), shrink=0.8)
     return figure
 

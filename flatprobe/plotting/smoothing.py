@@ -7,7 +7,7 @@ import torch
 from matplotlib.axes import Axes
 
 from flatprobe.plotting import banded, canvas
-from flatprobe.plotting.names import agreed, legend, looks, named
+from flatprobe.plotting.names import agreed, caption, legend, looks, named
 from flatprobe.probes.smoothing import SmoothedCertificate
 from flatprobe.results import Result
 
@@ -65,7 +65,7 @@ def draw(
 
 
 def _note_abstentions(ax: Axes, curves: Mapping[str, SmoothedCertificate]) -> None:
-    words = {name: f"abstains on {100 * result.abstained:.3g} %" for name, result in curves.items()}
+    words = {caption(name): f"abstains on {100 * result.abstained:.3g} %" for name, result in curves.items()}
     box = ax.get_legend()
     if box is None:
         ax.text(0, 1.02, words[""], transform=ax.transAxes, color="#555555", va="bottom")

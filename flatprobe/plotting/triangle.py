@@ -13,7 +13,7 @@ from matplotlib.tri import TriAnalyzer, Triangulation
 
 from flatprobe.checks import one_of
 from flatprobe.plotting import canvas
-from flatprobe.plotting.names import named
+from flatprobe.plotting.names import caption, named
 from flatprobe.probes.interpolation import Interpolation
 
 # A mean cross-entropy below this (nats) is beyond float32's accuracy at a loss of order 1, and on a logarithmic scale
@@ -144,6 +144,6 @@ def row(
     for place, (name, result) in enumerate(landscapes.items(), start=1):
         panels.append(figure.add_subplot(rows, columns, place, projection=projection))
         draw(result, panels[-1], scale)
-        panels[-1].set_title(name)
+        panels[-1].set_title(caption(name))
     scale.colour_bar(panels, shrink=0.8, pad=0.04 if projection == "ternary" else 0.1)
     return figure

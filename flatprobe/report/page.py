@@ -43,11 +43,13 @@ def write_report(
         The path.
 
     Raises:
+        FileExistsError: if the path holds something that is no such page.
         ValueError: for no records, for a measurement without results or with results of several classes or of
             arguments that cannot be compared, or for a network without a group.
     """
     _check(records, groups)
     path = Path(path)
+    check_page(path)
     ordered = dict(sorted(records.items(), key=lambda item: ORDER.index(kind(*item))))
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
@@ -65,6 +67,17 @@ def write_report(
     )
     write_text(path, page)
     return path
+
+
+def check_page(path: Path) -> None:
+    """A page may be written there: nothing is there, or an earlier page.
+
+    Raises:
+        FileExistsError: if the path holds something else.
+    """
+    if path.exists() and not (path.is_file() and b"flatprobe" in path.read_bytes()):
+        msg = f"{path} exists and is no page of flatprobe; expected a new place, or an earlier page: choose another"
+        raise FileExistsError(msg)
 
 
 def _check(records: Mapping[str, Mapping[str, Result]], groups: Mapping[str, str] | None) -> None:

@@ -55,8 +55,17 @@ def sections(key: str, results: Mapping[str, Result], groups: Groups) -> list[Se
 
     Returns:
         One section; for landscapes one for the loss and one for the accuracy of triangles, and one for lines.
+
+    Raises:
+        ValueError: if the records lack a setting that the section names.
     """
-    return _KINDS[kind(key, results)](titled(key), results, groups)
+    try:
+        return _KINDS[kind(key, results)](titled(key), results, groups)
+    except KeyError as error:
+        msg = (
+            f"the records of the measurement {key!r} lack {error} in their settings; expected a probe's: measure again"
+        )
+        raise ValueError(msg) from error
 
 
 def _radii(title: str, results: Results, groups: Groups) -> list[Section]:

@@ -15,7 +15,7 @@ from flatprobe.network import Network
 from flatprobe.probes.adversarial import AdversarialAccuracy
 from flatprobe.probes.geometric import GeometricMargins
 from flatprobe.probes.interpolation import interpolate, segment, simplex
-from flatprobe.results import Result, file_stem, save
+from flatprobe.results import Result, check_places, file_stem, save
 from flatprobe.risk import EmpiricalRisk
 from flatprobe.studies.measurements import CHOICES, DEFAULT, LANDSCAPE, PROBES
 from flatprobe.studies.steps import Step, stepping
@@ -103,13 +103,17 @@ def compare(
         `Comparison`.
 
     Raises:
+        FileExistsError: if `out` holds other programs' files in the records' places.
+        OSError: if nothing can be written in `out`.
         TypeError: for networks or groups without names, or data that are none.
-        ValueError: for no models, unknown probes, or a network without data or group.
+        ValueError: for no models, unknown probes, a network without data or group, or a name that no file can have.
     """
     chosen = (probes,) if isinstance(probes, str) or callable(probes) else tuple(DEFAULT if probes is None else probes)
     for probe in chosen:
         one_of("probe", probe, CHOICES)
     named, own, group = _checked(models, data, groups)
+    if out is not None:
+        check_places(out, {probe: group.values() if probe == LANDSCAPE else named for probe in chosen})
     with stepping(count_steps(chosen, group), progress) as step:
         return measured(named, own, chosen, group, seed, step, out)
 
@@ -165,15 +169,21 @@ def measured(
         ValueError: if nothing could be measured.
     """
     results: dict[str, dict[str, Result]] = {}
-    for probe in probes:
-        each = _landscapes(models, data, groups, step) if probe == LANDSCAPE else _each(probe, models, data, seed, step)
-        for name, result in each:
-            results.setdefault(probe, {})[name] = result
-            changed = {probe: result} | (_capped(results, name) if probe in _CAPPING else {})
-            for measurement, own in changed.items():
-                results[measurement][name] = own
-                if out is not None:
-                    _save(own, out, measurement, name)
+    try:
+        for probe in probes:
+            lands = probe == LANDSCAPE
+            each = _landscapes(models, data, groups, step) if lands else _each(probe, models, data, seed, step)
+            for name, result in each:
+                results.setdefault(probe, {})[name] = result
+                changed = {probe: result} | (_capped(results, name) if probe in _CAPPING else {})
+                for measurement, own in changed.items():
+                    results[measurement][name] = own
+                    if out is not None:
+                        _save(own, out, measurement, name)
+    except BaseException as error:  # of Ctrl-C too
+        if out is not None:
+            error.add_note(f"{sum(map(len, results.values()))} records were measured before, and are kept in {out}")
+        raise
     if not results:
         msg = (
             f"nothing could be measured by {', '.join(probes)}: landscapes need two networks alike on the same data "

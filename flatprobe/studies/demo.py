@@ -7,8 +7,9 @@ from torch import nn
 from flatprobe.data import LabelledData
 from flatprobe.loading import load_data
 from flatprobe.models import Normalised, mlp
+from flatprobe.results import check_places
 from flatprobe.studies.compare import Comparison, count_steps, measured
-from flatprobe.studies.measurements import DEFAULT
+from flatprobe.studies.measurements import DEFAULT, LANDSCAPE
 from flatprobe.studies.steps import stepping
 from flatprobe.threads import thread_count
 from flatprobe.training import TrainingRun, train
@@ -49,9 +50,11 @@ def demo(out: str | Path, *, seed: int = 0, progress: bool | None = False) -> Co
     data = {NATURAL: natural, RANDOM: natural.with_random_labels(seed=seed)}
     names = {f"{label.split()[0]}-{index}": label for label in data for index in range(MINIMIZERS)}
     own = {name: data[label] for name, label in names.items()}
+    radii = [probe for probe in DEFAULT if probe.startswith("flatness_radius")]
+    each = [*(probe for probe in DEFAULT if probe != LANDSCAPE), *(f"{probe}_equal_loss" for probe in radii)]
+    check_places(out / "records", {**dict.fromkeys(each, names), LANDSCAPE: data})
     first: dict[str, nn.Module] = {}
     equal: dict[str, nn.Module] = {}
-    radii = [probe for probe in DEFAULT if probe.startswith("flatness_radius")]
     total = 2 * len(names) + count_steps(DEFAULT, names) + count_steps(radii, names)
     # One thread throughout: the pictures are so small that a second one costs more than it brings.
     with thread_count(1), stepping(total, progress) as step:

@@ -5,6 +5,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from flatprobe.results import printable
+
 Step = Callable[[str], None]
 
 
@@ -33,7 +35,7 @@ def _bar(total: int) -> Iterator[Step]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}"))
+    columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}", markup=False))
     with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task("", total=total)
         done = -1
@@ -41,7 +43,7 @@ def _bar(total: int) -> Iterator[Step]:
         def step(name: str) -> None:
             nonlocal done
             done += 1
-            bar.update(task, completed=done, description=name)
+            bar.update(task, completed=done, description=printable(name))
 
         yield step
         bar.update(task, completed=total, description="done")
@@ -53,6 +55,6 @@ def _lines(total: int) -> Step:
     def step(name: str) -> None:
         nonlocal done
         done += 1
-        sys.stderr.write(f"[{done}/{total}, {time.monotonic() - started:.0f} s] {name}\n")
+        sys.stderr.write(f"[{done}/{total}, {time.monotonic() - started:.0f} s] {printable(name)}\n")
 
     return step

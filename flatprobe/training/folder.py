@@ -16,10 +16,10 @@ from typing import Any
 
 from torch import nn
 
-from flatprobe.atomic import leftovers
+from flatprobe.atomic import abandoned, leftovers
 from flatprobe.checkpoints import CONFIG
 from flatprobe.checks import as_json
-from flatprobe.files import State, bytes_of, read_tensors, write_tensors, write_text
+from flatprobe.files import State, bytes_of, read_json, read_tensors, write_tensors, write_text
 
 Row = dict[str, Any]
 
@@ -29,6 +29,7 @@ _BEST = "best.safetensors"
 _RESUME = "resume.safetensors"
 _FILES = (CONFIG, _HISTORY, _LAST, _BEST, _RESUME)
 _WEIGHTS = "network."
+_CURE = "delete the run's folder and train again, or choose another folder"
 
 
 @dataclass(frozen=True)
@@ -43,8 +44,8 @@ class Progress:
 class RunFolder:
     """Reads and writes one run; every file is replaced whole, so an interruption leaves no half-written one.
 
-    A process killed while it writes (kill -9) leaves a temporary file beside, which the next claim removes. Only one
-    process at a time may train in a folder.
+    A process killed while it writes (kill -9) leaves a temporary file beside, which the next claim removes; the file of
+    a process that is at work stays. Only one process at a time may train in a folder.
 
     Args:
         path: the folder; it need not exist.
@@ -75,6 +76,7 @@ class RunFolder:
             self._clear()
             write_text(self.path / CONFIG, json.dumps(config, indent=2, default=as_json))
             return dict(config)
+        recorded = self.config()
         if not resume:
             msg = (
                 f"the folder {self.path} holds a run already, and resume is False; choose another folder, or delete it"
@@ -85,7 +87,6 @@ class RunFolder:
             write_text(self.path / CONFIG, json.dumps(config, indent=2, default=as_json))
             self._clear()
             return dict(config)
-        recorded = self.config()
         asked = json.loads(json.dumps({**config, "environment": None}, default=as_json))
         differing = differences({**recorded, "environment": None}, asked)
         if differing:
@@ -101,28 +102,49 @@ class RunFolder:
         """The configuration on disk.
 
         Raises:
+            FileExistsError: if it is another program's file of that name, which is left as it is.
             FileNotFoundError: if the folder is no run folder.
         """
         if not (self.path / CONFIG).is_file():
             msg = f"{self.path} holds no {CONFIG}; expected the folder of a run that train(out=...) wrote"
             raise FileNotFoundError(msg)
-        config: dict[str, Any] = json.loads((self.path / CONFIG).read_text(encoding="utf-8"))
+        config = read_json(self.path / CONFIG, _CURE)
+        if not all(isinstance(config.get(part), dict) for part in ("settings", "environment")):
+            msg = (
+                f"the {CONFIG} in {self.path} is another program's, not that of a flatprobe run; expected a new or "
+                "empty folder, or a run's: choose another"
+            )
+            raise FileExistsError(msg)
         return config
 
     def finished(self) -> list[Row] | None:
-        """The history of a finished run, None of an unfinished one."""
+        """The history of a finished run, None of an unfinished one.
+
+        Raises:
+            ValueError: if the file holds something else.
+        """
         if not (self.path / _HISTORY).is_file():
             return None
-        history = json.loads((self.path / _HISTORY).read_text(encoding="utf-8"))
-        rows: list[Row] = history["epochs"]
-        return rows if history["finished"] else None
+        history = read_json(self.path / _HISTORY, _CURE)
+        rows = history.get("epochs")
+        if not isinstance(rows, list) or (history.get("finished") and not rows):
+            msg = f"{self.path / _HISTORY} holds no epochs; {_CURE}"
+            raise ValueError(msg)
+        return rows if history.get("finished") else None
 
     def progress(self) -> Progress | None:
-        """Where an interrupted run stands, None if it has not saved anything yet."""
+        """Where an interrupted run stands, None if it has not saved anything yet.
+
+        Raises:
+            ValueError: if the file is damaged, or another program's.
+        """
         if not (self.path / _RESUME).is_file():
             return None
         tensors, metadata = read_tensors(self.path / _RESUME)
         weights = {name: value for name, value in tensors.items() if name.startswith(_WEIGHTS)}
+        if "history" not in metadata:
+            msg = f"{self.path / _RESUME} holds no history; {_CURE}"
+            raise ValueError(msg)
         return Progress(
             history=json.loads(metadata["history"]),
             state={name.removeprefix(_WEIGHTS): value for name, value in weights.items()},
@@ -157,7 +179,7 @@ class RunFolder:
 
     def _clear(self) -> None:
         """Remove what a killed process left: the beginnings of files, and what a finished run needs no more."""
-        for left in self._leftovers():
+        for left in filter(abandoned, self._leftovers()):
             left.unlink(missing_ok=True)
         if self.finished() is not None:
             (self.path / _RESUME).unlink(missing_ok=True)

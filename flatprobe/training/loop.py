@@ -195,13 +195,18 @@ def _epochs(trainer: Trainer, folder: RunFolder | None, save_every: float, progr
 
     Raises:
         DivergedError: if a term is not finite, once the last complete epoch is saved.
+        KeyboardInterrupt: on Ctrl-C, with a note of what is kept.
     """
-    best, saved = None, time.monotonic()
+    best, saved, kept = None, time.monotonic(), len(trainer.history)
     with reporting(trainer.settings.epochs, len(trainer.history), progress) as report:
         while not trainer.done():
             before = None if folder is None else trainer.copied_progress()
             try:
                 improved = trainer.epoch()
+            except KeyboardInterrupt as error:
+                if folder is not None:
+                    error.add_note(f"{folder.path} holds epoch {kept} of the run, and the same call goes on from there")
+                raise
             except DivergedError as error:
                 msg = f"{error}{_keep(folder, before, best)}"
                 raise DivergedError(msg) from error
@@ -214,7 +219,7 @@ def _epochs(trainer: Trainer, folder: RunFolder | None, save_every: float, progr
             best = trainer.state() if improved else best
             if trainer.done() or time.monotonic() - saved >= save_every:
                 folder.save(trainer.progress(), best, finished=trainer.done())
-                best, saved = None, time.monotonic()
+                best, saved, kept = None, time.monotonic(), len(trainer.history)
 
 
 def _keep(folder: RunFolder | None, before: Progress | None, best: State | None) -> str:

@@ -1,0 +1,207 @@
+"""Checkpoints that torch.save wrote, read without executing code and without hanging on hostile ones."""
+
+import pickle
+import pickletools
+import re
+import struct
+import warnings
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+CURE = "save model.state_dict() with safetensors.torch.save_file"
+
+# Where training programs put a state_dict, in the order in which it is looked for; averaged weights come last.
+NESTS = (
+    "state_dict", "model_state_dict", "model_state", "model", "net", "network", "params", "weights", "module", "last",
+    "best", "model_ema", "state_dict_ema", "ema",
+)  # fmt: skip
+_DEPTH = 3  # {"model": {"state_dict": ...}}
+
+# Of what a pickle builds: far more than any checkpoint needs (35 opcodes a tensor), and still read in seconds.
+_SIZE, _NESTED, _OPCODES = 10**7, 500, 2 * 10**6
+# What an opcode takes from the stack (all from the last mark on, and so many below it), and how many it leaves there.
+_EFFECTS = {
+    opcode.name: (
+        pickletools.markobject in opcode.stack_before,
+        len([kind for kind in opcode.stack_before if kind not in (pickletools.markobject, pickletools.stackslice)]),
+        len(opcode.stack_after),
+    )
+    for opcode in pickletools.opcodes
+}
+_EXPANSION = 20  # torch.save does not compress at all
+
+
+def unpickled(file: Path) -> object:
+    """What a file of torch.save holds, by torch's weights-only unpickler.
+
+    Raises:
+        ValueError: if it holds code, is damaged, or would grow without bound.
+    """
+    with file.open("rb") as opened:
+        zipped = opened.read(2) == b"PK"  # by which torch tells its two formats apart
+    if zipped:
+        _check_archive(file)
+    _check_extent(file, zipped=zipped)
+    try:
+        with warnings.catch_warnings():
+            # torch warns of pickle protocols that it did not write before it refuses what they hold.
+            warnings.simplefilter("ignore", UserWarning)
+            content: object = torch.load(file, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        asked = re.search(r"GLOBAL ([\w.]+)", str(error))
+        reason = f"it asks for {asked[1]}" if asked else "it holds more than tensors, or is damaged"
+        msg = f"the pickle {file} was refused, since reading it could execute code: {reason}; {CURE}"
+        raise ValueError(msg) from error
+    except Exception as error:  # damaged bytes lead the unpickler to exceptions of any kind
+        raise ValueError(_damaged(file, str(error) or type(error).__name__)) from error
+    return content
+
+
+def _damaged(file: Path, reason: str) -> str:
+    size = file.stat().st_size
+    return (
+        f"the checkpoint {file} ({size} bytes) is truncated or corrupt ({reason.splitlines()[0][:200]}); copy or save "
+        "it again"
+    )
+
+
+def _check_archive(file: Path) -> None:
+    """TorchScript and torch.export archives are zip files, as state_dicts are, but hold programs.
+
+    torch does not compare the checksums that it has written, so they are compared here.
+
+    Raises:
+        ValueError: if the file is such an archive, is damaged, or is small and unpacks to far more.
+    """
+    changed = None
+    try:
+        with zipfile.ZipFile(file) as archive:
+            entries = archive.infolist()
+            whole, size = sum(entry.file_size for entry in entries), file.stat().st_size
+            if whole <= _EXPANSION * size and any(entry.CRC for entry in entries):
+                changed = archive.testzip()  # set_crc32_options(False) writes no checksums
+    except (zipfile.BadZipFile, EOFError, OSError, NotImplementedError, RuntimeError, zlib.error) as error:
+        raise ValueError(_damaged(file, str(error) or "its end is missing")) from error
+    if {Path(entry.filename).name for entry in entries} & {"constants.pkl", "archive_format"}:
+        msg = f"{file} is a TorchScript or torch.export archive and was refused: it holds a program; {CURE}"
+        raise ValueError(msg)
+    if whole > _EXPANSION * size:
+        msg = (
+            f"the checkpoint {file} was refused: its {size} bytes unpack to {whole}; expected what torch.save wrote, "
+            "which does not compress"
+        )
+        raise ValueError(msg)
+    if changed is not None:
+        raise ValueError(_damaged(file, f"the checksum of {changed} does not fit"))
+
+
+def _check_extent(file: Path, *, zipped: bool) -> None:
+    """A few hundred bytes of tuples, each twice in the next, would take hours to hash.
+
+    Raises:
+        ValueError: if a pickle builds something that is larger or deeper than any checkpoint.
+    """
+    try:
+        for stream in _streams(file, zipped=zipped):
+            with stream:
+                for _ in range(5):  # torch's old format is five pickles in a row
+                    _check_pickle(stream)
+    except OverflowError as error:
+        msg = (
+            f"the pickle {file} was refused: it builds more objects, or nests them deeper, than any checkpoint; "
+            f"expected a state_dict; {CURE}"
+        )
+        raise ValueError(msg) from error
+
+
+def _streams(file: Path, *, zipped: bool) -> Iterator[Any]:
+    """The pickles of an archive, or the file itself."""
+    if not zipped:
+        yield file.open("rb")
+        return
+    with zipfile.ZipFile(file) as archive:
+        for entry in archive.infolist():
+            if entry.filename.endswith(".pkl"):
+                entry.CRC = None  # type: ignore[assignment]  # compared already, where there is one
+                yield archive.open(entry)
+
+
+def _check_pickle(stream: Any) -> None:
+    """Count what a pickle builds, each object wherever it is part of another, and how deep its tuples are nested.
+
+    The opcodes' own descriptions say what they take from the stack and leave there; nothing is built. A damaged pickle
+    ends the count: torch says what is wrong with it.
+
+    Raises:
+        OverflowError: if it is too much.
+    """
+    stack: list[tuple[int, int] | None] = []
+    memo: dict[object, tuple[int, int] | None] = {}
+    with suppress(ValueError, IndexError, KeyError, EOFError, UnicodeDecodeError, struct.error):
+        for count, (opcode, argument, _) in enumerate(pickletools.genops(stream)):
+            name = opcode.name
+            if name == "MARK":
+                stack.append(None)
+            elif name.endswith("PUT"):
+                memo[argument] = stack[-1]
+            elif name == "MEMOIZE":
+                memo[len(memo)] = stack[-1]
+            elif name.endswith("GET"):
+                stack.append(memo[argument])
+            else:
+                marked, taken, left = _EFFECTS[name]
+                parts: list[tuple[int, int]] = []
+                while marked and (part := stack.pop()) is not None:
+                    parts.append(part)
+                parts += [part for _ in range(taken) if (part := stack.pop()) is not None]
+                size = 1 + sum(part[0] for part in parts)
+                depth = max((part[1] for part in parts), default=0) + name.startswith("TUPLE")
+                if size > _SIZE or depth > _NESTED or count > _OPCODES:
+                    raise OverflowError
+                stack += [(size, depth)] * left
+
+
+def state_of(content: object, file: Path) -> dict[str, Tensor]:
+    """The state_dict itself, or the one under a customary key, or the only one that there is.
+
+    What else lies beside the tensors (an epoch, a version, an empty _extra_state) is left out.
+
+    Raises:
+        ValueError: if there is none, or several of which none is under a customary key.
+    """
+    found = _states(content, _DEPTH)
+    customary = [key for key in ("", *NESTS) if key in found]
+    if customary or len(found) == 1:
+        return found[customary[0] if customary else next(iter(found))]
+    words = [key[:40] for key in content if isinstance(key, str)] if isinstance(content, Mapping) else []
+    keys = f" with the keys {', '.join(words[:5])}" if words else ""
+    several = f", and several state_dicts: {', '.join(found)}; save the one that is meant alone" if found else ""
+    msg = (
+        f"the checkpoint {file} holds a {type(content).__name__}{keys}{several}; expected a state_dict (names to "
+        f"tensors), itself or under one of {', '.join(NESTS)}; {CURE}"
+    )
+    raise ValueError(msg)
+
+
+def _states(content: object, depth: int) -> dict[str, dict[str, Tensor]]:
+    """The state_dicts by the key that they lie under, "" for the content itself."""
+    if not isinstance(content, Mapping) or not all(isinstance(key, str) for key in content) or depth < 0:
+        return {}
+    nested: dict[str, dict[str, Tensor]] = {}
+    for key, value in content.items():
+        own = _states(value, depth - 1)
+        if len(own) == 1:
+            nested[key] = next(iter(own.values()))
+        else:
+            nested |= {inner: state for inner, state in own.items() if inner not in nested}
+    tensors = {key: value for key, value in content.items() if isinstance(value, Tensor)}
+    if tensors and not nested.keys() & {*NESTS} and len(tensors) > max(map(len, nested.values()), default=0):
+        return {"": tensors}
+    return nested
