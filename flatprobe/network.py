@@ -125,9 +125,13 @@ class Network:
     @property
     def module(self) -> nn.Module:
         """The copy of the caller's module, at its own weights; another pass may move them."""
+        self.rest()
+        return self.slots.module
+
+    def rest(self) -> None:
+        """Let go of the weights of the last pass."""
         with self.slots.lock:
             self.slots.place(fresh=False)
-            return self.slots.module
 
     @contextmanager
     def _pass(self, weights: Mapping[str, Tensor] | None) -> Iterator[None]:

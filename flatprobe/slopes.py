@@ -99,6 +99,7 @@ def check_weight_slopes(network: Network, inputs: Inputs, names: Sequence[str], 
 
     point = [_beside(precise.weights[name], place) for place, name in enumerate(floating)]
     _check(_Function(moved, network, few), point, "weights", floating, twice=twice)
+    precise.rest()
 
 
 def check_input_slopes(network: Network, inputs: Tensor, *, forward: bool = False) -> None:
