@@ -60,6 +60,7 @@ def inspected(network: Network, inputs: Inputs) -> Tensor:
                 return inspected(network, inputs)
             raise ValueError(_dependent(network, again[-len(rows) :], expected, len(logits)))
     network.caller = None
+    network.rest()
     return logits
 
 

@@ -158,7 +158,7 @@ def _beside(value: Tensor, place: int) -> Tensor:
 
 
 def _root_mean_square(value: Tensor) -> float:
-    return float(value.detach().double().square().mean().sqrt()) if value.numel() else 0.0
+    return float(value.detach().norm()) / math.sqrt(max(value.numel(), 1))
 
 
 def _normal(value: Tensor, *key: str | int) -> Tensor:
