@@ -154,7 +154,7 @@ def _precise(network: Network, few: Inputs) -> Network:
 def _beside(value: Tensor, place: int) -> Tensor:
     """A point beside the value, a hundredth of its size away in a random direction."""
     size = _root_mean_square(value) or 0.1
-    return value.detach() + 1e-2 * size * _normal(value, "beside", place)
+    return _normal(value, "beside", place).mul_(1e-2 * size).add_(value.detach())
 
 
 def _root_mean_square(value: Tensor) -> float:
@@ -226,7 +226,7 @@ def _mismatch(
 
 
 def _directions(point: list[Tensor], name: str, draw: int) -> list[Tensor]:
-    return [_root_mean_square(value) * _normal(value, name, draw, place) for place, value in enumerate(point)]
+    return [_normal(value, name, draw, place).mul_(_root_mean_square(value)) for place, value in enumerate(point)]
 
 
 def _along_cotangent(logits: Moved, cotangent: Tensor, values: list[Tensor]) -> Tensor:
@@ -260,7 +260,7 @@ def _derivatives(
             return _Derivatives(0.0, 0.0, 0.0, 0.0, [True for _ in point])
         gradient = torch.autograd.grad(value, variables, create_graph=twice, allow_unused=True)
         found: list[tuple[Tensor | None, Tensor]] = list(zip(gradient, along, strict=True))
-        terms = [(part * u).sum() for part, u in found if part is not None]
+        terms = [torch.dot(part.flatten(), u.flatten()) for part, u in found if part is not None]
         size, cut = _size(gradient, along), [part is None for part in gradient]
         curved = [term for term in terms if term.requires_grad]
         del gradient, found
