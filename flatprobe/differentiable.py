@@ -7,22 +7,26 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from flatprobe.copies import structural_copy
 from flatprobe.inputs import Inputs
 from flatprobe.network import Network
 from flatprobe.plain_functions import twice_differentiable
 
+_FEW = 8  # samples that are looked at
+
 
 def check_differentiable(network: Network, inputs: Tensor) -> None:
-    """The logits have a gradient in the inputs; one forward pass.
+    """The logits have a gradient in the inputs; a pass of a few samples.
 
     Raises:
         ValueError: where they have none, naming the first layer whose output has lost it.
     """
-    with torch.inference_mode(mode=False), torch.enable_grad():
-        if network(inputs.detach().clone().requires_grad_()).requires_grad:
+    few, held = inputs[:_FEW].detach().clone().requires_grad_(), network.shortened(_FEW)
+    with torch.inference_mode(mode=False), torch.enable_grad(), explained(held, few, twice=False):
+        logits = held(few)
+        if logits.requires_grad:
+            torch.autograd.grad(logits.sum(), few, allow_unused=True)
             return
-        layer = _cut(network, inputs)
+        layer = _cut(held, few)
     where = f"the layer {layer}" if layer else "its own forward, outside its layers"
     msg = (
         f"the logits of {network.name} do not depend differentiably on the inputs: the gradient ends "
@@ -34,7 +38,7 @@ def check_differentiable(network: Network, inputs: Tensor) -> None:
 
 def _cut(network: Network, inputs: Tensor) -> str | None:
     """The first innermost module whose input has a gradient and whose output has none, run on a copy of the network."""
-    module = structural_copy(network.module).requires_grad_(requires_grad=False)
+    copied = network.copied()
     found: list[str] = []
 
     def watch(name: str) -> Any:
@@ -45,13 +49,15 @@ def _cut(network: Network, inputs: Tensor) -> str | None:
 
         return hook
 
-    for name, layer in module.named_modules():
+    for name, layer in copied.module.named_modules():
         if name:
             layer.register_forward_hook(watch(name))
-    module(inputs.detach().clone().requires_grad_())
+    copied(inputs.detach().clone().requires_grad_())
     return found[0] if found else None
 
 
+# Words of torch's errors about derivatives.
+_ABOUT = ("derivative", "differentia", "grad", "backward")
 _FIXES = {
     "checkpoint": "switch activation checkpointing off, or give it use_reentrant=False",
     "embedding_bag": "nn.Embedding and a sum over the tokens in place of nn.EmbeddingBag",
@@ -66,17 +72,17 @@ def explained(network: Network, inputs: Inputs, *, twice: bool) -> Iterator[None
 
     Args:
         network: that is differentiated.
-        inputs: some samples, from `prepare`.
+        inputs: some samples.
         twice: whether second derivatives are meant.
 
     Raises:
         ValueError: in place of torch's error.
-        RuntimeError: torch's own, where it is about memory.
+        RuntimeError: torch's own, where it is about something else, such as memory.
     """
     try:
         yield
     except RuntimeError as error:
-        if isinstance(error, torch.OutOfMemoryError) or "allocate" in str(error):
+        if not any(word in str(error) for word in _ABOUT):
             raise
         said = str(error).splitlines()[0] if str(error) else type(error).__name__
         fix = next((fix for word, fix in _FIXES.items() if word in said.lower()), "another layer in its place")
@@ -105,7 +111,7 @@ def _refusing(network: Network, inputs: Inputs, *, twice: bool) -> str:
             layer.register_forward_hook(watch(name), with_kwargs=True)
     variables = {name: value.clone().requires_grad_() for name, value in copied.weights.items()}
     with torch.inference_mode(mode=False), torch.enable_grad():
-        copied(inputs, variables)
+        copied(copied.prepare(inputs), variables)
     return found[0] if found else "its own forward, outside its layers"
 
 
