@@ -180,9 +180,12 @@ class _Copier:
         return tensor
 
     def _container(self, value: Any) -> Any:
-        copied = self._remember(
-            value, type(value)(value.default_factory) if isinstance(value, defaultdict) else type(value)()
-        )
+        empty = (
+            defaultdict(value.default_factory) if isinstance(value, defaultdict)
+            else deque(maxlen=value.maxlen) if isinstance(value, deque)
+            else type(value)()
+        )  # fmt: skip
+        copied = self._remember(value, empty)
         if isinstance(value, dict):
             self._fill(copied, value)
         elif isinstance(value, set):

@@ -155,18 +155,15 @@ class Network:
             dtype: of the copy; None for this network's. A copy in another precision has the default layout.
 
         Returns:
-            A network that shares nothing with this one.
+            A network that shares nothing with this one but the other inputs that it holds.
         """
-        with self.slots.lock, torch.inference_mode(mode=False):
-            result = Network(self.module)
-            if dtype is not None and dtype != self.dtype:
-                result = Network(result.module.to(dtype))
-        result.caller = None
-        result.plain, result.classes = self.plain, self.classes
+        result = copy.copy(self)
+        result.slots, result.caller = self.slots.copied(dtype), None
+        if dtype is not None:
+            result.dtype, result.precisions = dtype, {dtype: None}
         if self._held is not None:
-            result._held = (result.prepare(self._held[0]), self._held[1])  # type: ignore[assignment]
-        if result.channels_last and (dtype is not None or not self.channels_last):
-            result.lay_out(last=False)
+            result._held = (result.prepare(self._held[0]), self._held[1])  # type: ignore[assignment] # noqa: SLF001
+        result.lay_out(last=self.channels_last and dtype is None)
         return result
 
     def holding(self, inputs: Inputs) -> tuple["Network", Inputs]:

@@ -8,6 +8,7 @@ import platform
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,10 +30,17 @@ _LONGEST = 200  # bytes of a file's name, of which most file systems take 255 wi
 def environment() -> dict[str, object]:
     """Versions, threads and machine, for the record of a measurement."""
     return {
-        "versions": {name: version(name) for name in ("flatprobe", "numpy", "scipy")}
-        | {"torch": str(torch.__version__), "python": platform.python_version()},
+        "versions": dict(_versions()),
         "threads": torch.get_num_threads(),
         "machine": f"{platform.machine()}, {os.cpu_count()} logical cores",
+    }
+
+
+@cache  # reading a package's metadata takes longer than a small network's margins
+def _versions() -> Mapping[str, str]:
+    return {name: version(name) for name in ("flatprobe", "numpy", "scipy")} | {
+        "torch": str(torch.__version__),
+        "python": platform.python_version(),
     }
 
 

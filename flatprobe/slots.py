@@ -45,7 +45,19 @@ class Slots:
         self.written = frozenset(self.state)
         self.lock = threading.RLock()
         self._now: dict[str, Tensor] = {}
-        self._kept: list[tuple[dict[str, Any], str, Any]] = []
+        self._layers = [vars(layer) for layer in self.module.modules()]
+        self._kept: list[tuple[int, str, Any]] = []
+
+    def copied(self, dtype: torch.dtype | None = None) -> "Slots":
+        """Slots of a copy of the copy at its own weights, floating ones in another precision where one is given."""
+        with self.lock, torch.inference_mode(mode=False):
+            self.place(fresh=False)
+            result = Slots(self.module)
+        result.written, result._kept = self.written, list(self._kept)
+        for name, value in result.state.items():
+            if dtype is not None and value.is_floating_point():
+                result.state[name] = _constant(value, value.to(dtype))
+        return result
 
     def lay_out(self, *, last: bool) -> None:
         """The weights of convolutions in channels-last layout, or in torch's default one."""
@@ -70,11 +82,11 @@ class Slots:
                 self._now[name] = value
                 for container, key in self._places[name]:
                     container[key] = value
-        for attributes, key, value in self._kept:
+        for layer, key, value in self._kept:
             if value is _MISSING:
-                attributes.pop(key, None)
+                self._layers[layer].pop(key, None)
             else:
-                attributes[key] = _shallow(value)
+                self._layers[layer][key] = _shallow(value)
 
     def now(self, name: str) -> Tensor:
         """The tensor that the copy holds now under a name: what a pass has put there, or written to."""
@@ -85,14 +97,11 @@ class Slots:
         """Whether a pass that this tensor was given to has put another one into its place."""
         return any(_entry(container, key) is not value for container, key in self._places[name])
 
-    def attributes(self) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    def attributes(self) -> list[dict[str, Any]]:
         """What the modules hold now, for `keep`."""
-        return [
-            (vars(layer), {key: _shallow(value) for key, value in vars(layer).items()})
-            for layer in self.module.modules()
-        ]
+        return [{key: _shallow(value) for key, value in own.items()} for own in self._layers]
 
-    def keep(self, before: list[tuple[dict[str, Any], dict[str, Any]]]) -> None:
+    def keep(self, before: list[dict[str, Any]]) -> None:
         """From now on, every pass begins with those attributes as they were before that a pass has changed since.
 
         A network that computes something of its weights once and keeps it would be another function at other weights.
@@ -100,11 +109,11 @@ class Slots:
         places = [place for found in self._places.values() for place in found]
         containers = {id(container) for container, _ in places}
         exchanged = {(id(container), key) for container, key in places}
-        for own, earlier in before:
+        for layer, (own, earlier) in enumerate(zip(self._layers, before, strict=True)):
             for key in own.keys() | earlier.keys():
                 now, value = own.get(key, _MISSING), earlier.get(key, _MISSING)
                 if id(now) not in containers and (id(own), key) not in exchanged and not _same(now, value):
-                    self._kept.append((own, key, value))
+                    self._kept.append((layer, key, value))
 
 
 def _constant(value: Tensor, data: Tensor | None = None) -> Tensor:
@@ -122,10 +131,10 @@ def _shallow(value: Any) -> Any:
 
 
 def _same(now: Any, before: Any) -> bool:
-    if isinstance(now, list | dict | set) and type(now) is type(before):
+    if isinstance(now, list | dict | set) and type(now) is type(before) and (now or before):
         entries, earlier = (list(part.items()) if isinstance(part, dict) else list(part) for part in (now, before))
         return len(entries) == len(earlier) and all(map(_identical, entries, earlier))
-    return now is before
+    return now is before or (type(now) is type(before) and isinstance(now, list | dict | set) and not now)
 
 
 def _identical(now: Any, before: Any) -> bool:
