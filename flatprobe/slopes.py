@@ -37,6 +37,7 @@ class _Function:
     logits: Moved
     network: Network
     few: Inputs
+    center: list[Tensor]
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,8 @@ def check_weight_slopes(network: Network, inputs: Inputs, names: Sequence[str], 
         return precise(precise.prepare(few), dict(zip(floating, values, strict=True)))
 
     point = [_beside(precise.weights[name], place) for place, name in enumerate(floating)]
-    _check(_Function(moved, network, few), point, "weights", floating, twice=twice)
+    center = [precise.weights[name] for name in floating]
+    _check(_Function(moved, network, few, center), point, "weights", floating, twice=twice)
     precise.rest()
 
 
@@ -122,7 +124,7 @@ def check_input_slopes(network: Network, inputs: Tensor, *, forward: bool = Fals
 
     prepared = precise.prepare(few)
     assert isinstance(prepared, Tensor)
-    function = _Function(moved, held, few)
+    function = _Function(moved, held, few, [prepared])
     _check(function, [_beside(prepared, 0)], "inputs", ["inputs"], twice=False)
     if forward:
         _check_products(function, precise, prepared)
@@ -198,7 +200,7 @@ def _mismatch(
     scalar = partial(_along_cotangent, function.logits, cotangent)
     along = _directions(point, "along", draw)
     across = _directions(point, "across", draw) if twice and exact else along
-    here = _derivatives(function, scalar, point, along, across, twice=twice)
+    here = _derivatives(function, scalar, point, along, across, twice=twice and exact)
     eps = 20 * float(torch.finfo(logits.dtype).eps)
 
     def first(step: float) -> float:
@@ -219,6 +221,8 @@ def _mismatch(
     slope = _Slope(here.slope, here.size, rounding)
     if (found := slope.difference_from(first, _FINE if exact else _SINGLE, _COARSE if exact else ())) is not None:
         return "first", here.slope, found, here.cut
+    if twice and not exact:  # formed only, at weights that are held anyway
+        _derivatives(function, scalar, function.center, along, along, twice=True)
     if not twice or not exact:
         return None
     slope = _Slope(here.curvature, here.spread, eps * here.size)
@@ -261,7 +265,7 @@ def _derivatives(
             return _Derivatives(0.0, 0.0, 0.0, 0.0, [True for _ in point])
         gradient = torch.autograd.grad(value, variables, create_graph=twice, allow_unused=True)
         found: list[tuple[Tensor | None, Tensor]] = list(zip(gradient, along, strict=True))
-        terms = [torch.dot(part.flatten(), u.flatten()) for part, u in found if part is not None]
+        terms = [_dot(part, u, kept=twice) for part, u in found if part is not None]
         size, cut = _size(gradient, along), [part is None for part in gradient]
         curved = [term for term in terms if term.requires_grad]
         del gradient, found
@@ -271,6 +275,11 @@ def _derivatives(
     curvature = sum(float((part * v).sum()) for part, v in zip(product, across, strict=False) if part is not None)
     slope = sum(float(term.detach()) for term in terms)
     return _Derivatives(slope, size, curvature, _size(product, across), cut)
+
+
+def _dot(first: Tensor, second: Tensor, *, kept: bool) -> Tensor:
+    """The inner product; with a graph that is kept, in the form of which a graph keeps no copy."""
+    return (first * second).sum() if kept else torch.dot(first.flatten(), second.flatten())
 
 
 def _moved(point: list[Tensor], along: list[Tensor], step: float) -> list[Tensor]:

@@ -30,7 +30,7 @@ def copies(probe: Callable[[fp.EmpiricalRisk], object]) -> float:
     ("probe", "most"),
     [
         (lambda risk: risk(), 3.01),  # and the activations
-        (lambda risk: risk.gradient(), 5),
+        (lambda risk: risk.gradient(), 5.01),
         (lambda risk: fp.flatness_radius(risk, directions=2), 6),
         (lambda risk: fp.flatness_radius(risk, directions=2, law="filter"), 6),
         (lambda risk: fp.flatness_radius(risk, directions=2, law="adaptive"), 6),
