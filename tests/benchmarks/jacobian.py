@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 import flatprobe as fp
+from flatprobe.copies import structural_copy
 from flatprobe.network import Network
 from tests.benchmarks.harness import SHAPES, Row, data_for, interleaved, peak_mebibytes, report_peak, untrained
 
@@ -31,8 +32,10 @@ def variants(name: str, classes: int) -> dict[str, Callable[[], object]]:
     assert isinstance(inputs, torch.Tensor)
     size = Network(model).batch_size()
 
+    frozen = structural_copy(model).requires_grad_(requires_grad=False)  # else the peer records a graph in the weights
+
     def one(x: torch.Tensor) -> torch.Tensor:
-        return model(x[None])[0]
+        return frozen(x[None])[0]
 
     def loop() -> torch.Tensor:
         matrices = [torch.autograd.functional.jacobian(one, x).flatten(1) for x in inputs]
