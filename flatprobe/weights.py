@@ -99,7 +99,9 @@ def linear_combination(tensors: Sequence[Tensor | None], coefficients: Sequence[
 
 def norm(weights: Mapping[str, Tensor]) -> float:
     """The Euclidean norm over all tensors, summed in float64."""
-    return math.sqrt(sum(inner(value, value) for value in weights.values()))
+    return math.sqrt(
+        sum(float(part.double().square().sum()) for value in weights.values() for (part,) in pieces(value))
+    )
 
 
 def inner(first: Tensor, second: Tensor) -> float:
