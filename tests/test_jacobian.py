@@ -180,16 +180,18 @@ def test_inputs_that_cannot_be_moved_are_refused() -> None:
 
 def test_networks_whose_logits_are_cut_off_from_the_inputs_are_refused() -> None:
     class Detached(nn.Module):
-        def __init__(self) -> None:
+        def __init__(self, scale: float) -> None:
             super().__init__()
-            self.layer = nn.Linear(64, 10)
+            self.layer, self.scale = nn.Linear(64, 10), scale
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return self.layer(x.detach().flatten(1))
+            return self.layer(self.scale * x.detach().flatten(1))
 
-    for method in METHODS:
-        with pytest.raises(ValueError, match="logits do not depend differentiably on the inputs"):
-            fp.jacobian_norms(Detached().eval(), DATA, method=method)
+    for scale, message in ((1.0, "the first derivative that autograd gives of Detached in its inputs is not that of"),
+                           (0.0, "the logits do not depend differentiably on the inputs")):  # fmt: skip
+        for method in METHODS:
+            with pytest.raises(ValueError, match=message):
+                fp.jacobian_norms(Detached(scale).eval(), DATA, method=method)
 
 
 @pytest.mark.parametrize("outputs", ["logits", "softmax"])

@@ -155,7 +155,7 @@ class Cliff(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         distance = (self.gate.detach() - 1).abs().sum()
-        return self.gate * x.flatten(1)[:, :4] + (0.0 if float(distance) < 1e-3 else math.inf)
+        return 2 * self.gate * x.flatten(1)[:, :4] + (0.0 if float(distance) < 1e-3 else math.inf)
 
 
 def test_a_loss_that_is_not_finite_in_the_ball_is_an_error() -> None:
