@@ -224,3 +224,21 @@ def test_lanczos_stops_at_the_residual_of_its_leading_vector() -> None:
     found = _bidiagonalise(scaled, lambda v: v * sigma, start, 1e-8)
     torch.testing.assert_close(found, torch.full((3,), 100.0, dtype=torch.float64), rtol=1e-12, atol=0)
     assert len(products) < 12
+
+
+@pytest.mark.parametrize("architecture", jacobians.LANCZOS_CLASSES)
+def test_lanczos_is_taken_from_the_measured_number_of_classes_on(architecture: str) -> None:
+    least = jacobians.LANCZOS_CLASSES[architecture]
+    found = [jacobians.method_for("spectral", classes, architecture) for classes in (least - 1, least)]
+    assert found == ["gram", "lanczos"]
+    assert jacobians.method_for("frobenius", least, architecture) == "gram"
+
+
+def test_closed_form_lanczos_in_half_precision_stops_no_earlier_than_in_single() -> None:
+    """Its own sqrt(eps) of 9 % is a residual at which a dense spectrum is still hidden."""
+    sigma = torch.linspace(1.0, 0.2, 90, dtype=torch.float64)
+    weight = torch.linalg.qr(torch.randn(90, 90, generator=torch.Generator().manual_seed(1), dtype=torch.float64))[0]
+    model = cases.Affine(sigma.diag() @ weight, torch.zeros(90, dtype=torch.float64)).bfloat16()
+    exact = float(torch.linalg.matrix_norm(model.weight.detach().double(), 2))
+    data = cases.data_for((90,), samples=25, classes=90)
+    np.testing.assert_allclose(fp.jacobian_norms(model, data, method="lanczos"), np.full(25, exact), rtol=2e-3)
