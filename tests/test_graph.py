@@ -314,22 +314,3 @@ def test_closed_form_the_offset_of_a_normalisation_is_as_large_as_what_cancels_i
     step = trace(norm, (2,)).steps[-1]
     assert step.tensors["shift"].flatten().tolist() == [0.0, 0.0]
     assert step.tensors["magnitude"].flatten().tolist() == [2e3, 2e3]
-
-
-def test_property_steps_do_not_write_to_the_weights_that_they_hold() -> None:
-    class Centred(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.weight = nn.Parameter(torch.rand(3, 3))
-
-        def forward(self, x: Tensor) -> Tensor:
-            weight = self.weight.detach()
-            return F.linear(x, weight.sub_(weight.mean()))
-
-    network = Centred().double().eval()
-    before = network.weight.detach().clone()
-    graph = trace(network, (3,))
-    assert torch.equal(network.weight, before)
-    inputs = torch.rand(2, 3, dtype=torch.float64)
-    expected = F.linear(inputs, before - before.mean())
-    torch.testing.assert_close(graph.run(inputs), expected, rtol=0, atol=1e-12)
