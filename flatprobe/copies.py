@@ -37,12 +37,10 @@ class Copied:
         places: name, as `named_parameters` and `named_buffers` give it -> every place that refers to this tensor. A
             layer that is registered under two names, a tensor that two layers share and a list of parameters beside the
             layers have several names or places for one tensor, and each tensor is here once.
-        unregistered: the parameters in what the module holds without having registered it (a plain list of layers).
     """
 
     module: nn.Module
     places: dict[str, list[Place]]
-    unregistered: tuple[Tensor, ...]
 
 
 def structural_copy(module: nn.Module) -> nn.Module:
@@ -88,14 +86,10 @@ def copied_with_places(module: nn.Module) -> Copied:
         copied = copier.module(module)
     named = [*copied.named_parameters(), *copied.named_buffers()]
     places: dict[int, list[Place]] = {id(value): [] for _, value in named}
-    unregistered = {}
     for container, key, value in copier.places:
         if id(value) in places:
-            if container is not None:  # in a tuple none takes its place, which `inspected` sees
-                places[id(value)].append((container, key))
-        elif isinstance(value, nn.Parameter):
-            unregistered[id(value)] = value
-    return Copied(copied, {name: places[id(value)] for name, value in named}, tuple(unregistered.values()))
+            places[id(value)].append((container, key))
+    return Copied(copied, {name: places[id(value)] for name, value in named})
 
 
 class _Cell:
@@ -210,10 +204,9 @@ class _Copier:
         entries = [self.value(entry) for entry in value]
         if all(entry is before for entry, before in zip(entries, value, strict=True)):
             return value
-        copied = type(value)(*entries) if hasattr(value, "_fields") else type(value)(entries)
-        for index, entry in enumerate(entries):
-            self._note(None, index, entry)
-        return self._remember(value, copied)
+        return self._remember(
+            value, type(value)(*entries) if hasattr(value, "_fields") else type(value)(entries)
+        )  # a tensor in a tuple is no place that another one can be put into, which `inspected` sees
 
     def _function(self, function: types.FunctionType) -> Any:
         """The function with the copies in the place of what its closure, its defaults and its global names hold."""
