@@ -66,6 +66,11 @@ def _attribute(layer: nn.Module) -> Any:
     return call
 
 
+def _closure_over_a_partial(layer: nn.Module) -> Any:
+    inside = functools.partial(_applied, layer=layer)
+    return lambda x: inside(x)
+
+
 def _applied(x: Tensor, layer: nn.Module) -> Tensor:
     return layer(x)  # type: ignore[no-any-return]
 
@@ -76,6 +81,7 @@ HELD: dict[str, Any] = {
     "keyword default": _keyword,
     "function with an attribute": _attribute,
     "partial's keyword": lambda layer: functools.partial(_applied, layer=layer),
+    "closure over a partial": _closure_over_a_partial,
     "partials": lambda layer: [functools.partial(_applied, layer=part) for part in (nn.Identity(), layer)],
     "global name": lambda _: apply_shared,
     "global function": lambda _: through_another,
@@ -165,6 +171,10 @@ class Slotted:
     __slots__ = ("layer",)
 
 
+class PartlySlotted(Slotted):
+    pass
+
+
 class Released:
     """Gives something back at its end, once."""
 
@@ -190,11 +200,13 @@ class Single:
 def test_what_cannot_be_copied_or_drives_the_training_is_shared() -> None:
     model: Any = strange.network("plain")
     model.slotted, model.released, model.single = Slotted(), Released(model.head), Single(model.head)
-    model.slotted.layer = model.head
+    model.partly = PartlySlotted()
+    model.slotted.layer = model.partly.layer = model.partly.other = model.head
     model.optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     before = Released.ended
     copied: Any = structural_copy(model)
     assert copied.slotted is model.slotted
+    assert copied.partly is model.partly
     assert copied.released is model.released
     assert copied.single is model.single
     assert copied.optimizer is model.optimizer
