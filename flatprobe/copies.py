@@ -37,12 +37,10 @@ class Copied:
         places: name, as `named_parameters` and `named_buffers` give it -> every place that refers to this tensor. A
             layer that is registered under two names, a tensor that two layers share and a list of parameters beside the
             layers have several names or places for one tensor, and each tensor is here once.
-        unregistered: the parameters in what the module holds without having registered it (a plain list of layers).
     """
 
     module: nn.Module
     places: dict[str, list[Place]]
-    unregistered: tuple[Tensor, ...]
 
 
 def structural_copy(module: nn.Module) -> nn.Module:
@@ -88,13 +86,10 @@ def copied_with_places(module: nn.Module) -> Copied:
         copied = copier.module(module)
     named = [*copied.named_parameters(), *copied.named_buffers()]
     places: dict[int, list[Place]] = {id(value): [] for _, value in named}
-    unregistered = {}
     for container, key, value in copier.places:
         if id(value) in places:
             places[id(value)].append((container, key))
-        elif isinstance(value, nn.Parameter):
-            unregistered[id(value)] = value
-    return Copied(copied, {name: places[id(value)] for name, value in named}, tuple(unregistered.values()))
+    return Copied(copied, {name: places[id(value)] for name, value in named})
 
 
 class _Cell:
@@ -209,14 +204,13 @@ class _Copier:
         entries = [self.value(entry) for entry in value]
         if all(entry is before for entry, before in zip(entries, value, strict=True)):
             return value
-        copied = type(value)(*entries) if hasattr(value, "_fields") else type(value)(entries)
-        for index, entry in enumerate(entries):
-            self._note(None, index, entry)
-        return self._remember(value, copied)
+        return self._remember(
+            value, type(value)(*entries) if hasattr(value, "_fields") else type(value)(entries)
+        )  # a tensor in a tuple is no place that another one can be put into, which `inspected` sees
 
     def _function(self, function: types.FunctionType) -> Any:
         """The function with the copies in the place of what its closure, its defaults and its global names hold."""
-        names = {name: self.value(found) for name, found in _globals_of(function).items() if self._refers(found, set())}
+        names = {name: self.value(found) for name, found in self._leading_in(function, set()).items()}
         cells = tuple(types.CellType() for _ in function.__closure__ or ())
         space = {**function.__globals__, **names} if names else function.__globals__
         copied = types.FunctionType(function.__code__, space, function.__name__, closure=cells or None)
@@ -224,6 +218,8 @@ class _Copier:
         copied.__defaults__ = self.value(function.__defaults__)
         copied.__kwdefaults__ = self.value(function.__kwdefaults__)
         copied.__dict__.update(function.__dict__)
+        for name, found in names.items():
+            self._note(space, name, found)
         for cell, original in zip(cells, function.__closure__ or (), strict=True):
             try:
                 cell.cell_contents = self.value(original.cell_contents)
@@ -247,18 +243,18 @@ class _Copier:
             return self._refers((value.func, value.args, tuple(value.keywords.values())), seen)
         if isinstance(value, types.FunctionType):
             held = [*_closure_of(value), value.__defaults__, *(value.__kwdefaults__ or {}).values()]
-            return any(self._refers(entry, seen) for entry in (*held, *self._network_in(_globals_of(value), seen)))
+            return any(self._refers(entry, seen) for entry in held) or bool(self._leading_in(value, seen))
         return self._plain(value) and any(self._refers(entry, seen) for entry in vars(value).values())
 
-    def _network_in(self, found: Mapping[str, Any], seen: set[int]) -> list[Any]:
+    def _leading_in(self, function: types.FunctionType, seen: set[int]) -> dict[str, Any]:
         """Of a function's global names those that lead to the network: others are the program's, and shared."""
-        return [
-            entry
-            for entry in found.values()
+        return {
+            name: entry
+            for name, entry in _globals_of(function).items()
             if id(getattr(entry, "__self__", entry)) in self._modules
             or id(entry) in self._state
             or (isinstance(entry, types.FunctionType) and self._refers(entry, seen))
-        ]
+        }
 
     def _other(self, value: Any) -> Any:
         if isinstance(value, partial):

@@ -215,16 +215,12 @@ def _bidiagonalise(transposed: Forward, product: Forward, start: Tensor, toleran
 
 def _orthonormal(vector: Tensor, basis: list[Tensor]) -> tuple[Tensor, Tensor]:
     """The norm of a vector's part orthogonal to the basis, and that part normalised (zero where nothing is left)."""
-    scale = vector.norm(dim=1)
     if basis:
         columns = torch.stack(basis, 2)
         for _ in range(2):  # twice is enough (Kahan; Giraud, Langou, Rozloznik 2005)
             vector = vector - (columns @ (columns.mT @ vector[:, :, None])).squeeze(2)
     length = vector.norm(dim=1)
-    length = torch.where(length > 1e-14 * scale, length, torch.zeros_like(length))
-    return length, torch.where(
-        length[:, None] > 0, vector / length.clamp_min(1e-300)[:, None], torch.zeros_like(vector)
-    )
+    return length, vector / length.clamp_min(1e-300)[:, None]
 
 
 def _top_singular(alphas: list[Tensor], betas: list[Tensor]) -> tuple[Tensor, Tensor]:

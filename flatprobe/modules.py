@@ -21,16 +21,22 @@ def unwrapped(module: nn.Module) -> nn.Module:
 
 
 def check_finite(state: Mapping[str, Tensor], owner: str) -> None:
-    """Every tensor has values, and they are finite.
+    """Every tensor is dense and has values, and they are finite.
 
     Raises:
-        ValueError: naming the first parameter or buffer that is not, and how many of its entries.
+        ValueError: naming the first parameter or buffer that is not, and how many of its entries are not finite.
     """
     for name, value in state.items():
         if value.is_meta:
             msg = (
                 f"{owner} has no values in {name!r}, which is on the device meta; expected weights: model.to_empty("
                 "device='cpu'), then load them"
+            )
+            raise ValueError(msg)
+        if value.layout != torch.strided:
+            msg = (
+                f"{owner} holds {name!r} in the layout {value.layout}; expected dense tensors: register "
+                f"{name.rpartition('.')[2]}.to_dense() in its place"
             )
             raise ValueError(msg)
         if value.is_floating_point() and not bool(value.isfinite().all()):

@@ -61,8 +61,9 @@ def check_exchangeable(network: Network) -> None:
     """
     if network.fixed is not None:
         msg = (
-            f"{network.name} reads {network.fixed!r} through a view, or past the layer that holds it (a global name, "
-            "say), so its logits would not follow other weights; expected forward to reach its weights through self"
+            f"{network.name} reads {network.fixed!r} through a view, or past the layer that holds it (a global name "
+            "or a tuple, say), so its logits would not follow other weights; expected forward to reach its weights "
+            "through self"
         )
         raise ValueError(msg)
     if network.unregistered:

@@ -135,6 +135,8 @@ def _check_products(function: _Function, network: Network, inputs: Tensor) -> No
     variable = inputs.clone().requires_grad_()
     with explained(function.network, function.few, twice=True), torch.enable_grad(), twice_differentiable():
         logits = network(variable)
+        if not logits.requires_grad:
+            return  # constant, as `_check` has found; who needs a gradient refuses it
         along = torch.zeros_like(logits).requires_grad_()
         (pulled,) = torch.autograd.grad(logits, variable, along, create_graph=True)
         torch.autograd.grad(pulled, along, torch.ones_like(pulled))

@@ -22,9 +22,7 @@ def check_storage(module: nn.Module) -> None:
     """
     found: defaultdict[int, list[tuple[str, Tensor]]] = defaultdict(list)
     for name, value in (*module.named_parameters(), *module.named_buffers()):
-        if value.layout != torch.strided or not value.numel():
-            continue
-        address = storage_of(value)
+        address = storage_of(value) if value.numel() else None
         if address is not None:
             found[address].append((name, value))
     for sharing in found.values():

@@ -3,14 +3,16 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from flatprobe.storage import storage_of
 
-# Operations that hand a tensor's values to Python, which may then do one thing or another.
+# Torch's marks of operations that hand a tensor's values to Python, or how many of them meet a condition: it may then
+# do one thing or another.
+_LOOKS = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
 _SAFE_CHANNELS = 8
-_LOOKS = ("aten::_local_scalar_dense", "aten::equal", "aten::is_nonzero")
 
 
 class Watched(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch's own
@@ -38,7 +40,7 @@ class Watched(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch's own
     ) -> Any:
         kwargs = kwargs or {}
         schema = func._schema  # noqa: SLF001 - torch has no public way to ask
-        self.looks |= schema.name in _LOOKS
+        self.looks |= not _LOOKS.isdisjoint(func.tags) and (schema.name != "aten::index" or _masked(args[1:]))
         self.unsafe |= schema.name == "aten::convolution" and _unsafe(*args[1:4:2])
         self.read.update(map(storage_of, _tensors((*args, *kwargs.values()))))
         if schema.is_mutable:
@@ -47,6 +49,11 @@ class Watched(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch's own
             self.written.update(map(storage_of, _tensors(named.get(name) for name in changed)))
         call: Callable[..., Any] = func
         return call(*args, **kwargs)
+
+
+def _masked(indices: Iterable[Any]) -> bool:
+    """Whether the entries are chosen by a condition, and not by numbers, of which there are as many as were given."""
+    return any(part.dtype in {torch.bool, torch.uint8} for part in _tensors(indices))
 
 
 def _unsafe(weight: Tensor, stride: Sequence[int]) -> bool:

@@ -7,7 +7,10 @@ from torch import nn
 from flatprobe import models, rng
 from flatprobe.attacks import MINIMUM_NORM, NORMS, Perturbed, fgsm, minimum_norm, pgd
 from flatprobe.attacks.closing import closed
+from flatprobe.attacks.deepfool import deepfool
+from flatprobe.attacks.fixed import started
 from flatprobe.attacks.halfspace import nearest
+from flatprobe.attacks.ifgsm import ifgsm
 from flatprobe.attacks.points import adversarial, distance, lead, log_odds, with_gradient
 from tests import cases
 from tests.references import affine_margin
@@ -206,3 +209,38 @@ def test_property_further_steps_are_worth_their_passes(norm: str) -> None:
     # Seen: 0.974 and 0.964 for ddn, 0.951 and 0.927 for the barrier.
     assert median("ddn", 50) < 0.985 * median("fab", 5)
     assert median("log_barrier", 60) < 0.985 * median("log_barrier", 1)
+
+
+def test_property_random_starts_are_uniform_in_the_cube_and_on_the_sphere() -> None:
+    inputs, budget = torch.full((4000, 3), 0.5, dtype=torch.float64), torch.full((4000,), 0.2, dtype=torch.float64)
+    noise = torch.randn(4000, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    offset = started(inputs, noise, budget, norm="linf", box=None) - inputs
+    share = (offset.flatten().sort().values / 0.2 + 1) / 2
+    assert float((share - torch.linspace(0, 1, 12000, dtype=torch.float64)).abs().max()) < 0.015  # Kolmogorov-Smirnov
+    sphere = started(inputs, noise, budget, norm="l2", box=None) - inputs
+    torch.testing.assert_close(sphere.norm(dim=1), budget, rtol=1e-12, atol=0)
+    assert float(sphere.mean(0).abs().max()) < 0.01
+
+
+def test_closed_form_ifgsm_halves_the_bracket_between_two_budgets() -> None:
+    """z = (0, x^3 - 1) changes its class 0.5 from x = 0.5; the linearised lead is 0 at 7 / 6."""
+
+    class Cubic(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.cat([torch.zeros_like(x), x**3 - 1], 1)
+
+    inputs, labels = torch.full((1, 1), 0.5, dtype=torch.float64), torch.tensor([0])
+    found = ifgsm(Cubic(), inputs, labels, norm="linf", box=None, draw=draws(inputs))
+    assert 0.5 <= float(found.distance) <= 0.5 + 7 / 6 / 2**11
+
+
+def test_deepfool_ends_once_every_class_has_changed() -> None:
+    """One step on an affine network, and the pass that sees it."""
+    model = cases.affine(classes=4)
+    inputs, labels = problem(model, (7,))
+    passes = []
+    found = deepfool(
+        lambda x: passes.append(len(x)) or model(x), inputs, labels, norm="l2", box=None, draw=draws(inputs)
+    )
+    assert bool(found.distance.isfinite().all())
+    assert len(passes) <= 4

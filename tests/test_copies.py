@@ -60,7 +60,6 @@ def test_closed_form_a_layer_under_two_names_is_one_layer_with_one_name() -> Non
     copied = copied_with_places(strange.TwoNames())
     assert copied.module.fc is copied.module.layers[0]
     assert list(copied.places) == ["fc.weight", "fc.bias", "layers.1.weight", "layers.1.bias"]
-    assert not copied.unregistered
 
 
 class Holds(nn.Module):

@@ -269,3 +269,48 @@ def test_regression_shared_layers_and_what_a_pass_leaves_are_traced() -> None:
     assert [step.kind for step in graph.steps].count("linear") == 3
     assert network.features is not None
     assert network.features.requires_grad
+
+
+class Signs(nn.Module):
+    """A sign turned, means over one dimension of unequal ones, and a normalisation that turns signs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution, self.norm, self.linear = nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Linear(4 * 4, 3)
+        with torch.no_grad():
+            self.norm.weight.copy_(torch.tensor([-2.0, 0.5, -1.0, 3.0]))
+            self.norm.running_mean.copy_(torch.tensor([0.1, -0.3, 0.2, 0.4]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return -self.linear(self.norm(self.convolution(-x)).mean(-1).flatten(1))  # type: ignore[no-any-return]
+
+
+def test_slow_reference_signs_and_means_over_dimensions_counted_from_behind() -> None:
+    network = Signs().double().eval()
+    graph, inputs = trace(network, (1, 6, 9)), torch.rand(2, 1, 6, 9, dtype=torch.float64)
+    with torch.no_grad():
+        logits = network(inputs)
+    torch.testing.assert_close(graph.run(inputs), logits, rtol=0, atol=1e-12)
+    torch.testing.assert_close(folded(graph).run(inputs), logits, rtol=0, atol=1e-12)
+    assert next(step for step in graph.steps if step.kind == "mean").options["count"] == 7
+    turned = [step for step in graph.steps if step.operation.startswith("aten.neg")]
+    assert [float(step.tensors["scale"]) for step in turned] == [-1.0, -1.0]
+    layer = next(step for step in folded(graph).steps if step.kind == "convolution")
+    scale = network.norm.weight / (network.norm.running_var + network.norm.eps).sqrt()
+    expected = network.convolution.weight * scale[:, None, None, None]
+    torch.testing.assert_close(layer.tensors["weight"], expected, rtol=1e-12, atol=0)
+
+
+def test_a_padding_on_one_side_is_no_convolution_that_is_known() -> None:
+    network = nn.Sequential(nn.Conv1d(1, 2, 2, padding="same"), nn.Flatten()).eval()
+    assert [step.kind for step in trace(network, (1, 6)).steps][1] == "other"
+
+
+def test_closed_form_the_offset_of_a_normalisation_is_as_large_as_what_cancels_in_it() -> None:
+    norm = nn.BatchNorm1d(2, eps=0.0).double().eval()
+    with torch.no_grad():
+        norm.running_mean.copy_(torch.tensor([1e3, -1e3]))
+        norm.bias.copy_(norm.running_mean)
+    step = trace(norm, (2,)).steps[-1]
+    assert step.tensors["shift"].flatten().tolist() == [0.0, 0.0]
+    assert step.tensors["magnitude"].flatten().tolist() == [2e3, 2e3]

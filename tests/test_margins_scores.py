@@ -82,3 +82,17 @@ def test_result_is_an_array_a_frame_and_a_record(tmp_path) -> None:
 def test_unknown_outputs() -> None:
     with pytest.raises(ValueError, match="outputs is 'probabilities'; expected one of 'softmax', 'logits'"):
         fp.scores(cases.mlp(), DATA, outputs="probabilities")
+
+
+def test_a_value_that_is_not_finite_names_its_sample() -> None:
+    """The slope of a root is infinite at 0, where its value is finite."""
+
+    class Root(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x.sqrt()
+
+    inputs = torch.rand(20, 3, generator=torch.Generator().manual_seed(0)).double() + 0.1
+    inputs[13, 1] = 0.0
+    data = fp.LabelledData(inputs, torch.arange(20) % 3)
+    with pytest.raises(ValueError, match="the value of sample 13 is nan though its logits are finite"):
+        fp.jacobian_norms(Root().eval(), data, batch_size=8)

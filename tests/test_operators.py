@@ -333,3 +333,21 @@ def test_tensors_that_are_no_matrix_are_refused() -> None:
         operators.stable_rank(torch.zeros(2, 2))
     with pytest.raises(ValueError, match="tolerance is 0"):
         operators.spectral_norm(torch.ones(2, 2), tolerance=0.0)
+
+
+def test_closed_form_the_torus_allows_for_the_rounding_of_its_symbols(monkeypatch: pytest.MonkeyPatch) -> None:
+    """225 equal taps have W(0) = 225; a sum that rounds each term as badly as it may comes out too small."""
+    symbols = torus_module._symbols
+    worst = 1 - 7 * (225 + 16) * certificates.UNIT
+    monkeypatch.setattr(torus_module, "_symbols", lambda *arguments: worst * symbols(*arguments))
+    op = Convolution(torch.ones(1, 1, 15, 15, dtype=torch.float64), (20, 20), (1, 1), (0, 0), (1, 1), 1)
+    assert float(torus_module._squares(op, op.kernel).max()) >= 225.0**2
+
+
+def test_closed_form_windows_allow_for_the_rounding_of_the_transform(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Taps 1, 1 on three positions: the largest eigenvalue is 2 + 2 cos(pi / 4)."""
+    transform = torch.fft.ifftn
+    worst = 1 - 60 * 10 * certificates.UNIT
+    monkeypatch.setattr(torch.fft, "ifftn", lambda values: worst * transform(values))
+    squares = 2 + 2 * torch.cos(2 * math.pi * torch.arange(512, dtype=torch.float64) / 512)
+    assert 2 + math.sqrt(2) <= torus_module._windowed(squares, (3,)) <= 2 + math.sqrt(2) + 1e-10

@@ -155,7 +155,7 @@ class Cliff(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         distance = (self.gate.detach() - 1).abs().sum()
-        return self.gate * x.flatten(1)[:, :4] + (0.0 if float(distance) < 1e-3 else math.inf)
+        return 2 * self.gate * x.flatten(1)[:, :4] + (0.0 if float(distance) < 1e-3 else math.inf)
 
 
 def test_a_loss_that_is_not_finite_in_the_ball_is_an_error() -> None:
@@ -189,3 +189,13 @@ def test_other_refusals() -> None:
         ValueError, match=r'none of the selected parameters moves \(w\), as they are all zero.*law="l2"'
     ):
         fp.worst_case_sharpness(zero, law="adaptive")
+
+
+def test_closed_form_a_maximum_inside_the_ball_is_not_pushed_to_its_surface() -> None:
+    """I(v) = <b, v> - ||v||^2 / 2 is largest at v = b, half the radius away: ||b||^2 / 2."""
+    b = torch.tensor([0.3, -0.1, 0.2, 0.1]).double()
+    bowl = cases.Quadratic(CENTER, -torch.eye(4).double(), b)
+    result = fp.worst_case_sharpness(bowl, radius=2 * float(b.norm()), steps=60)
+    expected = torch.full((3,), float(b @ b) / 2, dtype=torch.float64)
+    torch.testing.assert_close(result.increases, expected, rtol=1e-6, atol=0)
+    torch.testing.assert_close(result.lengths, torch.full_like(expected, float(b.norm())), rtol=1e-3, atol=0)

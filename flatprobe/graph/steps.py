@@ -118,8 +118,8 @@ def broadcast(value: Tensor, shape: tuple[int, ...]) -> Tensor | None:
 
 
 def doubled(value: Any) -> Any:
-    """A floating tensor in float64 on the CPU; anything else as it is (tensors on the CPU); always a copy."""
+    """A floating tensor in float64 on the CPU; anything else as it is (tensors on the CPU)."""
     if not isinstance(value, Tensor):
         return value
     dtype = torch.float64 if value.is_floating_point() else value.dtype
-    return value.detach().to("cpu", dtype, copy=True)  # the network's own operations may write to it
+    return value.detach().to("cpu", dtype)
