@@ -117,6 +117,8 @@ def _variables(point: Mapping[str, Tensor], names: Sequence[str]) -> Weights:
 
 
 def _gradient(loss: Tensor, variables: Weights, *, again: bool) -> Weights:
+    if not loss.requires_grad:  # none of the variables acts
+        return {name: torch.zeros_like(variable) for name, variable in variables.items()}
     grads = torch.autograd.grad(loss, list(variables.values()), create_graph=again, materialize_grads=True)
     return dict(zip(variables, grads, strict=True))
 

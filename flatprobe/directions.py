@@ -35,7 +35,8 @@ def _rescaled(noise: Tensor, weights: Tensor, dims: tuple[int, ...]) -> Tensor |
     if noise.ndim < 2:
         return None
     w_norm, xi_norm = (torch.linalg.vector_norm(t.double(), dim=dims, keepdim=True) for t in (weights, noise))
-    rescaled: Tensor = noise * (w_norm / xi_norm)
+    # A filter that is held whole has no noise.
+    rescaled: Tensor = noise * (w_norm / xi_norm.clamp_min(torch.finfo(torch.float64).tiny))
     return rescaled.to(weights)
 
 
@@ -47,7 +48,14 @@ LAWS: dict[str, Law] = {
 }
 
 
-def direction(weights: Mapping[str, Tensor], names: Sequence[str], law: str, seed: int, index: int) -> Weights:
+def direction(
+    weights: Mapping[str, Tensor],
+    names: Sequence[str],
+    law: str,
+    seed: int,
+    index: int,
+    held: Mapping[str, Tensor] | None = None,
+) -> Weights:
     """Direction number `index` of a law, over the named parameters.
 
     With xi standard normal over the selection (each tensor drawn from (seed, index, its place in the selection)):
@@ -66,6 +74,7 @@ def direction(weights: Mapping[str, Tensor], names: Sequence[str], law: str, see
         law: one of the four.
         seed: which family of directions.
         index: which direction of the family.
+        held: name -> mask of entries that are left out: xi is 0 there, and no norm counts them.
 
     Returns:
         The direction over the names that move, in the weights' dtype, device and memory layout.
@@ -80,7 +89,9 @@ def direction(weights: Mapping[str, Tensor], names: Sequence[str], law: str, see
         )
         for place, name in enumerate(names)
     }
-    length = norm(noise)
+    for name, mask in (held or {}).items():
+        noise[name].masked_fill_(mask, 0.0)
+    weights, length = _without(weights, names, held), norm(noise) or 1.0
     parts = {name: LAWS[law](weights[name], noise.pop(name), length) for name in names}  # each noise is given up
     result = {name: part for name, part in parts.items() if part is not None and bool(part.any())}
     if not result:
@@ -93,14 +104,23 @@ def direction(weights: Mapping[str, Tensor], names: Sequence[str], law: str, see
     return result
 
 
-def scale(weights: Mapping[str, Tensor], names: Sequence[str], law: str) -> float:
+def scale(
+    weights: Mapping[str, Tensor], names: Sequence[str], law: str, held: Mapping[str, Tensor] | None = None
+) -> float:
     """The distance along a direction of the law that moves the selected weights by about their own norm.
 
     ||w|| for `isotropic` (unit directions), 1 for `filter` and `layer` (whose directions are as long as w), sqrt(number
     of weights) for `adaptive` (whose directions are as long as w's root mean square); 1 for weights that are all zero.
+    Entries that are held do not count.
     """
     if law in {"filter", "layer"}:
         return 1.0
     if law == "adaptive":
-        return math.sqrt(sum(weights[name].numel() for name in names))
-    return norm({name: weights[name] for name in names}) or 1.0
+        count = sum(weights[name].numel() for name in names) - sum(int(mask.sum()) for mask in (held or {}).values())
+        return math.sqrt(count) or 1.0
+    return norm(_without(weights, names, held)) or 1.0
+
+
+def _without(weights: Mapping[str, Tensor], names: Sequence[str], held: Mapping[str, Tensor] | None) -> Weights:
+    held = held or {}
+    return {name: weights[name].masked_fill(held[name], 0.0) if name in held else weights[name] for name in names}

@@ -11,6 +11,7 @@ from torch import Tensor
 from flatprobe import rng
 from flatprobe.checks import at_least, one_of, positive
 from flatprobe.curvature import hessian_products
+from flatprobe.inactive import check_acts
 from flatprobe.lanczos import ENDS, Values, Vector, Vectors, extreme_pairs
 from flatprobe.results import Result, settings
 from flatprobe.risk import RiskFunction, describe
@@ -127,6 +128,7 @@ def hessian_eigenvalues(
     positive(tolerance=tolerance)
     one_of("which", which, ENDS)
     names = select(risk.center, parameters)
+    check_acts(risk, names)
     blocks = layers(names) if per_layer else {"all": names}
     values, residuals, labels, products = [], [], [], 0
     for label, own in blocks.items():

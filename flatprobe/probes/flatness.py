@@ -13,6 +13,7 @@ from torch import Tensor
 from flatprobe.batch_norm import Recalibration
 from flatprobe.checks import at_least, one_of, positive
 from flatprobe.directions import direction, scale
+from flatprobe.inactive import looked_for, noted, parametrised_in, recorded
 from flatprobe.probes.rounding import check_loss, check_weights, float64_risk
 from flatprobe.results import Result, settings
 from flatprobe.risk import Risk, RiskFunction, along, describe
@@ -46,6 +47,9 @@ class FlatnessRadii(Result):
             the bracket was evaluated, as for most directions without `verify`.
         start: loss and error at the minimizer.
         frozen: selected parameters that the law does not move: of one dimension, or zero throughout.
+        inactive: name -> how many of its entries do not act (see `flatprobe.inactive`) on the first samples, of which
+            `settings["inactive_samples"]` says how many; None where this is not known, as of a risk without a network.
+            They move nevertheless, and lengthen the radius, unless they were held.
     """
 
     radii: Float64[Tensor, " directions"]
@@ -56,6 +60,12 @@ class FlatnessRadii(Result):
     probing_ratio: Float64[Tensor, " directions"]
     start: Risk
     frozen: tuple[str, ...]
+    inactive: dict[str, int] | None = None
+
+    @property
+    def parametrised(self) -> tuple[str, ...]:
+        """Weights that layers compute: what moves are the parameters that they are computed from."""
+        return parametrised_in(self.settings)
 
     @property
     def reached(self) -> Bool[Tensor, " directions"]:
@@ -94,6 +104,10 @@ class FlatnessRadii(Result):
             "censored": self.censored,
         }
 
+    def __repr__(self) -> str:
+        """The headline figures on one line, and what does not move, does not act or is computed."""
+        return noted(super().__repr__(), self.frozen, self.inactive, self.settings)
+
     def to_frame(self) -> "pandas.DataFrame":
         """One row a direction."""
         import pandas as pd
@@ -115,6 +129,7 @@ class FlatnessRadii(Result):
             **{name: torch.from_numpy(frame[name].to_numpy(copy=True)) for name in columns},
             start=Risk(**settings["start"]),
             frozen=tuple(settings["frozen"]),
+            inactive=settings.get("inactive"),
             settings=settings,
         )
 
@@ -132,6 +147,7 @@ def flatness_radius(
     rtol: float = 1e-2,
     verify: int = 0,
     batch_norm: str = "frozen",
+    inactive: str = "move",
     seed: int = 0,
 ) -> FlatnessRadii:
     """r(w, u, eps) = sup{ r >= 0 : |I(w + s u) - I(w)| <= eps for all s in [0, r] }, along random directions u.
@@ -164,6 +180,9 @@ def flatness_radius(
         verify: points evaluated a direction, evenly over (0, lower), to look for an earlier exit; 0 trusts monotony.
         batch_norm: BatchNorm statistics while the weights move: `"frozen"` (the running statistics of the minimizer),
             or `"recalibrate"` (one more pass over the data at each point).
+        inactive: entries that do not act (unused vocabulary, pruned weights, heads for training only): `"move"` them
+            with the others, as the definition has it, though n of them make r about sqrt(1 + n / rest) times as long;
+            or `"hold"` them, looked for on all the data, so that r is that of the entries that act.
         seed: which family of directions.
 
     Returns:
@@ -172,7 +191,8 @@ def flatness_radius(
     Raises:
         ValueError: if epsilon, rtol, directions, max_radius or verify are out of range; if a name is unknown, the
             selection matches no parameter or nothing moves; if the objective is not finite at the center; if the loss
-            jumps there; if the precision is too low for epsilon, of the weights (half precision) or of the loss.
+            jumps there; if the precision is too low for epsilon, of the weights (half precision) or of the loss; if
+            entries are to be held and are not known, or are all.
 
     Source: T3 eq. 16 and Table 1; laws: Li et al. 2018, Kwon et al. 2021; SPEC section 2.
     """
@@ -186,7 +206,8 @@ def flatness_radius(
     one_of("batch_norm", batch_norm, ("frozen", "recalibrate"))
     center = risk.center
     names = select(center, parameters)
-    unit = scale(center, names, law)
+    idle, held = looked_for(risk, names, law, inactive)
+    unit = scale(center, names, law, held)
     limit = _FURTHEST * unit if max_radius is None else float(max_radius)
     epsilon, rtol = float(epsilon), float(rtol)  # NumPy's numbers would make the search's arithmetic single precision
     measured = Recalibration(risk) if batch_norm == "recalibrate" else risk
@@ -196,7 +217,7 @@ def flatness_radius(
     exits: list[Exit] = []
     vectors: list[Weights] = []
     for index in range(directions):
-        vectors = [center, direction(center, names, law, seed, index)]
+        vectors = [center, direction(center, names, law, seed, index, held)]
         exits.append(
             first_exit(
                 _increase(measured, vectors, objective, base),
@@ -215,10 +236,11 @@ def flatness_radius(
             check_weights(vectors, exits[-1].radius, rtol)
             if exits[-1].reached and exact is not None:
                 check_loss(exact, exits[-1], vectors[1], epsilon, rtol)
-    frozen = tuple(name for name in names if name not in vectors[1])
+    frozen = tuple(name for name in names if name not in vectors[1] and name not in held)
     arguments = {
         "epsilon": epsilon, "directions": directions, "law": law, "parameters": as_given(parameters), "seed": seed,
         "objective": objective, "max_radius": limit, "rtol": rtol, "verify": verify, "batch_norm": batch_norm,
+        "inactive": inactive,
     }  # fmt: skip
     return FlatnessRadii(
         radii=_column(exits, "radius"),
@@ -229,8 +251,10 @@ def flatness_radius(
         probing_ratio=_column(exits, "probing_ratio"),
         start=start,
         frozen=frozen,
+        inactive=idle and idle.counts,
         settings=settings("flatness_radius", describe(risk), **arguments)
-        | {"start": {"loss": start.loss, "error": start.error}, "selected": list(names), "frozen": list(frozen)},
+        | {"start": {"loss": start.loss, "error": start.error}, "selected": list(names), "frozen": list(frozen)}
+        | recorded(idle),
     )
 
 

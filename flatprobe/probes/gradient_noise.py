@@ -10,6 +10,7 @@ from torch import Tensor
 
 from flatprobe import rng
 from flatprobe.checks import at_least
+from flatprobe.inactive import check_acts
 from flatprobe.results import Result, settings
 from flatprobe.risk import EmpiricalRisk, RiskFunction
 from flatprobe.risk_function import takes_risk
@@ -177,6 +178,7 @@ def gradient_noise(
         )
         raise ValueError(msg)
     names = select(risk.center, parameters)
+    check_acts(risk, names)
     full = _flat(risk.gradient(names=names))
     kept = _kept(full, components, seed)
     noise, squared = [], []

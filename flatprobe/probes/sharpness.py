@@ -11,6 +11,7 @@ from torch import Tensor
 from flatprobe.checks import at_least, one_of, positive
 from flatprobe.curvature import loss_and_gradient
 from flatprobe.directions import direction
+from flatprobe.inactive import check_acts
 from flatprobe.results import Result, settings
 from flatprobe.risk import RiskFunction, describe
 from flatprobe.risk_function import takes_risk
@@ -119,6 +120,7 @@ def worst_case_sharpness(
     positive(radius=radius)
     at_least(1, steps=steps, restarts=restarts)
     names = select(risk.center, parameters)
+    check_acts(risk, names, "isotropic" if law == "l2" else law)
     ascent = _Ascent(risk, names, law, radius)
     finds = [ascent.run(ascent.start(restart, seed), steps) for restart in range(restarts)]
     increases, lengths, passes = (

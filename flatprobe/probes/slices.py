@@ -12,6 +12,7 @@ from torch import Tensor
 from flatprobe.batch_norm import Recalibration
 from flatprobe.checks import one_of, positive
 from flatprobe.directions import direction
+from flatprobe.inactive import looked_for, noted, parametrised_in, recorded
 from flatprobe.results import Result, settings
 from flatprobe.risk import RiskFunction, along, describe
 from flatprobe.risk_function import takes_risk
@@ -31,6 +32,7 @@ class RandomSlice(Result):
         error: fraction misclassified, of the same shape.
         cosine: between u and v, near 0 in many dimensions; nan for a line.
         frozen: selected parameters that the law does not move.
+        inactive: as in `flatness_radius`.
     """
 
     coefficients: Float64[Tensor, "*grid dimensions"]
@@ -38,6 +40,12 @@ class RandomSlice(Result):
     error: Float64[Tensor, "*grid"]
     cosine: float
     frozen: tuple[str, ...]
+    inactive: dict[str, int] | None = None
+
+    @property
+    def parametrised(self) -> tuple[str, ...]:
+        """Weights that layers compute: what moves are the parameters that they are computed from."""
+        return parametrised_in(self.settings)
 
     @property
     def accuracy(self) -> Float64[Tensor, "*grid"]:
@@ -59,6 +67,10 @@ class RandomSlice(Result):
             "not_finite": int((~known).sum()),
         }
 
+    def __repr__(self) -> str:
+        """The headline figures on one line, and what does not move, does not act or is computed."""
+        return noted(super().__repr__(), self.frozen, self.inactive, self.settings)
+
     def to_frame(self) -> "pandas.DataFrame":
         """One row a point: a (and b), loss, error."""
         import pandas as pd
@@ -75,7 +87,8 @@ class RandomSlice(Result):
         column = {name: torch.from_numpy(frame[name].to_numpy(copy=True)).view(grid) for name in frame.columns}
         return cls(
             coefficients=torch.stack([column[name] for name in names], -1), loss=column["loss"], error=column["error"],
-            cosine=settings["cosine"], frozen=tuple(settings["frozen"]), settings=settings,
+            cosine=settings["cosine"], frozen=tuple(settings["frozen"]), inactive=settings.get("inactive"),
+            settings=settings,
         )  # fmt: skip
 
 
@@ -89,6 +102,7 @@ def random_slice(
     law: str = "filter",
     parameters: str | Sequence[str] | Any = None,
     batch_norm: str = "frozen",
+    inactive: str = "move",
     seed: int = 0,
 ) -> RandomSlice:
     """I(w + a u), or I(w + a u + b v), for a and b in `steps` equal steps of [-extent, extent] (Li et al. 2018).
@@ -109,14 +123,15 @@ def random_slice(
         parameters: None for all, `"last"`, or names or patterns.
         batch_norm: BatchNorm statistics while the weights move: `"frozen"`, or `"recalibrate"` (one more pass over the
             data at each point).
+        inactive: entries that do not act: `"move"` them with the others, or `"hold"` them; as in `flatness_radius`.
         seed: which family of directions.
 
     Returns:
         `RandomSlice`.
 
     Raises:
-        ValueError: if an argument is out of range, `steps` is even, the selection matches nothing or nothing moves, or
-            the loss at the center is not finite.
+        ValueError: if an argument is out of range, `steps` is even, the selection matches nothing or nothing moves, if
+            entries are to be held and are not known, or if the loss at the center is not finite.
     """
     one_of("dimensions", dimensions, (1, 2))
     one_of("batch_norm", batch_norm, ("frozen", "recalibrate"))
@@ -126,7 +141,8 @@ def random_slice(
         raise ValueError(msg)
     center = risk.center
     names = select(center, parameters)
-    vectors = [direction(center, names, law, seed, index) for index in range(dimensions)]
+    idle, held = looked_for(risk, names, law, inactive)
+    vectors = [direction(center, names, law, seed, index, held) for index in range(dimensions)]
     half = steps // 2
     axis = [extent * (k - half) / half for k in range(steps)]
     measured = Recalibration(risk) if batch_norm == "recalibrate" else risk
@@ -138,11 +154,11 @@ def random_slice(
     points = list(product(axis, repeat=dimensions))
     risks = [at((1.0, *point)) for point in points]
     grid = (steps,) * dimensions
-    frozen = tuple(name for name in names if name not in vectors[0])
+    frozen = tuple(name for name in names if name not in vectors[0] and name not in held)
     cosine = _cosine(vectors[0], vectors[1]) if dimensions == 2 else float("nan")
     arguments = {
         "dimensions": dimensions, "extent": extent, "steps": steps, "law": law, "parameters": as_given(parameters),
-        "batch_norm": batch_norm, "seed": seed,
+        "batch_norm": batch_norm, "inactive": inactive, "seed": seed,
     }  # fmt: skip
     return RandomSlice(
         coefficients=torch.tensor(points, dtype=torch.float64, device="cpu").view(*grid, dimensions),
@@ -150,8 +166,10 @@ def random_slice(
         error=torch.tensor([value.error for value in risks], dtype=torch.float64, device="cpu").view(grid),
         cosine=cosine,
         frozen=frozen,
+        inactive=idle and idle.counts,
         settings=settings("random_slice", describe(risk), **arguments)
-        | {"cosine": cosine, "selected": list(names), "frozen": list(frozen)},
+        | {"cosine": cosine, "selected": list(names), "frozen": list(frozen)}
+        | recorded(idle),
     )
 
 

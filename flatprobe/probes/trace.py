@@ -11,6 +11,7 @@ from torch import Tensor
 from flatprobe import rng
 from flatprobe.checks import at_least
 from flatprobe.curvature import hessian_forms
+from flatprobe.inactive import check_acts
 from flatprobe.results import Result, settings
 from flatprobe.risk import RiskFunction, describe
 from flatprobe.risk_function import takes_risk
@@ -109,6 +110,7 @@ def hessian_trace(
     at_least(1, draws=draws)
     center = risk.center
     names = select(center, parameters)
+    check_acts(risk, names)
     blocks = layers(names)
     size = sum(center[name].numel() * center[name].element_size() for name in names)
     together = min(_SHARED, 1 + _BYTES // size)
