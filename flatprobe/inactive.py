@@ -11,12 +11,14 @@ from flatprobe import rng
 from flatprobe.checks import one_of
 from flatprobe.differentiable import explained
 from flatprobe.directions import direction, scale
-from flatprobe.inputs import Inputs
+from flatprobe.inputs import Inputs, mapped
 from flatprobe.risk import EmpiricalRisk, RiskFunction
 from flatprobe.weights import Weights
 
 # Samples that are looked at where not all are: with the gradient's pass, at most 3 % of ten directions' on an MLP.
 _SAMPLES = 256
+# Samples that are passed far away.
+_FEW = 32
 # The points that are looked at, in distances that move the weights by their own norm. Beside the center no entry has a
 # gradient of 0 by coincidence (a factor of 0); further away, on either side, units wake that are off for all samples.
 _BESIDE, _FAR = 1e-2, (10.0, -10.0)
@@ -180,7 +182,7 @@ class _Look:
                 return Inactive({}, self.samples)
         masks = self._confirmed(beside, masks)
         del beside
-        few = next(self._batches())
+        few = mapped(lambda part: part[:_FEW], next(self._batches()))
         for distance in _FAR:
             if masks:
                 self._take(few, self._point(distance), masks)
@@ -251,8 +253,8 @@ class _Look:
         moved = dict(beside)
         for name, part in rows.items():
             moved[name] = beside[name].clone()
-            step = _rows(self.u[name])[part] * _rows(masks[name])[part]
-            _rows(moved[name])[part] += step * (_BESIDE * self.unit)
+            own = masks[name].to(self.u[name])
+            _rows(moved[name])[part].addcmul_(_rows(self.u[name])[part], _rows(own)[part], value=_BESIDE * self.unit)
         with torch.no_grad():
             for inputs in self._batches():
                 logits, others = self.network(inputs, beside), self.network(inputs, moved)
