@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from flatprobe.class_names import set_class_names
-from flatprobe.copies import structural_copy
+from flatprobe.copies import copied_with_places
 from flatprobe.files import read_json, read_state, write_tensors
 from flatprobe.matching import matched
 from flatprobe.models import build, layer_count
+from flatprobe.modules import warn_of_unregistered
 from flatprobe.ownership import mark
 from flatprobe.pretrained import pretrained
 
@@ -37,7 +38,8 @@ def load_checkpoint(path: str | Path, model: object = None, *, which: str = "las
             lowest validation loss, or training loss where there was no validation.
 
     Returns:
-        A new module in eval mode, with the names of its classes as `class_names` where a run's data had them.
+        A new module in eval mode, with the names of its classes as `class_names` where a run's data had them. A warning
+        names what the model holds without having registered it (layers in a plain list), which stays as it is.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -59,12 +61,12 @@ def load_checkpoint(path: str | Path, model: object = None, *, which: str = "las
     if "model_type" in config:
         network = pretrained(path, config)
         if model is not None:  # through transformers too, since the file's names are not always the module's
-            state, network = network.state_dict(), structural_copy(model)
+            state, network = network.state_dict(), _copied(model)
             load_weights(network, state, str(path))
         return network.eval()
     file = _in_folder(path, which) if path.is_dir() else path
     state = read_state(file)
-    network = _rebuilt(file, state).to(_dtype(state)) if model is None else structural_copy(model)
+    network = _rebuilt(file, state).to(_dtype(state)) if model is None else _copied(model)
     load_weights(network, state, str(file))
     data = _trained_on(file)
     source = data.get("source")
@@ -72,6 +74,14 @@ def load_checkpoint(path: str | Path, model: object = None, *, which: str = "las
     if isinstance(data.get("fingerprint"), str):
         mark(network, data["fingerprint"])
     return network.eval()
+
+
+def _copied(model: nn.Module) -> nn.Module:
+    copied = copied_with_places(model)
+    warn_of_unregistered(
+        type(model).__name__, copied.unregistered, "checkpoints do not hold them, and they stay as they are in model"
+    )
+    return copied.module
 
 
 def save_checkpoint(module: nn.Module, path: str | Path, metadata: Mapping[str, str] | None = None) -> None:

@@ -37,10 +37,13 @@ class Copied:
         places: name, as `named_parameters` and `named_buffers` give it -> every place that refers to this tensor. A
             layer that is registered under two names, a tensor that two layers share and a list of parameters beside the
             layers have several names or places for one tensor, and each tensor is here once.
+        unregistered: what requires gradients in what the module holds without having registered it (a plain list of
+            layers).
     """
 
     module: nn.Module
     places: dict[str, list[Place]]
+    unregistered: tuple[Tensor, ...]
 
 
 def structural_copy(module: nn.Module) -> nn.Module:
@@ -86,10 +89,13 @@ def copied_with_places(module: nn.Module) -> Copied:
         copied = copier.module(module)
     named = [*copied.named_parameters(), *copied.named_buffers()]
     places: dict[int, list[Place]] = {id(value): [] for _, value in named}
+    unregistered = {}
     for container, key, value in copier.places:
         if id(value) in places:
             places[id(value)].append((container, key))
-    return Copied(copied, {name: places[id(value)] for name, value in named})
+        elif value.is_leaf and value.requires_grad:
+            unregistered[id(value)] = value
+    return Copied(copied, {name: places[id(value)] for name, value in named}, tuple(unregistered.values()))
 
 
 class _Cell:

@@ -1,8 +1,7 @@
 """Entries of the weights that do not act on the logits: unused vocabulary, heads for training only, pruned weights."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -104,32 +103,6 @@ def looked_for(risk: RiskFunction, names: Sequence[str], law: str, inactive: str
     return idle, idle.masks
 
 
-def recorded(idle: Inactive | None) -> dict[str, object]:
-    """What a record says of them."""
-    counts, samples = (None, 0) if idle is None else (idle.counts, idle.samples)
-    return {"inactive": counts, "inactive_samples": samples}
-
-
-def parametrised_in(settings: Mapping[str, Any]) -> tuple[str, ...]:
-    """The weights that layers compute from their parameters, from the settings of a result."""
-    return tuple(settings.get("subject", {}).get("network", {}).get("parametrised", ()))
-
-
-def noted(line: str, frozen: Sequence[str], inactive: Mapping[str, int] | None, settings: Mapping[str, Any]) -> str:
-    """The line of a result with what it should be read with.
-
-    >>> noted("Radii(mean=1)", ["bias"], {"embedding.weight": 40}, {})
-    'Radii(mean=1, frozen: bias; inactive: 40 of embedding.weight)'
-    """
-    told = {
-        "frozen": list(frozen),
-        "inactive": [f"{count} of {name}" for name, count in (inactive or {}).items()],
-        "parametrised": list(parametrised_in(settings)),
-    }
-    notes = "; ".join(f"{what}: {', '.join(which)}" for what, which in told.items() if which)
-    return f"{line[:-1]}, {notes})" if notes else line
-
-
 def check_acts(risk: RiskFunction, names: Sequence[str], law: str = "isotropic") -> None:
     """Something of the selection acts on the logits of some sample.
 
@@ -220,7 +193,8 @@ class _Look:
             cotangent = rng.normal(logits.shape, "inactive").to(logits)
             slopes = torch.autograd.grad((logits * cotangent).sum(), list(variables.values()), allow_unused=True)
         found = zip(variables, slopes, strict=True)
-        return {name: slope.to_dense() for name, slope in found if slope is not None}  # embeddings' may be sparse
+        # Embeddings' may be sparse.
+        return {name: slope.to_dense() for name, slope in found if slope is not None}  # type: ignore[redundant-expr]
 
     def _take(self, inputs: Inputs, point: Weights, masks: Masks) -> bool:
         """Take what has a gradient there out of the masks; False, and nothing taken, where logits are not finite."""
@@ -233,7 +207,7 @@ class _Look:
 
     def _confirmed(self, beside: Weights, masks: Masks) -> Masks:
         """The masks without the rows that change a logit: found by halving what does until it is one row."""
-        doubted: list[Rows] = [{name: slice(0, len(torch.atleast_1d(mask))) for name, mask in masks.items()}]
+        doubted: list[Rows] = [{name: slice(0, len(_rows(mask))) for name, mask in masks.items()}]
         confirmed = {name: torch.zeros_like(mask) for name, mask in masks.items()}
         for _ in range(_TESTS):
             while doubted and not any(bool(_rows(masks[name])[part].any()) for name, part in doubted[-1].items()):
@@ -266,7 +240,7 @@ class _Look:
 
 def _rows(value: Tensor) -> Tensor:
     """A view whose first dimension can be cut."""
-    return torch.atleast_1d(value)
+    return value if value.ndim else value[None]
 
 
 def _halves(rows: Rows) -> list[Rows]:

@@ -1,6 +1,7 @@
 """A caller's module looked at: what it wraps, its mode, its weights, its logits."""
 
-from collections.abc import Mapping
+import warnings
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -46,6 +47,19 @@ def check_finite(state: Mapping[str, Tensor], owner: str) -> None:
                 "weights: the training has diverged or the checkpoint is damaged"
             )
             raise ValueError(msg)
+
+
+def warn_of_unregistered(name: str, found: Sequence[Tensor], consequence: str) -> None:
+    """Weights that a network holds and that neither it nor its state_dict knows of; a warning three calls up."""
+    if not found:
+        return
+    shapes = ", ".join(str(tuple(value.shape)) for value in found[:5]) + (", ..." if len(found) > 5 else "")
+    msg = (
+        f"{name} holds weights that it has not registered (in a plain list, dict or closure, say), of shapes {shapes}: "
+        f"{consequence}; expected them to be registered: hold layers in an nn.ModuleList or nn.ModuleDict and tensors "
+        "in nn.Parameter, or call requires_grad_(False) on what is no part of the network"
+    )
+    warnings.warn(msg, UserWarning, stacklevel=4)
 
 
 def check_real(module: nn.Module) -> None:

@@ -29,6 +29,7 @@ class Slots:
         module: the copy, at the weights of its last pass.
         state: its own parameters and buffers by name, without gradients; a snapshot of the caller's.
         written: the names whose tensors a pass writes to, which every pass gets fresh copies of; all, until it is seen.
+        unregistered: the copies of what requires gradients and has no name.
         lock: held while a pass runs, so that two threads may share a network.
     """
 
@@ -39,6 +40,7 @@ class Slots:
             layer._backward_hooks.clear()  # noqa: SLF001 - torch has no public way
             layer._backward_pre_hooks.clear()  # noqa: SLF001
         self._places = copied.places
+        self.unregistered = copied.unregistered
         self.parameters = [name for name, _ in self.module.named_parameters()]
         named = [*self.module.named_parameters(), *self.module.named_buffers()]
         self.state: Weights = {name: _constant(value) for name, value in named}

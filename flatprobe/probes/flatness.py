@@ -13,9 +13,10 @@ from torch import Tensor
 from flatprobe.batch_norm import Recalibration
 from flatprobe.checks import at_least, one_of, positive
 from flatprobe.directions import direction, scale
-from flatprobe.inactive import looked_for, noted, parametrised_in, recorded
+from flatprobe.inactive import looked_for
+from flatprobe.probes.directed import Directed, recorded
 from flatprobe.probes.rounding import check_loss, check_weights, float64_risk
-from flatprobe.results import Result, settings
+from flatprobe.results import settings
 from flatprobe.risk import Risk, RiskFunction, along, describe
 from flatprobe.risk_function import risk_at, takes_risk
 from flatprobe.search import Exit, first_exit
@@ -32,7 +33,7 @@ _FINEST = 1e-12
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
-class FlatnessRadii(Result):
+class FlatnessRadii(Directed):
     """Radii along the directions, each the crossing inside a bracket that certifies rtol.
 
     Attributes:
@@ -46,10 +47,6 @@ class FlatnessRadii(Result):
             evaluated: an earlier exit may have been missed there, from a to b at the widest. 100 where nothing below
             the bracket was evaluated, as for most directions without `verify`.
         start: loss and error at the minimizer.
-        frozen: selected parameters that the law does not move: of one dimension, or zero throughout.
-        inactive: name -> how many of its entries do not act (see `flatprobe.inactive`) on the first samples, of which
-            `settings["inactive_samples"]` says how many; None where this is not known, as of a risk without a network.
-            They move nevertheless, and lengthen the radius, unless they were held.
     """
 
     radii: Float64[Tensor, " directions"]
@@ -59,13 +56,6 @@ class FlatnessRadii(Result):
     excursions: Int64[Tensor, " directions"]
     probing_ratio: Float64[Tensor, " directions"]
     start: Risk
-    frozen: tuple[str, ...]
-    inactive: dict[str, int] | None = None
-
-    @property
-    def parametrised(self) -> tuple[str, ...]:
-        """Weights that layers compute: what moves are the parameters that they are computed from."""
-        return parametrised_in(self.settings)
 
     @property
     def reached(self) -> Bool[Tensor, " directions"]:
@@ -103,10 +93,6 @@ class FlatnessRadii(Result):
             "directions": len(self.radii),
             "censored": self.censored,
         }
-
-    def __repr__(self) -> str:
-        """The headline figures on one line, and what does not move, does not act or is computed."""
-        return noted(super().__repr__(), self.frozen, self.inactive, self.settings)
 
     def to_frame(self) -> "pandas.DataFrame":
         """One row a direction."""
@@ -181,8 +167,8 @@ def flatness_radius(
         batch_norm: BatchNorm statistics while the weights move: `"frozen"` (the running statistics of the minimizer),
             or `"recalibrate"` (one more pass over the data at each point).
         inactive: entries that do not act (unused vocabulary, pruned weights, heads for training only): `"move"` them
-            with the others, as the definition has it, though n of them make r about sqrt(1 + n / rest) times as long;
-            or `"hold"` them, looked for on all the data, so that r is that of the entries that act.
+            with the others, where n of them make r about sqrt(1 + n / rest) times as long, or `"hold"` them, looked
+            for on all the data.
         seed: which family of directions.
 
     Returns:
@@ -251,10 +237,10 @@ def flatness_radius(
         probing_ratio=_column(exits, "probing_ratio"),
         start=start,
         frozen=frozen,
-        inactive=idle and idle.counts,
+        inactive=None if idle is None else idle.counts,
         settings=settings("flatness_radius", describe(risk), **arguments)
-        | {"start": {"loss": start.loss, "error": start.error}, "selected": list(names), "frozen": list(frozen)}
-        | recorded(idle),
+        | {"start": {"loss": start.loss, "error": start.error}, "selected": list(names)}
+        | recorded(frozen, idle),
     )
 
 

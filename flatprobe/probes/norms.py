@@ -16,6 +16,7 @@ from flatprobe.contexts import standalone
 from flatprobe.data import LabelledData
 from flatprobe.graph import Graph, folded, trace
 from flatprobe.lipschitz import convolution_of
+from flatprobe.modules import warn_of_unregistered
 from flatprobe.network import Network
 from flatprobe.parametrised import applied, parametrised
 from flatprobe.path_norm import path_norm
@@ -147,7 +148,7 @@ def weight_norms(
         path: whether to compute the path norm, which needs every operation of the network to be known; True.
 
     Returns:
-        `WeightNorms`.
+        `WeightNorms`. A warning names what the network holds without having registered it (layers in a plain list).
 
     Raises:
         ValueError: for a network in training mode, with weights that are not finite, that cannot be traced, that has no
@@ -164,6 +165,7 @@ def weight_norms(
     (5.0, 5.0, 4.0, [3.0, 4.0])
     """
     network, shape = Network(model), _shape(input_shape)
+    warn_of_unregistered(network.name, network.slots.unregistered, "the norms of all weights do not count them")
     graph = None if shape is None else folded(trace(network.module, shape))
     if path and graph is None:
         msg = "the path norm needs the network's input_shape, which is None; expected a shape, or path=False"

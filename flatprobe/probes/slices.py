@@ -12,8 +12,9 @@ from torch import Tensor
 from flatprobe.batch_norm import Recalibration
 from flatprobe.checks import one_of, positive
 from flatprobe.directions import direction
-from flatprobe.inactive import looked_for, noted, parametrised_in, recorded
-from flatprobe.results import Result, settings
+from flatprobe.inactive import looked_for
+from flatprobe.probes.directed import Directed, recorded
+from flatprobe.results import settings
 from flatprobe.risk import RiskFunction, along, describe
 from flatprobe.risk_function import takes_risk
 from flatprobe.weights import Weights, as_given, norm, select
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
-class RandomSlice(Result):
+class RandomSlice(Directed):
     """The risk on a line or a plane through the weights; every array keeps the grid's shape.
 
     Attributes:
@@ -31,21 +32,12 @@ class RandomSlice(Result):
         loss: (steps,) or (steps, steps); NaN or infinite where the network's is.
         error: fraction misclassified, of the same shape.
         cosine: between u and v, near 0 in many dimensions; nan for a line.
-        frozen: selected parameters that the law does not move.
-        inactive: as in `flatness_radius`.
     """
 
     coefficients: Float64[Tensor, "*grid dimensions"]
     loss: Float64[Tensor, "*grid"]
     error: Float64[Tensor, "*grid"]
     cosine: float
-    frozen: tuple[str, ...]
-    inactive: dict[str, int] | None = None
-
-    @property
-    def parametrised(self) -> tuple[str, ...]:
-        """Weights that layers compute: what moves are the parameters that they are computed from."""
-        return parametrised_in(self.settings)
 
     @property
     def accuracy(self) -> Float64[Tensor, "*grid"]:
@@ -66,10 +58,6 @@ class RandomSlice(Result):
             "points": self.loss.numel(),
             "not_finite": int((~known).sum()),
         }
-
-    def __repr__(self) -> str:
-        """The headline figures on one line, and what does not move, does not act or is computed."""
-        return noted(super().__repr__(), self.frozen, self.inactive, self.settings)
 
     def to_frame(self) -> "pandas.DataFrame":
         """One row a point: a (and b), loss, error."""
@@ -166,10 +154,10 @@ def random_slice(
         error=torch.tensor([value.error for value in risks], dtype=torch.float64, device="cpu").view(grid),
         cosine=cosine,
         frozen=frozen,
-        inactive=idle and idle.counts,
+        inactive=None if idle is None else idle.counts,
         settings=settings("random_slice", describe(risk), **arguments)
-        | {"cosine": cosine, "selected": list(names), "frozen": list(frozen)}
-        | recorded(idle),
+        | {"cosine": cosine, "selected": list(names)}
+        | recorded(frozen, idle),
     )
 
 
