@@ -8,7 +8,6 @@ from torch import Tensor
 
 from flatprobe import rng
 from flatprobe.checks import one_of
-from flatprobe.differentiable import explained
 from flatprobe.directions import direction, scale
 from flatprobe.inputs import Inputs, mapped
 from flatprobe.risk import EmpiricalRisk, RiskFunction
@@ -76,8 +75,6 @@ def inactive_entries(risk: RiskFunction, names: Sequence[str], law: str, *, whol
     look = _Look(risk, names, law, len(risk.data) if whole else min(_SAMPLES, len(risk.data)))
     try:
         return look.inactive()
-    except ValueError:  # no derivative, which the probes that do without it do not need
-        return None
     finally:
         risk.network.rest()
 
@@ -117,8 +114,6 @@ def check_acts(risk: RiskFunction, names: Sequence[str], law: str = "isotropic")
     try:
         if look.anything_acts():
             return
-    except ValueError:  # told by the check of the derivatives
-        return
     finally:
         risk.network.rest()
     raise ValueError(_nothing_acts(risk, names))
@@ -182,8 +177,12 @@ class _Look:
         return {name: torch.add(self.center[name], value, alpha=distance * self.unit) for name, value in self.u.items()}
 
     def _slopes(self, inputs: Inputs, point: Weights, names: Iterable[str]) -> Weights | None:
-        """The gradients that arrive, by name; None where a logit is not finite."""
-        with explained(self.network, inputs, twice=False), torch.enable_grad():
+        """The gradients that arrive, by name; None where there are none, or a logit is not finite.
+
+        Raises:
+            RuntimeError: where memory runs out.
+        """
+        with torch.enable_grad():
             variables = {name: point[name].detach().requires_grad_() for name in names}
             logits = self.network(inputs, {**point, **variables})
             if not bool(logits.isfinite().all()):
@@ -191,13 +190,19 @@ class _Look:
             if not logits.requires_grad:
                 return {}
             cotangent = rng.normal(logits.shape, "inactive").to(logits)
-            slopes = torch.autograd.grad((logits * cotangent).sum(), list(variables.values()), allow_unused=True)
+            along = (logits * cotangent).sum()
+            try:
+                slopes = torch.autograd.grad(along, list(variables.values()), allow_unused=True)
+            except RuntimeError as error:
+                if isinstance(error, torch.OutOfMemoryError) or "allocate" in str(error):
+                    raise
+                return None  # no derivative, which the probes that do without it do not need
         found = zip(variables, slopes, strict=True)
         # Embeddings' may be sparse.
         return {name: slope.to_dense() for name, slope in found if slope is not None}  # type: ignore[redundant-expr]
 
     def _take(self, inputs: Inputs, point: Weights, masks: Masks) -> bool:
-        """Take what has a gradient there out of the masks; False, and nothing taken, where logits are not finite."""
+        """Take what has a gradient there out of the masks; False, and nothing taken, where that is not known."""
         slopes = self._slopes(inputs, point, masks)
         for name, slope in (slopes or {}).items():
             masks[name] = masks[name] & (slope == 0)

@@ -224,3 +224,40 @@ def test_a_tensor_with_a_graph_among_the_attributes_is_copied_without_it() -> No
     assert torch.equal(copied.features, kept)
     assert copied.features.is_leaf
     assert model.features is kept
+
+
+HIDDEN: dict[str, Any] = {
+    "list": lambda layer: [layer],
+    "tuple": lambda layer: (layer,),
+    "dict": lambda layer: {"0": layer},
+    "list of a ModuleList": lambda layer: [nn.ModuleList([layer])],
+    "closure": lambda layer: lambda inputs: layer(inputs),
+    "object": lambda layer: types.SimpleNamespace(layer=layer),
+    "tensor": lambda _: torch.ones(7, requires_grad=True),
+}
+
+
+@pytest.mark.parametrize("kind", HIDDEN)
+def test_weights_that_are_not_registered_are_told_of_where_no_pass_shows_them(kind: str, tmp_path) -> None:
+    model = nn.Sequential(nn.Linear(4, 2)).eval()
+    layer = nn.Linear(4, 4)
+    model.hidden = HIDDEN[kind](layer)
+    shapes = r"\(7,\)" if kind == "tensor" else r"\(4, 4\), \(4,\)"
+    with pytest.warns(
+        UserWarning, match=rf"Sequential holds weights .* of shapes {shapes}: the norms .* nn.ModuleList"
+    ):
+        fp.weight_norms(model, (4,))
+    torch.save(model.state_dict(), tmp_path / "weights.pt")
+    with pytest.warns(
+        UserWarning, match=rf"of shapes {shapes}: checkpoints do not hold them.* requires_grad_\(False\)"
+    ):
+        fp.load_checkpoint(tmp_path / "weights.pt", model)
+
+
+def test_nothing_is_told_of_registered_weights_and_of_a_frozen_teacher(tmp_path) -> None:
+    model = nn.Sequential(nn.Linear(4, 2)).eval()
+    model.layers = [model[0]]
+    model.teacher = [nn.Linear(3, 3).requires_grad_(requires_grad=False)]
+    torch.save(model.state_dict(), tmp_path / "weights.pt")
+    fp.weight_norms(model, (4,))
+    fp.load_checkpoint(tmp_path / "weights.pt", model)
