@@ -77,14 +77,17 @@ def test_the_copy_computes_the_same_and_shares_nothing(make: Callable[[], nn.Mod
     assert torch.equal(copied(INPUTS), outputs)
 
 
-def test_a_forward_that_would_run_the_network_itself_is_refused() -> None:
+def test_a_forward_that_was_replaced_runs_the_copy_and_not_the_network_itself() -> None:
     model = network()
     inner = model.forward
     model.forward = lambda inputs: 2 * inner(inputs)
-    with pytest.raises(
-        ValueError, match=r"the forward of 'Sequential' was replaced by a function, .* expected a method"
-    ):
-        eval_copy(model)
+    copied = eval_copy(model)
+    with torch.no_grad():
+        for parameter in copied.parameters():
+            parameter.zero_()
+        inputs = torch.rand(3, next(model.parameters()).shape[1])
+        assert not bool(copied(inputs).any())
+        assert bool(model.eval()(inputs).any())
 
 
 @pytest.mark.usefixtures("_one_process")

@@ -157,14 +157,17 @@ def test_bad_options(options: dict[str, object], message: str) -> None:
 class Scaled(nn.Module):
     def __init__(self, factor: float) -> None:
         super().__init__()
-        self.layer, self.factor, self.gate = nn.Linear(7, 5).double(), factor, nn.Parameter(torch.zeros(1).double())
+        self.factor, self.gate = factor, nn.Parameter(torch.zeros(1).double())
+        self.register_buffer("weight", torch.ones(7, 5).double())
         self.eval()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.layer(x).detach() + (self.gate.abs().sqrt() if self.factor else 0 * self.gate)
+        return x @ self.weight + (self.gate.abs().sqrt() if self.factor else 0 * self.gate)
 
 
-@pytest.mark.parametrize(("factor", "found"), [(0.0, "0 in every selected parameter"), (1.0, "not finite")])
+@pytest.mark.parametrize(
+    ("factor", "found"), [(0.0, "do not act on the loss"), (1.0, "the full gradient is not finite")]
+)
 def test_gradients_that_say_nothing_are_refused(factor: float, found: str) -> None:
-    with pytest.raises(ValueError, match=f"the full gradient is {found}"):
+    with pytest.raises(ValueError, match=found):
         fp.gradient_noise(fp.EmpiricalRisk(Scaled(factor), LINEAR_DATA), batch_size=8)

@@ -60,13 +60,15 @@ def test_closed_form_many_draws_come_near_the_exact_radius() -> None:
 def test_regression_variance_passed_where_a_standard_deviation_is_meant_robust_generalization_measures() -> None:
     """The noise that reaches the network has standard deviation sigma, not sigma^2 (and not sqrt(sigma))."""
 
+    seen: list[torch.Tensor] = []
+
     class Recorder(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.shift, self.seen = nn.Parameter(torch.zeros(1)), []
+            self.shift = nn.Parameter(torch.zeros(1))
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            self.seen.append(x.detach().clone())
+            seen.append(x.detach().clone())
             return torch.stack([x.sum(1), -x.sum(1)], 1) + self.shift
 
     data = fp.LabelledData(torch.full((64, 100), 0.5), torch.zeros(64, dtype=torch.long), classes=2)
@@ -75,9 +77,9 @@ def test_regression_variance_passed_where_a_standard_deviation_is_meant_robust_g
             lambda model, sigma=sigma: fp.gaussian_robustness(model, data, gammas=[sigma], draws=4),
             lambda model, sigma=sigma: fp.smoothed_certificate(model, data, sigma=sigma, draws=10, selection=2),
         ):
-            model = Recorder().eval()
-            probe(model)
-            noise = torch.cat([x for x in model.seen if float(x.std()) > 0]) - 0.5
+            seen.clear()
+            probe(Recorder().eval())
+            noise = torch.cat([x for x in seen if float(x.std()) > 0]) - 0.5
             standard_error = sigma / math.sqrt(2 * noise.numel())
             assert standard_error < 0.01 * sigma
             assert abs(float(noise.std()) - sigma) < 4 * standard_error

@@ -144,6 +144,7 @@ def test_load_of_a_foreign_network_needs_the_architecture(tmp_path):
     assert network.training
 
 
+@pytest.mark.filterwarnings("ignore:the outputs of")
 def test_a_run_that_failed_stays_failed(tmp_path):
     data = clusters().with_random_labels(seed=1)
 

@@ -196,12 +196,14 @@ def test_stops_at_the_target_loss():
     assert all(row["train_loss"] > 0.3 for row in run.history[:-1])
 
 
+@pytest.mark.filterwarnings("ignore:the outputs of")
 def test_a_fixed_number_of_epochs_need_not_interpolate():
     data = clusters().with_random_labels(seed=1)
     run = train(mlp((4,), widths=(2,), classes=3), data, epochs=3)
     assert (run.epochs, run.reached, run.interpolated, run.path) == (3, True, False, None)
 
 
+@pytest.mark.filterwarnings("ignore:the outputs of")
 def test_not_reached_is_an_error_or_a_flag():
     data = clusters().with_random_labels(seed=1)
     network = mlp((4,), widths=(2,), classes=3)

@@ -176,4 +176,8 @@ def eval_copy(network: nn.Module) -> nn.Module:
         ValueError: if the network is sharded.
     """
     check_whole(unwrapped(network))
-    return structural_copy(network).eval()
+    copied = structural_copy(network)
+    for layer in copied.modules():
+        if "_trainer" in vars(layer):  # Lightning's, which a copy does not belong to
+            vars(layer)["_trainer"] = None
+    return copied.eval()
