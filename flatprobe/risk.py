@@ -218,6 +218,7 @@ class EmpiricalRisk:
 
     def forms(self, directions: Sequence[Mapping[str, Tensor]], names: Sequence[str]) -> list[dict[str, float]]:
         """(v, H v) by parameter for directions over the names, H at the center: as `hvps`, the products not kept."""
+        self._point(None, names)
         self._check_slopes(names, twice=True)
         totals = summed_forms(self._losses(None), self.center, names, directions)
         return [{name: total / len(self.data) for name, total in own.items()} for own in totals]
