@@ -1,28 +1,36 @@
 """Copies of a caller's module that share nothing a pass changes: each module, tensor and container once."""
 
-import enum
+import copy
 import types
 import weakref
-from collections import OrderedDict, defaultdict, deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import _WrappedHook
 from torch.nn.parameter import UninitializedParameter
 
-from flatprobe.modules import unwrapped
+from flatprobe.modules import taken_off, unwrapped
+from flatprobe.objects import (
+    ATOMIC,
+    Attributes,
+    globals_of,
+    held_by,
+    is_container,
+    is_fixed,
+    is_plain,
+    slots_of,
+    writes_to_closure,
+)
 from flatprobe.storage import check_storage, storage_of
 
 # Plain Python objects that a copy looks into; what lies beyond is shared, as a data set behind a module should be.
 _MOST_OBJECTS = 20_000
-_ATOMIC = (type(None), bool, int, float, complex, str, bytes, torch.Size, torch.dtype, torch.device, range, type)
-_CONTAINERS = (list, set, dict, OrderedDict, defaultdict, deque)
-# What drives a training is shared: it is no part of the function, and holds the data, the logs and the network again.
-_DRIVERS = ("torch.optim", "lightning", "pytorch_lightning", "accelerate.accelerator", "logging", "threading")
+_MOST_BYTES = 2**26  # of an array; a larger one is a data set's
 
 # Where a tensor of the network is referred to: the container and the key.
 Place = tuple[Any, Any]
@@ -39,11 +47,13 @@ class Copied:
             layers have several names or places for one tensor, and each tensor is here once.
         unregistered: what requires gradients in what the module holds without having registered it (a plain list of
             layers).
+        holders: dictionaries, sequences, arrays and nameless tensors, which a pass may change: originals and copies.
     """
 
     module: nn.Module
     places: dict[str, list[Place]]
     unregistered: tuple[Tensor, ...]
+    holders: list[tuple[Any, Any]]
 
 
 def structural_copy(module: nn.Module) -> nn.Module:
@@ -95,17 +105,8 @@ def copied_with_places(module: nn.Module) -> Copied:
             places[id(value)].append((container, key))
         elif value.is_leaf and value.requires_grad:
             unregistered[id(value)] = value
-    return Copied(copied, {name: places[id(value)] for name, value in named}, tuple(unregistered.values()))
-
-
-class _Cell:
-    """A closure's cell, written to like a container."""
-
-    def __init__(self, cell: Any) -> None:
-        self.cell = cell
-
-    def __setitem__(self, _key: None, value: Any) -> None:
-        self.cell.cell_contents = value
+    found = {name: places[id(value)] for name, value in named}
+    return Copied(copied, found, tuple(unregistered.values()), copier.holders)
 
 
 class _Copier:
@@ -115,6 +116,7 @@ class _Copier:
         self.memo: dict[int, Any] = {}
         self.kept: list[Any] = []  # the originals: an id is one object's while it lives
         self.places: list[tuple[Any, Any, Tensor]] = []
+        self.holders: list[tuple[Any, Any]] = []
         self._modules = {id(layer) for layer in network.modules()}
         self._state = {id(value) for value in (*network.parameters(), *network.buffers())}
         self._storages = {storage_of(value) for value in (*network.parameters(), *network.buffers())} - {None}
@@ -127,7 +129,7 @@ class _Copier:
 
     def value(self, value: Any) -> Any:
         """The copy of anything that a module holds; what has nothing to copy, or cannot be copied, itself."""
-        if isinstance(value, _ATOMIC):
+        if isinstance(value, ATOMIC):
             return value
         if id(value) in self.memo:
             return self.memo[id(value)]
@@ -135,8 +137,11 @@ class _Copier:
             return self.module(value)
         if isinstance(value, Tensor):
             return self._tensor(value)
-        if type(value) in _CONTAINERS:
+        if is_container(value):
             return self._container(value)
+        if isinstance(value, np.ndarray | bytearray):
+            size = value.nbytes if isinstance(value, np.ndarray) else len(value)
+            return self._held(value, value.copy()) if size <= _MOST_BYTES else value
         if isinstance(value, tuple):
             return self._tuple(value)
         if isinstance(value, types.FunctionType):
@@ -165,8 +170,8 @@ class _Copier:
             )
             raise TypeError(msg)
         copied = self._remember(layer, object.__new__(type(layer)))
-        self._fill(vars(copied), vars(layer))
-        _taken_off(copied)
+        self._fill_object(copied, layer)
+        taken_off(copied)
         return copied
 
     def _tensor(self, value: Tensor) -> Tensor:
@@ -177,30 +182,47 @@ class _Copier:
             copied = torch.Tensor._make_subclass(type(value), copied, differentiable)  # noqa: SLF001 - of its own kind
         elif differentiable:
             copied.requires_grad_()
+        if id(value) not in self._state:
+            self.holders.append((value, copied))
         tensor: Tensor = self._remember(value, copied)
         return tensor
 
     def _container(self, value: Any) -> Any:
-        empty = (
-            defaultdict(value.default_factory) if isinstance(value, defaultdict)
-            else deque(maxlen=value.maxlen) if isinstance(value, deque)
-            else type(value)()
-        )  # fmt: skip
-        copied = self._remember(value, empty)
+        copied = self._held(value, copy.copy(value))
         if isinstance(value, dict):
+            copied.clear()
             self._fill(copied, value)
         elif isinstance(value, set):
+            copied.clear()
             copied.update(map(self.value, value))
         else:
             for index, entry in enumerate(value):
-                copied.append(self.value(entry))
-                self._note(copied, index, copied[index])
+                copied[index] = found = self.value(entry)
+                self._note(copied, index, found)
         return copied
+
+    def _held(self, original: Any, copied: Any) -> Any:
+        self.holders.append((original, copied))
+        return self._remember(original, copied)
 
     def _fill(self, copied: Any, original: Mapping[Any, Any]) -> None:
         for key, entry in original.items():
-            copied[key] = found = self.value(entry)
-            self._note(copied, key, found)
+            own = self.value(key) if isinstance(key, nn.Module | Tensor | weakref.ref) else key
+            copied[own] = found = self.value(entry)
+            self._note(copied, own, found)
+
+    def _fill_object(self, copied: Any, original: Any) -> None:
+        """The attributes of a new object, those in its dictionary and those in slots."""
+        if hasattr(original, "__dict__"):
+            self.holders.append((vars(original), vars(copied)))
+            self._fill(vars(copied), vars(original))
+        if names := slots_of(original):
+            self._fill_attributes(copied, original, names)
+
+    def _fill_attributes(self, copied: Any, original: Any, names: Sequence[str]) -> None:
+        target, source = Attributes(copied, names), Attributes(original, names)
+        self.holders.append((source, target))
+        self._fill(target, source)
 
     def _note(self, container: Any, key: Any, value: Any) -> None:
         if isinstance(value, Tensor):
@@ -210,9 +232,8 @@ class _Copier:
         entries = [self.value(entry) for entry in value]
         if all(entry is before for entry, before in zip(entries, value, strict=True)):
             return value
-        return self._remember(
-            value, type(value)(*entries) if hasattr(value, "_fields") else type(value)(entries)
-        )  # a tensor in a tuple is no place that another one can be put into, which `inspected` sees
+        # A tensor in a tuple is no place that another one can be put into, which `inspected` sees.
+        return self._remember(value, type(value)(*entries) if hasattr(value, "_fields") else type(value)(entries))
 
     def _function(self, function: types.FunctionType) -> Any:
         """The function with the copies in the place of what its closure, its defaults and its global names hold."""
@@ -227,19 +248,15 @@ class _Copier:
         for name, found in names.items():
             self._note(space, name, found)
         for cell, original in zip(cells, function.__closure__ or (), strict=True):
-            try:
-                cell.cell_contents = self.value(original.cell_contents)
-            except ValueError:  # a cell that is empty yet
-                continue
-            self._note(_Cell(cell), None, cell.cell_contents)
+            self._fill_attributes(cell, original, ["cell_contents"])
         return copied
 
     def _refers(self, value: Any, seen: set[int]) -> bool:
         """Whether a function, or what it holds, refers to something that has a copy of its own."""
-        if isinstance(value, _ATOMIC) or id(value) in seen:
+        if isinstance(value, ATOMIC) or id(value) in seen:
             return False
         seen.add(id(value))
-        if isinstance(value, nn.Module | Tensor) or type(value) in _CONTAINERS:
+        if isinstance(value, nn.Module | Tensor | np.ndarray) or is_container(value):
             return True
         if isinstance(value, tuple):
             return any(self._refers(entry, seen) for entry in value)
@@ -248,15 +265,18 @@ class _Copier:
         if isinstance(value, partial):
             return self._refers((value.func, value.args, tuple(value.keywords.values())), seen)
         if isinstance(value, types.FunctionType):
-            held = [*_closure_of(value), value.__defaults__, *(value.__kwdefaults__ or {}).values()]
-            return any(self._refers(entry, seen) for entry in held) or bool(self._leading_in(value, seen))
-        return self._plain(value) and any(self._refers(entry, seen) for entry in vars(value).values())
+            own = bool(self._leading_in(value, seen)) or writes_to_closure(value)
+        elif is_plain(value):
+            own = not is_fixed(value)
+        else:
+            return False
+        return own or any(self._refers(entry, seen) for entry in held_by(value))
 
     def _leading_in(self, function: types.FunctionType, seen: set[int]) -> dict[str, Any]:
         """Of a function's global names those that lead to the network: others are the program's, and shared."""
         return {
             name: entry
-            for name, entry in _globals_of(function).items()
+            for name, entry in globals_of(function).items()
             if id(getattr(entry, "__self__", entry)) in self._modules
             or id(entry) in self._state
             or (isinstance(entry, types.FunctionType) and self._refers(entry, seen))
@@ -264,8 +284,11 @@ class _Copier:
 
     def _other(self, value: Any) -> Any:
         if isinstance(value, partial):
-            parts = self.value((value.func, value.args, value.keywords))
-            return self._remember(value, partial(parts[0], *parts[1], **parts[2]))
+            function, args, keywords = self.value((value.func, value.args, value.keywords))
+            copied = self._remember(value, partial(function, *args, **keywords))
+            for name, found in copied.keywords.items():
+                self._note(copied.keywords, name, found)
+            return copied
         if isinstance(value, weakref.ref):
             target = value()
             held = id(target) in self._modules or id(target) in self._state
@@ -273,60 +296,10 @@ class _Copier:
         if isinstance(value, _WrappedHook):
             target = value.module() if value.with_module else None
             return self._remember(value, _WrappedHook(self.value(value.hook), self.value(target)))
-        if self._left <= 0 or not self._plain(value) or not self._refers(value, set()):
+        if self._left <= 0 or not is_plain(value) or not self._refers(value, set()):
             return value  # shared, which keeps the identity of constants
         self._left -= 1
         simple = isinstance(value, types.SimpleNamespace)
         copied = self._remember(value, types.SimpleNamespace() if simple else object.__new__(type(value)))
-        self._fill(vars(copied), vars(value))
+        self._fill_object(copied, value)
         return copied
-
-    def _plain(self, value: Any) -> bool:
-        """Whether it is an object of Python's own making whose attributes are all that it is."""
-        kind = type(value)
-        if kind is types.SimpleNamespace:
-            return True
-        special = {name for base in kind.__mro__[:-1] for name in ("__new__", "__del__") if name in vars(base)}
-        return (
-            hasattr(value, "__dict__")
-            and not special
-            and not isinstance(value, type | types.ModuleType | enum.Enum | BaseException | types.FunctionType)
-            and kind.__flags__ & (1 << 9) != 0  # a class written in Python
-            and not any(getattr(base, "__slots__", ()) for base in kind.__mro__)
-            and not kind.__module__.startswith(_DRIVERS)
-        )
-
-
-def _closure_of(function: types.FunctionType) -> list[Any]:
-    found = []
-    for cell in function.__closure__ or ():
-        try:
-            found.append(cell.cell_contents)
-        except ValueError:  # a cell that is empty yet
-            continue
-    return found
-
-
-def _globals_of(function: types.FunctionType) -> dict[str, Any]:
-    """The global names in a function's code, and in the functions that it defines, with what they are now."""
-    codes = [function.__code__]
-    names: set[str] = set()
-    while codes:
-        code = codes.pop()
-        names.update(code.co_names)
-        codes += [constant for constant in code.co_consts if isinstance(constant, types.CodeType)]
-    space = function.__globals__
-    return {name: space[name] for name in sorted(names) if name in space and not isinstance(space[name], _ATOMIC)}
-
-
-def _taken_off(layer: nn.Module) -> None:
-    """The layer runs as its class defines it, without what compilation and mixed precision put around it."""
-    own = vars(layer)
-    own.pop("_compiled_call_impl", None)  # of module.compile()
-    if own.get("_compiler_ctx"):  # Lightning's, of a module that was compiled whole
-        own["forward"] = own["_compiler_ctx"]["original_forward"]
-    if "_original_forward" in own:  # accelerate's, in mixed precision
-        own["forward"] = own.pop("_original_forward")
-    inside = getattr(type(layer).forward, "_torchdynamo_orig_callable", None)
-    if inside is not None and "forward" not in own:  # a method that was decorated with torch.compile
-        own["forward"] = types.MethodType(inside, layer)

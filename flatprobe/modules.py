@@ -1,5 +1,6 @@
 """A caller's module looked at: what it wraps, its mode, its weights, its logits."""
 
+import types
 import warnings
 from collections.abc import Mapping, Sequence
 
@@ -142,3 +143,16 @@ def _no_logits(outputs: object, module: nn.Module) -> str:
         what = type(outputs).__name__
     expected = f"floating logits of shape (batch, classes) with {fix}"
     return f"the output of {type(module).__name__} is {what}; expected {expected}"
+
+
+def taken_off(layer: nn.Module) -> None:
+    """The layer runs as its class defines it, without what compilation and mixed precision put around it."""
+    own = vars(layer)
+    own.pop("_compiled_call_impl", None)  # of module.compile()
+    if own.get("_compiler_ctx"):  # Lightning's, of a module that was compiled whole
+        own["forward"] = own["_compiler_ctx"]["original_forward"]
+    if "_original_forward" in own:  # accelerate's, in mixed precision
+        own["forward"] = own.pop("_original_forward")
+    inside = getattr(type(layer).forward, "_torchdynamo_orig_callable", None)
+    if inside is not None and "forward" not in own:  # a method that was decorated with torch.compile
+        own["forward"] = types.MethodType(inside, layer)

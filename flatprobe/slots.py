@@ -1,15 +1,19 @@
 """A copy of a caller's module whose parameters and buffers are exchanged from one pass to the next."""
 
 import copy
+import operator
 import threading
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Mapping, MutableMapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from flatprobe.copies import copied_with_places
 from flatprobe.inputs import channels_last, default_layout
+from flatprobe.objects import Attributes
 from flatprobe.weights import Weights
 
 _MISSING = object()
@@ -47,19 +51,34 @@ class Slots:
         self.written = frozenset(self.state)
         self.lock = threading.RLock()
         self._now: dict[str, Tensor] = {}
-        self._layers = [vars(layer) for layer in self.module.modules()]
-        self._kept: list[tuple[int, str, Any]] = []
+        self._holders = copied.holders
+        self._kept: list[tuple[Any, Any, Any]] = []
 
     def copied(self, dtype: torch.dtype | None = None) -> "Slots":
         """Slots of a copy of the copy at its own weights, floating ones in another precision where one is given."""
         with self.lock, torch.inference_mode(mode=False):
             self.place(fresh=False)
             result = Slots(self.module)
-        result.written, result._kept = self.written, list(self._kept)
+            result._kept = self._kept_by(result)
+        result.written = self.written
         for name, value in result.state.items():
             if dtype is not None and value.is_floating_point():
                 result.state[name] = _constant(value, value.to(dtype))
         return result
+
+    def _kept_by(self, other: "Slots") -> list[tuple[Any, Any, Any]]:
+        """What a copy of this copy is put back to: its own copies of what this one is put back to."""
+        twins = {_identity(original): holder for original, holder in other._holders}  # noqa: SLF001 - its own kind
+        layers = dict(zip(self.module.modules(), other.module.modules(), strict=True))
+        found = []
+        for holder, key, _ in self._kept:
+            twin = twins.get(_identity(holder))
+            if isinstance(twin, MutableMapping):
+                own = layers.get(key, key) if isinstance(key, nn.Module) else key
+                found.append((twin, own, twin.get(own, _MISSING)))
+            elif twin is not None:  # else a pass alone refers to it
+                found.append((twin, None, _snapshot(twin)))
+        return found
 
     def lay_out(self, *, last: bool) -> None:
         """The weights of convolutions in channels-last layout, or in torch's default one."""
@@ -84,38 +103,66 @@ class Slots:
                 self._now[name] = value
                 for container, key in self._places[name]:
                     container[key] = value
-        for layer, key, value in self._kept:
-            if value is _MISSING:
-                self._layers[layer].pop(key, None)
-            else:
-                self._layers[layer][key] = _shallow(value)
+        self._restore()
 
     def now(self, name: str) -> Tensor:
         """The tensor that the copy holds now under a name: what a pass has put there, or written to."""
-        tensor: Tensor = _entry(*self._places[name][0])
+        container, key = self._places[name][0]
+        tensor: Tensor = container[key]
         return tensor
 
     def replaced(self, name: str, value: Tensor) -> bool:
         """Whether a pass that this tensor was given to has put another one into its place."""
-        return any(_entry(container, key) is not value for container, key in self._places[name])
+        return any(container[key] is not value for container, key in self._places[name])
 
-    def attributes(self) -> list[dict[str, Any]]:
-        """What the modules hold now, for `keep`."""
-        return [{key: _shallow(value) for key, value in own.items()} for own in self._layers]
+    def attributes(self) -> list[Any]:
+        """What the copy holds now beside its tensors, for `keep`."""
+        return [_snapshot(holder) for _, holder in self._holders]
 
-    def keep(self, before: list[dict[str, Any]]) -> None:
-        """From now on, every pass begins with those attributes as they were before that a pass has changed since.
+    def keep(self, before: list[Any]) -> None:
+        """From now on, every pass begins with what it found at the first: entries that a pass has changed since.
 
         A network that computes something of its weights once and keeps it would be another function at other weights.
+
+        Args:
+            before: the `attributes` before a pass.
         """
         places = [place for found in self._places.values() for place in found]
         containers = {id(container) for container, _ in places}
-        exchanged = {(id(container), key) for container, key in places}
-        for layer, (own, earlier) in enumerate(zip(self._layers, before, strict=True)):
-            for key in own.keys() | earlier.keys():
-                now, value = own.get(key, _MISSING), earlier.get(key, _MISSING)
-                if id(now) not in containers and (id(own), key) not in exchanged and not _same(now, value):
-                    self._kept.append((layer, key, value))
+        exchanged = {(_identity(container), key) for container, key in places}
+        for (_, own), earlier in zip(self._holders, before, strict=True):
+            if isinstance(own, MutableMapping):
+                for key in own.keys() | earlier.keys():
+                    now, value = own.get(key, _MISSING), earlier.get(key, _MISSING)
+                    if now is not value and (_identity(own), key) not in exchanged:
+                        self._kept.append((own, key, value))
+            elif id(own) not in containers and not _same(own, earlier):
+                self._kept.append((own, None, earlier))
+
+    def _restore(self) -> None:
+        for holder, key, value in self._kept:
+            if isinstance(holder, MutableMapping):
+                if value is _MISSING:
+                    holder.pop(key, None)
+                else:
+                    holder[key] = value
+            elif isinstance(holder, set | deque):
+                holder.clear()
+                (holder.update if isinstance(holder, set) else holder.extend)(value)
+            elif isinstance(holder, Tensor):
+                holder.detach().copy_(value)
+            else:  # a list, an array of NumPy's or of bytes
+                holder[:] = value
+
+
+def _identity(holder: Any) -> int:
+    return id(holder.owner) if isinstance(holder, Attributes) else id(holder)
+
+
+def _snapshot(holder: Any) -> Any:
+    if isinstance(holder, Attributes):
+        return dict(holder)
+    return holder.detach().clone() if isinstance(holder, Tensor) else copy.copy(holder)
 
 
 def _constant(value: Tensor, data: Tensor | None = None) -> Tensor:
@@ -124,22 +171,9 @@ def _constant(value: Tensor, data: Tensor | None = None) -> Tensor:
     return nn.Parameter(constant, requires_grad=False) if isinstance(value, nn.Parameter) else constant
 
 
-def _entry(container: Any, key: Any) -> Any:
-    return container.cell.cell_contents if key is None else container[key]
-
-
-def _shallow(value: Any) -> Any:
-    return copy.copy(value) if isinstance(value, list | dict | set) else value
-
-
 def _same(now: Any, before: Any) -> bool:
-    if isinstance(now, list | dict | set) and type(now) is type(before) and (now or before):
-        entries, earlier = (list(part.items()) if isinstance(part, dict) else list(part) for part in (now, before))
-        return len(entries) == len(earlier) and all(map(_identical, entries, earlier))
-    return now is before or (type(now) is type(before) and isinstance(now, list | dict | set) and not now)
-
-
-def _identical(now: Any, before: Any) -> bool:
-    if isinstance(now, tuple) and isinstance(before, tuple):
-        return len(now) == len(before) and all(a is b for a, b in zip(now, before, strict=True))
-    return now is before
+    if isinstance(now, Tensor):
+        return now.shape == before.shape and bool((now.detach() == before).all())
+    if isinstance(now, np.ndarray | bytearray):
+        return bytes(now) == bytes(before)
+    return len(now) == len(before) and all(map(operator.is_, now, before))

@@ -197,7 +197,7 @@ class Single:
         self.layer = layer
 
 
-def test_what_cannot_be_copied_or_drives_the_training_is_shared() -> None:
+def test_slots_are_copied_and_what_drives_the_training_or_has_its_own_new_is_shared() -> None:
     model: Any = strange.network("plain")
     model.slotted, model.released, model.single = Slotted(), Released(model.head), Single(model.head)
     model.partly = PartlySlotted()
@@ -205,8 +205,10 @@ def test_what_cannot_be_copied_or_drives_the_training_is_shared() -> None:
     model.optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     before = Released.ended
     copied: Any = structural_copy(model)
-    assert copied.slotted is model.slotted
-    assert copied.partly is model.partly
+    for name in ("slotted", "partly"):
+        assert getattr(copied, name) is not getattr(model, name)
+        assert getattr(copied, name).layer is copied.head
+    assert copied.partly.other is copied.head
     assert copied.released is model.released
     assert copied.single is model.single
     assert copied.optimizer is model.optimizer

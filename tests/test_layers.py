@@ -33,6 +33,7 @@ LEAVES = {
     "jacobians",
     "modules",
     "network",
+    "objects",
     "operators",
     "differentiable",
     "first_order",
