@@ -7,11 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from flatprobe.inputs import Inputs
+from flatprobe.inputs import Inputs, few_rows
 from flatprobe.network import Network
 from flatprobe.plain_functions import twice_differentiable
-
-_FEW = 8  # samples that are looked at
 
 
 def check_differentiable(network: Network, inputs: Tensor) -> None:
@@ -20,7 +18,8 @@ def check_differentiable(network: Network, inputs: Tensor) -> None:
     Raises:
         ValueError: where they have none, naming the first layer whose output has lost it.
     """
-    few, held = inputs[:_FEW].detach().clone().requires_grad_(), network.shortened(_FEW)
+    rows = few_rows(len(inputs))
+    few, held = inputs.detach()[rows.to(inputs.device)].requires_grad_(), network.choosing(rows)
     with torch.inference_mode(mode=False), torch.enable_grad(), explained(held, few, twice=False):
         logits = held(few)
         if logits.requires_grad:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 Inputs = Tensor | dict[str, Tensor] | tuple[Tensor, ...]
+_FEW = 4
 Held = tuple[dict[str, Tensor] | tuple[Tensor, ...], str | int]
 
 
@@ -87,3 +88,8 @@ def default_layout(value: Tensor) -> Tensor:
         strides.append(step)
         step *= size
     return value if value.stride() == tuple(reversed(strides)) else value.clone(memory_format=torch.contiguous_format)
+
+
+def few_rows(count: int) -> Tensor:
+    """The numbers of a few samples, spread over a batch of `count`, which derivatives are looked at with."""
+    return torch.linspace(0, count - 1, min(_FEW, count), device="cpu").round().long()

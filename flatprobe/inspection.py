@@ -1,5 +1,7 @@
 """A network looked at with its first batch: whether it is one function of each sample, and what it reads and writes."""
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
 
@@ -9,7 +11,7 @@ from flatprobe.network import Network
 from flatprobe.plain_functions import PlainFunctions
 from flatprobe.rng import global_states_kept
 from flatprobe.storage import storage_of
-from flatprobe.watching import Watched, leaves_of
+from flatprobe.watching import Watched, ends_in_sigmoid, leaves_of
 
 # Samples that a network is looked at with, and how far two passes over them may differ relative to the largest logit:
 # rounding differs between batch sizes and layouts; dropout, or another batch's statistics, change far more.
@@ -37,17 +39,22 @@ def inspected(network: Network, inputs: Inputs) -> Tensor:
         ValueError: if the network cannot take the inputs; if the logits of the few are others there, beyond rounding:
             what is measured would be a random variable, or depend on the batch.
     """
+    network.rest()
     with global_states_kept(), torch.no_grad():
-        before = network.slots.attributes()
-        logits = _first(network, inputs)
+        drawn, before = torch.get_rng_state(), network.slots.attributes()
+        last = network.channels_last
+        logits, first = _first(network, inputs)
         _check_rows(network, logits, inputs)
+        network.seeds = not torch.equal(drawn, torch.get_rng_state())
         network.slots.keep(before)
         network.classes = logits.shape[1]
-        for watched, rows in enumerate(_companies(len(logits))):
+        for company, rows in enumerate(_companies(len(logits))):
             few = mapped(lambda part, rows=rows: part[rows.to(part.device)], inputs)  # type: ignore[misc]
             if len(logits) < _COMPANY:
                 few = mapped(_with_others, few)
-            again = _watched(network, few) if watched == 0 else network(few)
+            again = _watched(network, few, first) if company == 0 else network(few)
+            if last and not network.channels_last:
+                return inspected(network, inputs)  # from now on in the layout that is safe
             _check_rows(network, again, few)
             expected = logits[rows.to(logits.device)]
             if _agree(network, again[-len(rows) :], expected):
@@ -71,15 +78,23 @@ def _with_others(part: Tensor) -> Tensor:
 
 
 def _companies(count: int) -> list[Tensor]:
-    """The last few samples backwards, and in a small batch the first few: one of them lacks each of the samples."""
+    """Two choices of a few samples: one of them lacks each of the samples, and both are in another order."""
     size = count if count < _COMPANY else min(_FEW, count // 2)
-    last = torch.arange(count - 1, count - 1 - size, -1, device="cpu")
-    return [last, torch.arange(size, device="cpu")] if 2 * _FEW > count > size else [last]
+    rows = torch.linspace(count - 1, 0, min(2 * size, count), device="cpu").round().long()  # in no company twice
+    return [rows[::2], rows[1::2]] if count >= _COMPANY else [rows]
 
 
-def _first(network: Network, inputs: Inputs) -> Tensor:
+def _first(network: Network, inputs: Inputs) -> tuple[Tensor, Watched]:
+    """The logits of the whole batch, and what was seen of the pass; that it writes to its inputs is noted.
+
+    Raises:
+        ValueError: if the network cannot take the inputs.
+    """
+    own = network.laid_out(mapped(torch.clone, inputs))
+    network.in_place = False  # the inputs are copies already
     try:
-        return network(inputs)
+        with Watched(map(storage_of, [*tensors(own), *network.slots.state.values()])) as seen:
+            logits = network(own)
     except (RuntimeError, TypeError, IndexError) as error:
         if network.channels_last:  # a view of a convolution's output as a vector, say, needs the usual layout
             network.lay_out(last=False)
@@ -92,6 +107,17 @@ def _first(network: Network, inputs: Inputs) -> Tensor:
             f"takes: {fix}"
         )
         raise ValueError(msg) from error
+    network.in_place = _changed(tensors(own), tensors(inputs), seen)
+    return logits, seen
+
+
+def _changed(now: Iterable[Tensor], before: Iterable[Tensor], seen: Watched) -> bool:
+    """Whether a pass has written to these tensors, through torch or past it."""
+    return any(storage_of(a) in seen.written or not _equal(a, b) for a, b in zip(now, before, strict=True))
+
+
+def _equal(now: Tensor, before: Tensor) -> bool:
+    return torch.equal(now, before) or bool(before.isnan().any())  # NaN is nothing's equal
 
 
 def _check_rows(network: Network, logits: Tensor, inputs: Inputs) -> None:
@@ -129,11 +155,22 @@ def _dependent(network: Network, few: Tensor, expected: Tensor, count: int) -> s
     )
 
 
-def _watched(network: Network, few: Inputs) -> Tensor:
-    """The logits of a few samples, in torch's default layout and at copies of the weights; what is seen is noted."""
+def _watched(network: Network, few: Inputs, first: Watched) -> Tensor:
+    """The logits of a few samples, in torch's default layout and at copies of the weights; what is seen is noted.
+
+    Args:
+        network: after its first pass.
+        few: the samples.
+        first: what was seen in that pass.
+
+    """
     caller, slots = network.caller, network.slots
     own = [] if caller is None else [*caller.named_parameters(), *caller.named_buffers()]
-    names = {storage_of(value): name for name, value in (*own, *slots.state.items())}
+    names = {storage_of(value): name for name, value in own}
+    callers = names.keys() & first.foreign
+    names |= {storage_of(value): name for name, value in slots.state.items()}
+    remaining = {storage_of(value): value for value in first.remaining()}
+    wrote = {name for name in slots.written if _changed([slots.now(name)], [slots.state[name]], first)}
     with torch.inference_mode(mode=False), torch.enable_grad():
         clones = {
             name: value.detach().clone(memory_format=torch.contiguous_format) for name, value in slots.state.items()
@@ -148,15 +185,21 @@ def _watched(network: Network, few: Inputs) -> Tensor:
                 logits = network.run(few)
     exchanged = {id(value) for value in clones.values()}
     network.unregistered = [leaf for leaf in leaves_of(logits) if id(leaf) not in exchanged]
-    network.fixed = next((names[place] for place in names.keys() & (seen.read - {None})), None)
+    network.fixed = next((names[place] for place in (names.keys() & seen.foreign | callers) - {None}), None)
+    network.remembered = [remaining[place] for place in remaining.keys() & seen.foreign]
+    network.sigmoid = ends_in_sigmoid(logits)
     network.plain = functions.seen
     if seen.unsafe and network.channels_last:
         network.lay_out(last=False)
+    looks = seen.looks or first.looks
     # Where values decide what is done, another batch may be written to.
-    network.in_place = seen.looks or any(storage_of(part) in seen.written for part in tensors(few))
+    network.in_place |= looks or any(storage_of(part) in seen.written for part in tensors(few))
     slots.written = frozenset(
         name
         for name, value in clones.items()
-        if storage_of(value) in seen.written or (seen.looks and name in network.buffers) or slots.replaced(name, value)
+        if name in wrote
+        or storage_of(value) in seen.written
+        or (looks and name in network.buffers)
+        or slots.replaced(name, value)
     )
     return logits.detach()

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import torch
 from jaxtyping import Float
@@ -22,6 +22,7 @@ from flatprobe.inputs import (
 from flatprobe.modules import BATCH_NORMS, check_finite, check_mode, check_real, logits_of, unwrapped
 from flatprobe.parametrised import parametrised
 from flatprobe.plain_functions import PlainFunctions
+from flatprobe.rng import global_states_kept
 from flatprobe.sequences import affine_in_inputs, layers_of, run, tensors_of
 from flatprobe.slots import Slots
 from flatprobe.weights import Weights
@@ -91,9 +92,13 @@ class Network:
         self.classes = 0  # the number of logits; known once `inspected` has seen a batch
         self.in_place = True  # whether a layer writes to the inputs; taken for granted until `inspected` has seen
         self._held: Held | None = None  # the inputs of which one is passed alone: see `holding`
-        # What `inspected` finds: a tensor that is used but not exchanged, and leaves that are no parameters.
+        self.sigmoid = False  # whether the logits are what a sigmoid returns
+        self.seeds = False  # whether a pass moves torch's global generator
+        # What `inspected` finds: a tensor that is used but not exchanged, leaves that are no parameters, and what a
+        # pass has computed and the next one used.
         self.fixed: str | None = None
         self.unregistered: list[Tensor] = []
+        self.remembered: list[Tensor] = []
         self.lay_out(last=self.channels_last)
 
     def lay_out(self, *, last: bool) -> None:
@@ -136,13 +141,15 @@ class Network:
     @contextmanager
     def _pass(self, weights: Mapping[str, Tensor] | None) -> Iterator[None]:
         """The copy at these weights, for this thread alone."""
-        with self.slots.lock, no_autocast():
+        with ExitStack() as stack:
+            stack.enter_context(self.slots.lock)
+            stack.enter_context(no_autocast())
+            if self.seeds:
+                stack.enter_context(global_states_kept())
             self.slots.place(weights)
             if self.plain:
-                with PlainFunctions():
-                    yield
-            else:
-                yield
+                stack.enter_context(PlainFunctions())
+            yield
 
     def left(self, names: Iterable[str]) -> Weights:
         """These buffers as the last pass has left them."""
@@ -197,13 +204,14 @@ class Network:
         owners = owners.to(self.device)
         return self.holding(mapped(lambda part: part[owners], inputs))[0]
 
-    def shortened(self, count: int) -> "Network":
-        """The network for the first samples of the batch whose other inputs it holds."""
+    def choosing(self, rows: Tensor) -> "Network":
+        """The network for these samples of the batch whose other inputs it holds."""
         if self._held is None:
             return self
         inputs, place = self._held
         network = copy.copy(self)
-        network._held = (mapped(lambda part: part[:count], inputs), place)  # type: ignore[assignment] # noqa: SLF001
+        chosen = mapped(lambda part: part[rows.to(part.device)], inputs)
+        network._held = (chosen, place)  # type: ignore[assignment] # noqa: SLF001
         return network
 
     def prepare(self, inputs: Inputs) -> Inputs:

@@ -10,7 +10,7 @@ from flatprobe.inspection import inspected
 from flatprobe.network import Network
 
 # Rows without which chance could have it so, and how far from 1 a row of probabilities sums in half precision.
-_FEWEST, _MANY, _SUM = 2, 16, 1e-2
+_FEWEST, _SUM = 2, 1e-2
 
 
 def check_batch(network: Network, batch: Batch, classes: int) -> None:
@@ -33,7 +33,7 @@ def check_batch(network: Network, batch: Batch, classes: int) -> None:
 
 
 def _warn_of_probabilities(logits: Tensor, network: Network) -> None:
-    """Rows in [0, 1] that all sum to 1, or many rows in (0, 1) throughout, are hardly logits."""
+    """Rows in [0, 1] that all sum to 1 are hardly logits, nor is what a sigmoid has returned."""
     between = (logits >= 0) & (logits <= 1)
     if len(logits) < _FEWEST or not bool(between.all()):
         return
@@ -42,7 +42,7 @@ def _warn_of_probabilities(logits: Tensor, network: Network) -> None:
             "probabilities (each row in [0, 1], with sum 1)",
             "leave out the softmax, or return probabilities.log()",
         )
-    elif bool(((logits > 0) & (logits < 1)).all()) and len(logits) >= _MANY:
+    elif network.sigmoid:
         found, fix = "numbers between 0 and 1 throughout, as a sigmoid gives", "leave out the sigmoid"
     else:
         return
@@ -64,6 +64,14 @@ def check_exchangeable(network: Network) -> None:
             f"{network.name} reads {network.fixed!r} through a view, or past the layer that holds it (a global name "
             "or a tuple, say), so its logits would not follow other weights; expected forward to reach its weights "
             "through self"
+        )
+        raise ValueError(msg)
+    if network.remembered:
+        msg = (
+            f"a pass of {network.name} uses a tensor of shape {tuple(network.remembered[0].shape)} that an earlier "
+            "pass has computed from weights or inputs, so its logits would not follow other weights; expected what "
+            "forward remembers to be held by the network itself, where it is computed again: look for lru_cache, and "
+            "for dictionaries of a class or of the program"
         )
         raise ValueError(msg)
     if network.unregistered:

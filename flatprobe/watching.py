@@ -1,5 +1,6 @@
 """One pass of a network watched operation by operation: which memory it reads and writes, and what it looks at."""
 
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -13,21 +14,29 @@ from flatprobe.storage import storage_of
 # do one thing or another.
 _LOOKS = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
 _SAFE_CHANNELS = 8
+_LAST = 4  # operations: a view, a cast, a scale may follow
 
 
 class Watched(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch's own
     """Notes what the operations in the block read and write.
 
     Attributes:
-        read: addresses of the memory that they read.
+        foreign: addresses of the memory that they read and that none of them has made.
+        made: addresses of the memory of what they returned.
         written: addresses of the memory that they wrote to.
         unsafe: whether a convolution is among them that must not be differentiated in channels-last layout.
         looks: whether a tensor's values were handed to Python, so that other inputs may take another way.
+
+    Args:
+        sources: addresses of the memory of weights and inputs, of which is followed what is computed from them.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, sources: Iterable[int | None] = ()) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.read: set[int | None] = set()
+        self._derived = set(sources)
+        self._followed: list[weakref.ref[Tensor]] = []
+        self.foreign: set[int | None] = set()
+        self.made: set[int | None] = {None}
         self.written: set[int | None] = set()
         self.looks = self.unsafe = False
 
@@ -42,13 +51,27 @@ class Watched(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch's own
         schema = func._schema  # noqa: SLF001 - torch has no public way to ask
         self.looks |= not _LOOKS.isdisjoint(func.tags) and (schema.name != "aten::index" or _masked(args[1:]))
         self.unsafe |= schema.name == "aten::convolution" and _unsafe(*args[1:4:2])
-        self.read.update(map(storage_of, _tensors((*args, *kwargs.values()))))
+        used = {*map(storage_of, _tensors((*args, *kwargs.values())))}
+        self.foreign |= used - self.made
         if schema.is_mutable:
             named = dict(zip((argument.name for argument in schema.arguments), args, strict=False)) | kwargs
             changed = [argument.name for argument in schema.arguments if argument.is_write]
             self.written.update(map(storage_of, _tensors(named.get(name) for name in changed)))
         call: Callable[..., Any] = func
-        return call(*args, **kwargs)
+        result = call(*args, **kwargs)
+        returned = list(_tensors((result,)))
+        addresses = {*map(storage_of, returned)}
+        self.made |= addresses - self.foreign
+        if self._derived.isdisjoint(used):
+            self._derived -= addresses
+        else:
+            self._derived |= addresses
+            self._followed += map(weakref.ref, returned)
+        return result
+
+    def remaining(self) -> list[Tensor]:
+        """What was computed from weights or inputs, and is still held by someone."""
+        return [value for reference in self._followed if (value := reference()) is not None]
 
 
 def _masked(indices: Iterable[Any]) -> bool:
@@ -85,3 +108,15 @@ def leaves_of(outputs: Tensor) -> list[Tensor]:
             found.append(node.variable)
         pending += [following for following, _ in node.next_functions]
     return found
+
+
+def ends_in_sigmoid(outputs: Tensor) -> bool:
+    """Whether the last few operations, followed through their first input, hold a sigmoid."""
+    node = outputs.grad_fn
+    for _ in range(_LAST):
+        if node is None:
+            return False
+        if "sigmoid" in node.name().lower():
+            return True
+        node = node.next_functions[0][0] if node.next_functions else None
+    return False

@@ -282,9 +282,10 @@ def test_what_looks_like_probabilities_by_chance_is_measured_without_a_word() ->
         warnings.simplefilter("error")
         measured(torch.tensor([[0.2, 0.3, 0.5]]))  # one row
         measured(torch.eye(3).repeat(8, 1))  # numbers 0 and 1 alone
-        measured(torch.rand(15, 3, generator=torch.Generator().manual_seed(0)))  # few rows between 0 and 1
-    with pytest.warns(UserWarning, match="between 0 and 1 throughout, as a sigmoid gives"):
-        measured(torch.rand(16, 3, generator=torch.Generator().manual_seed(0)))
+        measured(torch.rand(40, 3, generator=torch.Generator().manual_seed(0)))  # between 0 and 1, without a sigmoid
+    for ending in (nn.Sigmoid(), nn.Sequential(nn.Sigmoid(), nn.Unflatten(1, (1, 3)), nn.Flatten()), nn.Hardsigmoid()):
+        with pytest.warns(UserWarning, match="between 0 and 1 throughout, as a sigmoid gives"):
+            fp.functional_margins(nn.Sequential(built(strange.Nested), ending).eval(), DATA.head(3))
     half = nn.Sequential(built(strange.Nested), nn.Softmax(1)).bfloat16().eval()
     with pytest.warns(UserWarning, match=r"probabilities \(each row in \[0, 1\], with sum 1\)"):
         fp.functional_margins(half, DATA)
