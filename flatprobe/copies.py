@@ -3,6 +3,7 @@
 import copy
 import types
 import weakref
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -15,17 +16,7 @@ from torch.nn.modules.module import _WrappedHook
 from torch.nn.parameter import UninitializedParameter
 
 from flatprobe.modules import taken_off, unwrapped
-from flatprobe.objects import (
-    ATOMIC,
-    Attributes,
-    globals_of,
-    held_by,
-    is_container,
-    is_fixed,
-    is_plain,
-    slots_of,
-    writes_to_closure,
-)
+from flatprobe.objects import ATOMIC, Attributes, globals_of, held_by, is_container, is_fixed, is_plain, slots_of
 from flatprobe.storage import check_storage, storage_of
 
 # Plain Python objects that a copy looks into; what lies beyond is shared, as a data set behind a module should be.
@@ -188,6 +179,8 @@ class _Copier:
         return tensor
 
     def _container(self, value: Any) -> Any:
+        if not value and type(value) in {dict, OrderedDict}:  # most of what a module holds
+            return self._held(value, type(value)())
         copied = self._held(value, copy.copy(value))
         if isinstance(value, dict):
             copied.clear()
@@ -264,13 +257,11 @@ class _Copier:
             return self._refers(value.__self__, seen)
         if isinstance(value, partial):
             return self._refers((value.func, value.args, tuple(value.keywords.values())), seen)
-        if isinstance(value, types.FunctionType):
-            own = bool(self._leading_in(value, seen)) or writes_to_closure(value)
-        elif is_plain(value):
-            own = not is_fixed(value)
-        else:
+        function = isinstance(value, types.FunctionType)
+        if not (function or is_plain(value)):
             return False
-        return own or any(self._refers(entry, seen) for entry in held_by(value))
+        leads = function and bool(self._leading_in(value, seen))
+        return leads or not is_fixed(value) or any(self._refers(entry, seen) for entry in held_by(value))
 
     def _leading_in(self, function: types.FunctionType, seen: set[int]) -> dict[str, Any]:
         """Of a function's global names those that lead to the network: others are the program's, and shared."""

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager, nullcontext
 
 import torch
 from jaxtyping import Float
@@ -141,15 +141,12 @@ class Network:
     @contextmanager
     def _pass(self, weights: Mapping[str, Tensor] | None) -> Iterator[None]:
         """The copy at these weights, for this thread alone."""
-        with ExitStack() as stack:
-            stack.enter_context(self.slots.lock)
-            stack.enter_context(no_autocast())
-            if self.seeds:
-                stack.enter_context(global_states_kept())
+        states = global_states_kept() if self.seeds else nullcontext()
+        functions = PlainFunctions() if self.plain else nullcontext()
+        with self.slots.lock, no_autocast(), states:
             self.slots.place(weights)
-            if self.plain:
-                stack.enter_context(PlainFunctions())
-            yield
+            with functions:
+                yield
 
     def left(self, names: Iterable[str]) -> Weights:
         """These buffers as the last pass has left them."""

@@ -59,7 +59,7 @@ def _as_tuple(names: Any) -> tuple[str, ...]:
     return (names,) if isinstance(names, str) else tuple(names)
 
 
-def writes_to_closure(function: types.FunctionType) -> bool:
+def _writes_to_closure(function: types.FunctionType) -> bool:
     """Whether it has a `nonlocal` variable, and so remembers something from one call to the next."""
     code = function.__code__
     own = {"STORE_DEREF", "DELETE_DEREF"}
@@ -78,7 +78,9 @@ def held_by(value: Any) -> list[Any]:
 
 
 def is_fixed(value: Any) -> bool:
-    """Whether it holds nothing, or may not hold anything else."""
+    """Whether a function remembers nothing from one call to the next; an object holds nothing, or may not change."""
+    if isinstance(value, types.FunctionType):
+        return not _writes_to_closure(value)
     frozen = getattr(getattr(type(value), "__dataclass_params__", None), "frozen", False)
     return frozen or not held_by(value)
 

@@ -160,7 +160,7 @@ def _identity(holder: Any) -> int:
 
 
 def _snapshot(holder: Any) -> Any:
-    if isinstance(holder, Attributes):
+    if isinstance(holder, MutableMapping):
         return dict(holder)
     return holder.detach().clone() if isinstance(holder, Tensor) else copy.copy(holder)
 
