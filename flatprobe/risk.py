@@ -14,18 +14,16 @@ from flatprobe.data import LabelledData, checked_data
 from flatprobe.derivatives import summed_forms, summed_gradient, summed_products
 from flatprobe.inputs import Inputs
 from flatprobe.kernels import misclassified, per_sample_loss
+from flatprobe.lines import along_split, split_for
 from flatprobe.losses import Loss, OwnLoss, described_loss, taken
-from flatprobe.network import Network, Split
+from flatprobe.network import Network
 from flatprobe.outputs import check_batch, check_exchangeable, check_logits
 from flatprobe.risk_function import Risk as Risk
 from flatprobe.risk_function import RiskFunction as RiskFunction
 from flatprobe.risk_function import risk_at
 from flatprobe.slopes import check_weight_slopes
-from flatprobe.weights import Weights, combined, linear_combination, named
+from flatprobe.weights import Weights, combined, named
 
-# Stored first-layer outputs of one call of `along` (bytes): a fixed bound, so that which path is taken never depends on
-# the machine. 60,000 samples x 512 units x 3 endpoints are 0.37 GB.
-_STORE = 2**30
 _CHECKED = 16  # samples on which a caller's own loss is looked at
 
 
@@ -74,7 +72,7 @@ class EmpiricalRisk:
         check_exchangeable(self.network)
         self._compared: set[tuple[frozenset[str], bool]] = set()
         if isinstance(loss, OwnLoss):
-            inputs, labels = next(self._batches(torch.arange(min(_CHECKED, len(data)))))
+            inputs, labels = next(self.batches(torch.arange(min(_CHECKED, len(data)))))
             loss.check(_at_least_single(self.network(inputs).detach()), labels)
 
     @property
@@ -103,7 +101,7 @@ class EmpiricalRisk:
         """
         self._check_names(named(weights))
         with torch.no_grad():
-            risk = self._mean((self.network(inputs, weights), labels) for inputs, labels in self._batches())
+            risk = self.mean((self.network(inputs, weights), labels) for inputs, labels in self.batches())
         if weights is None and not math.isfinite(risk.loss):
             self._report_not_finite()
         return risk
@@ -123,31 +121,10 @@ class EmpiricalRisk:
         Returns:
             A function of the coefficients, one a vector.
         """
-        split = self._split(vectors)
+        split = split_for(self, vectors)
         if split is None:
             return lambda coefficients: self(combined(vectors, coefficients))
-        head, tail, names = split
-        first = [
-            {name: vector.get(name, torch.zeros_like(self.center[name])) for name in names}
-            if names & vector.keys()
-            else None
-            for vector in vectors
-        ]
-        rest = [{name: value for name, value in vector.items() if name not in names} for vector in vectors]
-        with torch.no_grad():
-            stored = [
-                ([None if own is None else head(inputs, own) for own in first], labels)
-                for inputs, labels in self._batches()
-            ]
-
-        def risk(coefficients: Sequence[float]) -> Risk:
-            weights = {**self.center, **combined(rest, coefficients)}
-            with torch.no_grad():
-                return self._mean(
-                    (tail(linear_combination(outputs, coefficients), weights), labels) for outputs, labels in stored
-                )
-
-        return risk
+        return along_split(self, split, vectors)
 
     def gradient(
         self,
@@ -240,7 +217,7 @@ class EmpiricalRisk:
         """
         asked = frozenset(names), twice
         if asked not in self._compared:
-            inputs, _ = next(self._batches())
+            inputs, _ = next(self.batches())
             check_weight_slopes(self.network, inputs, names, twice=twice)
             self._compared |= {asked, (asked[0], False)}
 
@@ -250,18 +227,8 @@ class EmpiricalRisk:
             msg = f"the network has no parameter {unknown[0]!r}; expected names among {', '.join(self.center)}"
             raise ValueError(msg)
 
-    def _split(self, vectors: Sequence[Mapping[str, Tensor]]) -> Split | None:
-        """The network taken apart after its first layer, where it can be, where that helps, and where it fits."""
-        split = self.network.first_linear()
-        if split is None or not isinstance(next(iter(self.data.batches(1))).inputs, Tensor):
-            return None
-        names = split[2]
-        holders = [vector for vector in vectors if names & vector.keys()]
-        width = max(len(self.center[name]) for name in names)
-        fits = len(holders) * len(self.data) * width * self.network.dtype.itemsize <= _STORE
-        return split if holders and fits else None
-
-    def _batches(self, positions: Tensor | None = None) -> Iterator[tuple[Inputs, Tensor]]:
+    def batches(self, positions: Tensor | None = None) -> Iterator[tuple[Inputs, Tensor]]:
+        """The batches as the network takes them, with their labels; of the samples at these positions, or of all."""
         pairs = (
             ((batch.inputs, batch.labels) for batch in self.data.batches(self.batch_size))
             if positions is None
@@ -273,7 +240,8 @@ class EmpiricalRisk:
     def _per_sample(self, logits: Tensor, labels: Tensor) -> Tensor:
         return self._kernel(_at_least_single(logits), labels)
 
-    def _mean(self, outputs: Iterator[tuple[Tensor, Tensor]]) -> Risk:
+    def mean(self, outputs: Iterator[tuple[Tensor, Tensor]]) -> Risk:
+        """The risk of logits and labels, batch by batch."""
         loss = torch.zeros((), dtype=torch.float64, device=self.network.device)
         wrong = torch.zeros_like(loss)
         for logits, labels in outputs:
@@ -291,7 +259,7 @@ class EmpiricalRisk:
         return {**self.center, **(weights or {})}, tuple(self.center) if names is None else names
 
     def _losses(self, positions: Tensor | None) -> Iterator[Callable[[Weights], Tensor]]:
-        for inputs, labels in self._batches(positions):
+        for inputs, labels in self.batches(positions):
             yield partial(self._summed, inputs, labels)
 
     def _summed(self, inputs: Inputs, labels: Tensor, weights: Mapping[str, Tensor]) -> Tensor:
