@@ -131,8 +131,13 @@ def _check_rows(network: Network, logits: Tensor, inputs: Inputs) -> None:
 
 
 def _agree(network: Network, logits: Tensor, expected: Tensor) -> bool:
-    coarsest = max(float(torch.finfo(dtype).eps) for dtype in network.precisions)
-    limit = max(_AGREE if network.device.type == "cpu" else _AGREE_CUDA, _ULPS * coarsest)
+    return agree(logits, expected, network.precisions)
+
+
+def agree(logits: Tensor, expected: Tensor, precisions: Iterable[torch.dtype]) -> bool:
+    """Whether logits differ by no more than rounding in these precisions may, in other batches and layouts."""
+    coarsest = max(float(torch.finfo(dtype).eps) for dtype in precisions)
+    limit = max(_AGREE if logits.device.type == "cpu" else _AGREE_CUDA, _ULPS * coarsest)
     difference = (logits - expected).abs().max()
     # Logits that are not finite are reported by those who measure with them.
     return not bool(difference > limit * expected.abs().max())
