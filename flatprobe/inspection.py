@@ -189,7 +189,11 @@ def _watched(network: Network, few: Inputs, first: Watched) -> Tensor:
             with PlainFunctions() as functions, Watched() as seen:
                 logits = network.run(few)
     exchanged = {id(value) for value in clones.values()}
-    network.unregistered = [leaf for leaf in leaves_of(logits) if id(leaf) not in exchanged]
+    passing = seen.made | {
+        *map(storage_of, tensors(few))
+    }  # leaves that forward has made, of its inputs say, to derive by
+    found = [leaf for leaf in leaves_of(logits) if id(leaf) not in exchanged]
+    network.unregistered = [leaf for leaf in found if storage_of(leaf) not in passing]
     network.fixed = next((names[place] for place in (names.keys() & seen.foreign | callers) - {None}), None)
     network.remembered = [remaining[place] for place in remaining.keys() & seen.foreign]
     network.sigmoid = ends_in_sigmoid(logits)

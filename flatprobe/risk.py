@@ -17,7 +17,8 @@ from flatprobe.kernels import misclassified, per_sample_loss
 from flatprobe.lines import along_split, split_for
 from flatprobe.losses import Loss, OwnLoss, described_loss, taken
 from flatprobe.network import Network
-from flatprobe.outputs import check_batch, check_exchangeable, check_logits
+from flatprobe.not_finite import report_not_finite
+from flatprobe.outputs import check_batch, check_exchangeable
 from flatprobe.risk_function import Risk as Risk
 from flatprobe.risk_function import RiskFunction as RiskFunction
 from flatprobe.risk_function import risk_at
@@ -103,7 +104,7 @@ class EmpiricalRisk:
         with torch.no_grad():
             risk = self.mean((self.network(inputs, weights), labels) for inputs, labels in self.batches())
         if weights is None and not math.isfinite(risk.loss):
-            self._report_not_finite()
+            report_not_finite(self)
         return risk
 
     @standalone
@@ -217,6 +218,8 @@ class EmpiricalRisk:
         """
         asked = frozenset(names), twice
         if asked not in self._compared:
+            if isinstance(self._kernel, OwnLoss) and not self._compared:
+                self()  # whose derivatives where it is not finite may look as if it were
             inputs, _ = next(self.batches())
             check_weight_slopes(self.network, inputs, names, twice=twice)
             self._compared |= {asked, (asked[0], False)}
@@ -237,7 +240,8 @@ class EmpiricalRisk:
         for inputs, labels in pairs:
             yield self.network.prepare(inputs), self.network.placed(labels)
 
-    def _per_sample(self, logits: Tensor, labels: Tensor) -> Tensor:
+    def per_sample(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """The loss of each sample."""
         return self._kernel(_at_least_single(logits), labels)
 
     def mean(self, outputs: Iterator[tuple[Tensor, Tensor]]) -> Risk:
@@ -245,7 +249,7 @@ class EmpiricalRisk:
         loss = torch.zeros((), dtype=torch.float64, device=self.network.device)
         wrong = torch.zeros_like(loss)
         for logits, labels in outputs:
-            loss += self._per_sample(logits, labels).double().sum()
+            loss += self.per_sample(logits, labels).double().sum()
             # NaN where a logit is not finite: the argmax of NaN would count as a class.
             wrong += misclassified(logits, labels).sum() + 0 * logits.double().sum()
         return Risk(loss=float(loss) / len(self.data), error=float(wrong) / len(self.data))
@@ -263,21 +267,11 @@ class EmpiricalRisk:
             yield partial(self._summed, inputs, labels)
 
     def _summed(self, inputs: Inputs, labels: Tensor, weights: Mapping[str, Tensor]) -> Tensor:
-        return self._per_sample(self.network(inputs, weights), labels).sum()
+        return self.per_sample(self.network(inputs, weights), labels).sum()
 
     def _mean_of(self, total: Weights, count: int) -> Weights:
         """The sums divided, each given up as its mean is made: they are twice as long as the weights, or as long."""
         return {name: total.pop(name).div_(count).to(self.center[name]) for name in list(total)}
-
-    def _report_not_finite(self) -> None:
-        with torch.no_grad():
-            for batch in self.data.batches(self.batch_size):
-                check_logits(self.network(self.network.prepare(batch.inputs)), batch.start)
-        msg = (
-            f"the loss {self.loss} overflows at the network's own weights though its logits are finite; probe it in "
-            "float64"
-        )
-        raise ValueError(msg)
 
 
 def _at_least_single(logits: Tensor) -> Tensor:
@@ -295,3 +289,13 @@ def along(risk: RiskFunction, vectors: Sequence[Mapping[str, Tensor]]) -> Callab
 def describe(risk: RiskFunction) -> dict[str, object]:
     """What a record says of the risk: an `EmpiricalRisk` describes itself, any other callable is named."""
     return risk.describe() if isinstance(risk, EmpiricalRisk) else {"risk": type(risk).__name__}
+
+
+def explain_start(risk: RiskFunction) -> None:
+    """The reason why a risk is not finite at its center, as far as it is known.
+
+    Raises:
+        ValueError: naming the sample, for an `EmpiricalRisk`.
+    """
+    if isinstance(risk, EmpiricalRisk):
+        risk()

@@ -1,9 +1,12 @@
 """From a module to its steps, by `torch.export`."""
 
+import io
 import operator
+import sys
 import threading
 import warnings
 from collections.abc import Sequence
+from contextlib import redirect_stderr
 from dataclasses import dataclass, replace
 from functools import reduce
 from typing import Any
@@ -45,14 +48,20 @@ def trace(module: nn.Module, input_shape: Sequence[int]) -> Graph:
     example = torch.zeros((SAMPLES, *input_shape), dtype=anchor.dtype, device=anchor.device)
     name = type(module).__name__
     try:
-        with _LOCK, warnings.catch_warnings(), torch.inference_mode(mode=False), torch.no_grad():
+        with (
+            _LOCK,
+            warnings.catch_warnings(),
+            redirect_stderr(_Unheard()),
+            torch.inference_mode(mode=False),
+            torch.no_grad(),
+        ):
             warnings.simplefilter("ignore")  # of attributes that a forward assigns, say; it is a copy's forward
             own = structural_copy(module)
             own.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload] # views may need it
             program = torch.export.export(own, (example.clone(),), strict=False)
     except Exception as error:  # whatever the module's own code raises under the tracer
         msg = (
-            f"{name} cannot be traced on inputs of shape {tuple(input_shape)} ({_first_line(error)}); expected a "
+            f"{name} cannot be traced on inputs of shape {tuple(input_shape)} ({_reason(error)}); expected a "
             "network of one tensor whose operations do not depend on the inputs' values"
         )
         raise ValueError(msg) from error
@@ -77,6 +86,25 @@ def trace(module: nn.Module, input_shape: Sequence[int]) -> Graph:
             )
             raise ValueError(msg) from error
     return reader.graph(next(iter(reversed(program.graph.nodes))))
+
+
+class _Unheard(io.TextIOBase):
+    """Standard error without what this thread writes to it: torch prints the graph of what it cannot trace."""
+
+    def __init__(self) -> None:
+        self._stream, self._own = sys.stderr, threading.get_ident()
+
+    def write(self, text: str, /) -> int:
+        return len(text) if threading.get_ident() == self._own else self._stream.write(text)
+
+    def flush(self) -> None:
+        self._stream.flush()
+
+
+def _reason(error: Exception) -> str:
+    if "data-dependent" in str(error):
+        return "its forward decides by the values of a tensor: look for .item(), .tolist(), if or while in it"
+    return _first_line(error)
 
 
 @dataclass(frozen=True)
