@@ -292,10 +292,6 @@ def describe(risk: RiskFunction) -> dict[str, object]:
 
 
 def explain_start(risk: RiskFunction) -> None:
-    """The reason why a risk is not finite at its center, as far as it is known.
-
-    Raises:
-        ValueError: naming the sample, for an `EmpiricalRisk`.
-    """
+    """An error with the reason why a risk is not finite at its center, where it is known."""
     if isinstance(risk, EmpiricalRisk):
         risk()

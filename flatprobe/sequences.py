@@ -13,7 +13,7 @@ def layers_of(module: nn.Module, prefix: str = "") -> Layers | None:
     kind = type(module)
     if (
         kind.forward is not nn.Sequential.forward
-        or kind.__iter__ is not nn.Sequential.__iter__
+        or getattr(kind, "__iter__", None) is not nn.Sequential.__iter__
         or not calls_forward(module)
     ):
         return None

@@ -204,7 +204,6 @@ def _mismatch(
     across = _directions(point, "across", draw) if twice and exact else along
     here = _derivatives(function, scalar, point, along, across, twice=twice and exact)
     eps = 20 * float(torch.finfo(logits.dtype).eps)
-
     value = float((logits * cotangent).sum())
 
     def first(step: float) -> float:
