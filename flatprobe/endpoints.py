@@ -6,14 +6,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from flatprobe.inspection import agree
 from flatprobe.modules import BATCH_NORMS, check_finite, unwrapped
+from flatprobe.network import Network
 from flatprobe.risk import EmpiricalRisk, RiskFunction
+from flatprobe.rng import global_states_kept
 from flatprobe.weights import Weights, unprefixed
 
 Endpoint = nn.Module | Mapping[str, Tensor]
 
 # What becomes of buffers that are no statistics and differ between the endpoints.
 POLICIES = (None, "interpolate", "keep")
+
+_FEW = 8  # samples that an endpoint is looked at with
 
 
 def weights_of_endpoints(
@@ -36,7 +41,8 @@ def weights_of_endpoints(
 
     Raises:
         TypeError: if they are no list.
-        ValueError: for an endpoint that does not fit, and for buffers that differ and have no policy.
+        ValueError: for an endpoint that does not fit, or is another function than the risk's model at its weights, and
+            for buffers that differ and have no policy.
     """
     if isinstance(endpoints, nn.Module | Mapping | str) or not isinstance(endpoints, Sequence):
         msg = (
@@ -45,6 +51,10 @@ def weights_of_endpoints(
         )
         raise TypeError(msg)
     states = [_state(endpoint, place, risk) for place, endpoint in enumerate(endpoints)]
+    if isinstance(risk, EmpiricalRisk):
+        for place, (endpoint, state) in enumerate(zip(endpoints, states, strict=True)):
+            if isinstance(endpoint, nn.Module) and not isinstance(endpoint, torch.jit.ScriptModule):
+                _check_function(endpoint, state, place, risk)
     averaged = _averaged(states, risk, batch_norm, buffers) if isinstance(risk, EmpiricalRisk) else set()
     for place, state in enumerate(states):
         missing = sorted(averaged - state.keys())
@@ -53,6 +63,37 @@ def weights_of_endpoints(
             raise ValueError(msg)
     names = (*risk.center, *sorted(averaged))
     return [{name: state[name] for name in names} for state in states]
+
+
+def _check_function(endpoint: nn.Module, state: Weights, place: int, risk: EmpiricalRisk) -> None:
+    """The risk's network at the endpoint's weights and buffers is the endpoint, on a few samples.
+
+    Raises:
+        ValueError: if their logits differ, or the endpoint cannot be run on these.
+    """
+    inputs = next(iter(risk.data.batches(min(_FEW, len(risk.data))))).inputs
+    try:
+        own = Network(endpoint)
+        own.lay_out(last=False)  # whether it can run in another one is not known
+        with torch.no_grad(), global_states_kept():
+            logits = own(own.prepare(inputs)).to(risk.network.device)
+    except (RuntimeError, TypeError, ValueError, IndexError, AttributeError) as error:
+        msg = (
+            f"endpoint {place} cannot be run on the risk's data ({error}); expected a network that returns logits of "
+            "them, or, where its weights alone are meant, its state_dict()"
+        )
+        raise ValueError(msg) from error
+    with torch.no_grad():
+        expected = risk.network(risk.network.prepare(inputs), state)
+        risk.network.rest()
+    if logits.shape != expected.shape or not agree(logits, expected, {*own.precisions, *risk.network.precisions}):
+        size = float((logits - expected).abs().max()) if logits.shape == expected.shape else float("inf")
+        msg = (
+            f"endpoint {place} is another function than the risk's model: its logits of {len(expected)} samples differ "
+            f"by up to {size:.3g} from those of {risk.network.name} with its weights and buffers; expected the same "
+            "forward, activations, hooks and attributes, or, where its weights alone are meant, its state_dict()"
+        )
+        raise ValueError(msg)
 
 
 def statistics_of(risk: EmpiricalRisk) -> set[str]:

@@ -22,6 +22,30 @@ def mapped(function: Callable[[Tensor], Tensor], inputs: Inputs) -> Inputs:
     return tuple(map(function, inputs)) if isinstance(inputs, tuple) else function(inputs)
 
 
+def never_alone(logits: Callable[[Inputs], Tensor], inputs: Inputs) -> Tensor:
+    """The logits of the inputs; of a single sample that is refused alone, as one of two that are alike.
+
+    A `squeeze` in a network's forward takes the batch of a single sample away.
+
+    Args:
+        logits: inputs -> (samples, classes).
+        inputs: of one or more samples.
+
+    Returns:
+        (samples, classes).
+    """
+    if len(tensors(inputs)[0]) != 1:
+        return logits(inputs)
+    try:
+        return logits(inputs)
+    except (RuntimeError, IndexError, ValueError):
+        try:
+            return logits(mapped(lambda part: part.repeat_interleave(2, 0), inputs))[:1]
+        except (RuntimeError, IndexError, ValueError):
+            pass  # told by the first error
+        raise
+
+
 def as_arguments(inputs: Inputs) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
     """What a module is called with: a dict by keyword, a tuple by place."""
     return ((), inputs) if isinstance(inputs, dict) else (tensors(inputs), {})

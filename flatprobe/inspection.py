@@ -131,8 +131,13 @@ def _check_rows(network: Network, logits: Tensor, inputs: Inputs) -> None:
 
 
 def _agree(network: Network, logits: Tensor, expected: Tensor) -> bool:
-    coarsest = max(float(torch.finfo(dtype).eps) for dtype in network.precisions)
-    limit = max(_AGREE if network.device.type == "cpu" else _AGREE_CUDA, _ULPS * coarsest)
+    return agree(logits, expected, network.precisions)
+
+
+def agree(logits: Tensor, expected: Tensor, precisions: Iterable[torch.dtype]) -> bool:
+    """Whether logits differ by no more than rounding in these precisions may, in other batches and layouts."""
+    coarsest = max(float(torch.finfo(dtype).eps) for dtype in precisions)
+    limit = max(_AGREE if logits.device.type == "cpu" else _AGREE_CUDA, _ULPS * coarsest)
     difference = (logits - expected).abs().max()
     # Logits that are not finite are reported by those who measure with them.
     return not bool(difference > limit * expected.abs().max())
@@ -184,7 +189,11 @@ def _watched(network: Network, few: Inputs, first: Watched) -> Tensor:
             with PlainFunctions() as functions, Watched() as seen:
                 logits = network.run(few)
     exchanged = {id(value) for value in clones.values()}
-    network.unregistered = [leaf for leaf in leaves_of(logits) if id(leaf) not in exchanged]
+    passing = seen.made | {
+        *map(storage_of, tensors(few))
+    }  # leaves that forward has made, of its inputs say, to derive by
+    found = [leaf for leaf in leaves_of(logits) if id(leaf) not in exchanged]
+    network.unregistered = [leaf for leaf in found if storage_of(leaf) not in passing]
     network.fixed = next((names[place] for place in (names.keys() & seen.foreign | callers) - {None}), None)
     network.remembered = [remaining[place] for place in remaining.keys() & seen.foreign]
     network.sigmoid = ends_in_sigmoid(logits)

@@ -22,6 +22,13 @@ def unwrapped(module: nn.Module) -> nn.Module:
         module = inner
 
 
+def with_plain_gradients(module: nn.Module) -> None:
+    """Gradients of embeddings dense and unscaled: those of the function, where a training wants others."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Embedding | nn.EmbeddingBag):
+            layer.sparse = layer.scale_grad_by_freq = False
+
+
 def check_finite(state: Mapping[str, Tensor], owner: str) -> None:
     """Every tensor is dense and has values, and they are finite.
 
@@ -131,6 +138,8 @@ def _no_logits(outputs: object, module: nn.Module) -> str:
         if outputs.is_floating_point() and (outputs.ndim == 1 or (outputs.ndim == 2 and outputs.shape[1] == 1)):
             fix += ", here of the two classes of one logit z, whose logits are (0, z): its forward is `z = "
             fix += "self.network(x).reshape(-1, 1); return torch.cat((torch.zeros_like(z), z), 1)`"
+            if outputs.ndim == 1:
+                fix += "; a .squeeze() in forward, which takes the batch of a single sample away, is .flatten(1)"
         elif outputs.ndim > 2:
             fix += "; outputs for several parts of a sample (pixels, tokens) cannot be measured"
     elif isinstance(outputs, Mapping):

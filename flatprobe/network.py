@@ -17,9 +17,18 @@ from flatprobe.inputs import (
     default_layout,
     joined,
     mapped,
+    never_alone,
     only_floating,
 )
-from flatprobe.modules import BATCH_NORMS, check_finite, check_mode, check_real, logits_of, unwrapped
+from flatprobe.modules import (
+    BATCH_NORMS,
+    check_finite,
+    check_mode,
+    check_real,
+    logits_of,
+    unwrapped,
+    with_plain_gradients,
+)
 from flatprobe.parametrised import parametrised
 from flatprobe.plain_functions import PlainFunctions
 from flatprobe.rng import global_states_kept
@@ -73,6 +82,7 @@ class Network:
         check_mode(module)
         check_real(module)
         self.slots = Slots(module)
+        with_plain_gradients(self.slots.module)
         self.caller: nn.Module | None = module  # until `inspected` has seen whether its own tensors are used
         state = self.slots.state
         check_finite(state, f"the network {type(module).__name__}")
@@ -118,9 +128,12 @@ class Network:
 
     def run(self, inputs: Inputs) -> Tensor:
         """The logits at the tensors that the copy holds now."""
-        args, kwargs = as_arguments(inputs)
-        module = self.slots.module
-        return logits_of(module(*args, **kwargs), module)
+
+        def logits(inputs: Inputs) -> Tensor:
+            args, kwargs = as_arguments(inputs)
+            return logits_of(self.slots.module(*args, **kwargs), self.slots.module)
+
+        return never_alone(logits, inputs)
 
     @property
     def name(self) -> str:
@@ -256,7 +269,7 @@ class Network:
             `nn.Sequential`, where its first layer is another one, or where hooks or shared weights forbid taking it
             apart.
         """
-        layers = layers_of(self.module)
+        layers = layers_of(module := self.module)
         if layers is None:
             return None
         names = [{f"{prefix}.{name}" for name, _ in layer.named_parameters()} for prefix, layer in layers]
@@ -279,7 +292,7 @@ class Network:
 
         def tail(outputs: Inputs, weights: Mapping[str, Tensor]) -> Tensor:
             with self._pass(weights):
-                return logits_of(run(layers[first + 1 :], _one(outputs)), self.module)
+                return never_alone(lambda value: logits_of(run(layers[first + 1 :], _one(value)), module), outputs)
 
         return head, tail, frozenset(names[first])
 

@@ -49,6 +49,21 @@ def _older(hook: object, layer: nn.Module) -> tuple[str, Callable[[], Tensor] | 
     return "", None
 
 
+def holder_of(name: str) -> str:
+    """The name of the module that holds a parameter, or that holds the weight that is computed from it.
+
+    >>> holder_of("0.weight"), holder_of("0.parametrizations.weight.original"), holder_of("weight")
+    ('0', '0', '')
+    """
+    inside = f".{name}".find(".parametrizations.")
+    return name[: max(inside - 1, 0)] if inside >= 0 else name.rpartition(".")[0]
+
+
+def computes_weight(hook: object, layer: nn.Module) -> bool:
+    """Whether a forward pre-hook is one of torch's that compute a weight of the layer, and nothing else."""
+    return _older(hook, layer)[1] is not None
+
+
 def applied(module: nn.Module, weights: Weights) -> Weights:
     """The weights with those that layers compute in place of the parameters that they are computed from."""
     result = dict(weights)

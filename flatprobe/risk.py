@@ -14,18 +14,17 @@ from flatprobe.data import LabelledData, checked_data
 from flatprobe.derivatives import summed_forms, summed_gradient, summed_products
 from flatprobe.inputs import Inputs
 from flatprobe.kernels import misclassified, per_sample_loss
+from flatprobe.lines import along_split, split_for
 from flatprobe.losses import Loss, OwnLoss, described_loss, taken
-from flatprobe.network import Network, Split
-from flatprobe.outputs import check_batch, check_exchangeable, check_logits
+from flatprobe.network import Network
+from flatprobe.not_finite import report_not_finite
+from flatprobe.outputs import check_batch, check_exchangeable
 from flatprobe.risk_function import Risk as Risk
 from flatprobe.risk_function import RiskFunction as RiskFunction
 from flatprobe.risk_function import risk_at
 from flatprobe.slopes import check_weight_slopes
-from flatprobe.weights import Weights, combined, linear_combination, named
+from flatprobe.weights import Weights, combined, named
 
-# Stored first-layer outputs of one call of `along` (bytes): a fixed bound, so that which path is taken never depends on
-# the machine. 60,000 samples x 512 units x 3 endpoints are 0.37 GB.
-_STORE = 2**30
 _CHECKED = 16  # samples on which a caller's own loss is looked at
 
 
@@ -74,7 +73,7 @@ class EmpiricalRisk:
         check_exchangeable(self.network)
         self._compared: set[tuple[frozenset[str], bool]] = set()
         if isinstance(loss, OwnLoss):
-            inputs, labels = next(self._batches(torch.arange(min(_CHECKED, len(data)))))
+            inputs, labels = next(self.batches(torch.arange(min(_CHECKED, len(data)))))
             loss.check(_at_least_single(self.network(inputs).detach()), labels)
 
     @property
@@ -103,9 +102,9 @@ class EmpiricalRisk:
         """
         self._check_names(named(weights))
         with torch.no_grad():
-            risk = self._mean((self.network(inputs, weights), labels) for inputs, labels in self._batches())
+            risk = self.mean((self.network(inputs, weights), labels) for inputs, labels in self.batches())
         if weights is None and not math.isfinite(risk.loss):
-            self._report_not_finite()
+            report_not_finite(self)
         return risk
 
     @standalone
@@ -123,31 +122,10 @@ class EmpiricalRisk:
         Returns:
             A function of the coefficients, one a vector.
         """
-        split = self._split(vectors)
+        split = split_for(self, vectors)
         if split is None:
             return lambda coefficients: self(combined(vectors, coefficients))
-        head, tail, names = split
-        first = [
-            {name: vector.get(name, torch.zeros_like(self.center[name])) for name in names}
-            if names & vector.keys()
-            else None
-            for vector in vectors
-        ]
-        rest = [{name: value for name, value in vector.items() if name not in names} for vector in vectors]
-        with torch.no_grad():
-            stored = [
-                ([None if own is None else head(inputs, own) for own in first], labels)
-                for inputs, labels in self._batches()
-            ]
-
-        def risk(coefficients: Sequence[float]) -> Risk:
-            weights = {**self.center, **combined(rest, coefficients)}
-            with torch.no_grad():
-                return self._mean(
-                    (tail(linear_combination(outputs, coefficients), weights), labels) for outputs, labels in stored
-                )
-
-        return risk
+        return along_split(self, split, vectors)
 
     def gradient(
         self,
@@ -240,7 +218,9 @@ class EmpiricalRisk:
         """
         asked = frozenset(names), twice
         if asked not in self._compared:
-            inputs, _ = next(self._batches())
+            if isinstance(self._kernel, OwnLoss) and not self._compared:
+                self()  # whose derivatives where it is not finite may look as if it were
+            inputs, _ = next(self.batches())
             check_weight_slopes(self.network, inputs, names, twice=twice)
             self._compared |= {asked, (asked[0], False)}
 
@@ -250,18 +230,8 @@ class EmpiricalRisk:
             msg = f"the network has no parameter {unknown[0]!r}; expected names among {', '.join(self.center)}"
             raise ValueError(msg)
 
-    def _split(self, vectors: Sequence[Mapping[str, Tensor]]) -> Split | None:
-        """The network taken apart after its first layer, where it can be, where that helps, and where it fits."""
-        split = self.network.first_linear()
-        if split is None or not isinstance(next(iter(self.data.batches(1))).inputs, Tensor):
-            return None
-        names = split[2]
-        holders = [vector for vector in vectors if names & vector.keys()]
-        width = max(len(self.center[name]) for name in names)
-        fits = len(holders) * len(self.data) * width * self.network.dtype.itemsize <= _STORE
-        return split if holders and fits else None
-
-    def _batches(self, positions: Tensor | None = None) -> Iterator[tuple[Inputs, Tensor]]:
+    def batches(self, positions: Tensor | None = None) -> Iterator[tuple[Inputs, Tensor]]:
+        """The batches as the network takes them, with their labels; of the samples at these positions, or of all."""
         pairs = (
             ((batch.inputs, batch.labels) for batch in self.data.batches(self.batch_size))
             if positions is None
@@ -270,14 +240,16 @@ class EmpiricalRisk:
         for inputs, labels in pairs:
             yield self.network.prepare(inputs), self.network.placed(labels)
 
-    def _per_sample(self, logits: Tensor, labels: Tensor) -> Tensor:
+    def per_sample(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """The loss of each sample."""
         return self._kernel(_at_least_single(logits), labels)
 
-    def _mean(self, outputs: Iterator[tuple[Tensor, Tensor]]) -> Risk:
+    def mean(self, outputs: Iterator[tuple[Tensor, Tensor]]) -> Risk:
+        """The risk of logits and labels, batch by batch."""
         loss = torch.zeros((), dtype=torch.float64, device=self.network.device)
         wrong = torch.zeros_like(loss)
         for logits, labels in outputs:
-            loss += self._per_sample(logits, labels).double().sum()
+            loss += self.per_sample(logits, labels).double().sum()
             # NaN where a logit is not finite: the argmax of NaN would count as a class.
             wrong += misclassified(logits, labels).sum() + 0 * logits.double().sum()
         return Risk(loss=float(loss) / len(self.data), error=float(wrong) / len(self.data))
@@ -291,25 +263,15 @@ class EmpiricalRisk:
         return {**self.center, **(weights or {})}, tuple(self.center) if names is None else names
 
     def _losses(self, positions: Tensor | None) -> Iterator[Callable[[Weights], Tensor]]:
-        for inputs, labels in self._batches(positions):
+        for inputs, labels in self.batches(positions):
             yield partial(self._summed, inputs, labels)
 
     def _summed(self, inputs: Inputs, labels: Tensor, weights: Mapping[str, Tensor]) -> Tensor:
-        return self._per_sample(self.network(inputs, weights), labels).sum()
+        return self.per_sample(self.network(inputs, weights), labels).sum()
 
     def _mean_of(self, total: Weights, count: int) -> Weights:
         """The sums divided, each given up as its mean is made: they are twice as long as the weights, or as long."""
         return {name: total.pop(name).div_(count).to(self.center[name]) for name in list(total)}
-
-    def _report_not_finite(self) -> None:
-        with torch.no_grad():
-            for batch in self.data.batches(self.batch_size):
-                check_logits(self.network(self.network.prepare(batch.inputs)), batch.start)
-        msg = (
-            f"the loss {self.loss} overflows at the network's own weights though its logits are finite; probe it in "
-            "float64"
-        )
-        raise ValueError(msg)
 
 
 def _at_least_single(logits: Tensor) -> Tensor:
@@ -327,3 +289,9 @@ def along(risk: RiskFunction, vectors: Sequence[Mapping[str, Tensor]]) -> Callab
 def describe(risk: RiskFunction) -> dict[str, object]:
     """What a record says of the risk: an `EmpiricalRisk` describes itself, any other callable is named."""
     return risk.describe() if isinstance(risk, EmpiricalRisk) else {"risk": type(risk).__name__}
+
+
+def explain_start(risk: RiskFunction) -> None:
+    """An error with the reason why a risk is not finite at its center, where it is known."""
+    if isinstance(risk, EmpiricalRisk):
+        risk()

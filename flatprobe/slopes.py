@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from flatprobe import rng
-from flatprobe.differentiable import explained
+from flatprobe.differentiable import Halves, check_dense, explained, padding_held
 from flatprobe.inputs import Inputs, few_rows, mapped, tensors
 from flatprobe.network import Network
 from flatprobe.plain_functions import twice_differentiable
@@ -96,7 +96,7 @@ def check_weight_slopes(network: Network, inputs: Inputs, names: Sequence[str], 
     floating = [name for name in names if network.weights[name].is_floating_point()]
 
     def moved(values: list[Tensor]) -> Tensor:
-        return precise(precise.prepare(few), dict(zip(floating, values, strict=True)))
+        return precise(precise.prepare(few), padding_held(precise, dict(zip(floating, values, strict=True))))
 
     point = [_beside(precise.weights[name], place) for place, name in enumerate(floating)]
     center = [precise.weights[name] for name in floating]
@@ -193,18 +193,17 @@ def _mismatch(
     function: _Function, point: list[Tensor], draw: int, *, twice: bool
 ) -> tuple[str, float, float, list[bool]] | None:
     """The first derivative along a random direction that is not the differences', its order, and what is cut off."""
-    with torch.no_grad():
+    with torch.no_grad(), Halves() as halves:
         logits = function.logits(point)
     if not bool(logits.isfinite().all()):
         return None  # reported by those who measure there
-    exact = logits.dtype == torch.float64
+    exact = logits.dtype == torch.float64 and not halves.seen
     cotangent = _normal(logits, "cotangent", draw)
     scalar = partial(_along_cotangent, function.logits, cotangent)
     along = _directions(point, "along", draw)
     across = _directions(point, "across", draw) if twice and exact else along
     here = _derivatives(function, scalar, point, along, across, twice=twice and exact)
     eps = 20 * float(torch.finfo(logits.dtype).eps)
-
     value = float((logits * cotangent).sum())
 
     def first(step: float) -> float:
@@ -222,7 +221,8 @@ def _mismatch(
         return (_derivatives(function, scalar, side, across, across, twice=False).slope - here.lateral) / step
 
     rounding = eps * float((logits * cotangent).abs().sum())
-    slope = _Slope(here.slope, here.size, rounding)
+    # In half precision no difference shows a digit, but that of a function without any gradient.
+    slope = _Slope(here.slope, math.inf if halves.seen and here.size else here.size, rounding)
     if (found := slope.difference_from(first, _FINE if exact else _SINGLE, _COARSE if exact else ())) is not None:
         return "first", here.slope, found, here.cut
     if twice and not exact:  # formed only, at weights that are held anyway
@@ -269,6 +269,7 @@ def _derivatives(
         if not value.requires_grad:
             return _Derivatives(0.0, 0.0, 0.0, 0.0, 0.0, [True for _ in point])
         gradient = torch.autograd.grad(value, variables, create_graph=twice, allow_unused=True)
+        check_dense(function.network, gradient)
         found: list[tuple[Tensor | None, Tensor]] = list(zip(gradient, along, strict=True))
         beside: list[tuple[Tensor | None, Tensor]] = list(zip(gradient, across if twice else (), strict=False))
         terms = [_dot(part, u, kept=twice) for part, u in found if part is not None]

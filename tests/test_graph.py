@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from flatprobe import models
 from flatprobe.graph import Graph, folded, trace
+from flatprobe.lipschitz import certified_margins
 from tests.cases import NETWORKS, affine
 from tests.properties import assert_model_untouched
 
@@ -218,13 +219,19 @@ def test_regression_what_cannot_be_followed_says_where_to_look() -> None:
     assert any(step.kind == "other" for step in trace(pooled, (8,)).steps)  # torch takes the samples for channels
 
 
-def test_casts_to_another_precision_are_not_known() -> None:
+def test_casts_to_another_precision_are_followed_and_not_certified() -> None:
     class Cast(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
             return (x.float() * 2).double()
 
     network = nn.Sequential(nn.Linear(3, 3), Cast()).double().eval()
-    assert [step.kind for step in trace(network, (3,)).steps] == ["input", "linear", "other", "other", "rearrange"]
+    steps = trace(network, (3,)).steps
+    assert [step.kind for step in steps] == ["input", "linear", "rearrange", "affine", "rearrange"]
+    assert [step.dtype for step in steps] == [None, None, torch.float32, torch.float32, None]
+    with pytest.raises(
+        ValueError, match=r"aten.to.dtype in .* '1' in torch.float32, and takes its inputs in torch.float64"
+    ):
+        certified_margins(network, (3,))
 
 
 def test_regression_views_do_not_depend_on_the_layout_that_the_weights_have() -> None:

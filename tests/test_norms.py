@@ -119,7 +119,7 @@ def test_pinned_functional_code_is_walked_and_folds_are_named() -> None:
 
 
 def test_what_has_no_norms_is_refused() -> None:
-    with pytest.raises(ValueError, match="Identity applies no linear or convolutional layer"):
+    with pytest.raises(ValueError, match="Identity applies no linear or zero-padded convolutional layer; expected"):
         fp.weight_norms(nn.Identity().eval(), (3,))
     model = nn.Sequential(nn.Linear(3, 3), nn.LayerNorm(3)).eval()
     with pytest.raises(

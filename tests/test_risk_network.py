@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 import flatprobe as fp
 from flatprobe.data import checked_data
+from flatprobe.lines import split_for
 from flatprobe.network import Network
 from flatprobe.weights import combined, norm, weights_of
 from tests import cases
@@ -365,6 +366,6 @@ def test_first_layers_outputs_are_kept_up_to_the_bound_only(monkeypatch: pytest.
     vectors = [risk.center, risk.center]
     needed = 2 * len(DATA) * 24 * 8  # two vectors, 24 units, float64
     for bound, kept in ((needed, True), (needed - 1, False)):
-        monkeypatch.setattr("flatprobe.risk._STORE", bound)
-        assert (risk._split(vectors) is not None) == kept
+        monkeypatch.setattr("flatprobe.lines._STORE", bound)
+        assert (split_for(risk, vectors) is not None) == kept
         assert risk.along(vectors)((0.5, 0.5)).loss == pytest.approx(risk().loss, rel=1e-9)

@@ -1,6 +1,7 @@
 """Networks taken apart after their first layer: the same values, and everything that must not be taken apart."""
 
 import math
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -64,6 +65,65 @@ def _tied() -> nn.Module:
 def _reused() -> nn.Module:
     layer = nn.Linear(64, 64)
     return nn.Sequential(nn.Flatten(), layer, nn.ReLU(), layer, nn.Linear(64, 10)).double().eval()
+
+
+class Called(nn.Sequential):
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        return 3 * super().__call__(x)
+
+
+class Backwards(nn.Sequential):
+    def __iter__(self) -> Iterator[nn.Module]:
+        return iter(list(self._modules.values())[::-1])
+
+
+class Forward(nn.Sequential):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return 3 * super().forward(x)
+
+
+class Implemented(nn.Sequential):
+    def _call_impl(self, x: torch.Tensor) -> torch.Tensor:
+        return 3 * super()._call_impl(x)
+
+
+def _own(kind: type[nn.Sequential], nested: bool) -> nn.Module:
+    layers = list(cases.mlp())
+    inner = kind(*layers[3:]) if kind is not Backwards else kind(*layers[3:][::-1])
+    return (
+        nn.Sequential(*layers[:3], inner).eval() if nested else kind(*(layers[::-1] if kind is Backwards else layers))
+    )
+
+
+def _replaced(nested: bool) -> nn.Module:
+    model = cases.mlp()
+    part = nn.Sequential(*model[3:]) if nested else model
+    before = part.forward
+    part.forward = lambda x: 3 * before(x)
+    return (nn.Sequential(*model[:3], part) if nested else model).eval()
+
+
+OWN = [lambda nested, kind=kind: _own(kind, nested) for kind in (Called, Backwards, Forward, Implemented)] + [_replaced]
+
+
+@pytest.mark.parametrize("nested", [False, True])
+@pytest.mark.parametrize("build", OWN)
+def test_what_is_called_is_measured_along_lines_too(build, nested: bool) -> None:
+    model = build(nested).eval()
+    risk = fp.EmpiricalRisk(model, DATA, batch_size=64)
+    assert nested or risk.network.first_linear() is None
+    with torch.no_grad():
+        loss = float(nn.functional.cross_entropy(model(DATA.inputs.double()), DATA.labels))
+    assert risk().loss == pytest.approx(loss, rel=1e-9)
+    other = {name: value + 0.1 for name, value in risk.center.items()}
+    assert risk.along([risk.center, other])([1.0, 0.0]).loss == pytest.approx(loss, rel=1e-9)
+    middle = risk(combined([risk.center, other], [0.3, 0.7])).loss
+    assert risk.along([risk.center, other])([0.3, 0.7]).loss == pytest.approx(middle, rel=1e-9)
+    assert float(fp.interpolate(risk, [risk.center, other], fp.segment(steps=2)).loss[0]) == pytest.approx(
+        loss, rel=1e-9
+    )
+    surface = fp.random_slice(risk, dimensions=1, steps=3)
+    assert float(surface.loss.flatten()[1]) == pytest.approx(loss, rel=1e-9)
 
 
 UNLIKE = [_hooked_inside, _weight_normalised, _twice_normalised]

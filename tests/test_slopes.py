@@ -123,6 +123,26 @@ def test_jacobians_that_are_not_the_functions_are_refused(how: str) -> None:
     for method in ("gram", "lanczos"):
         with pytest.raises(ValueError, match="the first derivative that autograd gives of Cut in its inputs is not"):
             fp.jacobian_norms(network(how), DATA, method=method)
+    for along in ("samples", "segments"):
+        with pytest.raises(ValueError, match="the first derivative that autograd gives of Cut in its inputs is not"):
+            fp.jacobian_maximum(network(how), DATA, along=along, pairs=2)
+
+
+@pytest.mark.parametrize("lower", ["gamma_1", "gamma_2", "gradient"])
+@pytest.mark.parametrize("how", ["partly detached", "hook", "reversal", "straight-through"])
+def test_estimates_by_derivatives_that_are_not_the_functions_are_refused(how: str, lower: str) -> None:
+    """Points that an attack finds are checked by forward passes, so upper ends need no derivative to be right."""
+    fp.geometric_margins(network(how), DATA, lower=(), upper="deepfool")
+    with pytest.raises(ValueError, match="the first derivative that autograd gives of Cut in its inputs is not"):
+        fp.geometric_margins(network(how), DATA, lower=lower, upper="deepfool")
+
+
+@pytest.mark.parametrize("how", ["plain", "checkpointed", "kinks at 0", "ties", "single precision inside"])
+def test_input_derivatives_that_are_right_are_taken(how: str) -> None:
+    norms = fp.jacobian_norms(network(how), DATA)
+    assert fp.jacobian_maximum(network(how), DATA).values.tolist() == pytest.approx(norms.values.tolist(), rel=1e-9)
+    lower = ("gamma_1", "gamma_2", "gradient")
+    assert fp.geometric_margins(network(how), DATA, lower=lower, upper="deepfool").lower.isfinite().all()
 
 
 @pytest.mark.parametrize("where", ["center", "elsewhere"])

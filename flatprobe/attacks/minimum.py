@@ -10,7 +10,7 @@ from flatprobe.attacks.deepfool import deepfool
 from flatprobe.attacks.fab import fab
 from flatprobe.attacks.ifgsm import ifgsm
 from flatprobe.attacks.log_barrier import log_barrier
-from flatprobe.attacks.points import NORMS, Box, Draw, Forward, Labels, Perturbed, Points, lead
+from flatprobe.attacks.points import NORMS, Box, Draw, Forward, Labels, Perturbed, Points, distance, lead
 from flatprobe.checks import at_least, one_of
 
 MINIMUM_NORM: dict[str, Callable[..., Perturbed]] = {
@@ -59,16 +59,19 @@ def minimum_norm(
     one_of("norm", norm, NORMS)
     at_least(1, steps=steps)
     with torch.no_grad():
-        height = lead(forward(inputs), labels)
+        logits = forward(inputs)
+        height = lead(logits, labels)
         right = height < 0
     points = inputs.clone()
     distances = torch.zeros(len(inputs), dtype=torch.float64, device=inputs.device)
     if bool(right.any()):
         own, classes = inputs[right], labels[right]
+        asked = forward if logits.dtype == inputs.dtype else lambda points: forward(points.to(inputs.dtype))
         options = {} if steps is None else {"steps": steps}
-        found = MINIMUM_NORM[attack](
-            forward, own, classes, norm=norm, box=box, draw=lambda k: draw(k)[right], **options
-        )
+        found = MINIMUM_NORM[attack](asked, own, classes, norm=norm, box=box, draw=lambda k: draw(k)[right], **options)
+        if found.points.dtype != own.dtype:  # of a network in several precisions, which has seen them rounded
+            rounded, reached = found.points.to(own.dtype), found.distance.isfinite()
+            found = Perturbed(rounded, distance(rounded, own, norm).where(reached, torch.inf))
         found = closed(forward, own, classes, found, norm=norm, box=box, below=height[right])
         points[right], distances[right] = found.points, found.distance
     return Perturbed(points, distances)

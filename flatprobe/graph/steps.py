@@ -38,6 +38,8 @@ class Step:
         tensors: as above.
         options: as above.
         call: values of the sources (leading dimension 2) -> its value.
+        weights: the parameters that it takes, by name, and those that its constants are computed from.
+        dtype: in which the network computes it, where it is another precision than its inputs'; else None.
     """
 
     kind: str
@@ -48,6 +50,8 @@ class Step:
     call: Callable[..., Tensor] = field(repr=False)
     tensors: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
     options: Mapping[str, Any] = field(default_factory=dict)
+    weights: frozenset[str] = frozenset()
+    dtype: torch.dtype | None = None
 
     def refuse(self, purpose: str) -> NoReturn:
         """The error that names this step.

@@ -1,10 +1,12 @@
 """From a module to its steps, by `torch.export`."""
 
-import math
+import io
 import operator
+import sys
 import threading
 import warnings
 from collections.abc import Sequence
+from contextlib import redirect_stderr
 from dataclasses import dataclass, replace
 from functools import reduce
 from typing import Any
@@ -14,11 +16,10 @@ from torch import Tensor, fx, nn
 
 from flatprobe.copies import structural_copy
 from flatprobe.graph.readers import read
+from flatprobe.graph.replay import SAMPLES, computed, repeats, replay
 from flatprobe.graph.steps import Graph, Step, doubled
 from flatprobe.graph.values import OTHER, Value
 
-# Two samples, since torch.export takes a dimension of size 1 for a constant that squeezes may drop.
-_SAMPLES = 2
 # Of the operations that rearrange, those that never return a view of what they are given.
 _COPIES = {"clone", "pad", "constant_pad_nd", "flip", "roll", "index", "index_select", "gather", "repeat"}
 _COPIES |= {"cat", "concat", "concatenate", "stack", "hstack"}
@@ -44,17 +45,23 @@ def trace(module: nn.Module, input_shape: Sequence[int]) -> Graph:
             tensor of logits.
     """
     anchor = next((p for p in module.parameters() if p.is_floating_point()), torch.empty(0, device="cpu"))
-    example = torch.zeros((_SAMPLES, *input_shape), dtype=anchor.dtype, device=anchor.device)
+    example = torch.zeros((SAMPLES, *input_shape), dtype=anchor.dtype, device=anchor.device)
     name = type(module).__name__
     try:
-        with _LOCK, warnings.catch_warnings(), torch.inference_mode(mode=False), torch.no_grad():
+        with (
+            _LOCK,
+            warnings.catch_warnings(),
+            redirect_stderr(_Unheard()),
+            torch.inference_mode(mode=False),
+            torch.no_grad(),
+        ):
             warnings.simplefilter("ignore")  # of attributes that a forward assigns, say; it is a copy's forward
             own = structural_copy(module)
             own.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload] # views may need it
             program = torch.export.export(own, (example.clone(),), strict=False)
     except Exception as error:  # whatever the module's own code raises under the tracer
         msg = (
-            f"{name} cannot be traced on inputs of shape {tuple(input_shape)} ({_first_line(error)}); expected a "
+            f"{name} cannot be traced on inputs of shape {tuple(input_shape)} ({_reason(error)}); expected a "
             "network of one tensor whose operations do not depend on the inputs' values"
         )
         raise ValueError(msg) from error
@@ -67,6 +74,8 @@ def trace(module: nn.Module, input_shape: Sequence[int]) -> Graph:
             if node.op == "placeholder":
                 target = known.get(node.name) or signature.inputs_to_lifted_tensor_constants.get(node.name)
                 reader.place(node, None if target is None else doubled(state[target]))
+                if node.name in signature.inputs_to_parameters:
+                    reader.weights[node] = frozenset({signature.inputs_to_parameters[node.name]})
             elif node.op == "call_function":
                 reader.call(node)
         except (KeyError, TypeError, RuntimeError, AttributeError, IndexError) as error:
@@ -77,6 +86,25 @@ def trace(module: nn.Module, input_shape: Sequence[int]) -> Graph:
             )
             raise ValueError(msg) from error
     return reader.graph(next(iter(reversed(program.graph.nodes))))
+
+
+class _Unheard(io.TextIOBase):
+    """Standard error without what this thread writes to it: torch prints the graph of what it cannot trace."""
+
+    def __init__(self) -> None:
+        self._stream, self._own = sys.stderr, threading.get_ident()
+
+    def write(self, text: str, /) -> int:
+        return len(text) if threading.get_ident() == self._own else self._stream.write(text)
+
+    def flush(self) -> None:
+        self._stream.flush()
+
+
+def _reason(error: Exception) -> str:
+    if "data-dependent" in str(error):
+        return "its forward decides by the values of a tensor: look for .item(), .tolist(), if or while in it"
+    return _first_line(error)
 
 
 @dataclass(frozen=True)
@@ -94,9 +122,10 @@ class _Reader:
 
     def __init__(self, network: str, dtype: torch.dtype) -> None:
         self.network = network
-        self.dtype = dtype  # what is computed in another precision is rounded in ways that no bound here allows for
+        self.dtype = dtype
         self.steps: list[Step] = []
         self.values: dict[fx.Node, Any] = {}
+        self.weights: dict[fx.Node, frozenset[str]] = {}  # the parameters that each constant is computed from
         self.bases: list[int] = []  # of each step, the one whose memory its value may share
         self.stale: set[int] = set()  # steps whose value was changed through another that shares its memory
 
@@ -128,9 +157,8 @@ class _Reader:
             return
         found = _values_in((args, kwargs))
         if not found:
-            with torch.no_grad():
-                target: Any = node.target
-                self.values[node] = target(*args, **_on_cpu(kwargs))
+            self.values[node] = computed(node.target, args, kwargs)
+            self.weights[node] = self._weights_of(node)
             return
         if isinstance(node.meta["val"], tuple | list):
             self.values[node] = _Several(node, args, kwargs, found)
@@ -148,17 +176,22 @@ class _Reader:
         result = node.meta["val"]
         first = result[place] if isinstance(result, tuple | list) else result
         shape = tuple(first.shape) if isinstance(first, Tensor) else ()
-        known = shape[:1] == (_SAMPLES,) and parts[0] == "aten" and first.dtype == self.dtype
+        known = shape[:1] == (SAMPLES,) and parts[0] == "aten" and first.dtype.is_floating_point
         kind, tensors, options = read(parts[1].rstrip("_"), _bound(node, args, kwargs)) if known else OTHER
-        call = _replay(node, args, kwargs, place)
+        call = replay(node, args, kwargs, place)
         sources = tuple(value.index for value in found)
         if kind == "concatenate":
             kind, call, sources = self._reassembled(call, sources)
         if kind == "rearrange":
-            repeats = _repeats(call, self.steps[sources[0]].shape) if len(sources) == 1 else None
-            kind, options = ("other", options) if repeats is None else (kind, {"repeats": repeats})
-        self._append(Step(kind, sources, _layer(node), operation, shape[1:], call, tensors, options))
+            found_most = repeats(call, self.steps[sources[0]].shape) if len(sources) == 1 else None
+            kind, options = ("other", options) if found_most is None else (kind, {"repeats": found_most})
+        weights, dtype = self._weights_of(node), getattr(first, "dtype", None)
+        dtype = None if dtype == self.dtype else dtype
+        self._append(Step(kind, sources, _layer(node), operation, shape[1:], call, tensors, options, weights, dtype))
         return Value(len(self.steps) - 1, shape[1:])
+
+    def _weights_of(self, node: fx.Node) -> frozenset[str]:
+        return frozenset().union(*(self.weights.get(given, frozenset()) for given in node.all_input_nodes))
 
     def _reassembled(self, call: Any, sources: tuple[int, ...]) -> tuple[str, Any, tuple[int, ...]]:
         """A concatenation; where its parts are all pieces of one value, a rearrangement of that value."""
@@ -242,52 +275,6 @@ def _bound(node: fx.Node, args: Any, kwargs: Any) -> dict[str, Any]:
     schema = node.target._schema.arguments  # type: ignore[union-attr] # noqa: SLF001 - torch has no public way to ask
     named = {argument.name: argument.default_value for argument in schema if argument.has_default_value()}
     return named | dict(zip((argument.name for argument in schema), args, strict=False)) | dict(kwargs)
-
-
-def _repeats(call: Any, shape: tuple[int, ...]) -> int | None:
-    """How often the entry of a sample that is found most often is found in the result; None where samples are mixed.
-
-    Every entry of two samples is given a number of its own, and looked for.
-    """
-    size = math.prod(shape)
-    numbers = torch.arange(1, 2 * size + 1, dtype=torch.float64, device="cpu").view(_SAMPLES, *shape)
-    try:
-        first, second = (part.flatten() for part in call(numbers))
-    except RuntimeError:  # the first dimension of what it takes is not that of the samples
-        return None
-    if bool((first > size).any()) or bool(((second != 0) & (second <= size)).any()):
-        return None
-    counts = torch.bincount(first.long(), minlength=size + 1)[1:]
-    return int(counts.max()) if size else 0
-
-
-def _replay(node: fx.Node, args: Any, kwargs: Any, place: int) -> Any:
-    """Values of the sources -> the operation's value, or the one at this place of several, in float64."""
-    target: Any = node.target
-
-    def call(*values: Tensor) -> Tensor:
-        left = iter(values)
-
-        def put(part: Any) -> Any:
-            return next(left).clone() if isinstance(part, Value) else part  # a clone, which it may write to
-
-        given, named = fx.node.map_aggregate((args, kwargs), put)
-        with torch.no_grad():
-            result = target(*given, **_on_cpu(named))
-        value: Tensor = result[place] if isinstance(result, tuple | list) else result
-        return value
-
-    return call
-
-
-def _on_cpu(kwargs: Any) -> dict[str, Any]:
-    """Keyword arguments that make or convert tensors, for float64 on the CPU."""
-    own = dict(kwargs)
-    if own.get("device") is not None:
-        own["device"] = torch.device("cpu")
-    if isinstance(own.get("dtype"), torch.dtype) and own["dtype"].is_floating_point:
-        own["dtype"] = torch.float64
-    return own
 
 
 def _layer(node: fx.Node) -> str:

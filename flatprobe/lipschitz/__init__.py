@@ -2,5 +2,14 @@
 
 from flatprobe.lipschitz.certificates import certified_margins
 from flatprobe.lipschitz.constants import activation_constant, convolution_of, propagated, step_constants
+from flatprobe.lipschitz.ends import Bound, certified_ends
 
-__all__ = ["activation_constant", "certified_margins", "convolution_of", "propagated", "step_constants"]
+__all__ = [
+    "Bound",
+    "activation_constant",
+    "certified_ends",
+    "certified_margins",
+    "convolution_of",
+    "propagated",
+    "step_constants",
+]

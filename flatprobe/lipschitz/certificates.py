@@ -56,7 +56,8 @@ def certified_margins(module: nn.Module, input_shape: Sequence[int], kind: str =
         the class.
 
     Raises:
-        ValueError: for an unknown kind, a network that cannot be traced, or a layer without a known constant (named).
+        ValueError: for an unknown kind, a network that cannot be traced, in several precisions, or with a layer without
+            a known constant (named).
 
     Source: S17 section IV, eqs 36 and 37, corrected as above; the pairwise last layer after Tsuzuku, Sato, Sugiyama
     2018, "Lipschitz-margin training".
@@ -65,11 +66,29 @@ def certified_margins(module: nn.Module, input_shape: Sequence[int], kind: str =
     anchor = next(
         (p for p in module.parameters() if p.is_floating_point()), torch.empty(0, dtype=torch.float32, device="cpu")
     )
-    graph = folded(trace(module, input_shape))
+    traced = trace(module, input_shape)
+    _check_precision(traced, anchor.dtype)
+    graph = folded(traced)
     own = step_constants(graph, kind)
     rounded = rounding(graph, own, arithmetic(anchor.dtype, anchor.device))
     slopes = _slopes(graph, propagated(graph, own))
     return lambda logits, labels, norms: _lower(slopes, rounded, logits, labels, norms)
+
+
+def _check_precision(graph: Graph, dtype: torch.dtype) -> None:
+    """Every step is computed in the precision of the inputs, of which `rounding` knows the bound.
+
+    Raises:
+        ValueError: naming the first step that is not.
+    """
+    step = next((step for step in graph.steps if step.dtype is not None), None)
+    if step is not None:
+        where = f"the layer {step.layer!r}" if step.layer else "its own forward"
+        msg = (
+            f"{graph.network} applies {step.operation} in {where} in {step.dtype}, and takes its inputs in {dtype}; "
+            "expected one precision, whose rounding is known: certify model.float()"
+        )
+        raise ValueError(msg)
 
 
 def _slopes(graph: Graph, reached: list[float]) -> Slopes:

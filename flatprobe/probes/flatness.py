@@ -17,7 +17,7 @@ from flatprobe.inactive import looked_for
 from flatprobe.probes.directed import Directed, recorded
 from flatprobe.probes.rounding import check_loss, check_weights, float64_risk
 from flatprobe.results import settings
-from flatprobe.risk import Risk, RiskFunction, along, describe
+from flatprobe.risk import Risk, RiskFunction, along, describe, explain_start
 from flatprobe.risk_function import risk_at, takes_risk
 from flatprobe.search import Exit, first_exit
 from flatprobe.weights import Weights, as_given, select
@@ -198,6 +198,8 @@ def flatness_radius(
     epsilon, rtol = float(epsilon), float(rtol)  # NumPy's numbers would make the search's arithmetic single precision
     measured = Recalibration(risk) if batch_norm == "recalibrate" else risk
     start = risk_at(measured, center)
+    if not math.isfinite(start.loss):
+        explain_start(risk)
     base = _finite(getattr(start, objective), objective)
     exact = float64_risk(risk, epsilon, recalibrated=batch_norm == "recalibrate") if objective == "loss" else None
     exits: list[Exit] = []

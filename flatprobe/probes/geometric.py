@@ -16,11 +16,12 @@ from flatprobe.checks import at_least, one_of
 from flatprobe.contexts import standalone
 from flatprobe.data import Batch, LabelledData, checked_data
 from flatprobe.kernels import functional_margin
-from flatprobe.lipschitz import certified_margins
+from flatprobe.lipschitz import Bound, certified_ends
 from flatprobe.network import Network
 from flatprobe.pairs import random_pairs
 from flatprobe.probes.samples import Subject, attacked, continuous
 from flatprobe.results import Result, settings
+from flatprobe.slopes import check_input_slopes
 
 if TYPE_CHECKING:
     import pandas
@@ -30,7 +31,6 @@ ESTIMATES = ("gamma_1", "gamma_2", "gradient")
 LOWER = (*CERTIFIED, *ESTIMATES)
 
 Ends = Float64[Tensor, " samples"]
-Bound = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -182,8 +182,8 @@ def geometric_margins(
 
     Raises:
         ValueError: for unknown methods or norms, no attack, counts below 1, a box that does not contain the data (the
-            sample and its value named), a layer that is not differentiable (named), or a network or data that cannot be
-            probed.
+            sample and its value named), a layer that is not differentiable (named), estimates of a network whose
+            gradient is not that of its function, or a network or data that cannot be probed.
         TypeError: if the inputs are not one floating tensor.
 
     Source: T3 Def. 1 and eq. 11; S17 eqs 10 and 34 to 37 with SPEC's correction; O20 eq. 8.1.
@@ -200,7 +200,11 @@ def geometric_margins(
     for subject in attacked(network, data, size, "geometric_margins", box):
         inputs, labels, forward = subject.inputs, subject.labels, subject.forward()
         if subject.start == 0:
-            bounds, uncertified = _certificates(subject, [kind for kind in lower if kind in CERTIFIED], norm)
+            kinds = [kind for kind in lower if kind in CERTIFIED]
+            single = isinstance(subject.given, Tensor)
+            bounds, uncertified = certified_ends(network.module, inputs, kinds, norm, single=single)
+            if set(ESTIMATES) & set(lower):
+                check_input_slopes(forward, inputs)
             if "gamma_2" in lower:
                 steepest = _steepest_between(network, data, segments, size, norm, seed)
         with torch.no_grad():
@@ -250,31 +254,6 @@ def _check(lower: Sequence[str], upper: Sequence[str], norm: str) -> None:
         msg = f"upper is empty; expected at least one attack among {', '.join(MINIMUM_NORM)}"
         raise ValueError(msg)
     one_of("norm", norm, NORMS)
-
-
-def _certificates(subject: Subject, kinds: list[str], norm: str) -> tuple[dict[str, Bound], dict[str, str]]:
-    """(logits, labels, inputs) -> certified lower ends, by kind; and why there are none, of the kinds without."""
-    if kinds and not isinstance(subject.given, Tensor):
-        reason = (
-            "certified lower ends are known for networks of one tensor, and the data hold several inputs a sample; "
-            'estimates such as lower=("gradient",) are known for it'
-        )
-        return {}, dict.fromkeys(kinds, reason)
-    found: dict[str, Bound] = {}
-    missing: dict[str, str] = {}
-    for kind in kinds:
-        try:
-            found[kind] = _certificate(subject.network.module, subject.inputs, kind, norm)
-        except ValueError as error:  # a layer without a constant, or what cannot be traced
-            missing[kind] = str(error)
-    return found, missing
-
-
-def _certificate(module: nn.Module, inputs: Tensor, kind: str, norm: str) -> Bound:
-    bound = certified_margins(module, tuple(inputs.shape[1:]), kind)
-    # ||v||_2 <= sqrt(d) ||v||_inf; the last factor outweighs the rounding of the division.
-    factor = 1.0 if norm == "l2" else inputs[0].numel() ** -0.5 * (1 - 1e-15)
-    return lambda logits, labels, points: factor * bound(logits, labels, points.double().flatten(1).norm(dim=1))
 
 
 def _attack(name: str, subject: Subject, right: Tensor, norm: str, box: Box, steps: int | None, seed: int) -> Perturbed:

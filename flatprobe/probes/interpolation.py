@@ -184,7 +184,8 @@ def interpolate(
 
     Raises:
         ValueError: if a network with BatchNorm is given without a policy, or one without BatchNorm with
-            `"recalibrate"`; if an endpoint's names or shapes differ (named), it is in training mode or not finite; if
+            `"recalibrate"`; if an endpoint's names or shapes differ (named), it is in training mode or not finite; if a
+            module is another function than the risk's model at its weights and buffers, on a few samples; if
             other buffers that act differ and no policy says what happens to them; if the coefficients do not fit or do
             not sum to 1.
         TypeError: for endpoints that are neither modules nor state_dicts, and for coefficients that are no tensor.

@@ -17,8 +17,9 @@ from flatprobe.jacobians import method_for, norms
 from flatprobe.network import Network
 from flatprobe.outputs import check_batch
 from flatprobe.pairs import BETWEEN, random_pairs
-from flatprobe.probes.samples import continuous
+from flatprobe.probes.samples import continuous, placed
 from flatprobe.results import Result, settings
+from flatprobe.slopes import check_input_slopes
 
 if TYPE_CHECKING:
     import pandas
@@ -138,7 +139,7 @@ def jacobian_maximum(
 
     Raises:
         ValueError: for unknown options, too few pairs or points, data without such pairs, a network or data that cannot
-            be probed, or a norm that is not finite.
+            be probed, a network whose gradient is not that of its function, or a norm that is not finite.
         TypeError: if the inputs are not one floating tensor.
 
     >>> model = nn.Linear(2, 2, bias=False).eval()
@@ -155,8 +156,11 @@ def jacobian_maximum(
     at_least(0, refine=refine)
     network, data = Network(model), checked_data(data)
     size = network.batch_size(batch_size)
-    check_batch(network, next(iter(data.batches(size))), data.classes)
+    first = next(iter(data.batches(size)))
+    check_batch(network, first, data.classes)
     method = method_for(norm, network.classes, network.architecture)
+    held, prepared = placed(network, first)
+    check_input_slopes(held, continuous(prepared, "jacobian_maximum"), forward=method == "lanczos")
 
     def norms_of(unit: int, inputs: Tensor, given: Inputs) -> Tensor:
         start = None

@@ -1,7 +1,7 @@
 """Norms of the weights: of all of them, of each unit and each layer, of the paths, and their products."""
 
 import copy
-import math
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -10,12 +10,12 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor, nn
 
-from flatprobe import operators, weights
+from flatprobe import weights
 from flatprobe.checks import is_whole, positive, scalar
 from flatprobe.contexts import standalone
 from flatprobe.data import LabelledData
-from flatprobe.graph import Graph, folded, trace
-from flatprobe.lipschitz import convolution_of
+from flatprobe.graph import folded, trace
+from flatprobe.layer_norms import Layers, applied_layers, listed_layers
 from flatprobe.modules import warn_of_unregistered
 from flatprobe.network import Network
 from flatprobe.parametrised import applied, parametrised
@@ -38,7 +38,7 @@ class WeightNorms(Result):
             and spectral normalisation, other parametrizations, pruning masks) the weight that it applies.
         distance: ||w - w_0||_2 from the initial weights, likewise; NaN where these were not given.
         path: the path norm; NaN where it was not asked for.
-        names: the layers, linear and convolutional, in order of application.
+        names: the layers, linear and convolutional, in order of application; `left_out` names what else has weights.
         layers: (layers, quantities) spectral and Frobenius norm of the layer as the operator that it is, BatchNorm
             folded in; its stable rank ||.||_F^2 / ||.||_2^2; the two norms of the kernel reshaped to (out, rest), which
             others report.
@@ -53,6 +53,12 @@ class WeightNorms(Result):
     layers: Float64[Tensor, "layers quantities"]
     fan_in: tuple[Float64[Tensor, "_"], ...]
 
+    @property
+    def left_out(self) -> list[str]:
+        """Layers and weights of two or more axes that the network applies and `layers` does not list."""
+        found: list[str] = self.settings["subject"].get("left_out", [])
+        return found
+
     def of(self, quantity: str) -> Float64[Tensor, " layers"]:
         """One of `QUANTITIES`, for each layer."""
         return self.layers[:, QUANTITIES.index(quantity)]
@@ -60,8 +66,8 @@ class WeightNorms(Result):
     def product(self, quantity: str = "spectral") -> float:
         """The product over the layers of one of `QUANTITIES`.
 
-        It bounds the network's Lipschitz constant for a chain of layers and activations that are no steeper than 1;
-        with branches it is no bound, and `flatprobe.lipschitz.propagated` is.
+        It bounds the network's Lipschitz constant for a chain of these layers and activations that are no steeper than
+        1; with branches, or with layers that are left out, it is no bound, and `flatprobe.lipschitz.propagated` is.
         """
         return float(self.of(quantity).prod())
 
@@ -148,7 +154,9 @@ def weight_norms(
         path: whether to compute the path norm, which needs every operation of the network to be known; True.
 
     Returns:
-        `WeightNorms`. A warning names what the network holds without having registered it (layers in a plain list).
+        `WeightNorms`. A warning names what the network holds without having registered it (layers in a plain list), and
+        what it applies that is neither linear nor a zero-padded convolution (`left_out`): other weights, padding by
+        other numbers, a layer whose own forward or hooks do more.
 
     Raises:
         ValueError: for a network in training mode, with weights that are not finite, that cannot be traced, that has no
@@ -170,24 +178,44 @@ def weight_norms(
     if path and graph is None:
         msg = "the path norm needs the network's input_shape, which is None; expected a shape, or path=False"
         raise ValueError(msg)
-    rows = _modules(network.module) if graph is None else _steps(graph)
-    if not rows:
-        msg = f"{type(model).__name__} applies no linear or convolutional layer; expected at least one to take norms of"
-        raise ValueError(msg)
+    layers = listed_layers(network.module) if graph is None else applied_layers(network.module, graph)
+    distance = _distance(network, initial)
+    paths = path_norm(graph) if path and graph is not None else float("nan")
+    _check_layers(network.name, layers)
     return WeightNorms(
         l2=weights.norm(applied(network.module, network.weights)),
-        distance=_distance(network, initial),
-        path=path_norm(graph) if path and graph is not None else float("nan"),
-        names=tuple(_numbered([name for name, _, _ in rows])),
-        layers=torch.tensor([values for _, values, _ in rows], dtype=torch.float64, device="cpu"),
-        fan_in=tuple(units for _, _, units in rows),
+        distance=distance,
+        path=paths,
+        names=tuple(layers.names),
+        layers=torch.tensor(layers.values, dtype=torch.float64, device="cpu"),
+        fan_in=tuple(layers.fan_in),
         settings=settings(
             "weight_norms",
-            {"network": network.describe()},
+            {"network": network.describe(), **({"left_out": layers.left_out} if layers.left_out else {})},
             input_shape=None if shape is None else list(shape),
             path=path,
         ),
     )
+
+
+def _check_layers(name: str, layers: Layers) -> None:
+    """There are layers with norms, and a warning names those without.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    others = ", ".join(layers.left_out)
+    if not layers.names:
+        also = f" but {others}" if others else ""
+        msg = f"{name} applies no linear or zero-padded convolutional layer{also}; expected one to take norms of"
+        raise ValueError(msg)
+    if others:
+        msg = (
+            f"{name} applies {others}, whose norms are not known: they are left out of the layers and of their "
+            "products (`left_out` of the result); known are linear layers and zero-padded convolutions that return "
+            "what torch's own return"
+        )
+        warnings.warn(msg, UserWarning, stacklevel=4)  # past the decorator
 
 
 def _shape(given: object) -> tuple[int, ...] | None:
@@ -199,50 +227,6 @@ def _shape(given: object) -> tuple[int, ...] | None:
         msg = f"input_shape is {given!r}; expected the shape of one sample, whole numbers: data.input_shape"
         raise TypeError(msg)
     return tuple(int(scalar(size)) for size in given)
-
-
-Row = tuple[str, list[float], Tensor]
-
-
-def _steps(graph: Graph) -> list[Row]:
-    """The linear and convolutional layers that the network applies."""
-    rows = []
-    for step in graph.steps:
-        if step.kind == "convolution":
-            op = convolution_of(step, graph.steps[step.sources[0]].shape)
-            rows.append(_layer(step.layer or step.operation, step.tensors["weight"], op))
-        elif step.kind == "linear":  # applied at each position
-            weight = step.tensors["weight"]
-            rows.append(_layer(step.layer or step.operation, weight, weight, positions=math.prod(step.shape[:-1])))
-    return rows
-
-
-def _modules(model: nn.Module) -> list[Row]:
-    """The linear layers, by themselves."""
-    layers = ((name, layer) for name, layer in model.named_modules() if isinstance(layer, nn.Linear))
-    weights = ((name, layer.weight.detach().cpu().double()) for name, layer in layers)
-    return [_layer(name, weight, weight) for name, weight in weights]
-
-
-def _layer(name: str, weight: Tensor, op: operators.Convolution | Tensor, positions: int = 1) -> Row:
-    spectral = operators.spectral_norm(op)
-    frobenius = operators.frobenius_norm(op) * math.sqrt(positions)
-    values = [
-        spectral,
-        frobenius,
-        (frobenius / spectral) ** 2 if spectral else float("nan"),
-        operators.reshaped_spectral_norm(weight),
-        operators.reshaped_frobenius_norm(weight),
-    ]
-    return name, values, weight.flatten(1).abs().sum(1)
-
-
-def _numbered(names: list[str]) -> list[str]:
-    """A layer's second use is "name (2)"."""
-    return [
-        name if names[:place].count(name) == 0 else f"{name} ({names[:place].count(name) + 1})"
-        for place, name in enumerate(names)
-    ]
 
 
 def _distance(network: Network, initial: object) -> float:

@@ -170,7 +170,7 @@ class Subject:
     labels: Tensor
     start: int
 
-    def forward(self, rows: Tensor | None = None) -> Callable[[Tensor], Tensor]:
+    def forward(self, rows: Tensor | None = None) -> Network:
         """Points in place of these rows' inputs (None: all) -> logits."""
         return self.network.holding(self.given if rows is None else mapped(lambda part: part[rows], self.given))[0]
 

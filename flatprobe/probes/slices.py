@@ -15,7 +15,7 @@ from flatprobe.directions import direction
 from flatprobe.inactive import looked_for
 from flatprobe.probes.directed import Directed, recorded
 from flatprobe.results import settings
-from flatprobe.risk import RiskFunction, along, describe
+from flatprobe.risk import RiskFunction, along, describe, explain_start
 from flatprobe.risk_function import takes_risk
 from flatprobe.weights import Weights, as_given, norm, select
 
@@ -137,6 +137,7 @@ def random_slice(
     at = along(measured, [center, *vectors])
     start = at((1.0, *[0.0] * dimensions)).loss
     if not abs(start) < float("inf"):
+        explain_start(risk)
         msg = f"the loss at the center is {start}; expected a finite start: is the network trained?"
         raise ValueError(msg)
     points = list(product(axis, repeat=dimensions))

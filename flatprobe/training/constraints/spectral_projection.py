@@ -38,7 +38,7 @@ class SpectralProjection:
     Clipping asks a Cholesky factorisation of bound^2 - W W^T whether W lies in K, and takes all eigenvectors of W W^T
     (the smaller side) where it does not: several training steps' time for 512 units. It is exact to 1e-5.
 
-    BatchNorm's scale and padding other than by zeros belong to no A_l.
+    BatchNorm's scale belongs to no A_l.
 
     Args:
         bound: of every layer's norm, in output units per input unit.
@@ -48,8 +48,8 @@ class SpectralProjection:
 
     Raises:
         ValueError: for a bound that is not positive and finite, another word for `matrices`, fewer than 1 iteration or
-            vector. When called: for a layer that is neither linear nor a convolution, or whose weight is computed from
-            other parameters, by its name; if there is none.
+            vector. When called: for a layer that is neither linear nor a zero-padded convolution, or whose weight is
+            computed from other parameters, by its name; if there is none.
 
     Source: B19, upper bounds by constraints on the spectral norms; Gouk, Frank, Pfahringer, Cree 2018, "Regularisation
     of neural networks by enforcing Lipschitz continuity", for the scaling.

@@ -13,13 +13,14 @@ def trained_parameters(module: nn.Module) -> list[Tensor]:
     return [value for value in module.parameters() if value.requires_grad]
 
 
-def trained_layers(module: nn.Module, layers: Sequence[Layer], name: str) -> list[Layer]:
+def trained_layers(module: nn.Module, layers: Sequence[Layer], name: str, *, rows: bool = False) -> list[Layer]:
     """The layers whose weight is trained, in order.
 
     Args:
         module: the network.
         layers: of one of its passes.
         name: of the constraint, for the message.
+        rows: whether the rows of the weights alone are meant, and not the layers as operators.
 
     Raises:
         ValueError: for a layer that is neither linear nor a convolution, or whose weight is computed from others; if
@@ -27,7 +28,7 @@ def trained_layers(module: nn.Module, layers: Sequence[Layer], name: str) -> lis
     """
     asking = f"the constraint {name!r}"
     own = {id(value) for value in module.parameters()}
-    for layer in checked(layers, asking, "replace the layer, or leave the constraint out"):
+    for layer in checked(layers, asking, "replace the layer, or leave the constraint out", rows=rows):
         if id(layer.weight) not in own:
             msg = (
                 f"{asking} met the layer {layer.name!r}, whose weight is computed from other parameters; expected "

@@ -42,7 +42,7 @@ class UnitRows:
     @torch.no_grad()
     def __call__(self, module: nn.Module, layers: Sequence[Layer], /) -> None:
         """Divide the rows by their lengths, in place."""
-        for layer in trained_layers(module, layers, "unit_rows"):
+        for layer in trained_layers(module, layers, "unit_rows", rows=True):
             rows = layer.weight.flatten(1)
             lengths = rows.norm(dim=1).view(-1, *(1,) * (layer.weight.ndim - 1))
             layer.weight.div_(torch.where(lengths > 0, lengths, 1))

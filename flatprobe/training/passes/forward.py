@@ -218,9 +218,8 @@ class ForwardPass:
 
     def normal(self, shape: tuple[int, ...], *words: rng.Key) -> Tensor:
         """Standard normal numbers, on the inputs' device and in their dtype."""
-        return self._like_inputs(
-            torch.randn(shape, generator=self._generator(*words), dtype=torch.float32, device="cpu")
-        )
+        drawn = torch.randn(shape, generator=self._generator(*words), dtype=torch.float32, device="cpu")
+        return self._like_inputs(drawn)
 
     def signs(self, shape: tuple[int, ...], *words: rng.Key) -> Tensor:
         """Independent signs."""
@@ -228,9 +227,8 @@ class ForwardPass:
 
     def uniform(self, shape: tuple[int, ...], *words: rng.Key) -> Tensor:
         """Uniform numbers in [0, 1)."""
-        return self._like_inputs(
-            torch.rand(shape, generator=self._generator(*words), dtype=torch.float32, device="cpu")
-        )
+        drawn = torch.rand(shape, generator=self._generator(*words), dtype=torch.float32, device="cpu")
+        return self._like_inputs(drawn)
 
     def integers(self, below: int, shape: tuple[int, ...], *words: rng.Key) -> Tensor:
         """Uniform integers 0, ..., below - 1."""

@@ -30,6 +30,7 @@ class Layer:
         source: where the gradient with respect to x *through this layer alone* is found; None where x is no function
             of inputs or weights that need gradients.
         target: where the gradient with respect to zhat is found; None likewise.
+        padded: whether the module pads x before W with other numbers than zeros: W is then only a part of the layer.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Layer:
     geometry: Geometry | None
     source: GradientEdge | None = field(repr=False)
     target: GradientEdge | None = field(repr=False)
+    padded: bool = False
 
     @property
     def operand_shape(self) -> tuple[int, ...]:
@@ -69,20 +71,22 @@ class Layer:
         return (rows.mT @ inputs.reshape(-1, inputs.shape[-1])).view(self.weight.shape)
 
 
-def checked(layers: Iterable[Layer], asking: str, cure: str) -> tuple[Layer, ...]:
+def checked(layers: Iterable[Layer], asking: str, cure: str, *, rows: bool = False) -> tuple[Layer, ...]:
     """The layers, all of which are linear layers or convolutions.
 
     Args:
         layers: of a forward pass.
         asking: who wants them, for the message.
         cure: what to do, for the message.
+        rows: whether the rows of W alone are wanted, whatever is done before W.
 
     Raises:
-        ValueError: for a layer of unknown kind, by its name; if there is none at all.
+        ValueError: for a layer of unknown kind, or with another padding than by zeros, by its name; if there is none at
+            all.
     """
     found = tuple(layers)
     for layer in found:
-        if layer.kind == "unknown":
+        if layer.kind == "unknown" or (layer.padded and not rows):
             msg = (
                 f"{asking} met the layer {layer.name!r}, which is neither linear nor a convolution of one to three "
                 "dimensions with the same zero padding on both sides; expected such layers alone, whose products and "

@@ -9,6 +9,7 @@ from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
+from flatprobe.parametrised import holder_of
 from flatprobe.plain_functions import plainly
 from flatprobe.training.passes.convolution import Geometry, convolved
 from flatprobe.training.passes.layers import Layer
@@ -78,7 +79,7 @@ class Watch(TorchFunctionMode):
     def __init__(self, module: nn.Module, statistics: Statistics) -> None:
         super().__init__()
         self.layers: list[Layer] = []
-        self._origins, self._statistics = Origins(module), statistics
+        self._module, self._origins, self._statistics = module, Origins(module), statistics
         self._last_relu: tuple[Tensor, Tensor, tuple[int, int], Node] | None = None
 
     def __torch_function__(
@@ -179,6 +180,11 @@ class Watch(TorchFunctionMode):
         self._note("convolution", weight, "convolution", inputs, outputs, source, geometry)
         return outputs
 
+    def _padded(self, name: str) -> bool:
+        """Whether the convolution of this weight pads its inputs before, and not with zeros."""
+        holder = self._module.get_submodule(holder_of(name))
+        return getattr(holder, "padding_mode", "zeros") != "zeros"
+
     def _note_product(self, operation: str, given: Iterable[Any]) -> None:
         """Each weight of two or more axes that multiplies something else."""
         for value in tensors(given):
@@ -195,10 +201,12 @@ class Watch(TorchFunctionMode):
         source: GradientEdge | None = None,
         geometry: Geometry | None = None,
     ) -> None:
-        name = (self._origins.of(weight) or operation).removesuffix(".weight")
+        of = self._origins.of(weight)
+        name = (of or operation).removesuffix(".weight")
+        padded = kind == "convolution" and bool(of) and self._padded(str(of))
         taken, given = (() if value is None else tuple(value.shape) for value in (inputs, outputs))
         target = None if outputs is None else _edge(outputs)
-        self.layers.append(Layer(name, kind, weight, taken, given, geometry, source, target))
+        self.layers.append(Layer(name, kind, weight, taken, given, geometry, source, target, padded))
 
 
 def _own(inputs: Tensor) -> tuple[Tensor, GradientEdge | None]:
