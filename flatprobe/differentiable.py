@@ -1,6 +1,5 @@
 """Networks without the derivatives that are asked of them, and the layer that is the reason."""
 
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -12,7 +11,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from flatprobe.inputs import Inputs, few_rows
 from flatprobe.network import Network
 from flatprobe.plain_functions import twice_differentiable
-from flatprobe.weights import Weights
 
 
 def check_differentiable(network: Network, inputs: Tensor) -> None:
@@ -56,24 +54,6 @@ def _cut(network: Network, inputs: Tensor) -> str | None:
             layer.register_forward_hook(watch(name))
     copied(inputs.detach().clone().requires_grad_())
     return found[0] if found else None
-
-
-def padding_held(network: Network, weights: Weights) -> Weights:
-    """The weights, with the padding rows of embeddings as they are in the network, and constant.
-
-    `nn.Embedding(padding_idx=...)` reads its row and hands no gradient to it: as a function of all other weights it is
-    differentiated as it is computed. Of a weight that is used elsewhere too the row stays.
-    """
-    held = dict(weights)
-    layers = network.slots.module.named_modules()
-    embeddings = [(name, layer) for name, layer in layers if isinstance(layer, nn.Embedding)]
-    uses = Counter(id(own) for layer in network.slots.module.modules() for own in layer.parameters(recurse=False))
-    for name, layer in embeddings:
-        own = f"{name}.weight" if name else "weight"
-        if layer.padding_idx is not None and own in held and uses[id(layer.weight)] == 1:
-            row = torch.tensor([layer.padding_idx], device=held[own].device)
-            held[own] = held[own].index_copy(0, row, network.weights[own][row].to(held[own]))
-    return held
 
 
 class Halves(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch's own

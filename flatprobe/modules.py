@@ -22,13 +22,6 @@ def unwrapped(module: nn.Module) -> nn.Module:
         module = inner
 
 
-def with_plain_gradients(module: nn.Module) -> None:
-    """Gradients of embeddings dense and unscaled: those of the function, where a training wants others."""
-    for layer in module.modules():
-        if isinstance(layer, nn.Embedding | nn.EmbeddingBag):
-            layer.sparse = layer.scale_grad_by_freq = False
-
-
 def check_finite(state: Mapping[str, Tensor], owner: str) -> None:
     """Every tensor is dense and has values, and they are finite.
 

@@ -27,7 +27,6 @@ from flatprobe.modules import (
     check_real,
     logits_of,
     unwrapped,
-    with_plain_gradients,
 )
 from flatprobe.parametrised import parametrised
 from flatprobe.plain_functions import PlainFunctions
@@ -82,7 +81,6 @@ class Network:
         check_mode(module)
         check_real(module)
         self.slots = Slots(module)
-        with_plain_gradients(self.slots.module)
         self.caller: nn.Module | None = module  # until `inspected` has seen whether its own tensors are used
         state = self.slots.state
         check_finite(state, f"the network {type(module).__name__}")

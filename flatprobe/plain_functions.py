@@ -6,6 +6,7 @@ By a mode of the thread: torch's own switches are of the whole process, and othe
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from inspect import signature
 from types import FunctionType
 from typing import Any
 
@@ -13,6 +14,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
+
+# Functions with options that change their gradient and not their values, and those options: the row of an embedding's
+# padding gets no gradient. (A bag leaves its padding out of the values too.)
+_EMBEDDINGS: dict[Any, tuple[list[str], tuple[str, ...]]] = {
+    F.embedding: ([*signature(F.embedding).parameters], ("padding_idx", "scale_grad_by_freq", "sparse")),
+    F.embedding_bag: ([*signature(F.embedding_bag).parameters], ("scale_grad_by_freq", "sparse")),
+}
 
 _TWICE: ContextVar[bool] = ContextVar("twice", default=False)
 
@@ -24,8 +32,11 @@ class PlainFunctions(TorchFunctionMode):
     zeros there, and as many tokens as the batch's longest sample has. Such a network would be one function under a
     gradient and another without one, and would depend on the batch. Torch does not take it under a function mode.
 
+    `nn.Embedding(padding_idx=...)` reads its padding row and hands it no gradient, which is then another function's;
+    it is differentiated as it is computed, like one with `sparse` or `scale_grad_by_freq`.
+
     Attributes:
-        seen: whether a pass in it has called one of the functions that have a plain formula here.
+        seen: whether a pass in it has called a function that is another one here.
     """
 
     def __init__(self) -> None:
@@ -40,6 +51,12 @@ class PlainFunctions(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
+        if func in _EMBEDDINGS:
+            names, dropped = _EMBEDDINGS[func]
+            options = dict(zip(names, args, strict=False)) | (kwargs or {})
+            found = [options.pop(name, None) for name in dropped]
+            self.seen |= any(value is not None and value is not False for value in found)  # a padding row may be 0
+            return func(**options)
         if func in _PLAIN:
             self.seen = True
             func = plainly(func) if self._plain else func

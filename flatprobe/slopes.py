@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from flatprobe import rng
-from flatprobe.differentiable import Halves, check_dense, explained, padding_held
+from flatprobe.differentiable import Halves, check_dense, explained
 from flatprobe.inputs import Inputs, few_rows, mapped, tensors
 from flatprobe.network import Network
 from flatprobe.plain_functions import twice_differentiable
@@ -96,7 +96,7 @@ def check_weight_slopes(network: Network, inputs: Inputs, names: Sequence[str], 
     floating = [name for name in names if network.weights[name].is_floating_point()]
 
     def moved(values: list[Tensor]) -> Tensor:
-        return precise(precise.prepare(few), padding_held(precise, dict(zip(floating, values, strict=True))))
+        return precise(precise.prepare(few), dict(zip(floating, values, strict=True)))
 
     point = [_beside(precise.weights[name], place) for place, name in enumerate(floating)]
     center = [precise.weights[name] for name in floating]

@@ -37,6 +37,7 @@ def input_space(model: nn.Module, data: LabelledData) -> list[float]:
     ]
 
 
+@pytest.mark.filterwarnings("ignore:.*whose norms are not known")  # embeddings and attention
 @pytest.mark.parametrize("name", NAMES)
 def test_property_every_probe_runs_and_leaves_the_network_alone(name: str) -> None:
     model, data = foreign.MODELS[name](), foreign.data(name)
@@ -71,6 +72,7 @@ def test_segments_between_samples_of_different_words_are_refused() -> None:
         fp.jacobian_maximum(model, data, along="segments", pairs=4)
 
 
+@pytest.mark.filterwarnings("ignore:.*whose norms are not known")  # embeddings and attention
 @pytest.mark.parametrize("name", ["bert", "vit of a tensor"])
 def test_compare_measures_the_norms_that_there_are(name: str) -> None:
     model, data = foreign.MODELS[name](), foreign.data(name)

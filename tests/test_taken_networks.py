@@ -30,47 +30,111 @@ class Tokens(nn.Module):
         return self.head(self.table(x).flatten(1).tanh())
 
 
-@pytest.mark.parametrize("options", [{"padding_idx": 2}, {"sparse": True}, {"scale_grad_by_freq": True}])
+@pytest.mark.parametrize(
+    "options", [{"padding_idx": 0}, {"padding_idx": 2}, {"sparse": True}, {"scale_grad_by_freq": True}]
+)
 def test_slow_reference_embeddings_are_differentiated_as_the_function_is(options: dict[str, object]) -> None:
-    """The padding row is read, and stays: its block of the Hessian is 0, and the others are those of the function."""
+    """Of the function of all weights: the padding row is read, and moves with the others along a direction."""
     plain, model = seeded(lambda: Tokens().double()), seeded(lambda: Tokens(**options).double())
     risk = fp.EmpiricalRisk(model, TOKENS)
-    weights, rows = {name: value.clone() for name, value in plain.named_parameters()}, torch.arange(7)
-    moving = rows[rows != options.get("padding_idx", -1)]
+    weights = {name: value.clone() for name, value in plain.named_parameters()}
 
     def loss(table: Tensor) -> Tensor:
         logits = torch.func.functional_call(plain, {**weights, "table.weight": table}, (TOKENS.inputs,))
         return F.cross_entropy(logits, TOKENS.labels)
 
     table = weights["table.weight"].detach()
-    expected = torch.func.grad(loss)(table)[moving]
+    expected = torch.func.grad(loss)(table)
     found = risk.gradient()["table.weight"]
-    torch.testing.assert_close(found[moving], expected, rtol=1e-9, atol=1e-12)
-    hessian = torch.autograd.functional.hessian(loss, table)[moving][:, :, moving].reshape(4 * len(moving), -1)
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
+    hessian = torch.autograd.functional.hessian(loss, table).reshape(28, 28)
     largest = float(torch.linalg.eigvalsh(hessian)[-1])
     assert float(fp.hessian_eigenvalues(risk, parameters="table.*").eigenvalues[0]) == pytest.approx(largest, rel=1e-4)
     assert model.table.sparse == options.get("sparse", False)
 
 
-def test_a_padding_row_that_something_else_differentiates_is_not_left_out() -> None:
+def test_a_padding_row_that_is_tied_elsewhere_is_differentiated_as_the_function_is() -> None:
     class Tied(Tokens):
         def forward(self, x: Tensor) -> Tensor:
             return super().forward(x) + F.linear(self.table(x).mean(1), self.other.weight)[:, :3]
 
-    model = seeded(lambda: Tied(padding_idx=2).double())
-    model.other = nn.Linear(4, 7, bias=False)
-    model.other.weight = model.table.weight
-    with pytest.raises(ValueError, match="derivative that autograd gives of Tied in its weights is not"):
-        fp.EmpiricalRisk(model.eval(), TOKENS).gradient()
+    def model(**options: object) -> nn.Module:
+        made = seeded(lambda: Tied(**options).double())
+        made.other = nn.Linear(4, 7, bias=False)
+        made.other.weight = made.table.weight
+        return made.double().eval()
+
+    found, expected = (fp.EmpiricalRisk(model(**options), TOKENS).gradient() for options in ({"padding_idx": 2}, {}))
+    torch.testing.assert_close(found["table.weight"], expected["table.weight"], rtol=1e-12, atol=1e-12)
 
 
-def test_a_sparse_gradient_of_ones_own_call_is_told() -> None:
+def test_ones_own_call_of_a_sparse_embedding_is_differentiated_too() -> None:
     class Own(Tokens):
         def forward(self, x: Tensor) -> Tensor:
-            return self.head(F.embedding(x, self.table.weight, sparse=True).flatten(1))
+            return self.head(F.embedding(x, self.table.weight, 2, sparse=True).flatten(1).tanh())
 
-    with pytest.raises(ValueError, match=r"Own has a sparse gradient, of shape \(7, 4\); expected dense ones"):
-        fp.EmpiricalRisk(seeded(Own), TOKENS).gradient()
+    found = fp.EmpiricalRisk(seeded(lambda: Own().double()), TOKENS).gradient()["table.weight"]
+    expected = fp.EmpiricalRisk(seeded(lambda: Tokens().double()), TOKENS).gradient()["table.weight"]
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("options", [{"sparse": True}, {"scale_grad_by_freq": True}])
+def test_bags_of_embeddings_are_differentiated_as_the_function_is(options: dict[str, object]) -> None:
+    class Bag(nn.Module):
+        def __init__(self, **options: object) -> None:
+            super().__init__()
+            self.table, self.head = nn.EmbeddingBag(7, 4, mode="sum", padding_idx=1, **options), nn.Linear(4, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(self.table(x).tanh())  # type: ignore[no-any-return]
+
+    def gradient(**options: object) -> Tensor:
+        return fp.EmpiricalRisk(seeded(lambda: Bag(**options).double()), TOKENS).gradient()["table.weight"]
+
+    found, expected = gradient(**options), gradient()
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_a_sparse_gradient_is_told() -> None:
+    class Raw(Tokens):
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(torch.embedding(self.table.weight, x, -1, False, True).flatten(1))  # type: ignore[no-any-return]
+
+    with pytest.raises(ValueError, match=r"Raw has a sparse gradient, of shape \(7, 4\); expected dense ones"):
+        fp.EmpiricalRisk(seeded(Raw), TOKENS).gradient()
+
+
+class Spectral(nn.Module):
+    """Weights read as complex numbers, which torch wants at an even place of their memory."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bias, self.weight = nn.Parameter(torch.zeros(1)), nn.Parameter(torch.randn(6, 4, 2))
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        turned = x.to(torch.cdouble) @ torch.view_as_complex(self.weight)
+        return self.head(turned.abs()) + self.bias  # type: ignore[no-any-return]
+
+
+def test_slow_reference_the_hessian_of_real_weights_that_are_viewed_as_complex() -> None:
+    model = seeded(lambda: Spectral().double())
+    data = fp.LabelledData(torch.randn(12, 6, dtype=torch.float64), torch.arange(12) % 3)
+    names = [name for name, _ in model.named_parameters()]
+    center = [parameter.detach().clone() for parameter in model.parameters()]
+
+    def loss(*values: Tensor) -> Tensor:
+        logits = torch.func.functional_call(model, dict(zip(names, values, strict=True)), (data.inputs,))
+        return F.cross_entropy(logits, data.labels)
+
+    blocks = torch.autograd.functional.hessian(loss, tuple(center))
+    rows = [
+        torch.cat([block.reshape(a.numel(), -1) for block in row], 1) for a, row in zip(center, blocks, strict=True)
+    ]
+    largest = float(torch.linalg.eigvalsh(torch.cat(rows))[-1])
+    assert float(fp.hessian_eigenvalues(fp.EmpiricalRisk(model, data)).eigenvalues[0]) == pytest.approx(
+        largest, rel=1e-4
+    )
 
 
 class Trunk(nn.Module):

@@ -171,10 +171,10 @@ class _Block:
     def __call__(self, vector: Vector) -> Vector:
         self.products += 1
         parts = torch.split(vector, self.sizes)
-        direction = {
-            name: part.view(self.center[name].shape).to(self.center[name])
-            for name, part in zip(self.names, parts, strict=True)
-        }
+        direction = {}
+        for name, part in zip(self.names, parts, strict=True):
+            even = part.clone() if part.storage_offset() % 2 else part  # which weights viewed as complex numbers want
+            direction[name] = even.view(self.center[name].shape).to(self.center[name])
         (product,) = hessian_products(self.risk, self.center, [direction], self.names)
         result = torch.empty_like(vector)
         for name, own in zip(self.names, torch.split(result, self.sizes), strict=True):
