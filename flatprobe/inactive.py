@@ -19,7 +19,7 @@ _SAMPLES = 256
 _FEW = 32
 # The points that are looked at, in distances that move the weights by their own norm. Beside the center no entry has a
 # gradient of 0 by coincidence (a factor of 0); further away, on either side, units wake that are off for all samples.
-_BESIDE, _FAR = 1e-2, (10.0, -10.0)
+_BESIDE, _MOVED, _FAR = 1e-2, 1e-4, (10.0, -10.0)
 # Forward passes that may be spent on entries without a gradient that act nevertheless.
 _TESTS = 64
 
@@ -138,6 +138,7 @@ class _Look:
         self.unit = scale(self.center, names, law)
         # A backward pass keeps what a forward pass gives up on its way.
         self.together = max(1, risk.batch_size // 4)
+        self.logits: list[Tensor] | None = None  # beside the center, once they are needed
 
     def inactive(self) -> Inactive | None:
         """See `inactive_entries`."""
@@ -233,10 +234,12 @@ class _Look:
         for name, part in rows.items():
             moved[name] = beside[name].clone()
             own = masks[name].to(self.u[name])
-            _rows(moved[name])[part].addcmul_(_rows(self.u[name])[part], _rows(own)[part], value=_BESIDE * self.unit)
+            _rows(moved[name])[part].addcmul_(_rows(self.u[name])[part], _rows(own)[part], value=_MOVED * self.unit)
         with torch.no_grad():
-            for inputs in self._batches():
-                logits, others = self.network(inputs, beside), self.network(inputs, moved)
+            if self.logits is None:
+                self.logits = [self.network(inputs, beside) for inputs in self._batches()]
+            for inputs, logits in zip(self._batches(), self.logits, strict=True):
+                others = self.network(inputs, moved)
                 limit = 4 * torch.finfo(logits.dtype).eps * logits.abs().max()
                 if not bool((others - logits).abs().max() <= limit):
                     return True

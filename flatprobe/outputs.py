@@ -1,13 +1,20 @@
 """Checks of a network's logits before anything is measured with them."""
 
 import warnings
+from collections.abc import Callable, Iterable
+from typing import Any, NoReturn
 
+import torch
 from torch import Tensor
 
 from flatprobe.class_names import class_names_of, misplaced
 from flatprobe.data import Batch
+from flatprobe.inputs import Inputs
 from flatprobe.inspection import inspected
 from flatprobe.network import Network
+
+Batches = Iterable[tuple[Inputs, Tensor]]
+PerSample = Callable[[Tensor, Tensor], Tensor]
 
 # Rows without which chance could have it so, and how far from 1 a row of probabilities sums in half precision.
 _FEWEST, _SUM = 2, 1e-2
@@ -125,3 +132,42 @@ def check_logits(logits: Tensor, start: int) -> None:
             "(half precision?) or an unusual input"
         )
         raise ValueError(msg)
+
+
+def report_not_finite(network: Network, batches: Batches, per_sample: PerSample, loss: Any) -> NoReturn:
+    """Why the risk at the network's own weights is not finite.
+
+    Args:
+        network: whose weights are meant.
+        batches: inputs, from `prepare`, and labels.
+        per_sample: logits, labels -> losses.
+        loss: its name, or what a record says of it.
+
+    Raises:
+        ValueError: naming the first sample whose logits are not finite, or whose loss is not.
+    """
+    start = 0
+    with torch.no_grad():
+        for inputs, labels in batches:
+            logits = network(inputs)
+            check_logits(logits, start)
+            values = per_sample(logits, labels)
+            for row in (~values.isfinite()).nonzero().flatten().tolist()[:1]:
+                fix = (
+                    "look for a logarithm of 0, a division by 0 or a label that it does not know"
+                    if isinstance(loss, dict) and "source" in loss
+                    else "probe it in float64"
+                )
+                msg = (
+                    f"the loss {_name(loss)} of sample {start + row} (label {int(labels[row])}) is "
+                    f"{float(values[row])} at the network's own weights though its logits are finite; expected finite "
+                    f"losses: {fix}"
+                )
+                raise ValueError(msg)
+            start += len(labels)
+    msg = f"the sum of the losses {_name(loss)} overflows at the network's own weights; probe it in float64"
+    raise ValueError(msg)
+
+
+def _name(loss: Any) -> str:
+    return str(loss["name"]) if isinstance(loss, dict) and "name" in loss else str(loss)

@@ -17,8 +17,7 @@ from flatprobe.kernels import misclassified, per_sample_loss
 from flatprobe.lines import along_split, split_for
 from flatprobe.losses import Loss, OwnLoss, described_loss, taken
 from flatprobe.network import Network
-from flatprobe.not_finite import report_not_finite
-from flatprobe.outputs import check_batch, check_exchangeable
+from flatprobe.outputs import check_batch, check_exchangeable, report_not_finite
 from flatprobe.risk_function import Risk as Risk
 from flatprobe.risk_function import RiskFunction as RiskFunction
 from flatprobe.risk_function import risk_at
@@ -104,7 +103,7 @@ class EmpiricalRisk:
         with torch.no_grad():
             risk = self.mean((self.network(inputs, weights), labels) for inputs, labels in self.batches())
         if weights is None and not math.isfinite(risk.loss):
-            report_not_finite(self)
+            report_not_finite(self.network, self.batches(), self.per_sample, self.loss)
         return risk
 
     @standalone
@@ -122,10 +121,10 @@ class EmpiricalRisk:
         Returns:
             A function of the coefficients, one a vector.
         """
-        split = split_for(self, vectors)
+        split = split_for(self.network, self.data, vectors)
         if split is None:
             return lambda coefficients: self(combined(vectors, coefficients))
-        return along_split(self, split, vectors)
+        return along_split(self.network, self.batches(), self.mean, split, vectors)
 
     def gradient(
         self,

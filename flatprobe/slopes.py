@@ -127,7 +127,7 @@ def check_input_slopes(network: Network, inputs: Tensor, *, forward: bool = Fals
     function = _Function(moved, held, few, [prepared])
     _check(function, [_beside(prepared, 0)], "inputs", ["inputs"], twice=False)
     if forward:
-        _check_products(function, precise, prepared)
+        _check_products(function, precise.choosing(few_rows(1)), prepared[:1])
 
 
 def _check_products(function: _Function, network: Network, inputs: Tensor) -> None:

@@ -367,5 +367,5 @@ def test_first_layers_outputs_are_kept_up_to_the_bound_only(monkeypatch: pytest.
     needed = 2 * len(DATA) * 24 * 8  # two vectors, 24 units, float64
     for bound, kept in ((needed, True), (needed - 1, False)):
         monkeypatch.setattr("flatprobe.lines._STORE", bound)
-        assert (split_for(risk, vectors) is not None) == kept
+        assert (split_for(risk.network, risk.data, vectors) is not None) == kept
         assert risk.along(vectors)((0.5, 0.5)).loss == pytest.approx(risk().loss, rel=1e-9)
