@@ -135,6 +135,9 @@ def _checked(network: nn.Module, state: Mapping[str, Tensor], source: str) -> di
             if _kind(there) != _kind(value) and not (value.is_complex() and there.is_floating_point())
         ],
     }
+    differences["tied to another name here, and of other values"] = [
+        name for name, there, value in both if not (tied[id(value)] is there or torch.equal(tied[id(value)], there))
+    ]
     if any(differences.values()):
         told = "; ".join(f"{len(names)} {kind}: {_few(names)}" for kind, names in differences.items() if names)
         msg = (

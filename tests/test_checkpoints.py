@@ -100,6 +100,15 @@ def test_tied_weights_come_back_tied(tmp_path, drop):
     assert loaded.decoder.weight is loaded.encoder.weight
 
 
+def test_values_of_one_weight_that_differ_are_refused(tmp_path):
+    state = Tied().state_dict()
+    names = [name for name in state if name.endswith("weight")]
+    state[names[-1]] = state[names[-1]] + 1
+    torch.save(state, tmp_path / "a.pt")
+    with pytest.raises(ValueError, match=f"1 tied to another name here, and of other values: ({names[-1]}|{names[0]})"):
+        load_checkpoint(tmp_path / "a.pt", Tied())
+
+
 def test_channels_last_weights_are_stored_contiguous(tmp_path):
     network = nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last)
     save_checkpoint(network, tmp_path / "a.safetensors")
