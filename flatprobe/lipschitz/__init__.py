@@ -2,7 +2,7 @@
 
 from flatprobe.lipschitz.certificates import certified_margins
 from flatprobe.lipschitz.constants import activation_constant, convolution_of, propagated, step_constants
-from flatprobe.lipschitz.ends import Bound, certified_ends
+from flatprobe.lipschitz.ends import Bound, certified_ends, drowned
 
 __all__ = [
     "Bound",
@@ -10,6 +10,7 @@ __all__ = [
     "certified_ends",
     "certified_margins",
     "convolution_of",
+    "drowned",
     "propagated",
     "step_constants",
 ]

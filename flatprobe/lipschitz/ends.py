@@ -1,7 +1,8 @@
 """Certified lower ends of the geometric margin in either norm, of the kinds that know the network."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
+import torch
 from torch import Tensor, nn
 
 from flatprobe.lipschitz.certificates import certified_margins
@@ -39,6 +40,24 @@ def certified_ends(
         except ValueError as error:  # a layer without a constant, or what cannot be traced
             missing[kind] = str(error)
     return found, missing
+
+
+def drowned(lower: Mapping[str, Tensor], upper: Iterable[Tensor], dtype: torch.dtype) -> dict[str, str]:
+    """Why the certified ends are 0 for every sample, of the kinds of which they are.
+
+    Args:
+        lower: kind -> ends.
+        upper: ends of attacks, 0 for samples that are wrong as they are.
+        dtype: of the network.
+
+    Returns:
+        Kind -> reason; nothing where every sample is wrong.
+    """
+    if not any(bool((values > 0).any()) for values in upper):
+        return {}
+    reason = f"no lead of its logits is certain to outlast their rounding in {str(dtype).removeprefix('torch.')}"
+    fix = "" if dtype == torch.float64 else ": measure model.double(), for the network in that precision"
+    return {kind: reason + fix for kind, values in lower.items() if not bool((values > 0).any())}
 
 
 def _certified(module: nn.Module, inputs: Tensor, kind: str, norm: str) -> Bound:

@@ -16,7 +16,7 @@ from flatprobe.checks import at_least, one_of
 from flatprobe.contexts import standalone
 from flatprobe.data import Batch, LabelledData, checked_data
 from flatprobe.kernels import functional_margin
-from flatprobe.lipschitz import Bound, certified_ends
+from flatprobe.lipschitz import Bound, certified_ends, drowned
 from flatprobe.network import Network
 from flatprobe.pairs import random_pairs
 from flatprobe.probes.samples import Subject, attacked, continuous
@@ -60,7 +60,7 @@ class GeometricMargins(Result):
 
     @property
     def uncertified(self) -> dict[str, str]:
-        """Certified methods that do not know the network, and why: their ends, and theirs alone, are 0 throughout."""
+        """Certified methods that know nothing of the network, or lose it to rounding, and why: their ends are 0."""
         found: dict[str, str] = self.settings["subject"].get("uncertified", {})
         return found
 
@@ -224,13 +224,14 @@ def geometric_margins(
             values |= first_order.near(forward, inputs, labels, closest.points, closest.distance, norm, points, draws)
         for name in lower:
             lowers[name].append(torch.where(right, values[name].double(), 0.0).cpu())
+    own, attacks = _joined(lowers), _joined(uppers)
+    uncertified |= drowned({kind: own[kind] for kind in bounds}, attacks.values(), network.dtype)
     if uncertified:
         msg = (
             f"{network.name} is not certified by {', '.join(uncertified)}, whose lower ends are 0: "
             f"{next(iter(uncertified.values()))}"
         )
         warnings.warn(msg, stacklevel=3)  # past the decorator
-    own, attacks = _joined(lowers), _joined(uppers)
     ends = [own[name] for name in lower if name in CERTIFIED] or list(own.values())
     described: dict[str, Any] = {"network": network.describe(), "data": data.describe(), "batch_size": size}
     described |= {"uncertified": uncertified} if uncertified else {}
