@@ -111,7 +111,8 @@ def random_slice(
         parameters: None for all, `"last"`, or names or patterns.
         batch_norm: BatchNorm statistics while the weights move: `"frozen"`, or `"recalibrate"` (one more pass over the
             data at each point).
-        inactive: entries that do not act: `"move"` them with the others, or `"hold"` them; as in `flatness_radius`.
+        inactive: entries that do not act: `"move"` them with the others, or `"hold"` them; as in `flatness_radius`,
+            which names them in either case. Here they are looked for, and named, with `"hold"` alone.
         seed: which family of directions.
 
     Returns:
@@ -129,7 +130,8 @@ def random_slice(
         raise ValueError(msg)
     center = risk.center
     names = select(center, parameters)
-    idle, held = looked_for(risk, names, law, inactive)
+    # Looking costs as much as several points, and what does not act changes no point: `hold` alone needs it.
+    idle, held = looked_for(risk, names, law, inactive) if inactive != "move" else (None, {})
     vectors = [direction(center, names, law, seed, index, held) for index in range(dimensions)]
     half = steps // 2
     axis = [extent * (k - half) / half for k in range(steps)]
