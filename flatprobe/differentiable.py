@@ -1,12 +1,11 @@
 """Networks without the derivatives that are asked of them, and the layer that is the reason."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from flatprobe.inputs import Inputs, few_rows
 from flatprobe.network import Network
@@ -54,29 +53,6 @@ def _cut(network: Network, inputs: Tensor) -> str | None:
             layer.register_forward_hook(watch(name))
     copied(inputs.detach().clone().requires_grad_())
     return found[0] if found else None
-
-
-class Halves(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch's own
-    """Notes whether something in the block is computed in half precision, of which differences show no digit.
-
-    Attributes:
-        seen: whether.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.seen = False
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        return False  # else torch imports its compiler for it
-
-    def __torch_dispatch__(
-        self, func: Any, _types: Iterable[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        result = func(*args, **(kwargs or {}))
-        self.seen |= isinstance(result, Tensor) and result.is_floating_point() and result.dtype.itemsize == 2
-        return result
 
 
 def check_dense(network: Network, gradient: Sequence[Tensor | None]) -> None:

@@ -19,6 +19,7 @@ _SAMPLES = 256
 _FEW = 32
 # The points that are looked at, in distances that move the weights by their own norm. Beside the center no entry has a
 # gradient of 0 by coincidence (a factor of 0); further away, on either side, units wake that are off for all samples.
+# What has no gradient beside the center is moved from there by so little that no unit wakes.
 _BESIDE, _MOVED, _FAR = 1e-2, 1e-4, (10.0, -10.0)
 # Forward passes that may be spent on entries without a gradient that act nevertheless.
 _TESTS = 64

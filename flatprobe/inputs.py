@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 Inputs = Tensor | dict[str, Tensor] | tuple[Tensor, ...]
-_FEW = 4
 Held = tuple[dict[str, Tensor] | tuple[Tensor, ...], str | int]
+
+_FEW = 4  # samples that derivatives are looked at with
 
 
 def tensors(inputs: Inputs) -> tuple[Tensor, ...]:

@@ -167,7 +167,6 @@ def _watched(network: Network, few: Inputs, first: Watched) -> Tensor:
         network: after its first pass.
         few: the samples.
         first: what was seen in that pass.
-
     """
     caller, slots = network.caller, network.slots
     own = [] if caller is None else [*caller.named_parameters(), *caller.named_buffers()]
@@ -189,9 +188,8 @@ def _watched(network: Network, few: Inputs, first: Watched) -> Tensor:
             with PlainFunctions() as functions, Watched() as seen:
                 logits = network.run(few)
     exchanged = {id(value) for value in clones.values()}
-    passing = seen.made | {
-        *map(storage_of, tensors(few))
-    }  # leaves that forward has made, of its inputs say, to derive by
+    # Leaves that forward has made, of its inputs say, to differentiate by, are no weights.
+    passing = seen.made | {*map(storage_of, tensors(few))}
     found = [leaf for leaf in leaves_of(logits) if id(leaf) not in exchanged]
     network.unregistered = [leaf for leaf in found if storage_of(leaf) not in passing]
     network.fixed = next((names[place] for place in (names.keys() & seen.foreign | callers) - {None}), None)

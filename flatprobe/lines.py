@@ -33,11 +33,7 @@ def split_for(network: Network, data: LabelledData, vectors: Vectors) -> Split |
 
 
 def along_split(
-    network: Network,
-    batches: Batches,
-    mean: Callable[[Iterator[tuple[Tensor, Tensor]]], Risk],
-    split: Split,
-    vectors: Vectors,
+    network: Network, batches: Batches, mean: Mean, split: Split, vectors: Vectors
 ) -> Callable[[Sequence[float]], Risk]:
     """`EmpiricalRisk.along` with the first layer's outputs computed once a vector, kept, and combined."""
     head, tail, names = split

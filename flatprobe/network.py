@@ -20,14 +20,7 @@ from flatprobe.inputs import (
     never_alone,
     only_floating,
 )
-from flatprobe.modules import (
-    BATCH_NORMS,
-    check_finite,
-    check_mode,
-    check_real,
-    logits_of,
-    unwrapped,
-)
+from flatprobe.modules import BATCH_NORMS, check_finite, check_mode, check_real, logits_of, unwrapped
 from flatprobe.parametrised import parametrised
 from flatprobe.plain_functions import PlainFunctions
 from flatprobe.rng import global_states_kept

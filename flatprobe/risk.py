@@ -72,7 +72,7 @@ class EmpiricalRisk:
         check_exchangeable(self.network)
         self._compared: set[tuple[frozenset[str], bool]] = set()
         if isinstance(loss, OwnLoss):
-            inputs, labels = next(self.batches(torch.arange(min(_CHECKED, len(data)))))
+            inputs, labels = next(self._batches(torch.arange(min(_CHECKED, len(data)))))
             loss.check(_at_least_single(self.network(inputs).detach()), labels)
 
     @property
@@ -101,9 +101,9 @@ class EmpiricalRisk:
         """
         self._check_names(named(weights))
         with torch.no_grad():
-            risk = self.mean((self.network(inputs, weights), labels) for inputs, labels in self.batches())
+            risk = self._mean((self.network(inputs, weights), labels) for inputs, labels in self._batches())
         if weights is None and not math.isfinite(risk.loss):
-            report_not_finite(self.network, self.batches(), self.per_sample, self.loss)
+            report_not_finite(self.network, self._batches(), self._per_sample, self.loss)
         return risk
 
     @standalone
@@ -124,7 +124,7 @@ class EmpiricalRisk:
         split = split_for(self.network, self.data, vectors)
         if split is None:
             return lambda coefficients: self(combined(vectors, coefficients))
-        return along_split(self.network, self.batches(), self.mean, split, vectors)
+        return along_split(self.network, self._batches(), self._mean, split, vectors)
 
     def gradient(
         self,
@@ -219,7 +219,7 @@ class EmpiricalRisk:
         if asked not in self._compared:
             if isinstance(self._kernel, OwnLoss) and not self._compared:
                 self()  # whose derivatives where it is not finite may look as if it were
-            inputs, _ = next(self.batches())
+            inputs, _ = next(self._batches())
             check_weight_slopes(self.network, inputs, names, twice=twice)
             self._compared |= {asked, (asked[0], False)}
 
@@ -229,8 +229,7 @@ class EmpiricalRisk:
             msg = f"the network has no parameter {unknown[0]!r}; expected names among {', '.join(self.center)}"
             raise ValueError(msg)
 
-    def batches(self, positions: Tensor | None = None) -> Iterator[tuple[Inputs, Tensor]]:
-        """The batches as the network takes them, with their labels; of the samples at these positions, or of all."""
+    def _batches(self, positions: Tensor | None = None) -> Iterator[tuple[Inputs, Tensor]]:
         pairs = (
             ((batch.inputs, batch.labels) for batch in self.data.batches(self.batch_size))
             if positions is None
@@ -239,16 +238,14 @@ class EmpiricalRisk:
         for inputs, labels in pairs:
             yield self.network.prepare(inputs), self.network.placed(labels)
 
-    def per_sample(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """The loss of each sample."""
+    def _per_sample(self, logits: Tensor, labels: Tensor) -> Tensor:
         return self._kernel(_at_least_single(logits), labels)
 
-    def mean(self, outputs: Iterator[tuple[Tensor, Tensor]]) -> Risk:
-        """The risk of logits and labels, batch by batch."""
+    def _mean(self, outputs: Iterator[tuple[Tensor, Tensor]]) -> Risk:
         loss = torch.zeros((), dtype=torch.float64, device=self.network.device)
         wrong = torch.zeros_like(loss)
         for logits, labels in outputs:
-            loss += self.per_sample(logits, labels).double().sum()
+            loss += self._per_sample(logits, labels).double().sum()
             # NaN where a logit is not finite: the argmax of NaN would count as a class.
             wrong += misclassified(logits, labels).sum() + 0 * logits.double().sum()
         return Risk(loss=float(loss) / len(self.data), error=float(wrong) / len(self.data))
@@ -262,11 +259,11 @@ class EmpiricalRisk:
         return {**self.center, **(weights or {})}, tuple(self.center) if names is None else names
 
     def _losses(self, positions: Tensor | None) -> Iterator[Callable[[Weights], Tensor]]:
-        for inputs, labels in self.batches(positions):
+        for inputs, labels in self._batches(positions):
             yield partial(self._summed, inputs, labels)
 
     def _summed(self, inputs: Inputs, labels: Tensor, weights: Mapping[str, Tensor]) -> Tensor:
-        return self.per_sample(self.network(inputs, weights), labels).sum()
+        return self._per_sample(self.network(inputs, weights), labels).sum()
 
     def _mean_of(self, total: Weights, count: int) -> Weights:
         """The sums divided, each given up as its mean is made: they are twice as long as the weights, or as long."""

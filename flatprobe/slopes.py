@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from flatprobe import rng
-from flatprobe.differentiable import Halves, check_dense, explained
+from flatprobe.differentiable import check_dense, explained
 from flatprobe.inputs import Inputs, few_rows, mapped, tensors
 from flatprobe.network import Network
 from flatprobe.plain_functions import twice_differentiable
+from flatprobe.watching import Watched
 
 # The most weights of a network that is copied to float64 for it.
 _PRECISE = 2**20
@@ -193,11 +194,11 @@ def _mismatch(
     function: _Function, point: list[Tensor], draw: int, *, twice: bool
 ) -> tuple[str, float, float, list[bool]] | None:
     """The first derivative along a random direction that is not the differences', its order, and what is cut off."""
-    with torch.no_grad(), Halves() as halves:
+    with torch.no_grad(), Watched() as seen:
         logits = function.logits(point)
     if not bool(logits.isfinite().all()):
         return None  # reported by those who measure there
-    exact = logits.dtype == torch.float64 and not halves.seen
+    exact = logits.dtype == torch.float64 and not seen.halves
     cotangent = _normal(logits, "cotangent", draw)
     scalar = partial(_along_cotangent, function.logits, cotangent)
     along = _directions(point, "along", draw)
@@ -222,7 +223,7 @@ def _mismatch(
 
     rounding = eps * float((logits * cotangent).abs().sum())
     # In half precision no difference shows a digit, but that of a function without any gradient.
-    slope = _Slope(here.slope, math.inf if halves.seen and here.size else here.size, rounding)
+    slope = _Slope(here.slope, math.inf if seen.halves and here.size else here.size, rounding)
     if (found := slope.difference_from(first, _FINE if exact else _SINGLE, _COARSE if exact else ())) is not None:
         return "first", here.slope, found, here.cut
     if twice and not exact:  # formed only, at weights that are held anyway

@@ -25,6 +25,7 @@ class Watched(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch's own
         made: addresses of the memory of what they returned.
         written: addresses of the memory that they wrote to.
         unsafe: whether a convolution is among them that must not be differentiated in channels-last layout.
+        halves: whether something was computed in half precision, of which differences show no digit.
         looks: whether a tensor's values were handed to Python, so that other inputs may take another way.
 
     Args:
@@ -38,7 +39,7 @@ class Watched(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch's own
         self.foreign: set[int | None] = set()
         self.made: set[int | None] = {None}
         self.written: set[int | None] = set()
-        self.looks = self.unsafe = False
+        self.looks = self.unsafe = self.halves = False
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -60,6 +61,7 @@ class Watched(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch's own
         call: Callable[..., Any] = func
         result = call(*args, **kwargs)
         returned = list(_tensors((result,)))
+        self.halves |= any(part.is_floating_point() and part.dtype.itemsize == 2 for part in returned)
         addresses = {*map(storage_of, returned)}
         self.made |= addresses - self.foreign
         if self._derived.isdisjoint(used):

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import flatprobe as fp
 from flatprobe import models
 from flatprobe.graph import folded, trace
 from flatprobe.lipschitz import certified_margins, step_constants
@@ -199,3 +200,25 @@ def test_closed_form_what_rounding_takes_here_and_a_radius_away() -> None:
     found = _lower(lambda _labels: 3.0, Affine(0.1, 0.01), logits, labels, torch.tensor([2.0], dtype=torch.float64))
     expected = (1 - 2 * math.sqrt(2) * (0.1 + 0.01 * 2)) / (3 + math.sqrt(2) * 0.01)
     assert float(found) == pytest.approx(expected, rel=1e-9)
+
+
+def test_certificates_that_rounding_takes_whole_are_told() -> None:
+    """Leads of about 1e-7 of the logits: certified in float64, and not in float32."""
+    model = nn.Linear(4, 3).eval()
+    with torch.no_grad():
+        model.weight.copy_(torch.eye(3, 4) * 1e-3)
+        model.bias.fill_(1e3)
+    inputs = torch.cat([torch.eye(3, 4), torch.eye(3, 4)])
+    data = fp.LabelledData(inputs, torch.arange(6) % 3)
+    fine = fp.geometric_margins(
+        copy.deepcopy(model).double(), fp.LabelledData(inputs.double(), data.labels), upper="fab"
+    )
+    assert bool((fine.lower > 0).all())
+    assert not fine.uncertified
+    with pytest.warns(UserWarning, match=r"not certified by spectral.* no lead .* float32: measure model\.double\(\)"):
+        result = fp.geometric_margins(model, data, upper="fab")
+    assert not result.lower.any()
+    assert not result.certified
+    assert "rounding in float32" in result.uncertified["spectral"]
+    wrong = fp.LabelledData(inputs, (data.labels + 1) % 3)
+    assert not fp.geometric_margins(model, wrong, upper="fab").uncertified  # nothing to certify
