@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from flatprobe.probes.slices import random_slice as random_slice
     from flatprobe.probes.smoothing import smoothed_certificate as smoothed_certificate
     from flatprobe.probes.trace import hessian_trace as hessian_trace
+    from flatprobe.results import Result as Result
     from flatprobe.results import load as load
     from flatprobe.results import save as save
     from flatprobe.risk import EmpiricalRisk as EmpiricalRisk
@@ -94,6 +95,7 @@ _HOMES = {
     "transforms": "flatprobe.training.transforms",
     "tune": "flatprobe.training",
     # records
+    "Result": "flatprobe.results",
     "load": "flatprobe.results",
     "save": "flatprobe.results",
 }

@@ -6,7 +6,7 @@ import json
 import os
 import platform
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import version
@@ -22,6 +22,28 @@ from flatprobe.checks import as_json
 if TYPE_CHECKING:
     import pandas
 
+# The home of each result class that a record may name, so that a module can be renamed without losing old records.
+_HOMES = {
+    "AdversarialAccuracy": "flatprobe.probes.adversarial",
+    "Audit": "flatprobe.studies.audit",
+    "Bound": "flatprobe.bounds.bound",
+    "FlatnessRadii": "flatprobe.probes.flatness",
+    "GeometricMargins": "flatprobe.probes.geometric",
+    "GradientNoise": "flatprobe.probes.gradient_noise",
+    "HessianEigenvalues": "flatprobe.probes.eigenvalues",
+    "HessianTrace": "flatprobe.probes.trace",
+    "Interpolation": "flatprobe.probes.interpolation",
+    "JacobianMaximum": "flatprobe.probes.jacobian_maximum",
+    "JacobianNorms": "flatprobe.probes.jacobian",
+    "Margins": "flatprobe.probes.margins",
+    "PerSample": "flatprobe.probes.samples",
+    "RandomSlice": "flatprobe.probes.slices",
+    "Robustness": "flatprobe.probes.robustness",
+    "SmoothedCertificate": "flatprobe.probes.smoothing",
+    "Tuning": "flatprobe.training.tuned",
+    "WeightNorms": "flatprobe.probes.norms",
+    "WorstCaseSharpness": "flatprobe.probes.sharpness",
+}
 _KEY = b"flatprobe"
 _SEAL = "seal"  # in the metadata: the file's own SHA-256
 _LONGEST = 200  # bytes of a file's name, of which most file systems take 255 with what is put around it
@@ -51,7 +73,10 @@ def settings(probe: str, subject: Mapping[str, object], **arguments: object) -> 
 
 @dataclass(frozen=True, kw_only=True)
 class Result(ABC):
-    """Raw values of one measurement. Subclasses are frozen dataclasses defined beside their probe."""
+    """Raw values of one measurement. Subclasses are frozen dataclasses defined beside their probe.
+
+    A record names the subclass, not its module. `load` therefore finds a user-defined subclass once it is defined.
+    """
 
     settings: dict[str, Any] = field(repr=False)
 
@@ -87,9 +112,12 @@ def save(result: Result, path: str | os.PathLike[str]) -> Path:
         The path.
 
     Raises:
-        ValueError: if the path does not end in .parquet.
+        ValueError: if the path does not end in .parquet, or a user-defined class has the name of one of flatprobe's.
     """
-    kind = f"{type(result).__module__}:{type(result).__qualname__}"
+    kind = type(result).__name__
+    if kind in _HOMES and type(result).__module__ != _HOMES[kind]:
+        msg = f"{type(result).__module__}.{kind} must not have the name of flatprobe's own {kind}. Rename the class"
+        raise ValueError(msg)
     return write_table(result.to_frame(), path, {"kind": kind, "settings": result.settings})
 
 
@@ -167,14 +195,23 @@ def load(path: str | os.PathLike[str]) -> Any:
 
 
 def _kind(reference: object) -> type[Result] | None:
-    """The class of results that a record names, None where it names none."""
-    module, _, name = str(reference).partition(":")
-    try:
-        kind = getattr(importlib.import_module(module), name, None) if module.startswith("flatprobe.") else None
-    except ImportError:
-        return None
-    whole = isinstance(kind, type) and issubclass(kind, Result) and not inspect.isabstract(kind)
-    return kind if whole else None
+    """The result class that a record names, or None.
+
+    Records of flatprobe 0.1 name `module:class`; the class alone counts.
+    """
+    name = str(reference).rpartition(":")[2]
+    if name in _HOMES:
+        own: type[Result] = getattr(importlib.import_module(_HOMES[name]), name)
+        return own
+    every = _subclasses(Result)  # type: ignore[type-abstract] # only walked, never called
+    defined = [kind for kind in every if kind.__name__ == name and not inspect.isabstract(kind)]
+    return defined[-1] if defined else None  # the newest, where a notebook has defined it again
+
+
+def _subclasses(kind: type[Result]) -> Iterator[type[Result]]:
+    for subclass in kind.__subclasses__():
+        yield subclass
+        yield from _subclasses(subclass)
 
 
 def write_table(frame: "pandas.DataFrame", path: str | os.PathLike[str], metadata: Mapping[str, object]) -> Path:

@@ -1,5 +1,10 @@
 """Records on disk: atomic, typed, readable by any tool, refused when they are something else."""
 
+import importlib
+import inspect
+import pkgutil
+from dataclasses import dataclass
+
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
@@ -7,7 +12,7 @@ import pytest
 import torch
 
 import flatprobe as fp
-from flatprobe.results import read_table, write_table
+from flatprobe.results import _HOMES, _subclasses, read_table, write_table
 from tests import cases
 
 
@@ -69,3 +74,45 @@ def test_a_record_cannot_name_what_is_run(kind: str, tmp_path) -> None:
     frame, metadata = read_table(path)
     assert frame["a"].tolist() == [1]
     assert metadata["kind"] == kind
+
+
+def test_a_record_names_its_class_and_no_module(margins, tmp_path) -> None:
+    """So that a module can be renamed and its records still be read."""
+    path = fp.save(margins, tmp_path / "margins.parquet")
+    frame, metadata = read_table(path)
+    assert metadata["kind"] == "Margins"
+    for kind in ("flatprobe.probes.margins:Margins", "flatprobe.where.it.was.once:Margins"):  # as 0.1 wrote it
+        old = write_table(frame, tmp_path / "old.parquet", {**metadata, "kind": kind})
+        assert isinstance(fp.load(old), type(margins))
+        assert fp.load(old).values.equal(margins.values)
+
+
+def test_every_result_class_is_in_the_table() -> None:
+    for module in pkgutil.walk_packages(fp.__path__, "flatprobe."):
+        if module.name.rpartition(".")[2] not in {"lightning", "transformers"}:
+            importlib.import_module(module.name)
+    own = {kind for kind in _subclasses(fp.Result) if kind.__module__.startswith("flatprobe.")}
+    assert {kind.__name__: kind.__module__ for kind in own if not inspect.isabstract(kind)} == _HOMES
+
+
+def test_a_user_defined_result_is_saved_and_loaded(tmp_path) -> None:
+    @dataclass(frozen=True, kw_only=True, repr=False)
+    class Depth(fp.Result):
+        depth: int
+
+        def to_frame(self) -> pd.DataFrame:
+            return pd.DataFrame({"depth": [self.depth]})
+
+        @classmethod
+        def from_frame(cls, frame: pd.DataFrame, settings) -> "Depth":
+            return cls(depth=int(frame["depth"][0]), settings=settings)
+
+        def summary(self) -> dict[str, float]:
+            return {"depth": self.depth}
+
+    found = fp.load(fp.save(Depth(depth=7, settings={"probe": "depth"}), tmp_path / "depth.parquet"))
+    assert isinstance(found, Depth)
+    assert found.depth == 7
+    twin = type("Margins", (Depth,), {})(depth=7, settings={})
+    with pytest.raises(ValueError, match=r"Margins must not have the name of flatprobe's own Margins\. Rename"):
+        fp.save(twin, tmp_path / "twin.parquet")
