@@ -11,16 +11,17 @@ if TYPE_CHECKING:
     from flatprobe import bounds as bounds
     from flatprobe import callbacks as callbacks
     from flatprobe import models as models
-    from flatprobe.checkpoints import load_checkpoint as load_checkpoint
     from flatprobe.data import LabelledData as LabelledData
-    from flatprobe.embedding import at_embedding as at_embedding
-    from flatprobe.loading import load_data as load_data
+    from flatprobe.data.load import load_data as load_data
     from flatprobe.models import Normalised as Normalised
+    from flatprobe.models.checkpoints import load_checkpoint as load_checkpoint
+    from flatprobe.network.embedding import at_embedding as at_embedding
     from flatprobe.probes.adversarial import adversarial_accuracy as adversarial_accuracy
-    from flatprobe.probes.eigenvalues import hessian_eigenvalues as hessian_eigenvalues
     from flatprobe.probes.flatness import flatness_radius as flatness_radius
     from flatprobe.probes.geometric import geometric_margins as geometric_margins
     from flatprobe.probes.gradient_noise import gradient_noise as gradient_noise
+    from flatprobe.probes.hessian_eigenvalues import hessian_eigenvalues as hessian_eigenvalues
+    from flatprobe.probes.hessian_trace import hessian_trace as hessian_trace
     from flatprobe.probes.interpolation import interpolate as interpolate
     from flatprobe.probes.interpolation import segment as segment
     from flatprobe.probes.interpolation import simplex as simplex
@@ -28,17 +29,13 @@ if TYPE_CHECKING:
     from flatprobe.probes.jacobian_maximum import jacobian_maximum as jacobian_maximum
     from flatprobe.probes.margins import functional_margins as functional_margins
     from flatprobe.probes.margins import scores as scores
-    from flatprobe.probes.norms import weight_norms as weight_norms
     from flatprobe.probes.robustness import gaussian_robustness as gaussian_robustness
     from flatprobe.probes.sharpness import worst_case_sharpness as worst_case_sharpness
     from flatprobe.probes.slices import random_slice as random_slice
     from flatprobe.probes.smoothing import smoothed_certificate as smoothed_certificate
-    from flatprobe.probes.trace import hessian_trace as hessian_trace
-    from flatprobe.results import Result as Result
-    from flatprobe.results import load as load
-    from flatprobe.results import save as save
-    from flatprobe.risk import EmpiricalRisk as EmpiricalRisk
-    from flatprobe.risk import Risk as Risk
+    from flatprobe.probes.weight_norms import weight_norms as weight_norms
+    from flatprobe.risk.empirical import EmpiricalRisk as EmpiricalRisk
+    from flatprobe.risk.empirical import Risk as Risk
     from flatprobe.studies.audit import audit as audit
     from flatprobe.studies.compare import compare as compare
     from flatprobe.training import ForwardPass as ForwardPass
@@ -49,27 +46,30 @@ if TYPE_CHECKING:
     from flatprobe.training import train as train
     from flatprobe.training import transforms as transforms
     from flatprobe.training import tune as tune
+    from flatprobe.utils.results import Result as Result
+    from flatprobe.utils.results import load as load
+    from flatprobe.utils.results import save as save
 
 _HOMES = {
     # data and networks
     "LabelledData": "flatprobe.data",
     "Normalised": "flatprobe.models",
-    "at_embedding": "flatprobe.embedding",
-    "load_checkpoint": "flatprobe.checkpoints",
-    "load_data": "flatprobe.loading",
+    "at_embedding": "flatprobe.network.embedding",
+    "load_checkpoint": "flatprobe.models.checkpoints",
+    "load_data": "flatprobe.data.load",
     "models": "flatprobe.models",
     # weight-space probes
-    "EmpiricalRisk": "flatprobe.risk",
-    "Risk": "flatprobe.risk",
+    "EmpiricalRisk": "flatprobe.risk.empirical",
+    "Risk": "flatprobe.risk.empirical",
     "flatness_radius": "flatprobe.probes.flatness",
     "gradient_noise": "flatprobe.probes.gradient_noise",
-    "hessian_eigenvalues": "flatprobe.probes.eigenvalues",
-    "hessian_trace": "flatprobe.probes.trace",
+    "hessian_eigenvalues": "flatprobe.probes.hessian_eigenvalues",
+    "hessian_trace": "flatprobe.probes.hessian_trace",
     "interpolate": "flatprobe.probes.interpolation",
     "random_slice": "flatprobe.probes.slices",
     "segment": "flatprobe.probes.interpolation",
     "simplex": "flatprobe.probes.interpolation",
-    "weight_norms": "flatprobe.probes.norms",
+    "weight_norms": "flatprobe.probes.weight_norms",
     "worst_case_sharpness": "flatprobe.probes.sharpness",
     # input-space probes
     "adversarial_accuracy": "flatprobe.probes.adversarial",
@@ -95,9 +95,9 @@ _HOMES = {
     "transforms": "flatprobe.training.transforms",
     "tune": "flatprobe.training",
     # records
-    "Result": "flatprobe.results",
-    "load": "flatprobe.results",
-    "save": "flatprobe.results",
+    "Result": "flatprobe.utils.results",
+    "load": "flatprobe.utils.results",
+    "save": "flatprobe.utils.results",
 }
 
 __all__ = list(_HOMES)

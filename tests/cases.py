@@ -4,10 +4,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from flatprobe import models, rng
+from flatprobe import models
 from flatprobe.data import LabelledData
-from flatprobe.risk import Risk
-from flatprobe.weights import Weights
+from flatprobe.network.weights import Weights
+from flatprobe.risk.empirical import Risk
+from flatprobe.utils import rng
 
 
 def data_for(shape: tuple[int, ...], *, samples: int = 130, classes: int = 10, seed: int = 0) -> LabelledData:

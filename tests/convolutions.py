@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from flatprobe import rng
-from flatprobe.operators import Convolution
+from flatprobe.graph.operators import Convolution
+from flatprobe.utils import rng
 
 CONVOLVE = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 

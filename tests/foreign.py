@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from flatprobe import rng
 from flatprobe.data import LabelledData
+from flatprobe.utils import rng
 
 SAMPLES, TOKENS, WORDS, CLASSES = 10, 6, 17, 4
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 import flatprobe as fp
-from flatprobe.rng import generator
 from flatprobe.training import ForwardPass
+from flatprobe.utils.rng import generator
 from tests.cases import batch, normalised_network
 from tests.references import with_statistics
 

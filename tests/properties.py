@@ -9,7 +9,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from flatprobe.data import LabelledData
-from flatprobe.inputs import mapped
+from flatprobe.data.inputs import mapped
 
 BATCH_SIZES = (1, 7, 64, None)
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from flatprobe.data import LabelledData
-from flatprobe.weights import Weights
+from flatprobe.network.weights import Weights
 
 
 def loss_and_error(model: nn.Module, weights: Weights, data: LabelledData) -> tuple[float, float]:

@@ -14,8 +14,8 @@ from torch.nn import functional as F
 from torch.nn.utils import parametrizations, prune
 from torch.utils.checkpoint import checkpoint
 
-from flatprobe import rng
 from flatprobe.data import LabelledData
+from flatprobe.utils import rng
 
 WIDTH, CLASSES = 8, 3
 

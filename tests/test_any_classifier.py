@@ -10,12 +10,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import flatprobe as fp
-from flatprobe import rng
 from flatprobe.data import LabelledData
-from flatprobe.directions import direction
-from flatprobe.inputs import mapped, tensors
-from flatprobe.network import Network
-from flatprobe.weights import Weights, combined, norm
+from flatprobe.data.inputs import mapped, tensors
+from flatprobe.network.network import Network
+from flatprobe.network.weights import Weights, combined, norm
+from flatprobe.risk.directions import direction
+from flatprobe.utils import rng
 from tests import foreign
 from tests.properties import assert_batch_size_invariant, assert_model_untouched, streamed
 

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 import flatprobe as fp
-from flatprobe.risk import RiskFunction
-from flatprobe.weights import named
+from flatprobe.network.weights import named
+from flatprobe.risk.empirical import RiskFunction
 from tests import cases
 
 DATA = cases.data_for((1, 4, 4), samples=40, classes=4)

@@ -4,14 +4,15 @@ import pytest
 import torch
 from torch import nn
 
-from flatprobe import models, rng
+from flatprobe import models
 from flatprobe.attacks import MINIMUM_NORM, NORMS, Perturbed, fgsm, minimum_norm, pgd
-from flatprobe.attacks.closing import closed
+from flatprobe.attacks.boundary_bisection import closed
 from flatprobe.attacks.deepfool import deepfool
 from flatprobe.attacks.fixed import started
 from flatprobe.attacks.halfspace import nearest
 from flatprobe.attacks.ifgsm import ifgsm
 from flatprobe.attacks.points import adversarial, distance, lead, log_odds, with_gradient
+from flatprobe.utils import rng
 from tests import cases
 from tests.references import affine_margin
 

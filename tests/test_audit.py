@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 import flatprobe as fp
 from flatprobe.cli.audits import audit_table, cell, lines
-from flatprobe.results import Result
 from flatprobe.studies.audit import AUDITED, DEFAULT, NEITHER, PARAMETRISATION, SCALE, Audit, Row
-from flatprobe.studies.moves import same_law, spread_of, stays
+from flatprobe.studies.significance import same_law, spread_of, stays
+from flatprobe.utils.results import Result
 from tests import cases
 from tests.properties import assert_model_untouched
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from flatprobe import bounds, rng
+from flatprobe import bounds
+from flatprobe.utils import rng
 
 
 def failures(gaps: np.ndarray, value: float, delta: float) -> None:

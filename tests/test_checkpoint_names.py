@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
-from flatprobe.checkpoints import load_checkpoint
+from flatprobe.models.checkpoints import load_checkpoint
 from tests.test_models import assert_same_state
 
 

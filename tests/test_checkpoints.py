@@ -10,9 +10,9 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from flatprobe.checkpoints import load_checkpoint, save_checkpoint
-from flatprobe.files import read_tensors, write_tensors
 from flatprobe.models import Normalised, mlp, resnet
+from flatprobe.models.checkpoints import load_checkpoint, save_checkpoint
+from flatprobe.utils.tensor_files import read_tensors, write_tensors
 from tests.test_models import assert_same_state
 
 

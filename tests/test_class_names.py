@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 import flatprobe as fp
-from flatprobe.class_names import class_names_of, misplaced
 from flatprobe.cli.inputs import data_of, numbered_for
-from flatprobe.probes.samples import PerSample
+from flatprobe.network.class_names import class_names_of, misplaced
+from flatprobe.probes.per_sample import PerSample
 from tests import foreign
 
 CLASSES = ["ant", "bee", "cat"]

@@ -7,10 +7,10 @@ import torch
 from torch import nn
 
 from flatprobe.models import mlp
-from flatprobe.rng import generator
 from flatprobe.training import ForwardPass, train
 from flatprobe.training.constraints import CONSTRAINTS, Ball, Box, UnitRows
-from flatprobe.training.parts import described, made
+from flatprobe.training.registry import described, made
+from flatprobe.utils.rng import generator
 from tests import cases
 from tests.cases import batch, normalised_network
 from tests.test_models import assert_same_state

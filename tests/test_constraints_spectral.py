@@ -8,12 +8,12 @@ from torch import nn
 
 import flatprobe as fp
 from flatprobe import models
-from flatprobe.operators import Convolution, spectral_norm
-from flatprobe.rng import generator
+from flatprobe.graph.operators import Convolution, spectral_norm
 from flatprobe.training import ForwardPass, train
 from flatprobe.training.constraints import SpectralProjection
-from flatprobe.training.norms import risen, settled
-from flatprobe.training.passes import Layer
+from flatprobe.training.forward import Layer
+from flatprobe.training.forward.operator_norms import risen, settled
+from flatprobe.utils.rng import generator
 from tests import cases
 from tests.cases import batch, normalised_network
 from tests.test_constraints import interrupt_after, layers_of
@@ -25,7 +25,7 @@ EXCESS = 0.01
 
 
 def true_norm(layer: Layer) -> float:
-    """By `flatprobe.operators`, in float64."""
+    """By `flatprobe.graph.operators`, in float64."""
     weight = layer.weight.detach()
     if layer.kind == "linear":
         return spectral_norm(weight)

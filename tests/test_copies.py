@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 import flatprobe as fp
-from flatprobe.copies import copied_with_places, structural_copy
-from flatprobe.inspection import inspected
-from flatprobe.network import Network
-from flatprobe.storage import storage_of
+from flatprobe.network.copies import copied_with_places, structural_copy
+from flatprobe.network.inspection import inspected
+from flatprobe.network.network import Network
+from flatprobe.network.storage import storage_of
 from tests import strange
 
 X = strange.data().inputs

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 import flatprobe as fp
-from flatprobe.copies import structural_copy
-from flatprobe.network import Network
+from flatprobe.network.copies import structural_copy
+from flatprobe.network.network import Network
 from tests import strange
 
 X = strange.data().inputs

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from flatprobe.rng import generator
-from flatprobe.training import deformations
+from flatprobe.training.transforms import displacement
+from flatprobe.utils.rng import generator
 
 EXACT = {"rtol": 1e-9, "atol": 1e-12}  # algebra in float64
 
@@ -34,7 +34,7 @@ def pixel(image: torch.Tensor, row: float, column: float) -> torch.Tensor:
 def test_images_are_sampled_where_the_displacement_points():
     """Slow reference, pixel by pixel."""
     x, tau = images(), displacements()
-    found = deformations.deformed(x, tau)
+    found = displacement.deformed(x, tau)
     fine = F.interpolate(tau, size=(5, 7), mode="bilinear", align_corners=True)
     for i in range(3):
         for row in range(5):
@@ -47,19 +47,19 @@ def test_images_are_sampled_where_the_displacement_points():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_no_displacement_gives_the_images_back_bit_by_bit(dtype):
     x = images(size=(28, 28)).to(dtype)
-    assert torch.equal(deformations.deformed(x, torch.zeros(3, 2, 4, 4, dtype=dtype)), x)
+    assert torch.equal(displacement.deformed(x, torch.zeros(3, 2, 4, 4, dtype=dtype)), x)
 
 
 def test_whole_pixels_shift_the_image():
     """Closed form: two to the left and one down."""
     x = images()
     tau = torch.tensor([-2.0, 1.0], dtype=torch.float64).view(1, 2, 1, 1).expand(3, 2, 1, 1)
-    torch.testing.assert_close(deformations.deformed(x, tau)[:, :, 1:, :-2], x[:, :, :-1, 2:], **EXACT)
+    torch.testing.assert_close(displacement.deformed(x, tau)[:, :, 1:, :-2], x[:, :, :-1, 2:], **EXACT)
 
 
 def test_derivatives_in_images_and_displacement():
     tau, x = displacements(1).requires_grad_(), images(1).requires_grad_()
-    assert torch.autograd.gradcheck(deformations.deformed, (x, tau))
+    assert torch.autograd.gradcheck(displacement.deformed, (x, tau))
 
 
 def test_roughness_of_an_affine_displacement():
@@ -70,7 +70,7 @@ def test_roughness_of_an_affine_displacement():
     tau = torch.einsum("ab,brc->arc", matrix, nodes)[None]
     slope = float(torch.linalg.matrix_norm(matrix, 2))
     far = max(float((matrix @ torch.tensor(corner).double()).norm()) for corner in [(26, 20), (26, 0), (0, 20)])
-    found = deformations.roughness(tau, (21, 27), c1=3.0, c2=0.25)
+    found = displacement.roughness(tau, (21, 27), c1=3.0, c2=0.25)
     assert float(found) == pytest.approx(3 * slope + 0.25 * far, rel=1e-9)
 
 
@@ -81,19 +81,19 @@ def test_roughness_bounds_the_slope_everywhere_and_is_reached():
     columns = 20 * fine.diff(dim=3)[:, :, :-1]
     rows = 20 * fine.diff(dim=2)[..., :-1]
     slopes = torch.linalg.matrix_norm(torch.stack([columns, rows], -1).permute(0, 2, 3, 1, 4), 2).flatten(1).amax(1)
-    found = deformations.roughness(tau, (50, 70), c1=1.0, c2=0.0)
+    found = displacement.roughness(tau, (50, 70), c1=1.0, c2=0.0)
     assert bool((slopes <= found * (1 + 1e-9)).all())
     torch.testing.assert_close(slopes, found, rtol=1e-2, atol=0.0)
 
 
 def test_roughness_is_a_norm_and_within_scales_onto_its_ball():
     tau = displacements()
-    found = deformations.roughness(tau, (5, 7))
-    torch.testing.assert_close(deformations.roughness(-3 * tau, (5, 7)), 3 * found, **EXACT)
-    scaled = deformations.within(tau, found)
-    torch.testing.assert_close(deformations.roughness(scaled, (5, 7)), found.clamp_max(1), **EXACT)
+    found = displacement.roughness(tau, (5, 7))
+    torch.testing.assert_close(displacement.roughness(-3 * tau, (5, 7)), 3 * found, **EXACT)
+    scaled = displacement.within(tau, found)
+    torch.testing.assert_close(displacement.roughness(scaled, (5, 7)), found.clamp_max(1), **EXACT)
     small = tau / 100
-    assert torch.equal(deformations.within(small, deformations.roughness(small, (5, 7))), small)
+    assert torch.equal(displacement.within(small, displacement.roughness(small, (5, 7))), small)
 
 
 @pytest.mark.parametrize("grid", [1, 2, 5])
@@ -106,11 +106,11 @@ def test_smoothed_gradients_solve_their_equation(grid):
     eye = torch.eye(grid, dtype=torch.float64)
     matrix = 3.0**2 * (torch.kron(down, eye) + torch.kron(eye, across)) + 0.5**2 * torch.eye(grid**2)
     expected = torch.linalg.solve(matrix, g.flatten(2).mT).mT.view_as(g)
-    torch.testing.assert_close(deformations.smoothed(g, (21, 31), c1=3.0, c2=0.5), expected, **EXACT)
+    torch.testing.assert_close(displacement.smoothed(g, (21, 31), c1=3.0, c2=0.5), expected, **EXACT)
 
 
 def test_refusals():
     with pytest.raises(ValueError, match=r"shape \(3, 4\); expected images .* at least 2 x 2 pixels"):
-        deformations.check_images(torch.zeros(3, 4))
+        displacement.check_images(torch.zeros(3, 4))
     with pytest.raises(ValueError, match=r"displacement has shape \(2, 2, 4, 4\); expected \(3, 2, grid, grid\)"):
-        deformations.deformed(images(), displacements(2))
+        displacement.deformed(images(), displacements(2))

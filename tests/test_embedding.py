@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 import flatprobe as fp
-from flatprobe import embedding
 from flatprobe.data import LabelledData
+from flatprobe.network import embedding
 from tests import foreign
 from tests.properties import assert_model_untouched, streamed
 

@@ -10,7 +10,7 @@ from torch.nn.utils import parametrizations, parametrize, prune
 from torch.optim.swa_utils import AveragedModel
 
 import flatprobe as fp
-from flatprobe.weights import unprefixed
+from flatprobe.network.weights import unprefixed
 from tests import cases
 
 DATA = cases.data_for((1, 6, 6), samples=40, classes=3)

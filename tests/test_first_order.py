@@ -8,7 +8,7 @@ from scipy import stats
 from torch import Tensor, nn
 
 import flatprobe as fp
-from flatprobe.first_order import jacobian_ratio, neighbourhood
+from flatprobe.functional.first_order_margins import jacobian_ratio, neighbourhood
 
 SAMPLES = 4000
 

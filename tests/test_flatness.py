@@ -8,9 +8,9 @@ import torch
 from torch import nn
 
 import flatprobe as fp
-from flatprobe.directions import LAWS, direction
+from flatprobe.network.weights import moved, weights_of
 from flatprobe.probes.rounding import float64_risk
-from flatprobe.weights import moved, weights_of
+from flatprobe.risk.directions import LAWS, direction
 from tests import cases
 from tests.properties import (
     assert_batch_size_invariant,

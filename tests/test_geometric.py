@@ -49,9 +49,9 @@ def certified_margins(
 
 @pytest.fixture(autouse=True)
 def _walker(monkeypatch: pytest.MonkeyPatch) -> None:
-    fake = ModuleType("flatprobe.lipschitz")
+    fake = ModuleType("flatprobe.graph.lipschitz")
     fake.certified_margins = certified_margins
-    monkeypatch.setitem(sys.modules, "flatprobe.lipschitz", fake)
+    monkeypatch.setitem(sys.modules, "flatprobe.graph.lipschitz", fake)
 
 
 @pytest.mark.parametrize("norm", ["l2", "linf"])

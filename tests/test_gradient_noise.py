@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 import flatprobe as fp
-from flatprobe import rng
 from flatprobe.probes.gradient_noise import GradientNoise
+from flatprobe.utils import rng
 from tests import cases
 from tests.properties import assert_batch_size_invariant, assert_model_untouched, assert_seed_determines
 

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from flatprobe import models
 from flatprobe.graph import Graph, folded, trace
-from flatprobe.lipschitz import certified_margins
+from flatprobe.graph.lipschitz import certified_margins
 from tests.cases import NETWORKS, affine
 from tests.properties import assert_model_untouched
 

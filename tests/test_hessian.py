@@ -8,11 +8,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import flatprobe as fp
-from flatprobe import rng
-from flatprobe.derivatives import summed_products
-from flatprobe.probes import eigenvalues
-from flatprobe.probes.trace import HessianTrace
-from flatprobe.weights import layers
+from flatprobe.network.weights import layers
+from flatprobe.probes import hessian_eigenvalues
+from flatprobe.probes.hessian_trace import HessianTrace
+from flatprobe.risk.derivatives import summed_products
+from flatprobe.utils import rng
 from tests import cases
 from tests.properties import assert_batch_size_invariant, assert_model_untouched, assert_seed_determines
 from tests.references import hessian
@@ -55,7 +55,7 @@ def test_closed_form_equal_eigenvalues_and_none() -> None:
     assert fp.hessian_eigenvalues(bowl([4.0, 3.0]), count=2, parameters="a.w").eigenvalues.tolist() == [4.0, 3.0]
 
 
-@pytest.mark.parametrize("which", eigenvalues.ENDS)
+@pytest.mark.parametrize("which", hessian_eigenvalues.ENDS)
 def test_slow_reference_a_dense_hessian(which: str) -> None:
     result = fp.hessian_eigenvalues(RISK, count=3, which=which)
     order = {"largest": SPECTRUM.flip(0), "smallest": SPECTRUM, "magnitude": SPECTRUM[(-SPECTRUM.abs()).argsort()]}
@@ -247,6 +247,6 @@ def test_other_refusals(monkeypatch: pytest.MonkeyPatch) -> None:
         fp.hessian_trace(RISK, draws=0)
     with pytest.raises(TypeError, match=r"the risk Bowl has no Hessian product; expected .* hvp\(weights, direction\)"):
         fp.hessian_trace(cases.Bowl({"w": torch.zeros(2)}))
-    monkeypatch.setattr(eigenvalues, "_RESTARTS", 1)
+    monkeypatch.setattr(hessian_eigenvalues, "_RESTARTS", 1)
     with pytest.raises(ValueError, match=r"of 5 eigenvalues met the tolerance 1e-14 within \d+ Hessian products"):
         fp.hessian_eigenvalues(RISK, count=5, which="smallest", tolerance=1e-14)

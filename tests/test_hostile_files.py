@@ -18,12 +18,13 @@ import torch
 from torch import nn
 
 import flatprobe as fp
-from flatprobe import atomic, models
-from flatprobe.atomic import abandoned, check_writable, leftovers, written_beside
-from flatprobe.checkpoints import load_checkpoint, save_checkpoint
-from flatprobe.files import read_tensors
-from flatprobe.results import read_table, write_table
-from flatprobe.training.folder import RunFolder
+from flatprobe import models
+from flatprobe.models.checkpoints import load_checkpoint, save_checkpoint
+from flatprobe.training.run_folder import RunFolder
+from flatprobe.utils import atomic
+from flatprobe.utils.atomic import abandoned, check_writable, leftovers, written_beside
+from flatprobe.utils.results import read_table, write_table
+from flatprobe.utils.tensor_files import read_tensors
 
 DATA = fp.LabelledData(torch.eye(4), torch.arange(4))
 CONFIG = {"settings": {}, "environment": {}}

@@ -10,9 +10,9 @@ from torch import nn
 from torch.nn.utils import prune
 
 import flatprobe as fp
-from flatprobe.directions import LAWS, direction, scale
-from flatprobe.inactive import inactive_entries
-from flatprobe.weights import norm
+from flatprobe.network.weights import norm
+from flatprobe.risk.directions import LAWS, direction, scale
+from flatprobe.risk.inactive import inactive_entries
 from tests import cases
 
 WORDS = 12
@@ -140,7 +140,7 @@ def test_the_records_keep_what_does_not_act_and_old_ones_do_not_say(tmp_path) ->
 
 def test_all_data_are_looked_at_before_anything_is_held(monkeypatch: pytest.MonkeyPatch) -> None:
     """A word of the last text alone acts, though the first samples do not show it."""
-    monkeypatch.setattr("flatprobe.inactive._SAMPLES", 8)
+    monkeypatch.setattr("flatprobe.risk.inactive._SAMPLES", 8)
     tokens = TOKENS.clone()
     tokens[-1, 0] = 50
     risk = fp.EmpiricalRisk(Words(100).eval(), fp.LabelledData(tokens, TEXTS.labels, classes=2))

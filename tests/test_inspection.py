@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import flatprobe as fp
-from flatprobe.network import Network
+from flatprobe.network.network import Network
 from tests import cases, strange
 
 DATA = strange.data(40)

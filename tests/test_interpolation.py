@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 import flatprobe as fp
-from flatprobe.batch_norm import Recalibration
-from flatprobe.weights import weights_of
+from flatprobe.network.weights import weights_of
+from flatprobe.risk.recalibration import Recalibration
 from tests import cases
 from tests.properties import assert_batch_size_invariant, assert_model_untouched
 from tests.references import loss_and_error

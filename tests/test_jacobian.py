@@ -8,9 +8,9 @@ import torch
 from torch import nn
 
 import flatprobe as fp
-from flatprobe import jacobians
-from flatprobe.jacobians import _bidiagonalise, norms
-from flatprobe.kernels import softmax_jacobian
+from flatprobe.functional import jacobian_norms
+from flatprobe.functional.jacobian_norms import _bidiagonalise, norms
+from flatprobe.functional.losses import softmax_jacobian
 from tests import cases
 from tests.allocations import Allocations
 from tests.properties import assert_batch_size_invariant, assert_model_untouched
@@ -142,8 +142,8 @@ def test_spectral_is_at_most_frobenius_and_softmax_at_most_half_the_logits() -> 
 
 def test_lanczos_takes_few_steps_on_many_classes(monkeypatch: pytest.MonkeyPatch) -> None:
     steps = []
-    original = jacobians._top_singular
-    monkeypatch.setattr(jacobians, "_top_singular", lambda a, b: steps.append(len(a)) or original(a, b))
+    original = jacobian_norms._top_singular
+    monkeypatch.setattr(jacobian_norms, "_top_singular", lambda a, b: steps.append(len(a)) or original(a, b))
     model = fp.models.mlp((1, 8, 8), widths=(80,), classes=130).eval()
     fp.jacobian_norms(model, cases.data_for((1, 8, 8), samples=8, classes=130))
     assert max(steps) < 60
@@ -226,12 +226,12 @@ def test_lanczos_stops_at_the_residual_of_its_leading_vector() -> None:
     assert len(products) < 12
 
 
-@pytest.mark.parametrize("architecture", jacobians.LANCZOS_CLASSES)
+@pytest.mark.parametrize("architecture", jacobian_norms.LANCZOS_CLASSES)
 def test_lanczos_is_taken_from_the_measured_number_of_classes_on(architecture: str) -> None:
-    least = jacobians.LANCZOS_CLASSES[architecture]
-    found = [jacobians.method_for("spectral", classes, architecture) for classes in (least - 1, least)]
+    least = jacobian_norms.LANCZOS_CLASSES[architecture]
+    found = [jacobian_norms.method_for("spectral", classes, architecture) for classes in (least - 1, least)]
     assert found == ["gram", "lanczos"]
-    assert jacobians.method_for("frobenius", least, architecture) == "gram"
+    assert jacobian_norms.method_for("frobenius", least, architecture) == "gram"
 
 
 def test_closed_form_lanczos_in_half_precision_stops_no_earlier_than_in_single() -> None:
@@ -251,5 +251,5 @@ def test_closed_form_lanczos_keeps_its_vectors_orthogonal() -> None:
     start = torch.randn(50, 40, generator=generator, dtype=torch.float64)
     start = start @ left * torch.logspace(-9, 0, 40, dtype=torch.float64) @ left.T
     weight = left @ sigma.diag() @ right.T
-    found = jacobians.lanczos_spectral(lambda x: x @ weight.T, torch.zeros(50, 40, dtype=torch.float64), start)
+    found = jacobian_norms.lanczos_spectral(lambda x: x @ weight.T, torch.zeros(50, 40, dtype=torch.float64), start)
     np.testing.assert_allclose(found, np.ones(50), rtol=1e-9)

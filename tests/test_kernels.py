@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 
 import flatprobe as fp
-from flatprobe.kernels import hinge, softmax_jacobian
+from flatprobe.functional.losses import hinge, softmax_jacobian
 from tests import cases
 
 DATA = cases.data_for((1, 8, 8), samples=60)

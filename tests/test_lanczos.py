@@ -5,9 +5,9 @@ import torch
 from torch import Tensor, nn
 
 import flatprobe as fp
-from flatprobe import rng
-from flatprobe.lanczos import ENDS, extreme_pairs
-from flatprobe.probes import eigenvalues
+from flatprobe.probes import hessian_eigenvalues
+from flatprobe.utils import rng
+from flatprobe.utils.lanczos import ENDS, extreme_pairs
 from tests import cases
 from tests.references import hessian
 
@@ -110,7 +110,7 @@ def test_pinned_products() -> None:
 
 
 def test_the_krylov_space_is_the_memory_and_restarts_are_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(eigenvalues, "_RESTARTS", 1)
+    monkeypatch.setattr(hessian_eigenvalues, "_RESTARTS", 1)
     matrix, _ = rotated([0.01 * k for k in range(100)])
     risk = cases.Quadratic({"w": torch.zeros(100, dtype=torch.float64)}, matrix)
     with pytest.raises(ValueError, match=r"0 of 2 eigenvalues met the tolerance 1e-09 within 12 Hessian products"):

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from flatprobe import models
 from flatprobe.graph import folded, trace
-from flatprobe.lipschitz import activation_constant, certified_margins, propagated, step_constants
+from flatprobe.graph.lipschitz import activation_constant, certified_margins, propagated, step_constants
 from tests.allocations import Allocations
 from tests.cases import NETWORKS, affine
 from tests.properties import assert_model_untouched

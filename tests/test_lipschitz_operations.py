@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from flatprobe.graph import folded, trace
-from flatprobe.lipschitz import propagated, step_constants
-from flatprobe.path_norm import path_norm
+from flatprobe.graph.lipschitz import propagated, step_constants
+from flatprobe.graph.path_norm import path_norm
 
 SHAPE = (4, 2, 3)
 ORDER = torch.tensor([2, 0, 3, 1])

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 import flatprobe as fp
 from flatprobe import models
 from flatprobe.graph import folded, trace
-from flatprobe.lipschitz import certified_margins, step_constants
-from flatprobe.lipschitz.certificates import _lower
-from flatprobe.lipschitz.rounding import Affine, Arithmetic, arithmetic, rounding
+from flatprobe.graph.lipschitz import certified_margins, step_constants
+from flatprobe.graph.lipschitz.certificates import _lower
+from flatprobe.graph.lipschitz.rounding import Affine, Arithmetic, arithmetic, rounding
 from tests.cases import affine
 
 CPU = torch.device("cpu")

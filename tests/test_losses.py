@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import flatprobe as fp
-from flatprobe.kernels import per_sample_loss, softmax_temperature
+from flatprobe.functional.losses import per_sample_loss, softmax_temperature
 from tests import cases
 from tests.properties import assert_batch_size_invariant
 from tests.test_training_loop import clusters

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 import flatprobe as fp
-from flatprobe import slopes, weights
-from flatprobe.probes import trace
+from flatprobe.network import slopes, weights
+from flatprobe.probes import hessian_trace
 from tests.memory import peak_bytes
 
 WIDTH = 400
@@ -44,6 +44,6 @@ def test_the_most_copies_of_the_weights(
     probe: Callable[[fp.EmpiricalRisk], object], most: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(weights, "_PIECE", 2**10)  # as small beside this network as it is beside a large one
-    monkeypatch.setattr(trace, "_BYTES", 0)  # likewise: no further draws share a pass
+    monkeypatch.setattr(hessian_trace, "_BYTES", 0)  # likewise: no further draws share a pass
     monkeypatch.setattr(slopes, "_PRECISE", 0)  # likewise: derivatives are compared in the network's own precision
     assert copies(probe) <= most

@@ -25,7 +25,7 @@ from flatprobe.models import (
     thumwanit_cnn,
     wide_resnet,
 )
-from flatprobe.models.seeding import seeded
+from flatprobe.utils.seeding import seeded
 
 BUILT = {
     "mlp": lambda **more: mlp((1, 8, 8), widths=(7, 5), classes=3, activation="tanh", **more),

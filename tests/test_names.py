@@ -12,9 +12,9 @@ import flatprobe as fp
 from flatprobe.cli.pages import records_report, summary_table
 from flatprobe.plotting import margins, png
 from flatprobe.plotting.names import caption
-from flatprobe.results import Result, file_stem, network_name, printable
 from flatprobe.studies.compare import Comparison
-from flatprobe.studies.steps import stepping
+from flatprobe.utils.results import Result, file_stem, network_name, printable
+from flatprobe.utils.study_progress import stepping
 
 NAMES = [
     r"lr$\frac{$", "a$x^2$b", "$", "_hidden", "run[/b]", "lr[0.1,0.2]x", "net[bold]", "a\x1b[31mred", "%s", "{task}",

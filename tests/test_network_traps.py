@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 import flatprobe as fp
-from flatprobe import rng
 from flatprobe.data import LabelledData
-from flatprobe.network import Network
-from flatprobe.weights import moved, norm, weights_of
+from flatprobe.network.network import Network
+from flatprobe.network.weights import moved, norm, weights_of
+from flatprobe.utils import rng
 from tests import cases, foreign
 from tests.references import loss_and_error
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import flatprobe as fp
-from flatprobe.lipschitz import certified_margins
+from flatprobe.graph.lipschitz import certified_margins
 from flatprobe.training import ForwardPass
 from flatprobe.training.constraints import SpectralProjection, UnitRows
 from flatprobe.training.penalties import JacobianPerLayer, SpectralNorm

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn.utils import parametrizations
 
-from flatprobe import operators
-from flatprobe.operators import Convolution, certificates
-from flatprobe.operators import torus as torus_module
-from flatprobe.operators.torus import torus_bound
+from flatprobe.graph import operators
+from flatprobe.graph.operators import Convolution, certificates
+from flatprobe.graph.operators import torus as torus_module
+from flatprobe.graph.operators.torus import torus_bound
 from tests.convolutions import columns, convolution, is_wide, random_convolution, svd_norm
 
 # Rounding of a dense float64 SVD of these sizes, relative: the reference itself is no more exact than that.

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from flatprobe import operators, rng
-from flatprobe.operators import pooling
+from flatprobe.graph import operators
+from flatprobe.graph.operators import pooling
+from flatprobe.utils import rng
 from tests.convolutions import svd_norm
 
 SVD = 1e-13  # rounding of the dense reference

@@ -8,9 +8,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from flatprobe import models
-from flatprobe.rng import generator
 from flatprobe.training import ForwardPass
-from flatprobe.training.passes import Mixture
+from flatprobe.training.forward import Mixture
+from flatprobe.utils.rng import generator
 from tests.cases import batch, normalised_network
 from tests.penalties import assert_differences, gradients_of
 from tests.references import with_statistics

@@ -10,8 +10,8 @@ from torch.nn import functional as F
 from torch.nn.utils.parametrizations import weight_norm
 
 import flatprobe as fp
-from flatprobe.gram import gram, rows_of
-from flatprobe.training.passes.entrance import _Through, entrance, inner_products, squares
+from flatprobe.functional.jacobian_rows import gram, rows_of
+from flatprobe.training.forward.first_layer import _Through, entrance, inner_products, squares
 from flatprobe.training.penalties import HessianScaled, JacobianFrobenius
 
 SAMPLES, CLASSES = 6, 3
@@ -208,13 +208,13 @@ def test_ordinary_networks_are_not_formed_twice(monkeypatch):
     passed = fp.ForwardPass(run.model, data.inputs, data.labels)
     assert entrance(passed, passed.logits) is not None
     for way_round in ("gram", "squared_frobenius"):
-        monkeypatch.setattr(f"flatprobe.training.passes.entrance.{way_round}", None)
+        monkeypatch.setattr(f"flatprobe.training.forward.first_layer.{way_round}", None)
     for penalty in (JacobianFrobenius(), JacobianFrobenius(outputs="softmax"), HessianScaled()):
         assert penalty(passed).isfinite()
 
 
 def test_half_precision_goes_to_the_inputs_at_once(monkeypatch):
-    monkeypatch.setattr("flatprobe.training.passes.entrance._Through", None)
+    monkeypatch.setattr("flatprobe.training.forward.first_layer._Through", None)
     passed = passed_over(behind(nn.Linear(50, 4)), (50,), torch.bfloat16)
     assert entrance(passed, passed.logits) is not None
     assert JacobianFrobenius()(passed).item() == pytest.approx(rows_alone(passed).item(), rel=0.02)

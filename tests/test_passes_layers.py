@@ -6,10 +6,10 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrizations, parametrize
 
-from flatprobe.operators import spectral_norm
+from flatprobe.graph.operators import spectral_norm
 from flatprobe.training import ForwardPass
 from flatprobe.training.constraints import SpectralProjection
-from flatprobe.training.passes.layers import distinct
+from flatprobe.training.forward.layers import distinct
 from flatprobe.training.penalties import JacobianPerLayer, SpectralNorm
 from tests.cases import batch, normalised_network
 

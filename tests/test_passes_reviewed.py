@@ -11,12 +11,12 @@ from torch.nn import functional as F
 from torch.nn.utils import parametrizations
 
 import flatprobe as fp
-from flatprobe.rng import generator
-from flatprobe.training.passes import Mixture
+from flatprobe.training.forward import Mixture
+from flatprobe.training.objective import named_penalties
 from flatprobe.training.penalties import DoubleBackpropagation, JacobianFrobenius, TikhonovDifferences
-from flatprobe.training.terms import named_penalties
 from flatprobe.training.transforms import FGSM, PGD
 from flatprobe.training.transforms.budgets import uphill
+from flatprobe.utils.rng import generator
 from tests.cases import batch, normalised_network
 from tests.test_training_loop import clusters
 

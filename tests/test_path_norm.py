@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from flatprobe import models
 from flatprobe.graph import trace
-from flatprobe.path_norm import path_norm
+from flatprobe.graph.path_norm import path_norm
 from tests.test_graph import traced
 
 

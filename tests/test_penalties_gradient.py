@@ -8,14 +8,14 @@ from torch import nn
 from torch.nn import functional as F
 
 from flatprobe.training import ForwardPass, train
-from flatprobe.training.parts import described, made
-from flatprobe.training.passes import Mixture
+from flatprobe.training.forward import Mixture
 from flatprobe.training.penalties import (
     PENALTIES,
     DoubleBackpropagation,
     GradientDualNorm,
     TikhonovDifferences,
 )
+from flatprobe.training.registry import described, made
 from tests.cases import batch
 from tests.penalties import NETWORKS, assert_adds_up, assert_value_and_gradient, gradients_of, passed_for
 from tests.references import with_statistics

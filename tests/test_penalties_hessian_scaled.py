@@ -7,10 +7,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from flatprobe.kernels import LOSSES, hessian_root_product, per_sample_loss, softmax_jacobian, softmax_product
-from flatprobe.rng import generator
+from flatprobe.functional.losses import LOSSES, hessian_root_product, per_sample_loss, softmax_jacobian, softmax_product
 from flatprobe.training import ForwardPass
-from flatprobe.training.parts import described, made
 from flatprobe.training.penalties import (
     PENALTIES,
     DoubleBackpropagation,
@@ -20,6 +18,8 @@ from flatprobe.training.penalties import (
     hsfob_db1,
     hsfob_db2,
 )
+from flatprobe.training.registry import described, made
+from flatprobe.utils.rng import generator
 from tests.penalties import (
     NETWORKS,
     assert_adds_up,

@@ -9,8 +9,8 @@ from torch import nn
 import flatprobe as fp
 from flatprobe.data import LabelledData
 from flatprobe.training import ForwardPass
-from flatprobe.training.parts import described, made
 from flatprobe.training.penalties import PENALTIES, DoubleBackpropagation, JacobianFrobenius, JacobianSpectral
+from flatprobe.training.registry import described, made
 from tests import cases
 from tests.penalties import (
     NETWORKS,

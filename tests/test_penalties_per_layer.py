@@ -9,10 +9,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from flatprobe.rng import generator
 from flatprobe.training import ForwardPass
-from flatprobe.training.parts import described, made
 from flatprobe.training.penalties import PENALTIES, JacobianFrobenius, JacobianPerLayer
+from flatprobe.training.registry import described, made
+from flatprobe.utils.rng import generator
 from tests.cases import batch
 from tests.penalties import (
     NETWORKS,

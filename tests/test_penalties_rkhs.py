@@ -6,10 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from flatprobe.rng import generator
 from flatprobe.training import ForwardPass, train
-from flatprobe.training.deformations import deformed, roughness, within
-from flatprobe.training.parts import described, made
 from flatprobe.training.penalties import (
     PENALTIES,
     AdversarialDeformation,
@@ -18,6 +15,9 @@ from flatprobe.training.penalties import (
     RKHSGradient,
 )
 from flatprobe.training.penalties import classes as shared
+from flatprobe.training.registry import described, made
+from flatprobe.training.transforms.displacement import deformed, roughness, within
+from flatprobe.utils.rng import generator
 from tests.cases import batch
 from tests.penalties import NETWORKS, SLOW, assert_adds_up, assert_value_and_gradient, gradients_of, passed_for
 from tests.references import with_statistics

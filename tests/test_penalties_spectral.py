@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import nn
 
-from flatprobe.operators import Convolution, leading_input, spectral_norm
-from flatprobe.rng import generator
+from flatprobe.graph.operators import Convolution, leading_input, spectral_norm
 from flatprobe.training import ForwardPass, train
-from flatprobe.training.parts import described, made
 from flatprobe.training.penalties import PENALTIES, JacobianFrobenius, SpectralNorm
+from flatprobe.training.registry import described, made
+from flatprobe.utils.rng import generator
 from tests.penalties import NETWORKS, SLOW, assert_adds_up, assert_value_and_gradient, gradients_of, passed_for
 from tests.test_models import assert_same_state
 from tests.test_training_folder import interrupted_after, without_seconds

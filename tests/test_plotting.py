@@ -12,7 +12,6 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.patches import StepPatch
 
-from flatprobe import rng
 from flatprobe.plotting import jacobian, landscape, line, margins, png, radii, robustness, surface
 from flatprobe.plotting.names import COLOURS
 from flatprobe.plotting.triangle import FLOOR
@@ -21,8 +20,9 @@ from flatprobe.probes.interpolation import Interpolation, segment, simplex
 from flatprobe.probes.jacobian import JacobianNorms
 from flatprobe.probes.margins import Margins
 from flatprobe.probes.robustness import Robustness
-from flatprobe.results import settings
-from flatprobe.risk import Risk
+from flatprobe.risk.empirical import Risk
+from flatprobe.utils import rng
+from flatprobe.utils.results import settings
 
 INFINITE = float("inf")
 

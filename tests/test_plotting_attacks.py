@@ -9,7 +9,7 @@ from flatprobe.probes.adversarial import AdversarialAccuracy
 from flatprobe.probes.geometric import GeometricMargins
 from flatprobe.report.headlines import headline, unit
 from flatprobe.report.sections import sections
-from flatprobe.results import settings
+from flatprobe.utils.results import settings
 
 SUBJECT: dict[str, object] = {}
 

@@ -9,16 +9,16 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import StepPatch
 
-from flatprobe import rng
 from flatprobe.plotting import gradient_noise, png, sharpness, slices
-from flatprobe.probes.eigenvalues import HessianEigenvalues
 from flatprobe.probes.gradient_noise import GradientNoise
+from flatprobe.probes.hessian_eigenvalues import HessianEigenvalues
+from flatprobe.probes.hessian_trace import HessianTrace
 from flatprobe.probes.sharpness import WorstCaseSharpness
 from flatprobe.probes.slices import RandomSlice
-from flatprobe.probes.trace import HessianTrace
 from flatprobe.report import write_report
 from flatprobe.report.headlines import headline
-from flatprobe.results import settings
+from flatprobe.utils import rng
+from flatprobe.utils.results import settings
 from tests.test_plotting import interpolation
 
 SUBJECT = {"network": {"class": "MLP"}, "data": {"source": {"name": "made up"}, "samples": 1000}}

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 
 import flatprobe as fp
-from flatprobe.plotting import norms
+from flatprobe.plotting import weight_norms
 from tests.cases import cnn, data_for, mlp
 
 
 def test_every_layer_of_every_network_is_drawn() -> None:
     results = {"mlp": fp.weight_norms(mlp(), (1, 8, 8)), "cnn": fp.weight_norms(cnn(), (1, 8, 8))}
-    ax = norms.draw(results)
+    ax = weight_norms.draw(results)
     drawn = {line.get_label(): np.asarray(line.get_ydata()) for line in ax.lines}
     for name, result in results.items():
         np.testing.assert_array_equal(drawn[name], result.of("spectral").numpy())
@@ -20,10 +20,10 @@ def test_every_layer_of_every_network_is_drawn() -> None:
 
 def test_layers_are_named_where_the_networks_agree() -> None:
     result = fp.weight_norms(cnn(), (1, 8, 8))
-    ax = norms.draw({"a": result, "b": result}, groups={"a": "one", "b": "one"})
+    ax = weight_norms.draw({"a": result, "b": result}, groups={"a": "one", "b": "one"})
     assert tuple(label.get_text() for label in ax.get_xticklabels()) == result.names
 
 
 def test_other_results_are_refused() -> None:
     with pytest.raises(TypeError, match="expected WeightNorms"):
-        norms.draw(fp.functional_margins(cnn(), data_for((1, 8, 8), samples=4)))
+        weight_norms.draw(fp.functional_margins(cnn(), data_for((1, 8, 8), samples=4)))

@@ -9,13 +9,13 @@ import torch
 from matplotlib.figure import Figure
 from scipy import stats
 
-from flatprobe import rng
 from flatprobe.plotting import smoothing
 from flatprobe.probes.smoothing import ABSTAINED, SmoothedCertificate
 from flatprobe.report import write_report
 from flatprobe.report.headlines import headline, unit
 from flatprobe.report.numbers import percent
-from flatprobe.results import settings
+from flatprobe.utils import rng
+from flatprobe.utils.results import settings
 from tests.test_plotting import GROUPS, SUBJECT, curve
 
 

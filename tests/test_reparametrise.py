@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import weight_norm
 
-from flatprobe.reparametrise import CHANGES, layout, reparametrised
+from flatprobe.graph.reparametrize import CHANGES, layout, reparametrised
 from tests import cases
 from tests.properties import assert_model_untouched, assert_seed_determines, rescaled_relu
 

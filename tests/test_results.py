@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import flatprobe as fp
-from flatprobe.results import _HOMES, _subclasses, read_table, write_table
+from flatprobe.utils.results import _HOMES, _subclasses, read_table, write_table
 from tests import cases
 
 
@@ -66,7 +66,9 @@ def test_refusals(margins, tmp_path) -> None:
         fp.load(truncated)
 
 
-@pytest.mark.parametrize("kind", ["os:system", "flatprobe.results:write_table", "flatprobe.results:nothing", ""])
+@pytest.mark.parametrize(
+    "kind", ["os:system", "flatprobe.utils.results:write_table", "flatprobe.utils.results:nothing", ""]
+)
 def test_a_record_cannot_name_what_is_run(kind: str, tmp_path) -> None:
     path = write_table(pd.DataFrame({"a": [1]}), tmp_path / "table.parquet", {"kind": kind, "settings": {}})
     with pytest.raises(ValueError, match="expected the record of a flatprobe result"):

@@ -9,9 +9,9 @@ from torch.nn import functional as F
 
 import flatprobe as fp
 from flatprobe.data import checked_data
-from flatprobe.lines import split_for
-from flatprobe.network import Network
-from flatprobe.weights import combined, norm, weights_of
+from flatprobe.network.network import Network
+from flatprobe.network.weights import combined, norm, weights_of
+from flatprobe.risk.lines import split_for
 from tests import cases
 from tests.properties import assert_batch_size_invariant, assert_model_untouched
 from tests.references import loss_and_error
@@ -366,6 +366,6 @@ def test_first_layers_outputs_are_kept_up_to_the_bound_only(monkeypatch: pytest.
     vectors = [risk.center, risk.center]
     needed = 2 * len(DATA) * 24 * 8  # two vectors, 24 units, float64
     for bound, kept in ((needed, True), (needed - 1, False)):
-        monkeypatch.setattr("flatprobe.lines._STORE", bound)
+        monkeypatch.setattr("flatprobe.risk.lines._STORE", bound)
         assert (split_for(risk.network, risk.data, vectors) is not None) == kept
         assert risk.along(vectors)((0.5, 0.5)).loss == pytest.approx(risk().loss, rel=1e-9)

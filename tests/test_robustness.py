@@ -6,8 +6,8 @@ import torch
 from scipy import stats
 
 import flatprobe as fp
-from flatprobe import rng
 from flatprobe.probes.robustness import Robustness
+from flatprobe.utils import rng
 from tests import cases
 from tests.properties import assert_batch_size_invariant, assert_model_untouched, assert_seed_determines
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flatprobe.search import Exit, first_exit
+from flatprobe.utils.first_exit import Exit, first_exit
 from tests.references import walked_exit
 
 LEVEL = 0.05

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 import flatprobe as fp
-from flatprobe.network import Network
-from flatprobe.weights import combined
+from flatprobe.network.network import Network
+from flatprobe.network.weights import combined
 from tests import cases
 
 DATA = cases.data_for((1, 8, 8))

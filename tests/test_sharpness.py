@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 import flatprobe as fp
-from flatprobe.directions import direction
-from flatprobe.weights import moved, norm
+from flatprobe.network.weights import moved, norm
+from flatprobe.risk.directions import direction
 from tests import cases
 from tests.properties import assert_batch_size_invariant, assert_model_untouched, assert_seed_determines, rescaled_relu
 

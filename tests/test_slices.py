@@ -6,9 +6,9 @@ import pytest
 import torch
 
 import flatprobe as fp
-from flatprobe.directions import direction
-from flatprobe.risk import Risk
-from flatprobe.weights import Weights, combined
+from flatprobe.network.weights import Weights, combined
+from flatprobe.risk.directions import direction
+from flatprobe.risk.empirical import Risk
 from tests import cases
 from tests.properties import assert_batch_size_invariant, assert_model_untouched, assert_seed_determines
 

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 import flatprobe as fp
-from flatprobe.risk import EmpiricalRisk
+from flatprobe.risk.empirical import EmpiricalRisk
 from tests import strange
 
 DATA = strange.data(24)

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 import flatprobe as fp
-from flatprobe.network import Network
-from flatprobe.slots import Slots
+from flatprobe.network.network import Network
+from flatprobe.network.slots import Slots
 
 X = torch.linspace(-1, 1, 60, dtype=torch.float64).reshape(10, 6).sin()
 DATA = fp.LabelledData(X.float(), torch.arange(10) % 3)

@@ -9,9 +9,9 @@ from scipy import stats
 from torch import nn
 
 import flatprobe as fp
-from flatprobe import rng
-from flatprobe.intervals import clopper_pearson_lower
 from flatprobe.probes.smoothing import ABSTAINED, SmoothedCertificate
+from flatprobe.utils import rng
+from flatprobe.utils.confidence import clopper_pearson_lower
 from tests import cases
 from tests.properties import assert_batch_size_invariant, assert_model_untouched, assert_seed_determines
 

@@ -12,7 +12,7 @@ from flatprobe.report.summary import titled
 from flatprobe.studies import demo as demo_module
 from flatprobe.studies.compare import Comparison
 from flatprobe.studies.measurements import CHOICES, DEFAULT, LANDSCAPE
-from flatprobe.studies.steps import stepping
+from flatprobe.utils.study_progress import stepping
 from tests import cases
 
 DATA = cases.data_for((1, 8, 8), samples=40)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import flatprobe as fp
-from flatprobe.threads import SMALL, thread_count, thread_rule
+from flatprobe.utils.threads import SMALL, thread_count, thread_rule
 
 
 def test_closed_form_small_dense_networks_take_one_thread() -> None:

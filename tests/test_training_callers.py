@@ -14,8 +14,8 @@ import torch
 from torch import nn
 
 import flatprobe as fp
-from flatprobe.callers import of_caller
 from flatprobe.models import mlp
+from flatprobe.utils.fingerprint import of_caller
 from tests.test_training_loop import clusters
 
 SOURCE = "def own(passed):\n    return {} * passed.logits.square().mean()\n"
@@ -221,7 +221,7 @@ def test_a_lambda_is_what_it_does_wherever_it_stands():
 def test_a_lambda_is_the_same_in_another_process():
     """Sets are printed in an order of the process' own."""
     code = (
-        "from flatprobe.callers import of_caller\n"
+        "from flatprobe.utils.fingerprint import of_caller\n"
         "print(of_caller(lambda passed: passed.named_loss in {'a', 'b', 'c', 'd', 'e'})['source'])"
     )
     found = {subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout for _ in range(3)}

@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import nn
 
-from flatprobe.checkpoints import load_checkpoint
 from flatprobe.models import mlp, sokolic_cnn
+from flatprobe.models.checkpoints import load_checkpoint
 from flatprobe.training import TrainingRun, train
 from flatprobe.training import trainer as module
-from flatprobe.training.folder import differences, fingerprint
+from flatprobe.training.run_folder import differences, fingerprint
 from tests.test_models import assert_same_state
 from tests.test_training_loop import clusters, noisy_network
 

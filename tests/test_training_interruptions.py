@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from flatprobe.atomic import leftovers
-from flatprobe.checkpoints import load_checkpoint
-from flatprobe.results import read_table
+from flatprobe.models.checkpoints import load_checkpoint
 from flatprobe.training import train
-from flatprobe.training.folder import RunFolder
+from flatprobe.training.run_folder import RunFolder
 from flatprobe.training.trainer import Trainer
+from flatprobe.utils.atomic import leftovers
+from flatprobe.utils.results import read_table
 from tests.test_models import assert_same_state
 from tests.test_training_folder import without_seconds
 from tests.test_training_loop import clusters, noisy_network

@@ -9,10 +9,10 @@ from torch.nn import functional as F
 
 from flatprobe.data import LabelledData
 from flatprobe.models import Normalised, mlp, resnet
-from flatprobe.rng import generator, permutation
 from flatprobe.training import train
 from flatprobe.training.epoch import minibatches
 from flatprobe.training.settings import reached
+from flatprobe.utils.rng import generator, permutation
 from tests.test_models import assert_same_state
 
 

@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from flatprobe.data import LabelledData
-from flatprobe.kernels import LOSSES, per_sample_loss
+from flatprobe.functional.losses import LOSSES, per_sample_loss
 from flatprobe.models import mlp
-from flatprobe.risk import EmpiricalRisk
-from flatprobe.rng import generator
+from flatprobe.risk.empirical import EmpiricalRisk
 from flatprobe.training import TrainingRun, train
+from flatprobe.utils.rng import generator
 
 LOGITS = torch.tensor([[2.0, 0.0, 1.0], [0.5, 0.0, 0.0]], dtype=torch.float64)
 LABELS = torch.tensor([0, 1])

@@ -6,9 +6,9 @@ from torch import nn
 
 from flatprobe.data import LabelledData
 from flatprobe.models import mlp
-from flatprobe.rng import normal
 from flatprobe.training import train
 from flatprobe.training.optimizers import make_optimizer, optimizer_tensors, restore_optimizer
+from flatprobe.utils.rng import normal
 
 RATE, MOMENTUM, DECAY = 0.1, 0.7, 0.05
 SGDL = {"name": "sgdl", "noise": 0.3}

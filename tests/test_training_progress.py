@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
-from flatprobe.training import progress as module
-from flatprobe.training.progress import reporting
+from flatprobe.utils import training_progress as module
+from flatprobe.utils.training_progress import reporting
 
 ROWS = [{"epoch": epoch, "train_loss": 1 / epoch, "train_accuracy": 0.5} for epoch in range(3, 11)]
 

@@ -9,11 +9,9 @@ import torch
 from torch import nn
 
 import flatprobe as fp
-from flatprobe.checks import at_least, flag, given, positive, whole
 from flatprobe.models import mlp
 from flatprobe.training.constraints import CONSTRAINTS, Ball, Box, SpectralProjection
-from flatprobe.training.parts import described, made
-from flatprobe.training.passes import Mixture
+from flatprobe.training.forward import Mixture
 from flatprobe.training.penalties import (
     AdversarialDeformation,
     AdversarialPerturbation,
@@ -26,6 +24,7 @@ from flatprobe.training.penalties import (
     hsfob_db,
     hsfob_db1,
 )
+from flatprobe.training.registry import described, made
 from flatprobe.training.transforms import (
     FGSM,
     PGD,
@@ -36,6 +35,7 @@ from flatprobe.training.transforms import (
     GradientStep,
     Mixup,
 )
+from flatprobe.utils.arguments import at_least, flag, given, positive, whole
 from tests.test_training_loop import clusters
 
 

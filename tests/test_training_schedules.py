@@ -7,9 +7,9 @@ import torch
 from torch.nn import functional as F
 
 from flatprobe.models import mlp
-from flatprobe.rng import permutation
 from flatprobe.training import inverse_rate, train
 from flatprobe.training.schedules import check_schedule, factor
+from flatprobe.utils.rng import permutation
 from tests.test_training_loop import clusters
 
 

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 
 import flatprobe as fp
-from flatprobe.callers import of_caller
 from flatprobe.models import mlp
-from flatprobe.training.parts import described, made
+from flatprobe.training.objective import Terms, named_penalties
 from flatprobe.training.penalties import PENALTIES, DoubleBackpropagation, JacobianFrobenius
-from flatprobe.training.terms import Terms, named_penalties
+from flatprobe.training.registry import described, made
+from flatprobe.utils.fingerprint import of_caller
 from tests.test_models import assert_same_state
 from tests.test_training_folder import interrupted_after, without_seconds
 from tests.test_training_loop import clusters, noisy_network

@@ -10,13 +10,13 @@ from torch import nn
 import flatprobe as fp
 from flatprobe.data import LabelledData
 from flatprobe.models import mlp
-from flatprobe.rng import generator, permutation
-from flatprobe.training import tuning as module
 from flatprobe.training.diverged import DivergedError
 from flatprobe.training.loop import train
-from flatprobe.training.tuned import best_strength
-from flatprobe.training.tuning import split, tune
-from flatprobe.training.varied import varying
+from flatprobe.training.tuning import tune as module
+from flatprobe.training.tuning.grid import varying
+from flatprobe.training.tuning.result import best_strength
+from flatprobe.training.tuning.tune import split, tune
+from flatprobe.utils.rng import generator, permutation
 from tests.test_models import assert_same_state
 from tests.test_training_loop import clusters
 

@@ -9,9 +9,9 @@ import torch
 
 import flatprobe as fp
 from flatprobe.models import mlp
-from flatprobe.training import tuning as module
 from flatprobe.training.loop import train
-from flatprobe.training.tuning import tune
+from flatprobe.training.tuning import tune as module
+from flatprobe.training.tuning.tune import tune
 from tests.test_models import assert_same_state
 from tests.test_training_loop import clusters
 from tests.test_training_tuning import QUICK, assert_same_table

@@ -8,11 +8,11 @@ from torch import nn
 from torch.nn import functional as F
 
 from flatprobe.models import mlp
-from flatprobe.rng import generator
 from flatprobe.training import ForwardPass, train
-from flatprobe.training.parts import described, made
 from flatprobe.training.penalties import PENALTIES, DoubleBackpropagation, Transformed
+from flatprobe.training.registry import described, made
 from flatprobe.training.transforms import FGSM, TRANSFORMS, GaussianNoise, Transform
+from flatprobe.utils.rng import generator
 from tests import cases
 from tests.cases import batch, normalised_network
 from tests.references import with_statistics

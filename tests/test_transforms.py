@@ -8,9 +8,8 @@ from torch.nn import functional as F
 from flatprobe.data import LabelledData
 from flatprobe.models import mlp
 from flatprobe.training import ForwardPass, train
-from flatprobe.training.deformations import roughness
-from flatprobe.training.parts import described, made
-from flatprobe.training.passes import Mixture
+from flatprobe.training.forward import Mixture
+from flatprobe.training.registry import described, made
 from flatprobe.training.transforms import (
     FGSM,
     PGD,
@@ -22,6 +21,7 @@ from flatprobe.training.transforms import (
     GradientStep,
     Mixup,
 )
+from flatprobe.training.transforms.displacement import roughness
 from tests import cases
 from tests.test_models import assert_same_state
 

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 import flatprobe as fp
-from flatprobe.inspection import inspected
-from flatprobe.network import Network
-from flatprobe.watching import Watched
+from flatprobe.network.inspection import inspected
+from flatprobe.network.network import Network
+from flatprobe.network.watching import Watched
 from tests import strange
 
 DATA = strange.data(40)

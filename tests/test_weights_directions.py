@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from flatprobe.directions import LAWS, direction, scale
-from flatprobe.weights import combined, moved, norm, select, weights_of
+from flatprobe.network.weights import combined, moved, norm, select, weights_of
+from flatprobe.risk.directions import LAWS, direction, scale
 from tests import cases
 
 WEIGHTS = weights_of(cases.mlp())

@@ -7,8 +7,8 @@ from types import MappingProxyType
 import torch
 
 import flatprobe as fp
-from flatprobe.training.parts import made
 from flatprobe.training.penalties import PENALTIES
+from flatprobe.training.registry import made
 
 BATCH = 250  # samples at a time where a penalty's own form is measured; those that take a maximum take it over these
 

@@ -33,9 +33,9 @@ from scipy import stats
 import flatprobe as fp
 from analyses.penalties.cases import Case, cases
 from analyses.running import pool, recorded
-from flatprobe.results import environment
-from flatprobe.threads import thread_count
 from flatprobe.training.diverged import DivergedError
+from flatprobe.utils.results import environment
+from flatprobe.utils.threads import thread_count
 
 ROOT = Path(__file__).parents[2]
 

@@ -33,8 +33,8 @@ from torch import nn
 import flatprobe as fp
 from analyses.running import recorded
 from flatprobe.attacks import MINIMUM_NORM
-from flatprobe.lipschitz import certified_margins
-from flatprobe.results import environment
+from flatprobe.graph.lipschitz import certified_margins
+from flatprobe.utils.results import environment
 
 LOWER = ("frobenius", "spectral", "gamma_2", "gamma_1", "gradient")
 CERTIFIED = ("frobenius", "spectral")

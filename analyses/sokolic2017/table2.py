@@ -32,9 +32,9 @@ import torch
 
 import flatprobe as fp
 from analyses.running import pool, recorded
-from flatprobe.results import environment
-from flatprobe.rng import permutation
-from flatprobe.threads import thread_count
+from flatprobe.utils.results import environment
+from flatprobe.utils.rng import permutation
+from flatprobe.utils.threads import thread_count
 
 # Test accuracy in per cent, as printed: (weight decay, Jacobian regularizer) by n.
 PUBLISHED = {1000: (94.00, 96.03), 5000: (97.59, 98.20), 20000: (98.60, 99.00), 50000: (99.10, 99.35)}

@@ -29,9 +29,9 @@ from torch import nn
 
 import flatprobe as fp
 from analyses.running import pool, recorded
-from flatprobe.results import environment
-from flatprobe.threads import thread_count
-from flatprobe.weights import norm
+from flatprobe.network.weights import norm
+from flatprobe.utils.results import environment
+from flatprobe.utils.threads import thread_count
 
 # As printed: mean and standard deviation, MNIST column.
 PUBLISHED = {

@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from flatprobe.attacks.closing import closed
+from flatprobe.attacks.boundary_bisection import closed
 from flatprobe.attacks.fab import walk
 from flatprobe.attacks.points import (
     Box,

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from flatprobe.attacks.closing import closed
+from flatprobe.attacks.boundary_bisection import closed
 from flatprobe.attacks.halfspace import nearest
 from flatprobe.attacks.points import (
     Box,

@@ -4,14 +4,14 @@ from collections.abc import Callable
 
 import torch
 
-from flatprobe.attacks.closing import closed
+from flatprobe.attacks.boundary_bisection import closed
 from flatprobe.attacks.ddn import ddn
 from flatprobe.attacks.deepfool import deepfool
 from flatprobe.attacks.fab import fab
 from flatprobe.attacks.ifgsm import ifgsm
 from flatprobe.attacks.log_barrier import log_barrier
 from flatprobe.attacks.points import NORMS, Box, Draw, Forward, Labels, Perturbed, Points, distance, lead
-from flatprobe.checks import at_least, one_of
+from flatprobe.utils.arguments import at_least, one_of
 
 MINIMUM_NORM: dict[str, Callable[..., Perturbed]] = {
     "ddn": ddn,

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
-from flatprobe.kernels import functional_margin, misclassified
+from flatprobe.functional.losses import functional_margin, misclassified
 
 Forward = Callable[[Tensor], Tensor]
 Draw = Callable[[int], Tensor]  # number of the draw -> standard normal noise like the inputs, indexed by sample

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from flatprobe.checks import at_least, positive
-from flatprobe.results import Result, settings
+from flatprobe.utils.arguments import at_least, positive
+from flatprobe.utils.results import Result, settings
 
 if TYPE_CHECKING:
     import pandas

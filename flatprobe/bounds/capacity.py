@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 
 from flatprobe.bounds.bound import Bound, check, confidence, summed
-from flatprobe.checks import at_least, positive
+from flatprobe.utils.arguments import at_least, positive
 
 
 def l1_rademacher(*, norms: Sequence[float], inputs: int, samples: int) -> float:

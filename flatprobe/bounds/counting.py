@@ -3,7 +3,7 @@
 import math
 
 from flatprobe.bounds.bound import Bound, check, summed
-from flatprobe.checks import at_least, positive
+from flatprobe.utils.arguments import at_least, positive
 
 
 def hoeffding(

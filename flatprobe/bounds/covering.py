@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from flatprobe.checks import at_least, positive
+from flatprobe.utils.arguments import at_least, positive
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from torch import nn
 from flatprobe.bounds.bound import Bound
 from flatprobe.bounds.counting import bits, hoeffding
 from flatprobe.data import LabelledData
-from flatprobe.risk import EmpiricalRisk
+from flatprobe.risk.empirical import EmpiricalRisk
 
 
 def held_out(model: nn.Module, data: LabelledData, *, delta: float = 0.05, batch_size: int | None = None) -> Bound:

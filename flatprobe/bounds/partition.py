@@ -4,7 +4,7 @@ import math
 
 from flatprobe.bounds.bound import Bound, check, confidence, exponential, summed
 from flatprobe.bounds.covering import Covering
-from flatprobe.checks import one_of, positive
+from flatprobe.utils.arguments import one_of, positive
 
 FORMS = ("joint", "split", "leading")
 

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from flatprobe.checks import at_least
-from flatprobe.copies import structural_copy
-from flatprobe.modules import unwrapped
-from flatprobe.results import Result
-from flatprobe.risk import Risk
-from flatprobe.rng import global_states_kept
+from flatprobe.network.copies import structural_copy
+from flatprobe.network.modules import unwrapped
+from flatprobe.risk.empirical import Risk
+from flatprobe.utils.arguments import at_least
+from flatprobe.utils.results import Result
+from flatprobe.utils.rng import global_states_kept
 
 if TYPE_CHECKING:
     import pandas

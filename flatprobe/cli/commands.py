@@ -71,8 +71,8 @@ def probe(
     seed: int
         Of the directions and the noise.
     """
-    from flatprobe.checkpoints import load_checkpoint
     from flatprobe.cli.inputs import architecture, data_of, group_of, names_of, numbered_for
+    from flatprobe.models.checkpoints import load_checkpoint
     from flatprobe.studies.compare import compare
 
     if probes is not None:
@@ -127,10 +127,10 @@ def audit(
         A parquet file for the record; by default none is written.
     """
     import flatprobe as fp
-    from flatprobe.atomic import check_writable
     from flatprobe.cli.audits import show
     from flatprobe.cli.inputs import architecture, data_of, numbered_for
-    from flatprobe.results import check_place
+    from flatprobe.utils.atomic import check_writable
+    from flatprobe.utils.results import check_place
 
     if out is not None:
         check_writable(out.parent)

@@ -13,12 +13,12 @@ from typing import Any
 
 from torch import nn
 
-from flatprobe.class_names import class_names_of, misplaced
 from flatprobe.data import LabelledData
+from flatprobe.data.load import load_data
 from flatprobe.data.validation import tell_missed_classes
-from flatprobe.files import read_json
-from flatprobe.loading import load_data
-from flatprobe.results import printable
+from flatprobe.network.class_names import class_names_of, misplaced
+from flatprobe.utils.results import printable
+from flatprobe.utils.tensor_files import read_json
 
 _CONFIG = "config.json"
 

@@ -6,9 +6,9 @@ from typing import Any
 
 from flatprobe.cli.inputs import group_of
 from flatprobe.report import load_records, write_report
-from flatprobe.results import printable
 from flatprobe.studies.compare import Comparison
 from flatprobe.studies.demo import EQUAL_LOSS
+from flatprobe.utils.results import printable
 
 DEMO_TITLE = "Natural against random labels on the digits"
 DEMO_INTRODUCTION = (

@@ -1,7 +1,7 @@
 """Labelled data: ordered, repeatable, sample-indexed batches, in memory or streamed."""
 
 from flatprobe.data.batch import Batch
-from flatprobe.data.checked import checked_data
+from flatprobe.data.checks import checked_data
 from flatprobe.data.labelled import LabelledData
 from flatprobe.data.validation import parts_of
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from jaxtyping import Int64
 from torch import Tensor
 
-from flatprobe.inputs import Inputs
+from flatprobe.data.inputs import Inputs
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,12 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from flatprobe.checks import as_json, at_least
 from flatprobe.data.batch import Batch
+from flatprobe.data.inputs import Inputs
 from flatprobe.data.relabelling import randomised, renumbered
-from flatprobe.data.stores import Columns, Memory, Stream
+from flatprobe.data.storage import Columns, Memory, Stream
 from flatprobe.data.validation import Positions, checked_labels, digest, listed, ordinary, parts_of, rows, tell_large
-from flatprobe.inputs import Inputs
+from flatprobe.utils.arguments import as_json, at_least
 
 
 class LabelledData:

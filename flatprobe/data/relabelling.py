@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from flatprobe.rng import sample_uniform
+from flatprobe.utils.rng import sample_uniform
 
 
 def randomised(

@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from flatprobe.files import bytes_of
-from flatprobe.inputs import Inputs
+from flatprobe.data.inputs import Inputs
+from flatprobe.utils.tensor_files import bytes_of
 
 # Rows checked or hashed at a time, so that no second copy of the data is ever held.
 BLOCK = 4096

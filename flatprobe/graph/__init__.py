@@ -2,6 +2,6 @@
 
 from flatprobe.graph.folding import folded
 from flatprobe.graph.steps import Graph, Step
-from flatprobe.graph.trace import trace
+from flatprobe.graph.tracer import trace
 
 __all__ = ["Graph", "Step", "folded", "trace"]

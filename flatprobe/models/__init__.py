@@ -5,7 +5,6 @@ from inspect import signature
 
 from torch import nn
 
-from flatprobe.checks import is_whole
 from flatprobe.models.all_convolutional import all_cnn_c, all_convolutional
 from flatprobe.models.cnn import sokolic_cnn, thumwanit_cnn
 from flatprobe.models.mlp import mlp
@@ -16,6 +15,7 @@ from flatprobe.models.recipes import Recipe, recipe_of
 from flatprobe.models.resnet import Residual, resnet
 from flatprobe.models.scaling import scaled
 from flatprobe.models.small import small_alexnet, small_inception
+from flatprobe.utils.arguments import is_whole
 
 __all__ = [
     "NETWORKS",

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 from torch import nn
 
-from flatprobe.models.seeding import seeded
+from flatprobe.utils.seeding import seeded
 
 Recipe = dict[str, object]
 Modules = Sequence[tuple[str, nn.Module]]

@@ -3,8 +3,8 @@
 import torch
 from torch import nn
 
-from flatprobe.checks import positive
-from flatprobe.copies import structural_copy
+from flatprobe.network.copies import structural_copy
+from flatprobe.utils.arguments import positive
 
 
 def scaled(network: nn.Module, factor: float) -> nn.Module:

@@ -14,13 +14,13 @@ from flatprobe.plotting import (
     landscape,
     line,
     margins,
-    norms,
     radii,
     robustness,
     sharpness,
     slices,
     smoothing,
     surface,
+    weight_norms,
 )
 from flatprobe.plotting.canvas import png
 
@@ -33,7 +33,6 @@ __all__ = [
     "landscape",
     "line",
     "margins",
-    "norms",
     "png",
     "radii",
     "robustness",
@@ -41,4 +40,5 @@ __all__ = [
     "slices",
     "smoothing",
     "surface",
+    "weight_norms",
 ]

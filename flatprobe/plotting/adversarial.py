@@ -5,10 +5,10 @@ from collections.abc import Mapping
 import matplotlib as mpl
 from matplotlib.axes import Axes
 
-from flatprobe.plotting import banded, canvas
+from flatprobe.plotting import bands, canvas
 from flatprobe.plotting.names import agreed, legend, looks, named
 from flatprobe.probes.adversarial import AdversarialAccuracy
-from flatprobe.results import Result
+from flatprobe.utils.results import Result
 
 
 @mpl.rc_context(canvas.STYLE)
@@ -39,7 +39,7 @@ def draw(
     own = looks(list(curves), groups)
     ax = canvas.axes(ax)
     handles = {
-        name: banded.curve(ax, own[name], result.budgets, result.accuracy, result.interval(level))
+        name: bands.curve(ax, own[name], result.budgets, result.accuracy, result.interval(level))
         for name, result in curves.items()
     }
     ax.set_ylim(0, 1.02)

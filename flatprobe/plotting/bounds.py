@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from flatprobe.bounds import Bound
 from flatprobe.plotting import canvas
 from flatprobe.plotting.names import COLOURS, caption, named
-from flatprobe.results import Result
+from flatprobe.utils.results import Result
 
 _EMPIRICAL = "#777777"
 _LONGEST = 2.0  # in units of M; the label says how long a longer bar is

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from flatprobe.plotting import canvas
 from flatprobe.plotting.names import agreed, legend, looks, named
 from flatprobe.probes.geometric import GeometricMargins
-from flatprobe.results import Result
+from flatprobe.utils.results import Result
 
 _DECADES = 4  # below the largest end, at most: a misclassified sample's 0 has no place on a logarithmic axis
 

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from flatprobe.plotting import canvas
 from flatprobe.plotting.names import agreed, legend, looks, named
 from flatprobe.probes.gradient_noise import GradientNoise
-from flatprobe.results import Result
+from flatprobe.utils.results import Result
 
 _REACH, _BINS = 6.0, 49
 

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 
 from flatprobe.plotting.names import Look, legend
-from flatprobe.probes.samples import PerSample
+from flatprobe.probes.per_sample import PerSample
 
 _FEWEST, _MOST = 20, 60
 

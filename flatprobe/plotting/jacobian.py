@@ -10,7 +10,7 @@ from flatprobe.plotting import canvas, histogram
 from flatprobe.plotting.names import agreed, looks, named
 from flatprobe.probes.jacobian import JacobianNorms
 from flatprobe.probes.jacobian_maximum import JacobianMaximum
-from flatprobe.results import Result
+from flatprobe.utils.results import Result
 
 
 @mpl.rc_context(canvas.STYLE)

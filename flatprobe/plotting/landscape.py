@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from flatprobe.plotting import canvas
 from flatprobe.plotting.triangle import Scale, finite, row, three_points, triangles
 from flatprobe.probes.interpolation import Interpolation
-from flatprobe.results import Result
+from flatprobe.utils.results import Result
 
 
 @mpl.rc_context(canvas.STYLE)

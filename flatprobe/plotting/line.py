@@ -6,12 +6,12 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 
-from flatprobe.checks import one_of
 from flatprobe.plotting import canvas
 from flatprobe.plotting.names import Look, legend, looks, named
 from flatprobe.plotting.triangle import QUANTITIES, finite
 from flatprobe.probes.interpolation import Interpolation
-from flatprobe.results import Result
+from flatprobe.utils.arguments import one_of
+from flatprobe.utils.results import Result
 
 
 @mpl.rc_context(canvas.STYLE)

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from flatprobe.plotting import canvas, histogram
 from flatprobe.plotting.names import agreed, looks, named
 from flatprobe.probes.margins import Margins
-from flatprobe.results import Result
+from flatprobe.utils.results import Result
 
 _AXES = {
     "functional_margins": "functional margin (logits)",

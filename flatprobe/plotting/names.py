@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from flatprobe.results import Result, printable
+from flatprobe.utils.results import Result, printable
 
 R = TypeVar("R", bound=Result)
 

@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 from flatprobe.plotting import canvas
 from flatprobe.plotting.names import Look, agreed, caption, looks, named
 from flatprobe.probes.flatness import FlatnessRadii
-from flatprobe.results import Result
+from flatprobe.utils.results import Result
 
 _SPREAD = 0.36  # width of a strip, where neighbouring networks are 1 apart
 _SLOT = 0.95  # inches a network: a dozen characters

@@ -7,10 +7,10 @@ from matplotlib.axes import Axes
 
 from flatprobe.plotting import canvas
 from flatprobe.plotting.names import agreed, caption, looks, named
-from flatprobe.probes.eigenvalues import HessianEigenvalues
+from flatprobe.probes.hessian_eigenvalues import HessianEigenvalues
+from flatprobe.probes.hessian_trace import HessianTrace
 from flatprobe.probes.sharpness import WorstCaseSharpness
-from flatprobe.probes.trace import HessianTrace
-from flatprobe.results import Result
+from flatprobe.utils.results import Result
 
 Curvature = HessianEigenvalues | HessianTrace | WorstCaseSharpness
 

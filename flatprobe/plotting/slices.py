@@ -9,12 +9,12 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 
-from flatprobe.checks import one_of
 from flatprobe.plotting import canvas
 from flatprobe.plotting.names import caption, legend, looks, named
 from flatprobe.plotting.triangle import QUANTITIES
 from flatprobe.probes.slices import RandomSlice
-from flatprobe.results import Result
+from flatprobe.utils.arguments import one_of
+from flatprobe.utils.results import Result
 
 Limits = tuple[float, float]
 

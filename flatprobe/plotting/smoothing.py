@@ -6,10 +6,10 @@ import matplotlib as mpl
 import torch
 from matplotlib.axes import Axes
 
-from flatprobe.plotting import banded, canvas
+from flatprobe.plotting import bands, canvas
 from flatprobe.plotting.names import agreed, caption, legend, looks, named
 from flatprobe.probes.smoothing import SmoothedCertificate
-from flatprobe.results import Result
+from flatprobe.utils.results import Result
 
 _POINTS = 400
 
@@ -49,7 +49,7 @@ def draw(
     for place, (name, result) in enumerate(curves.items()):
         accuracy, band = result.certified_accuracy(radii), result.interval(radii, level)
         markers = (place * 5 % 40, 40)  # for the eye, at places of its own
-        handles[name] = banded.curve(ax, own[name], radii, accuracy, band, markevery=markers)
+        handles[name] = bands.curve(ax, own[name], radii, accuracy, band, markevery=markers)
     ax.axvline(most, color="#555555", linestyle=":", linewidth=1.2)
     ax.annotate(
         f"most that {draws:,}\ndraws certify", (most, 1), (-6, -6), xycoords=("data", "axes fraction"),

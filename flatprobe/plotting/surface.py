@@ -12,7 +12,7 @@ from mpl_toolkits.mplot3d import Axes3D
 from flatprobe.plotting import canvas
 from flatprobe.plotting.triangle import Scale, corners, finite, row, three_points, triangles
 from flatprobe.probes.interpolation import Interpolation
-from flatprobe.results import Result
+from flatprobe.utils.results import Result
 
 
 @mpl.rc_context(canvas.STYLE)

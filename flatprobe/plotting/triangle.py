@@ -11,10 +11,10 @@ from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.tri import TriAnalyzer, Triangulation
 
-from flatprobe.checks import one_of
 from flatprobe.plotting import canvas
 from flatprobe.plotting.names import caption, named
 from flatprobe.probes.interpolation import Interpolation
+from flatprobe.utils.arguments import one_of
 
 # A mean cross-entropy below this (nats) is beyond float32's accuracy at a loss of order 1, and on a logarithmic scale
 # it would take the colours away from everything else.

@@ -9,19 +9,19 @@ import torch
 from jaxtyping import Bool, Float64, Int64
 from torch import Tensor, nn
 
-from flatprobe import rng
 from flatprobe.attacks import NORMS, Box, fgsm, pgd
 from flatprobe.attacks.fixed import PGD_STEPS
 from flatprobe.attacks.points import adversarial, distance
-from flatprobe.checks import at_least, numbers, one_of
-from flatprobe.contexts import standalone
 from flatprobe.data import LabelledData, checked_data
-from flatprobe.intervals import wilson
-from flatprobe.kernels import misclassified
-from flatprobe.network import Network
-from flatprobe.ownership import own_samples, warn_of_own
-from flatprobe.probes.samples import Subject, attacked
-from flatprobe.results import Result, settings
+from flatprobe.functional.losses import misclassified
+from flatprobe.network.contexts import standalone
+from flatprobe.network.network import Network
+from flatprobe.network.trained_on import own_samples, warn_of_own
+from flatprobe.probes.per_sample import Subject, attacked
+from flatprobe.utils import rng
+from flatprobe.utils.arguments import at_least, numbers, one_of
+from flatprobe.utils.confidence import wilson
+from flatprobe.utils.results import Result, settings
 
 if TYPE_CHECKING:
     import pandas

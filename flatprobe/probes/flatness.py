@@ -10,17 +10,17 @@ import torch
 from jaxtyping import Bool, Float64, Int64
 from torch import Tensor
 
-from flatprobe.batch_norm import Recalibration
-from flatprobe.checks import at_least, one_of, positive
-from flatprobe.directions import direction, scale
-from flatprobe.inactive import looked_for
-from flatprobe.probes.directed import Directed, recorded
+from flatprobe.network.weights import Weights, as_given, select
+from flatprobe.probes.directional import Directed, recorded
 from flatprobe.probes.rounding import check_loss, check_weights, float64_risk
-from flatprobe.results import settings
-from flatprobe.risk import Risk, RiskFunction, along, describe, explain_start
-from flatprobe.risk_function import risk_at, takes_risk
-from flatprobe.search import Exit, first_exit
-from flatprobe.weights import Weights, as_given, select
+from flatprobe.risk.directions import direction, scale
+from flatprobe.risk.empirical import Risk, RiskFunction, along, describe, explain_start
+from flatprobe.risk.function import risk_at, takes_risk
+from flatprobe.risk.inactive import looked_for
+from flatprobe.risk.recalibration import Recalibration
+from flatprobe.utils.arguments import at_least, one_of, positive
+from flatprobe.utils.first_exit import Exit, first_exit
+from flatprobe.utils.results import settings
 
 if TYPE_CHECKING:
     import pandas
@@ -138,10 +138,10 @@ def flatness_radius(
 ) -> FlatnessRadii:
     """r(w, u, eps) = sup{ r >= 0 : |I(w + s u) - I(w)| <= eps for all s in [0, r] }, along random directions u.
 
-    The first exit along each direction (T3 eq. 16, Table 1) is bracketed by `flatprobe.search.first_exit`: a secant in
-    (log r, log increase), started where the directions already done would put it, closed by an inside and an outside
-    radius within `rtol`. About 4 to 6 evaluations of the risk a direction (`make bench`), each one pass over the data.
-    The reported radius is the crossing interpolated inside that bracket.
+    The first exit along each direction (T3 eq. 16, Table 1) is bracketed by `flatprobe.utils.first_exit.first_exit`: a
+    secant in (log r, log increase), started where the directions already done would put it, closed by an inside and an
+    outside radius within `rtol`. About 4 to 6 evaluations of the risk a direction (`make bench`), each one pass over
+    the data. The reported radius is the crossing interpolated inside that bracket.
 
     The bracket certifies an exit, and the *first* one only if the increase is monotone up to it: between the center and
     `lower` the risk is evaluated at few radii or none. Earlier exits that are over within the recorded `probing_ratio`
@@ -156,8 +156,8 @@ def flatness_radius(
         epsilon: allowed change of the objective, in its units; 0.05 is T3's (Table 1).
         directions: how many independent directions, T; 10 is our choice (T3 does not say), which leaves a standard
             error of a third of the spread.
-        law: how directions are drawn (`flatprobe.directions.direction`); `isotropic` is T3's. Radii of different laws
-            are not comparable.
+        law: how directions are drawn (`flatprobe.risk.directions.direction`); `isotropic` is T3's. Radii of different
+            laws are not comparable.
         parameters: None for all, `"last"` for T3's "top layer", or names or patterns.
         objective: `"loss"` (T3), or `"error"`, the fraction misclassified.
         max_radius: beyond it a direction is censored; None is 100 times the distance that moves the selected weights by

@@ -10,18 +10,19 @@ import torch
 from jaxtyping import Float64, Int64
 from torch import Tensor, nn
 
-from flatprobe import first_order, rng
 from flatprobe.attacks import MINIMUM_NORM, NORMS, Box, Perturbed, minimum_norm
-from flatprobe.checks import at_least, one_of
-from flatprobe.contexts import standalone
 from flatprobe.data import Batch, LabelledData, checked_data
-from flatprobe.kernels import functional_margin
-from flatprobe.lipschitz import Bound, certified_ends, drowned
-from flatprobe.network import Network
-from flatprobe.pairs import random_pairs
-from flatprobe.probes.samples import Subject, attacked, continuous
-from flatprobe.results import Result, settings
-from flatprobe.slopes import check_input_slopes
+from flatprobe.data.pairs import random_pairs
+from flatprobe.functional import first_order_margins
+from flatprobe.functional.losses import functional_margin
+from flatprobe.graph.lipschitz import Bound, certified_ends, drowned
+from flatprobe.network.contexts import standalone
+from flatprobe.network.network import Network
+from flatprobe.network.slopes import check_input_slopes
+from flatprobe.probes.per_sample import Subject, attacked, continuous
+from flatprobe.utils import rng
+from flatprobe.utils.arguments import at_least, one_of
+from flatprobe.utils.results import Result, settings
 
 if TYPE_CHECKING:
     import pandas
@@ -150,9 +151,9 @@ def geometric_margins(
     backward passes, `log_barrier` 60 and its start, `deepfool` some 3 times 10 backward passes, the closing of each 8
     forward passes. `python -m tests.benchmarks attacks` sets them beside foolbox's on MNIST networks.
     *Lower*, certified: `spectral` (gamma_3) and `frobenius` (gamma_4) by a walk over the layers
-    (`flatprobe.lipschitz`), one forward pass; in linf the l2 bound over sqrt(d), since ||v||_2 <= sqrt(d) ||v||_inf.
-    Certified is the network as it is computed, in the precision of its weights. Where a layer has no known constant
-    (attention, layer normalisation), the method's ends are 0, `uncertified` says why, and a warning is given.
+    (`flatprobe.graph.lipschitz`), one forward pass; in linf the l2 bound over sqrt(d), since ||v||_2 <= sqrt(d)
+    ||v||_inf. Certified is the network as it is computed, in the precision of its weights. Where a layer has no known
+    constant (attention, layer normalisation), the method's ends are 0, `uncertified` says why, and a warning is given.
     *Lower*, first order, estimates that may lie above gamma: `gamma_1`, o / (2 max ||J||_2) over sampled points of the
     ball of radius `upper`; `gamma_2`, the same over points of segments between samples; `gradient`, min_j (z_y - z_j) /
     max ||grad (z_y - z_j)||_* over the points of `gamma_1`, exact for affine networks. 0 where `upper` is not reached,
@@ -218,10 +219,12 @@ def geometric_margins(
         values = {kind: bound(logits, labels, inputs) for kind, bound in bounds.items()}
         values |= dict.fromkeys(uncertified, torch.zeros_like(closest.distance))
         if "gamma_2" in lower:
-            values["gamma_2"] = first_order.jacobian_ratio(logits, labels, steepest, norm, inputs[0].numel())
+            values["gamma_2"] = first_order_margins.jacobian_ratio(logits, labels, steepest, norm, inputs[0].numel())
         if {"gamma_1", "gradient"} & set(lower):
             draws = map(_draw(subject, seed, "ball"), itertools.count())
-            values |= first_order.near(forward, inputs, labels, closest.points, closest.distance, norm, points, draws)
+            values |= first_order_margins.near(
+                forward, inputs, labels, closest.points, closest.distance, norm, points, draws
+            )
         for name in lower:
             lowers[name].append(torch.where(right, values[name].double(), 0.0).cpu())
     own, attacks = _joined(lowers), _joined(uppers)
@@ -286,7 +289,9 @@ def _steepest_between(network: Network, data: LabelledData, segments: int, size:
         first, second = (continuous(Batch(network.prepare(end.inputs), end.labels, 0), "gamma_2") for end in ends)
         for number in range(4):
             point = torch.lerp(first, second, number / 3)
-            jacobian, _ = first_order.slopes(network, point, torch.zeros_like(pairs[:, 0]).to(point.device), norm)
+            jacobian, _ = first_order_margins.slopes(
+                network, point, torch.zeros_like(pairs[:, 0]).to(point.device), norm
+            )
             largest = torch.maximum(largest, jacobian.amax())
     return largest
 

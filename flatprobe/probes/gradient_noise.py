@@ -8,13 +8,13 @@ import torch
 from jaxtyping import Float64, Int64
 from torch import Tensor
 
-from flatprobe import rng
-from flatprobe.checks import at_least
-from flatprobe.inactive import check_acts
-from flatprobe.results import Result, settings
-from flatprobe.risk import EmpiricalRisk, RiskFunction
-from flatprobe.risk_function import takes_risk
-from flatprobe.weights import Weights, as_given, select
+from flatprobe.network.weights import Weights, as_given, select
+from flatprobe.risk.empirical import EmpiricalRisk, RiskFunction
+from flatprobe.risk.function import takes_risk
+from flatprobe.risk.inactive import check_acts
+from flatprobe.utils import rng
+from flatprobe.utils.arguments import at_least
+from flatprobe.utils.results import Result, settings
 
 if TYPE_CHECKING:
     import pandas

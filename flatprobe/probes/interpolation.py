@@ -8,13 +8,13 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from flatprobe.batch_norm import Recalibration
-from flatprobe.checks import Whole, at_least, given, one_of
 from flatprobe.data import LabelledData, checked_data
-from flatprobe.endpoints import POLICIES, Endpoint, weights_of_endpoints
-from flatprobe.results import Result, settings
-from flatprobe.risk import EmpiricalRisk, RiskFunction, along, describe
-from flatprobe.risk_function import takes_risk
+from flatprobe.risk.empirical import EmpiricalRisk, RiskFunction, along, describe
+from flatprobe.risk.endpoints import POLICIES, Endpoint, weights_of_endpoints
+from flatprobe.risk.function import takes_risk
+from flatprobe.risk.recalibration import Recalibration
+from flatprobe.utils.arguments import Whole, at_least, given, one_of
+from flatprobe.utils.results import Result, settings
 
 if TYPE_CHECKING:
     import pandas

@@ -4,15 +4,15 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from flatprobe import rng
-from flatprobe.checks import one_of
-from flatprobe.contexts import standalone
 from flatprobe.data import Batch, LabelledData
-from flatprobe.jacobians import method_for, norms
-from flatprobe.network import Network
-from flatprobe.probes.samples import PerSample, continuous, map_samples
-from flatprobe.results import settings
-from flatprobe.slopes import check_input_slopes
+from flatprobe.functional.jacobian_norms import method_for, norms
+from flatprobe.network.contexts import standalone
+from flatprobe.network.network import Network
+from flatprobe.network.slopes import check_input_slopes
+from flatprobe.probes.per_sample import PerSample, continuous, map_samples
+from flatprobe.utils import rng
+from flatprobe.utils.arguments import one_of
+from flatprobe.utils.results import settings
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)

@@ -8,18 +8,18 @@ import torch
 from jaxtyping import Float64, Int64
 from torch import Tensor, nn
 
-from flatprobe import rng
-from flatprobe.checks import at_least, one_of
-from flatprobe.contexts import standalone
 from flatprobe.data import Batch, LabelledData, checked_data, parts_of
-from flatprobe.inputs import Inputs
-from flatprobe.jacobians import method_for, norms
-from flatprobe.network import Network
-from flatprobe.outputs import check_batch
-from flatprobe.pairs import BETWEEN, random_pairs
-from flatprobe.probes.samples import continuous, placed
-from flatprobe.results import Result, settings
-from flatprobe.slopes import check_input_slopes
+from flatprobe.data.inputs import Inputs
+from flatprobe.data.pairs import BETWEEN, random_pairs
+from flatprobe.functional.jacobian_norms import method_for, norms
+from flatprobe.network.checks import check_batch
+from flatprobe.network.contexts import standalone
+from flatprobe.network.network import Network
+from flatprobe.network.slopes import check_input_slopes
+from flatprobe.probes.per_sample import continuous, placed
+from flatprobe.utils import rng
+from flatprobe.utils.arguments import at_least, one_of
+from flatprobe.utils.results import Result, settings
 
 if TYPE_CHECKING:
     import pandas

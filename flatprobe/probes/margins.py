@@ -5,13 +5,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from flatprobe import kernels
-from flatprobe.checks import one_of
-from flatprobe.contexts import standalone
 from flatprobe.data import Batch, LabelledData
-from flatprobe.network import Network
-from flatprobe.probes.samples import PerSample, map_samples
-from flatprobe.results import settings
+from flatprobe.functional import losses
+from flatprobe.network.contexts import standalone
+from flatprobe.network.network import Network
+from flatprobe.probes.per_sample import PerSample, map_samples
+from flatprobe.utils.arguments import one_of
+from flatprobe.utils.results import settings
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -40,7 +40,7 @@ def functional_margins(model: nn.Module, data: LabelledData, *, batch_size: int 
         `Margins`: values (samples,), negative where misclassified.
 
     Raises:
-        ValueError: for a network or data that cannot be probed (see `flatprobe.network.Network`).
+        ValueError: for a network or data that cannot be probed (see `flatprobe.network.network.Network`).
 
     >>> data = LabelledData(torch.eye(3), torch.tensor([0, 1, 1]))
     >>> functional_margins(nn.Identity().eval(), data).values.tolist()
@@ -49,7 +49,7 @@ def functional_margins(model: nn.Module, data: LabelledData, *, batch_size: int 
 
     def kernel(network: Network, batch: Batch) -> Tensor:
         with torch.no_grad():
-            return kernels.functional_margin(network(batch.inputs).double(), batch.labels)
+            return losses.functional_margin(network(batch.inputs).double(), batch.labels)
 
     values, labels, subject = map_samples(model, data, kernel, batch_size)
     return Margins(values=values, labels=labels, settings=settings("functional_margins", subject))
@@ -84,7 +84,7 @@ def scores(
     def kernel(network: Network, batch: Batch) -> Tensor:
         with torch.no_grad():
             logits = network(batch.inputs).double()
-        return kernels.score(logits.softmax(1) if outputs == "softmax" else logits, batch.labels)
+        return losses.score(logits.softmax(1) if outputs == "softmax" else logits, batch.labels)
 
     values, labels, subject = map_samples(model, data, kernel, batch_size)
     return Margins(values=values, labels=labels, settings=settings("scores", subject, outputs=outputs))

@@ -9,17 +9,17 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor, nn
 
-from flatprobe import rng
-from flatprobe.checks import at_least, numbers, one_of
-from flatprobe.contexts import standalone
 from flatprobe.data import LabelledData, checked_data
-from flatprobe.intervals import clopper_pearson, wilson
-from flatprobe.kernels import misclassified
-from flatprobe.network import Network
-from flatprobe.outputs import check_batch, check_logits
-from flatprobe.ownership import own_samples, warn_of_own
-from flatprobe.probes.samples import continuous, placed
-from flatprobe.results import Result, settings
+from flatprobe.functional.losses import misclassified
+from flatprobe.network.checks import check_batch, check_logits
+from flatprobe.network.contexts import standalone
+from flatprobe.network.network import Network
+from flatprobe.network.trained_on import own_samples, warn_of_own
+from flatprobe.probes.per_sample import continuous, placed
+from flatprobe.utils import rng
+from flatprobe.utils.arguments import at_least, numbers, one_of
+from flatprobe.utils.confidence import clopper_pearson, wilson
+from flatprobe.utils.results import Result, settings
 
 if TYPE_CHECKING:
     import pandas

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from flatprobe.batch_norm import Recalibration
-from flatprobe.risk import EmpiricalRisk, RiskFunction, along
-from flatprobe.search import Exit
-from flatprobe.weights import Weights, linear_combination, norm, pieces
+from flatprobe.network.weights import Weights, linear_combination, norm, pieces
+from flatprobe.risk.empirical import EmpiricalRisk, RiskFunction, along
+from flatprobe.risk.recalibration import Recalibration
+from flatprobe.utils.first_exit import Exit
 
 # A mean loss is off by less than a rounding unit of the largest logit (on MLPs by about a tenth of one). An epsilon a
 # thousand times that is safe.

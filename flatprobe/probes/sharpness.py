@@ -8,14 +8,14 @@ import torch
 from jaxtyping import Float64, Int64
 from torch import Tensor
 
-from flatprobe.checks import at_least, one_of, positive
-from flatprobe.curvature import loss_and_gradient
-from flatprobe.directions import direction
-from flatprobe.inactive import check_acts
-from flatprobe.results import Result, settings
-from flatprobe.risk import RiskFunction, describe
-from flatprobe.risk_function import takes_risk
-from flatprobe.weights import Weights, as_given, combined, norm, select
+from flatprobe.network.weights import Weights, as_given, combined, norm, select
+from flatprobe.risk.directions import direction
+from flatprobe.risk.empirical import RiskFunction, describe
+from flatprobe.risk.function import takes_risk
+from flatprobe.risk.inactive import check_acts
+from flatprobe.risk.protocols import loss_and_gradient
+from flatprobe.utils.arguments import at_least, one_of, positive
+from flatprobe.utils.results import Result, settings
 
 if TYPE_CHECKING:
     import pandas

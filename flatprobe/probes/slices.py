@@ -9,15 +9,15 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from flatprobe.batch_norm import Recalibration
-from flatprobe.checks import one_of, positive
-from flatprobe.directions import direction
-from flatprobe.inactive import looked_for
-from flatprobe.probes.directed import Directed, recorded
-from flatprobe.results import settings
-from flatprobe.risk import RiskFunction, along, describe, explain_start
-from flatprobe.risk_function import takes_risk
-from flatprobe.weights import Weights, as_given, norm, select
+from flatprobe.network.weights import Weights, as_given, norm, select
+from flatprobe.probes.directional import Directed, recorded
+from flatprobe.risk.directions import direction
+from flatprobe.risk.empirical import RiskFunction, along, describe, explain_start
+from flatprobe.risk.function import takes_risk
+from flatprobe.risk.inactive import looked_for
+from flatprobe.risk.recalibration import Recalibration
+from flatprobe.utils.arguments import one_of, positive
+from flatprobe.utils.results import settings
 
 if TYPE_CHECKING:
     import pandas
@@ -106,8 +106,8 @@ def random_slice(
         extent: the largest coefficient; 1 (as in Li et al.) moves each filter by its own norm under `filter`. Under
             `isotropic` it is a distance in weight space.
         steps: points along each axis, odd; 21 is our choice (Li et al. take 51 in a plane).
-        law: how the directions are drawn (`flatprobe.directions.direction`); `filter` is Li et al.'s, which leaves 1-D
-            parameters where they are.
+        law: how the directions are drawn (`flatprobe.risk.directions.direction`); `filter` is Li et al.'s, which leaves
+            1-D parameters where they are.
         parameters: None for all, `"last"`, or names or patterns.
         batch_norm: BatchNorm statistics while the weights move: `"frozen"`, or `"recalibrate"` (one more pass over the
             data at each point).

@@ -6,11 +6,11 @@ from typing import Any
 from flatprobe.plotting import gradient_noise, png, sharpness
 from flatprobe.plotting import slices as slice_plot
 from flatprobe.plotting.names import agreed
-from flatprobe.probes.eigenvalues import HessianEigenvalues
 from flatprobe.probes.gradient_noise import GradientNoise
+from flatprobe.probes.hessian_eigenvalues import HessianEigenvalues
+from flatprobe.probes.hessian_trace import HessianTrace
 from flatprobe.probes.sharpness import WorstCaseSharpness
 from flatprobe.probes.slices import RandomSlice
-from flatprobe.probes.trace import HessianTrace
 from flatprobe.report.numbers import MISSING, plus_minus, three
 from flatprobe.report.section import Section, Table
 

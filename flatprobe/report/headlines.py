@@ -7,21 +7,21 @@ from typing import Any
 
 from flatprobe.plotting.names import agreed
 from flatprobe.probes.adversarial import AdversarialAccuracy
-from flatprobe.probes.eigenvalues import HessianEigenvalues
 from flatprobe.probes.flatness import FlatnessRadii
 from flatprobe.probes.geometric import GeometricMargins
 from flatprobe.probes.gradient_noise import GradientNoise
+from flatprobe.probes.hessian_eigenvalues import HessianEigenvalues
+from flatprobe.probes.hessian_trace import HessianTrace
 from flatprobe.probes.jacobian import JacobianNorms
 from flatprobe.probes.jacobian_maximum import JacobianMaximum
 from flatprobe.probes.margins import Margins
-from flatprobe.probes.norms import WeightNorms
 from flatprobe.probes.robustness import Robustness
 from flatprobe.probes.sharpness import WorstCaseSharpness
 from flatprobe.probes.slices import RandomSlice
 from flatprobe.probes.smoothing import SmoothedCertificate
-from flatprobe.probes.trace import HessianTrace
+from flatprobe.probes.weight_norms import WeightNorms
 from flatprobe.report.numbers import percent, plus_minus, three
-from flatprobe.results import Result
+from flatprobe.utils.results import Result
 
 # The larger of the two noise levels of T3 Fig. 19; the nearest one measured is shown.
 _LEVEL = 0.2

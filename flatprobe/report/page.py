@@ -7,12 +7,12 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from flatprobe.files import write_text
 from flatprobe.probes.interpolation import Interpolation
 from flatprobe.report.provenance import provenance
 from flatprobe.report.sections import ORDER, kind, sections
 from flatprobe.report.summary import summarise
-from flatprobe.results import Result
+from flatprobe.utils.results import Result
+from flatprobe.utils.tensor_files import write_text
 
 
 def write_report(

@@ -5,7 +5,7 @@ from typing import Any
 
 from flatprobe.report.section import Table
 from flatprobe.report.summary import titled
-from flatprobe.results import Result
+from flatprobe.utils.results import Result
 
 Records = Mapping[str, Mapping[str, Result]]
 

@@ -4,7 +4,7 @@ import os
 import re
 from pathlib import Path
 
-from flatprobe.results import Result, load, network_name
+from flatprobe.utils.results import Result, load, network_name
 
 Records = dict[str, dict[str, Result]]
 

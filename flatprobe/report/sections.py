@@ -7,24 +7,24 @@ from flatprobe.bounds import Bound
 from flatprobe.plotting import jacobian, landscape, line, margins, png, radii, robustness, smoothing, surface
 from flatprobe.plotting.names import agreed
 from flatprobe.probes.adversarial import AdversarialAccuracy
-from flatprobe.probes.eigenvalues import HessianEigenvalues
 from flatprobe.probes.flatness import FlatnessRadii
 from flatprobe.probes.geometric import GeometricMargins
 from flatprobe.probes.gradient_noise import GradientNoise
+from flatprobe.probes.hessian_eigenvalues import HessianEigenvalues
+from flatprobe.probes.hessian_trace import HessianTrace
 from flatprobe.probes.interpolation import Interpolation
 from flatprobe.probes.jacobian import JacobianNorms
 from flatprobe.probes.jacobian_maximum import JacobianMaximum
 from flatprobe.probes.margins import Margins
-from flatprobe.probes.norms import WeightNorms
 from flatprobe.probes.robustness import Robustness
 from flatprobe.probes.sharpness import WorstCaseSharpness
 from flatprobe.probes.slices import RandomSlice
 from flatprobe.probes.smoothing import SmoothedCertificate
-from flatprobe.probes.trace import HessianTrace
+from flatprobe.probes.weight_norms import WeightNorms
 from flatprobe.report import attacks, curvature, single, tables
 from flatprobe.report.section import Section
 from flatprobe.report.summary import titled
-from flatprobe.results import Result
+from flatprobe.utils.results import Result
 
 Results = Mapping[str, Any]
 Groups = Mapping[str, str] | None

@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from flatprobe.bounds import Bound
-from flatprobe.plotting import bounds, jacobian, norms, png
+from flatprobe.plotting import bounds, jacobian, png, weight_norms
 from flatprobe.plotting.names import agreed
 from flatprobe.probes.jacobian_maximum import JacobianMaximum
-from flatprobe.probes.norms import WeightNorms
+from flatprobe.probes.weight_norms import WeightNorms
 from flatprobe.report.numbers import three
 from flatprobe.report.section import Section, Table
 
@@ -23,7 +23,7 @@ def weights(title: str, results: Results, groups: Groups) -> list[Section]:
         "how steep the network can be, so smaller is smoother."
     )
     words = f"Norms of the layers of {', '.join(results)}"
-    return [Section(title, sentence, png(norms.draw(results, groups=groups)), words, _weights_table(results))]
+    return [Section(title, sentence, png(weight_norms.draw(results, groups=groups)), words, _weights_table(results))]
 
 
 def _weights_table(results: Mapping[str, WeightNorms]) -> Table:

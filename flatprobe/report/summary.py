@@ -7,7 +7,7 @@ from statistics import mean, stdev
 
 from flatprobe.report.headlines import Headline, headline, unit
 from flatprobe.report.numbers import MISSING, plus_minus
-from flatprobe.results import Result
+from flatprobe.utils.results import Result
 
 
 @dataclass(frozen=True)

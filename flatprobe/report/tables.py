@@ -5,12 +5,12 @@ from collections.abc import Mapping
 from flatprobe.probes.flatness import FlatnessRadii
 from flatprobe.probes.interpolation import Interpolation
 from flatprobe.probes.margins import Margins
+from flatprobe.probes.per_sample import PerSample
 from flatprobe.probes.robustness import Robustness
-from flatprobe.probes.samples import PerSample
 from flatprobe.probes.smoothing import SmoothedCertificate
 from flatprobe.report.numbers import MISSING, percent, plus_minus, three
 from flatprobe.report.section import Table
-from flatprobe.results import Result
+from flatprobe.utils.results import Result
 
 
 def radii(results: Mapping[str, FlatnessRadii]) -> Table:

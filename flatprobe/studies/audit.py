@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from flatprobe.checks import at_least, one_of, positive
-from flatprobe.contexts import standalone
 from flatprobe.data import LabelledData, checked_data
-from flatprobe.network import Network
+from flatprobe.graph.reparametrize import CHANGES
+from flatprobe.network.contexts import standalone
+from flatprobe.network.network import Network
 from flatprobe.probes.flatness import flatness_radius
-from flatprobe.reparametrise import CHANGES
-from flatprobe.results import Result, settings
-from flatprobe.risk import EmpiricalRisk
-from flatprobe.studies.copies import checked_copies
+from flatprobe.risk.empirical import EmpiricalRisk
 from flatprobe.studies.measurements import PROBES, Probe
-from flatprobe.studies.moves import same_law, spread_of, stays
-from flatprobe.studies.steps import stepping
+from flatprobe.studies.reparametrized import checked_copies
+from flatprobe.studies.significance import same_law, spread_of, stays
+from flatprobe.utils.arguments import at_least, one_of, positive
+from flatprobe.utils.results import Result, settings
+from flatprobe.utils.study_progress import stepping
 
 if TYPE_CHECKING:
     import pandas
@@ -48,7 +48,7 @@ class Row:
     """One figure of one probe, before and after one change.
 
     Attributes:
-        change: one of `flatprobe.reparametrise.CHANGES`.
+        change: one of `flatprobe.graph.reparametrize.CHANGES`.
         probe: its name.
         figure: one of the probe's headline figures.
         before: of the network as it was given.
@@ -164,7 +164,7 @@ def audit(
 ) -> Audit:
     """P(w') / P(w) - 1 for probes P and other weights w' of the same function, f_w' = f_w.
 
-    Copies of the network are changed by `flatprobe.reparametrise.reparametrised`: `rescaling` of ReLU units,
+    Copies of the network are changed by `flatprobe.graph.reparametrize.reparametrised`: `rescaling` of ReLU units,
     `batch_norm` scale absorption and `permutation` of units keep the function; `logit_scale` keeps the decisions. Each
     copy is checked first: its logits on all of the data are those of the network (times `factor` under
     `logit_scale`, with the same classes) up to the square root of its precision, relative to the largest. A change
@@ -183,7 +183,7 @@ def audit(
         data: inputs and labels.
         probes: names in `AUDITED`, functions (model, data, seed) -> `Result`, or such functions by name; None for the
             names in `DEFAULT`.
-        changes: names in `flatprobe.reparametrise.CHANGES`; None for all.
+        changes: names in `flatprobe.graph.reparametrize.CHANGES`; None for all.
         factor: of every second unit, and of the logits, above 1; 4 is our choice, a power of two, so that the change
             itself rounds nothing.
         tolerance: relative change up to which a figure stays; 0.01 is the radius's own rtol, the least exact of the

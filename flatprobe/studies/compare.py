@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from flatprobe.checks import one_of
-from flatprobe.contexts import standalone
 from flatprobe.data import LabelledData, checked_data
-from flatprobe.endpoints import statistics_of
-from flatprobe.network import Network
+from flatprobe.network.contexts import standalone
+from flatprobe.network.network import Network
 from flatprobe.probes.adversarial import AdversarialAccuracy
 from flatprobe.probes.geometric import GeometricMargins
 from flatprobe.probes.interpolation import interpolate, segment, simplex
-from flatprobe.results import Result, check_places, file_stem, save
-from flatprobe.risk import EmpiricalRisk
+from flatprobe.risk.empirical import EmpiricalRisk
+from flatprobe.risk.endpoints import statistics_of
 from flatprobe.studies.measurements import CHOICES, DEFAULT, LANDSCAPE, PROBES
-from flatprobe.studies.steps import Step, stepping
+from flatprobe.utils.arguments import one_of
+from flatprobe.utils.results import Result, check_places, file_stem, save
+from flatprobe.utils.study_progress import Step, stepping
 
 if TYPE_CHECKING:
     import pandas

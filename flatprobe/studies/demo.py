@@ -5,14 +5,14 @@ from pathlib import Path
 from torch import nn
 
 from flatprobe.data import LabelledData
-from flatprobe.loading import load_data
+from flatprobe.data.load import load_data
 from flatprobe.models import Normalised, mlp
-from flatprobe.results import check_places
 from flatprobe.studies.compare import Comparison, count_steps, measured
 from flatprobe.studies.measurements import DEFAULT, LANDSCAPE
-from flatprobe.studies.steps import stepping
-from flatprobe.threads import thread_count
 from flatprobe.training import TrainingRun, train
+from flatprobe.utils.results import check_places
+from flatprobe.utils.study_progress import stepping
+from flatprobe.utils.threads import thread_count
 
 NATURAL, RANDOM = "natural labels", "random labels"
 MINIMIZERS = 3  # as many as a three-point landscape has corners

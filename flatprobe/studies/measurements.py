@@ -6,21 +6,21 @@ from torch import Tensor, nn
 
 from flatprobe.data import LabelledData
 from flatprobe.probes.adversarial import adversarial_accuracy
-from flatprobe.probes.eigenvalues import hessian_eigenvalues
 from flatprobe.probes.flatness import flatness_radius
 from flatprobe.probes.geometric import geometric_margins
 from flatprobe.probes.gradient_noise import gradient_noise
+from flatprobe.probes.hessian_eigenvalues import hessian_eigenvalues
+from flatprobe.probes.hessian_trace import hessian_trace
 from flatprobe.probes.jacobian import jacobian_norms
 from flatprobe.probes.jacobian_maximum import jacobian_maximum
 from flatprobe.probes.margins import functional_margins, scores
-from flatprobe.probes.norms import weight_norms
 from flatprobe.probes.robustness import gaussian_robustness
 from flatprobe.probes.sharpness import worst_case_sharpness
 from flatprobe.probes.slices import random_slice
 from flatprobe.probes.smoothing import smoothed_certificate
-from flatprobe.probes.trace import hessian_trace
-from flatprobe.results import Result
-from flatprobe.risk import EmpiricalRisk
+from flatprobe.probes.weight_norms import weight_norms
+from flatprobe.risk.empirical import EmpiricalRisk
+from flatprobe.utils.results import Result
 
 Probe = Callable[[nn.Module, LabelledData, int], Result]
 

@@ -8,11 +8,11 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from flatprobe.data import LabelledData
-from flatprobe.differentiable import explained
-from flatprobe.models.seeding import seeded
-from flatprobe.rng import permutation
+from flatprobe.network.differentiable import explained
 from flatprobe.training.diverged import CURE, DivergedError
-from flatprobe.training.terms import Terms
+from flatprobe.training.objective import Terms
+from flatprobe.utils.rng import permutation
+from flatprobe.utils.seeding import seeded
 
 # Steps after which the terms are looked at: on a GPU a look waits for all that was asked of it.
 _LOOK_EVERY = 50

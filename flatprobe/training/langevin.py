@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from flatprobe.rng import normal
+from flatprobe.utils.rng import normal
 
 # Where the number of steps done is kept among the optimizer's tensors: torch's own word for it, in Adam.
 STEP = "step"

@@ -7,22 +7,22 @@ from typing import Any
 import torch
 from torch import nn
 
-from flatprobe.checks import Flag, Named, Number, Whole, at_least, flag, is_number, one_of
-from flatprobe.contexts import standalone
-from flatprobe.copies import structural_copy
 from flatprobe.data import LabelledData
-from flatprobe.files import State
-from flatprobe.losses import Loss
-from flatprobe.ownership import mark
-from flatprobe.results import environment
-from flatprobe.threads import thread_count, thread_rule
+from flatprobe.functional.user_loss import Loss
+from flatprobe.network.contexts import standalone
+from flatprobe.network.copies import structural_copy
+from flatprobe.network.trained_on import mark
 from flatprobe.training.diverged import DivergedError
-from flatprobe.training.folder import Progress, RunFolder, fingerprint
-from flatprobe.training.progress import reporting
 from flatprobe.training.run import TrainingRun
+from flatprobe.training.run_folder import Progress, RunFolder, fingerprint
 from flatprobe.training.schedules import Schedule
 from flatprobe.training.settings import Settings, made_constraints, made_penalties, made_transforms, reached
 from flatprobe.training.trainer import Trainer
+from flatprobe.utils.arguments import Flag, Named, Number, Whole, at_least, flag, is_number, one_of
+from flatprobe.utils.results import environment
+from flatprobe.utils.tensor_files import State
+from flatprobe.utils.threads import thread_count, thread_rule
+from flatprobe.utils.training_progress import reporting
 
 
 @standalone
@@ -77,9 +77,10 @@ def train(
         target_loss: in units of the objective's loss (nats for the cross-entropy); with `until="loss"` only.
         objective: `"cross_entropy"` (T3, S17, N20); `"squared"` on one-hot targets, `"squared_signs"` on targets of +1
             and -1; `"hinge"`; `"maximum"` (O20 eq. 2.5) or its smoothing
-            `{"name": "smoothed_maximum", "epsilon": e}` (O20 eqs 7.1, 7.2). The formulas: `flatprobe.kernels`. Or any
-            function or module (logits, labels) -> (samples,), as in `fp.EmpiricalRisk`: of torch's losses the plain
-            mean over the batch of what reduction="none" gives. The record has its source and what it carries.
+            `{"name": "smoothed_maximum", "epsilon": e}` (O20 eqs 7.1, 7.2). The formulas:
+            `flatprobe.functional.losses`. Or any function or module (logits, labels) -> (samples,), as in
+            `fp.EmpiricalRisk`: of torch's losses the plain mean over the batch of what reduction="none" gives. The
+            record has its source and what it carries.
         optimizer: `"sgd"` with momentum (S17), `"nesterov"`, `"adam"` (N20), or `{"name": "sgdl", "noise": s,
             "decay": a}`: noise of standard deviation s (1 + t)^(-a) in every weight after step t = 0, 1, ... (T3 eq.
             5, with momentum 0); a is 0.5 where it is left out, and 0 for constant noise (T3 Fig. 6).
@@ -108,7 +109,7 @@ def train(
         seed: of the order of the samples, of the noise inside the network and of SGDL's noise (the network's initial
             weights are its own).
         threads: torch threads during the training, restored afterwards. None: those that an interrupted run began with,
-            else `flatprobe.threads.thread_rule`: one for small dense networks, as many as are set for others.
+            else `flatprobe.utils.threads.thread_rule`: one for small dense networks, as many as are set for others.
         progress: True: a bar on a terminal, else plain lines, on stderr; None: a bar on a terminal only.
         on_failure: when the stopping rule is not met within the epochs, `"raise"` an error, or `"flag"`: return the run
             with `reached == False`.

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, Optimizer
 
-from flatprobe.checks import Named, chosen
 from flatprobe.training.langevin import STEP, with_noise
+from flatprobe.utils.arguments import Named, chosen
 
 _PREFIX = "optimizer."
 

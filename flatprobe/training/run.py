@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from flatprobe.checkpoints import load_checkpoint
-from flatprobe.training.folder import Row, RunFolder
+from flatprobe.models.checkpoints import load_checkpoint
+from flatprobe.training.run_folder import Row, RunFolder
 from flatprobe.training.settings import reached
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from flatprobe.checks import Named, Number, given, is_number, positive
+from flatprobe.utils.arguments import Named, Number, given, is_number, positive
 
 Schedule = Named | None
 

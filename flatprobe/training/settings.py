@@ -6,7 +6,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from flatprobe.checks import (
+from flatprobe.functional.losses import per_sample_loss
+from flatprobe.functional.user_loss import Loss, described_loss, taken
+from flatprobe.training.constraints import CONSTRAINTS, Constraint
+from flatprobe.training.optimizers import check_optimizer
+from flatprobe.training.penalties import PENALTIES, Penalty
+from flatprobe.training.registry import described, made
+from flatprobe.training.schedules import Schedule, check_schedule
+from flatprobe.training.transforms import TRANSFORMS, Transform
+from flatprobe.utils.arguments import (
     Named,
     Number,
     Whole,
@@ -20,14 +28,6 @@ from flatprobe.checks import (
     scalar,
     whole,
 )
-from flatprobe.kernels import per_sample_loss
-from flatprobe.losses import Loss, described_loss, taken
-from flatprobe.training.constraints import CONSTRAINTS, Constraint
-from flatprobe.training.optimizers import check_optimizer
-from flatprobe.training.parts import described, made
-from flatprobe.training.penalties import PENALTIES, Penalty
-from flatprobe.training.schedules import Schedule, check_schedule
-from flatprobe.training.transforms import TRANSFORMS, Transform
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,21 +6,21 @@ import time
 
 from torch import nn
 
-from flatprobe.checkpoints import load_weights
-from flatprobe.class_names import set_class_names
 from flatprobe.data import LabelledData
-from flatprobe.files import State
-from flatprobe.losses import OwnLoss
-from flatprobe.risk import EmpiricalRisk, Risk
+from flatprobe.functional.user_loss import OwnLoss
+from flatprobe.models.checkpoints import load_weights
+from flatprobe.network.class_names import set_class_names
+from flatprobe.risk.empirical import EmpiricalRisk, Risk
+from flatprobe.training.constrained import Projection
 from flatprobe.training.diverged import DivergedError
 from flatprobe.training.epoch import train_epoch
-from flatprobe.training.folder import Progress, Row
 from flatprobe.training.memory import memory_of, remember
+from flatprobe.training.objective import OBJECTIVE, Terms, named_penalties
 from flatprobe.training.optimizers import make_optimizer, optimizer_tensors, restore_optimizer
-from flatprobe.training.projection import Projection
+from flatprobe.training.run_folder import Progress, Row
 from flatprobe.training.schedules import factor
 from flatprobe.training.settings import Settings, reached
-from flatprobe.training.terms import OBJECTIVE, Terms, named_penalties
+from flatprobe.utils.tensor_files import State
 
 
 class Trainer:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import pandas as pd
 
-from flatprobe.results import environment, write_table
+from flatprobe.utils.results import environment, write_table
 from tests.benchmarks import (
     accuracy,
     attacks,

@@ -6,8 +6,8 @@ import torch
 
 import flatprobe as fp
 from flatprobe.attacks import pgd
-from flatprobe.inspection import inspected
-from flatprobe.network import Network
+from flatprobe.network.inspection import inspected
+from flatprobe.network.network import Network
 from tests.benchmarks.harness import Row, data_for, interleaved, trained
 
 BUDGETS = (0.5, 1.0, 2.0, 3.0)

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 
 import flatprobe as fp
-from flatprobe import rng
 from flatprobe.attacks import minimum_norm
-from flatprobe.inspection import inspected
-from flatprobe.network import Network
+from flatprobe.network.inspection import inspected
+from flatprobe.network.network import Network
+from flatprobe.utils import rng
 from tests.benchmarks.harness import SHAPES, Row, interleaved
 
 SAMPLES, BOX = 64, (0.0, 1.0)

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 import flatprobe as fp
-from flatprobe.network import Network
+from flatprobe.network.network import Network
 
 RECORDS = Path(__file__).parent / "records"
 

@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 import flatprobe as fp
-from flatprobe.checks import Named
-from flatprobe.models.seeding import seeded
-from flatprobe.rng import generator, permutation
+from flatprobe.utils.arguments import Named
+from flatprobe.utils.rng import generator, permutation
+from flatprobe.utils.seeding import seeded
 
 SAMPLES, FEATURES, CLASSES = 64, 4, 3
 WIDTH = 2048  # hidden units: files of some 100 kB, so that some kills fall into a write

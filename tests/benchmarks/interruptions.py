@@ -23,10 +23,10 @@ from typing import Any
 import pandas as pd
 import torch
 
-from flatprobe.files import read_tensors
-from flatprobe.results import environment, write_table
-from flatprobe.rng import sample_uniform
-from flatprobe.training.folder import RunFolder
+from flatprobe.training.run_folder import RunFolder
+from flatprobe.utils.results import environment, write_table
+from flatprobe.utils.rng import sample_uniform
+from flatprobe.utils.tensor_files import read_tensors
 from tests.benchmarks.harness import RECORDS, Row
 from tests.benchmarks.interrupted import Case, cases
 

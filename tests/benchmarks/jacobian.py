@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 import flatprobe as fp
-from flatprobe.copies import structural_copy
-from flatprobe.network import Network
+from flatprobe.network.copies import structural_copy
+from flatprobe.network.network import Network
 from tests.benchmarks.harness import SHAPES, Row, data_for, interleaved, peak_mebibytes, report_peak, untrained
 
 # Fewer samples for more classes: the loop takes samples x classes passes, and vmap holds as many sets of activations.

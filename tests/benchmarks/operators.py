@@ -10,8 +10,9 @@ from functools import partial
 
 import torch
 
-from flatprobe import operators, rng
-from flatprobe.operators import Convolution
+from flatprobe.graph import operators
+from flatprobe.graph.operators import Convolution
+from flatprobe.utils import rng
 from tests.benchmarks.harness import Row, interleaved, peak_mebibytes, report_peak
 
 # (out, in, kernel, input size, stride, padding), all 2-D and square.

@@ -8,8 +8,8 @@ from torch import nn
 from torch.nn import functional as F
 from torch.optim import SGD, Optimizer
 
-from flatprobe.checks import Named
 from flatprobe.training.optimizers import make_optimizer
+from flatprobe.utils.arguments import Named
 from tests.benchmarks.harness import SHAPES, Row, data_for, interleaved, untrained
 
 BATCH = 128

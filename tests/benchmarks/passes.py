@@ -6,7 +6,7 @@ from functools import partial
 import torch
 
 import flatprobe as fp
-from flatprobe.network import Network
+from flatprobe.network.network import Network
 from tests.benchmarks.harness import SHAPES, Row, bare_pass, data_for, interleaved, untrained
 
 STEPS = 4  # 15 points of the triangle

@@ -8,11 +8,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import flatprobe as fp
-from flatprobe.inputs import channels_last
+from flatprobe.data.inputs import channels_last
+from flatprobe.training.objective import Terms
 from flatprobe.training.optimizers import make_optimizer
-from flatprobe.training.parts import made
 from flatprobe.training.penalties import PENALTIES
-from flatprobe.training.terms import Terms
+from flatprobe.training.registry import made
 from tests.benchmarks.harness import SHAPES, Row, data_for, interleaved, untrained
 
 BATCH = 128

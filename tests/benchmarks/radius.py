@@ -4,8 +4,8 @@ import math
 from collections.abc import Callable, Iterator
 
 import flatprobe as fp
-from flatprobe.directions import direction
-from flatprobe.weights import moved
+from flatprobe.network.weights import moved
+from flatprobe.risk.directions import direction
 from tests.benchmarks.harness import Row, interleaved, trained
 
 EPSILON = 0.05

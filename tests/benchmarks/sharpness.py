@@ -12,9 +12,9 @@ from torch import nn
 from torch.func import functional_call, grad, vmap
 
 import flatprobe as fp
-from flatprobe import rng
-from flatprobe.network import Network
-from flatprobe.weights import Weights, combined, norm, select
+from flatprobe.network.network import Network
+from flatprobe.network.weights import Weights, combined, norm, select
+from flatprobe.utils import rng
 from tests.benchmarks.harness import (
     SHAPES,
     Row,

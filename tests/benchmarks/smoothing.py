@@ -12,7 +12,7 @@ from scipy import stats
 from torch import nn
 
 import flatprobe as fp
-from flatprobe.network import Network
+from flatprobe.network.network import Network
 from tests.benchmarks.harness import SHAPES, Row, data_for, interleaved, untrained
 
 SIGMA, ALPHA = 0.25, 0.001

@@ -13,7 +13,7 @@ from flatprobe.training.constraints.ball import Ball
 from flatprobe.training.constraints.box import Box
 from flatprobe.training.constraints.spectral_projection import SpectralProjection
 from flatprobe.training.constraints.unit_rows import UnitRows
-from flatprobe.training.passes import Layer
+from flatprobe.training.forward import Layer
 
 Constraint = Callable[[nn.Module, Sequence[Layer]], None]
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from flatprobe.checks import Number, given, positive
 from flatprobe.training.constraints.trained import trained_parameters
-from flatprobe.training.passes import Layer
+from flatprobe.training.forward import Layer
+from flatprobe.utils.arguments import Number, given, positive
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from flatprobe.checks import Number, is_number
 from flatprobe.training.constraints.trained import trained_parameters
-from flatprobe.training.passes import Layer
+from flatprobe.training.forward import Layer
+from flatprobe.utils.arguments import Number, is_number
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from flatprobe import rng
-from flatprobe.checks import Number, Whole, at_least, given, one_of, positive
 from flatprobe.training.constraints.trained import trained_layers
-from flatprobe.training.norms import risen, settled
-from flatprobe.training.passes import Layer
-from flatprobe.training.passes.layers import distinct
+from flatprobe.training.forward import Layer
+from flatprobe.training.forward.layers import distinct
+from flatprobe.training.forward.operator_norms import risen, settled
+from flatprobe.utils import rng
+from flatprobe.utils.arguments import Number, Whole, at_least, given, one_of, positive
 
 # Within the rounding of W W^T in float32, of which a matrix far outside, whose small values it drowns, needs a second.
 _SLACK = 1e-5

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from flatprobe.training.passes import Layer
-from flatprobe.training.passes.layers import checked
+from flatprobe.training.forward import Layer
+from flatprobe.training.forward.layers import checked
 
 
 def trained_parameters(module: nn.Module) -> list[Tensor]:

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from flatprobe.training.constraints.trained import trained_layers
-from flatprobe.training.passes import Layer
+from flatprobe.training.forward import Layer
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
-from flatprobe.training.passes import ForwardPass
+from flatprobe.training.forward import ForwardPass
 from flatprobe.training.penalties.adversarial_deformation import AdversarialDeformation
 from flatprobe.training.penalties.adversarial_perturbation import AdversarialPerturbation
 from flatprobe.training.penalties.double_backpropagation import DoubleBackpropagation

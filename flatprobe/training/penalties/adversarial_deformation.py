@@ -9,8 +9,9 @@ from torch import Tensor
 
 from flatprobe.attacks.fixed import REACH
 from flatprobe.attacks.points import Points, Values, per_sample
-from flatprobe.checks import Number, Whole, at_least, given, positive
-from flatprobe.training.deformations import (
+from flatprobe.training.forward import ForwardPass
+from flatprobe.training.penalties.classes import check_classes, highest, summed_maxima
+from flatprobe.training.transforms.displacement import (
     GRADIENT_WEIGHT,
     SIZE_WEIGHT,
     check_images,
@@ -19,8 +20,7 @@ from flatprobe.training.deformations import (
     smoothed,
     within,
 )
-from flatprobe.training.passes import ForwardPass
-from flatprobe.training.penalties.classes import check_classes, highest, summed_maxima
+from flatprobe.utils.arguments import Number, Whole, at_least, given, positive
 
 # Pixels up to which every translation by whole ones is tried: 49 of them.
 _FINE = 4
@@ -31,10 +31,10 @@ class AdversarialDeformation:
     """P = sum_k max_i (max_{C(tau) <= 1} f_k(x_tau) - f_k(x_i))^2, f_k the logits, x_tau the image deformed by tau.
 
     C(tau) = c1 sup ||grad tau||_2 + c2 sup ||tau||_2 over displacements that are bilinear between the nodes of a grid
-    (`flatprobe.training.deformations`). The inner maximum is searched by an ascent. Its first step goes to C = 1 along
-    the smoothed gradient at tau = 0, or to the best of the translations by whole pixels with C <= 1 where one is higher
-    (12 at the default c2). The others are of 2.5 / steps, measured by C, along the smoothed gradient, each scaled back
-    onto C <= 1. The best tau is held constant: P is a lower bound of what the formula says, which is one of
+    (`flatprobe.training.transforms.displacement`). The inner maximum is searched by an ascent. Its first step goes to C
+    = 1 along the smoothed gradient at tau = 0, or to the best of the translations by whole pixels with C <= 1 where one
+    is higher (12 at the default c2). The others are of 2.5 / steps, measured by C, along the smoothed gradient, each
+    scaled back onto C <= 1. The best tau is held constant: P is a lower bound of what the formula says, which is one of
     ||f||_H^2, and at least what those translations reach. Sampled where classes are drawn.
 
     Cost: a forward pass for each translation; for each class one more, and a forward and a backward pass to the inputs

@@ -7,10 +7,10 @@ from torch import Tensor
 
 from flatprobe.attacks.fixed import ascended
 from flatprobe.attacks.points import Points, Values
-from flatprobe.checks import Number, Whole, at_least, given, positive
-from flatprobe.training.passes import ForwardPass
+from flatprobe.training.forward import ForwardPass
 from flatprobe.training.penalties.classes import check_classes, highest, summed_maxima
 from flatprobe.training.transforms.budgets import budgets
+from flatprobe.utils.arguments import Number, Whole, at_least, given, positive
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from flatprobe.attacks.points import Points, Values, per_sample
-from flatprobe.checks import Whole, at_least, given, one_of
-from flatprobe.training.passes import ForwardPass
+from flatprobe.training.forward import ForwardPass
+from flatprobe.utils.arguments import Whole, at_least, given, one_of
 
 
 def check_classes(classes: str | Whole) -> None:

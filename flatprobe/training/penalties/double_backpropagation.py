@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from jaxtyping import Float
 from torch import Tensor
 
-from flatprobe.training.passes import ForwardPass
+from flatprobe.training.forward import ForwardPass
 
 
 @dataclass(frozen=True)

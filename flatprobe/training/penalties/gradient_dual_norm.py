@@ -6,8 +6,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from flatprobe.attacks.points import NORMS, dual_length
-from flatprobe.checks import one_of
-from flatprobe.training.passes import ForwardPass
+from flatprobe.training.forward import ForwardPass
+from flatprobe.utils.arguments import one_of
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,11 @@ from math import comb
 from jaxtyping import Float
 from torch import Tensor
 
-from flatprobe.checks import Whole, at_least, one_of
-from flatprobe.gram import likeliest_first, relative_rows, rows_of, squared_frobenius
-from flatprobe.kernels import hessian_root_product, softmax_jacobian, softmax_temperature
-from flatprobe.training.passes import ForwardPass
-from flatprobe.training.passes.entrance import inner_products, squares
+from flatprobe.functional.jacobian_rows import likeliest_first, relative_rows, rows_of, squared_frobenius
+from flatprobe.functional.losses import hessian_root_product, softmax_jacobian, softmax_temperature
+from flatprobe.training.forward import ForwardPass
+from flatprobe.training.forward.first_layer import inner_products, squares
+from flatprobe.utils.arguments import Whole, at_least, one_of
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,11 @@ from functools import partial
 from jaxtyping import Float
 from torch import Tensor
 
-from flatprobe.checks import Whole, at_least, one_of
-from flatprobe.gram import gram_of_softmax, relative_rows, rows_of, squared_frobenius
-from flatprobe.kernels import softmax_product
-from flatprobe.training.passes import ForwardPass
-from flatprobe.training.passes.entrance import inner_products, squares
+from flatprobe.functional.jacobian_rows import gram_of_softmax, relative_rows, rows_of, squared_frobenius
+from flatprobe.functional.losses import softmax_product
+from flatprobe.training.forward import ForwardPass
+from flatprobe.training.forward.first_layer import inner_products, squares
+from flatprobe.utils.arguments import Whole, at_least, one_of
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from flatprobe.checks import one_of
-from flatprobe.kernels import softmax_product
-from flatprobe.training.passes import ForwardPass, Layer
+from flatprobe.functional.losses import softmax_product
+from flatprobe.training.forward import ForwardPass, Layer
+from flatprobe.utils.arguments import one_of
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from flatprobe.attacks.points import levelled, steepest
-from flatprobe.checks import Whole, at_least, one_of
-from flatprobe.gram import (
+from flatprobe.functional.jacobian_rows import (
     gram,
     gram_of_softmax,
     likeliest_first,
@@ -18,8 +17,9 @@ from flatprobe.gram import (
     squared_frobenius,
     top_eigenvector,
 )
-from flatprobe.kernels import softmax_product
-from flatprobe.training.passes import ForwardPass
+from flatprobe.functional.losses import softmax_product
+from flatprobe.training.forward import ForwardPass
+from flatprobe.utils.arguments import Whole, at_least, one_of
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from flatprobe.checks import Whole
-from flatprobe.training.passes import ForwardPass
+from flatprobe.training.forward import ForwardPass
 from flatprobe.training.penalties.classes import asked_classes, check_classes, rounds
+from flatprobe.utils.arguments import Whole
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from flatprobe.checks import Flag, Whole, at_least, flag, given
-from flatprobe.training.norms import longest, stretched
-from flatprobe.training.passes import ForwardPass, Layer
-from flatprobe.training.passes.layers import checked, distinct
+from flatprobe.training.forward import ForwardPass, Layer
+from flatprobe.training.forward.layers import checked, distinct
+from flatprobe.training.forward.operator_norms import longest, stretched
+from flatprobe.utils.arguments import Flag, Whole, at_least, flag, given
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from flatprobe.attacks.fixed import stepped
-from flatprobe.checks import Number, given, positive
-from flatprobe.training.passes import ForwardPass
+from flatprobe.training.forward import ForwardPass
 from flatprobe.training.transforms.budgets import budgets, uphill
+from flatprobe.utils.arguments import Number, given, positive
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from jaxtyping import Float
 from torch import Tensor
 
-from flatprobe.training.parts import made
-from flatprobe.training.passes import ForwardPass
+from flatprobe.training.forward import ForwardPass
+from flatprobe.training.registry import made
 from flatprobe.training.transforms import TRANSFORMS
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from flatprobe.training.passes import ForwardPass, Mixture
+from flatprobe.training.forward import ForwardPass, Mixture
 from flatprobe.training.transforms.crop_and_flip import CropAndFlip
 from flatprobe.training.transforms.cutout import Cutout
 from flatprobe.training.transforms.deformation import Deformation

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from flatprobe.attacks import NORMS, Box
 from flatprobe.attacks.points import levelled
-from flatprobe.checks import Number, given, is_number, one_of, positive
-from flatprobe.training.passes import ForwardPass
-from flatprobe.training.passes.labels import steered
+from flatprobe.training.forward import ForwardPass
+from flatprobe.training.forward.labels import steered
+from flatprobe.utils.arguments import Number, given, is_number, one_of, positive
 
 Points = Float[Tensor, "samples ..."]
 

@@ -7,10 +7,10 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from flatprobe.checks import Flag, Whole, at_least, flag, given, one_of
-from flatprobe.training.passes import ForwardPass
-from flatprobe.training.passes.labels import Labels
-from flatprobe.training.transforms.pictures import pictures, windows
+from flatprobe.training.forward import ForwardPass
+from flatprobe.training.forward.labels import Labels
+from flatprobe.training.transforms.images import pictures, windows
+from flatprobe.utils.arguments import Flag, Whole, at_least, flag, given, one_of
 
 _MODES = {"zero": "constant", "reflect": "reflect"}
 

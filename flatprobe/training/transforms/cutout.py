@@ -7,10 +7,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from flatprobe.checks import Number, Whole, at_least, given, is_number
-from flatprobe.training.passes import ForwardPass
-from flatprobe.training.passes.labels import Labels
-from flatprobe.training.transforms.pictures import pictures
+from flatprobe.training.forward import ForwardPass
+from flatprobe.training.forward.labels import Labels
+from flatprobe.training.transforms.images import pictures
+from flatprobe.utils.arguments import Number, Whole, at_least, given, is_number
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from flatprobe.attacks.points import per_sample
-from flatprobe.checks import Number, Whole, at_least, given, positive
-from flatprobe.training.deformations import GRADIENT_WEIGHT, SIZE_WEIGHT, deformed, roughness
-from flatprobe.training.passes import ForwardPass
-from flatprobe.training.passes.labels import Labels
-from flatprobe.training.transforms.pictures import pictures
+from flatprobe.training.forward import ForwardPass
+from flatprobe.training.forward.labels import Labels
+from flatprobe.training.transforms.displacement import GRADIENT_WEIGHT, SIZE_WEIGHT, deformed, roughness
+from flatprobe.training.transforms.images import pictures
+from flatprobe.utils.arguments import Number, Whole, at_least, given, positive
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Deformation:
         size: C(tau); at most 1, B19's bound, and 1 where it is left out.
         grid: nodes along each side, the corner ones at the picture's corners; more of them move smaller parts on their
             own, and less far. 4 is ours.
-        c1: weight of tau's gradient; see `flatprobe.training.deformations.roughness` for both.
+        c1: weight of tau's gradient; see `flatprobe.training.transforms.displacement.roughness` for both.
         c2: weight of tau itself, per pixel.
 
     Raises:

@@ -8,10 +8,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from flatprobe.attacks.fixed import stepped
-from flatprobe.checks import Number
-from flatprobe.training.passes import ForwardPass
-from flatprobe.training.passes.labels import Labels
+from flatprobe.training.forward import ForwardPass
+from flatprobe.training.forward.labels import Labels
 from flatprobe.training.transforms.budgets import as_box, budgets, check_budget, uphill
+from flatprobe.utils.arguments import Number
 
 
 @dataclass(frozen=True)

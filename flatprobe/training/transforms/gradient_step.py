@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from jaxtyping import Float
 from torch import Tensor
 
-from flatprobe.checks import Number, given, positive
-from flatprobe.training.passes import ForwardPass
-from flatprobe.training.passes.labels import Labels
+from flatprobe.training.forward import ForwardPass
+from flatprobe.training.forward.labels import Labels
+from flatprobe.utils.arguments import Number, given, positive
 
 
 @dataclass(frozen=True)

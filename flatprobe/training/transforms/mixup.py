@@ -6,9 +6,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from flatprobe.attacks.points import per_sample
-from flatprobe.checks import Number, given, one_of, positive
-from flatprobe.training.passes import ForwardPass, Mixture
-from flatprobe.training.passes.labels import parts
+from flatprobe.training.forward import ForwardPass, Mixture
+from flatprobe.training.forward.labels import parts
+from flatprobe.utils.arguments import Number, given, one_of, positive
 
 
 @dataclass(frozen=True)

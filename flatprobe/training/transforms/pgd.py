@@ -8,10 +8,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from flatprobe.attacks.fixed import ascended, started
-from flatprobe.checks import Flag, Number, Whole, at_least, flag, given
-from flatprobe.training.passes import ForwardPass
-from flatprobe.training.passes.labels import Labels
+from flatprobe.training.forward import ForwardPass
+from flatprobe.training.forward.labels import Labels
 from flatprobe.training.transforms.budgets import as_box, budgets, check_budget, uphill
+from flatprobe.utils.arguments import Flag, Number, Whole, at_least, flag, given
 
 
 @dataclass(frozen=True)

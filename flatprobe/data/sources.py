@@ -1,0 +1,209 @@
+"""Where a data set is read from: a folder, a folder that stands for the hub, or the hub."""
+
+import hashlib
+import logging
+import os
+import re
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from flatprobe.data.folders import Found, picture_splits, scan
+
+# The environment variable, and the folders below it, that stand for names on the hub (offline machines).
+VARIABLE = "FLATPROBE_DATASETS"
+_FOLDERS = {"ylecun/mnist": "mnist", "mnist": "mnist", "uoft-cs/cifar10": "cifar10", "cifar10": "cifar10"}
+_ARCHIVES = (".zip", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".rar")
+
+
+def splits_of(name: Any, split: str) -> tuple[Mapping[str, Any], dict[str, object]]:
+    """The tables of a data set by split, and what a record says of where they were read.
+
+    Args:
+        name: a folder, a name on the hub, or a table or dictionary of tables of the `datasets` library.
+        split: the split that is wanted.
+
+    Returns:
+        Split to table of the `datasets` library, and {"name": ..., "folder": ...}, {"name": ..., "hub": ...} or {}.
+
+    Raises:
+        TypeError: for another kind of object.
+        FileNotFoundError: if there is no such data set, with where it was looked for.
+    """
+    if not isinstance(name, str | os.PathLike):
+        return _tables_of(name, split), {}
+    folder = _folder_of(name)
+    if folder is not None:
+        return _read_folder(folder, split), {"name": str(name), "folder": str(folder)}
+    if str(name) in _readers():
+        msg = (
+            f"{str(name)!r} is a reader of `datasets`, which would read the files of the current folder; give its path"
+        )
+        raise FileNotFoundError(msg)
+    given = os.environ.get(VARIABLE)
+    looked = f"no folder {Path(name).expanduser().absolute()}; {VARIABLE} is {repr(given) if given else 'not set'}"
+    if str(name) in _FOLDERS:
+        looked += f" (looked for its {_FOLDERS[str(name)]!r})" if given else ""
+    cure = (
+        f"give the path of a folder, set {VARIABLE} to one that holds {' or '.join(sorted({*_FOLDERS.values()}))}, or "
+        "connect to the hub"
+    )
+    if isinstance(name, os.PathLike) or not name or name.startswith(("/", ".", "~")) or name.count("/") > 1:
+        msg = f"there is no data set {str(name)!r}: {looked}; a path is not looked up on the hub: {cure}"
+        raise FileNotFoundError(msg)
+    try:
+        return _loaded(name), {"name": name, "hub": name}
+    except (OSError, ValueError, RuntimeError) as error:
+        msg = f"there is no data set {name!r}: {looked}; the Hugging Face hub says: {error}. Cure: {cure}"
+        raise FileNotFoundError(msg) from error
+
+
+def one_split(splits: Mapping[str, Any], split: str, name: str) -> Any:
+    """The table of one split.
+
+    Args:
+        splits: tables by split.
+        split: which.
+        name: the data set's, for the error.
+
+    Returns:
+        The table, giving plain Python values.
+
+    Raises:
+        ValueError: if there is no such split, or it is empty.
+    """
+    if split not in splits:
+        msg = f"{name} has no split {split!r}; expected one of {', '.join(map(repr, splits))}"
+        raise ValueError(msg)
+    if len(splits[split]) == 0:
+        msg = f"the split {split!r} of {name} is empty; expected at least one row"
+        raise ValueError(msg)
+    return splits[split].with_format(None)  # save_to_disk keeps formats
+
+
+def _folder_of(name: str | os.PathLike[str]) -> Path | None:
+    own = Path(name).expanduser()
+    if str(name) and own.is_dir():
+        return own.resolve()
+    given = os.environ.get(VARIABLE)
+    stands = Path(given).expanduser() / _FOLDERS[str(name)] if given and str(name) in _FOLDERS else None
+    return stands.resolve() if stands is not None and stands.is_dir() else None
+
+
+def _tables_of(tables: Any, split: str) -> Mapping[str, Any]:
+    """The tables that were read already, by split.
+
+    Raises:
+        TypeError: for anything else.
+    """
+    import datasets
+
+    if isinstance(tables, datasets.Dataset):
+        return {split: tables}
+    if isinstance(tables, datasets.DatasetDict):
+        return {**tables}
+    msg = (
+        f"the name is a {type(tables).__name__}; expected the name of a data set, the path of its folder, or a table "
+        "of `datasets`: fp.LabelledData.from_dataset(...) takes data sets of (input, label) pairs, "
+        "fp.LabelledData(inputs, labels) tensors"
+    )
+    raise TypeError(msg)
+
+
+def _readers() -> set[str]:
+    from datasets.packaged_modules import _PACKAGED_DATASETS_MODULES
+
+    return {*_PACKAGED_DATASETS_MODULES}
+
+
+def _read_folder(folder: Path, split: str) -> Mapping[str, Any]:
+    import datasets
+
+    saved = (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file()
+    found = Found() if saved else scan(folder)
+    if found.pictures and not found.holds_tables:
+        return picture_splits(folder, found, split)
+    archives = [path for path in found.others if path.lower().endswith(_ARCHIVES)]
+    if archives and not found.holds_tables:
+        msg = (
+            f"the folder {folder} holds {archives[0]!r}, an archive, and no pictures; expected its contents: unpack it"
+        )
+        raise FileNotFoundError(msg)
+    try:
+        with _literal(folder) as path:
+            if not saved:
+                return _loaded(path) if path == str(folder) else _parquet(path)
+            with _quiet():
+                tables = datasets.load_from_disk(path)
+        return tables if isinstance(tables, datasets.DatasetDict) else {str(tables.split or "train"): tables}
+    # A script beside the files is a RuntimeError: `datasets` runs none.
+    except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetGenerationError) as error:
+        several = f"; it holds {len(found.others)} other files, such as {found.others[0]!r}" if found.others else ""
+        msg = (
+            f"the folder {folder} is no data set that `datasets` can read ({error}{several}); expected parquet files "
+            "(data/train-*.parquet), a folder of pictures a class, or what save_to_disk wrote"
+        )
+        raise FileNotFoundError(msg) from error
+
+
+@contextmanager
+def _literal(folder: Path) -> Iterator[str]:
+    """A path of the folder that `datasets` does not take for a pattern or a chain of file systems.
+
+    Where its own is one, a link in the cache of `datasets` stands for it, always the same, so that what is cached of
+    its contents is found again.
+    """
+    import datasets
+
+    if not re.search(r"[*?\[\]]|::", str(folder)):
+        yield str(folder)
+        return
+    links = Path(datasets.config.HF_DATASETS_CACHE) / "flatprobe_links"
+    link = links / hashlib.blake2b(str(folder).encode(), digest_size=16).hexdigest()
+    links.mkdir(parents=True, exist_ok=True)
+    if not link.is_symlink():
+        link.symlink_to(folder, target_is_directory=True)
+    yield str(link)
+
+
+def _parquet(path: str) -> Mapping[str, Any]:
+    """The parquet files below a link, split by their names as `load_dataset` does, which would resolve the link."""
+    import datasets
+    from datasets.data_files import get_data_patterns
+
+    files = {split: [f"{path}/{own}" for own in patterns] for split, patterns in get_data_patterns(path).items()}
+    with _quiet():
+        tables: Mapping[str, Any] = datasets.load_dataset("parquet", data_files=files)
+    return tables
+
+
+def _loaded(name: str) -> Mapping[str, Any]:
+    import datasets
+
+    with _quiet():
+        loaded: Mapping[str, Any] = datasets.load_dataset(name)
+    return loaded
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No progress bars, log lines or warnings of `datasets` and the hub's client; afterwards as the user had them."""
+    import datasets
+    from huggingface_hub.utils import logging as hub_logging
+
+    levels = datasets.logging.get_verbosity(), hub_logging.get_verbosity()
+    bars = not datasets.are_progress_bars_disabled()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        datasets.logging.set_verbosity(logging.ERROR)
+        hub_logging.set_verbosity(logging.ERROR)
+        datasets.disable_progress_bars()
+        try:
+            yield
+        finally:
+            datasets.logging.set_verbosity(levels[0])
+            hub_logging.set_verbosity(levels[1])
+            if bars:
+                datasets.enable_progress_bars()

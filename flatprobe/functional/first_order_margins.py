@@ -1,0 +1,97 @@
+"""First-order estimates of the geometric margin: the functional margin over sampled slopes of the network."""
+
+from collections.abc import Callable, Iterator
+
+import torch
+from jaxtyping import Float64
+from torch import Tensor
+
+from flatprobe.functional.jacobian_norms import Forward, jacobian_rows
+from flatprobe.functional.losses import functional_margin
+
+Values = Float64[Tensor, " samples"]
+
+
+def slopes(forward: Forward, points: Tensor, labels: Tensor, norm: str) -> tuple[Values, Tensor]:
+    """||J||_2 and the dual norms of grad (z_y - z_j), one point a sample; one forward and C backward passes.
+
+    Returns:
+        (samples,) and (samples, classes), float64; in the second, 0 at j = y.
+    """
+    _, rows = jacobian_rows(forward, points)
+    matrix = torch.stack(rows, 1).double()
+    spectral = torch.linalg.eigvalsh(matrix @ matrix.mT)[:, -1].clamp_min(0).sqrt()
+    differences = matrix[torch.arange(len(labels), device="cpu"), labels][:, None] - matrix
+    return spectral, differences.norm(dim=2) if norm == "l2" else differences.abs().sum(2)
+
+
+def neighbourhood(
+    inputs: Tensor, adversarial: Tensor, radius: Values, noise: Iterator[Tensor], norm: str, count: int
+) -> Iterator[Tensor]:
+    """`count` points a sample in the ball of `radius`: evenly along the segment to its adversarial point, and random.
+
+    Half of them, rounded up, lie on the segment, both ends included; the others are uniform in the ball, made of
+    standard normal noise (linf: its quantiles; l2: its direction, and the quantile of its squared length, which is
+    uniform whatever the direction, so that its d-th root is distributed as the lengths in a ball).
+    """
+    along = (count + 1) // 2
+    for number in range(along):
+        yield torch.lerp(inputs, adversarial, number / max(along - 1, 1))
+    size = radius.to(inputs).view(-1, *(1,) * (inputs.ndim - 1))
+    for _ in range(count - along):
+        draw = next(noise)
+        if norm == "linf":
+            yield inputs + size * (2 * torch.special.ndtr(draw) - 1)
+            continue
+        flat = draw.flatten(1).double()
+        half = torch.tensor(flat.shape[1] / 2, dtype=torch.float64, device=flat.device)
+        uniform = torch.special.gammainc(half, flat.square().sum(1, keepdim=True) / 2)  # of chi-squared
+        length = uniform ** (1 / flat.shape[1])
+        yield inputs + size * (flat / flat.norm(dim=1, keepdim=True) * length).to(draw).view_as(draw)
+
+
+def pairwise(logits: Tensor, labels: Tensor, steepest: Tensor) -> Values:
+    """min_{j != y} (z_y - z_j) / s_j, the slopes s_j given; 0 where misclassified.
+
+    A class whose difference does not move at any sampled point never overtakes; where none moves, the estimate is inf.
+    """
+    leads = (logits.gather(1, labels[:, None]) - logits).double().clamp_min(0)
+    ratios = torch.where(leads > 0, leads / steepest, 0.0)
+    return ratios.scatter(1, labels[:, None], torch.inf).amin(1)
+
+
+def jacobian_ratio(logits: Tensor, labels: Tensor, spectral: Tensor, norm: str, size: int) -> Values:
+    """min_{j != y} (z_y - z_j) / (sqrt(2) ||J||_2), which is o / (2 ||J||_2); linf: over sqrt(d) more.
+
+    S17's eqs 34 and 35 print o / ||J||_2; v_ij has norm 2, not 1 (SPEC section 3, Correction).
+    """
+    factor = 2**0.5 if norm == "l2" else (2 * size) ** 0.5
+    lead = functional_margin(logits, labels).double().clamp_min(0)
+    return torch.where(lead > 0, lead / (factor * spectral), 0.0)
+
+
+def near(
+    forward: Callable[[Tensor], Tensor],
+    inputs: Tensor,
+    labels: Tensor,
+    adversarial: Tensor,
+    radius: Values,
+    norm: str,
+    count: int,
+    noise: Iterator[Tensor],
+) -> dict[str, Values]:
+    """`gamma_1` and `gradient`, from the slopes at the same `count` points of the balls of the radii; 0 without one."""
+    with torch.no_grad():
+        logits = forward(inputs)
+    known = radius.isfinite()
+    radius = torch.where(known, radius, 0.0)
+    spectral = torch.zeros_like(radius)
+    steepest = torch.zeros(logits.shape, dtype=torch.float64, device=inputs.device)
+    for point in neighbourhood(inputs, adversarial, radius, noise, norm, count):
+        jacobian, differences = slopes(forward, point, labels, norm)
+        spectral, steepest = torch.maximum(spectral, jacobian), torch.maximum(steepest, differences)
+    found = {
+        "gamma_1": jacobian_ratio(logits, labels, spectral, norm, inputs[0].numel()),
+        "gradient": pairwise(logits, labels, steepest),
+    }
+    return {name: torch.where(known, values, 0.0) for name, values in found.items()}

@@ -1,0 +1,249 @@
+"""Kernels of the input Jacobian: batch -> spectral or Frobenius norm of dz/dx per sample."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+
+import torch
+from jaxtyping import Float, Float64
+from torch import Tensor
+
+from flatprobe.functional.jacobian_rows import (
+    each_relative_row,
+    each_row,
+    finite,
+    gram,
+    gram_of_softmax,
+    likeliest_first,
+    relative_rows,
+    rows_of,
+)
+from flatprobe.functional.losses import softmax_product
+from flatprobe.utils.plain_functions import twice_differentiable
+
+Forward = Callable[[Tensor], Tensor]
+Norms = Float64[Tensor, " samples"]
+
+# From this many classes on Lanczos is the faster, by architecture: where its time crosses that of C backward passes
+# in `python -m tests.benchmarks jacobian` (between 100 and 1,000 classes on an MLP, 40 and 100 on a CNN and a ResNet).
+LANCZOS_CLASSES = {"dense": 128, "convolutional": 56}
+
+
+def method_for(norm: str, classes: int, architecture: str) -> str:
+    """`"lanczos"` or `"gram"`, whichever is faster for a network of this `Network.architecture` (as dense if new)."""
+    many = classes >= LANCZOS_CLASSES.get(architecture, LANCZOS_CLASSES["dense"])
+    return "lanczos" if norm == "spectral" and many else "gram"
+
+
+def norms(
+    forward: Forward, inputs: Float[Tensor, "samples ..."], *, norm: str, softmax: bool, start: Tensor | None
+) -> Norms:
+    """The spectral or Frobenius norm of each sample's Jacobian.
+
+    Args:
+        forward: inputs -> logits.
+        inputs: the batch.
+        norm: `"spectral"` or `"frobenius"`.
+        softmax: whether dp/dx is meant in place of dz/dx.
+        start: (samples, classes) random start vectors for Lanczos; None for the Gram matrix.
+
+    Returns:
+        The norms, float64.
+    """
+    if norm == "frobenius":
+        return gram_frobenius(forward, inputs, softmax=softmax)
+    if start is None:
+        return gram_spectral(forward, inputs, softmax=softmax)
+    return lanczos_spectral(forward, inputs, start, softmax=softmax)
+
+
+def jacobian_rows(forward: Forward, inputs: Float[Tensor, "samples ..."]) -> tuple[Tensor, list[Tensor]]:
+    """The logits and the rows of J = dz/dx, one class at a time.
+
+    One forward pass and C backward passes over it. The batch's logits of a class are summed before differentiating, and
+    since no sample's logits depend on another's input, each sample receives its own gradient. A loop over classes keeps
+    one set of activations; `vmap` over the classes would expand them C times.
+
+    Args:
+        forward: inputs -> logits.
+        inputs: the batch; its first dimension is the samples.
+
+    Returns:
+        Logits (samples, classes), detached, and C tensors (samples, input dimension).
+
+    Raises:
+        ValueError: if the logits do not depend differentiably on the inputs.
+    """
+    with _differentiated(forward, inputs) as (logits, derivative):
+        return logits.detach(), rows_of(logits, derivative)
+
+
+@contextmanager
+def _differentiated(forward: Forward, inputs: Tensor) -> Iterator[tuple[Tensor, Forward]]:
+    """The logits, and u -> J^T u."""
+    with torch.inference_mode(mode=False), torch.enable_grad():
+        variable = inputs.detach().clone().requires_grad_()
+        logits = _differentiable(forward(variable))
+
+        def derivative(along: Tensor) -> Tensor:
+            (found,) = torch.autograd.grad(logits, variable, along, retain_graph=True)
+            return found
+
+        yield logits, derivative
+
+
+def gram_spectral(forward: Forward, inputs: Tensor, *, softmax: bool = False) -> Norms:
+    """||J||_2 as the square root of the largest eigenvalue of J J^T (C x C).
+
+    Forming the Gram matrix squares J's condition number, which costs the *small* singular values their digits. The
+    largest is safe: the products are summed in float64, so its relative error stays that of J's own entries. For the
+    softmax, dp/dx = S J with S = diag(p) - p p^T, and S J J^T S is formed in float64 from C - 1 relative rows.
+    """
+    if softmax:
+        return _largest_root(_softmax_gram(forward, inputs))
+    _, rows = jacobian_rows(forward, inputs)
+    return _largest_root(gram([row.double() for row in rows]))
+
+
+def gram_frobenius(forward: Forward, inputs: Tensor, *, softmax: bool = False) -> Norms:
+    """||J||_F, exact, by C backward passes, for the softmax C - 1; no more than one row is held.
+
+    Row k of dp/dx is p_k (R_k - m), R_k the rows relative to the likeliest class's, which is 0 itself, and m their mean
+    sum_j p_j R_j. So ||dp/dx||_F^2 = sum_k p_k^2 ||R_k||^2 - 2 m . sum_k p_k^2 R_k + sum_k p_k^2 ||m||^2, summed in
+    float64; with p_max^2 ||m||^2 in the result and p_k <= p_max, no term exceeds it by more than C.
+    """
+    with _differentiated(forward, inputs) as (logits, derivative):
+        if not softmax:
+            squares = torch.zeros(len(logits), dtype=torch.float64, device=logits.device)
+            for row in each_row(logits, derivative):
+                squares += row.double().square().sum(1)
+            return squares.sqrt()
+        p = logits.detach().double().softmax(1).gather(1, likeliest_first(logits))
+        squares = torch.zeros(len(logits), dtype=torch.float64, device=logits.device)
+        mean, weighted = (torch.zeros_like(inputs.flatten(1), dtype=torch.float64) for _ in range(2))
+        for k, row in enumerate(each_relative_row(logits, derivative), start=1):
+            own, row = p[:, k : k + 1], row.double()
+            mean.addcmul_(own, row)
+            weighted.addcmul_(own.square(), row)
+            squares += own.squeeze(1).square() * row.square().sum(1)
+        last = p.square().sum(1) * mean.square().sum(1)
+        return (squares - 2 * (mean * weighted).sum(1) + last).clamp_min(0).sqrt()
+
+
+def _softmax_gram(forward: Forward, inputs: Tensor) -> Float64[Tensor, "samples classes classes"]:
+    with _differentiated(forward, inputs) as (logits, derivative):
+        rows = relative_rows(logits, derivative)
+        return gram_of_softmax(logits.detach(), gram([row.double() for row in rows]))
+
+
+def _largest_root(products: Tensor) -> Norms:
+    # Samples that are not finite are reported as NaN.
+    products, bad = finite(products)
+    largest: Tensor = torch.linalg.eigvalsh(products)[:, -1]
+    return largest.clamp_min(0).sqrt().masked_fill(bad, torch.nan)
+
+
+def lanczos_spectral(forward: Forward, inputs: Tensor, start: Tensor, *, softmax: bool = False) -> Norms:
+    """||J||_2 by Golub-Kahan bidiagonalisation with full reorthogonalisation, all samples of the batch side by side.
+
+    Step k multiplies once by J^T (a backward pass) and once by J (a backward pass through that pass). ||B_k||_2 of its
+    k x k bidiagonal matrix approaches ||J||_2 from below, and lies within the residual of *a* singular value of J: of
+    the largest, but for a random start that happens to be all but orthogonal to it. A sample stops at the first step
+    whose residual is at most sqrt(eps) ||B_k||_2, eps the precision of the inputs' type; where ||J||_2 stands apart
+    from the next singular value, the error is of the order of the residual *squared*, hence of eps. It is frozen there,
+    so that its value does not depend on the other samples of the batch. At most C steps, after which it is exact.
+
+    Args:
+        forward: inputs -> logits.
+        inputs: the batch.
+        start: (samples, classes) random start vectors.
+        softmax: whether dp/dx is meant in place of dz/dx.
+
+    Returns:
+        The norms, float64.
+    """
+    with torch.inference_mode(mode=False), torch.enable_grad():
+        variable = inputs.detach().clone().requires_grad_()
+        with twice_differentiable():  # the kernel that the forward pass takes decides for the backward passes
+            logits = _differentiable(forward(variable))
+        dual = torch.zeros_like(logits).requires_grad_()
+        (pulled,) = torch.autograd.grad(logits, variable, dual, create_graph=True)
+        outer = partial(softmax_product, logits.detach().double()) if softmax else torch.clone
+
+        def transposed(u: Tensor) -> Tensor:
+            (product,) = torch.autograd.grad(logits, variable, outer(u).to(logits), retain_graph=True)
+            return product.flatten(1).double()
+
+        def product(v: Tensor) -> Tensor:
+            (result,) = torch.autograd.grad(pulled, dual, v.to(pulled).view_as(pulled), retain_graph=True)
+            return outer(result.double())
+
+        return _bidiagonalise(transposed, product, start.to(variable.device), _tolerance(inputs.dtype))
+
+
+def _tolerance(dtype: torch.dtype) -> float:
+    """sqrt(eps); half precision stops no earlier than single, since its own sqrt(eps) is 3 to 9 %."""
+    return float(min(torch.finfo(dtype).eps, torch.finfo(torch.float32).eps) ** 0.5)
+
+
+def _bidiagonalise(transposed: Forward, product: Forward, start: Tensor, tolerance: float) -> Norms:
+    u = start.double()
+    left = [u / u.norm(dim=1, keepdim=True)]
+    right: list[Tensor] = []
+    alphas: list[Tensor] = []
+    betas: list[Tensor] = []
+    norms = torch.zeros(len(u), dtype=torch.float64, device=u.device)
+    open_samples = torch.ones(len(u), dtype=torch.bool, device=u.device)
+    for step in range(u.shape[1]):
+        v = transposed(left[-1])
+        alpha, v = _orthonormal(v, right)
+        right.append(v)
+        alphas.append(alpha)
+        u = product(v)
+        beta, u = _orthonormal(u, left)
+        left.append(u)
+        betas.append(beta)
+        value, last = _top_singular(alphas, betas)
+        residual = beta * last
+        done = (residual <= tolerance * value) | (step + 1 == u.shape[1]) | value.isnan()
+        norms = torch.where(open_samples, value, norms)
+        open_samples = open_samples & ~done
+        if not bool(open_samples.any()):
+            break
+    return norms
+
+
+def _orthonormal(vector: Tensor, basis: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """The norm of a vector's part orthogonal to the basis, and that part normalised (zero where nothing is left)."""
+    if basis:
+        columns = torch.stack(basis, 2)
+        for _ in range(2):  # twice is enough (Kahan; Giraud, Langou, Rozloznik 2005)
+            vector = vector - (columns @ (columns.mT @ vector[:, :, None])).squeeze(2)
+    length = vector.norm(dim=1)
+    return length, vector / length.clamp_min(1e-300)[:, None]
+
+
+def _top_singular(alphas: list[Tensor], betas: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """The largest singular value of the lower bidiagonal B_k, and the last entry of its right singular vector."""
+    k = len(alphas)
+    matrix = torch.zeros(len(alphas[0]), k, k, dtype=torch.float64, device=alphas[0].device)
+    for i in range(k):
+        matrix[:, i, i] = alphas[i]
+        if i:
+            matrix[:, i, i - 1] = betas[i - 1]
+    bad = ~matrix.isfinite().all(2).all(1)
+    matrix = matrix.masked_fill(bad[:, None, None], 0.0)
+    values, vectors = torch.linalg.eigh(matrix.mT @ matrix)
+    top = values[:, -1].clamp_min(0).sqrt().masked_fill(bad, torch.nan)
+    return top, vectors[:, -1, -1].abs()
+
+
+def _differentiable(logits: Tensor) -> Tensor:
+    if not logits.requires_grad:
+        msg = (
+            "the logits do not depend differentiably on the inputs; expected a network whose layers have gradients: "
+            "look for "
+            ".detach(), torch.no_grad() or a rounding inside its forward"
+        )
+        raise ValueError(msg)
+    return logits

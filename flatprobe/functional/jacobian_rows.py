@@ -1,0 +1,109 @@
+"""The rows of a Jacobian, by backward passes, and their inner products: what probes and penalties are made of."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from jaxtyping import Float, Float64, Int64
+from torch import Tensor
+
+from flatprobe.functional.losses import softmax_jacobian
+
+Forward = Callable[[Tensor], Tensor]
+
+
+def rows_of(logits: Float[Tensor, "samples classes"], derivative: Forward) -> list[Tensor]:
+    """The rows of J = dz/dx, (samples, input dimension) each, by C backward passes.
+
+    Args:
+        logits: z.
+        derivative: u -> J^T u, (samples, classes) -> like the inputs; where it keeps its graph, so do the rows.
+    """
+    return list(each_row(logits, derivative))
+
+
+def each_row(logits: Float[Tensor, "samples classes"], derivative: Forward) -> Iterator[Tensor]:
+    """`rows_of`, one after the other: with 50,000 classes they do not fit into memory together."""
+    for k in range(logits.shape[1]):
+        unit = torch.zeros_like(logits[0])
+        unit[k] = 1
+        yield derivative(unit.expand_as(logits)).flatten(1)
+
+
+def likeliest_first(logits: Float[Tensor, "samples classes"]) -> Int64[Tensor, "samples classes"]:
+    """Each sample's classes, its likeliest one at the beginning and the others in turn."""
+    classes = logits.shape[1]
+    return (logits.detach().argmax(1, keepdim=True) + torch.arange(classes, device=logits.device)) % classes
+
+
+def relative_rows(logits: Float[Tensor, "samples classes"], derivative: Forward) -> list[Tensor]:
+    """The rows of J less the row of the sample's likeliest class, which is left out: C - 1 backward passes.
+
+    A derivative of the softmax depends on these differences alone, since (diag(p) - p p^T) 1 = 0. Taken before the
+    probabilities multiply them, they do not cancel where the network is certain.
+
+    Args:
+        logits: z.
+        derivative: u -> J^T u, as in `rows_of`.
+
+    Returns:
+        C - 1 tensors (samples, input dimension), in the order of `likeliest_first`, of which the first has no row.
+    """
+    return list(each_relative_row(logits, derivative))
+
+
+def each_relative_row(logits: Float[Tensor, "samples classes"], derivative: Forward) -> Iterator[Tensor]:
+    """`relative_rows`, one after the other."""
+    order = likeliest_first(logits)
+    top = torch.zeros_like(logits).scatter(1, order[:, :1], 1)
+    for k in range(1, logits.shape[1]):
+        yield derivative(torch.zeros_like(logits).scatter(1, order[:, k : k + 1], 1) - top).flatten(1)
+
+
+def squared_frobenius(rows: list[Tensor]) -> Float[Tensor, " samples"]:
+    """The sum of the rows' squares, sample by sample, in the rows' type."""
+    squares: list[Tensor] = [_Squares.apply(row.flatten(1)) for row in rows]  # type: ignore[no-untyped-call]
+    return torch.stack(squares).sum(0)
+
+
+class _Squares(torch.autograd.Function):
+    """||v||^2 of each sample's v; torch's own takes six passes over v, back and forth, and this three."""
+
+    @staticmethod
+    def forward(ctx: Any, vectors: Tensor) -> Tensor:
+        ctx.save_for_backward(vectors)
+        return vectors.square().sum(1)
+
+    @staticmethod
+    def backward(ctx: Any, by: Tensor) -> Tensor:
+        (vectors,) = ctx.saved_tensors
+        found: Tensor = (2 * by)[:, None] * vectors
+        return found
+
+
+def gram(rows: list[Tensor]) -> Float[Tensor, "samples rows rows"]:
+    """The rows' inner products, sample by sample, in the rows' type."""
+    matrix = torch.stack(rows, 1)
+    return matrix @ matrix.mT
+
+
+def gram_of_softmax(
+    logits: Float[Tensor, "samples classes"],
+    products: Float[Tensor, "samples others others"],
+) -> Float64[Tensor, "samples classes classes"]:
+    """(dp/dx) (dp/dx)^T from the Gram matrix of `relative_rows`, the classes in their order, in float64."""
+    jacobian = softmax_jacobian(logits.gather(1, likeliest_first(logits)))[:, :, 1:]
+    return jacobian @ products.double() @ jacobian.mT
+
+
+def top_eigenvector(products: Float64[Tensor, "samples rows rows"]) -> Float64[Tensor, "samples rows"]:
+    """The unit eigenvector of the largest eigenvalue, one of them where several share it; NaN of what is not finite."""
+    products, bad = finite(products)
+    vectors: Tensor = torch.linalg.eigh(products)[1]
+    return vectors[:, :, -1].masked_fill(bad[:, None], torch.nan)
+
+
+def finite(products: Tensor) -> tuple[Tensor, Tensor]:
+    """The matrices, zeros in place of those that are not finite, and which those are: eigh refuses NaN."""
+    bad = ~products.isfinite().all(2).all(1)
+    return products.masked_fill(bad[:, None, None], 0.0), bad

@@ -1,0 +1,195 @@
+"""Lipschitz constants of the steps of a network, and of the network up to each of them, in the l2 norm."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from flatprobe.graph import Graph, Step
+from flatprobe.graph.operators import (
+    Convolution,
+    adaptive_average_pool_norm,
+    adaptive_max_pool_constant,
+    average_pool_norm,
+    certified_frobenius_norm,
+    certified_spectral_norm,
+    max_pool_constant,
+)
+
+# Covers the roundings of the few float64 operations on each proven norm, of all steps together.
+_ROUNDING = 1 + 1e-12
+
+_LEAST = 5e-324
+
+# The largest modulus of each activation's derivative, rounded up. Those of GELU, SiLU and Mish were found by maximising
+# the derivative numerically (a test does so again); SELU's is its scale times its alpha.
+_ACTIVATIONS: dict[str, float] = {
+    "relu": 1.0,
+    "relu6": 1.0,
+    "hardtanh": 1.0,
+    "tanh": 1.0,
+    "sigmoid": 0.25,
+    "silu": 1.0998394,
+    "mish": 1.0886390,
+    "hardswish": 1.5,
+    "selu": 1.7580994,
+    "hardsigmoid": 1 / 6 * _ROUNDING,
+    "log_sigmoid": 1.0,
+    "softshrink": 1.0,
+    "erf": 2 / math.sqrt(math.pi) * _ROUNDING,
+    **dict.fromkeys(("atan", "arctan", "asinh", "arcsinh", "sin", "cos", "abs", "absolute", "clamp"), 1.0),
+}
+_GELU = {"none": 1.1289043, "tanh": 1.1290126}
+
+
+def activation_constant(options: Mapping[str, Any]) -> float | None:
+    """sup |phi'| of an activation; None where it is not known."""
+    name: str = options["name"]
+    if name == "gelu":
+        return _GELU[options["approximate"]]
+    if name == "leaky_relu":
+        return max(1.0, abs(float(options["negative_slope"])))
+    if name == "elu":  # scale (x, or alpha (exp(input_scale x) - 1))
+        steepest = max(1.0, abs(float(options["alpha"]) * float(options["input_scale"])))
+        return abs(float(options["scale"])) * steepest * _ROUNDING
+    if name == "celu":
+        return 1.0 if options["alpha"] > 0 else None
+    if name == "softplus":  # its jump at the threshold is looked after in `rounding`
+        return 1.0 if options["beta"] > 0 else None
+    if name == "threshold":  # x above the threshold, else the value: continuous where these are equal
+        return 1.0 if options["threshold"] == options["value"] else None
+    return _ACTIVATIONS.get(name)
+
+
+def convolution_of(step: Step, input_shape: tuple[int, ...]) -> Convolution:
+    """A convolution step as an operator at its real input size."""
+    o = step.options
+    return Convolution(
+        step.tensors["weight"], tuple(input_shape[1:]), o["stride"], o["padding"], o["dilation"], o["groups"]
+    )
+
+
+def step_constant(step: Step, input_shape: tuple[int, ...], kind: str) -> float:
+    """A proven Lipschitz constant of one step with one source, in the l2 norm.
+
+    Args:
+        step: of a folded graph.
+        input_shape: of its source, one sample.
+        kind: `"spectral"` or `"frobenius"`: which norm of the linear layers and convolutions (pooling, activations and
+            what BatchNorm is left take their own constants in both).
+
+    Returns:
+        The constant.
+
+    Raises:
+        ValueError: for an operation without a known constant, naming the layer.
+    """
+    rule = _RULES.get(step.kind)
+    constant = rule(step, input_shape, kind) if rule else None
+    if constant is None:
+        step.refuse("the Lipschitz constant")
+    return constant
+
+
+def step_constants(graph: Graph, kind: str) -> list[float]:
+    """`step_constant` of every step; 1 for the input, and where branches meet, which `propagated` knows.
+
+    Args:
+        graph: folded.
+        kind: as in `step_constant`.
+
+    Raises:
+        ValueError: for an operation without a known constant, naming the layer.
+    """
+    return [
+        1.0
+        if step.kind in {"input", "add", "concatenate", "larger"}
+        else step_constant(step, graph.steps[step.sources[0]].shape, kind)
+        for step in graph.steps
+    ]
+
+
+def propagated(graph: Graph, own: Sequence[float]) -> list[float]:
+    """A proven Lipschitz constant of the network from its input up to each step.
+
+    Constants multiply along a chain (S17 eqs 36, 37). A sum of branches has the sum of theirs, which for a residual
+    block is L_shortcut + L_block times what came before; a concatenation, and the larger of two values entry by entry,
+    the root of the sum of their squares.
+
+    Args:
+        graph: folded.
+        own: the `step_constants`.
+
+    Returns:
+        One constant a step.
+    """
+    reached: list[float] = []
+    for step, constant in zip(graph.steps, own, strict=True):
+        before = [reached[source] for source in step.sources]
+        if step.kind == "input":
+            reached.append(1.0)
+        elif step.kind == "add":
+            factors = step.options["factors"]
+            reached.append(sum(abs(factor) * L for factor, L in zip(factors, before, strict=True)) * _ROUNDING)
+        else:
+            reached.append(_product(math.hypot(*before), constant))  # hypot of one number is its modulus
+    return reached
+
+
+def _product(first: float, second: float) -> float:
+    """Rounded up, also where it underflows."""
+    return max(first * second * _ROUNDING, _LEAST) if first and second else 0.0
+
+
+def _linear(step: Step, _shape: tuple[int, ...], kind: str) -> float:
+    weight = step.tensors["weight"]
+    if kind == "spectral":
+        return certified_spectral_norm(weight)
+    return certified_frobenius_norm(weight) * math.sqrt(math.prod(step.shape[:-1])) * _ROUNDING  # once a position
+
+
+def _convolution(step: Step, shape: tuple[int, ...], kind: str) -> float:
+    layer = convolution_of(step, shape)
+    return certified_spectral_norm(layer) if kind == "spectral" else certified_frobenius_norm(layer)
+
+
+def _root(count: int) -> float:
+    root = math.isqrt(count)
+    return float(root) if root * root == count else math.sqrt(count) * _ROUNDING
+
+
+def _max_pool(step: Step, shape: tuple[int, ...], _kind: str) -> float:
+    o = step.options
+    return max_pool_constant(o["kernel"], o["stride"], o["padding"], o["dilation"], _spatial(o, shape), o["ceil_mode"])
+
+
+def _average_pool(step: Step, shape: tuple[int, ...], _kind: str) -> float:
+    o = step.options
+    size = _spatial(o, shape)
+    counted, divisor = o["count_include_pad"], o["divisor_override"]
+    return average_pool_norm(o["kernel"], o["stride"], o["padding"], size, o["ceil_mode"], counted, divisor)
+
+
+def _spatial(options: Mapping[str, Any], shape: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(shape[-len(options["kernel"]) :])
+
+
+def _adaptive(rule: Callable[..., float]) -> Callable[[Step, tuple[int, ...], str], float]:
+    return lambda step, shape, _kind: rule(tuple(shape[1:]), tuple(step.shape[1:]))
+
+
+_RULES: dict[str, Callable[[Step, tuple[int, ...], str], float | None]] = {
+    "linear": _linear,
+    "convolution": _convolution,
+    "affine": lambda step, _shape, _kind: float(step.tensors["scale"].abs().max()),
+    "activation": lambda step, _shape, _kind: activation_constant(step.options),
+    "max_pool": _max_pool,
+    "average_pool": _average_pool,
+    "adaptive_max_pool": _adaptive(adaptive_max_pool_constant),
+    "adaptive_average_pool": _adaptive(adaptive_average_pool_norm),
+    "mean": lambda step, _shape, _kind: _ROUNDING / math.sqrt(step.options["count"]),
+    "sum": lambda step, _shape, _kind: math.sqrt(step.options["count"]) * _ROUNDING,
+    "extremum": lambda _step, _shape, _kind: 1.0,
+    "rearrange": lambda step, _shape, _kind: _root(step.options["repeats"]),
+    # I - 1 p^T is a projection, of norm ||1|| ||p|| <= sqrt(classes).
+    "log_softmax": lambda step, _shape, _kind: math.sqrt(step.options["count"]) * _ROUNDING,
+}

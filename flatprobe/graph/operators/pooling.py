@@ -1,0 +1,225 @@
+"""Pooling: operator norms of average pooling, Lipschitz constants of max pooling, per channel.
+
+Both factor over the axes. An average pooling's matrix is a Kronecker product of one matrix an axis, since its divisor
+is a product of lengths or one constant; norms of Kronecker products multiply. For max pooling, |max_{j in W} a_j -
+max_{j in W} b_j|^2 <= sum_{j in W} |a_j - b_j|^2, and summed over the windows each input counts as often as there are
+windows that it is in, a product over the axes.
+"""
+
+import math
+
+import numpy as np
+import torch
+
+from flatprobe.graph.operators.certificates import UNIT, rounded_up, singular_value_bound
+from flatprobe.utils.arguments import at_least
+
+Size = tuple[int, ...]
+
+# Above this many positions along an axis the norm is bounded by Collatz and Wielandt's quotient after so many steps.
+_DENSE, _STEPS = 1024, 30
+
+
+def average_pool_norm(
+    kernel: Size,
+    stride: Size,
+    padding: Size,
+    input_size: Size,
+    ceil_mode: bool,
+    count_include_pad: bool,
+    divisor_override: int | None,
+) -> float:
+    """||A||_2 of average pooling, a proven upper bound; 1 / sqrt(|P|) where windows neither overlap nor meet padding.
+
+    One dense matrix an axis, of its windows over their divisors as `torch.nn.AvgPool2d` counts them; along an axis of
+    more than 1024 positions whose windows overlap, Collatz and Wielandt's bound for matrices of nonnegative entries.
+
+    Args:
+        kernel: window along each axis.
+        stride: step along each axis.
+        padding: zeros on either side of each axis.
+        input_size: spatial size of the input.
+        ceil_mode: whether the last window may reach beyond the padded input.
+        count_include_pad: whether padding counts in the divisor.
+        divisor_override: a divisor in place of the window's size; None for none.
+
+    Returns:
+        The norm, per channel.
+
+    Raises:
+        ValueError: for sizes that make no pooling.
+
+    Source: SPEC section 3 (constants).
+
+    >>> round(average_pool_norm((2, 2), (2, 2), (0, 0), (8, 8), False, True, None), 12)
+    0.5
+    >>> round(average_pool_norm((3, 3), (1, 1), (1, 1), (8, 8), False, False, None), 3)
+    1.015
+    """
+    at_least(1, divisor_override=divisor_override)
+    norm = 1.0
+    for k, s, p, n in _axes(kernel, stride, padding, input_size):
+        windows = [range(m, min(m + k, n + p)) for m in _sliding(k, s, p, 1, n, ceil_mode=ceil_mode)]
+        inside = [range(max(w.start, 0), min(w.stop, n)) for w in windows]
+        divisors = [1 if divisor_override else len(w) for w in (windows if count_include_pad else inside)]
+        norm *= _average_norm(inside, divisors, n)
+    return rounded_up(norm / (divisor_override or 1))
+
+
+def adaptive_average_pool_norm(input_size: Size, output_size: Size) -> float:
+    """||A||_2 of adaptive average pooling, per channel; its windows may overlap and differ in length.
+
+    Window i of m over n positions is floor(i n / m), ..., ceil((i + 1) n / m) - 1.
+
+    Args:
+        input_size: spatial size of the input.
+        output_size: spatial size of the output.
+
+    Returns:
+        A proven upper bound, tight as in `average_pool_norm`.
+
+    Raises:
+        ValueError: for sizes that make no pooling.
+
+    >>> round(adaptive_average_pool_norm((4, 4), (1, 1)), 12)
+    0.25
+    """
+    norm = 1.0
+    for n, m in _axes(input_size, output_size):
+        windows = _adaptive(n, m)
+        norm *= _average_norm(windows, [len(w) for w in windows], n)
+    return rounded_up(norm)
+
+
+def max_pool_constant(
+    kernel: Size,
+    stride: Size,
+    padding: Size,
+    dilation: Size,
+    input_size: Size,
+    ceil_mode: bool,
+) -> float:
+    """sqrt(most windows that one input is in): a Lipschitz constant of max pooling; 1 where windows do not overlap.
+
+    Args:
+        kernel: positions in a window along each axis.
+        stride: step along each axis.
+        padding: positions of minus infinity on either side of each axis.
+        dilation: distance between a window's positions along each axis.
+        input_size: spatial size of the input.
+        ceil_mode: whether the last window may reach beyond the padded input.
+
+    Returns:
+        The constant, per channel.
+
+    Raises:
+        ValueError: for sizes that make no pooling.
+
+    Source: SPEC section 3 (constants).
+
+    >>> max_pool_constant((3, 3), (2, 2), (1, 1), (1, 1), (8, 8), False)
+    2.0
+    """
+    most = 1
+    for k, s, p, d, n in _axes(kernel, stride, padding, dilation, input_size):
+        starts = _sliding(k, s, p, d, n, ceil_mode=ceil_mode)
+        # A window's first position inside the image: the padding's part is skipped in steps of the dilation.
+        windows = [range(m + d * max(0, -(m // d)), min(m + d * (k - 1) + 1, n), d) for m in starts]
+        most *= _most(windows, n)
+    return _root(most)
+
+
+def adaptive_max_pool_constant(input_size: Size, output_size: Size) -> float:
+    """sqrt(most windows that one input is in), for adaptive max pooling with the windows of the adaptive average.
+
+    >>> adaptive_max_pool_constant((8, 8), (4, 4)), adaptive_max_pool_constant((7, 7), (4, 4))
+    (1.0, 2.0)
+    """
+    return _root(math.prod(_most(_adaptive(n, m), n) for n, m in _axes(input_size, output_size)))
+
+
+def _axes(*sizes: Size) -> list[tuple[int, ...]]:
+    """The sizes axis by axis.
+
+    Raises:
+        ValueError: where they differ in length, or are not what a pooling has.
+    """
+    if len({len(size) for size in sizes}) != 1 or not sizes[0] or min(map(min, sizes)) < 0:
+        msg = (
+            f"the sizes of a pooling are {', '.join(map(str, sizes))}; expected as many whole numbers in each, one an "
+            "axis"
+        )
+        raise ValueError(msg)
+    return list(zip(*sizes, strict=True))
+
+
+def _sliding(k: int, s: int, p: int, d: int, n: int, *, ceil_mode: bool) -> list[int]:
+    """Where the windows start, as torch counts them: with `ceil_mode`, none starts in the padding on the right.
+
+    Raises:
+        ValueError: where there is no window.
+    """
+    if min(k, s, d, n) < 1 or n + 2 * p < d * (k - 1) + 1 or 2 * p > d * (k - 1) + 1:
+        msg = (
+            f"a pooling of kernel {k}, stride {s}, padding {p}, dilation {d} on {n} positions; expected positive "
+            "sizes, a window that fits, and padding of at most half a window: is input_size the layer's real input "
+            "size?"
+        )
+        raise ValueError(msg)
+    room = n + 2 * p - d * (k - 1) - 1
+    count = (-(-room // s) if ceil_mode else room // s) + 1
+    if ceil_mode and (count - 1) * s >= n + p:
+        count -= 1
+    return [i * s - p for i in range(count)]
+
+
+def _adaptive(n: int, m: int) -> list[range]:
+    if min(n, m) < 1:
+        msg = f"an adaptive pooling has {n} positions and {m} outputs along an axis; expected at least 1 of each"
+        raise ValueError(msg)
+    return [range(i * n // m, -(-(i + 1) * n // m)) for i in range(m)]
+
+
+def _average_norm(windows: list[range], divisors: list[int], n: int) -> float:
+    """The norm of the matrix whose row i is 1 / divisor on window i."""
+    if _most(windows, n) <= 1:  # orthogonal rows
+        return max(math.sqrt(len(w)) / divisor for w, divisor in zip(windows, divisors, strict=True))
+    if max(len(windows), n) > _DENSE:
+        return math.sqrt(_perron_bound(windows, divisors, n))
+    matrix = torch.zeros(len(windows), n, dtype=torch.float64, device="cpu")
+    for row, w, divisor in zip(matrix, windows, divisors, strict=True):
+        row[w.start : w.stop] = 1 / divisor
+    # Each quotient errs by u of itself, and |A - fl A| <= u A between nonnegative matrices carries over to their norms.
+    return math.sqrt(float(singular_value_bound(matrix))) * (1 + 16 * UNIT)
+
+
+def _perron_bound(windows: list[range], divisors: list[int], n: int) -> float:
+    """An upper bound of the largest eigenvalue of A A^T, A >= 0: max_i (A A^T x)_i / x_i, for any x > 0.
+
+    Collatz and Wielandt's (Horn and Johnson, Matrix Analysis, corollary 8.1.31). Some steps of the power iteration make
+    x nearly the Perron vector; sums of positive terms lose no digits.
+    """
+    from scipy.sparse import csr_array
+
+    entries = np.repeat([1 / divisor for divisor in divisors], [len(w) for w in windows])
+    starts = np.cumsum([0, *(len(w) for w in windows)])
+    matrix = csr_array((entries, np.concatenate([np.asarray(w) for w in windows]), starts), shape=(len(windows), n))
+    x = np.ones(len(windows))
+    for _ in range(_STEPS):
+        x = matrix @ (matrix.T @ x)
+        x /= x.max()
+    product = matrix @ (matrix.T @ x)
+    return float((product / x).max()) * (1 + 16 * (n + 4) * UNIT)
+
+
+def _most(windows: list[range], n: int) -> int:
+    """The most windows that one of n positions is in."""
+    counts = torch.zeros(n, dtype=torch.int64, device="cpu")
+    for w in windows:
+        counts[w.start : w.stop : w.step] += 1
+    return int(counts.max())
+
+
+def _root(most: int) -> float:
+    root = math.isqrt(most)
+    return float(root) if root * root == most else rounded_up(math.sqrt(most))

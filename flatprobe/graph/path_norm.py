@@ -1,0 +1,133 @@
+"""The path norm of a network: the l2 norm of the products of the weights along all its paths."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from flatprobe.graph import Graph, Step, folded
+
+
+def path_norm(graph: Graph) -> float:
+    """||w_hat|| = sqrt(sum over paths of (prod of the weights along the path)^2) (T3 eq. 34).
+
+    A path leads from an entry of the input, or from a bias, to a logit. One float64 pass computes it: weights and
+    biases squared, an input of ones, the logits summed, the root taken. BatchNorm and normalisation are folded first;
+    activations become the identity; max pooling the sum over its window (any of its entries may be the one that
+    passes), and so of the larger of two values; average pooling the sum over |P|^2; sums and concatenations of branches
+    stay. It is T3's w_hat, not w_tilde, which sums the paths to one weight before squaring.
+
+    Args:
+        graph: of the network, as `flatprobe.graph.tracer` returns it.
+
+    Returns:
+        The norm.
+
+    Raises:
+        ValueError: for an operation whose paths are not known, naming the layer.
+
+    Source: T3 eq. 34; the squared-weights pass after Neyshabur, Salakhutdinov, Srebro 2015, "Path-SGD".
+    """
+    with torch.no_grad():
+        total: Tensor = folded(graph).walk(_RULES, _unknown)
+    return float(total[0].sum().sqrt())
+
+
+def _unknown(step: Step, _values: list[Tensor]) -> Tensor:
+    step.refuse("the path norm (which path=False leaves out)")
+
+
+def _ones(step: Step, _values: list[Tensor]) -> Tensor:
+    return torch.ones((2, *step.shape), dtype=torch.float64, device="cpu")
+
+
+def _linear(step: Step, values: list[Tensor]) -> Tensor:
+    return F.linear(values[0], *_squared(step))
+
+
+def _convolution(step: Step, values: list[Tensor]) -> Tensor:
+    weight, bias = _squared(step)
+    o = step.options
+    convolve = (F.conv1d, F.conv2d, F.conv3d)[weight.ndim - 3]
+    return convolve(values[0], weight, bias, o["stride"], o["padding"], o["dilation"], o["groups"])
+
+
+def _squared(step: Step) -> tuple[Tensor, Tensor | None]:
+    bias = step.tensors.get("bias")
+    return step.tensors["weight"].square(), None if bias is None else bias.square()
+
+
+def _affine(step: Step, values: list[Tensor]) -> Tensor:
+    return step.tensors["scale"].square() * values[0] + step.tensors["shift"].square()
+
+
+def _added(step: Step, values: list[Tensor]) -> Tensor:
+    factors = step.options["factors"]
+    return torch.stack([factor**2 * value for factor, value in zip(factors, values, strict=True)]).sum(0)
+
+
+def _max_pool(step: Step, values: list[Tensor]) -> Tensor:
+    return _window_sums(step, values[0])
+
+
+def _average_pool(step: Step, values: list[Tensor]) -> Tensor:
+    ones = torch.ones_like(values[0])
+    inverse = step.call(ones) / _window_sums(step, ones)  # 1 / |P|, whatever the padding counts for
+    return step.call(values[0]) * inverse
+
+
+def _adaptive_average_pool(step: Step, values: list[Tensor]) -> Tensor:
+    return step.call(values[0]) / _adaptive_counts(step, values[0])
+
+
+def _adaptive_max_pool(step: Step, values: list[Tensor]) -> Tensor:
+    average: Any = (F.adaptive_avg_pool1d, F.adaptive_avg_pool2d, F.adaptive_avg_pool3d)[len(step.shape) - 2]
+    means: Tensor = average(values[0], step.shape[1:])
+    return means * _adaptive_counts(step, values[0])
+
+
+def _adaptive_counts(step: Step, value: Tensor) -> Tensor:
+    """|P| of each window: ceil((i + 1) n / m) - floor(i n / m) along each axis, as torch has it."""
+    counts = torch.ones((), dtype=torch.float64, device="cpu")
+    for inputs, outputs in zip(value.shape[2:], step.shape[1:], strict=True):
+        i = torch.arange(outputs, device="cpu")
+        counts = counts[..., None] * (-(-(i + 1) * inputs // outputs) - i * inputs // outputs)
+    return counts
+
+
+def _window_sums(step: Step, value: Tensor) -> Tensor:
+    """The sum over each window, by a convolution with ones: it knows dilation, and pads with zeros."""
+    o = step.options
+    kernel, dilation = o["kernel"], o.get("dilation", (1,) * len(o["kernel"]))
+    axes = zip(step.shape[1:], value.shape[2:], o["stride"], dilation, kernel, o["padding"], strict=True)
+    # ceil_mode lets the last window reach beyond the padded input, where zeros add nothing.
+    beyond = [max(0, (out - 1) * s + d * (k - 1) + 1 - n - p) for out, n, s, d, k, p in axes]
+    sides = [side for p, b in zip(reversed(o["padding"]), reversed(beyond), strict=True) for side in (p, b)]
+    convolve = (F.conv1d, F.conv2d, F.conv3d)[len(kernel) - 1]
+    ones = torch.ones((value.shape[1], 1, *kernel), dtype=torch.float64, device="cpu")
+    sums: Tensor = convolve(F.pad(value, sides), ones, stride=o["stride"], dilation=dilation, groups=value.shape[1])
+    for axis, size in enumerate(step.shape[1:], start=2):
+        sums = sums.narrow(axis, 0, size)
+    return sums
+
+
+_RULES: dict[str, Callable[[Step, list[Any]], Any]] = {
+    "input": _ones,
+    "linear": _linear,
+    "convolution": _convolution,
+    "affine": _affine,
+    "activation": lambda _step, values: values[0],
+    "max_pool": _max_pool,
+    "average_pool": _average_pool,
+    "adaptive_average_pool": _adaptive_average_pool,
+    "adaptive_max_pool": _adaptive_max_pool,
+    "mean": lambda step, values: step.call(values[0]) / step.options["count"],
+    "sum": lambda step, values: step.call(values[0]),
+    "extremum": lambda step, values: values[0].sum([dim + 1 for dim in step.options["dims"]], step.options["keepdim"]),
+    "larger": lambda _step, values: values[0] + values[1],
+    "add": _added,
+    "concatenate": lambda step, values: step.call(*values),
+    "rearrange": lambda step, values: step.call(values[0]),
+}

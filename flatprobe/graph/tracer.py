@@ -1,0 +1,286 @@
+"""From a module to its steps, by `torch.export`."""
+
+import io
+import operator
+import sys
+import threading
+import warnings
+from collections.abc import Sequence
+from contextlib import redirect_stderr
+from dataclasses import dataclass, replace
+from functools import reduce
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from flatprobe.graph.readers import read
+from flatprobe.graph.replay import SAMPLES, computed, repeats, replay
+from flatprobe.graph.steps import Graph, Step, doubled
+from flatprobe.graph.values import OTHER, Value
+from flatprobe.network.copies import structural_copy
+
+# Of the operations that rearrange, those that never return a view of what they are given.
+_COPIES = {"clone", "pad", "constant_pad_nd", "flip", "roll", "index", "index_select", "gather", "repeat"}
+_COPIES |= {"cat", "concat", "concatenate", "stack", "hstack"}
+# torch's tracers patch functions of the whole process while they run.
+_LOCK = threading.Lock()
+
+
+def trace(module: nn.Module, input_shape: Sequence[int]) -> Graph:
+    """The operations that a classifier in eval mode applies to its input, with its weights in float64.
+
+    `torch.export` runs the module once on two fake samples that hold no numbers and writes down torch's operations.
+    Whatever does not depend on the input (weights, their transposes, constants) is computed.
+
+    Args:
+        module: a classifier in eval mode that takes one tensor; never changed.
+        input_shape: of one sample.
+
+    Returns:
+        The steps, the last of which is the logits.
+
+    Raises:
+        ValueError: if it cannot be traced (its code depends on the inputs' values, say) or returns anything but one
+            tensor of logits.
+    """
+    anchor = next((p for p in module.parameters() if p.is_floating_point()), torch.empty(0, device="cpu"))
+    example = torch.zeros((SAMPLES, *input_shape), dtype=anchor.dtype, device=anchor.device)
+    name = type(module).__name__
+    try:
+        with (
+            _LOCK,
+            warnings.catch_warnings(),
+            redirect_stderr(_Unheard()),
+            torch.inference_mode(mode=False),
+            torch.no_grad(),
+        ):
+            warnings.simplefilter("ignore")  # of attributes that a forward assigns, say; it is a copy's forward
+            own = structural_copy(module)
+            own.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload] # views may need it
+            program = torch.export.export(own, (example.clone(),), strict=False)
+    except Exception as error:  # whatever the module's own code raises under the tracer
+        msg = (
+            f"{name} cannot be traced on inputs of shape {tuple(input_shape)} ({_reason(error)}); expected a "
+            "network of one tensor whose operations do not depend on the inputs' values"
+        )
+        raise ValueError(msg) from error
+    signature = program.graph_signature
+    known = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
+    state = {**program.state_dict, **program.constants}
+    reader = _Reader(name, example.dtype)
+    for node in program.graph.nodes:
+        try:
+            if node.op == "placeholder":
+                target = known.get(node.name) or signature.inputs_to_lifted_tensor_constants.get(node.name)
+                reader.place(node, None if target is None else doubled(state[target]))
+                if node.name in signature.inputs_to_parameters:
+                    reader.weights[node] = frozenset({signature.inputs_to_parameters[node.name]})
+            elif node.op == "call_function":
+                reader.call(node)
+        except (KeyError, TypeError, RuntimeError, AttributeError, IndexError) as error:
+            msg = (
+                f"{name} applies {node.target} in a way that cannot be followed ({_first_line(error)}); expected "
+                "operations on one tensor after the other: look for autocast or for writing into parts of a tensor in "
+                "its forward"
+            )
+            raise ValueError(msg) from error
+    return reader.graph(next(iter(reversed(program.graph.nodes))))
+
+
+class _Unheard(io.TextIOBase):
+    """Standard error without what this thread writes to it: torch prints the graph of what it cannot trace."""
+
+    def __init__(self) -> None:
+        self._stream, self._own = sys.stderr, threading.get_ident()
+
+    def write(self, text: str, /) -> int:
+        return len(text) if threading.get_ident() == self._own else self._stream.write(text)
+
+    def flush(self) -> None:
+        self._stream.flush()
+
+
+def _reason(error: Exception) -> str:
+    if "data-dependent" in str(error):
+        return "its forward decides by the values of a tensor: look for .item(), .tolist(), if or while in it"
+    return _first_line(error)
+
+
+@dataclass(frozen=True)
+class _Several:
+    """The values of an operation that returns several: steps of their own, once they are taken."""
+
+    node: fx.Node
+    args: Any
+    kwargs: Any
+    found: list[Value]
+
+
+class _Reader:
+    """Steps so far, and what each node of the trace is: a constant, or a step's value."""
+
+    def __init__(self, network: str, dtype: torch.dtype) -> None:
+        self.network = network
+        self.dtype = dtype
+        self.steps: list[Step] = []
+        self.values: dict[fx.Node, Any] = {}
+        self.weights: dict[fx.Node, frozenset[str]] = {}  # the parameters that each constant is computed from
+        self.bases: list[int] = []  # of each step, the one whose memory its value may share
+        self.stale: set[int] = set()  # steps whose value was changed through another that shares its memory
+
+    def place(self, node: fx.Node, constant: Tensor | None) -> None:
+        """A weight or a buffer; or the network's input."""
+        if constant is not None:
+            self.values[node] = constant
+            return
+        shape = tuple(node.meta["val"].shape[1:])
+        self.values[node] = Value(len(self.steps), shape)
+        self._append(Step("input", (), "", "input", shape, lambda value: value))
+
+    def _append(self, step: Step) -> None:
+        shares = step.kind == "rearrange" and step.operation.split(".")[1] not in _COPIES
+        self.bases.append(self.bases[step.sources[0]] if shares else len(self.steps))
+        self.steps.append(step)
+
+    def call(self, node: fx.Node) -> None:
+        """An operation: a constant where its arguments are, else a step."""
+        args: Any
+        args, kwargs = fx.node.map_arg((node.args, node.kwargs), self.values.__getitem__)
+        if node.meta.get("val") is None:  # an assertion, say
+            self.values[node] = None
+            return
+        if node.target is operator.getitem and isinstance(args[0], _Several):
+            several, place = args
+            self._check_fresh(several.found)
+            self.values[node] = self._step(several.node, several.args, several.kwargs, several.found, place)
+            return
+        found = _values_in((args, kwargs))
+        if not found:
+            self.values[node] = computed(node.target, args, kwargs)
+            self.weights[node] = self._weights_of(node)
+            return
+        if isinstance(node.meta["val"], tuple | list):
+            self.values[node] = _Several(node, args, kwargs, found)
+            return
+        self._check_fresh(found)
+        self.values[node] = value = self._step(node, args, kwargs, found)
+        name, first = str(node.target).split("."), node.args[0]  # aten, its name (with _ where it writes), overload
+        if len(name) > 1 and name[1].endswith("_") and isinstance(first, fx.Node):
+            self._overwritten(first, value)
+
+    def _step(self, node: fx.Node, args: Any, kwargs: Any, found: list[Value], place: int = 0) -> Value:
+        """The operation's value, or the one at this place of several."""
+        operation = str(node.target)
+        parts = operation.split(".")
+        result = node.meta["val"]
+        first = result[place] if isinstance(result, tuple | list) else result
+        shape = tuple(first.shape) if isinstance(first, Tensor) else ()
+        known = shape[:1] == (SAMPLES,) and parts[0] == "aten" and first.dtype.is_floating_point
+        kind, tensors, options = read(parts[1].rstrip("_"), _bound(node, args, kwargs)) if known else OTHER
+        call = replay(node, args, kwargs, place)
+        sources = tuple(value.index for value in found)
+        if kind == "concatenate":
+            kind, call, sources = self._reassembled(call, sources)
+        if kind == "rearrange":
+            found_most = repeats(call, self.steps[sources[0]].shape) if len(sources) == 1 else None
+            kind, options = ("other", options) if found_most is None else (kind, {"repeats": found_most})
+        weights, dtype = self._weights_of(node), getattr(first, "dtype", None)
+        dtype = None if dtype == self.dtype else dtype
+        self._append(Step(kind, sources, _layer(node), operation, shape[1:], call, tensors, options, weights, dtype))
+        return Value(len(self.steps) - 1, shape[1:])
+
+    def _weights_of(self, node: fx.Node) -> frozenset[str]:
+        return frozenset().union(*(self.weights.get(given, frozenset()) for given in node.all_input_nodes))
+
+    def _reassembled(self, call: Any, sources: tuple[int, ...]) -> tuple[str, Any, tuple[int, ...]]:
+        """A concatenation; where its parts are all pieces of one value, a rearrangement of that value."""
+        ways: list[list[Any]] = []
+        origins = set()
+        for source in sources:
+            way = []
+            while self.steps[source].kind == "rearrange":
+                way.append(self.steps[source].call)
+                (source,) = self.steps[source].sources
+            ways.append(way[::-1])
+            origins.add(source)
+        if len(origins) > 1:
+            return "concatenate", call, sources
+        return "rearrange", lambda value: call(*(reduce(lambda v, f: f(v), way, value) for way in ways)), tuple(origins)
+
+    def _overwritten(self, node: fx.Node, value: Value) -> None:
+        """Later uses of what an operation wrote to see its result; whatever shares its memory is not followed."""
+        written = self.values[node].index
+        self.values[node] = value
+        self.bases[value.index] = self.bases[written]
+        sharing = {index for index, base in enumerate(self.bases) if base == self.bases[written]}
+        self.stale |= sharing - {value.index}
+        self.stale.discard(value.index)
+
+    def _check_fresh(self, found: list[Value]) -> None:
+        if any(value.index in self.stale for value in found):
+            msg = (
+                f"{self.network} writes in place to a view of a value that it uses again; expected operations that "
+                "return new values: set inplace=False"
+            )
+            raise ValueError(msg)
+
+    def graph(self, output: fx.Node) -> Graph:
+        """The graph up to the logits.
+
+        Raises:
+            ValueError: if the output is no single tensor (samples, classes).
+        """
+        found: list[fx.Node] = []
+        fx.node.map_arg(output.args, lambda node: found.append(node))
+        last = self.values[found[0]] if len(found) == 1 else None
+        if not isinstance(last, Value) or len(last.shape) != 1:
+            msg = (
+                f"{self.network} returns no single tensor of logits that depends on its input{_seen(last)}; expected "
+                "(batch, classes): wrap it in a module that returns them alone, and leave the batch out of the shape"
+            )
+            raise ValueError(msg)
+        self._check_fresh([last])
+        return Graph(_ancestors(self.steps, last.index), self.network)
+
+
+def _seen(last: Any) -> str:
+    return f", but {tuple(last.shape)} a sample" if isinstance(last, Value) else ""
+
+
+def _ancestors(steps: list[Step], last: int) -> tuple[Step, ...]:
+    """The steps that a step depends on, and itself at the end."""
+    needed = {last}
+    for index in range(last, -1, -1):
+        if index in needed:
+            needed.update(steps[index].sources)
+    kept = sorted(needed)
+    place = {index: position for position, index in enumerate(kept)}
+    return tuple(replace(steps[i], sources=tuple(place[source] for source in steps[i].sources)) for i in kept)
+
+
+def _values_in(arguments: Any) -> list[Value]:
+    found: list[Value] = []
+
+    def look(part: Any) -> None:
+        if isinstance(part, Value):
+            found.append(part)
+
+    fx.node.map_aggregate(arguments, look)
+    return found
+
+
+def _bound(node: fx.Node, args: Any, kwargs: Any) -> dict[str, Any]:
+    """The arguments by name, defaults too."""
+    schema = node.target._schema.arguments  # type: ignore[union-attr] # noqa: SLF001 - torch has no public way to ask
+    named = {argument.name: argument.default_value for argument in schema if argument.has_default_value()}
+    return named | dict(zip((argument.name for argument in schema), args, strict=False)) | dict(kwargs)
+
+
+def _layer(node: fx.Node) -> str:
+    stack = node.meta.get("nn_module_stack") or {}
+    return str(next(reversed(stack.values()))[0]) if stack else ""
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)

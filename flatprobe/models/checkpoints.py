@@ -1,0 +1,223 @@
+"""Any checkpoint -> a model in eval mode."""
+
+import functools
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from flatprobe.models import build, layer_count
+from flatprobe.models.matching import matched
+from flatprobe.models.pretrained import pretrained
+from flatprobe.network.class_names import set_class_names
+from flatprobe.network.copies import copied_with_places
+from flatprobe.network.modules import warn_of_unregistered
+from flatprobe.network.trained_on import mark
+from flatprobe.utils.tensor_files import read_json, read_state, write_tensors
+
+CONFIG = "config.json"
+_HOW = "give the architecture as model= (--model package.module:factory on the command line)"
+_LISTED = 5
+
+
+def load_checkpoint(path: str | Path, model: object = None, *, which: str = "last") -> nn.Module:
+    """The network of a checkpoint, in eval mode; no file that is read can execute code.
+
+    Args:
+        path: a safetensors file, or the `.index.json` of several; a state_dict that `torch.save` wrote, whatever the
+            file's ending, also under a key such as `"state_dict"`, `"model"` or `"net"` (of a network and its averaged
+            copy, the network); a flatprobe run folder; a folder with `model.safetensors`, or its index; or a folder
+            that transformers' `save_pretrained` wrote, of an image or sequence classifier, where transformers is
+            installed.
+        model: the architecture. It is never changed: a copy receives the weights, in the model's dtype and on
+            its device. None (default): the network is rebuilt from the recipe in the run folder's
+            config.json, or in the one beside the file, in the checkpoint's dtype.
+        which: of a run folder, `"last"` (default: what training ended with) or `"best"`, the weights with the
+            lowest validation loss, or training loss where there was no validation.
+
+    Returns:
+        A new module in eval mode, with the names of its classes as `class_names` where a run's data had them. A warning
+        names what the model holds without having registered it (layers in a plain list), which stays as it is.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        TypeError: if `model` is not a module.
+
+        ImportError: for a transformers folder where transformers is not installed.
+
+    A `ValueError` tells of a file that is damaged, holds no state_dict, holds code, or is one of another
+    network, and of an architecture that is not known.
+    """
+    path = Path(path)
+    if model is not None and not isinstance(model, nn.Module):
+        msg = f"model is {type(model).__name__}; expected a torch.nn.Module whose copy receives the weights"
+        raise TypeError(msg)
+    if not path.exists():
+        msg = f"there is no checkpoint {path}; expected a .safetensors, .pt, .pth or .bin file, or a run folder"
+        raise FileNotFoundError(msg)
+    config = _config(path / CONFIG) if path.is_dir() else {}
+    if "model_type" in config:
+        network = pretrained(path, config)
+        if model is not None:  # through transformers too, since the file's names are not always the module's
+            state, network = network.state_dict(), _copied(model)
+            load_weights(network, state, str(path))
+        return network.eval()
+    file = _in_folder(path, which) if path.is_dir() else path
+    state = read_state(file)
+    network = _rebuilt(file, state).to(_dtype(state)) if model is None else _copied(model)
+    load_weights(network, state, str(file))
+    data = _trained_on(file)
+    source = data.get("source")
+    set_class_names(network, source.get("class_names") if isinstance(source, dict) else None)
+    if isinstance(data.get("fingerprint"), str):
+        mark(network, data["fingerprint"])
+    return network.eval()
+
+
+def _copied(model: nn.Module) -> nn.Module:
+    copied = copied_with_places(model)
+    warn_of_unregistered(
+        type(model).__name__, copied.unregistered, "checkpoints do not hold them, and they stay as they are in model"
+    )
+    return copied.module
+
+
+def save_checkpoint(module: nn.Module, path: str | Path, metadata: Mapping[str, str] | None = None) -> None:
+    """Write the module's parameters and buffers to a safetensors file, atomically.
+
+    Args:
+        module: any module; it is not changed. Tied weights are stored once under each of their names.
+        path: the file; replaced if it exists.
+        metadata: words for the file's header.
+    """
+    write_tensors(module.state_dict(), Path(path), metadata)
+
+
+def load_weights(network: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
+    """Copy a state_dict into the network, in place, after comparing all names, shapes and kinds of numbers.
+
+    Args:
+        network: receives the values.
+        state: names and values, which `flatprobe.models.matching` finds in the network; a name that is missing takes
+            the value of a name that it is tied to, since many writers drop duplicates.
+        source: what the error calls the state.
+
+    Raises:
+        ValueError: if names, shapes or kinds differ, with the first few of each.
+    """
+    network.load_state_dict(_checked(network, state, source), strict=False)
+
+
+def _checked(network: nn.Module, state: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
+    """The state under the network's own names, all of them.
+
+    Raises:
+        ValueError: if it is of another network.
+    """
+    own = {name: value for name, value in network.state_dict(keep_vars=True).items() if isinstance(value, Tensor)}
+    found = matched(state, own)
+    tied = {id(value): found[name] for name, value in own.items() if name in found}
+    found |= {name: tied[id(value)] for name, value in own.items() if name not in found and id(value) in tied}
+    both = [(name, found[name], value) for name, value in own.items() if name in found]
+    differences = {
+        "missing": [name for name in own if name not in found],
+        "unexpected": [name for name in found if name not in own],
+        "of another shape": [
+            f"{name} {tuple(there.shape)} instead of {tuple(value.shape)}"
+            for name, there, value in both
+            if there.shape != value.shape
+        ],
+        "of another kind of number": [
+            f"{name} {there.dtype} instead of {value.dtype}"
+            for name, there, value in both
+            if _kind(there) != _kind(value) and not (value.is_complex() and there.is_floating_point())
+        ],
+    }
+    differences["tied to another name here, and of other values"] = [
+        name for name, there, value in both if not (tied[id(value)] is there or torch.equal(tied[id(value)], there))
+    ]
+    if any(differences.values()):
+        told = "; ".join(f"{len(names)} {kind}: {_few(names)}" for kind, names in differences.items() if names)
+        msg = (
+            f"the checkpoint {source} is of another network than this {type(network).__name__}: {told}; "
+            f"expected the same names, shapes and kinds of numbers: {_HOW} that it was saved from"
+        )
+        raise ValueError(msg)
+    return found
+
+
+def _kind(value: Tensor) -> str:
+    """Complex, floating or integer: what cannot be converted into one another without loss."""
+    return "complex" if value.is_complex() else "floating" if value.is_floating_point() else "integer"
+
+
+def _in_folder(folder: Path, which: str) -> Path:
+    """The file of weights in a run folder, or in a folder of weights alone.
+
+    Raises:
+        FileNotFoundError: if it is neither.
+        ValueError: if `which` is unknown.
+    """
+    if which not in {"last", "best"}:
+        msg = f"which is {which!r}; expected 'last' or 'best'"
+        raise ValueError(msg)
+    names = [f"{which}.safetensors", "model.safetensors", "model.safetensors.index.json"]
+    for name in names if which == "last" else names[:1]:
+        if (folder / name).is_file():
+            return folder / name
+    msg = (
+        f"the folder {folder} holds no {names[0]}; expected a flatprobe run folder (config.json, "
+        "last.safetensors, best.safetensors), a folder with model.safetensors, or the checkpoint file itself with its "
+        "architecture as model="
+    )
+    raise FileNotFoundError(msg)
+
+
+def _rebuilt(file: Path, state: Mapping[str, Tensor]) -> nn.Module:
+    """The untrained network of the config.json beside the file.
+
+    It is made without weights first: a recipe of more than the file holds would fill the memory.
+
+    Raises:
+        ValueError: if there is no recipe there, or it is that of another network.
+    """
+    network = _config(file.with_name(CONFIG)).get("network")
+    recipe = network.get("recipe") if isinstance(network, dict) else None
+    if not isinstance(recipe, dict):
+        msg = (
+            f"the architecture of the checkpoint {file} is not known: the file holds weights only, and no "
+            f"{CONFIG} beside it holds the recipe of a flatprobe network; {_HOW}"
+        )
+        raise ValueError(msg)
+    if (layers := layer_count(recipe)) > len(state):
+        msg = f"the recipe beside {file} is of {layers} layers, and the file holds {len(state)} tensors; {_HOW}"
+        raise ValueError(msg)
+    with torch.device("meta"):
+        _checked(build(recipe), state, str(file))
+    return build(recipe)
+
+
+def _trained_on(file: Path) -> dict[str, Any]:
+    """What the config.json beside the file says of the training data; nothing where there is none."""
+    try:
+        data = _config(file.with_name(CONFIG))["data"]
+    except (KeyError, TypeError, ValueError):  # another program's, which the weights do not depend on
+        return {}
+    return data if isinstance(data, dict) else {}
+
+
+def _config(file: Path) -> dict[str, Any]:
+    """What a config.json holds; nothing where there is none."""
+    return read_json(file, _HOW) if file.is_file() else {}
+
+
+def _dtype(state: Mapping[str, Tensor]) -> torch.dtype:
+    """The narrowest floating dtype that holds all of the state's floating tensors exactly."""
+    dtypes = [value.dtype for value in state.values() if value.is_floating_point()]
+    return functools.reduce(torch.promote_types, dtypes) if dtypes else torch.get_default_dtype()
+
+
+def _few(names: list[str]) -> str:
+    return ", ".join(names[:_LISTED]) + (", ..." if len(names) > _LISTED else "")

@@ -1,0 +1,116 @@
+"""Folders that transformers wrote -> a classifier, from the safetensors files in the folder alone."""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from torch import nn
+
+from flatprobe.utils.rng import global_states_kept
+from flatprobe.utils.tensor_files import shards, within
+
+_CLASSIFIERS = {
+    "ForImageClassification": "AutoModelForImageClassification",
+    "ForSequenceClassification": "AutoModelForSequenceClassification",
+}
+_WEIGHTS, _INDEX, _ADAPTER = "model.safetensors", "model.safetensors.index.json", "adapter_config.json"
+_EXPECTED = "expected what save_pretrained wrote, with safetensors"
+
+
+def pretrained(folder: Path, config: Mapping[str, Any]) -> nn.Module:
+    """The classifier of a transformers folder, in the checkpoint's dtype.
+
+    transformers reads the files; which ones is decided here before, since a folder can name others.
+
+    Args:
+        folder: with config.json and the weights.
+        config: what config.json holds.
+
+    Raises:
+        ImportError: if transformers is not installed.
+        ValueError: if it is no classifier, cannot be read, names files elsewhere or code, or lacks weights (which
+            transformers would draw at random).
+    """
+    names = config.get("architectures") or ["network without an architecture"]
+    name = names[0] if isinstance(names, list) and isinstance(names[0], str) else f"network of {names!r}"
+    kind = next((auto for ending, auto in _CLASSIFIERS.items() if name.endswith(ending)), None)
+    if kind is None:
+        msg = f"{folder} holds a {name[:200]}; expected one of ...{', ...'.join(_CLASSIFIERS)}, which return logits"
+        raise ValueError(msg)
+    try:
+        import transformers
+    except ImportError as error:
+        msg = f"{folder} was written by transformers, which is not installed: pip install transformers"
+        raise ImportError(msg) from error
+    _check_files(folder, config)
+    with global_states_kept():
+        try:
+            network, told = getattr(transformers, kind).from_pretrained(
+                folder,
+                dtype="auto",
+                local_files_only=True,
+                use_safetensors=True,
+                trust_remote_code=False,
+                output_loading_info=True,
+            )
+        except Exception as error:  # a config.json that is not what the model's class expects leads to any
+            msg = f"transformers cannot load {folder} ({type(error).__name__}: {error}); {_EXPECTED}"
+            raise ValueError(msg) from error
+    if lacking := sorted(told["missing_keys"]):
+        few = ", ".join(lacking[:5]) + (", ..." if len(lacking) > 5 else "")
+        msg = (
+            f"{folder} lacks {len(lacking)} weights of its {name}: {few}; expected all of them: it may "
+            "be the base of a network whose classifier was never trained"
+        )
+        raise ValueError(msg)
+    classifier: nn.Module = network
+    return classifier
+
+
+def _check_files(folder: Path, config: Mapping[str, Any]) -> None:
+    """What transformers is going to read lies in the folder, is safetensors, and is of the config's size.
+
+    Raises:
+        ValueError: if it is not.
+    """
+    if (folder / _ADAPTER).exists():
+        msg = f"{folder} holds an adapter of another network ({_ADAPTER}); merge it into that one, and save the whole"
+        raise ValueError(msg)
+    weights, index = folder / _WEIGHTS, folder / _INDEX
+    if not weights.exists() and not index.exists():
+        msg = f"transformers cannot load {folder} (it holds no {_WEIGHTS}; pickles are not read); {_EXPECTED}"
+        raise ValueError(msg)
+    files = [within(folder, _WEIGHTS)] if weights.exists() else shards(index)
+    try:
+        shapes: list[list[int]] = []
+        for file in files:
+            with safe_open(file, framework="pt") as opened:
+                shapes += [opened.get_slice(name).get_shape() for name in opened.keys()]  # noqa: SIM118
+    except SafetensorError as error:
+        msg = f"transformers cannot load {folder} ({error}); {_EXPECTED}"
+        raise ValueError(msg) from error
+    most = {word: len(shapes) for word in ("layer", "depth", "block", "stage")}
+    most |= {word: max((max(shape, default=1) for shape in shapes), default=0) for word in ("label", "expert")}
+    for key, value in _entries(config):
+        elsewhere = key == "transformers_weights" and value is not None
+        program = key.endswith("_implementation") and isinstance(value, str) and "/" in value
+        if elsewhere or program:
+            msg = f"the config.json of {folder} asks for {key} = {value!r}, which lies elsewhere; {_EXPECTED}"
+            raise ValueError(msg)
+        sizes = [size for size in (value if isinstance(value, list) else [value]) if isinstance(size, int)]
+        if any(word in key and size > limit for word, limit in most.items() for size in sizes):
+            msg = (
+                f"the config.json of {folder} asks for {key} = {json.dumps(value)[:40]}, and its weights are "
+                f"{len(shapes)} tensors; {_EXPECTED}"
+            )
+            raise ValueError(msg)
+
+
+def _entries(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """The entries of a config and of those inside it (of a vision part, say)."""
+    for key, value in config.items():
+        yield key, value
+        if isinstance(value, Mapping):
+            yield from _entries(value)

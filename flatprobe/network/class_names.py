@@ -1,0 +1,51 @@
+"""The names of a network's classes, by which their numbers are compared with the data's."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from torch import nn
+
+from flatprobe.network.modules import unwrapped
+
+
+def class_names_of(module: nn.Module) -> tuple[list[str], str] | None:
+    """The names of a network's classes in the order of its logits, and where it has them.
+
+    They are its `class_names`, which `train` and `load_checkpoint` set, or its configuration's `id2label`
+    (transformers). Of a wrapper, such as `Normalised`, those of the network inside.
+
+    Args:
+        module: any network.
+
+    Returns:
+        The names, and the attribute that holds them; None where it has none.
+    """
+    inner, place = unwrapped(module), ""
+    while True:
+        own = getattr(inner, "class_names", None)
+        if isinstance(own, list | tuple) and own and all(isinstance(name, str) for name in own):
+            return [*own], f"{place}class_names"
+        named = getattr(getattr(inner, "config", None), "id2label", None)
+        if isinstance(named, Mapping) and named and set(named) == set(range(len(named))):
+            return [str(named[k]) for k in range(len(named))], f"{place}config.id2label.values()"
+        following = getattr(inner, "network", None)
+        if not isinstance(following, nn.Module):
+            return None
+        inner, place = following, f"{place}network."
+
+
+def set_class_names(module: nn.Module, names: object) -> None:
+    """The network keeps the names of its classes as `class_names`, unless that is an attribute of another kind."""
+    if isinstance(names, list) and isinstance(getattr(module, "class_names", []), list):
+        module.class_names = [*names]  # type: ignore[assignment] # a module takes attributes of any kind
+
+
+def misplaced(own: Sequence[str], others: Sequence[str]) -> str | None:
+    """The first name that both lists have once, at different places; None where there is none."""
+    shared = _once(own) & _once(others)
+    places = {name: place for place, name in enumerate(others)}
+    return next((name for place, name in enumerate(own) if name in shared and places[name] != place), None)
+
+
+def _once(names: Sequence[str]) -> set[str]:
+    return {name for name, count in Counter(names).items() if count == 1}

@@ -1,0 +1,305 @@
+"""Copies of a caller's module that share nothing a pass changes: each module, tensor and container once."""
+
+import copy
+import types
+import weakref
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.module import _WrappedHook
+from torch.nn.parameter import UninitializedParameter
+
+from flatprobe.network.modules import taken_off, unwrapped
+from flatprobe.network.objects import (
+    ATOMIC,
+    Attributes,
+    globals_of,
+    held_by,
+    is_container,
+    is_fixed,
+    is_plain,
+    slots_of,
+)
+from flatprobe.network.storage import check_storage, storage_of
+
+# Plain Python objects that a copy looks into; what lies beyond is shared, as a data set behind a module should be.
+_MOST_OBJECTS = 20_000
+_MOST_BYTES = 2**26  # of an array; a larger one is a data set's
+
+# Where a tensor of the network is referred to: the container and the key.
+Place = tuple[Any, Any]
+
+
+@dataclass(frozen=True)
+class Copied:
+    """A copy, and where it refers to its parameters and buffers.
+
+    Attributes:
+        module: the copy.
+        places: name, as `named_parameters` and `named_buffers` give it -> every place that refers to this tensor. A
+            layer that is registered under two names, a tensor that two layers share and a list of parameters beside the
+            layers have several names or places for one tensor, and each tensor is here once.
+        unregistered: what requires gradients in what the module holds without having registered it (a plain list of
+            layers).
+        holders: dictionaries, sequences, arrays and nameless tensors, which a pass may change: originals and copies.
+    """
+
+    module: nn.Module
+    places: dict[str, list[Place]]
+    unregistered: tuple[Tensor, ...]
+    holders: list[tuple[Any, Any]]
+
+
+def structural_copy(module: nn.Module) -> nn.Module:
+    """A copy of a network that runs as it does and shares no tensor, module or container with it.
+
+    In contrast to `copy.deepcopy`: tensors that are held with their graph are copied without it; functions and bound
+    methods that the modules hold (a replaced `forward`, hooks) refer to the copy where they refer to the network; what
+    `torch.compile` or data parallelism made of the network, or of a part, is taken off; gradients are left behind; what
+    cannot be copied is shared.
+
+    Args:
+        module: any module; it is not changed.
+
+    Returns:
+        The copy, in the same mode, on the same device, with the same flags `requires_grad`.
+
+    Raises:
+        TypeError: for a scripted or exported module.
+        ValueError: if different parameters, or a parameter and a buffer, share memory; naming both.
+
+    >>> layer = nn.Linear(2, 2)
+    >>> copied = structural_copy(nn.Sequential(layer, nn.ReLU(), layer))
+    >>> copied[0] is copied[2], copied[0] is layer
+    (True, False)
+    """
+    return copied_with_places(module).module
+
+
+def copied_with_places(module: nn.Module) -> Copied:
+    """`structural_copy`, and where the copy refers to its tensors.
+
+    Raises:
+        ValueError: for a lazy layer that has not seen its inputs' shape; see `structural_copy` for others.
+    """
+    module = unwrapped(module)
+    lazy = [name for name, value in module.named_parameters() if isinstance(value, UninitializedParameter)]
+    if lazy:
+        msg = f"the weight {lazy[0]!r} of a lazy layer has no shape yet; expected one batch passed before"
+        raise ValueError(msg)
+    check_storage(module)
+    with torch.inference_mode(mode=False), torch.no_grad():
+        copier = _Copier(module)
+        copied = copier.module(module)
+    named = [*copied.named_parameters(), *copied.named_buffers()]
+    places: dict[int, list[Place]] = {id(value): [] for _, value in named}
+    unregistered = {}
+    for container, key, value in copier.places:
+        if id(value) in places:
+            places[id(value)].append((container, key))
+        elif value.is_leaf and value.requires_grad:
+            unregistered[id(value)] = value
+    found = {name: places[id(value)] for name, value in named}
+    return Copied(copied, found, tuple(unregistered.values()), copier.holders)
+
+
+class _Copier:
+    """Copies whatever the modules of a network hold; `places` lists where the copies refer to tensors."""
+
+    def __init__(self, network: nn.Module) -> None:
+        self.memo: dict[int, Any] = {}
+        self.kept: list[Any] = []  # the originals: an id is one object's while it lives
+        self.places: list[tuple[Any, Any, Tensor]] = []
+        self.holders: list[tuple[Any, Any]] = []
+        self._modules = {id(layer) for layer in network.modules()}
+        self._state = {id(value) for value in (*network.parameters(), *network.buffers())}
+        self._storages = {storage_of(value) for value in (*network.parameters(), *network.buffers())} - {None}
+        self._left = _MOST_OBJECTS
+
+    def _remember(self, original: Any, copied: Any) -> Any:
+        self.memo[id(original)] = copied
+        self.kept.append(original)
+        return copied
+
+    def value(self, value: Any) -> Any:
+        """The copy of anything that a module holds; what has nothing to copy, or cannot be copied, itself."""
+        if isinstance(value, ATOMIC):
+            return value
+        if id(value) in self.memo:
+            return self.memo[id(value)]
+        if isinstance(value, nn.Module):
+            return self.module(value)
+        if isinstance(value, Tensor):
+            return self._tensor(value)
+        if is_container(value):
+            return self._container(value)
+        if isinstance(value, np.ndarray | bytearray):
+            size = value.nbytes if isinstance(value, np.ndarray) else len(value)
+            return self._held(value, value.copy()) if size <= _MOST_BYTES else value
+        if isinstance(value, tuple):
+            return self._tuple(value)
+        if isinstance(value, types.FunctionType):
+            return self._function(value) if self._refers(value, set()) else value
+        if isinstance(value, types.MethodType):
+            owner = self.value(value.__self__)
+            return value if owner is value.__self__ else types.MethodType(value.__func__, owner)
+        return self._other(value)
+
+    def module(self, layer: nn.Module) -> nn.Module:
+        """The copy of a module, made once.
+
+        Raises:
+            TypeError: for a scripted module.
+        """
+        if id(layer) in self.memo:
+            copied: nn.Module = self.memo[id(layer)]
+            return copied
+        inner = unwrapped(layer)
+        if inner is not layer:
+            return self._remember(layer, self.module(inner))  # type: ignore[no-any-return]
+        if isinstance(layer, torch.jit.ScriptModule):
+            msg = (
+                f"{type(layer).__name__} is a TorchScript module, whose weights cannot be exchanged; expected the "
+                "nn.Module that it was made from: build that and load scripted.state_dict() into it"
+            )
+            raise TypeError(msg)
+        copied = self._remember(layer, object.__new__(type(layer)))
+        self._fill_object(copied, layer)
+        taken_off(copied)
+        return copied
+
+    def _tensor(self, value: Tensor) -> Tensor:
+        if id(value) not in self._state and storage_of(value) in self._storages:
+            return value  # a view of a parameter: using it at other weights is noticed, a copy of it would not be
+        copied, differentiable = value.detach().clone(), value.is_leaf and value.requires_grad
+        if isinstance(value, nn.Parameter):
+            copied = torch.Tensor._make_subclass(type(value), copied, differentiable)  # noqa: SLF001 - of its own kind
+        elif differentiable:
+            copied.requires_grad_()
+        if id(value) not in self._state:
+            self.holders.append((value, copied))
+        tensor: Tensor = self._remember(value, copied)
+        return tensor
+
+    def _container(self, value: Any) -> Any:
+        if not value and type(value) in {dict, OrderedDict}:  # most of what a module holds
+            return self._held(value, type(value)())
+        copied = self._held(value, copy.copy(value))
+        if isinstance(value, dict):
+            copied.clear()
+            self._fill(copied, value)
+        elif isinstance(value, set):
+            copied.clear()
+            copied.update(map(self.value, value))
+        else:
+            for index, entry in enumerate(value):
+                copied[index] = found = self.value(entry)
+                self._note(copied, index, found)
+        return copied
+
+    def _held(self, original: Any, copied: Any) -> Any:
+        self.holders.append((original, copied))
+        return self._remember(original, copied)
+
+    def _fill(self, copied: Any, original: Mapping[Any, Any]) -> None:
+        for key, entry in original.items():
+            own = self.value(key) if isinstance(key, nn.Module | Tensor | weakref.ref) else key
+            copied[own] = found = self.value(entry)
+            self._note(copied, own, found)
+
+    def _fill_object(self, copied: Any, original: Any) -> None:
+        """The attributes of a new object, those in its dictionary and those in slots."""
+        if hasattr(original, "__dict__"):
+            self.holders.append((vars(original), vars(copied)))
+            self._fill(vars(copied), vars(original))
+        if names := slots_of(original):
+            self._fill_attributes(copied, original, names)
+
+    def _fill_attributes(self, copied: Any, original: Any, names: Sequence[str]) -> None:
+        target, source = Attributes(copied, names), Attributes(original, names)
+        self.holders.append((source, target))
+        self._fill(target, source)
+
+    def _note(self, container: Any, key: Any, value: Any) -> None:
+        if isinstance(value, Tensor):
+            self.places.append((container, key, value))
+
+    def _tuple(self, value: Any) -> Any:
+        entries = [self.value(entry) for entry in value]
+        if all(entry is before for entry, before in zip(entries, value, strict=True)):
+            return value
+        # A tensor in a tuple is no place that another one can be put into, which `inspected` sees.
+        return self._remember(value, type(value)(*entries) if hasattr(value, "_fields") else type(value)(entries))
+
+    def _function(self, function: types.FunctionType) -> Any:
+        """The function with the copies in the place of what its closure, its defaults and its global names hold."""
+        names = {name: self.value(found) for name, found in self._leading_in(function, set()).items()}
+        cells = tuple(types.CellType() for _ in function.__closure__ or ())
+        space = {**function.__globals__, **names} if names else function.__globals__
+        copied = types.FunctionType(function.__code__, space, function.__name__, closure=cells or None)
+        self._remember(function, copied)
+        copied.__defaults__ = self.value(function.__defaults__)
+        copied.__kwdefaults__ = self.value(function.__kwdefaults__)
+        copied.__dict__.update(function.__dict__)
+        for name, found in names.items():
+            self._note(space, name, found)
+        for cell, original in zip(cells, function.__closure__ or (), strict=True):
+            self._fill_attributes(cell, original, ["cell_contents"])
+        return copied
+
+    def _refers(self, value: Any, seen: set[int]) -> bool:
+        """Whether a function, or what it holds, refers to something that has a copy of its own."""
+        if isinstance(value, ATOMIC) or id(value) in seen:
+            return False
+        seen.add(id(value))
+        if isinstance(value, nn.Module | Tensor | np.ndarray) or is_container(value):
+            return True
+        if isinstance(value, tuple):
+            return any(self._refers(entry, seen) for entry in value)
+        if isinstance(value, types.MethodType):
+            return self._refers(value.__self__, seen)
+        if isinstance(value, partial):
+            return self._refers((value.func, value.args, tuple(value.keywords.values())), seen)
+        function = isinstance(value, types.FunctionType)
+        if not (function or is_plain(value)):
+            return False
+        leads = function and bool(self._leading_in(value, seen))
+        return leads or not is_fixed(value) or any(self._refers(entry, seen) for entry in held_by(value))
+
+    def _leading_in(self, function: types.FunctionType, seen: set[int]) -> dict[str, Any]:
+        """Of a function's global names those that lead to the network: others are the program's, and shared."""
+        return {
+            name: entry
+            for name, entry in globals_of(function).items()
+            if id(getattr(entry, "__self__", entry)) in self._modules
+            or id(entry) in self._state
+            or (isinstance(entry, types.FunctionType) and self._refers(entry, seen))
+        }
+
+    def _other(self, value: Any) -> Any:
+        if isinstance(value, partial):
+            function, args, keywords = self.value((value.func, value.args, value.keywords))
+            copied = self._remember(value, partial(function, *args, **keywords))
+            for name, found in copied.keywords.items():
+                self._note(copied.keywords, name, found)
+            return copied
+        if isinstance(value, weakref.ref):
+            target = value()
+            held = id(target) in self._modules or id(target) in self._state
+            return self._remember(value, weakref.ref(self.value(target))) if held else value
+        if isinstance(value, _WrappedHook):
+            target = value.module() if value.with_module else None
+            return self._remember(value, _WrappedHook(self.value(value.hook), self.value(target)))
+        if self._left <= 0 or not is_plain(value) or not self._refers(value, set()):
+            return value  # shared, which keeps the identity of constants
+        self._left -= 1
+        simple = isinstance(value, types.SimpleNamespace)
+        copied = self._remember(value, types.SimpleNamespace() if simple else object.__new__(type(value)))
+        self._fill_object(copied, value)
+        return copied

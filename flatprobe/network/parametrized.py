@@ -1,0 +1,75 @@
+"""Weights that a layer computes from its parameters: parametrizations, and the older hooks and masks."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
+from torch.nn.utils.prune import BasePruningMethod
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
+
+from flatprobe.network.weights import Weights
+
+
+def parametrised(module: nn.Module) -> dict[str, tuple[list[str], Callable[[], Tensor]]]:
+    """The computed weights: name -> the names of the parameters that each is computed from, and its computation.
+
+    Known are `torch.nn.utils.parametrize` (whatever the parametrization), `torch.nn.utils.weight_norm`,
+    `spectral_norm` and `prune`.
+
+    >>> layer = nn.utils.parametrizations.weight_norm(nn.Linear(2, 3))
+    >>> {name: raw for name, (raw, _) in parametrised(layer).items()}
+    {'weight': ['parametrizations.weight.original0', 'parametrizations.weight.original1']}
+    """
+    parameters = [name for name, _ in module.named_parameters()]
+    found: dict[str, tuple[list[str], Callable[[], Tensor]]] = {}
+    for prefix, layer in module.named_modules():
+        start = f"{prefix}." if prefix else ""
+        if is_parametrized(layer):
+            for name in layer.parametrizations:
+                inside = f"{start}parametrizations.{name}."
+                raw = [own for own in parameters if own.startswith(inside)]
+                found[start + name] = raw, lambda layer=layer, name=name: getattr(layer, name)  # type: ignore[misc]
+        for hook in layer._forward_pre_hooks.values():  # noqa: SLF001 - torch has no public way to ask
+            name, compute = _older(hook, layer)
+            if compute is not None:
+                kinds = (f"{start}{name}{suffix}" for suffix in ("_g", "_v", "_orig"))
+                found[start + name] = [own for own in kinds if own in parameters], compute
+    return found
+
+
+def _older(hook: object, layer: nn.Module) -> tuple[str, Callable[[], Tensor] | None]:
+    if isinstance(hook, WeightNorm):
+        return hook.name, lambda: hook.compute_weight(layer)
+    if isinstance(hook, SpectralNorm):
+        return hook.name, lambda: hook.compute_weight(layer, do_power_iteration=False)
+    if isinstance(hook, BasePruningMethod):
+        return hook._tensor_name, lambda: hook.apply_mask(layer)  # type: ignore[no-untyped-call] # noqa: SLF001
+    return "", None
+
+
+def holder_of(name: str) -> str:
+    """The name of the module that holds a parameter, or that holds the weight that is computed from it.
+
+    >>> holder_of("0.weight"), holder_of("0.parametrizations.weight.original"), holder_of("weight")
+    ('0', '0', '')
+    """
+    inside = f".{name}".find(".parametrizations.")
+    return name[: max(inside - 1, 0)] if inside >= 0 else name.rpartition(".")[0]
+
+
+def computes_weight(hook: object, layer: nn.Module) -> bool:
+    """Whether a forward pre-hook is one of torch's that compute a weight of the layer, and nothing else."""
+    return _older(hook, layer)[1] is not None
+
+
+def applied(module: nn.Module, weights: Weights) -> Weights:
+    """The weights with those that layers compute in place of the parameters that they are computed from."""
+    result = dict(weights)
+    with torch.no_grad():
+        for name, (raw, compute) in parametrised(module).items():
+            for own in raw:
+                result.pop(own, None)
+            result[name] = compute().detach()
+    return result

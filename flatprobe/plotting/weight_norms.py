@@ -1,0 +1,57 @@
+"""Norms of each layer, as the operator that it is and as its kernel reshaped to a matrix."""
+
+from collections.abc import Mapping
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+
+from flatprobe.plotting import canvas
+from flatprobe.plotting.names import caption, legend, looks, named
+from flatprobe.probes.weight_norms import WeightNorms
+from flatprobe.utils.results import Result
+
+_SLOT = 0.45  # inches a layer
+
+
+@mpl.rc_context(canvas.STYLE)
+def draw(
+    results: Result | Mapping[str, Result], ax: Axes | None = None, *, groups: Mapping[str, str] | None = None
+) -> Axes:
+    """The spectral norm of each layer in order, filled, and that of its reshaped kernel, open; logarithmic.
+
+    Args:
+        results: one `WeightNorms`, or several by name.
+        ax: where to draw; None makes a figure.
+        groups: network name -> group; networks of one group share a colour.
+
+    Returns:
+        The axes, two lines a network: "NAME" and "NAME reshaped". Layers are named where all networks have the same.
+
+    Raises:
+        TypeError: for results of another kind.
+        ValueError: for no results.
+    """
+    norms = named(results, WeightNorms)
+    own = looks(list(norms), groups)
+    longest = max(norms.values(), key=lambda result: len(result.names)).names
+    ax = canvas.axes(ax, width=max(7.0, 1.5 + _SLOT * len(longest)))
+    handles = {}
+    for name, result in norms.items():
+        look, places = own[name], range(1, len(result.names) + 1)
+        style = {"color": look.colour, "linestyle": look.line, "marker": look.marker, "markersize": 6, "linewidth": 1.2}
+        (handles[name],) = ax.plot(places, result.of("spectral").numpy(), label=name, **style)
+        reshaped = result.of("reshaped_spectral").numpy()
+        ax.plot(places, reshaped, **(style | {"linestyle": "none"}), fillstyle="none", label=f"{name} reshaped")
+    if all(bool((result.layers > 0).all()) for result in norms.values()):
+        ax.set_yscale("log")
+    same = all(result.names == longest for result in norms.values())
+    ax.set_xticks(range(1, len(longest) + 1), list(map(caption, longest)) if same else None)
+    if same and max(map(len, longest)) * len(longest) > 60:
+        ax.tick_params(axis="x", labelrotation=45)
+        for label in ax.get_xticklabels():
+            label.set_horizontalalignment("right")
+    ax.set_xlabel("layer, in order of application")
+    ax.set_ylabel("spectral norm")
+    ax.set_title("filled: the layer as an operator; open: its kernel, reshaped", loc="left", fontsize=10.5)
+    legend(ax, handles, groups)
+    return ax

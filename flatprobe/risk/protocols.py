@@ -1,0 +1,101 @@
+"""Derivatives of a risk in weight space, for probes: any risk that has them, only where asked for, checked."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from flatprobe.network.weights import Weights, inner
+from flatprobe.risk.empirical import EmpiricalRisk, RiskFunction
+from flatprobe.risk.function import risk_at
+
+
+@runtime_checkable
+class Sloped(RiskFunction, Protocol):
+    """A risk with a gradient: `EmpiricalRisk`, or a quadratic bowl."""
+
+    def gradient(self, weights: Mapping[str, Tensor], /) -> Weights:
+        """grad I(w)."""
+
+
+@runtime_checkable
+class Curved(RiskFunction, Protocol):
+    """A risk with a Hessian: `EmpiricalRisk`, or a quadratic bowl."""
+
+    def hvp(self, weights: Mapping[str, Tensor], direction: Mapping[str, Tensor], /) -> Weights:
+        """H(w) v; a name that v lacks counts as zero."""
+
+
+def loss_and_gradient(risk: RiskFunction, weights: Weights, names: Sequence[str]) -> tuple[float, Weights]:
+    """I(w) and its gradient over the names; one pass of an `EmpiricalRisk`, two calls of any other risk.
+
+    Raises:
+        TypeError: for a risk without a gradient.
+        ValueError: naming the first parameter whose gradient is not finite though the loss is.
+    """
+    if isinstance(risk, EmpiricalRisk):
+        loss, gradient = risk.loss_and_gradient(weights, names)
+    elif isinstance(risk, Sloped):
+        loss, gradient = risk_at(risk, weights).loss, _restricted(risk.gradient(weights), names)
+    else:
+        msg = (
+            f"the risk {type(risk).__name__} has no gradient; expected an EmpiricalRisk, or a method gradient(weights)"
+        )
+        raise TypeError(msg)
+    if math.isfinite(loss):  # else the caller says where the loss ends
+        _check_finite(gradient, "gradient")
+    return loss, gradient
+
+
+def hessian_products(
+    risk: RiskFunction, weights: Weights, directions: Sequence[Weights], names: Sequence[str]
+) -> list[Weights]:
+    """H(w) v for each direction, H the block of the Hessian over the names.
+
+    Raises:
+        TypeError: for a risk without a Hessian product.
+        ValueError: naming the first parameter whose product is not finite.
+    """
+    if isinstance(risk, EmpiricalRisk):
+        products = risk.hvps(weights, directions, names)
+    elif isinstance(risk, Curved):
+        products = [_restricted(risk.hvp(weights, direction), names) for direction in directions]
+    else:
+        msg = (
+            f"the risk {type(risk).__name__} has no Hessian product; expected an EmpiricalRisk, or a method "
+            "hvp(weights, direction)"
+        )
+        raise TypeError(msg)
+    for product in products:
+        _check_finite(product, "Hessian product")
+    return products
+
+
+def hessian_forms(risk: RiskFunction, directions: Sequence[Weights], names: Sequence[str]) -> list[dict[str, float]]:
+    """(v, H v) by parameter for each direction, H at the center; errors as `hessian_products`."""
+    if isinstance(risk, EmpiricalRisk):
+        forms = risk.forms(directions, names)
+        if all(math.isfinite(value) for own in forms for value in own.values()):
+            return forms
+    products = hessian_products(risk, risk.center, directions, names)  # in an error's case, to name the parameter
+    return [
+        {name: inner(v[name], product[name]) for name in names} for v, product in zip(directions, products, strict=True)
+    ]
+
+
+def _restricted(vector: Weights, names: Sequence[str]) -> Weights:
+    return {name: vector[name] for name in names}
+
+
+def _check_finite(vector: Mapping[str, Tensor], what: str) -> None:
+    for name, value in vector.items():
+        bad = ~torch.isfinite(value)
+        if bool(bad.any()):
+            msg = (
+                f"the {what} has {int(bad.sum())} NaN or infinite values among the {value.numel()} of {name!r}; "
+                "expected finite derivatives: look for a norm or a root at 0 or an overflow in that layer, or probe in "
+                "float64"
+            )
+            raise ValueError(msg)

@@ -1,0 +1,54 @@
+"""Constraints on the weights, applied to the network that is trained."""
+
+import copy
+
+import torch
+from torch import nn
+
+from flatprobe.risk.empirical import EmpiricalRisk
+from flatprobe.training.constraints import Constraint
+from flatprobe.training.forward import ForwardPass, Layer
+from flatprobe.utils.seeding import seeded
+
+
+class Projection:
+    """Applies the constraints one after the other, in place, to the initial weights and after each step.
+
+    Args:
+        module: the network that is trained.
+        risk: over its training data, of which two samples show the layers and their input sizes: those that the network
+            applies in eval mode, and those that it applies in training mode alone, such as auxiliary heads.
+        constraints: copied, since some keep a memory from step to step.
+    """
+
+    def __init__(self, module: nn.Module, risk: EmpiricalRisk, constraints: tuple[Constraint, ...]) -> None:
+        self.constraints = copy.deepcopy(constraints)
+        self._module = module
+        self._layers: tuple[Layer, ...] = ()
+        if constraints:
+            seen = self._seen(risk)
+            with seeded("constraints", device=risk.network.device):
+                module.train()
+                in_training = self._seen(risk)
+                module.eval()
+            known = {layer.name for layer in seen}
+            self._layers = (*seen, *(layer for layer in in_training if layer.name not in known))
+
+    @torch.no_grad()
+    def __call__(self, *, settle: bool = False) -> None:
+        """Move the weights into one constraint after the other; the last one is sure to hold.
+
+        Args:
+            settle: at the end of an epoch, where what is followed from step to step converges anew (`settle`, of the
+                constraints that have it).
+        """
+        for constraint in self.constraints:
+            move = getattr(constraint, "settle", None) if settle else constraint
+            if move is not None:
+                move(self._module, self._layers)
+
+    def _seen(self, risk: EmpiricalRisk) -> tuple[Layer, ...]:
+        inputs, labels = risk.data.gather(torch.arange(min(2, len(risk.data)), device="cpu"))
+        placed = risk.network
+        own = placed.prepare(inputs), labels.to(placed.device)
+        return ForwardPass(self._module, *own, lay_out=placed.laid_out, updates=False).layers

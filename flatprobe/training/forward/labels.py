@@ -1,0 +1,126 @@
+"""Labels of a training batch: one class a sample, or several with weights."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+from torch.nn import functional as F
+
+from flatprobe.attacks.points import log_odds
+from flatprobe.functional.losses import cross_entropy
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """Labels y' of which every sample has several, with weights: its loss is sum_k c_k l(z, y_k).
+
+    For the cross-entropy that is the loss on the mixed one-hot target, for the squared losses the same up to a constant
+    in z; the other losses know no mixed target.
+
+    Attributes:
+        parts: (weights (samples,), labels (samples,)) pairs; a sample's weights sum to 1.
+    """
+
+    parts: tuple[tuple[Float[Tensor, " samples"], Int64[Tensor, " samples"]], ...]
+
+
+Labels = Tensor | Mixture
+
+
+def check_labels(labels: object, samples: int, whose: str) -> None:
+    """The labels are integers, one a sample (of a mixture: with a weight each).
+
+    That they are below the number of classes is not looked at, since the host would wait for the device.
+
+    Args:
+        labels: to check.
+        samples: how many there are.
+        whose: labels, for the message.
+
+    Raises:
+        ValueError: if they are not.
+    """
+    for part in (part for _, part in labels.parts) if isinstance(labels, Mixture) else (labels,):
+        if not isinstance(part, Tensor):
+            found = f"a {type(part).__name__}"
+        elif part.dtype != torch.int64 or part.shape != (samples,):
+            found = f"{part.dtype} of shape {tuple(part.shape)}"
+        else:
+            continue
+        msg = (
+            f"the labels of {whose} are {found} for {samples} samples; expected one integer a sample (torch.int64), "
+            f"of shape ({samples},), or a Mixture of such"
+        )
+        raise ValueError(msg)
+    for weights in (weights for weights, _ in labels.parts) if isinstance(labels, Mixture) else ():
+        if weights.shape != (samples,):
+            msg = f"the mixture of {whose} has weights of shape {tuple(weights.shape)}; expected ({samples},)"
+            raise ValueError(msg)
+
+
+def check_derivable(inputs: Iterable[Tensor]) -> None:
+    """Derivatives can be taken of a pass over these inputs.
+
+    Raises:
+        ValueError: inside torch.inference_mode, and for tensors that were made there.
+    """
+    if torch.is_inference_mode_enabled():
+        msg = "the pass is inside torch.inference_mode, where nothing can be differentiated; expected it outside"
+        raise ValueError(msg)
+    if any(part.is_inference() for part in inputs):
+        msg = (
+            "the inputs were made inside torch.inference_mode, so they can take no gradient; expected tensors made "
+            "outside of it: pass inputs.clone()"
+        )
+        raise ValueError(msg)
+
+
+def losses(kernel: Callable[[Tensor, Tensor], Tensor], logits: Tensor, labels: Labels) -> Float[Tensor, " samples"]:
+    """The loss of every sample."""
+    if isinstance(labels, Mixture):
+        terms = [weights.to(logits) * kernel(logits, part) for weights, part in labels.parts]
+        return sum(terms[1:], terms[0])
+    return kernel(logits, labels)
+
+
+def climbed(kernel: Callable[[Tensor, Tensor], Tensor], logits: Tensor, labels: Labels) -> Float[Tensor, " samples"]:
+    """The losses in a form to differentiate in the inputs.
+
+    The cross-entropy is log(1 + exp(log odds)) there. Its own gradient in the logits, p - e_y, loses its entry y where
+    p_y is rounded to 1 (in float32 from a lead of about 17 on), and with it its direction.
+    """
+    return losses(_by_log_odds if _is_cross_entropy(kernel) else kernel, logits, labels)
+
+
+def steered(kernel: Callable[[Tensor, Tensor], Tensor], logits: Tensor, labels: Labels) -> Float[Tensor, " samples"]:
+    """Something whose gradient in the inputs is a positive multiple of the losses', sample by sample.
+
+    The cross-entropy's own is sigmoid(log odds) times that of the log odds, and underflows where the network is certain
+    (in float32 beyond a lead of about 100). Here that factor is left out; of a mixture, the largest one is.
+    """
+    if not _is_cross_entropy(kernel):
+        return losses(kernel, logits, labels)
+    if not isinstance(labels, Mixture):
+        return log_odds(logits, labels)
+    entries = [(weights, log_odds(logits, own)) for weights, own in labels.parts]
+    scales = torch.stack([F.logsigmoid(odds) for _, odds in entries]).detach()
+    factors = (scales - scales.amax(0)).exp()
+    terms = [weights.to(logits) * factor * odds for (weights, odds), factor in zip(entries, factors, strict=True)]
+    total: Tensor = sum(terms[1:], terms[0])
+    return total
+
+
+def _is_cross_entropy(kernel: Callable[[Tensor, Tensor], Tensor]) -> bool:
+    return getattr(kernel, "func", kernel) is cross_entropy
+
+
+def _by_log_odds(logits: Tensor, labels: Tensor) -> Tensor:
+    odds = log_odds(logits, labels)
+    return torch.logaddexp(odds, torch.zeros_like(odds))
+
+
+def parts(labels: Labels, like: Tensor) -> tuple[tuple[Tensor, Tensor], ...]:
+    """The labels as the parts of a mixture, those of one class a sample with weight 1."""
+    return labels.parts if isinstance(labels, Mixture) else ((like.new_ones(len(labels)), labels),)

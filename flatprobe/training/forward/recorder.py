@@ -1,0 +1,246 @@
+"""A forward pass, function by function: which layers it applies, and the kernels that stand in for torch's own."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
+
+from flatprobe.network.parametrized import holder_of
+from flatprobe.training.forward.batch_norm import Statistics
+from flatprobe.training.forward.convolution import Geometry, convolved
+from flatprobe.training.forward.layers import Layer
+from flatprobe.training.forward.pool import pooled
+from flatprobe.training.forward.provenance import Origins, tensors
+from flatprobe.training.forward.relu import rectified
+from flatprobe.utils.plain_functions import plainly
+
+_CONVOLUTIONS = (F.conv1d, F.conv2d, F.conv3d)
+_OURS = (F.linear, F.batch_norm, F.max_pool2d, *_CONVOLUTIONS)
+_RELUS = (F.relu, torch.relu, Tensor.relu)
+
+# Linear in their operands one by one: with a weight among them, each is a layer whose adjoint is not known here.
+_PRODUCTS = frozenset(
+    (
+        "matmul",
+        "__matmul__",
+        "__rmatmul__",
+        "mm",
+        "addmm",
+        "addmm_",
+        "bmm",
+        "addbmm",
+        "addbmm_",
+        "baddbmm",
+        "baddbmm_",
+        "mv",
+        "addmv",
+        "addmv_",
+        "inner",
+        "linalg_matmul",
+        "linalg_multi_dot",
+        "chain_matmul",
+        "einsum",
+        "tensordot",
+        "linalg_solve",
+        "linalg_solve_triangular",
+        "bilinear",
+        "embedding",
+        "embedding_bag",
+        "conv_transpose1d",
+        "conv_transpose2d",
+        "conv_transpose3d",
+        "conv_tbc",
+        "lstm",
+        "gru",
+        "rnn_tanh",
+        "rnn_relu",
+        "lstm_cell",
+        "gru_cell",
+        "rnn_tanh_cell",
+        "rnn_relu_cell",
+        "multi_head_attention_forward",
+        "scaled_dot_product_attention",
+    )
+)
+
+
+class Watch(TorchFunctionMode):
+    """Runs torch's functions as they are, notes the layers, and has BatchNorm take its statistics from `statistics`.
+
+    Args:
+        module: whose pass it is.
+        statistics: of this pass.
+    """
+
+    def __init__(self, module: nn.Module, statistics: Statistics) -> None:
+        super().__init__()
+        self.layers: list[Layer] = []
+        self._module, self._origins, self._statistics = module, Origins(module), statistics
+        self._last_relu: tuple[Tensor, Tensor, tuple[int, int], Node] | None = None
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        _types: Iterable[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        name, given = getattr(func, "__name__", ""), (*args, *kwargs.values())
+        origin = self._origins.common(name, given)
+        if origin is None and name in _PRODUCTS:
+            self._note_product(name, given)
+        result = self._result(func, args, kwargs)
+        if origin is not None:  # of weights and constants alone: the computation of a weight, and no layer
+            self._origins.mark((*given, result), origin)
+        return result
+
+    def _result(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        # Within torch.vmap or another transform torch's own functions are needed.
+        if torch._C._functorch.peek_interpreter_stack() is not None:  # noqa: SLF001
+            return func(*args, **kwargs)
+        if func in _OURS:
+            kwargs = {"inputs" if name == "input" else name: value for name, value in kwargs.items()}
+        if func is F.linear:
+            return self._linear(*args, **kwargs)
+        if func in _CONVOLUTIONS:
+            return self._convolution(func, *args, **kwargs)
+        if func in _RELUS and not kwargs.get("inplace", len(args) > 1 and args[1]):
+            return self._rectify(args[0] if args else kwargs["input"])
+        if func is F.max_pool2d:
+            return self._pool(func, *args, **kwargs)
+        if func is F.batch_norm:
+            return self._statistics.normalise(*args, **kwargs)
+        return plainly(func)(*args, **kwargs)
+
+    def _rectify(self, inputs: Tensor) -> Tensor:
+        outputs = rectified(inputs)
+        node = outputs.grad_fn
+        self._last_relu = None if node is None else (inputs, outputs, _versions(inputs, outputs), node)
+        return outputs
+
+    def _pool(
+        self,
+        func: Callable[..., Any],
+        inputs: Tensor,
+        kernel_size: Any,
+        stride: Any = None,
+        padding: Any = 0,
+        dilation: Any = 1,
+        ceil_mode: bool = False,
+        return_indices: bool = False,
+    ) -> Any:
+        """Max pooling; behind a ReLU it goes before it, which is the same function, and the ReLU's a smaller one.
+
+        Where a window's maximum is positive it is at the same place, and elsewhere the gradient is 0 either way.
+        """
+        if return_indices:
+            return func(inputs, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
+        window = kernel_size, [] if stride is None else stride, padding, dilation, ceil_mode
+        if self._last_relu is not None and inputs is self._last_relu[1]:
+            before, after, versions, node = self._last_relu
+            hooked = after.retains_grad or after._backward_hooks  # noqa: SLF001
+            if after.grad_fn is node and not hooked and versions == _versions(before, after):
+                return rectified(pooled(before, *window), private=True)
+        return pooled(inputs, *window)
+
+    def _linear(self, inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        alias, source = _own(inputs)
+        outputs = F.linear(alias, weight, bias)
+        self._note("linear", weight, "linear", inputs, outputs, source)
+        return outputs
+
+    def _convolution(
+        self,
+        func: Callable[..., Tensor],
+        inputs: Tensor,
+        weight: Tensor,
+        bias: Tensor | None = None,
+        stride: Any = 1,
+        padding: Any = 0,
+        dilation: Any = 1,
+        groups: int = 1,
+    ) -> Tensor:
+        axes = weight.ndim - 2
+        steps, apart = _each(stride, axes), _each(dilation, axes)
+        sides = _padding(padding, weight.shape[2:], apart)
+        mixed = torch.is_autocast_enabled(inputs.device.type)  # then torch's own casts the weights
+        # Another padding on the two sides, or a sample alone, has no geometry either.
+        if sides is None or inputs.ndim != weight.ndim or mixed:
+            outputs = func(inputs, weight, bias, stride, padding, dilation, groups)
+            self._note("unknown", weight, func.__name__, inputs, outputs)
+            return outputs
+        alias, source = _own(inputs)
+        geometry = Geometry(steps, sides, apart, groups, inputs.shape[1:], weight.shape)
+        outputs = convolved(alias, weight, bias, geometry, self._statistics.flag)
+        self._note("convolution", weight, "convolution", inputs, outputs, source, geometry)
+        return outputs
+
+    def _padded(self, name: str) -> bool:
+        """Whether the convolution of this weight pads its inputs before, and not with zeros."""
+        holder = self._module.get_submodule(holder_of(name))
+        return getattr(holder, "padding_mode", "zeros") != "zeros"
+
+    def _note_product(self, operation: str, given: Iterable[Any]) -> None:
+        """Each weight of two or more axes that multiplies something else."""
+        for value in tensors(given):
+            if value.ndim >= 2 and self._origins.of(value):
+                self._note("unknown", value, operation)
+
+    def _note(
+        self,
+        kind: str,
+        weight: Tensor,
+        operation: str,
+        inputs: Tensor | None = None,
+        outputs: Tensor | None = None,
+        source: GradientEdge | None = None,
+        geometry: Geometry | None = None,
+    ) -> None:
+        of = self._origins.of(weight)
+        name = (of or operation).removesuffix(".weight")
+        padded = kind == "convolution" and bool(of) and self._padded(str(of))
+        taken, given = (() if value is None else tuple(value.shape) for value in (inputs, outputs))
+        target = None if outputs is None else _edge(outputs)
+        self.layers.append(Layer(name, kind, weight, taken, given, geometry, source, target, padded))
+
+
+def _own(inputs: Tensor) -> tuple[Tensor, GradientEdge | None]:
+    """An alias that only the layer takes: the gradient there comes through the layer alone, not through its skip."""
+    if not (inputs.requires_grad and torch.is_grad_enabled()):
+        return inputs, None
+    # A view as such would write the strides anew, which tell a one-channel image's layout.
+    alias = torch.ops.aten.alias(inputs)
+    return alias, get_gradient_edge(alias)
+
+
+def _edge(outputs: Tensor) -> GradientEdge | None:
+    # The place in the graph and not the tensor: a ReLU that works in place would put another one there.
+    return get_gradient_edge(outputs) if outputs.requires_grad else None
+
+
+def _versions(first: Tensor, second: Tensor) -> tuple[int, int]:
+    """What changes when a tensor is written to."""
+    return first._version, second._version  # noqa: SLF001
+
+
+def _each(value: Any, axes: int) -> tuple[int, ...]:
+    return tuple(value) if isinstance(value, tuple | list) and len(value) == axes else axes * (int(_first(value)),)
+
+
+def _first(value: Any) -> Any:
+    return value[0] if isinstance(value, tuple | list) else value
+
+
+def _padding(padding: Any, kernel: Iterable[int], dilation: tuple[int, ...]) -> tuple[int, ...] | None:
+    """Zeros on either side; None where `"same"` pads the two sides differently."""
+    if padding == "valid":
+        return (0,) * len(dilation)
+    if padding == "same":
+        total = [apart * (size - 1) for apart, size in zip(dilation, kernel, strict=True)]
+        return None if any(width % 2 for width in total) else tuple(width // 2 for width in total)
+    return _each(padding, len(dilation))

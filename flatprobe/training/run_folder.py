@@ -1,0 +1,218 @@
+"""The folder of a run: its configuration, its history, its weights, and what resuming needs.
+
+config.json          what was asked for, of which network, on which data, where (never changed once written)
+history.json         one row an epoch; whether the run is finished
+last.safetensors     weights and buffers after the last epoch
+best.safetensors     the same after the epoch with the lowest validation (else training) loss
+resume.safetensors   weights, buffers, optimizer state and history of an unfinished run
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from flatprobe.models.checkpoints import CONFIG
+from flatprobe.utils.arguments import as_json
+from flatprobe.utils.atomic import abandoned, leftovers
+from flatprobe.utils.tensor_files import State, bytes_of, read_json, read_tensors, write_tensors, write_text
+
+Row = dict[str, Any]
+
+_HISTORY = "history.json"
+_LAST = "last.safetensors"
+_BEST = "best.safetensors"
+_RESUME = "resume.safetensors"
+_FILES = (CONFIG, _HISTORY, _LAST, _BEST, _RESUME)
+_WEIGHTS = "network."
+_CURE = "delete the run's folder and train again, or choose another folder"
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where an interrupted run stands: rows of its finished epochs, weights and buffers, optimizer state."""
+
+    history: list[Row]
+    state: State
+    optimizer: State
+
+
+class RunFolder:
+    """Reads and writes one run; every file is replaced whole, so an interruption leaves no half-written one.
+
+    A process killed while it writes (kill -9) leaves a temporary file beside, which the next claim removes; the file of
+    a process that is at work stays. Only one process at a time may train in a folder.
+
+    Args:
+        path: the folder; it need not exist.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+
+    def claim(self, config: Mapping[str, Any], *, resume: bool) -> dict[str, Any]:
+        """Begin the run here, or find that the same one has begun, and clear away what a killed process left.
+
+        Args:
+            config: what `train` was asked for, with the environment.
+            resume: whether a run that has begun may be continued.
+
+        Returns:
+            The configuration on disk: the given one, or the one that the run began with.
+
+        Raises:
+            FileExistsError: if the folder holds something else, or a run and `resume` is False.
+            ValueError: if it holds a run with another configuration, with the differing settings.
+        """
+        if not (self.path / CONFIG).is_file():
+            # A run that was killed while it wrote its very first file has left that one's beginning, and nothing else.
+            if self.path.exists() and (not self.path.is_dir() or {*self.path.iterdir()} - {*self._leftovers()}):
+                msg = f"out {self.path} exists and is no run folder; expected a new or empty folder: choose another"
+                raise FileExistsError(msg)
+            self._clear()
+            write_text(self.path / CONFIG, json.dumps(config, indent=2, default=as_json))
+            return dict(config)
+        recorded = self.config()
+        if not resume:
+            msg = (
+                f"the folder {self.path} holds a run already, and resume is False; choose another folder, or delete it"
+            )
+            raise FileExistsError(msg)
+        if not any(path.name != CONFIG for path in {*self.path.iterdir()} - {*self._leftovers()}):
+            # Nothing was saved: a call that failed at once leaves its configuration, and the mended one takes over.
+            write_text(self.path / CONFIG, json.dumps(config, indent=2, default=as_json))
+            self._clear()
+            return dict(config)
+        asked = json.loads(json.dumps({**config, "environment": None}, default=as_json))
+        differing = differences({**recorded, "environment": None}, asked)
+        if differing:
+            msg = (
+                f"the folder {self.path} holds a run with other settings: {'; '.join(differing[:5])}; expected the "
+                "same ones to continue it: choose another folder, or train(run.model, ...) to go on from its weights"
+            )
+            raise ValueError(msg)
+        self._clear()
+        return recorded
+
+    def config(self) -> dict[str, Any]:
+        """The configuration on disk.
+
+        Raises:
+            FileExistsError: if it is another program's file of that name, which is left as it is.
+            FileNotFoundError: if the folder is no run folder.
+        """
+        if not (self.path / CONFIG).is_file():
+            msg = f"{self.path} holds no {CONFIG}; expected the folder of a run that train(out=...) wrote"
+            raise FileNotFoundError(msg)
+        config = read_json(self.path / CONFIG, _CURE)
+        if not all(isinstance(config.get(part), dict) for part in ("settings", "environment")):
+            msg = (
+                f"the {CONFIG} in {self.path} is another program's, not that of a flatprobe run; expected a new or "
+                "empty folder, or a run's: choose another"
+            )
+            raise FileExistsError(msg)
+        return config
+
+    def finished(self) -> list[Row] | None:
+        """The history of a finished run, None of an unfinished one.
+
+        Raises:
+            ValueError: if the file holds something else.
+        """
+        if not (self.path / _HISTORY).is_file():
+            return None
+        history = read_json(self.path / _HISTORY, _CURE)
+        rows = history.get("epochs")
+        if not isinstance(rows, list) or (history.get("finished") and not rows):
+            msg = f"{self.path / _HISTORY} holds no epochs; {_CURE}"
+            raise ValueError(msg)
+        return rows if history.get("finished") else None
+
+    def progress(self) -> Progress | None:
+        """Where an interrupted run stands, None if it has not saved anything yet.
+
+        Raises:
+            ValueError: if the file is damaged, or another program's.
+        """
+        if not (self.path / _RESUME).is_file():
+            return None
+        tensors, metadata = read_tensors(self.path / _RESUME)
+        weights = {name: value for name, value in tensors.items() if name.startswith(_WEIGHTS)}
+        if "history" not in metadata:
+            msg = f"{self.path / _RESUME} holds no history; {_CURE}"
+            raise ValueError(msg)
+        return Progress(
+            history=json.loads(metadata["history"]),
+            state={name.removeprefix(_WEIGHTS): value for name, value in weights.items()},
+            optimizer={name: value for name, value in tensors.items() if name not in weights},
+        )
+
+    def save(self, progress: Progress, best: State | None, *, finished: bool) -> None:
+        """Write the run as it stands.
+
+        What resuming reads is written last: other files that are ahead of it are written again, with the same bits,
+        when the run is resumed.
+
+        Args:
+            progress: history, weights and optimizer state at the end of an epoch.
+            best: the weights of the best epoch where that is later than the last save, else None.
+            finished: whether there will be no further epoch.
+        """
+        if best is not None:
+            write_tensors(best, self.path / _BEST)
+        write_tensors(progress.state, self.path / _LAST)
+        history = {"finished": finished, "epochs": progress.history}
+        write_text(self.path / _HISTORY, json.dumps(history, indent=1))
+        if finished:
+            (self.path / _RESUME).unlink(missing_ok=True)
+            return
+        weights = {_WEIGHTS + name: value for name, value in progress.state.items()}
+        metadata = {"history": json.dumps(progress.history)}
+        write_tensors({**weights, **progress.optimizer}, self.path / _RESUME, metadata)
+
+    def _leftovers(self) -> list[Path]:
+        return [left for name in _FILES for left in leftovers(self.path / name)]
+
+    def _clear(self) -> None:
+        """Remove what a killed process left: the beginnings of files, and what a finished run needs no more."""
+        for left in filter(abandoned, self._leftovers()):
+            left.unlink(missing_ok=True)
+        if self.finished() is not None:
+            (self.path / _RESUME).unlink(missing_ok=True)
+
+
+def fingerprint(module: nn.Module) -> str:
+    """SHA-256 over names, dtypes, shapes and values of the parameters and buffers, in hex."""
+    digest = hashlib.sha256()
+    for name, value in module.state_dict().items():
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)} ".encode())
+        digest.update(bytes_of(value))
+    return digest.hexdigest()
+
+
+def differences(recorded: object, asked: object, name: str = "") -> list[str]:
+    """The entries in which two JSON values differ, by their dotted names.
+
+    >>> differences({"seed": 0, "data": {"name": "digits"}}, {"seed": 1, "data": {"name": "digits"}})
+    ['seed was 0, now 1']
+    """
+    if isinstance(recorded, dict) and isinstance(asked, dict):
+        keys = dict.fromkeys((*recorded, *asked))
+        return [
+            told
+            for key in keys
+            for told in differences(recorded.get(key), asked.get(key), f"{name}.{key}" if name else str(key))
+        ]
+    if isinstance(recorded, list) and isinstance(asked, list) and len(recorded) == len(asked):
+        pairs = enumerate(zip(recorded, asked, strict=True))
+        return [told for place, (was, now) in pairs for told in differences(was, now, f"{name}.{place}")]
+    return [] if recorded == asked else [f"{name} was {_short(recorded)}, now {_short(asked)}"]
+
+
+def _short(value: object) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."

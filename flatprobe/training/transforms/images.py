@@ -1,0 +1,33 @@
+"""Inputs that a transform takes as pictures."""
+
+import torch
+from torch import Tensor
+
+from flatprobe.training.forward import ForwardPass
+
+
+def pictures(passed: ForwardPass, name: str) -> Tensor:
+    """The inputs (samples, channels, height, width), detached.
+
+    Args:
+        passed: a batch.
+        name: of the transform, for the message.
+
+    Raises:
+        ValueError: for inputs of other shapes.
+    """
+    inputs = passed.inputs.detach()
+    if inputs.ndim != 4:
+        msg = (
+            f"the transform {name!r} met inputs of shape {tuple(inputs.shape)}; expected pictures (samples, channels, "
+            "height, width): keep the data in that shape and let the network flatten it"
+        )
+        raise ValueError(msg)
+    return inputs
+
+
+def windows(pictures: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """The pixels at (samples, height) rows and (samples, width) columns of each picture, all channels of them."""
+    samples, channels = (torch.arange(n, device=pictures.device) for n in pictures.shape[:2])
+    index = samples[:, None, None, None], channels[:, None, None], rows[:, None, :, None], columns[:, None, None, :]
+    return pictures[index]

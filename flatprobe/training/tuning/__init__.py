@@ -1,0 +1,1 @@
+"""The strength of a regularizer, chosen by validation."""
