@@ -22,7 +22,7 @@ demo: $(INSTALLED) ## set up, train six networks on the bundled digits, probe th
 	$(BIN)/flatprobe demo --out flatprobe-demo
 
 test: $(INSTALLED) ## set up and run every test, doctest and README example
-	$(BIN)/python -m pytest --quiet
+	$(BIN)/python -m pytest --quiet --numprocesses=auto --maxprocesses=4 --dist=loadfile
 
 lint: $(INSTALLED) ## set up and check format, lint and types
 	$(BIN)/ruff format --check .

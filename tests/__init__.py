@@ -1,3 +1,3 @@
 """The tests; `typechecking` is found here by its dotted name, from the packages that it checks."""
 
-from tests import typechecking as typechecking
+from tests.helpers import typechecking as typechecking

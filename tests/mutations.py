@@ -20,7 +20,7 @@ TIMEOUT = 600  # seconds; a mutation that makes a loop endless is noticed too
 
 
 class Mutation(NamedTuple):
-    """One change: file under flatprobe/, text that it holds once, its replacement, and tests by name."""
+    """One change: file under flatprobe/, text that it holds once, its replacement, and tests as `room/module`."""
 
     file: str
     original: str
@@ -30,7 +30,8 @@ class Mutation(NamedTuple):
     @property
     def paths(self) -> list[str]:
         """The files of the tests."""
-        return [f"tests/test_{name}.py" for name in self.tests.split()]
+        parts = [word.rpartition("/") for word in self.tests.split()]
+        return [f"tests/{folder}/test_{name}.py" for folder, _, name in parts]
 
 
 def main() -> None:

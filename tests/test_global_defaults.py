@@ -12,7 +12,7 @@ from PIL import Image
 from torch import nn
 
 import flatprobe as fp
-from tests import cases
+from tests.helpers import cases
 
 DATA = fp.load_data("digits", limit=64)
 

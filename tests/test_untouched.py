@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 import flatprobe as fp
 from flatprobe.data import LabelledData
-from tests import strange
+from tests.helpers import strange
 
 Function = Callable[[nn.Module, LabelledData], Any]
 

@@ -1,0 +1,153 @@
+"""Networks taken apart after their first layer: the same values, and everything that must not be taken apart."""
+
+import math
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import nn
+
+import flatprobe as fp
+from flatprobe.network.network import Network
+from flatprobe.network.weights import combined
+from tests.helpers import cases
+
+DATA = cases.data_for((1, 8, 8))
+
+
+def test_property_the_split_evaluation_is_the_whole_one() -> None:
+    model = cases.normalised()
+    risk = fp.EmpiricalRisk(model, DATA, batch_size=32)
+    assert risk.network.first_linear() is not None
+    other = {name: value + 0.1 for name, value in risk.center.items()}
+    at = risk.along([risk.center, other])
+    for coefficients in ([1.0, 0.0], [0.0, 1.0], [0.3, 0.7], [1.0, -2.5]):
+        whole = risk(combined([risk.center, other], coefficients))
+        assert at(coefficients).loss == pytest.approx(whole.loss, rel=1e-12)
+        assert at(coefficients).error == whole.error
+    assert at([1.0, 0.0]) == risk()
+    partial = {"network.linear2.bias": torch.ones_like(risk.center["network.linear2.bias"])}
+    assert risk.along([risk.center, partial])([1.0, 0.5]).loss == pytest.approx(
+        risk(combined([risk.center, partial], [1.0, 0.5])).loss, rel=1e-12
+    )
+
+
+def _hooked_inside() -> nn.Module:
+    model = cases.mlp()
+    model[1].register_forward_hook(lambda _layer, _inputs, output: output.clamp(-0.1, 0.1))
+    return model
+
+
+def _weight_normalised() -> nn.Module:
+    model = cases.mlp()
+    nn.utils.parametrizations.weight_norm(model[1])
+    return model.eval()
+
+
+def _twice_normalised() -> nn.Module:
+    twice = nn.BatchNorm1d(64, affine=False)
+    layers = [nn.Flatten(), nn.Linear(64, 64), twice, nn.ReLU(), twice, nn.Linear(64, 10)]
+    return nn.Sequential(*layers).double().eval()
+
+
+def _hooked() -> nn.Module:
+    model = cases.mlp()
+    model.register_forward_hook(lambda *_: None)
+    return model
+
+
+def _tied() -> nn.Module:
+    first, second = nn.Linear(64, 64), nn.Linear(64, 64)
+    second.weight = first.weight
+    return nn.Sequential(nn.Flatten(), first, nn.ReLU(), second, nn.ReLU(), nn.Linear(64, 10)).double().eval()
+
+
+def _reused() -> nn.Module:
+    layer = nn.Linear(64, 64)
+    return nn.Sequential(nn.Flatten(), layer, nn.ReLU(), layer, nn.Linear(64, 10)).double().eval()
+
+
+class Called(nn.Sequential):
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        return 3 * super().__call__(x)
+
+
+class Backwards(nn.Sequential):
+    def __iter__(self) -> Iterator[nn.Module]:
+        return iter(list(self._modules.values())[::-1])
+
+
+class Forward(nn.Sequential):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return 3 * super().forward(x)
+
+
+class Implemented(nn.Sequential):
+    def _call_impl(self, x: torch.Tensor) -> torch.Tensor:
+        return 3 * super()._call_impl(x)
+
+
+def _own(kind: type[nn.Sequential], nested: bool) -> nn.Module:
+    layers = list(cases.mlp())
+    inner = kind(*layers[3:]) if kind is not Backwards else kind(*layers[3:][::-1])
+    return (
+        nn.Sequential(*layers[:3], inner).eval() if nested else kind(*(layers[::-1] if kind is Backwards else layers))
+    )
+
+
+def _replaced(nested: bool) -> nn.Module:
+    model = cases.mlp()
+    part = nn.Sequential(*model[3:]) if nested else model
+    before = part.forward
+    part.forward = lambda x: 3 * before(x)
+    return (nn.Sequential(*model[:3], part) if nested else model).eval()
+
+
+OWN = [lambda nested, kind=kind: _own(kind, nested) for kind in (Called, Backwards, Forward, Implemented)] + [_replaced]
+
+
+@pytest.mark.parametrize("nested", [False, True])
+@pytest.mark.parametrize("build", OWN)
+def test_what_is_called_is_measured_along_lines_too(build, nested: bool) -> None:
+    model = build(nested).eval()
+    risk = fp.EmpiricalRisk(model, DATA, batch_size=64)
+    assert nested or risk.network.first_linear() is None
+    with torch.no_grad():
+        loss = float(nn.functional.cross_entropy(model(DATA.inputs.double()), DATA.labels))
+    assert risk().loss == pytest.approx(loss, rel=1e-9)
+    other = {name: value + 0.1 for name, value in risk.center.items()}
+    assert risk.along([risk.center, other])([1.0, 0.0]).loss == pytest.approx(loss, rel=1e-9)
+    middle = risk(combined([risk.center, other], [0.3, 0.7])).loss
+    assert risk.along([risk.center, other])([0.3, 0.7]).loss == pytest.approx(middle, rel=1e-9)
+    assert float(fp.interpolate(risk, [risk.center, other], fp.segment(steps=2)).loss[0]) == pytest.approx(
+        loss, rel=1e-9
+    )
+    surface = fp.random_slice(risk, dimensions=1, steps=3)
+    assert float(surface.loss.flatten()[1]) == pytest.approx(loss, rel=1e-9)
+
+
+UNLIKE = [_hooked_inside, _weight_normalised, _twice_normalised]
+
+
+@pytest.mark.parametrize("build", [cases.cnn, cases.residual, _hooked, _tied, _reused, cases.affine, *UNLIKE])
+def test_networks_that_cannot_be_split_are_run_whole(build) -> None:
+    assert Network(build()).first_linear() is None
+
+
+@pytest.mark.parametrize("build", [_tied, _reused])
+def test_shared_weights_move_together(build) -> None:
+    model = build()
+    risk = fp.EmpiricalRisk(model, DATA)
+    moved = {name: value * 1.5 for name, value in risk.center.items()}
+    twin = build()
+    twin.load_state_dict({k: v * 1.5 for k, v in model.state_dict().items()})
+    assert risk.along([moved])([1.0]).loss == pytest.approx(fp.EmpiricalRisk(twin, DATA)().loss, rel=1e-9)
+
+
+@pytest.mark.parametrize("build", UNLIKE)
+def test_networks_that_only_look_like_plain_sequences_keep_their_own_values(build) -> None:
+    model = build()
+    risk = fp.EmpiricalRisk(model, DATA)
+    assert risk.along([risk.center])([1.0]) == risk()
+    assert math.isfinite(fp.flatness_radius(risk, directions=1).mean)
+    assert fp.gaussian_robustness(model, DATA, gammas=[0.0], draws=1).error.item() == risk().error

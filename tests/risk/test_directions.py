@@ -1,0 +1,122 @@
+"""Weight arithmetic, selections and direction laws."""
+
+import pytest
+import torch
+from torch import nn
+
+from flatprobe.network.weights import combined, moved, norm, select, weights_of
+from flatprobe.risk.directions import LAWS, direction, scale
+from tests.helpers import cases
+
+WEIGHTS = weights_of(cases.mlp())
+NAMES = tuple(WEIGHTS)
+
+
+def test_closed_form_moved_and_combined() -> None:
+    w = {"a": torch.tensor([1.0, 2.0]), "b": torch.tensor(3.0)}
+    u = {"a": torch.tensor([10.0, 0.0])}
+    assert torch.equal(moved(w, u, 0.5)["a"], torch.tensor([6.0, 2.0]))
+    assert moved(w, u, 0.5)["b"] is w["b"]
+    assert torch.equal(combined([w, u], [2.0, 0.1])["a"], torch.tensor([3.0, 4.0]))
+    assert float(combined([w, u], [2.0, 0.1])["b"]) == 6.0
+    assert norm(w) == pytest.approx(14**0.5)
+
+
+def test_property_a_corner_is_its_endpoint_to_the_last_bit_and_inputs_stay() -> None:
+    first, second = weights_of(cases.mlp(seed=1)), weights_of(cases.mlp(seed=2))
+    second["linear1.weight"][0, 0] = torch.inf  # a zero coefficient must not turn it into NaN
+    before = {name: value.clone() for name, value in first.items()}
+    corner = combined([first, second], [1.0, 0.0])
+    combined([first, second], [0.5, 0.5])
+    assert all(torch.equal(corner[name], before[name]) and torch.equal(first[name], before[name]) for name in first)
+
+
+def test_closed_form_selections() -> None:
+    assert select(WEIGHTS, None) == NAMES
+    assert select(WEIGHTS, "last") == ("linear3.weight", "linear3.bias")
+    assert select(WEIGHTS, ["linear3.bias", "linear1.*"]) == ("linear1.weight", "linear1.bias", "linear3.bias")
+    assert select(WEIGHTS, "*.bias") == ("linear1.bias", "linear2.bias", "linear3.bias")
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [("conv*", "'conv\\*' matches no parameter; the network has linear1.weight"), ([], "selection is empty")],
+)
+def test_a_selection_that_matches_nothing_is_an_error(parameters: str | list[str], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        select(WEIGHTS, parameters)
+
+
+def test_last_is_refused_where_it_holds_no_matrix() -> None:
+    network = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3))
+    with pytest.raises(ValueError, match=r'"last" selects 1.weight, 1.bias, which holds no weight matrix'):
+        select(weights_of(network), "last")
+    with pytest.raises(ValueError, match="no parameters"):
+        select({}, None)
+
+
+def test_closed_form_lengths_of_the_laws() -> None:
+    isotropic = direction(WEIGHTS, NAMES, "isotropic", 0, 0)
+    assert norm(isotropic) == pytest.approx(1, abs=1e-9)
+    layer = direction(WEIGHTS, NAMES, "layer", 0, 0)
+    filters = direction(WEIGHTS, NAMES, "filter", 0, 0)
+    assert set(layer) == set(filters) == {name for name in NAMES if name.endswith("weight")}
+    for name in layer:
+        assert float(layer[name].norm()) == pytest.approx(float(WEIGHTS[name].norm()), rel=1e-9)
+        torch.testing.assert_close(filters[name].norm(dim=1), WEIGHTS[name].norm(dim=1), rtol=1e-9, atol=0)
+    assert not torch.allclose(layer["linear1.weight"].norm(dim=1), filters["linear1.weight"].norm(dim=1), rtol=1e-3)
+    adaptive = direction(WEIGHTS, NAMES, "adaptive", 0, 0)
+    for name in NAMES:  # |w| times the isotropic direction
+        torch.testing.assert_close(adaptive[name], WEIGHTS[name].abs() * isotropic[name], rtol=1e-9, atol=0)
+
+
+def test_closed_form_convolution_filters_keep_their_norms() -> None:
+    weights = weights_of(cases.cnn())
+    u = direction(weights, ("0.weight",), "filter", 0, 0)["0.weight"]
+    torch.testing.assert_close(u.flatten(1).norm(dim=1), weights["0.weight"].flatten(1).norm(dim=1), rtol=1e-9, atol=0)
+
+
+def test_property_directions_are_normal_and_not_uniform() -> None:
+    """The defect of loss-landscapes: "random" directions drawn from [0, 1), all with positive entries."""
+    u = torch.cat([direction(WEIGHTS, NAMES, "isotropic", 0, k)["linear1.weight"].flatten() for k in range(20)])
+    u = u / u.std()
+    count = u.numel()
+    assert abs(float(u.mean())) < 4 / count**0.5
+    assert abs(float((u < 0).double().mean()) - 0.5) < 4 * 0.5 / count**0.5
+    assert abs(float((u**4).mean()) - 3) < 4 * (96 / count) ** 0.5  # the fourth moment tells normal from uniform (1.8)
+
+
+@pytest.mark.parametrize("law", LAWS)
+def test_property_direction_k_is_a_function_of_seed_and_k(law: str) -> None:
+    def flat(seed: int, k: int) -> torch.Tensor:
+        return torch.cat([value.flatten() for value in direction(WEIGHTS, NAMES, law, seed, k).values()])
+
+    first = flat(0, 3)
+    torch.manual_seed(9)
+    assert torch.equal(first, flat(0, 3))
+    assert not torch.equal(first, flat(1, 3))
+    assert not torch.equal(first, flat(0, 4))
+    cosine = float(first @ flat(0, 4) / first.norm() ** 2)
+    assert abs(cosine) < 0.2
+
+
+@pytest.mark.parametrize("law", LAWS)
+def test_property_the_scale_moves_the_weights_by_about_their_norm(law: str) -> None:
+    matrices = tuple(name for name in NAMES if name.endswith("weight"))
+    lengths = [norm(direction(WEIGHTS, matrices, law, 0, k)) for k in range(30)]
+    mean = sum(lengths) / len(lengths)
+    selected = norm({name: WEIGHTS[name] for name in matrices})
+    assert mean * scale(WEIGHTS, matrices, law) == pytest.approx(selected, rel=0.05)
+
+
+def test_unknown_laws_and_directions_that_move_nothing_are_errors() -> None:
+    with pytest.raises(ValueError, match="law is 'uniform'; expected one of 'isotropic', 'filter'"):
+        direction(WEIGHTS, NAMES, "uniform", 0, 0)
+    with pytest.raises(ValueError, match="none of the selected parameters moves"):
+        direction(WEIGHTS, ("linear1.bias",), "filter", 0, 0)
+
+
+def test_pinned_direction() -> None:
+    u = direction({"w": torch.ones(2, 2, dtype=torch.float64)}, ("w",), "isotropic", 0, 0)["w"]
+    pinned = torch.tensor([[0.0671585716, 0.5343867144], [0.8165765555, -0.2076614906]], dtype=torch.float64)
+    torch.testing.assert_close(u, pinned, rtol=1e-6, atol=0)

@@ -1,0 +1,231 @@
+"""What a training refuses: flags, numbers and lists of parts before it begins, what parts return in its first step."""
+
+import math
+import re
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import flatprobe as fp
+from flatprobe.models import mlp
+from flatprobe.training.constraints import CONSTRAINTS, Ball, Box, SpectralProjection
+from flatprobe.training.forward import Mixture
+from flatprobe.training.penalties import (
+    AdversarialDeformation,
+    AdversarialPerturbation,
+    HessianScaled,
+    JacobianFrobenius,
+    JacobianSpectral,
+    RKHSGradient,
+    SpectralNorm,
+    TikhonovDifferences,
+    hsfob_db,
+    hsfob_db1,
+)
+from flatprobe.training.registry import described, made
+from flatprobe.training.transforms import (
+    FGSM,
+    PGD,
+    CropAndFlip,
+    Cutout,
+    Deformation,
+    GaussianNoise,
+    GradientStep,
+    Mixup,
+)
+from flatprobe.utils.arguments import at_least, flag, given, positive, whole
+from tests.training.test_loop import clusters
+
+
+def trained(**settings):
+    return fp.train(mlp((4,), widths=(3,), classes=3), clusters(8), **{"epochs": 1, "batch_size": 4} | settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"resume": "no"}, "resume is 'no'; expected one of True, False"),
+        ({"progress": "yes"}, "progress is 'yes'; expected one of True, False, None"),
+        ({"epochs": "3"}, "epochs is '3'; expected a whole number, at least 1"),
+        ({"epochs": 2.5}, "epochs is 2.5; expected a whole number"),
+        ({"epochs": None}, "epochs is None; expected a number"),
+        ({"epochs": True}, "epochs is True; expected a whole number"),
+        ({"batch_size": 2.5}, "batch_size is 2.5; expected a whole number"),
+        ({"batch_size": True}, "batch_size is True"),
+        ({"batch_size": None}, "batch_size is None"),
+        ({"learning_rate": "0.1"}, "learning_rate is '0.1'; expected a positive finite number"),
+        ({"learning_rate": None}, "learning_rate is None"),
+        ({"learning_rate": True}, "learning_rate is True"),
+        ({"until": "loss", "target_loss": "1"}, "target_loss is '1'"),
+        ({"momentum": None}, "momentum is None; expected at least 0 and below 1"),
+        ({"momentum": False}, "momentum is False"),
+        ({"weight_decay": None}, "weight_decay is None; expected a finite number"),
+        ({"seed": None}, "seed is None; expected a whole number"),
+        ({"seed": 1.5}, "seed is 1.5; expected a whole number"),
+        ({"seed": "1"}, "seed is '1'"),
+        ({"threads": 1.5}, "threads is 1.5; expected a whole number"),
+        ({"save_every": "a"}, "save_every is 'a'; expected a number of seconds"),
+        ({"save_every": math.nan}, "save_every is nan"),
+        ({"save_every": -1}, "save_every is -1"),
+        ({"penalties": [(True, "spectral_norm")]}, "strength of the penalty spectral_norm is True"),
+        ({"transforms": "mixup"}, r"transforms is 'mixup'; expected a list of transforms: transforms=\[transform\]"),
+        ({"transforms": {"name": "mixup"}}, r"transforms is \{'name': 'mixup'\}; expected a list"),
+        ({"transforms": Mixup()}, r"transforms is Mixup\(alpha=1.0.*\); expected a list"),
+        ({"transforms": None}, "transforms is None; expected a list of transforms: leave transforms out for none"),
+        ({"transforms": [{"alpha": 1.0}]}, r"the transform \{'alpha': 1.0\} has no \"name\"; expected one of 'gauss"),
+        ({"constraints": "ball"}, "constraints is 'ball'; expected a list of constraints"),
+        (
+            {"penalties": JacobianFrobenius()},
+            r"penalties is Jac.*; expected a list of penalties: penalties=\[\(strength",
+        ),
+        ({"penalties": None}, "penalties is None; expected a list of penalties: leave penalties out"),
+        ({"penalties": hsfob_db}, r"penalties is <function hsfob_db.*: call it: penalties=hsfob_db\("),
+        ({"penalties": [hsfob_db1(0.1)]}, r"a list of pairs itself.*penalties=\[\*hsfob_db1\(0.1\), \.\.\.\]"),
+        ({"penalties": (0.1, "spectral_norm")}, r"an entry of penalties is 0.1; expected a pair \(strength, penalty\)"),
+        ({"penalties": [("spectral_norm", 0.1)]}, r"is \('spectral_norm', 0.1\); expected .*, the other way round"),
+    ],
+)
+def test_settings(settings, message):
+    with pytest.raises(ValueError, match=message):
+        trained(**settings)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: PGD(0.1, random_start="false"), "random_start is 'false'; expected one of True, False"),
+        (lambda: SpectralNorm(exact="no"), "exact is 'no'"),
+        (lambda: CropAndFlip(flip=None), "flip is None"),
+        (lambda: CropAndFlip(padding=1.5), "padding is 1.5; expected a whole number, at least 0"),
+        (lambda: Cutout(None), "size is None"),
+        (lambda: Cutout(1.5), "size is 1.5"),
+        (lambda: Cutout(1, fill="black"), "fill is 'black'; expected a finite number"),
+        (lambda: Deformation(grid=1.5), "grid is 1.5"),
+        (lambda: GaussianNoise(None), "deviation is None; expected a number"),
+        (lambda: GaussianNoise("a"), "deviation is 'a'; expected a positive finite number"),
+        (lambda: FGSM(True), "budget is True; expected a positive finite number"),
+        (lambda: FGSM(None), "budget is None"),
+        (lambda: FGSM(0.1, box=("a", "b")), r"box is \('a', 'b'\); expected \(low, high\)"),
+        (lambda: FGSM(0.1, box=1.0), r"box is 1.0; expected \(low, high\)"),
+        (lambda: PGD(0.1, steps=1.5), "steps is 1.5"),
+        (lambda: GradientStep("1"), "step is '1'"),
+        (lambda: Mixup(None), "alpha is None"),
+        (lambda: Ball(True), "radius is True"),
+        (lambda: Box("a", "b"), "low is 'a' and high 'b'; expected low below high"),
+        (lambda: Box(-math.inf, None), "low is -inf and high None"),
+        (lambda: Box(math.nan, 1.0), "low is nan"),
+        (lambda: SpectralProjection(1.0, iterations=1.5), "iterations is 1.5"),
+        (lambda: SpectralProjection(None), "bound is None"),
+        (lambda: JacobianFrobenius(projections=1.5), "projections is 1.5"),
+        (lambda: JacobianSpectral(iterations="2"), "iterations is '2'"),
+        (lambda: HessianScaled(projections=True), "projections is True"),
+        (lambda: RKHSGradient(classes=1.5), "classes is 1.5"),
+        (lambda: RKHSGradient(classes=None), "classes is None"),
+        (lambda: AdversarialPerturbation(radius=None), "radius is None"),
+        (lambda: AdversarialDeformation(steps=None), "steps is None"),
+        (lambda: TikhonovDifferences("a"), "step is 'a'"),
+        (lambda: SpectralNorm(iterations=None), "iterations is None"),
+        (
+            lambda: fp.training.schedules.inverse_rate(convexity=1, smoothness="1", variance=1, distance=1),
+            "smoothness is '1'",
+        ),
+    ],
+)
+def test_parts(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_scalars_of_other_libraries_pass():
+    """Property: NumPy's and torch's scalars count as Python's, arrays and their booleans do not."""
+    for value in (np.int64(2), np.uint8(2), torch.tensor(2), np.array(2)):
+        at_least(1, value=value)
+        whole(value=value)
+    for value in (2, 2.5, np.float32(2.5), torch.tensor(2.5)):
+        positive(value=value)
+        given(value=value)
+    for value in (True, np.False_, torch.tensor(True)):
+        flag(value=value)
+    for value in (np.bool_(True), torch.ones(2), np.ones(2), np.float64(2.0), torch.tensor(2.0)):
+        with pytest.raises(ValueError, match="expected a whole number, at least 1"):
+            at_least(1, value=value)
+    for value in (np.bool_(True), torch.ones(2), np.ones(2)):
+        with pytest.raises(ValueError, match="expected a positive finite number"):
+            positive(value=value)
+
+
+def test_a_box_without_one_bound_is_recorded():
+    for box, bounds in ((Box(0.0, math.inf), {"low": 0.0, "high": None}), (Box(None, 1), {"low": None, "high": 1})):
+        assert described(box, CONSTRAINTS) == {"name": "box", **bounds}
+        assert made("constraint", described(box, CONSTRAINTS), CONSTRAINTS) == box
+    run = trained(constraints=[Box(0.0, math.inf)])
+    assert all(bool((value >= 0).all()) for value in run.model.parameters())
+    assert run.settings["settings"]["constraints"] == [{"name": "box", "low": 0.0, "high": None}]
+
+
+@pytest.mark.parametrize(
+    ("returned", "message"),
+    [
+        (
+            lambda logits: logits.square().mean(1),
+            r"returned a tensor of shape \(4,\); expected a scalar tensor, a mean",
+        ),
+        (lambda logits: logits.mean()[None], r"returned a tensor of shape \(1,\)"),
+        (lambda _: 0.5, "returned a float; expected a scalar tensor"),
+        (lambda _: None, "returned a NoneType"),
+        (lambda logits: logits.detach().mean(), "returned a scalar without a gradient in the weights"),
+    ],
+)
+def test_what_a_penalty_returns(returned, message):
+    def mine(passed):
+        return returned(passed.logits)
+
+    with pytest.raises(ValueError, match=f"the penalty '.*mine' {message}"):
+        trained(penalties=[(0.1, mine)])
+
+
+def mixture(weights, labels):
+    """Without the annotations' check, which a user does not have."""
+    made = Mixture(())
+    object.__setattr__(made, "parts", ((weights, labels),))
+    return made
+
+
+@pytest.mark.parametrize(
+    ("returned", "message"),
+    [
+        (lambda x, _: x, r"returned \(Tensor\); expected \(inputs, labels\)"),
+        (lambda x, _: (x, None), r"are a NoneType for 4 samples; expected one integer a sample"),
+        (lambda x, y: (x[:2], y), r"are torch.int64 of shape \(4,\) for 2 samples"),
+        (lambda x, y: (x, y.double()), r"are torch.float64 of shape \(4,\)"),
+        (lambda x, y: (x, y[:, None]), r"of shape \(4, 1\) for 4 samples"),
+        (lambda x, y: (x.sum(), y), "returned inputs without a dimension"),
+        (lambda x, y: (x, mixture(torch.ones(4), y[:2])), r"of shape \(2,\) for 4 samples"),
+        (lambda x, y: (x, mixture(torch.ones(2), y)), r"has weights of shape \(2,\); expected \(4,\)"),
+    ],
+)
+def test_what_a_transform_returns(returned, message):
+    def mine(passed):
+        return returned(passed.inputs.detach(), passed.labels)
+
+    with pytest.raises(ValueError, match=f"the (transform|mixture of the transform) '.*mine'.* {message}"):
+        trained(transforms=[mine])
+
+
+def test_a_pass_takes_one_integer_label_a_sample():
+    network, x = nn.Linear(2, 2), torch.ones(3, 2)
+    for labels, found in (
+        (torch.zeros(2, dtype=torch.int64), r"torch.int64 of shape (2,)"),
+        (torch.zeros(3), "torch.float32 of shape (3,)"),
+        ([0, 1, 1], "a list"),
+    ):
+        with pytest.raises(ValueError, match=re.escape(f"the labels of the pass are {found} for 3 samples; expected")):
+            fp.ForwardPass(network, x, labels)
+    with torch.inference_mode():
+        made_inside = torch.ones(3, 2)
+        with pytest.raises(ValueError, match=r"inside torch.inference_mode, .*; expected it outside"):
+            fp.ForwardPass(network, x, torch.zeros(3, dtype=torch.int64))
+    with pytest.raises(ValueError, match=r"made inside torch.inference_mode.*: pass inputs.clone\(\)"):
+        fp.ForwardPass(network, made_inside, torch.zeros(3, dtype=torch.int64))
