@@ -92,10 +92,10 @@ def radius() -> str:
         cells = [network]
         for variant in ("flatprobe", "bracket and bisect", "walk of 1 % steps"):
             seconds = _median(frame, network, variant, "seconds_per_direction")
-            cells += [f"{_median(frame, network, variant, 'evaluations_per_direction'):.1f}", f"{seconds:.3g} s"]
+            cells += [f"{_median(frame, network, variant, 'evaluations_per_direction'):.1f}", f"{seconds:.3g}"]
         rows.append(cells)
-    columns = ["", "flatprobe", "", "bracket and bisect", "", "walk in 1 % steps", ""]
-    return table(columns, rows, "Evaluations of the risk, and seconds, per direction.", origin)
+    columns = ["", "flatprobe", "s", "bracket and bisect", "s", "walk in 1 % steps", "s"]
+    return table(columns, rows, "Evaluations of the risk per direction, and seconds per direction.", origin)
 
 
 def jacobian() -> str:

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs" / "_tables"
+GAP = "\N{NO-BREAK SPACE}"  # keeps a number with its spread in one line of a narrow cell
 
 
 def record(path: str) -> tuple[pd.DataFrame, dict[str, Any]]:
@@ -50,4 +51,4 @@ def marked(text: str, *, worse: bool) -> str:
 
 def spread(values: pd.Series, digits: int) -> str:
     """Mean and standard deviation (ddof 1)."""
-    return f"{values.mean():.{digits}f} ± {values.std():.{digits}f}"
+    return f"{values.mean():.{digits}f}{GAP}±{GAP}{values.std():.{digits}f}"

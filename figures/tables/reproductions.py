@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pandas as pd
 from scipy import stats
 
-from figures.tables.markdown import marked, provenance, record, spread, table
+from figures.tables.markdown import GAP, marked, provenance, record, spread, table
 
 
 def _radii(preset: str) -> tuple[pd.DataFrame, list[dict[str, object]], str]:
@@ -32,14 +32,18 @@ def theory3(parameters: str) -> str:
             start = f"rate {rate:g}, {name}"
             if stage == "first 100 %":
                 rows += [
-                    [f"{start}: {labels} labels", *_means(chosen, labels), "{mean} ± {std}".format(**printed[labels])]
+                    [
+                        f"{start}: {labels} labels",
+                        *_means(chosen, labels),
+                        f"{printed[labels]['mean']}{GAP}±{GAP}{printed[labels]['std']}",
+                    ]
                     for labels in ("natural", "random")
                 ]
             quotient = f"{printed['natural']['mean'] / printed['random']['mean']:.1f}" if stage == "first 100 %" else ""
             rows.append([f"{start}: ratio", *_ratios(chosen["radius"]), quotient])
             relative = chosen["radius"] / chosen["weight_norm"]
             rows.append([f"{start}: ratio in units of each weight norm", *_ratios(relative), ""])
-    sizes = [f"n = {n:,}" for n in chosen.index.unique("n")]
+    sizes = [f"n{GAP}={GAP}{n:,}" for n in chosen.index.unique("n")]
     return table(["", *sizes, "T3"], rows, "Bold: natural labels are not flatter.", *origins)
 
 
@@ -69,7 +73,7 @@ def sokolic_table2() -> str:
                 f"{published['weight decay']:.2f}",
                 spread(wide["jacobian"], 2),
                 f"{published['jacobian']:.2f}",
-                f"{lead.mean():.2f} {_interval(lead)}",
+                f"{lead.mean():.2f}{GAP}{_interval(lead)}",
                 f"{published['jacobian'] - published['weight decay']:.2f}",
             ]
         )
@@ -84,7 +88,7 @@ def _half(differences: pd.Series) -> float:
 
 
 def _interval(differences: pd.Series) -> str:
-    return f"[{differences.mean() - _half(differences):.2f}, {differences.mean() + _half(differences):.2f}]"
+    return f"[{differences.mean() - _half(differences):.2f},{GAP}{differences.mean() + _half(differences):.2f}]"
 
 
 MARGINS = {
@@ -112,7 +116,7 @@ def margins() -> str:
         part = frame[frame["method"] == method]
         side = part["side"].iloc[0]
         above = (part["value"] > part["closest"]).groupby(part["network"]).sum()
-        cells = [f"{median:.2g}" if 0 < median < 0.1 else f"{median:.3f}" for median in _medians(part)]
+        cells = [f"{median:.2g}" if median < 0.1 else f"{median:.3f}" for median in _medians(part)]
         counts = [marked(str(above[n]), worse=above[n] > 0) if side == "lower" else "" for n in ("mlp", "cnn")]
         rows.append([label, str(side), *(cell for pair in zip(cells, counts, strict=True) for cell in pair)])
     columns = ["", "bound", "MLP: median", "above an upper bound", "CNN: median", "above an upper bound"]
@@ -147,7 +151,7 @@ def _effect(part: pd.DataFrame) -> str:
     wide = part.pivot_table(index="seed", columns="penalised", values="value", dropna=False)
     relative = 100 * (wide[True] - wide[False]) / wide[False].mean()
     mean, half = relative.mean(), _half(relative)
-    return marked(f"{mean:.0f} [{mean - half:.0f}, {mean + half:.0f}]", worse=mean + half >= 0)
+    return marked(f"{mean:.0f}{GAP}[{mean - half:.0f},{GAP}{mean + half:.0f}]", worse=mean + half >= 0)
 
 
 REPRODUCTIONS: dict[str, Callable[[], str]] = {
