@@ -5,9 +5,10 @@ PIP_ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+DOCS := $(VENV)/.docs
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench clean
+.PHONY: help demo test lint format bench docs clean
 
 help: ## say what the targets do
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/ -/'
@@ -36,5 +37,12 @@ format: $(INSTALLED) ## rewrite the sources as `make lint` wants them
 bench: $(INSTALLED) ## set up, measure speed and memory against the obvious alternatives, rewrite tests/benchmarks/records
 	$(BIN)/python -m tests.benchmarks
 
+$(DOCS): $(INSTALLED)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e '.[docs]'
+	@touch $@
+
+docs: $(DOCS) ## set up and build the site strictly into docs/_build/html (`make test` runs its examples)
+	$(BIN)/python -m sphinx -W -n --keep-going -q docs docs/_build/html
+
 clean: ## remove what the other targets made
-	rm -rf $(VENV) flatprobe-demo .mypy_cache .pytest_cache .ruff_cache .coverage
+	rm -rf $(VENV) flatprobe-demo docs/_build .mypy_cache .pytest_cache .ruff_cache .coverage

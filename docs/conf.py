@@ -1,0 +1,81 @@
+"""The docs site: Markdown pages, API reference from docstrings, formulas as MathML; no request leaves the machine."""
+
+import logging
+import re
+from importlib import metadata
+
+from docutils import nodes
+from docutils.utils.math.latex2mathml import tex2mathml
+from sphinx.application import Sphinx
+
+project = "flatprobe"
+author = "The flatprobe founders"
+release = metadata.version("flatprobe")
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton"]
+exclude_patterns = ["_build", "**/*.ipynb"]  # notebooks are read from their Markdown pair
+# Pages of the site that are not written yet may be missing from a checkout.
+logging.getLogger("sphinx.sphinx.directives.other").addFilter(lambda record: "toctree glob" not in str(record.msg))
+
+html_theme = "furo"
+html_title = "flatprobe"
+html_math_renderer = "mathml"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_copy_source = False
+smartquotes = False  # formulas in plain text
+html_show_sphinx = False
+html_show_copyright = False
+
+myst_enable_extensions = ["attrs_inline", "colon_fence", "deflist", "dollarmath"]
+myst_heading_anchors = 3
+nb_execution_mode = "force"  # the outputs of a notebook are those of this build
+nb_execution_raise_on_error = True
+nb_execution_timeout = 120
+copybutton_prompt_text = r">>> |\.\.\. |\$ "
+copybutton_prompt_is_regexp = True
+
+autodoc_member_order = "bysource"
+autodoc_typehints = "signature"
+autodoc_preserve_defaults = True
+napoleon_numpy_docstring = False
+napoleon_use_rtype = False
+python_maximum_signature_line_length = 100
+python_use_unqualified_type_names = True
+# No inventory of other projects can be had offline, and annotations name private types of ours.
+nitpick_ignore_regex = [("py:.*", r".*")]
+
+_CODE = re.compile(r"(`+)[^`]+\1")
+_ACTIVE = re.compile(r"[|\\]|(?<=\w)_(?!\w)|\*(?!\w[\w ]*\*)(?<!\w\*)")
+
+
+def plain_docstring(app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:
+    """Let formulas in plain text, and names in single backticks, pass reStructuredText as they are written."""
+    paragraphs = "\n".join(lines).split("\n\n")
+    safe = [text if text.lstrip().startswith(">>>") else _escaped(text) for text in paragraphs]
+    lines[:] = "\n\n".join(safe).split("\n")
+
+
+def _escaped(text: str) -> str:
+    pieces, end = [], 0
+    for code in _CODE.finditer(text):
+        literal = " ".join(code.group().strip("`").split())  # a literal may be broken over two lines
+        pieces += [_ACTIVE.sub(r"\\\g<0>", text[end : code.start()]), f"``{literal}``"]
+        end = code.end()
+    return "".join([*pieces, _ACTIVE.sub(r"\\\g<0>", text[end:])])
+
+
+def visit_math(writer: nodes.NodeVisitor, node: nodes.Element) -> None:
+    """Write a formula as MathML, which browsers draw without a script.
+
+    Raises:
+        SkipNode: always, which tells the writer that the formula is written.
+    """
+    block = isinstance(node, nodes.math_block)
+    formula = tex2mathml(node.astext(), as_block=block)
+    writer.body.append(f'<div class="math">{formula}</div>' if block else formula)
+    raise nodes.SkipNode
+
+
+def setup(app: Sphinx) -> None:
+    app.connect("autodoc-process-docstring", plain_docstring, priority=400)  # before napoleon
+    app.add_html_math_renderer("mathml", (visit_math, None), (visit_math, None))
