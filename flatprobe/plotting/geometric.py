@@ -59,7 +59,7 @@ def draw(
         f"thick: adversarial points found; thin: {ends} lower ends", (0, 1), (0, 4), xycoords="axes fraction",
         textcoords="offset points", fontsize=9.5, color="#555555",
     )  # fmt: skip
-    legend(ax, handles, groups, loc="lower right")
+    legend(ax, handles, groups, loc="upper left")
     return ax
 
 

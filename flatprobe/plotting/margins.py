@@ -49,7 +49,7 @@ def draw(
     ax.set_xlabel(_AXES[probes.pop()].format(outputs=outputs))
     if min(float(result.values.min()) for result in margins.values()) < 0:
         ax.annotate(
-            "misclassified", (0, 1), (-4, -2), xycoords=("data", "axes fraction"), textcoords="offset points",
-            ha="right", va="top",
+            "misclassified", (0, 1), (-2, -4), xycoords=("data", "axes fraction"), textcoords="offset points",
+            ha="right", va="top", rotation=90,
         )  # fmt: skip
     return ax

@@ -43,7 +43,8 @@ def draw(
             markersize=6, alpha=0.8,
         )  # fmt: skip
     low, high = ax.get_ylim()
-    ax.set_ylim(min(low, 0), max(high, 0))
+    room = 0.08 * (max(high, 0) - min(low, 0))  # so that no edge cuts a point
+    ax.set_ylim(low - room if low < 0 else 0, high + room if high > 0 else 0)
     ax.set_xlim(-0.6, len(found) - 0.4)
     ax.set_xticks(range(len(found)), list(map(caption, found)))
     ax.grid(visible=False, axis="x")

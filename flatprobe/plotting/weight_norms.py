@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter, LogLocator
 
 from flatprobe.plotting import canvas
 from flatprobe.plotting.names import caption, legend, looks, named
@@ -44,6 +45,9 @@ def draw(
         ax.plot(places, reshaped, **(style | {"linestyle": "none"}), fillstyle="none", label=f"{name} reshaped")
     if all(bool((result.layers > 0).all()) for result in norms.values()):
         ax.set_yscale("log")
+        ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        ax.minorticks_off()
     same = all(result.names == longest for result in norms.values())
     ax.set_xticks(range(1, len(longest) + 1), list(map(caption, longest)) if same else None)
     if same and max(map(len, longest)) * len(longest) > 60:

@@ -1,0 +1,183 @@
+"""The pictures of the docs' Concepts pages: each probe on the bundled digits, natural against random labels.
+
+    python -m figures.concepts
+
+trains the networks, measures them and writes figures/out/concepts/*.png, in about a minute on one core.
+"""
+
+import argparse
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+
+import flatprobe as fp
+from flatprobe.plotting import (
+    adversarial,
+    bounds,
+    canvas,
+    geometric,
+    gradient_noise,
+    jacobian,
+    landscape,
+    margins,
+    norms,
+    radii,
+    robustness,
+    sharpness,
+    slices,
+    smoothing,
+)
+from flatprobe.plotting.names import COLOURS
+
+ROOT = Path(__file__).parents[1]
+SAMPLES = 500
+WIDTHS = (64,)
+TRAINING: dict[str, Any] = {"until": "loss", "target_loss": 0.05, "epochs": 500, "learning_rate": 0.1}
+BUDGETS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 1.25, 1.5)  # l2, pixels in [0, 1]
+FACTORS = (1, 2, 4, 16, 64)  # of the audit's rescaling
+RESOLUTION = 110  # dots per inch, which keeps each picture below 60 kB
+
+Draw = Callable[..., object]
+
+
+def digits() -> dict[str, fp.LabelledData]:
+    """The same 500 digits under their own labels and under labels drawn at random."""
+    natural = fp.load_data("digits", split="train", limit=SAMPLES)
+    return {"natural labels": natural, "random labels": natural.with_random_labels()}
+
+
+def trained(data: fp.LabelledData, seed: int = 0) -> Any:
+    """An MLP trained on the data to a training loss of 0.05, in eval mode."""
+    return fp.train(fp.models.mlp(data.input_shape, widths=WIDTHS, seed=seed), data, seed=seed, **TRAINING).model
+
+
+@mpl.rc_context(canvas.STYLE)
+def row(panels: Iterable[tuple[str, Draw, object]], *, width: float = 3.9, height: float = 3.3) -> Figure:
+    """Panels side by side: a title ("" keeps the drawing's own), a drawing and what it draws."""
+    panels = list(panels)
+    figure = canvas.blank(width * len(panels), height)
+    for place, (title, draw, results) in enumerate(panels, start=1):
+        axes = figure.add_subplot(1, len(panels), place)
+        grouped = isinstance(results, dict) and draw is not radii.draw
+        draw(results, axes, groups={name: name for name in results} if grouped else None)
+        if title:
+            axes.set_title(title, loc="left")
+        if place > 1 and axes.get_legend():
+            axes.get_legend().remove()  # the first panel's serves all
+    return figure
+
+
+def pictures() -> dict[str, Figure]:
+    """Name of the page -> its picture."""
+    data = digits()
+    models = {name: trained(own) for name, own in data.items()}
+
+    def of_risk(probe: Callable[..., Any], **options: Any) -> dict[str, Any]:
+        return {name: probe(fp.EmpiricalRisk(models[name], own), **options) for name, own in data.items()}
+
+    def of_model(probe: Callable[..., Any], **options: Any) -> dict[str, Any]:
+        return {name: probe(models[name], own, **options) for name, own in data.items()}
+
+    natural = data["natural labels"]
+    cnn = fp.train(fp.models.sokolic_cnn(natural.input_shape), natural, **{**TRAINING, "learning_rate": 0.02}).model
+    return {
+        "flatness-radius": row(
+            (f"{law} directions", radii.draw, of_risk(fp.flatness_radius, law=law)) for law in ("isotropic", "adaptive")
+        ),
+        "landscapes": landscape.draw_row(
+            {
+                name: fp.interpolate(
+                    fp.EmpiricalRisk(models[name], own), [trained(own, seed) for seed in range(3)], fp.simplex(3)
+                )
+                for name, own in data.items()
+            }
+        ),
+        "random-slices": row([("", slices.draw, of_risk(fp.random_slice, dimensions=1))], width=6),
+        "curvature": row(
+            [
+                ("five largest eigenvalues", sharpness.draw, of_risk(fp.hessian_eigenvalues, count=5)),
+                ("trace", sharpness.draw, of_risk(fp.hessian_trace)),
+            ]
+        ),
+        "worst-case-sharpness": row(
+            [
+                (f"ball of radius {radius}, {law}", sharpness.draw, of_risk(fp.worst_case_sharpness, law=law))
+                for law, radius in (("l2", 0.05), ("adaptive", 0.5))
+            ]
+        ),
+        "gradient-noise": row([("", gradient_noise.draw, of_risk(fp.gradient_noise, batch_size=32))], width=6.5),
+        "weight-norms": row([("", norms.draw, fp.weight_norms(cnn, natural.input_shape))], width=6),
+        "functional-margins": row(
+            [
+                ("functional margins", margins.draw, of_model(fp.functional_margins)),
+                ("scores", margins.draw, of_model(fp.scores)),
+            ],
+            width=5,
+        ),
+        "geometric-margins": row([("", geometric.draw, of_model(fp.geometric_margins))], width=6.5),
+        "jacobian-norms": row([("", jacobian.draw, of_model(fp.jacobian_norms))], width=6.5),
+        "gaussian-robustness": row([("", robustness.draw, of_model(fp.gaussian_robustness))], width=6.5),
+        "adversarial-accuracy": row(
+            [("", adversarial.draw, of_model(fp.adversarial_accuracy, budgets=BUDGETS))], width=6.5
+        ),
+        "smoothed-certificate": row([("", smoothing.draw, of_model(fp.smoothed_certificate))], width=6.5),
+        "generalization-bounds": bounded(fp.models.mlp(natural.input_shape, widths=WIDTHS), natural),
+        "audit": rescaled(models["natural labels"], natural),
+    }
+
+
+def bounded(network: Any, data: fp.LabelledData) -> Figure:
+    """Four bounds of one network that fits its training data, so that every sample has a margin."""
+    model = fp.train(network, data, until="interpolation", learning_rate=0.1).model
+    samples, layers = len(data), fp.weight_norms(model, data.input_shape)
+    margin, prior = fp.bounds.dyadic(float(fp.geometric_margins(model, data, upper="ddn").lower.min()))
+    covering = fp.bounds.manifold(constant=1.0, dimension=5)  # assumed, as every covering is
+    found = {
+        "held-out data": fp.bounds.held_out(model, fp.load_data("digits", split="test")),
+        "robustness, margin": fp.bounds.robustness(
+            samples=samples, empirical=0.0, margin=margin, prior=prior, classes=10, covering=covering
+        ),
+        "bits": fp.bounds.network_bits(model, data),
+        "Frobenius norms": fp.bounds.frobenius(samples=samples, empirical=0.0, norms=layers.of("frobenius").tolist()),
+    }
+    figure = bounds.draw(found).get_figure(root=True)
+    assert isinstance(figure, Figure)
+    return figure
+
+
+@mpl.rc_context(canvas.STYLE)
+def rescaled(model: Any, data: fp.LabelledData) -> Figure:
+    """The radius under two laws while ReLU units are rescaled and the function stays."""
+    figure = canvas.blank(6, 3.3)
+    axes = figure.add_subplot()
+    for probe, law in (("flatness_radius", "isotropic"), ("flatness_radius_adaptive", "adaptive")):
+        relative = [1.0]
+        for factor in FACTORS[1:]:
+            found = fp.audit(model, data, probes=[probe], factor=factor).to_frame()
+            cell = found[found["change"] == "rescaling"].iloc[0]
+            relative.append(cell["after"] / cell["before"])
+        axes.plot(FACTORS, relative, marker="o", color=COLOURS[law == "adaptive"], label=f"{law} directions")
+    axes.set(xscale="log", yscale="log", xlabel="factor on every second ReLU unit", ylabel="radius / radius as given")
+    axes.set_xticks(FACTORS, list(map(str, FACTORS)))
+    axes.minorticks_off()
+    axes.legend()
+    return figure
+
+
+def main(arguments: list[str] | None = None) -> Path:
+    """Draw every picture, or those that are named."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=ROOT / "figures" / "out" / "concepts")
+    folder: Path = parser.parse_args(arguments).out
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, figure in pictures().items():
+        (folder / f"{name}.png").write_bytes(canvas.png(figure, resolution=RESOLUTION))
+    print(folder)
+    return folder
+
+
+if __name__ == "__main__":
+    main()
