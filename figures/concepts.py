@@ -33,9 +33,12 @@ from flatprobe.plotting import (
 from flatprobe.plotting.names import COLOURS
 
 ROOT = Path(__file__).parents[1]
-SAMPLES = 500
+SAMPLES = 300
 WIDTHS = (64,)
-TRAINING: dict[str, Any] = {"until": "loss", "target_loss": 0.05, "epochs": 500, "learning_rate": 0.1}
+TRAINING: dict[str, Any] = {
+    "until": "loss", "target_loss": 0.05, "epochs": 500, "batch_size": SAMPLES, "optimizer": "adam",
+    "learning_rate": 0.02,
+}  # fmt: skip
 BUDGETS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 1.25, 1.5)  # l2, pixels in [0, 1]
 FACTORS = (1, 2, 4, 16, 64)  # of the audit's rescaling
 RESOLUTION = 110  # dots per inch, which keeps each picture below 60 kB
@@ -44,7 +47,7 @@ Draw = Callable[..., object]
 
 
 def digits() -> dict[str, fp.LabelledData]:
-    """The same 500 digits under their own labels and under labels drawn at random."""
+    """The same 300 digits under their own labels and under labels drawn at random."""
     natural = fp.load_data("digits", split="train", limit=SAMPLES)
     return {"natural labels": natural, "random labels": natural.with_random_labels()}
 
@@ -82,7 +85,7 @@ def pictures() -> dict[str, Figure]:
         return {name: probe(models[name], own, **options) for name, own in data.items()}
 
     natural = data["natural labels"]
-    cnn = fp.train(fp.models.sokolic_cnn(natural.input_shape), natural, **{**TRAINING, "learning_rate": 0.02}).model
+    cnn = fp.train(fp.models.sokolic_cnn(natural.input_shape), natural, **TRAINING).model
     return {
         "flatness-radius": row(
             (f"{law} directions", radii.draw, of_risk(fp.flatness_radius, law=law)) for law in ("isotropic", "adaptive")
@@ -131,7 +134,7 @@ def pictures() -> dict[str, Figure]:
 
 def bounded(network: Any, data: fp.LabelledData) -> Figure:
     """Four bounds of one network that fits its training data, so that every sample has a margin."""
-    model = fp.train(network, data, until="interpolation", learning_rate=0.1).model
+    model = fp.train(network, data, **{**TRAINING, "until": "interpolation", "target_loss": None}).model
     samples, layers = len(data), fp.weight_norms(model, data.input_shape)
     margin, prior = fp.bounds.dyadic(float(fp.geometric_margins(model, data, upper="ddn").lower.min()))
     covering = fp.bounds.manifold(constant=1.0, dimension=5)  # assumed, as every covering is
