@@ -5,13 +5,15 @@ import re
 from importlib import metadata
 
 from docutils import nodes
+from docutils.utils.math import MathError
 from docutils.utils.math.latex2mathml import tex2mathml
 from sphinx.application import Sphinx
+from sphinx.util.logging import getLogger
 
 project = "flatprobe"
 author = "The flatprobe founders"
 release = metadata.version("flatprobe")
-extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton", "cyclopts.sphinx_ext"]
 exclude_patterns = ["_build", "**/*.ipynb"]  # notebooks are read from their Markdown pair
 # Pages of the site that are not written yet may be missing from a checkout.
 logging.getLogger("sphinx.sphinx.directives.other").addFilter(lambda record: "toctree glob" not in str(record.msg))
@@ -34,18 +36,22 @@ nb_execution_timeout = 120
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True
 
+add_module_names = False
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_preserve_defaults = True
 napoleon_numpy_docstring = False
+napoleon_attr_annotations = False
+napoleon_use_ivar = True
 napoleon_use_rtype = False
 python_maximum_signature_line_length = 100
 python_use_unqualified_type_names = True
-# No inventory of other projects can be had offline, and annotations name private types of ours.
-nitpick_ignore_regex = [("py:.*", r".*")]
+# Annotations name types of other projects, of which no inventory can be had offline, and private ones of ours.
+nitpick_ignore_regex = [("py:(class|data|obj|exc)", r".*")]
 
-_CODE = re.compile(r"(`+)[^`]+\1")
-_ACTIVE = re.compile(r"[|\\]|(?<=\w)_(?!\w)|\*(?!\w[\w ]*\*)(?<!\w\*)")
+_LOGGER = getLogger(__name__)
+_KEPT = re.compile(r"(?P<code>`+)[^`]+(?P=code)|(?<!\w)(?P<stars>\*{1,2})\w[^*`|]*(?P=stars)(?!\w)")
+_ACTIVE = re.compile(r"[|\\*]|(?<=\w)_(?!\w)")
 
 
 def plain_docstring(app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:
@@ -57,10 +63,10 @@ def plain_docstring(app: Sphinx, what: str, name: str, obj: object, options: obj
 
 def _escaped(text: str) -> str:
     pieces, end = [], 0
-    for code in _CODE.finditer(text):
-        literal = " ".join(code.group().strip("`").split())  # a literal may be broken over two lines
-        pieces += [_ACTIVE.sub(r"\\\g<0>", text[end : code.start()]), f"``{literal}``"]
-        end = code.end()
+    for kept in _KEPT.finditer(text):
+        words = " ".join(kept.group().strip("`").split())  # a name may be broken over two lines
+        pieces += [_ACTIVE.sub(r"\\\g<0>", text[end : kept.start()]), f"``{words}``" if kept["code"] else kept.group()]
+        end = kept.end()
     return "".join([*pieces, _ACTIVE.sub(r"\\\g<0>", text[end:])])
 
 
@@ -71,7 +77,11 @@ def visit_math(writer: nodes.NodeVisitor, node: nodes.Element) -> None:
         SkipNode: always, which tells the writer that the formula is written.
     """
     block = isinstance(node, nodes.math_block)
-    formula = tex2mathml(node.astext(), as_block=block)
+    try:
+        formula = tex2mathml(node.astext(), as_block=block)
+    except MathError as error:
+        formula = node.astext()
+        _LOGGER.warning("%s in the formula %s", error, formula, location=node)
     writer.body.append(f'<div class="math">{formula}</div>' if block else formula)
     raise nodes.SkipNode
 
