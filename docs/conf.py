@@ -65,7 +65,7 @@ def _escaped(text: str) -> str:
     pieces, end = [], 0
     for kept in _KEPT.finditer(text):
         words = " ".join(kept.group().strip("`").split())  # a name may be broken over two lines
-        pieces += [_ACTIVE.sub(r"\\\g<0>", text[end : kept.start()]), f"``{words}``" if kept["code"] else kept.group()]
+        pieces += [_ACTIVE.sub(r"\\\g<0>", text[end : kept.start()]), f"``{words}``\\ " if kept["code"] else kept.group()]
         end = kept.end()
     return "".join([*pieces, _ACTIVE.sub(r"\\\g<0>", text[end:])])
 
