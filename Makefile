@@ -42,7 +42,7 @@ $(DOCS): $(INSTALLED)
 	@touch $@
 
 docs: $(DOCS) ## set up and build the site strictly into docs/_build/html (`make test` runs its examples)
-	$(BIN)/python -m sphinx -W -n --keep-going -q docs docs/_build/html
+	$(BIN)/sphinx-build -W -n --keep-going -q docs docs/_build/html
 
 clean: ## remove what the other targets made
 	rm -rf $(VENV) flatprobe-demo docs/_build .mypy_cache .pytest_cache .ruff_cache .coverage

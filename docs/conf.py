@@ -58,6 +58,8 @@ def plain_docstring(app: Sphinx, what: str, name: str, obj: object, options: obj
     """Let formulas in plain text, and names in single backticks, pass reStructuredText as they are written."""
     paragraphs = "\n".join(lines).split("\n\n")
     safe = [text if text.lstrip().startswith(">>>") else _escaped(text) for text in paragraphs]
+    if what == "property":
+        safe[0] = f"\\ \n{safe[0]}"  # napoleon takes what stands before a colon in the first line for a type
     lines[:] = "\n\n".join(safe).split("\n")
 
 
@@ -65,9 +67,19 @@ def _escaped(text: str) -> str:
     pieces, end = [], 0
     for kept in _KEPT.finditer(text):
         words = " ".join(kept.group().strip("`").split())  # a name may be broken over two lines
-        pieces += [_ACTIVE.sub(r"\\\g<0>", text[end : kept.start()]), f"``{words}``\\ " if kept["code"] else kept.group()]
+        pieces += [
+            _ACTIVE.sub(r"\\\g<0>", text[end : kept.start()]),
+            f"``{words}``\\ " if kept["code"] else kept.group(),
+        ]
         end = kept.end()
     return "".join([*pieces, _ACTIVE.sub(r"\\\g<0>", text[end:])])
+
+
+def en_dashes(app: Sphinx, doctree: nodes.document) -> None:
+    """Set the dash between an argument and its description; options such as --out stay as they are."""
+    for text in list(doctree.findall(nodes.Text)):
+        if text == " -- ":
+            text.parent.replace(text, nodes.Text(" \N{EN DASH} "))
 
 
 def visit_math(writer: nodes.NodeVisitor, node: nodes.Element) -> None:
@@ -88,4 +100,5 @@ def visit_math(writer: nodes.NodeVisitor, node: nodes.Element) -> None:
 
 def setup(app: Sphinx) -> None:
     app.connect("autodoc-process-docstring", plain_docstring, priority=400)  # before napoleon
+    app.connect("doctree-read", en_dashes)
     app.add_html_math_renderer("mathml", (visit_math, None), (visit_math, None))
