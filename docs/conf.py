@@ -75,11 +75,15 @@ def _escaped(text: str) -> str:
     return "".join([*pieces, _ACTIVE.sub(r"\\\g<0>", text[end:])])
 
 
-def en_dashes(app: Sphinx, doctree: nodes.document) -> None:
-    """Set the dash between an argument and its description; options such as --out stay as they are."""
+def tidy(app: Sphinx, doctree: nodes.document) -> None:
+    """Set the dash after an argument's name (not those of --options), and end examples without the blank line."""
     for text in list(doctree.findall(nodes.Text)):
         if text == " -- ":
             text.parent.replace(text, nodes.Text(" \N{EN DASH} "))
+    for block in doctree.findall(nodes.literal_block):
+        if block.rawsource == block.astext():  # not one with markup inside
+            block.rawsource = block.rawsource.rstrip()
+            block[:] = [nodes.Text(block.rawsource)]
 
 
 def visit_math(writer: nodes.NodeVisitor, node: nodes.Element) -> None:
@@ -100,5 +104,5 @@ def visit_math(writer: nodes.NodeVisitor, node: nodes.Element) -> None:
 
 def setup(app: Sphinx) -> None:
     app.connect("autodoc-process-docstring", plain_docstring, priority=400)  # before napoleon
-    app.connect("doctree-read", en_dashes)
+    app.connect("doctree-read", tidy)
     app.add_html_math_renderer("mathml", (visit_math, None), (visit_math, None))
