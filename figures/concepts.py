@@ -23,12 +23,12 @@ from flatprobe.plotting import (
     jacobian,
     landscape,
     margins,
-    norms,
     radii,
     robustness,
     sharpness,
     slices,
     smoothing,
+    weight_norms,
 )
 from flatprobe.plotting.names import COLOURS
 
@@ -112,7 +112,7 @@ def pictures() -> dict[str, Figure]:
             ]
         ),
         "gradient-noise": row([("", gradient_noise.draw, of_risk(fp.gradient_noise, batch_size=32))], width=6.5),
-        "weight-norms": row([("", norms.draw, fp.weight_norms(cnn, natural.input_shape))], width=6),
+        "weight-norms": row([("", weight_norms.draw, fp.weight_norms(cnn, natural.input_shape))], width=6),
         "functional-margins": row(
             [
                 ("functional margins", margins.draw, of_model(fp.functional_margins)),

@@ -19,14 +19,18 @@ SOURCES = [
 ]
 
 
+def plain(text: str) -> str:
+    """Without accents: Sokolic."""
+    return unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
+
+
 def cited() -> set[tuple[str, str]]:
-    text = "\n".join(re.sub(r"\s+", " ", path.read_text(encoding="utf-8")) for path in SOURCES)
+    text = "\n".join(re.sub(r"\s+", " ", plain(path.read_text(encoding="utf-8"))) for path in SOURCES)
     return set(CITATION.findall(text))
 
 
 def paragraphs() -> list[str]:
-    plain = unicodedata.normalize("NFKD", REFERENCES).encode("ascii", "ignore").decode()  # Sokolic without its accent
-    return [" ".join(entry.split()) for entry in plain.split("\n\n")]
+    return [" ".join(entry.split()) for entry in plain(REFERENCES).split("\n\n")]
 
 
 @pytest.mark.parametrize("key", ["t3", "s17", "n20", "o20", "b19"])
