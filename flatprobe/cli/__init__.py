@@ -1,4 +1,4 @@
-"""The command line: parses and calls, computes nothing, and loads nothing heavy before a command runs."""
+"""The command line. It parses and calls, and imports nothing heavy before a command runs."""
 
 import sys
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ import flatprobe.cli.training as training
 
 app = App(
     name="flatprobe",
-    help="Probes of trained networks: flatness, landscapes, margins, Jacobian norms, robustness.",
+    help="Probes of trained PyTorch classifiers: flatness, loss landscapes, margins, Jacobian norms, robustness.",
     version_flags=["--version"],
     suppress_keyboard_interrupt=False,
 )
@@ -19,9 +19,9 @@ for command in (commands.demo, training.train, commands.probe, commands.audit, c
 
 
 def main(tokens: Sequence[str] | None = None) -> None:
-    """Run a command; an error of the user's input is one line on stderr and exit status 2, Ctrl-C is status 130."""
+    """Run a command. An input error is one line on stderr with exit status 2; Ctrl-C exits with status 130."""
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # a terminal without a letter for "\N{PLUS-MINUS SIGN}" ends no command
+        if hasattr(stream, "reconfigure"):  # some terminals have no "\N{PLUS-MINUS SIGN}"
             stream.reconfigure(errors="backslashreplace")
     try:
         app(tokens)
@@ -34,5 +34,6 @@ def main(tokens: Sequence[str] | None = None) -> None:
 
 
 def _tell(words: str, error: BaseException) -> None:
-    """The words, and what is kept, on stderr."""
-    sys.stderr.write(f"flatprobe: {'; '.join([words, *getattr(error, '__notes__', ())])}\n")
+    """The message with the error's notes, on one line of stderr."""
+    separator = " " if words.endswith(".") else "; "
+    sys.stderr.write(f"flatprobe: {separator.join([words, *getattr(error, '__notes__', ())])}\n")

@@ -1,4 +1,4 @@
-"""An audit as a table on the terminal, with what it says."""
+"""An audit as a table on the terminal, with its verdicts."""
 
 import math
 import sys
@@ -9,7 +9,7 @@ from flatprobe.studies.audit import Audit, Row
 
 
 def show(result: Audit) -> None:
-    """The table, what was changed, and the verdicts, on stdout."""
+    """The table, the changes and the verdicts, on stdout."""
     from rich.console import Console
 
     console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else 120, highlight=False)
@@ -19,7 +19,7 @@ def show(result: Audit) -> None:
 
 
 def audit_table(result: Audit) -> Any:
-    """One row a probe, one column a change: the relative change of its first figure."""
+    """One row per probe and one column per change, with the relative change of the probe's first figure."""
     from rich.table import Table
 
     table = Table("probe", "figure", "as given", *(change.replace("_", " ") for change in result.applied))
@@ -34,7 +34,7 @@ def audit_table(result: Audit) -> Any:
 
 
 def cell(row: Row) -> str:
-    """The relative change in percent; "stays" where that is within the tolerance, or within what other draws change."""
+    """The relative change in percent, or "stays" within the tolerance or the spread over draws."""
     if not row.moves:
         relative = row.spread / abs(row.before) if row.before else math.nan
         return "stays" if math.isnan(relative) else f"stays (draws \u00b1 {percent(relative)} %)"
@@ -43,13 +43,13 @@ def cell(row: Row) -> str:
 
 
 def lines(result: Audit) -> list[str]:
-    """What was changed, what was not and why, and the verdicts."""
+    """The applied changes, the skipped ones with reasons, and the verdicts."""
     said = [
         f"{change.replace('_', ' ')}: {len(made['places'])} of {len(made['places']) + len(made['left_out'])} layers, "
         f"same {made['keeps']}"
         for change, made in result.applied.items()
     ]
-    said += [f"{change.replace('_', ' ')}: not made, {reason}" for change, reason in result.missing.items()]
+    said += [f"{change.replace('_', ' ')}: not applied, {reason}" for change, reason in result.missing.items()]
     said += [
         f"{row.probe.replace('_', ' ')}: its first figure stays under {row.change.replace('_', ' ')}, and "
         f"{row.figure.replace('_', ' ')} moves by {cell(row)}"

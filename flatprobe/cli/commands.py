@@ -1,4 +1,4 @@
-"""The commands. Everything that they need is imported when they run, so that --help is quick."""
+"""The commands. Each imports its libraries when it runs, so that --help is quick."""
 
 import sys
 from pathlib import Path
@@ -11,15 +11,14 @@ if TYPE_CHECKING:
 
 
 def demo(*, out: Path = Path("flatprobe-demo"), seed: int = 0) -> None:
-    """Train six networks on the bundled digits, natural and random labels, probe them, and write a report.
+    """Train six networks on the bundled digits, with natural and random labels, probe them, and write a report.
 
     Parameters
     ----------
     out: Path
-        Folder for the checkpoints (runs), the measurements (records) and report.html. Finished runs in it are used
-        again.
+        Folder for checkpoints (runs), measurements (records) and report.html. Finished runs in it are reused.
     seed: int
-        Of the random labels, the initial weights, the order of the samples, the directions and the noise.
+        Seed of the random labels, the initial weights, the order of the samples, the directions and the noise.
     """
     from flatprobe.cli.pages import demo_report
     from flatprobe.report.page import check_page
@@ -34,6 +33,7 @@ def demo(*, out: Path = Path("flatprobe-demo"), seed: int = 0) -> None:
 
 def probe(
     runs: Annotated[list[Path], Parameter(negative=())],
+    /,
     *,
     out: Path,
     data: str | None = None,
@@ -43,33 +43,34 @@ def probe(
     model: str | None = None,
     seed: int = 0,
 ) -> None:
-    """Measure trained networks and write one parquet record a network and probe; `flatprobe report` draws them.
+    """Measure trained networks and write one parquet record per network and probe.
 
-    Runs whose names differ only in a number at their end ("natural-0", "natural-1") form a group: landscapes are
-    measured between the networks of a group.
+    `flatprobe report` draws the records. Runs whose names differ only in a final number ("natural-0", "natural-1")
+    form a group. Landscapes are measured between the networks of a group.
 
     Parameters
     ----------
     runs: list[Path]
-        Run folders of `flatprobe train`, or checkpoint files (safetensors, or state_dicts with --model).
+        Run folders of `flatprobe train`, transformers folders, or checkpoint files (safetensors or state_dicts).
     out: Path
         Folder for the records.
     data: str
-        "digits", the name of a Hugging Face data set, or a folder; by default what each run was trained on, its random
-        labels too.
+        "digits", the name of a Hugging Face data set, or a folder. The default is each run's own training data,
+        with its random labels.
     split: str
-        Which split of the data; by default the training data.
+        Split of the data. The default is the training split.
     limit: int
-        Use the first so many samples.
+        Number of samples to use, from the first one on.
     probes: list[str]
-        By default flatness_radius, flatness_radius_last_layer, random_slice, hessian_eigenvalues, functional_margins,
-        scores, jacobian_norms, gaussian_robustness, landscape; on request hessian_trace, worst_case_sharpness,
-        gradient_noise, weight_norms, geometric_margins, jacobian_maximum, smoothed_certificate, adversarial_accuracy.
+        Names of probes. The default is flatness_radius, flatness_radius_last_layer, random_slice,
+        hessian_eigenvalues, functional_margins, scores, jacobian_norms, gaussian_robustness and landscape. Also
+        available: hessian_trace, worst_case_sharpness, gradient_noise, weight_norms, geometric_margins,
+        jacobian_maximum, smoothed_certificate and adversarial_accuracy.
     model: str
-        For checkpoints without a recipe: package.module:factory or file.py:factory, called without
-        arguments for the architecture; the current folder is searched.
+        The architecture of checkpoint files, as package.module:factory or file.py:factory. The factory is called
+        without arguments. Modules in the current folder are found.
     seed: int
-        Of the directions and the noise.
+        Seed of the directions and the noise.
     """
     from flatprobe.cli.inputs import architecture, data_of, group_of, names_of, numbered_for
     from flatprobe.models.checkpoints import load_checkpoint
@@ -89,6 +90,7 @@ def probe(
 
 def audit(
     run: Path,
+    /,
     *,
     data: str | None = None,
     split: str | None = None,
@@ -100,31 +102,35 @@ def audit(
     seed: int = 0,
     out: Path | None = None,
 ) -> None:
-    """Show which figures of a network move when its weights change and its function, or its decisions, do not.
+    """Show which figures of a network depend on its parametrization or on the scale of its logits.
+
+    The audit changes the weights so that the network's function, or only its decisions, stay the same. It then
+    measures each probe again.
 
     Parameters
     ----------
     run: Path
-        Run folder of `flatprobe train`, or a checkpoint file (safetensors, or a state_dict with --model).
+        Run folder of `flatprobe train`, transformers folder, or checkpoint file (safetensors or state_dict).
     data: str
-        "digits", the name of a Hugging Face data set, or a folder; by default what the run was trained on.
+        "digits", the name of a Hugging Face data set, or a folder. The default is the run's own training data.
     split: str
-        Which split of the data; by default the training data.
+        Split of the data. The default is the training split.
     limit: int
-        Use the first so many samples.
+        Number of samples to use, from the first one on.
     probes: list[str]
-        Those of `flatprobe probe` but the landscape, and flatness_radius_adaptive; by default the cheap ones.
+        Names of probes: flatness_radius_adaptive and all probes of `flatprobe probe` except the landscape. The default
+        is the cheap ones.
     changes: list[str]
-        rescaling, batch_norm, permutation, logit_scale; by default all.
+        Names of changes: rescaling, batch_norm, permutation, logit_scale. The default is all four.
     factor: float
-        Of every second unit under rescaling and batch_norm, and of the logits; above 1.
+        Factor of every second unit under rescaling and batch_norm, and of the logits under logit_scale; above 1.
     model: str
-        For checkpoints without a recipe: package.module:factory or file.py:factory, called without
-        arguments for the architecture; the current folder is searched.
+        The architecture of a checkpoint file, as package.module:factory or file.py:factory. The factory is called
+        without arguments. Modules in the current folder are found.
     seed: int
-        Of the directions, the noise and the order of the units.
+        Seed of the directions, the noise and the order of the units.
     out: Path
-        A parquet file for the record; by default none is written.
+        Parquet file for the record. Without it no record is written.
     """
     import flatprobe as fp
     from flatprobe.cli.audits import show
@@ -143,17 +149,17 @@ def audit(
         print(f"record: {fp.save(result, out)}")
 
 
-def report(records: Path, *, out: Path = Path("report.html"), title: str = "flatprobe report") -> None:
+def report(records: Path, /, *, out: Path = Path("report.html"), title: str = "flatprobe report") -> None:
     """Write one self-contained HTML page from the records of `flatprobe probe` or `flatprobe demo`.
 
     Parameters
     ----------
     records: Path
-        Folder with one folder a measurement.
+        Folder of records, with one subfolder per measurement.
     out: Path
-        The page.
+        File of the page.
     title: str
-        Its heading.
+        Heading of the page.
     """
     from flatprobe.cli.pages import records_report
 

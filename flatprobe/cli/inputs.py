@@ -1,4 +1,4 @@
-"""What the command line names -> networks and data."""
+"""Names on the command line -> networks and data."""
 
 import importlib
 import inspect
@@ -24,7 +24,7 @@ _CONFIG = "config.json"
 
 
 def names_of(runs: Sequence[Path]) -> dict[str, Path]:
-    """A name for each run: its folder's, or its file's without the ending, after its own folder's where two are alike.
+    """A name per run: the folder's or file's name, with the parent folder's name in front where two are equal.
 
     Raises:
         ValueError: if two have the same name.
@@ -35,8 +35,8 @@ def names_of(runs: Sequence[Path]) -> dict[str, Path]:
         name = own if short.count(own) == 1 else f"{printable(path.absolute().parent.name)}/{own}"
         if name in names:
             msg = (
-                f"the runs {names[name]} and {path} have the same name, {name!r}; expected different ones: give each "
-                "once, and rename one of two files or folders that are called alike"
+                f"runs must have different names, got {names[name]} and {path}, which are both {name!r}. "
+                "Give each run once, or rename one of the files or folders."
             )
             raise ValueError(msg)
         names[name] = path
@@ -54,16 +54,16 @@ def group_of(name: str) -> str:
 
 
 def architecture(reference: str) -> nn.Module:
-    """The module that `package.module:factory` or `file.py:factory` makes; the current folder is searched too.
+    """The module that `package.module:factory` or `file.py:factory` returns; the current folder is searched too.
 
     Raises:
-        ValueError: if there is no such module or factory, if it fails, or if what it makes is no module.
+        ValueError: if there is no such module or factory, if it fails, or if it returns something else.
     """
     place, _, name = reference.rpartition(":")
     if not place or not name.isidentifier():
         msg = (
-            f"--model is {reference!r}; expected package.module:factory or file.py:factory, the name of a function "
-            "without arguments that makes the network"
+            f"--model must be package.module:factory or file.py:factory, got {reference!r}. "
+            "The factory is a function without arguments that returns the network."
         )
         raise ValueError(msg)
     module = _imported(place)
@@ -72,15 +72,18 @@ def architecture(reference: str) -> nn.Module:
         return factory
     if not callable(factory):
         found = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
-        what = "is not there" if factory is None else f"is a {type(factory).__name__}"
-        msg = f"--model is {reference!r}, and {name} {what}; expected a function or class of {place}: {_some(found)}"
+        what = f"has no {name}" if factory is None else f"has an object of type {type(factory).__name__} there"
+        msg = (
+            f"--model must name a function or class, got {reference!r}, and {place} {what}. "
+            f"Its functions and classes: {_some(found)}."
+        )
         raise ValueError(msg)
     try:
         inspect.signature(factory).bind()
     except TypeError as error:
         msg = (
-            f"--model is {reference!r}, and {name}{inspect.signature(factory)} takes arguments ({error}); expected "
-            "none: write a function that calls it with them, and name that one"
+            f"--model must name a function without arguments, got {reference!r}, which is "
+            f"{name}{inspect.signature(factory)}. Write a function that calls it with its arguments, and name that one."
         )
         raise ValueError(msg) from error
     except ValueError:  # a builtin without a signature
@@ -88,10 +91,16 @@ def architecture(reference: str) -> nn.Module:
     try:
         made = factory()
     except Exception as error:
-        msg = f"--model is {reference!r}, and calling {name} raised {type(error).__name__}: {error}; expected a network"
+        msg = (
+            f"--model must name a function that returns a network, got {reference!r}, which raised "
+            f"{type(error).__name__}: {error}. Correct the function, or name another one."
+        )
         raise ValueError(msg) from error
     if not isinstance(made, nn.Module):
-        msg = f"--model is {reference!r}, which made a {type(made).__name__}; expected a torch.nn.Module"
+        msg = (
+            f"--model must name a function that returns a torch.nn.Module, got {reference!r}, which returned a "
+            f"{type(made).__name__}. Return the network itself."
+        )
         raise ValueError(msg)
     return made
 
@@ -100,7 +109,7 @@ def _imported(place: str) -> Any:
     """The module of that name, or in that file.
 
     Raises:
-        ValueError: if it is not there, or fails when it is imported.
+        ValueError: if the module does not exist, or its import fails.
     """
     file = Path(place).absolute() if place.endswith(".py") else None
     folder = str(Path.cwd() if file is None else file.parent)
@@ -108,10 +117,10 @@ def _imported(place: str) -> Any:
         sys.path.insert(0, folder)  # as `python -m` does
     try:
         return importlib.import_module(place) if file is None else _of_file(file)
-    except Exception as error:  # of a file of the user's own
+    except Exception as error:  # any error of the user's file
         msg = (
-            f"--model names {place!r}, whose import raised {type(error).__name__}: {error}; expected a module that is "
-            "installed or lies in the current folder, or the path of a .py file"
+            f"--model must name a module that can be imported, got {place!r}, which raised {type(error).__name__}: "
+            f"{error}. Give an installed module, one in the current folder, or the path of a .py file."
         )
         raise ValueError(msg) from error
 
@@ -125,11 +134,11 @@ def _of_file(file: Path) -> ModuleType:
 
 
 def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:8]) + (", ..." if len(names) > 8 else "") or "it has none"
+    return ", ".join(names[:8]) + (", ..." if len(names) > 8 else "") or "none"
 
 
 def data_of(run: Path, name: str | None, split: str | None, limit: int | None) -> LabelledData:
-    """The named data, or what the run was trained on: its random labels too, but for another split than its own.
+    """The named data, or the run's training data with its random labels; another split keeps its natural labels.
 
     Raises:
         ValueError: if neither is known.
@@ -138,15 +147,15 @@ def data_of(run: Path, name: str | None, split: str | None, limit: int | None) -
         return load_data(name, split or "train", limit=limit)
     config = (run if run.is_dir() else run.parent) / _CONFIG
     if not config.is_file():
-        msg = f"{run} does not say what it was trained on (no {_CONFIG}); name the data with --data"
+        msg = f"--data must name the data of {run}, whose training data are unknown: there is no {_CONFIG}."
         raise ValueError(msg)
     described = read_json(config, "name the data with --data").get("data")
     source: Any = described.get("source") if isinstance(described, dict) else None
     if not isinstance(described, dict) or not isinstance(source, dict):
-        msg = f"{config} does not say what {run} was trained on; name the data with --data"
+        msg = f"--data must name the data of {run}, whose training data {config} does not name."
         raise ValueError(msg)
     if not {"name", "split"} <= source.keys():
-        msg = f"{run} was trained on data without a name; name the data with --data"
+        msg = f"--data must name the data of {run}, which was trained on data without a name."
         raise ValueError(msg)
     columns: dict[str, Any] = {key: source.get(key) for key in ("crop", "image_column", "label_column")}
     if split not in {None, source["split"]}:
@@ -160,8 +169,8 @@ def data_of(run: Path, name: str | None, split: str | None, limit: int | None) -
         data = data.with_random_labels(draw["fraction"], draw["seed"])
     if data.fingerprint != described.get("fingerprint"):
         msg = (
-            f"{source['name']} has the fingerprint {data.fingerprint} here and had {described.get('fingerprint')} "
-            f"when {run} was trained; name the data to measure on with --data"
+            f"{source['name']} must be the training data of {run}, with the fingerprint "
+            f"{described.get('fingerprint')}, got {data.fingerprint}. Name the data to measure on with --data."
         )
         raise ValueError(msg)
     if limit is None:
@@ -171,9 +180,9 @@ def data_of(run: Path, name: str | None, split: str | None, limit: int | None) -
 
 
 def numbered_for(network: nn.Module, data: LabelledData) -> LabelledData:
-    """The data with their classes in the network's order, where both name the same classes in different ones."""
+    """The data with their classes in the network's order, where both name the same classes in different orders."""
     own, names = class_names_of(network), data.source.get("class_names")
     if own is None or names is None or not {*names} <= {*own[0]} or misplaced(names, own[0]) is None:
         return data
-    print("the classes of the data are numbered as the network's, by their names", file=sys.stderr)
+    print("the classes of the data are renumbered in the network's order, by their names", file=sys.stderr)
     return data.with_class_names(own[0])

@@ -1,4 +1,4 @@
-"""What the commands show: the table on the terminal, and the report's words."""
+"""The table on the terminal, and the text of the reports."""
 
 import math
 from pathlib import Path
@@ -12,19 +12,15 @@ from flatprobe.utils.results import printable
 
 DEMO_TITLE = "Natural against random labels on the digits"
 DEMO_INTRODUCTION = (
-    "Three networks were trained on 1,500 handwritten digits (8x8 pixels) with their own labels, three on the same "
-    "pictures with random "
-    "labels, each to 100 % training accuracy. All of them fit their training data perfectly; only the first kind can "
-    "generalize. "
-    "The probes below measure what differs between them, on the data that each was trained on."
+    "Three networks were trained on 1,500 handwritten digits (8x8 pixels) with their own labels, three on the "
+    "same images with random labels, each to 100 % training accuracy. All of them fit their training data perfectly; "
+    "only the first three can generalize. The probes below measure how they differ, each on its own training data."
 )
 DEMO_NOTES = [
     (
-        "At the first epoch with 100 % training accuracy the loss is several times larger on random labels than on "
-        "natural ones, so an "
-        "allowed increase of 0.05 means different things for the two. The measurements named \u201cequal loss\u201d "
-        "repeat the radii after "
-        f"training every network on to a loss of {EQUAL_LOSS} (as measured, at most that)."
+        "At the first epoch with 100 % training accuracy, the loss is several times larger on random labels than on "
+        "natural ones. An allowed increase of 0.05 therefore means different things for the two. The measurements "
+        f"named \u201cequal loss\u201d repeat the radii after training every network to a loss of at most {EQUAL_LOSS}."
     ),
 ]
 
@@ -42,14 +38,14 @@ def demo_report(comparison: Comparison, path: Path) -> Path:
 
 
 def records_report(folder: Path, path: Path, *, title: str) -> Path:
-    """The page of `flatprobe report`: networks whose names differ in a number at their end are one group."""
+    """The page of `flatprobe report`; networks whose names differ only in a final number form a group."""
     records = load_records(folder)
     names = dict.fromkeys(name for results in records.values() for name in results)
     return write_report(records, path, groups={name: group_of(name) for name in names}, title=title)
 
 
 def summary_table(comparison: Comparison) -> Any:
-    """One row a measurement, one column a group: mean and standard deviation over its networks."""
+    """One row per measurement and one column per group, with mean and standard deviation over the networks."""
     from rich.table import Column, Table
     from rich.text import Text
 
@@ -64,5 +60,5 @@ def summary_table(comparison: Comparison) -> Any:
 
 
 def _cell(mean: float, std: float) -> str:
-    """A mean with its standard deviation, where there is one."""
+    """A mean, with its standard deviation if that is defined."""
     return f"{mean:.4g}" if math.isnan(std) else f"{mean:.4g} \u00b1 {std:.2g}"

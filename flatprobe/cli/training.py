@@ -1,4 +1,4 @@
-"""The command that trains. What it needs is imported when it runs, so that --help is quick."""
+"""The command `train`. It imports its libraries when it runs, so that --help is quick."""
 
 import json
 from pathlib import Path
@@ -33,61 +33,61 @@ def train(
     validation: str | None = None,
     seed: int = 0,
 ) -> None:
-    """Train a network and keep its checkpoints; an interrupted run goes on where it stopped.
+    """Train a network and save its checkpoints. The same command resumes an interrupted run.
 
     Parameters
     ----------
     data: str
-        "digits", the name of a Hugging Face data set, or a folder that holds one.
+        "digits", the name of a Hugging Face data set, or the folder of a data set.
     network: str
-        mlp, sokolic_cnn, thumwanit_cnn, resnet, all_convolutional, all_cnn_c, small_alexnet, small_inception,
-        wide_resnet or resnet18.
+        Name of a network: mlp, sokolic_cnn, thumwanit_cnn, resnet, all_convolutional, all_cnn_c, small_alexnet,
+        small_inception, wide_resnet or resnet18.
     out: Path
-        The run's folder: config.json, history.json, best.safetensors, last.safetensors.
+        Folder of the run, for config.json, history.json, best.safetensors and last.safetensors.
     option: dict[str, str]
-        Arguments of the network, such as --option.widths "[512, 512]" or --option.depth 16.
+        Arguments of the network, such as --option.widths "[512, 512]" for mlp or --option.depth 16 for wide_resnet.
     normalise: bool
-        Begin the network with a layer that normalises the pixels by the training data's mean and standard deviation.
+        Add a first layer that normalizes the pixels by the mean and standard deviation of the training data.
     limit: int
-        Use the first so many samples.
+        Number of training samples to use, from the first one on.
     random_labels: float
-        Fraction of the labels to replace by random ones.
+        Fraction of the labels that are replaced by random ones.
     epochs: int
-        Epochs, or with --until the most that are done.
+        Number of epochs; with --until, the maximum number.
     until: str
-        "interpolation" stops at 100 % training accuracy, "loss" at --target-loss; not reaching it is an error.
+        "interpolation" stops at 100 % training accuracy, "loss" at --target-loss. Missing the target is an error.
     target_loss: float
-        Training loss to stop at, with --until loss.
+        Training loss at which --until loss stops.
     objective: str
-        cross_entropy, squared (targets 1 and 0), squared_signs (targets 1 and -1), hinge, maximum, or
+        Training loss: cross_entropy, squared (targets 1 and 0), squared_signs (targets 1 and -1), hinge, maximum, or
         '{"name": "smoothed_maximum", "epsilon": 0.2}'.
     optimizer: str
         sgd (with momentum), nesterov, adam, or sgdl, which adds noise to the weights in each step:
-        '{"name": "sgdl", "noise": 0.01, "decay": 0.5}' (a decay of 0 is constant noise).
+        '{"name": "sgdl", "noise": 0.01, "decay": 0.5}'. A decay of 0 keeps the noise constant.
     learning_rate: float
-        Of the first epoch.
+        Learning rate of the first epoch.
     momentum: float
-        Of sgd, nesterov and sgdl, or the first beta of adam.
+        Momentum of sgd, nesterov and sgdl, or the first beta of adam.
     weight_decay: float
-        d in d/2 ||w||^2.
+        Coefficient d of the penalty d/2 ||w||^2.
     schedule: str
-        "cosine", '{"name": "step", "stages": [[1, 30], [0.1, 30]]}' (factor and epochs of each stage),
-        '{"name": "inverse", "decay": 0.01}' (1 / (1 + decay k) in step k), or constant where it is left out.
+        Factor of the learning rate: cosine, '{"name": "step", "stages": [[1, 30], [0.1, 30]]}' (factor and epochs of
+        each stage), or '{"name": "inverse", "decay": 0.01}' (1 / (1 + decay k) in step k). The default is constant.
     batch_size: int
-        Samples a step.
+        Samples per step.
     penalty: list[str]
-        A penalty with its strength and its settings: '{"name": "jacobian_frobenius", "strength": 0.01, "projections":
-        1}'; give the option again for each further one. `flatprobe.training.penalties` has the names.
+        A penalty with its strength and settings, such as '{"name": "jacobian_frobenius", "strength": 0.01,
+        "projections": 1}'. Repeat the option for several penalties.
     transform: list[str]
-        A transformation of the inputs, by its name or as '{"name": ..., ...}', likewise.
+        A transformation of the inputs, as a name or '{"name": ..., ...}'. Repeat the option for several.
     constraint: list[str]
-        A constraint on the weights, likewise.
+        A constraint on the weights, as a name or '{"name": ..., ...}'. Repeat the option for several.
     precision: str
-        bfloat16 runs the objective's forward pass in it; by default everything is in float32.
+        bfloat16 for a forward pass of the objective in bfloat16. The default is float32 throughout.
     validation: str
-        A split of the data, such as "test", measured after each epoch and used to choose best.safetensors.
+        Split of the data, such as test, that is measured after each epoch and selects best.safetensors.
     seed: int
-        Of the initial weights, the order of the samples, the random labels and the noise of sgdl.
+        Seed of the initial weights, the order of the samples, the random labels and the noise of sgdl.
     """
     import torch
 
@@ -127,11 +127,12 @@ def train(
         progress=True,
     )
     last = run.history[-1]
-    print(f"{out}: {run.epochs} epochs, loss {last['train_loss']:.4g}, accuracy {100 * last['train_accuracy']:.2f} %")
+    epochs = f"{run.epochs} {'epoch' if run.epochs == 1 else 'epochs'}"
+    print(f"{out}: {epochs}, loss {last['train_loss']:.4g}, accuracy {100 * last['train_accuracy']:.2f} %")
 
 
 def _value(text: str) -> object:
-    """JSON where it is JSON, else the word itself."""
+    """The value of a JSON text, or the text itself if it is not JSON."""
     try:
         return json.loads(text)
     except json.JSONDecodeError:
@@ -142,7 +143,7 @@ def _named(text: str) -> str | dict[str, object]:
     """A name, or a name with its arguments as a JSON object.
 
     Raises:
-        ValueError: for what begins as an object and is no JSON, with the place.
+        ValueError: if the text begins like an object and is not valid JSON.
     """
     if not text.lstrip().startswith("{"):
         return text
@@ -150,8 +151,8 @@ def _named(text: str) -> str | dict[str, object]:
         value: dict[str, object] = json.loads(text)
     except json.JSONDecodeError as error:
         msg = (
-            f"{text!r} is no JSON: {error.msg} at character {error.pos + 1}; expected an object such as "
-            '\'{"name": ..., "argument": 1.0}\', names in double quotes, the whole in single ones'
+            f"an option in braces must be valid JSON, got {text!r} ({error.msg} at character {error.pos + 1}). Write "
+            """'{"name": ..., "argument": 1.0}', with double quotes inside and single quotes around it."""
         )
         raise ValueError(msg) from error
     return value
@@ -161,13 +162,13 @@ def _penalty(text: str) -> tuple[object, object]:
     """The strength, and the penalty without it.
 
     Raises:
-        ValueError: if there is no strength.
+        ValueError: if the strength is missing.
     """
     asked = _named(text)
     if isinstance(asked, str) or "strength" not in asked:
         msg = (
-            f"the penalty {text!r} has no strength; expected JSON such as "
-            '\'{"name": "double_backpropagation", "strength": 0.1}\''
+            f"--penalty must have a strength, got {text!r}. Write "
+            """'{"name": "double_backpropagation", "strength": 0.1}'."""
         )
         raise ValueError(msg)
     return asked.pop("strength"), asked

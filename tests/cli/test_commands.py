@@ -106,7 +106,7 @@ def test_audit_prints_a_table_and_writes_a_record(runs: Path) -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "+100 %" in done.stdout
-    assert "batch norm: not made, no BatchNorm follows a layer" in done.stdout
+    assert "batch norm: not applied, no BatchNorm follows a layer" in done.stdout
     assert "follows the logits' scale: functional margins, scores" in done.stdout
     result = fp.load(runs / "audit.parquet")
     margins = fp.functional_margins(fp.load_checkpoint(runs / "runs" / "small-0"), fp.load_data("digits", limit=30))
@@ -131,24 +131,33 @@ def test_random_labels_of_a_run_come_back_when_it_is_probed(runs: Path) -> None:
         (("probe", "nowhere", "--data", "digits", "--out", "x"), "there is no checkpoint nowhere"),
         (("probe", "runs/small-0", "--probes", "luck", "--out", "x"), "probe is 'luck'; expected one of"),
         (("probe", "foreign2.pt", "--out", "x"), "architecture of the checkpoint foreign2.pt is not known"),
-        (("probe", "foreign2.pt", "--model", "mine2:network", "--out", "x"), "does not say what it was trained on"),
-        (("probe", "runs/small-0", "runs/small-0", "--out", "x"), "have the same name, 'runs/small-0'"),
-        (("probe", "runs/small-0", "--model", "mine", "--out", "x"), "expected package.module:factory"),
+        (
+            ("probe", "foreign2.pt", "--model", "mine2:network", "--out", "x"),
+            "whose training data are unknown: there is no config.json",
+        ),
+        (
+            ("probe", "runs/small-0", "runs/small-0", "--out", "x"),
+            "runs must have different names, got runs/small-0 and runs/small-0, which",
+        ),
+        (
+            ("probe", "runs/small-0", "--model", "mine", "--out", "x"),
+            "must be package.module:factory or file.py:factory, got 'mine'",
+        ),
         (("audit", "runs/small-0", "--changes", "shear"), "change is 'shear'; expected one of 'rescaling'"),
         (("report", "nowhere"), "nowhere"),
         (("train", "--data", "./mnits", "--network", "mlp", "--out", "x"), "there is no data set './mnits'"),
         (("train", "--data", "digits", "--network", "vgg", "--out", "x"), "network 'vgg' is unknown"),
         (
             ("train", "--data", "digits", "--network", "mlp", "--penalty", "double_backpropagation", "--out", "x"),
-            "the penalty 'double_backpropagation' has no strength",
+            "--penalty must have a strength, got 'double_backpropagation'",
         ),
         (
             ("train", "--data", "digits", "--network", "mlp", "--out", "x", "--penalty", "{'name': 'spectral_norm'}"),
-            "is no JSON: Expecting property name enclosed in double quotes at character 2; expected an object such as",
+            "(Expecting property name enclosed in double quotes at character 2). Write",
         ),
         (
             ("train", "--data", "digits", "--network", "mlp", "--out", "x", "--transform", '{"name": "mixup"'),
-            "is no JSON: Expecting ',' delimiter at character 17",
+            "must be valid JSON, got '{\"name\": \"mixup\"' (Expecting ',' delimiter at character 17)",
         ),
         (
             (
@@ -223,7 +232,9 @@ def test_the_data_of_a_run_on_streamed_data_are_recognised(tmp_path: Path) -> No
     assert torch.equal(fp.functional_margins(run.model, found).values, fp.functional_margins(run.model, data).values)
     config = tmp_path / "run" / "config.json"
     config.write_text(config.read_text().replace(data.fingerprint, "0" * 32))
-    with pytest.raises(ValueError, match=f"digits has the fingerprint {data.fingerprint} here and had 000"):
+    with pytest.raises(
+        ValueError, match=f"digits must be the training data of .*, with the fingerprint 000.*, got {data.fingerprint}"
+    ):
         data_of(tmp_path / "run", None, None, None)
 
 
@@ -281,15 +292,18 @@ def main_done(arguments: tuple[str, ...]) -> None:
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        ("own_network:needs", r"needs\(width\) takes arguments .*expected none: write a function"),
-        ("own_network:nothere", "nothere is not there; expected a function or class of own_network: build, needs"),
-        ("own_network:three", "three is a int; expected a function"),
-        ("own_network:nn", "nn is a module; expected a function"),
-        ("own_network:number", "which made a int; expected a torch.nn.Module"),
-        ("own_network:fails", "calling fails raised KeyError: 'x'; expected a network"),
-        ("own_network:build()", r"expected package\.module:factory or file\.py:factory"),
-        ("bad_network:build", "'bad_network', whose import raised KeyError: 'x'; expected a module"),
-        ("nowhere.py:build", r"'nowhere\.py', whose import raised FileNotFoundError"),
+        (
+            "own_network:needs",
+            r"without arguments, got 'own_network:needs', which is needs\(width\)\. Write a function",
+        ),
+        ("own_network:nothere", "own_network has no nothere. Its functions and classes: build, needs"),
+        ("own_network:three", "own_network has an object of type int there"),
+        ("own_network:nn", "own_network has an object of type module there"),
+        ("own_network:number", "returns a torch.nn.Module, got 'own_network:number', which returned a int"),
+        ("own_network:fails", "got 'own_network:fails', which raised KeyError: 'x'"),
+        ("own_network:build()", r"must be package\.module:factory or file\.py:factory, got 'own_network:build\(\)'"),
+        ("bad_network:build", "can be imported, got 'bad_network', which raised KeyError: 'x'"),
+        ("nowhere.py:build", r"'nowhere\.py', which raised FileNotFoundError"),
     ],
 )
 def test_what_is_no_network_is_told(own: Path, capsys: pytest.CaptureFixture[str], model: str, message: str) -> None:
@@ -317,7 +331,7 @@ def test_probes_with_commas_and_a_place_that_is_taken(own: Path, capsys: pytest.
 @pytest.mark.parametrize("content", ["{", "[]", '{"data": 3}', '{"data": {"source": {}}}'])
 def test_a_config_that_does_not_name_the_data(own: Path, content: str) -> None:
     (own / "config.json").write_text(content)
-    with pytest.raises(ValueError, match="name the data with --data"):
+    with pytest.raises(ValueError, match="--data"):
         data_of(own / "own.pt", None, None, None)
 
 
