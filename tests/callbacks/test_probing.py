@@ -24,8 +24,8 @@ pytestmark = [  # what Lightning and torch say of each other, or of the machine,
         r"`isinstance\(treespec, LeafSpec\)` is deprecated:FutureWarning",  # Lightning asks torch's pytree so
         "The 'train_dataloader' does not have many workers:UserWarning",  # on machines of more cores
         "GPU available but not used:UserWarning",
-        "The number of training batches:UserWarning",  # fewer than the default logging interval, in the README's
-        "Starting from v1.9.0, `tensorboardX` has been removed:UserWarning",  # CSV files are the README's logs then
+        "The number of training batches:UserWarning",  # fewer than the default logging interval, in the page's
+        "Starting from v1.9.0, `tensorboardX` has been removed:UserWarning",  # CSV files are the page's logs then
     )
 ]
 
@@ -237,9 +237,9 @@ def test_transformers_mixed_precision_is_probed_in_the_weights_precision() -> No
 
 
 @both
-def test_the_readmes_example_runs_as_it_stands(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    readme = Path(__file__).parents[2] / "README.md"
-    blocks = re.findall(r"```python\n(.*?)```", readme.read_text(), flags=re.DOTALL)
+def test_the_pages_example_runs_as_it_stands(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = Path(__file__).parents[2] / "docs" / "how-to" / "callbacks.md"
+    blocks = re.findall(r"```python\n(.*?)```", page.read_text(), flags=re.DOTALL)
     library = "lightning" if run is LightningRun else "transformers"
     (block,) = [block for block in blocks if f"flatprobe.callbacks.{library}" in block]
     names: dict[str, Any] = {"fp": fp, "data": run.data, "network": run.fresh()}
