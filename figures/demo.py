@@ -12,9 +12,9 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from flatprobe import Result
 from flatprobe.plotting import canvas, jacobian, margins, radii, robustness, surface
 from flatprobe.report import load_records
-from flatprobe.results import Result
 
 ROOT = Path(__file__).parents[1]
 PANELS = {

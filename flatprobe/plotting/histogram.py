@@ -27,7 +27,7 @@ def edges(results: Mapping[str, PerSample], *, logarithmic: bool) -> Float[np.nd
     return bounds
 
 
-def _bins(samples: Sequence[Float[np.ndarray, " samples"]]) -> int:
+def _bins(samples: Sequence[Float[np.ndarray, " _"]]) -> int:
     """How many: enough for the narrowest histogram by Freedman and Diaconis' rule, within bounds that stay readable."""
     widths = [2 * (np.quantile(own, 0.75) - np.quantile(own, 0.25)) / len(own) ** (1 / 3) for own in samples]
     spread = max(own.max() for own in samples) - min(own.min() for own in samples)
