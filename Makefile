@@ -6,12 +6,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 DOCS := $(VENV)/.docs
+LOWEST := .venv-lowest
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench docs clean
+.PHONY: help demo test test-lowest lint format bench docs clean
 
 help: ## say what the targets do
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/ -/'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/ -/'
 
 $(INSTALLED): pyproject.toml constraints.txt
 	@echo "flatprobe: setting up $(VENV) with the versions of constraints.txt"
@@ -24,6 +25,13 @@ demo: $(INSTALLED) ## set up, train six networks on the bundled digits, probe th
 
 test: $(INSTALLED) ## set up and run every test, doctest and README example
 	$(BIN)/python -m pytest --quiet --numprocesses=auto --maxprocesses=4 --dist=loadfile
+
+test-lowest: ## set up .venv-lowest with the oldest versions claimed (torch excepted), run the tests of files, pictures and commands
+	@test -x $(LOWEST)/bin/python || $(PYTHON) -m venv $(LOWEST)
+	@$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints-lowest.txt \
+		-e . pytest pytest-xdist hypothesis beartype
+	$(LOWEST)/bin/python -m pytest --quiet --numprocesses=auto --maxprocesses=4 --dist=loadfile \
+		tests/utils tests/data tests/plotting tests/report tests/cli README.md
 
 lint: $(INSTALLED) ## set up and check format, lint and types
 	$(BIN)/ruff format --check .
@@ -45,4 +53,4 @@ docs: $(DOCS) ## set up and build the site strictly into docs/_build/html (`make
 	$(BIN)/sphinx-build -W -n --keep-going -q docs docs/_build/html
 
 clean: ## remove what the other targets made
-	rm -rf $(VENV) flatprobe-demo docs/_build .mypy_cache .pytest_cache .ruff_cache .coverage
+	rm -rf $(VENV) $(LOWEST) flatprobe-demo docs/_build .mypy_cache .pytest_cache .ruff_cache .coverage

@@ -1,6 +1,6 @@
 """Run the notebooks, which are written as Markdown, and write them with their outputs as .ipynb files.
 
-pip install '.[notebooks]'
+pip install '.[docs]'
 python docs/notebooks/execute.py
 """
 
