@@ -19,7 +19,7 @@ CAPTIONED = re.compile(r"```\{code-block\} python\n:caption: (\S+)\n(.*?)```", f
 
 def commands(page: Path, program: str) -> list[list[str]]:
     """The lines of the page's `sh` blocks that start this program."""
-    blocks = re.findall(r"```sh\n(.*?)```", page.read_text(), flags=re.DOTALL)
+    blocks = re.findall(r"```sh\n(.*?)```", page.read_text().replace("\\\n", " "), flags=re.DOTALL)
     lines = [line for block in blocks for line in block.splitlines()]
     return [shlex.split(line, comments=True) for line in lines if line.startswith(f"{program} ")]
 
