@@ -8,10 +8,9 @@ from math import comb
 from jaxtyping import Float
 from torch import Tensor
 
-from flatprobe.functional.jacobian_rows import likeliest_first, relative_rows, rows_of, squared_frobenius
+from flatprobe.functional.jacobian_rows import gram, likeliest_first, relative_rows, rows_of, squared_frobenius
 from flatprobe.functional.losses import hessian_root_product, softmax_jacobian, softmax_temperature
 from flatprobe.training.forward import ForwardPass
-from flatprobe.training.forward.first_layer import inner_products, squares
 from flatprobe.utils.arguments import Whole, at_least, one_of
 
 
@@ -30,8 +29,7 @@ class HessianScaled:
     unbiased, since L is differentiated through. (The other identity, E_{k ~ p} ||grad_x log p_k||^2, is not used: its
     value is exact, but with k held fixed its gradient lacks what p's own change contributes, the score term.)
 
-    Cost: C - 1 backward passes to the inputs (C for the squared losses); sampled, one a projection. Where the inputs
-    enter by one linear layer W alone, the exact form's passes end behind it, and W W^T is formed instead.
+    Cost: C - 1 backward passes to the inputs (C for the squared losses); sampled, one a projection.
 
     BatchNorm: the batch's statistics, constants in the derivative (`ForwardPass`).
 
@@ -92,8 +90,9 @@ class HessianScaled:
 
 def _exact(passed: ForwardPass, temperature: float | None) -> Float[Tensor, " samples"]:
     logits = passed.logits
+    derivative = partial(passed.derivative, logits)
     if temperature is None:
-        return 2 * squares(passed, logits, partial(rows_of, logits))
-    products = inner_products(passed, logits, partial(relative_rows, logits))
+        return 2 * squared_frobenius(rows_of(logits, derivative))
+    products = gram(relative_rows(logits, derivative))
     ordered = (logits / temperature).gather(1, likeliest_first(logits))
     return (softmax_jacobian(ordered)[:, 1:, 1:] / temperature * products).sum((1, 2)).to(logits)

@@ -6,10 +6,9 @@ from functools import partial
 from jaxtyping import Float
 from torch import Tensor
 
-from flatprobe.functional.jacobian_rows import gram_of_softmax, relative_rows, rows_of, squared_frobenius
+from flatprobe.functional.jacobian_rows import gram, gram_of_softmax, relative_rows, rows_of, squared_frobenius
 from flatprobe.functional.losses import softmax_product
 from flatprobe.training.forward import ForwardPass
-from flatprobe.training.forward.first_layer import inner_products, squares
 from flatprobe.utils.arguments import Whole, at_least, one_of
 
 
@@ -25,8 +24,7 @@ class JacobianFrobenius:
     least variance of all v with independent entries, 2 sum_{j != k} (J J^T)_jk^2. Value and gradient are unbiased.
     (Hoffman et al. take unit vectors, with the factor C.)
 
-    Cost: one backward pass to the inputs a class (for the softmax one less); sampled, one a projection. Where the
-    inputs enter by one linear layer W alone, the exact form's passes end behind it, and W W^T is formed instead.
+    Cost: one backward pass to the inputs a class (for the softmax one less); sampled, one a projection.
 
     BatchNorm: the batch's statistics, constants in the derivative (`ForwardPass`).
 
@@ -58,13 +56,13 @@ class JacobianFrobenius:
     def __call__(self, passed: ForwardPass, /) -> Float[Tensor, ""]:
         """P on one batch, differentiable in the weights."""
         logits, softmax = passed.logits, self.outputs == "softmax"
+        derivative = partial(passed.derivative, logits)
         if self.projections is not None:
-            derivative = partial(passed.derivative, logits)
             shape = tuple(logits.shape)
             draws = [passed.signs(shape, "jacobian_frobenius", draw) for draw in range(self.projections)]
             along = [softmax_product(logits, draw) if softmax else draw for draw in draws]
             return squared_frobenius([derivative(v) for v in along]).mean() / self.projections
         if softmax:
-            products = gram_of_softmax(logits, inner_products(passed, logits, partial(relative_rows, logits)))
+            products = gram_of_softmax(logits, gram(relative_rows(logits, derivative)))
             return products.diagonal(dim1=1, dim2=2).sum(1).mean().to(logits)
-        return squares(passed, logits, partial(rows_of, logits)).mean()
+        return squared_frobenius(rows_of(logits, derivative)).mean()

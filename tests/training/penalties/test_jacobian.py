@@ -1,5 +1,6 @@
 """Jacobian penalties: slow references with BatchNorm, unbiasedness, certain networks, ties, estimates from below."""
 
+import copy
 import json
 
 import pytest
@@ -9,9 +10,16 @@ from torch import nn
 import flatprobe as fp
 from flatprobe.data import LabelledData
 from flatprobe.training import ForwardPass
-from flatprobe.training.penalties import PENALTIES, DoubleBackpropagation, JacobianFrobenius, JacobianSpectral
+from flatprobe.training.penalties import (
+    PENALTIES,
+    DoubleBackpropagation,
+    HessianScaled,
+    JacobianFrobenius,
+    JacobianSpectral,
+)
 from flatprobe.training.registry import described, made
 from tests.helpers import cases
+from tests.helpers.cases import batch
 from tests.helpers.penalties import (
     NETWORKS,
     assert_adds_up,
@@ -142,6 +150,37 @@ def test_what_is_not_finite_stays_so():
     nn.init.constant_(network.weight, torch.inf)
     passed = ForwardPass(network, torch.ones(2, 2), torch.tensor([0, 1]))
     assert JacobianSpectral()(passed).isnan()
+
+
+class Lowered(nn.Module):
+    """An MLP under bfloat16 autocast, with float32 logits."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            return self.net(inputs).float()
+
+
+@pytest.mark.parametrize(
+    "penalty", [JacobianFrobenius(), JacobianFrobenius(outputs="softmax"), HessianScaled()], ids=str
+)
+@pytest.mark.parametrize("where", ["in the network", "around the penalty"])
+def test_slow_reference_under_autocast(penalty, where):
+    """Value and gradient against float64: bfloat16 keeps 8 bits, so 5 %."""
+    network = NETWORKS["mlp"]()
+    expected = value_and_gradients(network, penalty(passed_for(network)))
+    single, (inputs, labels) = copy.deepcopy(network).float(), batch()
+    module = Lowered(single) if where == "in the network" else single
+    passed = ForwardPass(module, inputs.float(), labels)
+    assert passed.logits.dtype == torch.float32
+    with torch.autocast("cpu", torch.bfloat16, enabled=where == "around the penalty"):
+        value = penalty(passed)
+    found = value_and_gradients(single, value)
+    torch.testing.assert_close(found[0].double(), expected[0], rtol=0.05, atol=1e-4)
+    assert float((found[1].double() - expected[1]).norm()) < 0.05 * float(expected[1].norm())
 
 
 def test_penalties_add_up():
