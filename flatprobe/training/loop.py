@@ -14,7 +14,7 @@ from flatprobe.network.copies import structural_copy
 from flatprobe.network.trained_on import mark
 from flatprobe.training.diverged import DivergedError
 from flatprobe.training.run import TrainingRun
-from flatprobe.training.run_folder import Progress, RunFolder, fingerprint
+from flatprobe.training.run_folder import Progress, RunFolder, hash_state
 from flatprobe.training.schedules import Schedule
 from flatprobe.training.settings import Settings, made_constraints, made_penalties, made_transforms, reached
 from flatprobe.training.trainer import Trainer
@@ -237,7 +237,7 @@ def _config(trainer: Trainer, threads: int | None) -> dict[str, Any]:
     device = network.pop("device")
     parameters = sum(value.numel() for value in probed.weights.values())
     return {
-        "network": {**network, "initial_weights": fingerprint(trainer.module)},
+        "network": {**network, "initial_weights": hash_state(trainer.module)},
         "data": trainer.risk.data.describe(),
         "validation": None if trainer.validation is None else trainer.validation.data.describe(),
         "settings": trainer.settings.as_json(),

@@ -7,7 +7,7 @@ from inspect import signature
 from typing import Any
 
 from flatprobe.utils.arguments import one_of, scalar
-from flatprobe.utils.fingerprint import of_caller
+from flatprobe.utils.fingerprint import fingerprint
 
 
 def made(kind: str, asked: object, known: Mapping[str, Callable[..., Any]]) -> Any:
@@ -64,7 +64,7 @@ def _check_signature(kind: str, part: Callable[..., Any]) -> None:
             own.bind(*[None] * count)
         except TypeError as error:
             msg = (
-                f"the {kind} {of_caller(part)['name'].rpartition('.')[2]!r} takes {own} and would be called with "
+                f"the {kind} {fingerprint(part)['name'].rpartition('.')[2]!r} takes {own} and would be called with "
                 f"{count} argument{'s' * (count > 1)}; expected a function of {_FORMS.get(kind, 'one argument')}"
             )
             raise TypeError(msg) from error
@@ -79,13 +79,13 @@ _HOME = {"penalty": "penalties", "transform": "transforms", "constraint": "const
 
 
 def described(part: object, known: Mapping[str, Callable[..., Any]]) -> dict[str, Any]:
-    """What `made` makes the same part of; of a part that is the caller's own, what `of_caller` says.
+    """What `made` makes the same part of; of a part that is the caller's own, what `fingerprint` says.
 
     A field that holds a part itself says by its metadata, `{"parts": known}`, among which it is known.
     """
     name = next((name for name, own in known.items() if type(part) is own), None)
     if name is None or not is_dataclass(part):
-        return of_caller(part)
+        return fingerprint(part)
     values = {
         entry.name: described(value, entry.metadata["parts"]) if "parts" in entry.metadata else _plain(value)
         for entry in fields(part)

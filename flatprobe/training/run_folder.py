@@ -30,6 +30,7 @@ _RESUME = "resume.safetensors"
 _FILES = (CONFIG, _HISTORY, _LAST, _BEST, _RESUME)
 _WEIGHTS = "network."
 _CURE = "delete the run's folder and train again, or choose another folder"
+_CODE = ". A source is the digest of user-defined code; flatprobe 0.1 had another digest of a lambda's code"
 
 
 @dataclass(frozen=True)
@@ -90,9 +91,11 @@ class RunFolder:
         asked = json.loads(json.dumps({**config, "environment": None}, default=as_json))
         differing = differences({**recorded, "environment": None}, asked)
         if differing:
+            code = any(entry.startswith("settings.") and ".source was " in entry for entry in differing)
             msg = (
                 f"the folder {self.path} holds a run with other settings: {'; '.join(differing[:5])}; expected the "
                 "same ones to continue it: choose another folder, or train(run.model, ...) to go on from its weights"
+                f"{_CODE if code else ''}"
             )
             raise ValueError(msg)
         self._clear()
@@ -185,7 +188,7 @@ class RunFolder:
             (self.path / _RESUME).unlink(missing_ok=True)
 
 
-def fingerprint(module: nn.Module) -> str:
+def hash_state(module: nn.Module) -> str:
     """SHA-256 over names, dtypes, shapes and values of the parameters and buffers, in hex."""
     digest = hashlib.sha256()
     for name, value in module.state_dict().items():

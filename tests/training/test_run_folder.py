@@ -11,7 +11,7 @@ from flatprobe.models import mlp, sokolic_cnn
 from flatprobe.models.checkpoints import load_checkpoint
 from flatprobe.training import TrainingRun, train
 from flatprobe.training import trainer as module
-from flatprobe.training.run_folder import differences, fingerprint
+from flatprobe.training.run_folder import differences, hash_state
 from tests.models.test_models import assert_same_state
 from tests.training.test_loop import clusters, noisy_network
 
@@ -116,7 +116,7 @@ def test_what_is_on_disk(tmp_path):
     config = json.loads((run.path / "config.json").read_text())
     assert config == run.settings
     assert config["network"]["recipe"] == network.recipe
-    assert config["network"]["initial_weights"] == fingerprint(network)
+    assert config["network"]["initial_weights"] == hash_state(network)
     assert config["data"] == json.loads(json.dumps(data.describe()))
     assert config["environment"]["threads"] == 1
     assert config["environment"]["device"] == "cpu"
@@ -233,12 +233,12 @@ def test_a_run_folder_may_be_moved(tmp_path):
     assert_same_state(TrainingRun.load(tmp_path / "s").model, run.model)
 
 
-def test_fingerprint_sees_values_names_and_dtypes():
+def test_hash_state_sees_values_names_and_dtypes():
     network = nn.Linear(2, 2)
-    prints = {fingerprint(network), fingerprint(nn.Sequential(network)), fingerprint(network.double())}
+    prints = {hash_state(network), hash_state(nn.Sequential(network)), hash_state(network.double())}
     with torch.no_grad():
         network.bias[0] += 1e-9
-    assert len(prints | {fingerprint(network)}) == 4
+    assert len(prints | {hash_state(network)}) == 4
 
 
 def test_differences_closed_form():

@@ -12,7 +12,7 @@ from flatprobe.models import mlp
 from flatprobe.training.objective import Terms, named_penalties
 from flatprobe.training.penalties import PENALTIES, DoubleBackpropagation, JacobianFrobenius
 from flatprobe.training.registry import described, made
-from flatprobe.utils.fingerprint import of_caller
+from flatprobe.utils.fingerprint import fingerprint
 from tests.models.test_models import assert_same_state
 from tests.training.test_loop import clusters, noisy_network
 from tests.training.test_run_folder import interrupted_after, without_seconds
@@ -108,7 +108,7 @@ def test_a_run_with_parts_is_recorded_and_loaded(tmp_path):
     run = fp.train(network, data, out=tmp_path / "run", constraints=[halved], **parts, **SETTINGS)
     assert run.settings["settings"]["penalties"] == [
         [0.1, {"name": "double_backpropagation"}],
-        [0.2, of_caller(Shrinking())],
+        [0.2, fingerprint(Shrinking())],
     ]
     assert json.loads((run.path / "config.json").read_text()) == run.settings
     assert fp.TrainingRun.load(run.path).reached
