@@ -19,10 +19,10 @@ from flatprobe.training.schedules import Schedule
 from flatprobe.training.settings import Settings, made_constraints, made_penalties, made_transforms, reached
 from flatprobe.training.trainer import Trainer
 from flatprobe.utils.arguments import Flag, Named, Number, Whole, at_least, flag, is_number, one_of
+from flatprobe.utils.progress import reporting
 from flatprobe.utils.results import environment
 from flatprobe.utils.tensor_files import State
 from flatprobe.utils.threads import thread_count, thread_rule
-from flatprobe.utils.training_progress import reporting
 
 
 @standalone
@@ -199,7 +199,7 @@ def _epochs(trainer: Trainer, folder: RunFolder | None, save_every: float, progr
         KeyboardInterrupt: on Ctrl-C, with a note of what is kept.
     """
     best, saved, kept = None, time.monotonic(), len(trainer.history)
-    with reporting(trainer.settings.epochs, len(trainer.history), progress) as report:
+    with reporting(trainer.settings.epochs, progress, done=len(trainer.history), epochs=True) as report:
         while not trainer.done():
             before = None if folder is None else trainer.copied_progress()
             try:
@@ -214,7 +214,8 @@ def _epochs(trainer: Trainer, folder: RunFolder | None, save_every: float, progr
             except Exception:  # of a penalty of the caller's own, say
                 _keep(folder, before, best)
                 raise
-            report(trainer.history[-1])
+            row = trainer.history[-1]
+            report(f"loss {row['train_loss']:.4g}, accuracy {100 * row['train_accuracy']:.1f} %")
             if folder is None:
                 continue
             best = trainer.state() if improved else best

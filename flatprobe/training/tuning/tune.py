@@ -1,8 +1,6 @@
 """The strength of a regularizer, chosen by validation."""
 
 import math
-import sys
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +19,7 @@ from flatprobe.training.tuning.grid import distinct, grid, varying, without_seed
 from flatprobe.training.tuning.preflight import check_arguments, check_test, made_network
 from flatprobe.training.tuning.result import FINAL, SEARCH, Row, Tuning, best_strength
 from flatprobe.utils.arguments import Flag, Number, is_number, one_of
+from flatprobe.utils.progress import Report, reporting
 from flatprobe.utils.results import save, settings
 from flatprobe.utils.rng import permutation
 from flatprobe.utils.threads import thread_count
@@ -107,10 +106,10 @@ def tune(
     first = made_network(network, repetitions[0])
     if test is not None:
         check_test(first, data, checked_data(test), fixed.get("objective", "cross_entropy"))
-    tell = _telling((len(ascending) + 1) * len(repetitions), progress)
-    rows = [row for seed in repetitions for row in study.searched(ascending, seed, tell)]
-    best = best_strength(rows, criterion)
-    runs = tuple(study.final(best, seed, tell) for seed in repetitions)
+    with reporting((len(ascending) + 1) * len(repetitions), progress, bar=False) as report:
+        rows = [row for seed in repetitions for row in study.searched(ascending, seed, report)]
+        best = best_strength(rows, criterion)
+        runs = tuple(study.final(best, seed, report) for seed in repetitions)
     rows += [study.final_row(run, best, seed, test) for run, seed in zip(runs, repetitions, strict=True)]
     subject = {
         "network": runs[0].settings["network"],
@@ -143,7 +142,7 @@ class _Study:
     others: dict[str, Any]
     out: Path | None
 
-    def searched(self, grid: Sequence[float], seed: int, tell: Callable[[str], None]) -> list[Row]:
+    def searched(self, grid: Sequence[float], seed: int, report: Report) -> list[Row]:
         """A row a strength: trained without the validation samples of this seed, and measured on them."""
         rest, held = split(self.data, self.validation, seed)
         flagged = {"validation": held, "on_failure": "flag"}
@@ -154,16 +153,18 @@ class _Study:
                 run = self._run(SEARCH, strength, seed, rest, **flagged)
             except DivergedError:
                 rows.append(_row(SEARCH, strength, seed, {}, reached=False, diverged=True))
-                tell(f"{name}: diverged")
+                report(f"{name}: diverged")
                 continue
             rows.append(_row(SEARCH, strength, seed, run.history[-1], reached=run.reached))
-            tell(f"{name}: validation loss {rows[-1]['validation_loss']:.4g}, error {rows[-1]['validation_error']:.4g}")
+            report(
+                f"{name}: validation loss {rows[-1]['validation_loss']:.4g}, error {rows[-1]['validation_error']:.4g}"
+            )
         return rows
 
-    def final(self, strength: float, seed: int, tell: Callable[[str], None]) -> TrainingRun:
+    def final(self, strength: float, seed: int, report: Report) -> TrainingRun:
         """Trained with the chosen strength on all of the data."""
         run = self._run(FINAL, strength, seed, self.data)
-        tell(f"all data, strength {strength:g}, seed {seed}: training loss {run.history[-1]['train_loss']:.4g}")
+        report(f"all data, strength {strength:g}, seed {seed}: training loss {run.history[-1]['train_loss']:.4g}")
         return run
 
     def final_row(self, run: TrainingRun, strength: float, seed: int, test: LabelledData | None) -> Row:
@@ -216,16 +217,3 @@ def _row(stage: str, strength: float, seed: int, last: Row, *, reached: bool, di
 
 def _name(varied: object) -> str:
     return str(getattr(varied, "__qualname__", type(varied).__qualname__))
-
-
-def _telling(total: int, progress: bool | None) -> Callable[[str], None]:
-    """A function to call after each training with a line on it, for stderr."""
-    started, done = time.monotonic(), 0
-
-    def tell(line: str) -> None:
-        nonlocal done
-        done += 1
-        if progress or (progress is None and sys.stderr.isatty()):
-            sys.stderr.write(f"[{done}/{total}, {time.monotonic() - started:.0f} s] {line}\n")
-
-    return tell
