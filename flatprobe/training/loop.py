@@ -16,7 +16,7 @@ from flatprobe.training.diverged import DivergedError
 from flatprobe.training.run import TrainingRun
 from flatprobe.training.run_folder import Progress, RunFolder, hash_state
 from flatprobe.training.schedules import Schedule
-from flatprobe.training.settings import Settings, made_constraints, made_penalties, made_transforms, reached
+from flatprobe.training.settings import Settings, reached
 from flatprobe.training.trainer import Trainer
 from flatprobe.utils.arguments import Flag, Named, Number, Whole, at_least, flag, is_number, one_of
 from flatprobe.utils.progress import reporting
@@ -141,9 +141,9 @@ def train(
         weight_decay=weight_decay,
         schedule=schedule,
         batch_size=batch_size,
-        penalties=made_penalties(penalties),
-        transforms=made_transforms(transforms),
-        constraints=made_constraints(constraints),
+        penalties=penalties,
+        transforms=transforms,
+        constraints=constraints,
         precision=precision,
         seed=seed,
     )

@@ -48,9 +48,9 @@ class Settings:
     weight_decay: Number
     schedule: Schedule
     batch_size: Whole
-    penalties: list[tuple[float, Penalty]]
-    transforms: tuple[Transform, ...]
-    constraints: tuple[Constraint, ...]
+    penalties: list[tuple[float, Penalty]] | Any
+    transforms: tuple[Transform, ...] | Any
+    constraints: tuple[Constraint, ...] | Any
     precision: str | None
     seed: Whole
 
@@ -76,6 +76,10 @@ class Settings:
             )
             raise ValueError(msg)
         one_of("precision", self.precision, (None, "bfloat16"))
+        object.__setattr__(self, "penalties", _penalties(self.penalties))
+        for name, known in (("transform", TRANSFORMS), ("constraint", CONSTRAINTS)):
+            built = (made(name, entry, known) for entry in listed(f"{name}s", getattr(self, f"{name}s"), name))
+            object.__setattr__(self, f"{name}s", tuple(built))
         object.__setattr__(self, "objective", taken(self.objective))
         per_sample_loss(self.objective)
         check_optimizer(self.optimizer, momentum=self.momentum)
@@ -101,7 +105,7 @@ class Settings:
         return settings
 
 
-def made_penalties(asked: object) -> list[tuple[float, Penalty]]:
+def _penalties(asked: object) -> list[tuple[float, Penalty]]:
     """(strength, penalty) pairs, the penalties made where they are asked for by name.
 
     Raises:
@@ -123,16 +127,6 @@ def made_penalties(asked: object) -> list[tuple[float, Penalty]]:
             raise ValueError(msg)
         found.append((_strength(entry[0], entry[1]), made("penalty", entry[1], PENALTIES)))
     return found
-
-
-def made_transforms(asked: object) -> tuple[Transform, ...]:
-    """The transforms, made where they are asked for by name."""
-    return tuple(made("transform", entry, TRANSFORMS) for entry in listed("transforms", asked, "transform"))
-
-
-def made_constraints(asked: object) -> tuple[Constraint, ...]:
-    """The constraints, made where they are asked for by name."""
-    return tuple(made("constraint", entry, CONSTRAINTS) for entry in listed("constraints", asked, "constraint"))
 
 
 def _strength(strength: object, penalty: object) -> float:
