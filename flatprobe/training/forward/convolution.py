@@ -5,63 +5,12 @@ are slow at; here all derivatives are the kernels of the first one: y = A(x, W),
 gradient G(x, y), each of which is linear in both arguments and differentiates into the other two.
 """
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-
-@dataclass(frozen=True)
-class Geometry:
-    """Stride, padding and dilation along each axis, groups, one sample's input shape and the weight's."""
-
-    stride: tuple[int, ...]
-    padding: tuple[int, ...]
-    dilation: tuple[int, ...]
-    groups: int
-    inputs: torch.Size
-    weight: torch.Size
-
-    def apply(self, inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        """A(x, W), and a bias added."""
-        return torch.convolution(inputs, weight, bias, *self._numbers())
-
-    def adjoint(self, outputs: Tensor, weight: Tensor) -> Tensor:
-        """A^T(y, W): the transposed convolution, like the input."""
-        inputs = torch.Size((len(outputs), *self.inputs))
-        found = self._backward(outputs, blank(inputs, outputs), weight, (True, False, False))
-        assert found[0] is not None
-        return found[0]
-
-    def gathered(self, inputs: Tensor, outputs: Tensor) -> Tensor:
-        """G(x, y): the gradient of <y, A(x, W)> with respect to W."""
-        found = self._backward(outputs, inputs, blank(self.weight, outputs), (False, True, False))
-        assert found[1] is not None
-        return found[1]
-
-    def _backward(
-        self, outputs: Tensor, inputs: Tensor, weight: Tensor, mask: tuple[bool, ...]
-    ) -> tuple[Tensor | None, ...]:
-        found: tuple[Tensor | None, ...] = torch.ops.aten.convolution_backward(
-            outputs, inputs, weight, None, *self._numbers(), mask
-        )
-        return found
-
-    def _numbers(self) -> tuple[list[int], list[int], list[int], bool, list[int], int]:
-        stride, padding, dilation = map(list, (self.stride, self.padding, self.dilation))
-        return stride, padding, dilation, False, [0] * len(stride), self.groups
-
-
-def blank(shape: torch.Size, like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-    """An argument of which torch reads the shape alone, and the layout, by which it chooses its kernel."""
-    last = like.ndim == 4 and like.is_contiguous(memory_format=torch.channels_last)
-    return torch.empty(
-        shape,
-        dtype=dtype or like.dtype,
-        device=like.device,
-        memory_format=torch.channels_last if last else torch.contiguous_format,
-    )
+from flatprobe.graph.operators.geometry import Geometry
 
 
 def convolved(inputs: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry, owner: Any) -> Tensor:
@@ -99,7 +48,7 @@ class _Apply(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(inputs, weight)
         ctx.geometry, ctx.owner = geometry, owner
-        return geometry.apply(inputs, weight, bias)
+        return geometry.convolve(inputs, weight, bias)
 
     @staticmethod
     def backward(ctx: Any, above: Tensor) -> tuple[Tensor | None, ...]:
@@ -120,7 +69,7 @@ class _Adjoint(torch.autograd.Function):
     def forward(ctx: Any, outputs: Tensor, weight: Tensor, geometry: Geometry, owner: Any) -> Tensor:
         ctx.save_for_backward(outputs, weight)
         ctx.geometry, ctx.owner = geometry, owner
-        return geometry.adjoint(outputs, weight)
+        return geometry.transpose(outputs, weight)
 
     @staticmethod
     def backward(ctx: Any, above: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
@@ -135,7 +84,7 @@ class _Gather(torch.autograd.Function):
     def forward(ctx: Any, inputs: Tensor, outputs: Tensor, geometry: Geometry, owner: Any) -> Tensor:
         ctx.save_for_backward(inputs, outputs)
         ctx.geometry, ctx.owner = geometry, owner
-        return geometry.gathered(inputs, outputs)
+        return geometry.gather(inputs, outputs)
 
     @staticmethod
     def backward(ctx: Any, above: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.autograd.graph import GradientEdge
 from torch.nn import functional as F
 
-from flatprobe.training.forward.convolution import Geometry
+from flatprobe.graph.operators.geometry import Geometry
 
 
 @dataclass(frozen=True)
@@ -55,18 +55,18 @@ class Layer:
 
     def product(self, inputs: Tensor) -> Tensor:
         """W x: like zhat, from something like x."""
-        return F.linear(inputs, self.weight) if self.geometry is None else self.geometry.apply(inputs, self.weight)
+        return F.linear(inputs, self.weight) if self.geometry is None else self.geometry.convolve(inputs, self.weight)
 
     def adjoint(self, outputs: Tensor) -> Tensor:
         """W^T y: like x, from something like zhat."""
         if self.geometry is not None:
-            return self.geometry.adjoint(outputs, self.weight)
+            return self.geometry.transpose(outputs, self.weight)
         return outputs @ self.weight if self.weight.ndim == 2 else outputs[..., None] * self.weight
 
     def gathered(self, inputs: Tensor, outputs: Tensor) -> Tensor:
         """The gradient of <y, W x> in W, from something like x and something like zhat."""
         if self.geometry is not None:
-            return self.geometry.gathered(inputs, outputs)
+            return self.geometry.gather(inputs, outputs)
         rows = outputs.reshape(-1, self.weight.shape[0] if self.weight.ndim == 2 else 1)
         return (rows.mT @ inputs.reshape(-1, inputs.shape[-1])).view(self.weight.shape)
 

@@ -42,13 +42,11 @@ def stretched(layer: Layer, u: Tensor, iterations: int) -> tuple[Tensor, Tensor]
 
 def longest(layer: Layer) -> Tensor:
     """v with ||A v|| = ||A|| for a unit v, found in float64 on the CPU (`flatprobe.graph.operators.leading_input`)."""
-    kernel, own = layer.weight.detach(), layer.geometry
-    plain = (
-        kernel
-        if own is None
-        else Convolution(kernel, tuple(own.inputs[1:]), own.stride, own.padding, own.dilation, own.groups)
-    )
-    return layer.product(leading_input(plain).to(kernel).view(1, *layer.operand_shape))
+    weight, own = layer.weight.detach(), layer.geometry
+    op: Convolution | torch.Tensor = weight
+    if own is not None:
+        op = Convolution(weight, own.input_size, own.stride, own.padding, own.dilation, own.groups)
+    return layer.product(leading_input(op).to(weight).view(1, *layer.operand_shape))
 
 
 def settled(layer: Layer, vectors: int, generator: torch.Generator) -> tuple[Float[Tensor, ""], Vectors]:

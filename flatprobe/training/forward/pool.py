@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from flatprobe.training.forward.convolution import blank
+from flatprobe.graph.operators.geometry import blank
 
 
 def pooled(inputs: Tensor, *window: Any) -> Tensor:

@@ -9,9 +9,10 @@ from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
+from flatprobe.graph.operators.geometry import Geometry
 from flatprobe.network.parametrized import holder_of
 from flatprobe.training.forward.batch_norm import Statistics
-from flatprobe.training.forward.convolution import Geometry, convolved
+from flatprobe.training.forward.convolution import convolved
 from flatprobe.training.forward.layers import Layer
 from flatprobe.training.forward.pool import pooled
 from flatprobe.training.forward.provenance import Origins, tensors
@@ -175,7 +176,7 @@ class Watch(TorchFunctionMode):
             self._note("unknown", weight, func.__name__, inputs, outputs)
             return outputs
         alias, source = _own(inputs)
-        geometry = Geometry(steps, sides, apart, groups, inputs.shape[1:], weight.shape)
+        geometry = Geometry(tuple(inputs.shape[2:]), tuple(weight.shape), steps, sides, apart, groups)
         outputs = convolved(alias, weight, bias, geometry, self._statistics.flag)
         self._note("convolution", weight, "convolution", inputs, outputs, source, geometry)
         return outputs
