@@ -12,7 +12,7 @@ from flatprobe.utils.rng import normal
 STEP = "step"
 
 
-def with_noise(optimizer: Optimizer, *, seed: int, noise: float, decay: float) -> Optimizer:
+def add_noise(optimizer: Optimizer, *, seed: int, noise: float, decay: float) -> Optimizer:
     """w_{t+1} = w_t - r v_t + s (1 + t)^(-a) W_t, W_t ~ N(0, I) over all trained parameters, t = 0, 1, ...
 
     The optimizer takes its own step, -r v_t; SGD's at momentum 0 makes this T3's eq. 5. The noise does not enter the

@@ -16,7 +16,7 @@ from flatprobe.training.diverged import DivergedError
 from flatprobe.training.run import TrainingRun
 from flatprobe.training.run_folder import Progress, RunFolder, hash_state
 from flatprobe.training.schedules import Schedule
-from flatprobe.training.settings import Settings, reached
+from flatprobe.training.settings import Settings, rule_met
 from flatprobe.training.trainer import Trainer
 from flatprobe.utils.arguments import Flag, Named, Number, Whole, at_least, flag, is_number, one_of
 from flatprobe.utils.progress import reporting
@@ -185,7 +185,7 @@ def _run(
     return TrainingRun(
         model=trainer.module,
         history=trainer.history,
-        reached=reached(vars(trainer.settings), trainer.history[-1]),
+        reached=rule_met(vars(trainer.settings), trainer.history[-1]),
         settings=config,
         path=None if folder is None else folder.path,
     )
@@ -201,7 +201,7 @@ def _epochs(trainer: Trainer, folder: RunFolder | None, save_every: float, progr
     best, saved, kept = None, time.monotonic(), len(trainer.history)
     with reporting(trainer.settings.epochs, progress, done=len(trainer.history), epochs=True) as report:
         while not trainer.done():
-            before = None if folder is None else trainer.copied_progress()
+            before = None if folder is None else trainer.copy_progress()
             try:
                 improved = trainer.epoch()
             except KeyboardInterrupt as error:
@@ -242,7 +242,7 @@ def _config(trainer: Trainer, threads: int | None) -> dict[str, Any]:
         "data": trainer.risk.data.describe(),
         "validation": None if trainer.validation is None else trainer.validation.data.describe(),
         "settings": trainer.settings.as_json(),
-        **({"in_eval_mode": trainer.resting} if trainer.resting else {}),
+        **({"in_eval_mode": trainer.in_eval_mode} if trainer.in_eval_mode else {}),
         "environment": {
             **environment(),
             "device": device,

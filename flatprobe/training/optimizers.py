@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, Optimizer
 
-from flatprobe.training.langevin import STEP, with_noise
+from flatprobe.training.langevin import STEP, add_noise
 from flatprobe.utils.arguments import Named, chosen
 
 _PREFIX = "optimizer."
@@ -36,7 +36,7 @@ def _adam(parameters: list[nn.Parameter], common: Common) -> Optimizer:
 
 def _sgdl(parameters: list[nn.Parameter], common: Common, *, noise: float, decay: float = 0.5) -> Optimizer:
     # The default is the power of Gelfand and Mitter (1991), up to their iterated logarithm; T3 asks for no particular.
-    return with_noise(_sgd(parameters, common), seed=common.seed, noise=noise, decay=decay)
+    return add_noise(_sgd(parameters, common), seed=common.seed, noise=noise, decay=decay)
 
 
 OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {"sgd": _sgd, "nesterov": _nesterov, "adam": _adam, "sgdl": _sgdl}
@@ -58,7 +58,7 @@ def check_optimizer(optimizer: Named | Any, *, momentum: float) -> None:
         raise ValueError(msg)
 
 
-def make_optimizer(
+def build_optimizer(
     name: Named,
     parameters: Iterable[nn.Parameter],
     *,

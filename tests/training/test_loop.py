@@ -11,7 +11,7 @@ from flatprobe.data import LabelledData
 from flatprobe.models import Normalised, mlp, resnet
 from flatprobe.training import train
 from flatprobe.training.epoch import minibatches
-from flatprobe.training.settings import reached
+from flatprobe.training.settings import rule_met
 from flatprobe.utils.rng import generator, permutation
 from tests.models.test_models import assert_same_state
 
@@ -185,8 +185,8 @@ def test_stops_at_the_first_interpolating_epoch():
 
 def test_one_wrong_sample_in_sixty_thousand_is_not_interpolated():
     rule = {"until": "interpolation", "target_loss": None, "epochs": 9}
-    assert not reached(rule, {"train_accuracy": 1 - 1 / 60_000})
-    assert reached(rule, {"train_accuracy": 1 - 0 / 60_000})
+    assert not rule_met(rule, {"train_accuracy": 1 - 1 / 60_000})
+    assert rule_met(rule, {"train_accuracy": 1 - 0 / 60_000})
 
 
 def test_stops_at_the_target_loss():

@@ -7,7 +7,7 @@ from torch import nn
 from flatprobe.data import LabelledData
 from flatprobe.models import mlp
 from flatprobe.training import train
-from flatprobe.training.optimizers import make_optimizer, optimizer_tensors, restore_optimizer
+from flatprobe.training.optimizers import build_optimizer, optimizer_tensors, restore_optimizer
 from flatprobe.utils.rng import normal
 
 RATE, MOMENTUM, DECAY = 0.1, 0.7, 0.05
@@ -103,7 +103,7 @@ def test_sgdl_without_noise_is_sgd(problem):
 def test_sgdl_on_a_bowl_has_its_stationary_variance():
     """w <- (1 - r) w + s W on w^2 / 2 has the variance s^2 / (1 - (1 - r)^2): 40,000 weights, 3 standard errors."""
     weight = nn.Parameter(torch.zeros(40_000))
-    optimizer = make_optimizer(SGDL | {"decay": 0.0}, [weight], learning_rate=0.5, momentum=0.0, seed=1)
+    optimizer = build_optimizer(SGDL | {"decay": 0.0}, [weight], learning_rate=0.5, momentum=0.0, seed=1)
     for _ in range(15):
         weight.grad = weight.detach().clone()
         optimizer.step()
@@ -115,7 +115,7 @@ def test_sgdl_on_a_bowl_has_its_stationary_variance():
 def test_sgdl_pinned():
     """One step of pure noise, seed 7: a change of key or law would make finished runs unrepeatable."""
     weight = nn.Parameter(torch.zeros(3))
-    optimizer = make_optimizer(SGDL, [weight], learning_rate=0.1, seed=7)
+    optimizer = build_optimizer(SGDL, [weight], learning_rate=0.1, seed=7)
     weight.grad = torch.zeros(3)
     optimizer.step()
     torch.testing.assert_close(weight.detach(), torch.tensor(PINNED), rtol=1e-5, atol=0)
@@ -139,21 +139,21 @@ def test_restored_optimizer_goes_on_to_the_last_bit(name):
 
     start = torch.linspace(-1, 1, 24).reshape(2, 3, 2, 2).contiguous(memory_format=torch.channels_last)
     whole = nn.Parameter(start.clone())
-    stepped(whole, make_optimizer(name, [whole], learning_rate=0.1), 5)
+    stepped(whole, build_optimizer(name, [whole], learning_rate=0.1), 5)
     half = nn.Parameter(start.clone())
-    optimizer = make_optimizer(name, [half], learning_rate=0.1)
+    optimizer = build_optimizer(name, [half], learning_rate=0.1)
     stepped(half, optimizer, 3)
     stored = {key: value.clone().contiguous() for key, value in optimizer_tensors(optimizer).items()}
-    again = make_optimizer(name, [half], learning_rate=0.1)
+    again = build_optimizer(name, [half], learning_rate=0.1)
     restore_optimizer(again, {**stored, "network.weight": start})
     assert torch.equal(stepped(half, again, 2), whole)
 
 
 def test_refusals():
     with pytest.raises(ValueError, match="optimizer is 'lbfgs'; expected one of 'sgd', 'nesterov', 'adam', 'sgdl'"):
-        make_optimizer("lbfgs", [nn.Parameter(torch.ones(1))], learning_rate=0.1)
+        build_optimizer("lbfgs", [nn.Parameter(torch.ones(1))], learning_rate=0.1)
     with pytest.raises(ValueError, match="no parameter of the network requires a gradient"):
-        make_optimizer("sgd", [nn.Parameter(torch.ones(1), requires_grad=False)], learning_rate=0.1)
+        build_optimizer("sgd", [nn.Parameter(torch.ones(1), requires_grad=False)], learning_rate=0.1)
 
 
 @pytest.mark.parametrize(
@@ -181,6 +181,6 @@ def test_unfit_settings(problem, settings, message):
 def test_sgdl_scalar_parameter_in_half_precision_keeps_its_count():
     """The step count has a scalar parameter's shape, and must not take its dtype: 257 is no bfloat16."""
     weight = nn.Parameter(torch.zeros((), dtype=torch.bfloat16))
-    optimizer = make_optimizer(SGDL, [weight], learning_rate=0.1)
+    optimizer = build_optimizer(SGDL, [weight], learning_rate=0.1)
     restore_optimizer(optimizer, {"optimizer.0.step": torch.tensor(257)})
     assert int(optimizer_tensors(optimizer)["optimizer.0.step"]) == 257

@@ -24,7 +24,7 @@ from flatprobe.training.penalties import (
     hsfob_db,
     hsfob_db1,
 )
-from flatprobe.training.registry import described, made
+from flatprobe.training.registry import build, describe
 from flatprobe.training.transforms import (
     FGSM,
     PGD,
@@ -158,8 +158,8 @@ def test_scalars_of_other_libraries_pass():
 
 def test_a_box_without_one_bound_is_recorded():
     for box, bounds in ((Box(0.0, math.inf), {"low": 0.0, "high": None}), (Box(None, 1), {"low": None, "high": 1})):
-        assert described(box, CONSTRAINTS) == {"name": "box", **bounds}
-        assert made("constraint", described(box, CONSTRAINTS), CONSTRAINTS) == box
+        assert describe(box, CONSTRAINTS) == {"name": "box", **bounds}
+        assert build("constraint", describe(box, CONSTRAINTS), CONSTRAINTS) == box
     run = trained(constraints=[Box(0.0, math.inf)])
     assert all(bool((value >= 0).all()) for value in run.model.parameters())
     assert run.settings["settings"]["constraints"] == [{"name": "box", "low": 0.0, "high": None}]

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 import flatprobe as fp
 from flatprobe.models import mlp
-from flatprobe.training.objective import Terms, named_penalties
+from flatprobe.training.objective import Objective, name_penalties
 from flatprobe.training.penalties import PENALTIES, DoubleBackpropagation, JacobianFrobenius
-from flatprobe.training.registry import described, made
+from flatprobe.training.registry import build, describe
 from flatprobe.utils.fingerprint import fingerprint
 from tests.models.test_models import assert_same_state
 from tests.training.test_loop import clusters, noisy_network
@@ -118,7 +118,7 @@ def test_a_run_with_parts_is_recorded_and_loaded(tmp_path):
 
 
 def test_two_of_a_kind_have_names_of_their_own():
-    found = named_penalties([(1, DoubleBackpropagation()), (0, Shrinking()), (2, DoubleBackpropagation())])
+    found = name_penalties([(1, DoubleBackpropagation()), (0, Shrinking()), (2, DoubleBackpropagation())])
     assert {name: strength for name, (strength, _) in found.items()} == {
         "double_backpropagation": 1,
         "double_backpropagation_2": 2,
@@ -161,8 +161,8 @@ def test_mixed_precision_is_the_objectives_alone():
     full = fp.train(network, data, penalties=[(0.1, watching)], **SETTINGS)
     difference = abs(run.history[0]["train_loss"] - full.history[0]["train_loss"])
     assert 0 < difference < 0.05 * full.history[0]["train_loss"]
-    terms = Terms(module=network, placed=fp.EmpiricalRisk(network, data).network, loss="cross_entropy")
-    rounded = Terms(module=network, placed=terms.placed, loss="cross_entropy", precision="bfloat16")
+    terms = Objective(module=network, placed=fp.EmpiricalRisk(network, data).network, loss="cross_entropy")
+    rounded = Objective(module=network, placed=terms.placed, loss="cross_entropy", precision="bfloat16")
     batch = data.gather(torch.arange(8))
     assert 0 < abs(float(terms(*batch, 0)[0].detach()) - float(rounded(*batch, 0)[0].detach())) < 2**-6
 
@@ -197,7 +197,7 @@ def test_a_class_in_the_place_of_an_object_is_refused():
 
 def test_parts_are_made_from_what_describes_them():
     for part in (JacobianFrobenius(projections=2, outputs="softmax"), DoubleBackpropagation()):
-        assert made("penalty", described(part, PENALTIES), PENALTIES) == part
+        assert build("penalty", describe(part, PENALTIES), PENALTIES) == part
 
 
 def test_labels_beyond_the_outputs_are_refused_for_targets_too():

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from flatprobe.training.constraints.trained import trained_layers
 from flatprobe.training.forward import Layer
 from flatprobe.training.forward.layers import distinct
-from flatprobe.training.forward.operator_norms import risen, settled
+from flatprobe.training.forward.operator_norms import converge_norm, search_krylov
 from flatprobe.utils import rng
 from flatprobe.utils.arguments import Number, Whole, at_least, given, one_of, positive
 
@@ -83,9 +83,11 @@ class SpectralProjection:
                 continue
             begun = self.memory.get(place)
             if begun is None:
-                norm, self.memory[place] = settled(layer, self.vectors, rng.generator("spectral_projection", place))
+                norm, self.memory[place] = converge_norm(
+                    layer, self.vectors, rng.generator("spectral_projection", place)
+                )
             else:
-                norm, self.memory[place] = risen(layer, begun, self.iterations)
+                norm, self.memory[place] = search_krylov(layer, begun, self.iterations)
             layer.weight.mul_((self.bound / norm).clamp(max=1))
 
     def settle(self, module: nn.Module, layers: Sequence[Layer], /) -> None:

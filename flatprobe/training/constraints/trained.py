@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from flatprobe.training.forward import Layer
-from flatprobe.training.forward.layers import checked
+from flatprobe.training.forward.layers import check_layers
 
 
 def trained_parameters(module: nn.Module) -> list[Tensor]:
@@ -28,7 +28,7 @@ def trained_layers(module: nn.Module, layers: Sequence[Layer], name: str, *, row
     """
     asking = f"the constraint {name!r}"
     own = {id(value) for value in module.parameters()}
-    for layer in checked(layers, asking, "replace the layer, or leave the constraint out", rows=rows):
+    for layer in check_layers(layers, asking, "replace the layer, or leave the constraint out", rows=rows):
         if id(layer.weight) not in own:
             msg = (
                 f"{asking} met the layer {layer.name!r}, whose weight is computed from other parameters; expected "

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
-class Held:
+class DetachFlag:
     """Whether gradients are formed in the inputs alone.
 
     What autograd's graph keeps is this and not the `Statistics`, which hold tensors of that graph: Python cannot see
@@ -33,7 +33,7 @@ class Statistics:
     """
 
     def __init__(self, *, updates: bool) -> None:
-        self.updates, self.flag = updates, Held()
+        self.updates, self.flag = updates, DetachFlag()
         self._taken: list[tuple[Tensor, Tensor]] = []
         self._replay: Iterator[tuple[Tensor, Tensor]] | None = None
 
@@ -107,12 +107,12 @@ def _channels(values: Tensor, like: Tensor) -> Tensor:
     return values.view(1, -1, *(1,) * (like.ndim - 2))
 
 
-def _scaled(above: Tensor, inverse: Tensor, weight: Tensor | None) -> Tensor:
+def _scale(above: Tensor, inverse: Tensor, weight: Tensor | None) -> Tensor:
     """The gradient in the inputs while the statistics are constants."""
     return above * _channels(inverse if weight is None else inverse * weight, above)
 
 
-def _added(to: Tensor | None, inputs: Tensor, slope: Tensor, shift: Tensor) -> Tensor:
+def _add_affine(to: Tensor | None, inputs: Tensor, slope: Tensor, shift: Tensor) -> Tensor:
     """to + slope * x + shift; in place where nobody differentiates it: these tensors are the largest there are."""
     if to is None:
         return torch.addcmul(shift, inputs, slope)
@@ -129,7 +129,7 @@ def _differentiable_backward(
     standard = (inputs - _channels(mean, inputs)) * _channels(inverse, inputs)
     by_bias, by_weight = above.sum(axes), (above * standard).sum(axes)
     rest = _channels(by_bias / count, inputs) + standard * _channels(by_weight / count, inputs)
-    below = _scaled(above - rest, inverse, weight)
+    below = _scale(above - rest, inverse, weight)
     return below, by_weight if mask[1] else None, by_bias if mask[2] else None
 
 
@@ -149,7 +149,7 @@ class _Normalise(torch.autograd.Function):
         averages: tuple[Tensor | None, Tensor | None],
         momentum: float,
         eps: float,
-        owner: Held,
+        owner: DetachFlag,
     ) -> tuple[Tensor, Tensor, Tensor]:
         outputs, mean, inverse = torch.native_batch_norm(inputs, weight, bias, *averages, True, momentum, eps)
         ctx.save_for_backward(inputs, weight, mean, inverse)
@@ -164,7 +164,7 @@ class _Normalise(torch.autograd.Function):
         inputs, weight, mean, inverse = ctx.saved_tensors
         rest = (None,) * 4
         if ctx.owner.inputs_only:
-            return None if above is None else _scaled(above, inverse, weight), None, None, *rest
+            return None if above is None else _scale(above, inverse, weight), None, None, *rest
         found: tuple[Tensor | None, ...] = (None, None, None)
         if above is not None and torch.is_grad_enabled():
             found = _differentiable_backward(above, inputs, weight, mean, inverse, ctx.mask)
@@ -177,7 +177,7 @@ class _Normalise(torch.autograd.Function):
             slope = torch.zeros_like(mean) if by_inverse is None else -by_inverse * inverse**3
             shift = (0 if by_mean is None else by_mean) - slope * mean
             shift, slope = _channels(shift / _count(inputs), inputs), _channels(slope / _count(inputs), inputs)
-            found = (_added(found[0], inputs, slope, shift), *found[1:])
+            found = (_add_affine(found[0], inputs, slope, shift), *found[1:])
         return *found, *rest
 
 
@@ -192,7 +192,7 @@ class _Affine(torch.autograd.Function):
         inverse: Tensor,
         weight: Tensor | None,
         bias: Tensor | None,
-        owner: Held,
+        owner: DetachFlag,
     ) -> Tensor:
         ctx.save_for_backward(inputs, mean, inverse, weight)
         ctx.owner, ctx.biased = owner, bias is not None
@@ -203,7 +203,7 @@ class _Affine(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, above: Tensor) -> tuple[Tensor | None, ...]:
         inputs, mean, inverse, weight = ctx.saved_tensors
-        below = _scaled(above, inverse, weight)
+        below = _scale(above, inverse, weight)
         if ctx.owner.inputs_only:
             return below, None, None, None, None, None
         scale = inverse if weight is None else inverse * weight

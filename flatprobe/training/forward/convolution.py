@@ -13,19 +13,19 @@ from torch import Tensor
 from flatprobe.graph.operators.geometry import Geometry
 
 
-def convolved(inputs: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry, owner: Any) -> Tensor:
+def convolve(inputs: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry, owner: Any) -> Tensor:
     """A(x, W) + b, differentiable to any order; no gradient to W and b while `owner.inputs_only`."""
     result: Tensor = _Apply.apply(inputs, weight, bias, geometry, owner)  # type: ignore[no-untyped-call]
     return result
 
 
-def transposed(outputs: Tensor, weight: Tensor, geometry: Geometry, owner: Any) -> Tensor:
+def transpose(outputs: Tensor, weight: Tensor, geometry: Geometry, owner: Any) -> Tensor:
     """A^T(y, W) likewise."""
     result: Tensor = _Adjoint.apply(outputs, weight, geometry, owner)  # type: ignore[no-untyped-call]
     return result
 
 
-def _gathered(inputs: Tensor, outputs: Tensor, geometry: Geometry, owner: Any) -> Tensor:
+def _gather(inputs: Tensor, outputs: Tensor, geometry: Geometry, owner: Any) -> Tensor:
     result: Tensor = _Gather.apply(inputs, outputs, geometry, owner)  # type: ignore[no-untyped-call]
     return result
 
@@ -56,8 +56,8 @@ class _Apply(torch.autograd.Function):
         own = ctx.geometry, ctx.owner
         _, by_weight, by_bias = (wanted and not ctx.owner.inputs_only for wanted in ctx.needs_input_grad[:3])
         return (
-            transposed(above, weight, *own) if _leads_on(ctx) else None,
-            _gathered(inputs, above, *own) if by_weight else None,
+            transpose(above, weight, *own) if _leads_on(ctx) else None,
+            _gather(inputs, above, *own) if by_weight else None,
             above.sum([0, *range(2, above.ndim)]) if by_bias else None,
             None,
             None,
@@ -74,9 +74,9 @@ class _Adjoint(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, above: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
         outputs, weight = ctx.saved_tensors
-        by_outputs = convolved(above, weight, None, ctx.geometry, ctx.owner) if ctx.needs_input_grad[0] else None
+        by_outputs = convolve(above, weight, None, ctx.geometry, ctx.owner) if ctx.needs_input_grad[0] else None
         asked = ctx.needs_input_grad[1] and not ctx.owner.inputs_only
-        return by_outputs, _gathered(above, outputs, ctx.geometry, ctx.owner) if asked else None, None, None
+        return by_outputs, _gather(above, outputs, ctx.geometry, ctx.owner) if asked else None, None, None
 
 
 class _Gather(torch.autograd.Function):
@@ -89,6 +89,6 @@ class _Gather(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, above: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
         inputs, outputs = ctx.saved_tensors
-        by_inputs = transposed(outputs, above, ctx.geometry, ctx.owner) if ctx.needs_input_grad[0] else None
-        by_outputs = convolved(inputs, above, None, ctx.geometry, ctx.owner) if ctx.needs_input_grad[1] else None
+        by_inputs = transpose(outputs, above, ctx.geometry, ctx.owner) if ctx.needs_input_grad[0] else None
+        by_outputs = convolve(inputs, above, None, ctx.geometry, ctx.owner) if ctx.needs_input_grad[1] else None
         return by_inputs, by_outputs, None, None

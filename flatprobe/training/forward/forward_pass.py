@@ -16,9 +16,9 @@ from flatprobe.functional.user_loss import Loss, taken
 from flatprobe.network.modules import logits_of, unwrapped
 from flatprobe.training.forward.batch_norm import Statistics
 from flatprobe.training.forward.errors import check_seen, not_differentiable
-from flatprobe.training.forward.labels import Labels, check_derivable, check_labels, climbed, losses
+from flatprobe.training.forward.labels import Labels, ascent_losses, check_derivable, check_labels, sample_losses
 from flatprobe.training.forward.layers import Layer, gradients_at
-from flatprobe.training.forward.recorder import Watch
+from flatprobe.training.forward.recorder import Recorder
 from flatprobe.utils import rng
 
 Points = Float[Tensor, "samples ..."]
@@ -121,7 +121,7 @@ class ForwardPass:
     @cached_property
     def losses(self) -> Values:
         """l(z_i, y_i), one a sample."""
-        return losses(self.kernel, self.logits, self.labels)
+        return sample_losses(self.kernel, self.logits, self.labels)
 
     @property
     def loss(self) -> Float[Tensor, ""]:
@@ -196,7 +196,7 @@ class ForwardPass:
                 self._gradient = self.derivative(self.losses)
             return self._gradient
         if self._constant is None:
-            self._constant = self.derivative(climbed(self.kernel, self.logits, self.labels), create_graph=False)
+            self._constant = self.derivative(ascent_losses(self.kernel, self.logits, self.labels), create_graph=False)
         return self._constant
 
     def again(self, points: Points) -> Float[Tensor, "samples classes"]:
@@ -214,7 +214,7 @@ class ForwardPass:
 
     def losses_at(self, points: Points, labels: Labels | None = None) -> Values:
         """l(f(x'), y') at other points, by `again`; y' is this batch's where it is left out."""
-        return losses(self.kernel, self.again(points), self.labels if labels is None else labels)
+        return sample_losses(self.kernel, self.again(points), self.labels if labels is None else labels)
 
     def normal(self, shape: tuple[int, ...], *words: rng.Key) -> Tensor:
         """Standard normal numbers, on the inputs' device and in their dtype."""
@@ -263,7 +263,7 @@ class ForwardPass:
 
     def _run(self, points: Tensor | None) -> tuple[Tensor, tuple[Layer, ...]]:
         args, kwargs = as_arguments(self._lay_out(self._whole if points is None else self.with_points(points)))
-        watch = Watch(self.module, self._statistics)
+        watch = Recorder(self.module, self._statistics)
         with watch:
             outputs = self.module(*args, **kwargs)
         return logits_of(outputs, self.module), tuple(watch.layers)

@@ -77,7 +77,9 @@ def check_derivable(inputs: Iterable[Tensor]) -> None:
         raise ValueError(msg)
 
 
-def losses(kernel: Callable[[Tensor, Tensor], Tensor], logits: Tensor, labels: Labels) -> Float[Tensor, " samples"]:
+def sample_losses(
+    kernel: Callable[[Tensor, Tensor], Tensor], logits: Tensor, labels: Labels
+) -> Float[Tensor, " samples"]:
     """The loss of every sample."""
     if isinstance(labels, Mixture):
         terms = [weights.to(logits) * kernel(logits, part) for weights, part in labels.parts]
@@ -85,23 +87,27 @@ def losses(kernel: Callable[[Tensor, Tensor], Tensor], logits: Tensor, labels: L
     return kernel(logits, labels)
 
 
-def climbed(kernel: Callable[[Tensor, Tensor], Tensor], logits: Tensor, labels: Labels) -> Float[Tensor, " samples"]:
+def ascent_losses(
+    kernel: Callable[[Tensor, Tensor], Tensor], logits: Tensor, labels: Labels
+) -> Float[Tensor, " samples"]:
     """The losses in a form to differentiate in the inputs.
 
     The cross-entropy is log(1 + exp(log odds)) there. Its own gradient in the logits, p - e_y, loses its entry y where
     p_y is rounded to 1 (in float32 from a lead of about 17 on), and with it its direction.
     """
-    return losses(_by_log_odds if _is_cross_entropy(kernel) else kernel, logits, labels)
+    return sample_losses(_by_log_odds if _is_cross_entropy(kernel) else kernel, logits, labels)
 
 
-def steered(kernel: Callable[[Tensor, Tensor], Tensor], logits: Tensor, labels: Labels) -> Float[Tensor, " samples"]:
+def steering_losses(
+    kernel: Callable[[Tensor, Tensor], Tensor], logits: Tensor, labels: Labels
+) -> Float[Tensor, " samples"]:
     """Something whose gradient in the inputs is a positive multiple of the losses', sample by sample.
 
     The cross-entropy's own is sigmoid(log odds) times that of the log odds, and underflows where the network is certain
     (in float32 beyond a lead of about 100). Here that factor is left out; of a mixture, the largest one is.
     """
     if not _is_cross_entropy(kernel):
-        return losses(kernel, logits, labels)
+        return sample_losses(kernel, logits, labels)
     if not isinstance(labels, Mixture):
         return log_odds(logits, labels)
     entries = [(weights, log_odds(logits, own)) for weights, own in labels.parts]
@@ -121,6 +127,6 @@ def _by_log_odds(logits: Tensor, labels: Tensor) -> Tensor:
     return torch.logaddexp(odds, torch.zeros_like(odds))
 
 
-def parts(labels: Labels, like: Tensor) -> tuple[tuple[Tensor, Tensor], ...]:
+def weighted_labels(labels: Labels, like: Tensor) -> tuple[tuple[Tensor, Tensor], ...]:
     """The labels as the parts of a mixture, those of one class a sample with weight 1."""
     return labels.parts if isinstance(labels, Mixture) else ((like.new_ones(len(labels)), labels),)

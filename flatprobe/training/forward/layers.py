@@ -71,7 +71,7 @@ class Layer:
         return (rows.mT @ inputs.reshape(-1, inputs.shape[-1])).view(self.weight.shape)
 
 
-def checked(layers: Iterable[Layer], asking: str, cure: str, *, rows: bool = False) -> tuple[Layer, ...]:
+def check_layers(layers: Iterable[Layer], asking: str, cure: str, *, rows: bool = False) -> tuple[Layer, ...]:
     """The layers, all of which are linear layers or convolutions.
 
     Args:
@@ -122,7 +122,7 @@ def gradients_at(
         ValueError: for a layer of unknown kind; if there is no other.
     """
     passed = (layer for layer in layers if layer.kind == "unknown" or layer.target is not None)
-    reached = checked(passed, "a gradient layer by layer", _WHOLE)
+    reached = check_layers(passed, "a gradient layer by layer", _WHOLE)
     edges = [edge for layer in reached for edge in (layer.target, layer.source) if edge is not None]
     along = torch.ones_like(of) if along is None else along
     values = torch.autograd.grad(of, edges, along, create_graph=create_graph, retain_graph=True, allow_unused=True)

@@ -17,7 +17,7 @@ _SETTLED = 1e-6
 _MOST = 1000
 
 
-def stretched(layer: Layer, u: Tensor, iterations: int) -> tuple[Tensor, Tensor]:
+def iterate_power(layer: Layer, u: Tensor, iterations: int) -> tuple[Tensor, Tensor]:
     """A v and its direction u, after power iterations v = A^T u / ||A^T u||, u = A v / ||A v||.
 
     ||A v|| is at most ||A|| and rises to it. Two products of one sample an iteration: the cheapest there is, for a
@@ -40,7 +40,7 @@ def stretched(layer: Layer, u: Tensor, iterations: int) -> tuple[Tensor, Tensor]
     return image, torch.where(direction.any(), direction, u)
 
 
-def longest(layer: Layer) -> Tensor:
+def find_exact_image(layer: Layer) -> Tensor:
     """v with ||A v|| = ||A|| for a unit v, found in float64 on the CPU (`flatprobe.graph.operators.leading_input`)."""
     weight, own = layer.weight.detach(), layer.geometry
     op: Convolution | torch.Tensor = weight
@@ -49,22 +49,22 @@ def longest(layer: Layer) -> Tensor:
     return layer.product(leading_input(op).to(weight).view(1, *layer.operand_shape))
 
 
-def settled(layer: Layer, vectors: int, generator: torch.Generator) -> tuple[Float[Tensor, ""], Vectors]:
+def converge_norm(layer: Layer, vectors: int, generator: torch.Generator) -> tuple[Float[Tensor, ""], Vectors]:
     """The norm, from random vectors until a round raises it by less than 1e-6 of itself, and the vectors."""
     inputs = math.prod(layer.operand_shape)
     found = torch.randn((min(vectors, inputs), inputs), generator=generator, dtype=torch.float32, device="cpu").to(
         layer.weight
     )
-    norm, found = risen(layer, found, 1)
+    norm, found = search_krylov(layer, found, 1)
     for _ in range(_MOST):
         before = norm
-        norm, found = risen(layer, found, 2)
+        norm, found = search_krylov(layer, found, 2)
         if not bool(norm > before * (1 + _SETTLED)):
             break
     return norm, found
 
 
-def risen(layer: Layer, vectors: Vectors, iterations: int) -> tuple[Float[Tensor, ""], Vectors]:
+def search_krylov(layer: Layer, vectors: Vectors, iterations: int) -> tuple[Float[Tensor, ""], Vectors]:
     """The largest ||A v|| among the unit vectors of span{V, A^T A V, ..., (A^T A)^k V}, and where A is largest in it.
 
     A block Krylov space, whose best vector comes far closer to the largest singular value than the last block's where

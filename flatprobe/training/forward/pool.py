@@ -8,7 +8,7 @@ from torch import Tensor
 from flatprobe.graph.operators.geometry import blank
 
 
-def pooled(inputs: Tensor, *window: Any) -> Tensor:
+def max_pool(inputs: Tensor, *window: Any) -> Tensor:
     """The maxima over windows, differentiable to any order.
 
     Args:

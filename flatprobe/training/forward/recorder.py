@@ -12,11 +12,11 @@ from torch.overrides import TorchFunctionMode
 from flatprobe.graph.operators.geometry import Geometry
 from flatprobe.network.parametrized import holder_of
 from flatprobe.training.forward.batch_norm import Statistics
-from flatprobe.training.forward.convolution import convolved
+from flatprobe.training.forward.convolution import convolve
 from flatprobe.training.forward.layers import Layer
-from flatprobe.training.forward.pool import pooled
+from flatprobe.training.forward.pool import max_pool
 from flatprobe.training.forward.provenance import Origins, tensors
-from flatprobe.training.forward.relu import rectified
+from flatprobe.training.forward.relu import rectify
 from flatprobe.utils.plain_functions import plainly
 
 _CONVOLUTIONS = (F.conv1d, F.conv2d, F.conv3d)
@@ -69,7 +69,7 @@ _PRODUCTS = frozenset(
 )
 
 
-class Watch(TorchFunctionMode):
+class Recorder(TorchFunctionMode):
     """Runs torch's functions as they are, notes the layers, and has BatchNorm take its statistics from `statistics`.
 
     Args:
@@ -119,7 +119,7 @@ class Watch(TorchFunctionMode):
         return plainly(func)(*args, **kwargs)
 
     def _rectify(self, inputs: Tensor) -> Tensor:
-        outputs = rectified(inputs)
+        outputs = rectify(inputs)
         node = outputs.grad_fn
         self._last_relu = None if node is None else (inputs, outputs, _versions(inputs, outputs), node)
         return outputs
@@ -146,11 +146,11 @@ class Watch(TorchFunctionMode):
             before, after, versions, node = self._last_relu
             hooked = after.retains_grad or after._backward_hooks  # noqa: SLF001
             if after.grad_fn is node and not hooked and versions == _versions(before, after):
-                return rectified(pooled(before, *window), private=True)
-        return pooled(inputs, *window)
+                return rectify(max_pool(before, *window), private=True)
+        return max_pool(inputs, *window)
 
     def _linear(self, inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        alias, source = _own(inputs)
+        alias, source = _alias(inputs)
         outputs = F.linear(alias, weight, bias)
         self._note("linear", weight, "linear", inputs, outputs, source)
         return outputs
@@ -175,9 +175,9 @@ class Watch(TorchFunctionMode):
             outputs = func(inputs, weight, bias, stride, padding, dilation, groups)
             self._note("unknown", weight, func.__name__, inputs, outputs)
             return outputs
-        alias, source = _own(inputs)
+        alias, source = _alias(inputs)
         geometry = Geometry(tuple(inputs.shape[2:]), tuple(weight.shape), steps, sides, apart, groups)
-        outputs = convolved(alias, weight, bias, geometry, self._statistics.flag)
+        outputs = convolve(alias, weight, bias, geometry, self._statistics.flag)
         self._note("convolution", weight, "convolution", inputs, outputs, source, geometry)
         return outputs
 
@@ -206,11 +206,11 @@ class Watch(TorchFunctionMode):
         name = (of or operation).removesuffix(".weight")
         padded = kind == "convolution" and bool(of) and self._padded(str(of))
         taken, given = (() if value is None else tuple(value.shape) for value in (inputs, outputs))
-        target = None if outputs is None else _edge(outputs)
+        target = None if outputs is None else _edge_of(outputs)
         self.layers.append(Layer(name, kind, weight, taken, given, geometry, source, target, padded))
 
 
-def _own(inputs: Tensor) -> tuple[Tensor, GradientEdge | None]:
+def _alias(inputs: Tensor) -> tuple[Tensor, GradientEdge | None]:
     """An alias that only the layer takes: the gradient there comes through the layer alone, not through its skip."""
     if not (inputs.requires_grad and torch.is_grad_enabled()):
         return inputs, None
@@ -219,7 +219,7 @@ def _own(inputs: Tensor) -> tuple[Tensor, GradientEdge | None]:
     return alias, get_gradient_edge(alias)
 
 
-def _edge(outputs: Tensor) -> GradientEdge | None:
+def _edge_of(outputs: Tensor) -> GradientEdge | None:
     # The place in the graph and not the tensor: a ReLU that works in place would put another one there.
     return get_gradient_edge(outputs) if outputs.requires_grad else None
 

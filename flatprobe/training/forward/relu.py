@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 
-def rectified(inputs: Tensor, *, private: bool = False) -> Tensor:
+def rectify(inputs: Tensor, *, private: bool = False) -> Tensor:
     """max(0, z), with torch's derivative 0 at z = 0.
 
     Args:

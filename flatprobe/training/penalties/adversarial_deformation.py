@@ -10,15 +10,15 @@ from torch import Tensor
 from flatprobe.attacks.fixed import REACH
 from flatprobe.attacks.points import Points, Values, per_sample
 from flatprobe.training.forward import ForwardPass
-from flatprobe.training.penalties.classes import check_classes, highest, summed_maxima
+from flatprobe.training.penalties.classes import check_classes, climb, sum_maxima
 from flatprobe.training.transforms.displacement import (
     GRADIENT_WEIGHT,
     SIZE_WEIGHT,
-    check_images,
-    deformed,
+    check_deformable,
+    deform,
     roughness,
-    smoothed,
-    within,
+    scale_within,
+    smooth,
 )
 from flatprobe.utils.arguments import Number, Whole, at_least, given, positive
 
@@ -84,19 +84,19 @@ class AdversarialDeformation:
     def __call__(self, passed: ForwardPass, /) -> Float[Tensor, ""]:
         """P on one batch, differentiable in the weights."""
         images = passed.inputs.detach()
-        check_images(images)
+        check_deformable(images)
 
         shifts = self._translations(images)
         _ = passed.logits  # with its graph, before any other pass
         with torch.no_grad():
-            heights = torch.stack([passed.again(deformed(images, shift)) for shift in shifts])
+            heights = torch.stack([passed.again(deform(images, shift)) for shift in shifts])
 
         def stepped(tau: Tensor, gradient: Points, size: float) -> Tensor:
             slope = _pulled_back(images, tau, gradient)
-            slope = smoothed(slope, images.shape[2:], c1=self.c1, c2=self.c2)
+            slope = smooth(slope, images.shape[2:], c1=self.c1, c2=self.c2)
             steepness = self._roughness(slope, images)
             there = tau + per_sample(size / torch.where(steepness > 0, steepness, 1), slope) * slope
-            return within(there, self._roughness(there, images))
+            return scale_within(there, self._roughness(there, images))
 
         def walk(k: int) -> tuple[Points, Values]:
             def moved(tau: Tensor | None, gradient: Points) -> tuple[Tensor, Points]:
@@ -105,15 +105,15 @@ class AdversarialDeformation:
                 else:
                     there = stepped(torch.zeros_like(shifts[0]), gradient, 1.0)
                     with torch.no_grad():
-                        reached = passed.again(deformed(images, there))[:, k]
+                        reached = passed.again(deform(images, there))[:, k]
                     best, own = heights[..., k].max(0)
                     shifted = torch.stack(shifts)[own, torch.arange(len(images), device=images.device)]
                     there = torch.where(per_sample(best > reached, there), shifted, there)
-                return there, deformed(images, there)
+                return there, deform(images, there)
 
-            return highest(passed, k, self.steps, moved)
+            return climb(passed, k, self.steps, moved)
 
-        return summed_maxima(passed, self.classes, "adversarial_deformation", walk)
+        return sum_maxima(passed, self.classes, "adversarial_deformation", walk)
 
     def _translations(self, images: Points) -> list[Tensor]:
         """None, and those by whole pixels that C allows; where that is more than 4, every second, third, and so on."""
@@ -133,5 +133,5 @@ class AdversarialDeformation:
 def _pulled_back(images: Points, tau: Tensor, gradient: Points) -> Tensor:
     """The gradient in the deformed images as one in the displacement."""
     variable = tau.detach().requires_grad_()
-    (found,) = torch.autograd.grad(deformed(images, variable), variable, gradient)
+    (found,) = torch.autograd.grad(deform(images, variable), variable, gradient)
     return found

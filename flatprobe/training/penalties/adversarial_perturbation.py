@@ -8,7 +8,7 @@ from torch import Tensor
 from flatprobe.attacks.fixed import ascended
 from flatprobe.attacks.points import Points, Values
 from flatprobe.training.forward import ForwardPass
-from flatprobe.training.penalties.classes import check_classes, highest, summed_maxima
+from flatprobe.training.penalties.classes import check_classes, climb, sum_maxima
 from flatprobe.training.transforms.budgets import budgets
 from flatprobe.utils.arguments import Number, Whole, at_least, given, positive
 
@@ -69,6 +69,6 @@ class AdversarialPerturbation:
             return points, points
 
         def walk(k: int) -> tuple[Points, Values]:
-            return highest(passed, k, self.steps, moved)
+            return climb(passed, k, self.steps, moved)
 
-        return summed_maxima(passed, self.classes, "adversarial_perturbation", walk) / self.radius**2
+        return sum_maxima(passed, self.classes, "adversarial_perturbation", walk) / self.radius**2

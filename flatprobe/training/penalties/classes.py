@@ -23,7 +23,7 @@ def check_classes(classes: str | Whole) -> None:
         at_least(1, classes=classes)
 
 
-def asked_classes(passed: ForwardPass, classes: str | int, name: str) -> tuple[list[int], float]:
+def draw_classes(passed: ForwardPass, classes: str | int, name: str) -> tuple[list[int], float]:
     """The classes to sum over, and the factor that makes the sum's mean that over all: count / drawn.
 
     Args:
@@ -38,12 +38,12 @@ def asked_classes(passed: ForwardPass, classes: str | int, name: str) -> tuple[l
     return drawn.tolist(), count / classes
 
 
-def rounds(rows: Sequence[int]) -> list[list[int]]:
+def group_rows(rows: Sequence[int]) -> list[list[int]]:
     """The positions in `rows`, in as few groups as go without the same row twice in a group.
 
     One pass over the batch then serves a whole group, since each of its members has a sample of its own.
 
-    >>> rounds([4, 2, 4, 4, 1])
+    >>> group_rows([4, 2, 4, 4, 1])
     [[0, 1, 4], [2], [3]]
     """
     groups: list[list[int]] = []
@@ -53,7 +53,7 @@ def rounds(rows: Sequence[int]) -> list[list[int]]:
     return groups
 
 
-def highest(
+def climb(
     passed: ForwardPass, k: int, steps: int, moved: Callable[[Tensor | None, Points], tuple[Tensor, Points]]
 ) -> tuple[Points, Values]:
     """Each sample's highest f_k among the points of a walk that starts at x, and how far above f_k(x) it is.
@@ -84,7 +84,7 @@ def highest(
     return best, gain
 
 
-def summed_maxima(
+def sum_maxima(
     passed: ForwardPass,
     classes: str | int,
     name: str,
@@ -101,7 +101,7 @@ def summed_maxima(
         name: of the penalty, for its draws.
         walk: class -> points and gains.
     """
-    summed, factor = asked_classes(passed, classes, name)
+    summed, factor = draw_classes(passed, classes, name)
     points, rows = [], []
     for k in summed:
         found, gains = walk(k)
@@ -109,7 +109,7 @@ def summed_maxima(
         points.append(found[rows[-1]])
     total = passed.logits.new_zeros(())
     own = torch.stack(rows)
-    for group in rounds(own.tolist()):
+    for group in group_rows(own.tolist()):
         at = own[group], [summed[position] for position in group]
         moved = passed.inputs.detach().clone()
         moved[own[group]] = torch.stack([points[position] for position in group])

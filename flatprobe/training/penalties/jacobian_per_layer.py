@@ -69,16 +69,16 @@ class JacobianPerLayer:
         chosen = F.one_hot(passed.integers(classes, (samples,), "jacobian_per_layer"), classes).to(logits)
         along = softmax_product(logits, chosen) if self.outputs == "softmax" else chosen
         found = passed.layer_gradients(logits, along, create_graph=not held)
-        terms = [_held(*entry) if held else entry[1].square().sum() for entry in found]
+        terms = [_detached(*entry) if held else entry[1].square().sum() for entry in found]
         return torch.stack(terms).sum() / samples
 
 
-def _held(layer: Layer, pulled: Tensor, above: Tensor) -> Tensor:
-    result: Tensor = _Held.apply(layer.weight, pulled, above, layer)  # type: ignore[no-untyped-call]
+def _detached(layer: Layer, pulled: Tensor, above: Tensor) -> Tensor:
+    result: Tensor = _Detached.apply(layer.weight, pulled, above, layer)  # type: ignore[no-untyped-call]
     return result
 
 
-class _Held(torch.autograd.Function):
+class _Detached(torch.autograd.Function):
     """||g W||^2 as a function of W, of which g W is known."""
 
     @staticmethod

@@ -68,11 +68,11 @@ class JacobianSpectral:
     def __call__(self, passed: ForwardPass, /) -> Float[Tensor, ""]:
         """P on one batch, differentiable in the weights at constant u."""
         logits, softmax = passed.logits, self.outputs == "softmax"
-        top = _exact(passed, softmax=softmax) if self.iterations is None else self._iterated(passed, softmax=softmax)
+        top = _exact(passed, softmax=softmax) if self.iterations is None else self._iterate(passed, softmax=softmax)
         along = softmax_product(logits, top) if softmax else top
         return squared_frobenius([passed.derivative(logits, along)]).mean()
 
-    def _iterated(self, passed: ForwardPass, *, softmax: bool) -> Tensor:
+    def _iterate(self, passed: ForwardPass, *, softmax: bool) -> Tensor:
         logits = passed.logits
         outer = partial(softmax_product, logits.detach()) if softmax else torch.clone
         dual = torch.zeros_like(logits).requires_grad_()

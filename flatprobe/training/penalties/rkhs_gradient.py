@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from flatprobe.training.forward import ForwardPass
-from flatprobe.training.penalties.classes import asked_classes, check_classes, rounds
+from flatprobe.training.penalties.classes import check_classes, draw_classes, group_rows
 from flatprobe.utils.arguments import Whole
 
 
@@ -48,12 +48,12 @@ class RKHSGradient:
 
     def __call__(self, passed: ForwardPass, /) -> Float[Tensor, ""]:
         """P on one batch, differentiable in the weights."""
-        summed, factor = asked_classes(passed, self.classes, "rkhs_gradient")
+        summed, factor = draw_classes(passed, self.classes, "rkhs_gradient")
         logits = passed.logits
         gradients = (passed.derivative(logits[:, k], create_graph=False) for k in summed)
         own = torch.stack([gradient.flatten(1).square().sum(1).argmax() for gradient in gradients])
         total = logits.new_zeros(())
-        for group in rounds(own.tolist()):
+        for group in group_rows(own.tolist()):
             along = torch.zeros_like(logits)
             along[own[group], [summed[position] for position in group]] = 1
             total = total + passed.derivative(logits, along).square().sum()

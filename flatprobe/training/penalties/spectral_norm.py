@@ -7,8 +7,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from flatprobe.training.forward import ForwardPass, Layer
-from flatprobe.training.forward.layers import checked, distinct
-from flatprobe.training.forward.operator_norms import longest, stretched
+from flatprobe.training.forward.layers import check_layers, distinct
+from flatprobe.training.forward.operator_norms import find_exact_image, iterate_power
 from flatprobe.utils.arguments import Flag, Whole, at_least, flag, given
 
 
@@ -61,9 +61,10 @@ class SpectralNorm:
 
     def __call__(self, passed: ForwardPass, /) -> Float[Tensor, ""]:
         """P at the weights of this pass, differentiable in them."""
-        found = distinct(checked(passed.layers, "the penalty 'spectral_norm'", _CURE))
+        found = distinct(check_layers(passed.layers, "the penalty 'spectral_norm'", _CURE))
         images = [
-            longest(layer) if self.exact else self._stretched(passed, place, layer) for place, layer in found.items()
+            find_exact_image(layer) if self.exact else self._stretched(passed, place, layer)
+            for place, layer in found.items()
         ]
         return torch.stack([image.square().sum() for image in images]).sum()
 
@@ -72,7 +73,7 @@ class SpectralNorm:
         u = self.memory.get(place)
         if u is None:
             u = passed.normal((1, *layer.image_shape), "spectral_norm", place)
-        image, self.memory[place] = stretched(layer, u.to(layer.weight), self.iterations)
+        image, self.memory[place] = iterate_power(layer, u.to(layer.weight), self.iterations)
         return image
 
 

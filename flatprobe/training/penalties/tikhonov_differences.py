@@ -9,7 +9,7 @@ from torch import Tensor
 
 from flatprobe.attacks.fixed import stepped
 from flatprobe.training.forward import ForwardPass
-from flatprobe.training.transforms.budgets import budgets, uphill
+from flatprobe.training.transforms.budgets import ascent_direction, budgets
 from flatprobe.utils.arguments import Number, given, positive
 
 
@@ -56,7 +56,7 @@ class TikhonovDifferences:
         """P on one batch, differentiable in the weights."""
         inputs = passed.inputs.detach()
         _check_step(self.step, inputs.dtype)
-        points = stepped(inputs, uphill(passed), budgets(self.step, inputs), norm="l2", box=None)
+        points = stepped(inputs, ascent_direction(passed), budgets(self.step, inputs), norm="l2", box=None)
         rise = passed.losses_at(points) - passed.losses
         return (rise / self.step).square().mean()
 

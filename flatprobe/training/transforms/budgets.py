@@ -10,7 +10,7 @@ from torch import Tensor
 from flatprobe.attacks import NORMS, Box
 from flatprobe.attacks.points import levelled
 from flatprobe.training.forward import ForwardPass
-from flatprobe.training.forward.labels import steered
+from flatprobe.training.forward.labels import steering_losses
 from flatprobe.utils.arguments import Number, given, is_number, one_of, positive
 
 Points = Float[Tensor, "samples ..."]
@@ -47,7 +47,7 @@ def budgets(budget: float, like: Points) -> Float[Tensor, " samples"]:
     return torch.full((len(like),), budget, dtype=like.dtype, device=like.device)
 
 
-def uphill(passed: ForwardPass, at: Points | None = None) -> Points:
+def ascent_direction(passed: ForwardPass, at: Points | None = None) -> Points:
     """A positive multiple, a sample, of grad_x l: the direction in which the objective's loss grows.
 
     In the network in training mode, the batch's BatchNorm statistics held as constants. One backward pass at x; one
@@ -63,4 +63,6 @@ def uphill(passed: ForwardPass, at: Points | None = None) -> Points:
     """
     points = None if at is None else at.detach().requires_grad_()
     logits = passed.logits if points is None else passed.again(points)
-    return levelled(passed.derivative(steered(passed.kernel, logits, passed.labels), at=points, create_graph=False))
+    return levelled(
+        passed.derivative(steering_losses(passed.kernel, logits, passed.labels), at=points, create_graph=False)
+    )

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from flatprobe.training.forward import ForwardPass
 from flatprobe.training.forward.labels import Labels
-from flatprobe.training.transforms.images import pictures, windows
+from flatprobe.training.transforms.images import check_images, windows
 from flatprobe.utils.arguments import Flag, Whole, at_least, flag, given, one_of
 
 _MODES = {"zero": "constant", "reflect": "reflect"}
@@ -54,7 +54,7 @@ class CropAndFlip:
         Raises:
             ValueError: for inputs that are no pictures, or smaller than a reflected padding.
         """
-        inputs = pictures(passed, "crop_and_flip")
+        inputs = check_images(passed, "crop_and_flip")
         if self.mode == "reflect" and self.padding >= min(inputs.shape[2:]):
             msg = (
                 f"padding is {self.padding} and the pictures are {inputs.shape[2]} x {inputs.shape[3]}; expected less "

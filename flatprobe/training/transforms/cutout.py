@@ -9,7 +9,7 @@ from torch import Tensor
 
 from flatprobe.training.forward import ForwardPass
 from flatprobe.training.forward.labels import Labels
-from flatprobe.training.transforms.images import pictures
+from flatprobe.training.transforms.images import check_images
 from flatprobe.utils.arguments import Number, Whole, at_least, given, is_number
 
 
@@ -47,7 +47,7 @@ class Cutout:
 
     def __call__(self, passed: ForwardPass, /) -> tuple[Float[Tensor, "samples channels height width"], Labels]:
         """The pictures without their squares, and the labels as they are."""
-        inputs = pictures(passed, "cutout")
+        inputs = check_images(passed, "cutout")
         axes = []
         for axis, length in (("rows", inputs.shape[2]), ("columns", inputs.shape[3])):
             first = passed.integers(length, (len(inputs), 1), "cutout", axis) - self.size // 2

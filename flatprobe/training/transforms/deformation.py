@@ -8,8 +8,8 @@ from torch import Tensor
 from flatprobe.attacks.points import per_sample
 from flatprobe.training.forward import ForwardPass
 from flatprobe.training.forward.labels import Labels
-from flatprobe.training.transforms.displacement import GRADIENT_WEIGHT, SIZE_WEIGHT, deformed, roughness
-from flatprobe.training.transforms.images import pictures
+from flatprobe.training.transforms.displacement import GRADIENT_WEIGHT, SIZE_WEIGHT, deform, roughness
+from flatprobe.training.transforms.images import check_images
 from flatprobe.utils.arguments import Number, Whole, at_least, given, positive
 
 
@@ -55,7 +55,7 @@ class Deformation:
 
     def __call__(self, passed: ForwardPass, /) -> tuple[Float[Tensor, "samples channels height width"], Labels]:
         """The deformed pictures, and the labels as they are."""
-        inputs = pictures(passed, "deformation")
+        inputs = check_images(passed, "deformation")
         drawn = passed.normal((len(inputs), 2, self.grid, self.grid), "deformation")
         rough = roughness(drawn, inputs.shape[2:], c1=self.c1, c2=self.c2)
-        return deformed(inputs, self.size * drawn / per_sample(rough, drawn)), passed.labels
+        return deform(inputs, self.size * drawn / per_sample(rough, drawn)), passed.labels

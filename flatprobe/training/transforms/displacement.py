@@ -18,7 +18,7 @@ GRADIENT_WEIGHT = 2.0
 SIZE_WEIGHT = 0.5
 
 
-def deformed(inputs: Images, displacement: Displacement) -> Images:
+def deform(inputs: Images, displacement: Displacement) -> Images:
     """x_tau(u) = x(u - tau(u)), tau bilinear between the nodes of the grid and x bilinear between the pixels.
 
     The grid's corner nodes are the image's corner pixels; beyond the border the image goes on with its border pixels.
@@ -41,10 +41,10 @@ def deformed(inputs: Images, displacement: Displacement) -> Images:
 
     >>> image = torch.tensor([[[[1.0, 2.0, 4.0], [0.0, 0.0, 0.0]]]])
     >>> to_the_right = torch.tensor([1.0, 0.0]).view(1, 2, 1, 1)
-    >>> deformed(image, to_the_right)[0, 0].tolist()
+    >>> deform(image, to_the_right)[0, 0].tolist()
     [[1.0, 1.0, 2.0], [0.0, 0.0, 0.0]]
     """
-    check_images(inputs)
+    check_deformable(inputs)
     _check_displacement(displacement, len(inputs))
     size = inputs.shape[2:]
     tau = F.interpolate(displacement, size=tuple(size), mode="bilinear", align_corners=True)
@@ -103,12 +103,12 @@ def roughness(
     return c1 * torch.stack(corners).flatten(2).amax((0, 2)) + c2 * largest
 
 
-def within(displacement: Displacement, roughnesses: Values) -> Displacement:
+def scale_within(displacement: Displacement, roughnesses: Values) -> Displacement:
     """tau / max(1, C(tau)): scaled onto C <= 1 where it lies outside; C is a norm."""
     return displacement / per_sample(roughnesses, displacement).clamp_min(1)
 
 
-def smoothed(gradient: Displacement, image_size: tuple[int, int] | torch.Size, *, c1: float, c2: float) -> Displacement:
+def smooth(gradient: Displacement, image_size: tuple[int, int] | torch.Size, *, c1: float, c2: float) -> Displacement:
     """The displacement that rises fastest along a gradient: (c1^2 D^T D + c2^2)^-1 g, D the nodes' differences.
 
     It maximises <g, tau> for a given sum of c1^2 ||grad tau||^2 + c2^2 ||tau||^2 over the nodes, which is C with means
@@ -135,7 +135,7 @@ def smoothed(gradient: Displacement, image_size: tuple[int, int] | torch.Size, *
     return found
 
 
-def check_images(inputs: Tensor) -> None:
+def check_deformable(inputs: Tensor) -> None:
     """The inputs are images of at least two pixels a side.
 
     Raises:

@@ -10,7 +10,7 @@ from torch import Tensor
 from flatprobe.attacks.fixed import stepped
 from flatprobe.training.forward import ForwardPass
 from flatprobe.training.forward.labels import Labels
-from flatprobe.training.transforms.budgets import as_box, budgets, check_budget, uphill
+from flatprobe.training.transforms.budgets import as_box, ascent_direction, budgets, check_budget
 from flatprobe.utils.arguments import Number
 
 
@@ -54,5 +54,5 @@ class FGSM:
         """The perturbed inputs, and the labels as they are."""
         box = as_box(self.box)
         inputs = passed.inputs.detach()
-        points = stepped(inputs, uphill(passed), budgets(self.budget, inputs), norm=self.norm, box=box)
+        points = stepped(inputs, ascent_direction(passed), budgets(self.budget, inputs), norm=self.norm, box=box)
         return points, passed.labels

@@ -6,7 +6,7 @@ from torch import Tensor
 from flatprobe.training.forward import ForwardPass
 
 
-def pictures(passed: ForwardPass, name: str) -> Tensor:
+def check_images(passed: ForwardPass, name: str) -> Tensor:
     """The inputs (samples, channels, height, width), detached.
 
     Args:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from flatprobe.attacks.points import per_sample
 from flatprobe.training.forward import ForwardPass, Mixture
-from flatprobe.training.forward.labels import parts
+from flatprobe.training.forward.labels import weighted_labels
 from flatprobe.utils.arguments import Number, given, one_of, positive
 
 
@@ -50,7 +50,7 @@ class Mixup:
         order = passed.uniform((count,), "mixup", "order").argsort()
         first = passed.beta(self.alpha, (count if self.each == "sample" else 1,), "mixup", "weights").expand(count)
         weight = per_sample(first, inputs)
-        own = parts(passed.labels, inputs)
+        own = weighted_labels(passed.labels, inputs)
         mixed = [(first * share, labels) for share, labels in own]
         mixed += [((1 - first) * share[order], labels[order]) for share, labels in own]
         return weight * inputs + (1 - weight) * inputs[order], Mixture(tuple(mixed))

@@ -10,7 +10,7 @@ from torch import Tensor
 from flatprobe.attacks.fixed import ascended, started
 from flatprobe.training.forward import ForwardPass
 from flatprobe.training.forward.labels import Labels
-from flatprobe.training.transforms.budgets import as_box, budgets, check_budget, uphill
+from flatprobe.training.transforms.budgets import as_box, ascent_direction, budgets, check_budget
 from flatprobe.utils.arguments import Flag, Number, Whole, at_least, flag, given
 
 
@@ -65,6 +65,6 @@ class PGD:
             noise = passed.normal(tuple(inputs.shape), "pgd")
             current = at = started(inputs, noise, budget, norm=self.norm, box=box)
         for _ in range(self.steps):
-            gradient = uphill(passed, at)
+            gradient = ascent_direction(passed, at)
             current = at = ascended(current, gradient, inputs, budget, norm=self.norm, box=box, steps=self.steps)
         return current, passed.labels

@@ -15,7 +15,7 @@ from flatprobe.network.class_names import set_class_names
 from flatprobe.network.copies import structural_copy
 from flatprobe.risk.empirical import EmpiricalRisk
 from flatprobe.training.loop import train
-from flatprobe.training.settings import Settings, listed
+from flatprobe.training.settings import Settings, as_list
 from flatprobe.utils.arguments import is_number, is_whole, scalar
 
 NUMBERS = ("weight_decay", "learning_rate", "momentum")
@@ -33,7 +33,7 @@ def varying(setting: object, penalty: object, others: Mapping[str, Any]) -> Call
         msg = f"one of setting and penalty must be given, got setting={setting!r} and penalty={penalty!r}"
         raise ValueError(msg)
     if penalty is not None:
-        rest = listed("penalties", others.get("penalties", ()), "(strength, penalty)")
+        rest = as_list("penalties", others.get("penalties", ()), "(strength, penalty)")
         return lambda strength: {"penalties": [*rest, *([(strength, penalty)] if strength else [])]}
     if callable(setting):
         return lambda strength: _returned(setting(strength), strength, others)

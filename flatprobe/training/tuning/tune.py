@@ -13,7 +13,7 @@ from flatprobe.risk.empirical import EmpiricalRisk
 from flatprobe.training.diverged import DivergedError
 from flatprobe.training.loop import train
 from flatprobe.training.penalties import PENALTIES
-from flatprobe.training.registry import described, made
+from flatprobe.training.registry import build, describe
 from flatprobe.training.run import TrainingRun
 from flatprobe.training.tuning.grid import build_network, check_arguments, check_test, distinct, fixed, grid, varying
 from flatprobe.training.tuning.result import FINAL, SEARCH, Row, Tuning, best_strength
@@ -119,7 +119,7 @@ def tune(
     varied = setting if setting is None or isinstance(setting, str) else _name(setting)
     arguments = {
         "setting": varied,
-        "penalty": None if penalty is None else described(made("penalty", penalty, PENALTIES), PENALTIES),
+        "penalty": None if penalty is None else describe(build("penalty", penalty, PENALTIES), PENALTIES),
         "strengths": ascending,
         "seeds": repetitions,
         "criterion": criterion,

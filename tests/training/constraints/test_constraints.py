@@ -9,7 +9,7 @@ from torch import nn
 from flatprobe.models import mlp
 from flatprobe.training import ForwardPass, train
 from flatprobe.training.constraints import CONSTRAINTS, Ball, Box, UnitRows
-from flatprobe.training.registry import described, made
+from flatprobe.training.registry import build, describe
 from flatprobe.utils.rng import generator
 from tests.helpers import cases
 from tests.helpers.cases import batch, normalised_network
@@ -41,11 +41,11 @@ def with_frozen() -> nn.Module:
 @pytest.mark.parametrize("name", EACH)
 def test_json_round_trip(name):
     assert EACH.keys() == CONSTRAINTS.keys()
-    constraint = made("constraint", {"name": name, **EACH[name]}, CONSTRAINTS)
-    record = described(constraint, CONSTRAINTS)
+    constraint = build("constraint", {"name": name, **EACH[name]}, CONSTRAINTS)
+    record = describe(constraint, CONSTRAINTS)
     assert EACH[name].items() <= record.items()
     assert "memory" not in record
-    assert made("constraint", record, CONSTRAINTS) == constraint
+    assert build("constraint", record, CONSTRAINTS) == constraint
 
 
 def test_box_clips_every_weight():
@@ -126,7 +126,7 @@ def test_unit_rows_follow_weight_normalization_to_first_order():
 def test_property_frozen_weights_stay(name):
     network = with_frozen()
     before = copy.deepcopy(network)
-    made("constraint", {"name": name, **EACH[name]}, CONSTRAINTS)(
+    build("constraint", {"name": name, **EACH[name]}, CONSTRAINTS)(
         network, layers_of(network, torch.ones(1, 5).double())
     )
     assert_same_state(network.linear1, before.linear1)
@@ -137,10 +137,10 @@ def test_property_frozen_weights_stay(name):
 def test_training_stays_within_and_resumes_to_the_last_bit(name, tmp_path):
     data, network = cases.data_for((1, 8, 8), samples=40), mlp((1, 8, 8), widths=(12,))
     state = copy.deepcopy(network.state_dict())
-    constraint = made("constraint", {"name": name, **EACH[name]}, CONSTRAINTS)
+    constraint = build("constraint", {"name": name, **EACH[name]}, CONSTRAINTS)
     options = {"batch_size": 8, "learning_rate": 0.2, "constraints": [constraint]}
     whole = train(network, data, epochs=3, **options)
-    assert whole.settings["settings"]["constraints"] == [described(constraint, CONSTRAINTS)]
+    assert whole.settings["settings"]["constraints"] == [describe(constraint, CONSTRAINTS)]
     weights = flat(whole.model)
     if name == "box":
         assert bool(((weights >= -0.1) & (weights <= 0.2)).all())
@@ -179,7 +179,7 @@ def interrupt_after(epochs: int, network: nn.Module, data, folder, options) -> N
         (lambda: Box(1.0, 1.0), r"low is 1\.0 and high 1\.0; expected low below high"),
         (lambda: Box(float("nan"), 1.0), "low is nan"),
         (lambda: Ball(0.0), r"radius is 0\.0; expected a positive finite number"),
-        (lambda: made("constraint", {"name": "unit_rows", "gain": 1}, CONSTRAINTS), "was given gain; expected no arg"),
+        (lambda: build("constraint", {"name": "unit_rows", "gain": 1}, CONSTRAINTS), "was given gain; expected no arg"),
     ],
 )
 def test_refusals(call, message):
@@ -198,7 +198,7 @@ class Embedded(nn.Module):
 
 @pytest.mark.parametrize("name", ["unit_rows", "spectral_projection"])
 def test_layers_of_unknown_form_are_named(name):
-    constraint = made("constraint", {"name": name, **EACH[name]}, CONSTRAINTS)
+    constraint = build("constraint", {"name": name, **EACH[name]}, CONSTRAINTS)
     network = Embedded()
     with pytest.raises(
         ValueError, match=rf"constraint '{name}' met the layer 'table', which is neither linear nor a c"

@@ -12,7 +12,7 @@ from flatprobe.graph.operators import Convolution, spectral_norm
 from flatprobe.training import ForwardPass, train
 from flatprobe.training.constraints import SpectralProjection
 from flatprobe.training.forward import Layer
-from flatprobe.training.forward.operator_norms import risen, settled
+from flatprobe.training.forward.operator_norms import converge_norm, search_krylov
 from flatprobe.utils.rng import generator
 from tests.helpers import cases
 from tests.helpers.cases import batch, normalised_network
@@ -90,12 +90,12 @@ def test_the_followed_norm_rises_from_below_to_the_true_one():
     network = normalised_network()
     for layer in layers_of(network, batch()[0]):
         with torch.no_grad():
-            norm, vectors = settled(layer, 3, generator(0))
+            norm, vectors = converge_norm(layer, 3, generator(0))
             true = true_norm(layer)
             assert true * (1 - 1e-4) <= float(norm) <= true * (1 + 1e-12)
             best = vectors[:-1]
             torch.testing.assert_close(best @ best.mT, torch.eye(len(best)).double(), rtol=0, atol=1e-12)
-            later, _ = risen(layer, vectors, 30)
+            later, _ = search_krylov(layer, vectors, 30)
             assert true * (1 - 1e-9) <= float(later) <= true * (1 + 1e-12)
 
 

@@ -12,10 +12,10 @@ from torch.nn.utils import parametrizations
 
 import flatprobe as fp
 from flatprobe.training.forward import Mixture
-from flatprobe.training.objective import named_penalties
+from flatprobe.training.objective import name_penalties
 from flatprobe.training.penalties import DoubleBackpropagation, JacobianFrobenius, TikhonovDifferences
 from flatprobe.training.transforms import FGSM, PGD
-from flatprobe.training.transforms.budgets import uphill
+from flatprobe.training.transforms.budgets import ascent_direction
 from flatprobe.utils.rng import generator
 from tests.helpers.cases import batch, normalised_network
 from tests.training.test_loop import clusters
@@ -67,7 +67,7 @@ def test_attacks_climb_the_loss_of_a_mixture():
     weights = torch.tensor([0.3, 0.6], dtype=torch.float64)
     mixture = Mixture(((weights, torch.tensor([0, 2])), (1 - weights, torch.tensor([1, 0]))))
     passed = fp.ForwardPass(nn.Identity(), inputs, mixture)
-    found = uphill(passed)
+    found = ascent_direction(passed)
     slope = passed.gradient(create_graph=False)
     torch.testing.assert_close(found, slope / slope.abs().amax(1, keepdim=True), rtol=1e-12, atol=0)
 
@@ -110,7 +110,7 @@ def test_names_neither_hide_one_another_nor_a_column():
     def train_accuracy(passed: fp.ForwardPass) -> Tensor:
         return 1 + 0 * passed.logits.sum()
 
-    found = named_penalties([(1.0, decay_2), (2.0, decay), (3.0, decay), (4.0, train_accuracy)])
+    found = name_penalties([(1.0, decay_2), (2.0, decay), (3.0, decay), (4.0, train_accuracy)])
     assert {name: strength for name, (strength, _) in found.items()} == {
         "decay_2": 1.0,
         "decay": 2.0,

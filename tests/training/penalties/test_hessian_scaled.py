@@ -18,7 +18,7 @@ from flatprobe.training.penalties import (
     hsfob_db1,
     hsfob_db2,
 )
-from flatprobe.training.registry import described, made
+from flatprobe.training.registry import build, describe
 from flatprobe.utils.rng import generator
 from tests.helpers.penalties import (
     NETWORKS,
@@ -147,7 +147,7 @@ def test_penalties_add_up():
 
 def test_by_name_and_in_training():
     penalty = HessianScaled(3, power=2)
-    assert made("penalty", json.loads(json.dumps(described(penalty, PENALTIES))), PENALTIES) == penalty
+    assert build("penalty", json.loads(json.dumps(describe(penalty, PENALTIES))), PENALTIES) == penalty
     last = assert_trains(*hsfob_db1(0.1, projections=1))
     assert last["hessian_scaled"] > 0
     assert last["double_backpropagation"] > 0

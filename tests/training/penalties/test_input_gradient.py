@@ -15,7 +15,7 @@ from flatprobe.training.penalties import (
     GradientDualNorm,
     TikhonovDifferences,
 )
-from flatprobe.training.registry import described, made
+from flatprobe.training.registry import build, describe
 from tests.helpers.cases import batch
 from tests.helpers.penalties import NETWORKS, assert_adds_up, assert_value_and_gradient, gradients_of, passed_for
 from tests.helpers.references import with_statistics
@@ -145,7 +145,7 @@ def test_mixtures_of_labels(penalty):
 
 @pytest.mark.parametrize("penalty", EVERY, ids=str)
 def test_round_trip_through_json(penalty):
-    assert made("penalty", described(penalty, PENALTIES), PENALTIES) == penalty
+    assert build("penalty", describe(penalty, PENALTIES), PENALTIES) == penalty
 
 
 def test_training_with_them():

@@ -17,7 +17,7 @@ from flatprobe.training.penalties import (
     JacobianFrobenius,
     JacobianSpectral,
 )
-from flatprobe.training.registry import described, made
+from flatprobe.training.registry import build, describe
 from tests.helpers import cases
 from tests.helpers.cases import batch
 from tests.helpers.penalties import (
@@ -192,8 +192,8 @@ def test_penalties_add_up():
     "penalty", [JacobianFrobenius(2, "softmax"), JacobianFrobenius(), JacobianSpectral(3), JacobianSpectral()], ids=str
 )
 def test_by_name(penalty):
-    asked = json.loads(json.dumps(described(penalty, PENALTIES)))
-    assert made("penalty", asked, PENALTIES) == penalty
+    asked = json.loads(json.dumps(describe(penalty, PENALTIES)))
+    assert build("penalty", asked, PENALTIES) == penalty
 
 
 def test_training():

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from flatprobe.training import ForwardPass
 from flatprobe.training.penalties import PENALTIES, JacobianFrobenius, JacobianPerLayer
-from flatprobe.training.registry import described, made
+from flatprobe.training.registry import build, describe
 from flatprobe.utils.rng import generator
 from tests.helpers.cases import batch
 from tests.helpers.penalties import (
@@ -231,7 +231,7 @@ def test_penalties_add_up():
 
 def test_by_name_and_in_training():
     penalty = JacobianPerLayer("logits", held=False)
-    assert made("penalty", json.loads(json.dumps(described(penalty, PENALTIES))), PENALTIES) == penalty
+    assert build("penalty", json.loads(json.dumps(describe(penalty, PENALTIES))), PENALTIES) == penalty
     assert assert_trains((0.1, "jacobian_per_layer"))["jacobian_per_layer"] > 0
 
 

@@ -15,8 +15,8 @@ from flatprobe.training.penalties import (
     RKHSGradient,
 )
 from flatprobe.training.penalties import classes as shared
-from flatprobe.training.registry import described, made
-from flatprobe.training.transforms.displacement import deformed, roughness, within
+from flatprobe.training.registry import build, describe
+from flatprobe.training.transforms.displacement import deform, roughness, scale_within
 from flatprobe.utils.rng import generator
 from tests.helpers.cases import batch
 from tests.helpers.penalties import NETWORKS, SLOW, assert_adds_up, assert_value_and_gradient, gradients_of, passed_for
@@ -161,8 +161,8 @@ def test_the_ascent_finds_more_than_random_deformations():
             best = 0.0
             for draw in range(50):
                 tau = torch.randn(6, 2, 3, 3, generator=generator(draw, "tau"), dtype=torch.float64)
-                tau = within(1e6 * tau, roughness(1e6 * tau, (5, 5)))
-                best = max(best, float((network(deformed(inputs, tau)) - network(inputs))[:, k].max()))
+                tau = scale_within(1e6 * tau, roughness(1e6 * tau, (5, 5)))
+                best = max(best, float((network(deform(inputs, tau)) - network(inputs))[:, k].max()))
             total += best**2
     assert AdversarialDeformation(grid=3, steps=10)(passed_for(network)).item() > total
 
@@ -205,8 +205,8 @@ def test_classes_that_are_drawn_have_the_mean_of_all(penalty):
     """Exact: the mean over the three possible draws is the whole sum, in value and in gradient."""
     network = NETWORKS["batch_norm"]()
     whole = penalty(passed_for(network))
-    settings = {**described(penalty, PENALTIES), "classes": 1}
-    drawn = made("penalty", settings, PENALTIES)
+    settings = {**describe(penalty, PENALTIES), "classes": 1}
+    drawn = build("penalty", settings, PENALTIES)
     values: dict[int, torch.Tensor] = {}
     for step in range(40):
         passed = passed_for(network, key=(0, step))
@@ -237,7 +237,7 @@ def test_classes_are_drawn_alike_often():
 @pytest.mark.parametrize("penalty", EVERY, ids=str)
 def test_composition_and_json(penalty):
     assert_adds_up(penalty, DoubleBackpropagation())
-    assert made("penalty", described(penalty, PENALTIES), PENALTIES) == penalty
+    assert build("penalty", describe(penalty, PENALTIES), PENALTIES) == penalty
 
 
 def test_training_with_them():

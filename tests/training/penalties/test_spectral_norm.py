@@ -9,7 +9,7 @@ from torch import nn
 from flatprobe.graph.operators import Convolution, leading_input, spectral_norm
 from flatprobe.training import ForwardPass, train
 from flatprobe.training.penalties import PENALTIES, JacobianFrobenius, SpectralNorm
-from flatprobe.training.registry import described, made
+from flatprobe.training.registry import build, describe
 from flatprobe.utils.rng import generator
 from tests.helpers.penalties import NETWORKS, SLOW, assert_adds_up, assert_value_and_gradient, gradients_of, passed_for
 from tests.models.test_models import assert_same_state
@@ -149,7 +149,7 @@ def test_the_leading_input_of_a_convolution(groups, channels):
 def test_composition_and_json():
     assert_adds_up(SpectralNorm(), JacobianFrobenius())
     for penalty in (SpectralNorm(), SpectralNorm(iterations=3, exact=True)):
-        assert made("penalty", described(penalty, PENALTIES), PENALTIES) == penalty
+        assert build("penalty", describe(penalty, PENALTIES), PENALTIES) == penalty
 
 
 def test_resuming_goes_on_from_the_remembered_vectors(tmp_path, monkeypatch):

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from flatprobe.models import mlp
 from flatprobe.training import ForwardPass, train
 from flatprobe.training.penalties import PENALTIES, DoubleBackpropagation, Transformed
-from flatprobe.training.registry import described, made
+from flatprobe.training.registry import build, describe
 from flatprobe.training.transforms import FGSM, TRANSFORMS, GaussianNoise, Transform
 from flatprobe.utils.rng import generator
 from tests.helpers import cases
@@ -127,18 +127,18 @@ def test_two_penalties_in_one_pass_are_their_sum_and_share_the_gradient():
 
 @pytest.mark.parametrize("asked", [{"name": "mixup", "alpha": 0.4}, FGSM(0.1, box=(0, 1)), "crop_and_flip"])
 def test_json_round_trip_with_the_transform_inside(asked):
-    penalty = made("penalty", {"name": "transformed", "transform": asked}, PENALTIES)
-    record = described(penalty, PENALTIES)
+    penalty = build("penalty", {"name": "transformed", "transform": asked}, PENALTIES)
+    record = describe(penalty, PENALTIES)
     assert record["transform"]["name"] in TRANSFORMS
-    assert made("penalty", record, PENALTIES) == penalty
-    assert described(made("penalty", record, PENALTIES), PENALTIES) == record
+    assert build("penalty", record, PENALTIES) == penalty
+    assert describe(build("penalty", record, PENALTIES), PENALTIES) == record
 
 
 def test_a_transform_of_the_callers_own_is_recorded_by_name():
     def halved(passed: ForwardPass) -> tuple[torch.Tensor, object]:
         return passed.inputs / 2, passed.labels
 
-    record = described(Transformed(halved), PENALTIES)
+    record = describe(Transformed(halved), PENALTIES)
     assert record["transform"]["name"].endswith("halved")
 
 

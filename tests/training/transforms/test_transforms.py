@@ -9,7 +9,7 @@ from flatprobe.data import LabelledData
 from flatprobe.models import mlp
 from flatprobe.training import ForwardPass, train
 from flatprobe.training.forward import Mixture
-from flatprobe.training.registry import described, made
+from flatprobe.training.registry import build, describe
 from flatprobe.training.transforms import (
     FGSM,
     PGD,
@@ -74,11 +74,11 @@ def test_property_a_transform_is_a_function_of_the_key_and_leaves_the_batch_alon
 
 @pytest.mark.parametrize("name", EACH)
 def test_json_round_trip(name):
-    transform = made("transform", {"name": name, **EACH[name]}, TRANSFORMS)
-    record = described(transform, TRANSFORMS)
+    transform = build("transform", {"name": name, **EACH[name]}, TRANSFORMS)
+    record = describe(transform, TRANSFORMS)
     assert record["name"] == name
     assert EACH[name].items() <= record.items()
-    assert made("transform", record, TRANSFORMS) == transform
+    assert build("transform", record, TRANSFORMS) == transform
 
 
 @pytest.mark.parametrize("name", EACH)
@@ -258,7 +258,7 @@ def test_deformations_of_a_ramp_show_their_displacement():
             r"the transform 'deformation' met inputs of shape \(2, 5\)",
         ),
         (lambda: GaussianNoise(1.0)(passed_over(torch.ones(2, 1).long())), "the inputs have no gradient"),
-        (lambda: made("transform", {"name": "fgsm", "radius": 1}, TRANSFORMS), "expected some of budget, norm, box"),
+        (lambda: build("transform", {"name": "fgsm", "radius": 1}, TRANSFORMS), "expected some of budget, norm, box"),
     ],
 )
 def test_refusals(call, message):
