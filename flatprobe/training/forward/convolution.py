@@ -1,8 +1,8 @@
-"""The convolution y = W * x as a bilinear map whose derivatives are convolutions again, to any order.
+"""Convolutions with derivatives of any order, all by the kernels of a first derivative.
 
-Torch forms the second derivative of its own convolution by one that swaps batch and channels, which its CPU kernels
-are slow at; here all derivatives are the kernels of the first one: y = A(x, W), x' = A^T(y, W), and the weight's
-gradient G(x, y), each of which is linear in both arguments and differentiates into the other two.
+Torch forms the second derivative of a convolution by a convolution with batch and channels swapped, for which its CPU
+kernels are slow. Here the kernels are y = A(x, W), x' = A^T(y, W), and the weight's gradient G(x, y). Each is linear in
+both arguments, and its derivatives are the other two.
 """
 
 from typing import Any
@@ -14,13 +14,13 @@ from flatprobe.graph.operators.geometry import Geometry
 
 
 def convolve(inputs: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry, owner: Any) -> Tensor:
-    """A(x, W) + b, differentiable to any order; no gradient to W and b while `owner.inputs_only`."""
+    """A(x, W) + b, differentiable to any order; W and b have no gradient while `owner.inputs_only`."""
     result: Tensor = _Apply.apply(inputs, weight, bias, geometry, owner)  # type: ignore[no-untyped-call]
     return result
 
 
 def transpose(outputs: Tensor, weight: Tensor, geometry: Geometry, owner: Any) -> Tensor:
-    """A^T(y, W) likewise."""
+    """A^T(y, W), differentiable in the same way."""
     result: Tensor = _Adjoint.apply(outputs, weight, geometry, owner)  # type: ignore[no-untyped-call]
     return result
 
@@ -31,9 +31,9 @@ def _gather(inputs: Tensor, outputs: Tensor, geometry: Geometry, owner: Any) -> 
 
 
 def _leads_on(ctx: Any) -> bool:
-    """Whether the gradient in the input is asked for: of the first layer's it is not, in a backward pass to weights.
+    """True if the backward pass needs the gradient in the input, unlike that of the first layer in a training step.
 
-    Torch tells its own functions so, and those written in Python only that a gradient could be formed.
+    `needs_input_grad` is exact for torch's own functions. For Python's it only says that a gradient could be formed.
     """
     if not ctx.needs_input_grad[0]:
         return False
@@ -75,8 +75,8 @@ class _Adjoint(torch.autograd.Function):
     def backward(ctx: Any, above: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
         outputs, weight = ctx.saved_tensors
         by_outputs = convolve(above, weight, None, ctx.geometry, ctx.owner) if ctx.needs_input_grad[0] else None
-        asked = ctx.needs_input_grad[1] and not ctx.owner.inputs_only
-        return by_outputs, _gather(above, outputs, ctx.geometry, ctx.owner) if asked else None, None, None
+        needed = ctx.needs_input_grad[1] and not ctx.owner.inputs_only
+        return by_outputs, _gather(above, outputs, ctx.geometry, ctx.owner) if needed else None, None, None
 
 
 class _Gather(torch.autograd.Function):

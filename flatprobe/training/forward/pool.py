@@ -1,4 +1,4 @@
-"""Max pooling whose derivative torch differentiates without a tensor of zeros: where the maxima lie is a constant."""
+"""Max pooling whose second derivative needs no tensor of zeros, since the places of the maxima are constants."""
 
 from typing import Any
 
@@ -13,8 +13,7 @@ def max_pool(inputs: Tensor, *window: Any) -> Tensor:
 
     Args:
         inputs: (samples, channels, height, width), or without samples.
-        window: kernel size, stride, padding, dilation, and whether the last window may stand out, as
-            `torch.nn.functional.max_pool2d` has them.
+        window: kernel size, stride, padding, dilation and ceil_mode of `torch.nn.functional.max_pool2d`.
     """
     result: Tensor = _Pool.apply(inputs, window)[0]  # type: ignore[no-untyped-call]
     return result

@@ -1,4 +1,4 @@
-"""ReLU whose derivative torch differentiates without a tensor of zeros: 1[z > 0] is a constant."""
+"""ReLU whose second derivative needs no tensor of zeros, since 1[z > 0] is a constant."""
 
 from typing import Any
 
@@ -11,7 +11,8 @@ def rectify(inputs: Tensor, *, private: bool = False) -> Tensor:
 
     Args:
         inputs: z.
-        private: whether nobody else holds z. It is kept then, and the outputs may be written to; else they are kept.
+        private: True if nothing else refers to z: z is then saved for the backward pass instead of the outputs, which
+            may be written to.
     """
     result: Tensor = _Rectify.apply(inputs, private)  # type: ignore[no-untyped-call]
     return result

@@ -204,5 +204,5 @@ def test_refusals():
     with pytest.raises(ValueError, match=r"do not depend differentiably on the inputs"):
         cut.derivative(cut.logits.detach())
     one = ForwardPass(nn.Sequential(nn.Flatten(), nn.BatchNorm1d(2)), torch.ones(1, 2), torch.tensor([0]))
-    with pytest.raises(ValueError, match=r"shape \(1, 2\) in training mode; expected two values a channel"):
+    with pytest.raises(ValueError, match=r"shape \(1, 2\) in training mode; expected two values per channel"):
         _ = one.logits

@@ -162,5 +162,5 @@ def test_a_place_that_is_not_on_the_way_is_refused():
         return F.max_pool2d(seen[-1], 2)
 
     passed = fp.ForwardPass(Written(seeing), torch.randn(2, 1, 6, 6), torch.tensor([0, 1]))
-    with pytest.raises(ValueError, match=r"does not depend differentiably on the place `at`.*max pooling"):
+    with pytest.raises(ValueError, match=r"`of` does not depend differentiably on `at`.*max pooling"):
         passed.derivative(passed.logits, at=seen[0])

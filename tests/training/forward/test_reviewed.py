@@ -160,7 +160,7 @@ def test_compiled_networks_are_trained_as_what_they_were_made_from():
     expected = fp.train(network, data, **settings).model
     assert all(map(torch.equal, run.model.state_dict().values(), expected.state_dict().values()))
     inside = nn.Sequential(torch.compile(nn.Linear(4, 3)))
-    with pytest.raises(ValueError, match="the module '0' is compiled, so its operations cannot be watched"):
+    with pytest.raises(ValueError, match="the module '0' is compiled, so its operations cannot be recorded"):
         fp.ForwardPass(inside, torch.ones(1, 4), torch.tensor([0]))
 
 
