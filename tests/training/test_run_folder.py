@@ -87,12 +87,12 @@ def test_best_is_the_lowest_loss_not_the_last_dip(tmp_path, monkeypatch, stop):
         return train(network, data, epochs=epochs, out=out, save_every=0)
 
     expected = train_it(None, 2).model
-    original, losses = module.Trainer.measured, [3.0, 1.0, 2.0, 1.5, 1.25]
+    original, losses = module.Trainer.measure, [3.0, 1.0, 2.0, 1.5, 1.25]
 
     def scripted(self, name, risk):
         return original(self, name, risk) | {"train_loss": losses[len(self.history)]}
 
-    monkeypatch.setattr(module.Trainer, "measured", scripted)
+    monkeypatch.setattr(module.Trainer, "measure", scripted)
     if stop is not None:
         interrupted_after(monkeypatch, stop, lambda: train_it(tmp_path / "run"))
     train_it(tmp_path / "run")

@@ -68,9 +68,9 @@ def epochs_of(folder: RunFolder) -> int:
 
 @pytest.mark.parametrize("moment", ["half", "before", "after"])
 def test_killed_at_every_write(tmp_path, monkeypatch, moment):
-    measured, losses = Trainer.measured, [3.0, 1.0, 2.0]  # best is neither the first nor the last: it could be lost
+    measured, losses = Trainer.measure, [3.0, 1.0, 2.0]  # best is neither the first nor the last: it could be lost
     monkeypatch.setattr(
-        Trainer, "measured", lambda self, *args: measured(self, *args) | {"train_loss": losses[len(self.history)]}
+        Trainer, "measure", lambda self, *args: measured(self, *args) | {"train_loss": losses[len(self.history)]}
     )
     whole = train_it(tmp_path / "whole")
     resumable = []

@@ -1,4 +1,4 @@
-"""A zero-padded convolution as a linear map between finite images."""
+"""Zero-padded convolutions as linear maps between finite images."""
 
 import math
 from functools import cached_property
@@ -22,7 +22,7 @@ class Convolution(Geometry):
         stride: s, one number per axis.
         padding: p, zeros added on either side, one number per axis.
         dilation: d, distance between the taps, one number per axis.
-        groups: blocks of channels that do not see each other.
+        groups: independent blocks of channels.
 
     Raises:
         ValueError: for a weight that is not finite, or sizes that make no convolution.
@@ -59,7 +59,7 @@ class Convolution(Geometry):
         if min(self.output_size) < 1:
             msg = (
                 f"the output size is {self.output_size} for an input of {input_size} and a kernel of "
-                f"{self.kernel_size}; expected at least 1 an axis: is input_size the layer's real input size?"
+                f"{self.kernel_size}; expected at least 1 per axis: is input_size the layer's real input size?"
             )
             raise ValueError(msg)
 
@@ -117,7 +117,7 @@ class Convolution(Geometry):
         return matrix.view(self.groups * rows, self.groups * columns)
 
     def meetings(self, axis: int) -> list[tuple[Tensor, Tensor]]:
-        """For each tap t along the axis: the outputs i whose tap lies in the image, and the inputs s i - p + d t."""
+        """For each tap t along the axis: the outputs i whose tap is in the image, and the inputs s i - p + d t."""
         i = torch.arange(self.output_size[axis], device="cpu")
         taps = range(self.kernel_size[axis])
         inputs = [self.stride[axis] * i - self.padding[axis] + self.dilation[axis] * t for t in taps]
@@ -126,7 +126,7 @@ class Convolution(Geometry):
 
 
 def _flat(coordinates: list[Tensor], size: tuple[int, ...]) -> Tensor:
-    """Positions in a flattened image of the grid that the axes' coordinates span."""
+    """Positions in a flattened image of the grid spanned by the coordinates of the axes."""
     flat = torch.zeros(1, dtype=torch.int64, device="cpu")
     for own, length in zip(coordinates, size, strict=True):
         flat = (flat[:, None] * length + own).flatten()
@@ -151,9 +151,9 @@ def _check_weight(weight: Tensor, axes: int) -> None:
 
 def _check_axes(name: str, values: object, least: int, axes: int) -> None:
     plain = isinstance(values, tuple) and all(isinstance(value, int) and value >= least for value in values)
-    if not plain or len(values) != axes:  # type: ignore[arg-type]  # plain says that it is a tuple
+    if not plain or len(values) != axes:  # type: ignore[arg-type]  # `plain` implies a tuple
         msg = (
-            f"{name} is {values!r}; expected a tuple of {axes} whole numbers of at least {least}, one an axis "
+            f"{name} is {values!r}; expected a tuple of {axes} whole numbers of at least {least}, one per axis "
             "(zero padding, the same on both sides)"
         )
         raise ValueError(msg)

@@ -125,7 +125,7 @@ def test_deformations_are_allowed_and_their_gradient_is_that_of_the_rise(name):
     """Slow reference for value and gradient given the images found; property: they are deformed within C <= 1."""
     network, penalty = NETWORKS[name](), AdversarialDeformation(grid=3, steps=4)
     ends, seen = {}, []
-    original = within
+    original = scale_within
 
     def recorded(tau, size):
         found = original(tau, size)
@@ -133,12 +133,12 @@ def test_deformations_are_allowed_and_their_gradient_is_that_of_the_rise(name):
         return found
 
     def kept(passed, k, steps, moved):
-        ends[k] = shared.highest(passed, k, steps, moved)
+        ends[k] = shared.climb(passed, k, steps, moved)
         return ends[k]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("flatprobe.training.penalties.adversarial_deformation.within", recorded)
-        patch.setattr("flatprobe.training.penalties.adversarial_deformation.highest", kept)
+        patch.setattr("flatprobe.training.penalties.adversarial_deformation.scale_within", recorded)
+        patch.setattr("flatprobe.training.penalties.adversarial_deformation.climb", kept)
         penalty(passed_for(network))
     assert len(seen) == 3 * 4
     assert all(bool((found <= 1 + 1e-12).all()) for found in seen)
@@ -194,7 +194,7 @@ def test_rounds_never_take_a_row_twice():
     """Property: all positions once, and as few rounds as the commonest row asks for."""
     for draw in range(20):
         rows = torch.randint(4, (9,), generator=generator(draw, "rows")).tolist()
-        groups = shared.rounds(rows)
+        groups = shared.group_rows(rows)
         assert sorted(position for group in groups for position in group) == list(range(9))
         assert all(len({rows[position] for position in group}) == len(group) for group in groups)
         assert len(groups) == max(map(rows.count, rows))
@@ -210,7 +210,7 @@ def test_classes_that_are_drawn_have_the_mean_of_all(penalty):
     values: dict[int, torch.Tensor] = {}
     for step in range(40):
         passed = passed_for(network, key=(0, step))
-        (k,), factor = shared.asked_classes(passed, 1, str(settings["name"]))
+        (k,), factor = shared.draw_classes(passed, 1, str(settings["name"]))
         assert factor == 3
         if k not in values:
             values[k] = drawn(passed)
@@ -227,11 +227,11 @@ def test_classes_are_drawn_alike_often():
     network = affine()
     counts = torch.zeros(3)
     for step in range(300):
-        found, _ = shared.asked_classes(passed_for(network, key=(0, step)), 2, "x")
+        found, _ = shared.draw_classes(passed_for(network, key=(0, step)), 2, "x")
         assert len(set(found)) == 2
         counts[found] += 1
     assert bool(((counts - 200).abs() < 4 * math.sqrt(300 * 2 / 9)).all())
-    assert shared.asked_classes(passed_for(network), 7, "x") == ([0, 1, 2], 1.0)
+    assert shared.draw_classes(passed_for(network), 7, "x") == ([0, 1, 2], 1.0)
 
 
 @pytest.mark.parametrize("penalty", EVERY, ids=str)

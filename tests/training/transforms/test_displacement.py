@@ -34,7 +34,7 @@ def pixel(image: torch.Tensor, row: float, column: float) -> torch.Tensor:
 def test_images_are_sampled_where_the_displacement_points():
     """Slow reference, pixel by pixel."""
     x, tau = images(), displacements()
-    found = displacement.deformed(x, tau)
+    found = displacement.deform(x, tau)
     fine = F.interpolate(tau, size=(5, 7), mode="bilinear", align_corners=True)
     for i in range(3):
         for row in range(5):
@@ -47,19 +47,19 @@ def test_images_are_sampled_where_the_displacement_points():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_no_displacement_gives_the_images_back_bit_by_bit(dtype):
     x = images(size=(28, 28)).to(dtype)
-    assert torch.equal(displacement.deformed(x, torch.zeros(3, 2, 4, 4, dtype=dtype)), x)
+    assert torch.equal(displacement.deform(x, torch.zeros(3, 2, 4, 4, dtype=dtype)), x)
 
 
 def test_whole_pixels_shift_the_image():
     """Closed form: two to the left and one down."""
     x = images()
     tau = torch.tensor([-2.0, 1.0], dtype=torch.float64).view(1, 2, 1, 1).expand(3, 2, 1, 1)
-    torch.testing.assert_close(displacement.deformed(x, tau)[:, :, 1:, :-2], x[:, :, :-1, 2:], **EXACT)
+    torch.testing.assert_close(displacement.deform(x, tau)[:, :, 1:, :-2], x[:, :, :-1, 2:], **EXACT)
 
 
 def test_derivatives_in_images_and_displacement():
     tau, x = displacements(1).requires_grad_(), images(1).requires_grad_()
-    assert torch.autograd.gradcheck(displacement.deformed, (x, tau))
+    assert torch.autograd.gradcheck(displacement.deform, (x, tau))
 
 
 def test_roughness_of_an_affine_displacement():
@@ -90,10 +90,10 @@ def test_roughness_is_a_norm_and_within_scales_onto_its_ball():
     tau = displacements()
     found = displacement.roughness(tau, (5, 7))
     torch.testing.assert_close(displacement.roughness(-3 * tau, (5, 7)), 3 * found, **EXACT)
-    scaled = displacement.within(tau, found)
+    scaled = displacement.scale_within(tau, found)
     torch.testing.assert_close(displacement.roughness(scaled, (5, 7)), found.clamp_max(1), **EXACT)
     small = tau / 100
-    assert torch.equal(displacement.within(small, displacement.roughness(small, (5, 7))), small)
+    assert torch.equal(displacement.scale_within(small, displacement.roughness(small, (5, 7))), small)
 
 
 @pytest.mark.parametrize("grid", [1, 2, 5])
@@ -106,11 +106,11 @@ def test_smoothed_gradients_solve_their_equation(grid):
     eye = torch.eye(grid, dtype=torch.float64)
     matrix = 3.0**2 * (torch.kron(down, eye) + torch.kron(eye, across)) + 0.5**2 * torch.eye(grid**2)
     expected = torch.linalg.solve(matrix, g.flatten(2).mT).mT.view_as(g)
-    torch.testing.assert_close(displacement.smoothed(g, (21, 31), c1=3.0, c2=0.5), expected, **EXACT)
+    torch.testing.assert_close(displacement.smooth(g, (21, 31), c1=3.0, c2=0.5), expected, **EXACT)
 
 
 def test_refusals():
     with pytest.raises(ValueError, match=r"shape \(3, 4\); expected images .* at least 2 x 2 pixels"):
-        displacement.check_images(torch.zeros(3, 4))
+        displacement.check_deformable(torch.zeros(3, 4))
     with pytest.raises(ValueError, match=r"displacement has shape \(2, 2, 4, 4\); expected \(3, 2, grid, grid\)"):
-        displacement.deformed(images(), displacements(2))
+        displacement.deform(images(), displacements(2))

@@ -240,15 +240,15 @@ def test_deformations_of_a_ramp_show_their_displacement():
         (lambda: CropAndFlip(mode="wrap"), "mode is 'wrap'; expected one of 'zero', 'reflect'"),
         (
             lambda: Cutout(2)(passed_over(torch.ones(2, 5))),
-            r"the transform 'cutout' met inputs of shape \(2, 5\); expected pictures",
+            r"the transform 'cutout' met inputs of shape \(2, 5\); expected images",
         ),
         (
             lambda: CropAndFlip()(passed_over(torch.ones(2, 5))),
-            r"the transform 'crop_and_flip' met inputs of shape \(2, 5\); expected pictures",
+            r"the transform 'crop_and_flip' met inputs of shape \(2, 5\); expected images",
         ),
         (
             lambda: CropAndFlip(padding=3, mode="reflect")(passed_over(torch.ones(2, 1, 5, 3))),
-            r"padding is 3 and the pictures are 5 x 3; expected less",
+            r"padding is 3 and the images are 5 x 3; expected less",
         ),
         (lambda: Deformation(size=1.5), r"size is 1\.5; expected at most 1"),
         (lambda: Deformation(grid=0), "grid is 0; expected at least 1"),
