@@ -1,5 +1,7 @@
 """Optimizers: two steps against written-out algebra (closed form), state that comes back (property)."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -34,7 +36,7 @@ def trained(network, data, **settings):
     return run.model.linear1.weight, run.model.linear1.bias
 
 
-def test_sgd_two_steps_closed_form(problem):
+def test_sgd_two_steps_closed_form(problem: Any) -> None:
     network, data = problem
     values = [network.linear1.weight.detach().clone(), network.linear1.bias.detach().clone()]
     velocity = [torch.zeros_like(value) for value in values]
@@ -46,7 +48,7 @@ def test_sgd_two_steps_closed_form(problem):
     torch.testing.assert_close(list(found), values, rtol=1e-9, atol=1e-9)
 
 
-def test_adam_two_steps_closed_form(problem):
+def test_adam_two_steps_closed_form(problem: Any) -> None:
     network, data = problem
     values = [network.linear1.weight.detach().clone(), network.linear1.bias.detach().clone()]
     first, second = ([torch.zeros_like(value) for value in values] for _ in range(2))
@@ -62,7 +64,7 @@ def test_adam_two_steps_closed_form(problem):
     torch.testing.assert_close(list(found), values, rtol=1e-9, atol=1e-9)
 
 
-def test_nesterov_two_steps_closed_form(problem):
+def test_nesterov_two_steps_closed_form(problem: Any) -> None:
     network, data = problem
     values = [network.linear1.weight.detach().clone(), network.linear1.bias.detach().clone()]
     velocity = [torch.zeros_like(value) for value in values]
@@ -76,7 +78,7 @@ def test_nesterov_two_steps_closed_form(problem):
 
 @pytest.mark.parametrize("decay", [None, 0.0, 0.7])
 @pytest.mark.parametrize("momentum", [0.0, MOMENTUM])
-def test_sgdl_two_steps_closed_form(problem, decay, momentum):
+def test_sgdl_two_steps_closed_form(problem: Any, decay: Any, momentum: Any) -> None:
     """T3 eq. 5 by hand: the gradient step, then gamma'_t W_t, neither in the velocity nor scaled by the schedule."""
     network, data = problem
     values = [network.linear1.weight.detach().clone(), network.linear1.bias.detach().clone()]
@@ -94,13 +96,13 @@ def test_sgdl_two_steps_closed_form(problem, decay, momentum):
     torch.testing.assert_close(list(found), values, rtol=1e-9, atol=1e-9)
 
 
-def test_sgdl_without_noise_is_sgd(problem):
+def test_property_sgdl_without_noise_is_sgd(problem: Any) -> None:
     plain = trained(*problem)
     silent = trained(*problem, optimizer={"name": "sgdl", "noise": 0.0})
     assert all(torch.equal(*pair) for pair in zip(plain, silent, strict=True))
 
 
-def test_sgdl_on_a_bowl_has_its_stationary_variance():
+def test_closed_form_sgdl_on_a_bowl_has_its_stationary_variance() -> None:
     """w <- (1 - r) w + s W on w^2 / 2 has the variance s^2 / (1 - (1 - r)^2): 40,000 weights, 3 standard errors."""
     weight = nn.Parameter(torch.zeros(40_000))
     optimizer = build_optimizer(SGDL | {"decay": 0.0}, [weight], learning_rate=0.5, momentum=0.0, seed=1)
@@ -112,7 +114,7 @@ def test_sgdl_on_a_bowl_has_its_stationary_variance():
     assert abs(float(weight.detach().mean())) < 3 * (expected / 40_000) ** 0.5
 
 
-def test_sgdl_pinned():
+def test_sgdl_pinned() -> None:
     """One step of pure noise, seed 7: a change of key or law would make finished runs unrepeatable."""
     weight = nn.Parameter(torch.zeros(3))
     optimizer = build_optimizer(SGDL, [weight], learning_rate=0.1, seed=7)
@@ -121,7 +123,7 @@ def test_sgdl_pinned():
     torch.testing.assert_close(weight.detach(), torch.tensor(PINNED), rtol=1e-5, atol=0)
 
 
-def test_frozen_parameters_stay(problem):
+def test_property_frozen_parameters_stay(problem: Any) -> None:
     network, data = problem
     network.linear1.bias.requires_grad_(False)
     weight, bias = trained(network, data)
@@ -130,7 +132,7 @@ def test_frozen_parameters_stay(problem):
 
 
 @pytest.mark.parametrize("name", ["sgd", "nesterov", "adam", SGDL], ids=str)
-def test_restored_optimizer_goes_on_to_the_last_bit(name):
+def test_property_restored_optimizer_goes_on_to_the_last_bit(name: str) -> None:
     def stepped(weight, optimizer, steps):
         for _ in range(steps):
             weight.grad = weight.detach().cos()
@@ -149,7 +151,7 @@ def test_restored_optimizer_goes_on_to_the_last_bit(name):
     assert torch.equal(stepped(half, again, 2), whole)
 
 
-def test_refusals():
+def test_refusals() -> None:
     with pytest.raises(ValueError, match="optimizer is 'lbfgs'; expected one of 'sgd', 'nesterov', 'adam', 'sgdl'"):
         build_optimizer("lbfgs", [nn.Parameter(torch.ones(1))], learning_rate=0.1)
     with pytest.raises(ValueError, match="no parameter of the network requires a gradient"):
@@ -173,12 +175,12 @@ def test_refusals():
         ),
     ],
 )
-def test_unfit_settings(problem, settings, message):
+def test_unfit_settings(problem: Any, settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         train(*problem, epochs=1, **settings)
 
 
-def test_sgdl_scalar_parameter_in_half_precision_keeps_its_count():
+def test_property_sgdl_scalar_parameter_in_half_precision_keeps_its_count() -> None:
     """The step count has a scalar parameter's shape, and must not take its dtype: 257 is no bfloat16."""
     weight = nn.Parameter(torch.zeros((), dtype=torch.bfloat16))
     optimizer = build_optimizer(SGDL, [weight], learning_rate=0.1)

@@ -6,6 +6,7 @@ import hashlib
 import json
 import linecache
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -124,7 +125,7 @@ MAKERS = {
 
 
 @pytest.mark.parametrize("name", MAKERS)
-def test_what_it_carries_and_its_source_are_told_apart(name):
+def test_what_it_carries_and_its_source_are_told_apart(name: str) -> None:
     """Property: equal where it is made alike, another where a number in it is; JSON keeps it."""
     one, same, other = (fingerprint(MAKERS[name](factor)) for factor in (0.1, 0.1, 0.2))
     assert one == same == json.loads(json.dumps(one))
@@ -132,7 +133,7 @@ def test_what_it_carries_and_its_source_are_told_apart(name):
     assert one["name"].rpartition(".")[0]
 
 
-def test_closed_forms():
+def test_closed_forms() -> None:
     assert fingerprint(Fields(0.5)) == fingerprint(Fields(0.5)) | {
         "name": "tests.utils.test_fingerprint.Fields",
         "carries": {"factor": 0.5},
@@ -145,7 +146,7 @@ def test_closed_forms():
     assert fingerprint(given)["source"] == hashlib.sha256(source.encode()).hexdigest()[:16]
 
 
-def test_a_log_is_no_setting():
+def test_property_a_log_is_no_setting() -> None:
     """A run that is taken up again, with a part that has noted something by then, is the same run."""
     log, attributes, logging = [], Attributes(1.0), Attributes(1.0)
     logging.log, attributes.log = [2.0], []
@@ -156,19 +157,19 @@ def test_a_log_is_no_setting():
     assert fingerprint(scaled(attributes))["carries"] == {"factor": "Attributes"}
 
 
-def test_comments_and_layout_are_no_change():
+def test_property_comments_and_layout_are_no_change() -> None:
     text = SOURCE.format(1)
     assert fingerprint(written(text)) == fingerprint(written(text.replace("    return", "    # why\n\n    return")))
 
 
-def test_a_function_that_closes_over_itself():
+def test_closed_form_a_function_that_closes_over_itself() -> None:
     def own(passed):
         return own(passed)
 
     assert fingerprint(own)["carries"] == {"own": "function"}
 
 
-def test_property_a_lambda_is_its_code_wherever_it_is_written():
+def test_property_a_lambda_is_its_code_wherever_it_is_written() -> None:
     one = [lambda passed: passed.loss][0]  # all lambdas of a line count, so the other one has its own
     other = [lambda passed: 2 * passed.loss][0]
     again = [
@@ -178,7 +179,7 @@ def test_property_a_lambda_is_its_code_wherever_it_is_written():
     assert fingerprint(one)["source"] == fingerprint(again)["source"] != fingerprint(other)["source"]
 
 
-def test_what_cannot_be_looked_into_is_there_by_its_type():
+def test_closed_form_what_cannot_be_looked_into_is_there_by_its_type() -> None:
     class Itemised:
         item = 3
 
@@ -196,14 +197,14 @@ def test_what_cannot_be_looked_into_is_there_by_its_type():
     assert fingerprint(functools.partial(str.upper, "x"))["name"].endswith("str.upper")
 
 
-def test_parts_that_share_parts_are_not_described_again_and_again():
+def test_property_parts_that_share_parts_are_not_described_again_and_again() -> None:
     shared = Fields(1.0)
     for _ in range(14):
         shared = Fields((shared, shared))
     assert len(json.dumps(fingerprint(shared))) < 10_000
 
 
-def test_a_transform_that_counts_is_described_alike_the_next_time(tmp_path):
+def test_property_a_transform_that_counts_is_described_alike_the_next_time(tmp_path: Path) -> None:
     class Counting:
         calls = 0
 
@@ -217,7 +218,7 @@ def test_a_transform_that_counts_is_described_alike_the_next_time(tmp_path):
     assert counting.calls == 0
 
 
-def test_a_run_with_a_changed_penalty_is_refused(tmp_path):
+def test_a_run_with_a_changed_penalty_is_refused(tmp_path: Path) -> None:
     def run(penalty):
         return fp.train(mlp((4,), classes=3), clusters(), epochs=1, out=tmp_path / "run", penalties=[(0.1, penalty)])
 
@@ -227,7 +228,7 @@ def test_a_run_with_a_changed_penalty_is_refused(tmp_path):
         run(scaled(2.0))
 
 
-def test_a_run_with_changed_code_is_refused_and_the_message_explains_the_digest(tmp_path):
+def test_a_run_with_changed_code_is_refused_and_the_message_explains_the_digest(tmp_path: Path) -> None:
     def run(factor):
         penalty = written(SOURCE.format(factor))
         return fp.train(mlp((4,), classes=3), clusters(), epochs=1, out=tmp_path / "run", penalties=[(0.1, penalty)])

@@ -1,6 +1,8 @@
 """Constraints on the weights: projections in closed form, training within them, refusals."""
 
 import copy
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -39,7 +41,7 @@ def with_frozen() -> nn.Module:
 
 
 @pytest.mark.parametrize("name", EACH)
-def test_json_round_trip(name):
+def test_property_json_round_trip(name: str) -> None:
     assert EACH.keys() == CONSTRAINTS.keys()
     constraint = build("constraint", {"name": name, **EACH[name]}, CONSTRAINTS)
     record = describe(constraint, CONSTRAINTS)
@@ -48,7 +50,7 @@ def test_json_round_trip(name):
     assert build("constraint", record, CONSTRAINTS) == constraint
 
 
-def test_box_clips_every_weight():
+def test_closed_form_box_clips_every_weight() -> None:
     network = normalised_network()
     before = flat(network)
     Box(-0.1, 0.2)(network, ())
@@ -56,7 +58,7 @@ def test_box_clips_every_weight():
     assert bool((before != flat(network)).any())
 
 
-def test_ball_is_around_the_origin_over_all_weights_together():
+def test_closed_form_ball_is_around_the_origin_over_all_weights_together() -> None:
     network = normalised_network()
     before = flat(network)
     Ball(100.0)(network, ())
@@ -66,7 +68,7 @@ def test_ball_is_around_the_origin_over_all_weights_together():
 
 
 @pytest.mark.parametrize("make", [lambda: Box(-0.01, 0.01), lambda: Ball(0.1)])
-def test_property_projections_repeat_themselves_and_are_the_nearest_points(make):
+def test_property_projections_repeat_themselves_and_are_the_nearest_points(make: Any) -> None:
     """<w - Pw, v - Pw> <= 0 for every v in K."""
     network = normalised_network()
     before, constraint = flat(network), make()
@@ -83,7 +85,7 @@ def test_property_projections_repeat_themselves_and_are_the_nearest_points(make)
         assert float((before - projected) @ (flat(other) - projected)) <= 1e-12
 
 
-def test_unit_rows_closed_form():
+def test_unit_rows_closed_form() -> None:
     """Rows of matrices and filters of kernels; biases, BatchNorm and a row of zeros as they are."""
     network = normalised_network()
     with torch.no_grad():
@@ -99,7 +101,7 @@ def test_unit_rows_closed_form():
             torch.testing.assert_close(row, was / was.norm() if was.any() else was, **TOLERANCE)
 
 
-def test_unit_rows_follow_weight_normalization_to_first_order():
+def test_unit_rows_follow_weight_normalization_to_first_order() -> None:
     """Closed form: S17's step on V, through the normalisation, and the projected step differ by O(rate^2)."""
     inputs, labels = torch.rand(9, 5, generator=generator(0)).double(), torch.arange(9) % 3
     begun = nn.Linear(5, 3).double()
@@ -123,7 +125,7 @@ def test_unit_rows_follow_weight_normalization_to_first_order():
 
 
 @pytest.mark.parametrize("name", EACH)
-def test_property_frozen_weights_stay(name):
+def test_property_frozen_weights_stay(name: str) -> None:
     network = with_frozen()
     before = copy.deepcopy(network)
     build("constraint", {"name": name, **EACH[name]}, CONSTRAINTS)(
@@ -134,7 +136,7 @@ def test_property_frozen_weights_stay(name):
 
 
 @pytest.mark.parametrize("name", EACH)
-def test_training_stays_within_and_resumes_to_the_last_bit(name, tmp_path):
+def test_property_training_stays_within_and_resumes_to_the_last_bit(name: str, tmp_path: Path) -> None:
     data, network = cases.data_for((1, 8, 8), samples=40), mlp((1, 8, 8), widths=(12,))
     state = copy.deepcopy(network.state_dict())
     constraint = build("constraint", {"name": name, **EACH[name]}, CONSTRAINTS)
@@ -182,7 +184,7 @@ def interrupt_after(epochs: int, network: nn.Module, data, folder, options) -> N
         (lambda: build("constraint", {"name": "unit_rows", "gain": 1}, CONSTRAINTS), "was given gain; expected no arg"),
     ],
 )
-def test_refusals(call, message):
+def test_refusals(call: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         call()
 
@@ -197,7 +199,7 @@ class Embedded(nn.Module):
 
 
 @pytest.mark.parametrize("name", ["unit_rows", "spectral_projection"])
-def test_layers_of_unknown_form_are_named(name):
+def test_layers_of_unknown_form_are_named(name: str) -> None:
     constraint = build("constraint", {"name": name, **EACH[name]}, CONSTRAINTS)
     network = Embedded()
     with pytest.raises(

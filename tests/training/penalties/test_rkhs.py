@@ -1,6 +1,7 @@
 """Lower bounds of the RKHS norm: closed forms on affine networks, slow references, draws of classes."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -36,7 +37,7 @@ def affine(*extra: nn.Module) -> nn.Module:
 @pytest.mark.parametrize(
     "penalty", [RKHSGradient(), *(AdversarialPerturbation(e, steps=s) for e, s in ((1.0, 1), (0.3, 7)))]
 )
-def test_affine_networks_rise_by_the_length_of_their_rows(penalty):
+def test_affine_networks_rise_by_the_length_of_their_rows(penalty: Any) -> None:
     """Closed form: sum_k ||w_k||^2, whatever the radius; its gradient is 2 W."""
     network = affine()
     value = penalty(passed_for(network))
@@ -47,7 +48,7 @@ def test_affine_networks_rise_by_the_length_of_their_rows(penalty):
 
 
 @pytest.mark.parametrize("penalty", [RKHSGradient(), AdversarialPerturbation(0.3)], ids=str)
-def test_dropout_repeats_its_mask(penalty):
+def test_dropout_repeats_its_mask(penalty: Any) -> None:
     """Closed form: some sample keeps each logit here, and it is doubled."""
     network = affine(nn.Dropout(0.5))
     torch.manual_seed(0)
@@ -62,7 +63,7 @@ def own_gradient(network, x, k):
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_largest_gradients(name):
+def test_largest_gradients(name: str) -> None:
     """Slow reference: autograd for each class and sample."""
 
     def reference(network, inputs, _labels):
@@ -87,7 +88,7 @@ def walked(network, x, k, radius, steps):
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_perturbations(name):
+def test_perturbations(name: str) -> None:
     """Slow reference, the points held as they are at the unmoved weights."""
     network, radius, steps = NETWORKS[name](), 2.0, 4
     frozen = with_statistics(network, batch()[0])
@@ -104,7 +105,7 @@ def test_perturbations(name):
     assert_value_and_gradient(AdversarialPerturbation(radius, steps=steps), reference, network)
 
 
-def test_a_constant_displacement_of_a_ramp():
+def test_a_constant_displacement_of_a_ramp() -> None:
     """Closed form: the ramp rises by its slope times the 1 / c2 pixels that C <= 1 allows, away from the border."""
     ramp = torch.arange(9.0).view(9, 1) + 2 * torch.arange(9.0)
     images = ramp.expand(2, 1, 9, 9).double()
@@ -121,7 +122,7 @@ def test_a_constant_displacement_of_a_ramp():
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_deformations_are_allowed_and_their_gradient_is_that_of_the_rise(name):
+def test_deformations_are_allowed_and_their_gradient_is_that_of_the_rise(name: str) -> None:
     """Slow reference for value and gradient given the images found; property: they are deformed within C <= 1."""
     network, penalty = NETWORKS[name](), AdversarialDeformation(grid=3, steps=4)
     ends, seen = {}, []
@@ -152,7 +153,7 @@ def test_deformations_are_allowed_and_their_gradient_is_that_of_the_rise(name):
     assert_value_and_gradient(penalty, reference, network)
 
 
-def test_the_ascent_finds_more_than_random_deformations():
+def test_the_ascent_finds_more_than_random_deformations() -> None:
     """Property: 50 random displacements of C = 1 rise less, for every class."""
     network, (inputs, _) = NETWORKS["cnn"](), batch()
     total = 0.0
@@ -169,7 +170,7 @@ def test_the_ascent_finds_more_than_random_deformations():
 
 @pytest.mark.parametrize("c2", [0.5, 1.0, 0.3])
 @pytest.mark.parametrize("seed", range(3))
-def test_no_translation_by_whole_pixels_that_is_allowed_rises_more(c2, seed):
+def test_no_translation_by_whole_pixels_that_is_allowed_rises_more(c2: Any, seed: int) -> None:
     """Slow reference: every translation with C <= 1, by indexing, on rough filters whose slopes mislead."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -190,7 +191,7 @@ def test_no_translation_by_whole_pixels_that_is_allowed_rises_more(c2, seed):
         assert AdversarialDeformation(c2=c2, steps=steps)(passed).item() >= total * (1 - 1e-12)
 
 
-def test_rounds_never_take_a_row_twice():
+def test_rounds_never_take_a_row_twice() -> None:
     """Property: all positions once, and as few rounds as the commonest row asks for."""
     for draw in range(20):
         rows = torch.randint(4, (9,), generator=generator(draw, "rows")).tolist()
@@ -201,7 +202,7 @@ def test_rounds_never_take_a_row_twice():
 
 
 @pytest.mark.parametrize("penalty", EVERY, ids=str)
-def test_classes_that_are_drawn_have_the_mean_of_all(penalty):
+def test_closed_form_classes_that_are_drawn_have_the_mean_of_all(penalty: Any) -> None:
     """Exact: the mean over the three possible draws is the whole sum, in value and in gradient."""
     network = NETWORKS["batch_norm"]()
     whole = penalty(passed_for(network))
@@ -222,7 +223,7 @@ def test_classes_that_are_drawn_have_the_mean_of_all(penalty):
         torch.testing.assert_close(found, expected[name], **SLOW)
 
 
-def test_classes_are_drawn_alike_often():
+def test_property_classes_are_drawn_alike_often() -> None:
     """Monte Carlo: 4 standard errors of 300 draws of 2 of 3 classes."""
     network = affine()
     counts = torch.zeros(3)
@@ -235,18 +236,18 @@ def test_classes_are_drawn_alike_often():
 
 
 @pytest.mark.parametrize("penalty", EVERY, ids=str)
-def test_composition_and_json(penalty):
+def test_property_composition_and_json(penalty: Any) -> None:
     assert_adds_up(penalty, DoubleBackpropagation())
     assert build("penalty", describe(penalty, PENALTIES), PENALTIES) == penalty
 
 
-def test_training_with_them():
+def test_property_training_with_them() -> None:
     asked = [(0.01, "rkhs_gradient"), (0.01, {"name": "adversarial_perturbation", "steps": 1, "classes": 1})]
     run = train(nn.Sequential(nn.Flatten(), nn.Linear(4, 3)), clusters(), epochs=2, penalties=asked)
     assert all(row["rkhs_gradient"] > 0 and row["adversarial_perturbation"] > 0 for row in run.history)
 
 
-def test_refusals():
+def test_refusals() -> None:
     for own in (RKHSGradient, AdversarialPerturbation, AdversarialDeformation):
         with pytest.raises(ValueError, match="classes is 'some'; expected one of 'all'"):
             own(classes="some")

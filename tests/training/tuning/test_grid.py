@@ -2,6 +2,8 @@
 
 import json
 import math
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +19,7 @@ from tests.training.test_loop import clusters
 from tests.training.tuning.test_tune import QUICK, assert_same_table
 
 
-def test_edges():
+def test_closed_form_edges() -> None:
     quick = QUICK | {"seeds": (0,), "epochs": 1}
     scripted = {0.0: 1.0, 0.1: 1.0, 1.0: 1.0}
 
@@ -36,7 +38,9 @@ def test_edges():
     assert "edge" not in repr(chosen(0.1, scripted))
 
 
-def test_folders_resume_and_the_record(tmp_path, monkeypatch, capsys):
+def test_property_folders_resume_and_the_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     network, test = mlp((4,), classes=3), clusters(20, key="test")
     whole = tune(network, clusters(), test=test, **QUICK)
     done = []
@@ -122,7 +126,9 @@ def test_folders_resume_and_the_record(tmp_path, monkeypatch, capsys):
         ({"criterion": "accuracy"}, "criterion is 'accuracy'; expected one of 'loss', 'error'"),
     ],
 )
-def test_unsuitable_arguments_are_refused_before_the_first_training(settings, message, monkeypatch):
+def test_unsuitable_arguments_are_refused_before_the_first_training(
+    settings: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(module, "train", None)
     with pytest.raises(ValueError, match=message):
         tune(mlp((4,), classes=3), clusters(), **QUICK | settings)
@@ -137,19 +143,19 @@ def test_unsuitable_arguments_are_refused_before_the_first_training(settings, me
         (lambda _: None, "network must be .*, got a function that returned a NoneType"),
     ],
 )
-def test_what_is_no_network(network, message):
+def test_what_is_no_network(network: Any, message: str) -> None:
     with pytest.raises(TypeError, match=message):
         tune(network, clusters(), **QUICK)
 
 
-def test_test_data_of_another_shape_that_the_network_takes():
+def test_property_test_data_of_another_shape_that_the_network_takes() -> None:
     pooled = torch.nn.Sequential(torch.nn.Unflatten(1, (1, -1)), torch.nn.AdaptiveAvgPool1d(4), torch.nn.Flatten())
     network = torch.nn.Sequential(pooled, mlp((4,), classes=3))
     test = fp.LabelledData(torch.ones(3, 8), torch.tensor([0, 1, 2]))
     assert len(tune(network, clusters(), test=test, **QUICK).test_loss) == 2
 
 
-def test_numpy_numbers():
+def test_property_numpy_numbers() -> None:
     settings = QUICK | {"strengths": np.logspace(-2, -1, 2), "seeds": np.arange(2), "validation": np.float64(0.2)}
     assert_same_table(
         tune(mlp((4,), classes=3), clusters(), **settings), tune(mlp((4,), classes=3), clusters(), **QUICK)
