@@ -8,7 +8,7 @@ import torch
 
 import flatprobe as fp
 from flatprobe.training.penalties import PENALTIES
-from flatprobe.training.registry import made
+from flatprobe.training.registry import build
 
 BATCH = 250  # samples at a time where a penalty's own form is measured; those that take a maximum take it over these
 
@@ -24,7 +24,7 @@ def own(asked: Mapping[str, object]) -> Quantity:
     """The mean over batches of the penalty's exact form."""
 
     def measured(model: torch.nn.Module, data: fp.LabelledData) -> float:
-        penalty = made("penalty", asked, PENALTIES)
+        penalty = build("penalty", asked, PENALTIES)
         values = [
             float(penalty(fp.ForwardPass(model, batch.inputs, batch.labels, key=(0, index))).detach())
             for index, batch in enumerate(data.batches(BATCH))

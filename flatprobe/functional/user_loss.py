@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from flatprobe.utils.arguments import Named, plain
-from flatprobe.utils.fingerprint import of_caller
+from flatprobe.utils.fingerprint import fingerprint
 from flatprobe.utils.rng import global_states_kept
 
 # A name of `flatprobe.functional.losses.LOSSES` (with its arguments), or a function (logits, labels) -> (samples,).
@@ -37,7 +37,7 @@ class OwnLoss:
 
     def __init__(self, given: Callable[..., Any]) -> None:
         self._function = _unreduced(given)
-        self.description = of_caller(self._function)
+        self.description = fingerprint(self._function)
         self.name = str(self.description["name"])
         self.differentiable = True
 

@@ -17,8 +17,8 @@ from flatprobe.studies.measurements import PROBES, Probe
 from flatprobe.studies.reparametrized import checked_copies
 from flatprobe.studies.significance import same_law, spread_of, stays
 from flatprobe.utils.arguments import at_least, one_of, positive
+from flatprobe.utils.progress import reporting
 from flatprobe.utils.results import Result, settings
-from flatprobe.utils.study_progress import stepping
 
 if TYPE_CHECKING:
     import pandas
@@ -209,7 +209,7 @@ def audit(
     network, data = Network(model), checked_data(data)
     copies = checked_copies(network, data, tuple(CHANGES if changes is None else changes), factor, seed)
     rows: list[Row] = []
-    with stepping(len(chosen) * (1 + len(copies.networks)), progress) as step:
+    with reporting(len(chosen) * (1 + len(copies.networks)), progress) as step:
         for probe, measure in chosen.items():
             given = _Figures(probe, measure, model, data)
             step(f"{probe} as given")

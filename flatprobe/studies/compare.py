@@ -17,8 +17,8 @@ from flatprobe.risk.empirical import EmpiricalRisk
 from flatprobe.risk.endpoints import statistics_of
 from flatprobe.studies.measurements import CHOICES, DEFAULT, LANDSCAPE, PROBES
 from flatprobe.utils.arguments import one_of
+from flatprobe.utils.progress import Report, reporting
 from flatprobe.utils.results import Result, check_places, file_stem, save
-from flatprobe.utils.study_progress import Step, stepping
 
 if TYPE_CHECKING:
     import pandas
@@ -114,7 +114,7 @@ def compare(
     named, own, group = _checked(models, data, groups)
     if out is not None:
         check_places(out, {probe: group.values() if probe == LANDSCAPE else named for probe in chosen})
-    with stepping(count_steps(chosen, group), progress) as step:
+    with reporting(count_steps(chosen, group), progress) as step:
         return measured(named, own, chosen, group, seed, step, out)
 
 
@@ -160,7 +160,7 @@ def measured(
     probes: Sequence[str],
     groups: Mapping[str, str],
     seed: int,
-    step: Step,
+    step: Report,
     out: str | Path | None = None,
 ) -> Comparison:
     """What `compare` does once its arguments are checked, announcing each step.
@@ -206,7 +206,7 @@ def _save(result: Result, folder: str | Path, measurement: str, name: str) -> No
 
 
 def _each(
-    probe: str, models: Mapping[str, nn.Module], data: Mapping[str, LabelledData], seed: int, step: Step
+    probe: str, models: Mapping[str, nn.Module], data: Mapping[str, LabelledData], seed: int, step: Report
 ) -> Iterator[tuple[str, Result]]:
     for name, model in models.items():
         step(f"{probe} of {name}")
@@ -214,7 +214,7 @@ def _each(
 
 
 def _landscapes(
-    models: Mapping[str, nn.Module], data: Mapping[str, LabelledData], groups: Mapping[str, str], step: Step
+    models: Mapping[str, nn.Module], data: Mapping[str, LabelledData], groups: Mapping[str, str], step: Report
 ) -> Iterator[tuple[str, Result]]:
     for label in dict.fromkeys(groups.values()):
         step(f"{LANDSCAPE} of {label}")

@@ -10,8 +10,8 @@ from flatprobe.models import Normalised, mlp
 from flatprobe.studies.compare import Comparison, count_steps, measured
 from flatprobe.studies.measurements import DEFAULT, LANDSCAPE
 from flatprobe.training import TrainingRun, train
+from flatprobe.utils.progress import reporting
 from flatprobe.utils.results import check_places
-from flatprobe.utils.study_progress import stepping
 from flatprobe.utils.threads import thread_count
 
 NATURAL, RANDOM = "natural labels", "random labels"
@@ -57,7 +57,7 @@ def demo(out: str | Path, *, seed: int = 0, progress: bool | None = False) -> Co
     equal: dict[str, nn.Module] = {}
     total = 2 * len(names) + count_steps(DEFAULT, names) + count_steps(radii, names)
     # One thread throughout: the pictures are so small that a second one costs more than it brings.
-    with thread_count(1), stepping(total, progress) as step:
+    with thread_count(1), reporting(total, progress) as step:
         for index, (name, label) in enumerate(names.items()):
             step(f"training {name} to 100 % accuracy")
             network = Normalised(mlp(natural.input_shape, widths=WIDTHS, seed=seed + index % MINIMIZERS), MEAN, STD)

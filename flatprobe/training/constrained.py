@@ -1,4 +1,4 @@
-"""Constraints on the weights, applied to the network that is trained."""
+"""Projection of a network in training onto its constraints."""
 
 import copy
 
@@ -12,13 +12,13 @@ from flatprobe.utils.seeding import seeded
 
 
 class Projection:
-    """Applies the constraints one after the other, in place, to the initial weights and after each step.
+    """The constraints, applied in order and in place to the initial weights and after each step.
 
     Args:
-        module: the network that is trained.
-        risk: over its training data, of which two samples show the layers and their input sizes: those that the network
-            applies in eval mode, and those that it applies in training mode alone, such as auxiliary heads.
-        constraints: copied, since some keep a memory from step to step.
+        module: the network in training.
+        risk: the risk over the training data. Two samples show the layers and their input sizes, in eval mode and in
+            training mode, where a network may apply more layers, such as auxiliary heads.
+        constraints: copied, since some keep a memory between steps.
     """
 
     def __init__(self, module: nn.Module, risk: EmpiricalRisk, constraints: tuple[Constraint, ...]) -> None:
@@ -36,11 +36,11 @@ class Projection:
 
     @torch.no_grad()
     def __call__(self, *, settle: bool = False) -> None:
-        """Move the weights into one constraint after the other; the last one is sure to hold.
+        """Project the weights onto each constraint in order; only the last one holds exactly.
 
         Args:
-            settle: at the end of an epoch, where what is followed from step to step converges anew (`settle`, of the
-                constraints that have it).
+            settle: True at the end of an epoch: call the `settle` of the constraints that have it, in which estimates
+                that are tracked from step to step converge again.
         """
         for constraint in self.constraints:
             move = getattr(constraint, "settle", None) if settle else constraint

@@ -1,10 +1,10 @@
-"""The error of a training whose numbers are not finite any more."""
+"""Error of a training whose numbers are not finite."""
 
-CURE = (
+FIX = (
     "expected finite numbers: lower the learning rate or the strength of the penalties, or look for inputs that are "
-    "not normalised"
+    "not normalized"
 )
 
 
 class DivergedError(RuntimeError):
-    """A term of what is minimised, or a weight, is not finite."""
+    """A term of the objective, or a weight, is not finite."""

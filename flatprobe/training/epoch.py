@@ -1,4 +1,4 @@
-"""One epoch: minibatches in a shuffled order, one step each."""
+"""One epoch: a step per minibatch, in a shuffled order."""
 
 from collections.abc import Callable, Iterator
 
@@ -9,17 +9,17 @@ from torch.optim import Optimizer
 
 from flatprobe.data import LabelledData
 from flatprobe.network.differentiable import explained
-from flatprobe.training.diverged import CURE, DivergedError
-from flatprobe.training.objective import Terms
+from flatprobe.training.diverged import FIX, DivergedError
+from flatprobe.training.objective import Objective
 from flatprobe.utils.rng import permutation
 from flatprobe.utils.seeding import seeded
 
-# Steps after which the terms are looked at: on a GPU a look waits for all that was asked of it.
+# Steps between checks of the terms: on a GPU each check waits for the device.
 _LOOK_EVERY = 50
 
 
 def train_epoch(
-    terms: Terms,
+    objective: Objective,
     data: LabelledData,
     optimizer: Optimizer,
     *,
@@ -28,30 +28,30 @@ def train_epoch(
     batch_size: int,
     epoch: int,
 ) -> dict[str, float]:
-    """Take one step a minibatch, in place.
+    """Take one step per minibatch, in place.
 
-    Order and noise (dropout) depend on (seed, epoch) alone, so that resuming needs no state of a generator.
+    Order and noise (dropout) depend only on (seed, epoch), so that resuming needs no state of a generator.
 
     Args:
-        terms: what each step minimises; the network in it is in training mode.
+        objective: minimized by each step; its network is in training mode.
         data: the training data.
         optimizer: of the module's parameters.
-        after: called after each step: the constraints.
-        rate: the learning rate of a step, counted from 0 at the beginning of the training.
-        batch_size: samples a step.
+        after: called after each step, for the constraints.
+        rate: the learning rate as a function of the step, counted from 0 at the beginning of the training.
+        batch_size: samples per step.
         epoch: counted from 0.
 
     Returns:
-        The mean of each term over the steps, by its name.
+        The mean of each term of the objective over the steps, by its name.
 
     Raises:
         DivergedError: if a term is not finite, with its name and the step, at most 50 steps later.
     """
-    batches = list(minibatches(len(data), batch_size, terms.seed, epoch))
+    batches = list(minibatches(len(data), batch_size, objective.seed, epoch))
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     sums: dict[str, float] = {}
     waiting: list[dict[str, Tensor]] = []
-    with seeded(terms.seed, "noise", epoch, device=terms.placed.device):
+    with seeded(objective.seed, "noise", epoch, device=objective.placed.device):
         for number, positions in enumerate(batches):
             step = epoch * len(batches) + number
             for group in optimizer.param_groups:
@@ -59,17 +59,17 @@ def train_epoch(
             optimizer.zero_grad(set_to_none=True)
             inputs, labels = data.gather(positions)
             try:
-                with explained(terms.placed, inputs, twice=bool(terms.penalties)):
-                    total, values = terms(inputs, labels, step)
+                with explained(objective.placed, inputs, twice=bool(objective.penalties)):
+                    total, values = objective(inputs, labels, step)
             except Exception as error:
-                if waiting:  # the terms of steps that were not looked at yet may say why
+                if waiting:  # Terms of steps that were not checked yet may give the reason.
                     _add(sums, waiting, step - 1, epoch)
                 if all(bool(parameter.isfinite().all()) for parameter in parameters):
                     raise
-                msg = f"weights are not finite any more in step {step} (counted from 0), in epoch {epoch + 1}; {CURE}"
+                msg = f"weights are not finite any more in step {step} (counted from 0), in epoch {epoch + 1}; {FIX}"
                 raise DivergedError(msg) from error
-            # Only the parameters: the inputs' own gradient, which penalties ask for, is not needed here.
-            with explained(terms.placed, inputs, twice=bool(terms.penalties)):
+            # Only the parameters' gradient: the inputs require one for the penalties, but the step does not use it.
+            with explained(objective.placed, inputs, twice=bool(objective.penalties)):
                 torch.autograd.backward(total, inputs=parameters)
             optimizer.step()
             after()
@@ -84,7 +84,7 @@ def _add(sums: dict[str, float], waiting: list[dict[str, Tensor]], last: int, ep
     """Add the steps' terms to the sums.
 
     Raises:
-        DivergedError: if one is not finite.
+        DivergedError: if a term is not finite.
     """
     names = list(waiting[0])
     table = torch.stack([torch.stack([row[name].double() for name in names]) for row in waiting]).cpu()
@@ -96,7 +96,7 @@ def _add(sums: dict[str, float], waiting: list[dict[str, Tensor]], last: int, ep
         others = ", ".join(f"{name} {float(table[row, k]):.4g}" for k, name in enumerate(names) if k != column)
         msg = (
             f"the term {names[column]!r} is {float(table[row, column])} in step {step} (counted from 0), in epoch "
-            f"{epoch + 1}" + (f"; the other terms there: {others}" if others else "") + f"; {CURE}"
+            f"{epoch + 1}" + (f"; the other terms there: {others}" if others else "") + f"; {FIX}"
         )
         raise DivergedError(msg)
     for name, value in zip(names, table.sum(0).tolist(), strict=True):
@@ -104,10 +104,10 @@ def _add(sums: dict[str, float], waiting: list[dict[str, Tensor]], last: int, ep
 
 
 def minibatches(count: int, batch_size: int, seed: int, epoch: int) -> Iterator[Int64[Tensor, " batch"]]:
-    """All positions once, in an order that depends on (seed, epoch) alone, `batch_size` at a time.
+    """All positions once, `batch_size` at a time, in an order that depends only on (seed, epoch).
 
-    A last batch of a single sample joins the one before it (unless all batches are of one): BatchNorm cannot normalise
-    one sample.
+    A last batch of a single sample joins the batch before it, unless all batches have one sample: BatchNorm cannot
+    normalize one sample.
 
     >>> [len(batch) for batch in minibatches(9, 4, seed=0, epoch=0)]
     [4, 5]

@@ -1,4 +1,4 @@
-"""SGDL: stochastic gradient descent with Gaussian noise added to each update (T3 eq. 5)."""
+"""SGDL: stochastic gradient descent with Gaussian noise in each update (Poggio et al. 2017, eq. 5)."""
 
 from typing import Any
 
@@ -8,24 +8,24 @@ from torch.optim import Optimizer
 
 from flatprobe.utils.rng import normal
 
-# Where the number of steps done is kept among the optimizer's tensors: torch's own word for it, in Adam.
+# Name of the step count among the optimizer's tensors, as in torch's Adam.
 STEP = "step"
 
 
-def with_noise(optimizer: Optimizer, *, seed: int, noise: float, decay: float) -> Optimizer:
+def add_noise(optimizer: Optimizer, *, seed: int, noise: float, decay: float) -> Optimizer:
     """w_{t+1} = w_t - r v_t + s (1 + t)^(-a) W_t, W_t ~ N(0, I) over all trained parameters, t = 0, 1, ...
 
-    The optimizer takes its own step, -r v_t; SGD's at momentum 0 makes this T3's eq. 5. The noise does not enter the
-    velocity, and a schedule does not scale it: T3's gamma'_t is a sequence of its own. W_t is a function of (seed, t,
-    the parameter's position) alone, drawn on the CPU in float32, so that resuming and the device change nothing. It is
-    the only cost: one normal number a weight and step.
+    The optimizer takes its step -r v_t; with SGD at momentum 0 this is T3's eq. 5. The noise does not enter the
+    velocity, and a schedule does not scale it, as T3's gamma'_t is a separate sequence. W_t is a function of (seed, t,
+    the parameter's position), drawn on the CPU in float32, so that resuming and the device change nothing. Cost: one
+    normal number per weight and step.
 
     Args:
-        optimizer: gets a hook after its step, and among its state the number of steps done. Each of its parameters gets
-            noise, used by the loss or not.
+        optimizer: receives a hook after its step, and the step count in its state. All its parameters get noise, also
+            those that the loss does not use.
         seed: of the noise.
         noise: s, the noise's standard deviation in the first step, in the weights' units. sqrt(2 r T) with decay 0 is
-            the Langevin equation at temperature T (SPEC section 5).
+            the Langevin equation at temperature T.
         decay: a; 0 is the constant power of T3's Fig. 6.
 
     Returns:

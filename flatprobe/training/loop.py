@@ -1,4 +1,4 @@
-"""The training loop."""
+"""Training loop."""
 
 import time
 from pathlib import Path
@@ -14,15 +14,15 @@ from flatprobe.network.copies import structural_copy
 from flatprobe.network.trained_on import mark
 from flatprobe.training.diverged import DivergedError
 from flatprobe.training.run import TrainingRun
-from flatprobe.training.run_folder import Progress, RunFolder, fingerprint
+from flatprobe.training.run_folder import Progress, RunFolder, hash_state
 from flatprobe.training.schedules import Schedule
-from flatprobe.training.settings import Settings, made_constraints, made_penalties, made_transforms, reached
+from flatprobe.training.settings import Settings, rule_met
 from flatprobe.training.trainer import Trainer
 from flatprobe.utils.arguments import Flag, Named, Number, Whole, at_least, flag, is_number, one_of
+from flatprobe.utils.progress import reporting
 from flatprobe.utils.results import environment
 from flatprobe.utils.tensor_files import State
 from flatprobe.utils.threads import thread_count, thread_rule
-from flatprobe.utils.training_progress import reporting
 
 
 @standalone
@@ -53,77 +53,77 @@ def train(
     progress: Flag | None = False,
     on_failure: str = "raise",
 ) -> TrainingRun:
-    """Minimise the mean loss over the data by minibatch steps on a copy of the network.
+    """Minimize the mean loss over the data by minibatch steps on a copy of the network.
 
-    After each epoch, loss and accuracy are measured over all data in eval mode by `EmpiricalRisk`: the figures by which
-    training stops are those that the probes start from. That costs one forward pass an epoch, about a third of a
-    training pass. The whole copy is trained in training mode; parameters that require no gradient stay as they are.
+    After each epoch, `EmpiricalRisk` measures loss and accuracy over all data in eval mode, so that training stops by
+    the figures from which the probes start. Cost: 1 forward pass over the data per epoch, about a third of a training
+    pass. The copy trains in training mode; parameters that require no gradient do not change.
 
-    Order and dropout noise depend on (seed, epoch) alone. On the CPU the weights are a function of the arguments and
-    the thread count, to the last bit: that an interrupted run was resumed leaves no trace in them.
+    Order and dropout noise depend only on (seed, epoch). On the CPU the weights are a function of the arguments and the
+    thread count, to the last bit, whether the run was interrupted and resumed or not.
 
-    A finished run is continued by training its model: `train(run.model, data, until="loss", ...)`; the optimizer then
-    starts anew.
+    To continue a finished run, train its model: `train(run.model, data, until="loss", ...)`, with a new optimizer
+    state.
 
     Args:
-        network: any classifier that returns logits (batch, classes), on the device and in the dtype to train in. It is
-            not changed. Parts in eval mode in a network in training mode, and frozen parts of one in eval mode, stay in
-            eval mode; the run's settings name them.
+        network: any classifier that returns logits (batch, classes), on the device and in the dtype of the training. It
+            is not changed. Modules in eval mode in a network in training mode, and frozen modules of a network in eval
+            mode, stay in eval mode; the run's settings name them.
         data: the training data.
-        validation: where given, measured after each epoch, and what `best.safetensors` is chosen by.
-        epochs: the number of epochs, or with `until` the most that are done; 100 as in N20.
+        validation: measured after each epoch; its loss selects `best.safetensors`.
+        epochs: the number of epochs, with `until` the largest number; 100 as in Thumwanit (2020) [N20].
         until: None: exactly `epochs`; `"interpolation"`: until an epoch ends with 100 % training accuracy; `"loss"`:
-            until one ends with a training loss of at most `target_loss`.
-        target_loss: in units of the objective's loss (nats for the cross-entropy); with `until="loss"` only.
+            until an epoch ends with a training loss of at most `target_loss`.
+        target_loss: in units of the objective's loss (nats for the cross-entropy); only with `until="loss"`.
         objective: `"cross_entropy"` (T3, S17, N20); `"squared"` on one-hot targets, `"squared_signs"` on targets of +1
             and -1; `"hinge"`; `"maximum"` (O20 eq. 2.5) or its smoothing
-            `{"name": "smoothed_maximum", "epsilon": e}` (O20 eqs 7.1, 7.2). The formulas:
-            `flatprobe.functional.losses`. Or any function or module (logits, labels) -> (samples,), as in
-            `fp.EmpiricalRisk`: of torch's losses the plain mean over the batch of what reduction="none" gives. The
-            record has its source and what it carries.
+            `{"name": "smoothed_maximum", "epsilon": e}` (O20 eqs 7.1, 7.2). `flatprobe.functional.losses` has the
+            formulas. Or any function or module (logits, labels) -> (samples,), as in `fp.EmpiricalRisk`; torch's losses
+            are called with reduction="none" and averaged over the batch. The record has its fingerprint.
         optimizer: `"sgd"` with momentum (S17), `"nesterov"`, `"adam"` (N20), or `{"name": "sgdl", "noise": s,
             "decay": a}`: noise of standard deviation s (1 + t)^(-a) in every weight after step t = 0, 1, ... (T3 eq.
-            5, with momentum 0); a is 0.5 where it is left out, and 0 for constant noise (T3 Fig. 6).
-        learning_rate: 0.01 is the first rate of S17's section VI-C1.
+            5, with momentum 0); a is 0.5 by default, and 0 for constant noise (T3 Fig. 6).
+        learning_rate: 0.01 is the first rate of Sokolić et al. (2017), section VI-C1 [S17].
         momentum: of SGD, Nesterov and SGDL, or beta_1 of Adam; 0.9 as in S17's section VI-B2.
-        weight_decay: d in d/2 ||w||^2, over all parameters; none by default, since it is one of the regularizers to
-            study.
+        weight_decay: d in d/2 ||w||^2, over all parameters; 0 by default, as it is one of the regularizers to study.
         schedule: factors on the learning rate: None (constant), `"cosine"` over the epochs, S17's steps as
             `{"name": "step", "stages": [(factor, epochs), ...]}`, or 1 / (1 + c k) in step k as `{"name": "inverse",
-            "decay": c}`, whose rate and c `inverse_rate` derives from O20's constants.
-        batch_size: samples a step; 128 is the usual size. A last batch of one sample joins the one before it.
+            "decay": c}`, whose rate and c `inverse_rate` derives from the constants of Oberman (2020) [O20].
+        batch_size: samples per step; 128 is the usual size. A last batch of one sample joins the batch before it.
         penalties: (strength, penalty) pairs: strength * P is added to the objective. A penalty is one of
-            `fp.penalties` (SPEC section 5), its name, `{"name": ..., argument: value}`, or any function of a
-            `fp.ForwardPass`, of which the record has the source and what it closes over. The history has a column with
-            each one's mean over the epoch's steps, without the strength. One forward pass serves the objective and the
-            penalties; `ForwardPass` says what they see of BatchNorm.
-        transforms: of the inputs, applied to each batch one after the other: those of `fp.transforms`, or their names.
-            The objective and the penalties are those of the transformed batch.
-        constraints: on the weights, applied to the initial ones and after each step: those of `fp.constraints`.
-        precision: None: the network's own; `"bfloat16"`: the objective's forward pass under `torch.autocast`, while
-            the weights, the penalties and all measurements keep the network's own.
-        out: a folder to write config.json, history.json, last.safetensors and best.safetensors to. A run that was
-            interrupted there goes on where it stopped; a finished one is returned as it is.
+            `fp.penalties`, its name, `{"name": ..., argument: value}`, or any function of a `fp.ForwardPass`, whose
+            fingerprint the record has. The history has a column per penalty with the mean over the epoch's steps,
+            without the strength. The objective and the penalties share one forward pass; see `fp.ForwardPass` for
+            BatchNorm.
+        transforms: of the inputs, from `fp.transforms` or by name, applied to each batch in order. The objective and
+            the penalties take the transformed batch.
+        constraints: on the weights, from `fp.constraints` or by name, applied to the initial weights and after each
+            step.
+        precision: None: the network's dtype; `"bfloat16"`: the objective's forward pass under `torch.autocast`, while
+            the weights, the penalties and all measurements keep the network's dtype.
+        out: a folder for config.json, history.json, last.safetensors and best.safetensors. A run that was interrupted
+            there continues; a finished run is returned unchanged.
         resume: False makes an existing run in `out` an error.
-        save_every: the most seconds of training that an interruption loses; 0 saves after every epoch.
-        seed: of the order of the samples, of the noise inside the network and of SGDL's noise (the network's initial
-            weights are its own).
-        threads: torch threads during the training, restored afterwards. None: those that an interrupted run began with,
-            else `flatprobe.utils.threads.thread_rule`: one for small dense networks, as many as are set for others.
+        save_every: the largest number of seconds of training that an interruption loses; 0 saves after every epoch.
+        seed: of the order of the samples, the noise inside the network, and SGDL's noise, but not of the network's
+            initial weights.
+        threads: torch threads during the training, restored afterwards. None: the count of the interrupted run, else
+            `flatprobe.utils.threads.thread_rule`: one for small dense networks, the present count for others.
         progress: True: a bar on a terminal, else plain lines, on stderr; None: a bar on a terminal only.
-        on_failure: when the stopping rule is not met within the epochs, `"raise"` an error, or `"flag"`: return the run
+        on_failure: if the stopping rule is not met within the epochs, `"raise"` an error, or `"flag"`: return the run
             with `reached == False`.
 
     Returns:
-        The run: model in eval mode and without gradients, history, whether the stopping rule was met. Where the data
-        name their classes the model keeps the names, `model.class_names`, and probes compare them with those of the
-        data that they measure on.
+        The run: the model in eval mode and without gradients, its history, and whether the stopping rule was met. If
+        the data name their classes, the model keeps the names as `model.class_names`, and probes compare them with
+        those of their data.
 
     Raises:
-        RuntimeError: if the loss, or a penalty, is not finite: with the term and the step, and what was trained up to
-            the epoch before is kept in `out`; if the stopping rule is not met.
-        ValueError: if `threads` is another count than the interrupted run's. Unsuitable settings, networks, data and
-            folders are too.
+        RuntimeError: if the loss or a penalty is not finite. The message names the term and the step, and `out` keeps
+            the weights of the epoch before.
+        RuntimeError: if the stopping rule is not met.
+        ValueError: for another `threads` than the interrupted run's.
+        ValueError: for unsuitable settings, networks, data and folders.
 
     >>> data = LabelledData(torch.eye(4), torch.arange(4))
     >>> run = train(nn.Linear(4, 4), data, until="interpolation", learning_rate=1.0)
@@ -141,9 +141,9 @@ def train(
         weight_decay=weight_decay,
         schedule=schedule,
         batch_size=batch_size,
-        penalties=made_penalties(penalties),
-        transforms=made_transforms(transforms),
-        constraints=made_constraints(constraints),
+        penalties=penalties,
+        transforms=transforms,
+        constraints=constraints,
         precision=precision,
         seed=seed,
     )
@@ -170,7 +170,7 @@ def _run(
     save_every: float,
     progress: bool | None,
 ) -> TrainingRun:
-    """The whole run, or what is left of it."""
+    """The run from its beginning, or from its saved progress."""
     config = _config(trainer, threads)
     if folder is not None:
         config = folder.claim(config, resume=resume)
@@ -185,23 +185,23 @@ def _run(
     return TrainingRun(
         model=trainer.module,
         history=trainer.history,
-        reached=reached(vars(trainer.settings), trainer.history[-1]),
+        reached=rule_met(vars(trainer.settings), trainer.history[-1]),
         settings=config,
         path=None if folder is None else folder.path,
     )
 
 
 def _epochs(trainer: Trainer, folder: RunFolder | None, save_every: float, progress: bool | None) -> None:
-    """Epochs until the rule is met or there are no more, saving on the way and at the end.
+    """Train epochs until the stopping rule is met or none are left, and save meanwhile and at the end.
 
     Raises:
-        DivergedError: if a term is not finite, once the last complete epoch is saved.
-        KeyboardInterrupt: on Ctrl-C, with a note of what is kept.
+        DivergedError: if a term is not finite, after the last complete epoch is saved.
+        KeyboardInterrupt: on Ctrl-C, with a note on the saved epoch.
     """
     best, saved, kept = None, time.monotonic(), len(trainer.history)
-    with reporting(trainer.settings.epochs, len(trainer.history), progress) as report:
+    with reporting(trainer.settings.epochs, progress, done=len(trainer.history), epochs=True) as report:
         while not trainer.done():
-            before = None if folder is None else trainer.copied_progress()
+            before = None if folder is None else trainer.copy_progress()
             try:
                 improved = trainer.epoch()
             except KeyboardInterrupt as error:
@@ -211,10 +211,11 @@ def _epochs(trainer: Trainer, folder: RunFolder | None, save_every: float, progr
             except DivergedError as error:
                 msg = f"{error}{_keep(folder, before, best)}"
                 raise DivergedError(msg) from error
-            except Exception:  # of a penalty of the caller's own, say
+            except Exception:  # A user-defined penalty may raise anything.
                 _keep(folder, before, best)
                 raise
-            report(trainer.history[-1])
+            row = trainer.history[-1]
+            report(f"loss {row['train_loss']:.4g}, accuracy {100 * row['train_accuracy']:.1f} %")
             if folder is None:
                 continue
             best = trainer.state() if improved else best
@@ -224,7 +225,7 @@ def _epochs(trainer: Trainer, folder: RunFolder | None, save_every: float, progr
 
 
 def _keep(folder: RunFolder | None, before: Progress | None, best: State | None) -> str:
-    """Save what the last complete epoch ended with, where there is one; what to add to the error's message."""
+    """Save the last complete epoch, if there is one, and return a note for the error's message."""
     if folder is None or before is None or not before.history:
         return ""
     folder.save(before, best, finished=False)
@@ -237,11 +238,11 @@ def _config(trainer: Trainer, threads: int | None) -> dict[str, Any]:
     device = network.pop("device")
     parameters = sum(value.numel() for value in probed.weights.values())
     return {
-        "network": {**network, "initial_weights": fingerprint(trainer.module)},
+        "network": {**network, "initial_weights": hash_state(trainer.module)},
         "data": trainer.risk.data.describe(),
         "validation": None if trainer.validation is None else trainer.validation.data.describe(),
         "settings": trainer.settings.as_json(),
-        **({"in_eval_mode": trainer.resting} if trainer.resting else {}),
+        **({"in_eval_mode": trainer.in_eval_mode} if trainer.in_eval_mode else {}),
         "environment": {
             **environment(),
             "device": device,
@@ -251,10 +252,10 @@ def _config(trainer: Trainer, threads: int | None) -> dict[str, Any]:
 
 
 def _check_threads(threads: int | None, recorded: int, folder: RunFolder) -> None:
-    """The thread count that was asked for is the interrupted run's: other sums would give other bits.
+    """Check that the thread count is the interrupted run's, since another order of sums would give other bits.
 
     Raises:
-        ValueError: if it is not.
+        ValueError: for another count.
     """
     if threads not in {None, recorded}:
         msg = (
@@ -273,7 +274,7 @@ def _not_reached(run: TrainingRun, settings: Settings) -> str:
         f"the training did not reach {goal} within {run.epochs} epochs: it ended with accuracy "
         f"{100 * last['train_accuracy']:.2f} % and loss {last['train_loss']:.4g} (best: {100 * max(accuracies):.2f} % "
         f"and {min(losses):.4g}). Give it more epochs than {settings.epochs}, change the learning rate (it is "
-        f"{settings.learning_rate}; random labels often want a lower one), normalise the inputs, or use "
+        f"{settings.learning_rate}; random labels often want a lower one), normalize the inputs, or use "
         "optimizer='adam'; on_failure='flag' returns such a run"
-        + ("" if run.path is None else f". What was trained lies in {run.path}")
+        + ("" if run.path is None else f". The trained network is in {run.path}")
     )

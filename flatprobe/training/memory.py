@@ -1,4 +1,4 @@
-"""What penalties and constraints remember from step to step, as named tensors for a run's folder."""
+"""Memory of penalties and constraints between steps, as named tensors for a run folder."""
 
 from collections.abc import Mapping
 
@@ -6,14 +6,14 @@ from torch import Tensor
 
 
 def memory_of(parts: Mapping[str, object]) -> dict[str, Tensor]:
-    """The tensors in the parts' `memory` (a dictionary, where they have one), by `<part>/<name>`."""
+    """The tensors in each part's dictionary `memory`, where it has one, by `<part>/<name>`."""
     return {
         f"{part}/{name}": value for part, own in parts.items() for name, value in getattr(own, "memory", {}).items()
     }
 
 
-def remember(parts: Mapping[str, object], tensors: Mapping[str, Tensor]) -> None:
-    """Give the parts the memory that `memory_of` returned; other names are left alone."""
+def restore_memory(parts: Mapping[str, object], tensors: Mapping[str, Tensor]) -> None:
+    """Give the parts the memory that `memory_of` returned; other names are ignored."""
     for name, value in tensors.items():
         part, found, word = name.partition("/")
         if found and part in parts:

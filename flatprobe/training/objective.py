@@ -1,4 +1,4 @@
-"""What one step minimises: the objective on the transformed batch, and the penalties, in one forward pass."""
+"""Objective of one step: the loss on the transformed batch plus the penalties, in one forward pass."""
 
 import copy
 from collections.abc import Mapping
@@ -12,35 +12,33 @@ from flatprobe.functional.losses import per_sample_loss
 from flatprobe.functional.user_loss import Loss
 from flatprobe.network.modules import logits_of
 from flatprobe.network.network import Network
-from flatprobe.training.diverged import CURE, DivergedError
+from flatprobe.training.diverged import FIX, DivergedError
 from flatprobe.training.forward import ForwardPass
-from flatprobe.training.forward.labels import Labels, check_labels, losses
+from flatprobe.training.forward.labels import Labels, check_labels, sample_losses
 from flatprobe.training.penalties import PENALTIES, Penalty
 from flatprobe.training.registry import short_name
 from flatprobe.training.transforms import TRANSFORMS, Transform
 
-OBJECTIVE = "loss"
-# Names that the history has columns of its own for, or that stand for the objective.
+LOSS = "loss"
+# Names of the history's other columns, which no penalty may take.
 _MEASURED = ("train_loss", "train_accuracy", "validation_loss", "validation_accuracy")
-_COLUMNS = frozenset((OBJECTIVE, "epoch", "learning_rate", "seconds", *_MEASURED))
+_COLUMNS = frozenset((LOSS, "epoch", "learning_rate", "seconds", *_MEASURED))
 
 
 @dataclass(frozen=True, kw_only=True)
-class Terms:
+class Objective:
     """I(w) + sum_k strength_k P_k(w) on a batch.
 
-    The penalties are copied, since some keep a memory from step to step (`memory`, a dictionary of tensors).
-
     Attributes:
-        module: the network that is trained.
-        placed: the same network's `Network`, which knows where its inputs belong.
-        loss: l of the objective.
-        penalties: (strength, penalty) by the name that the history has for the penalty; those of strength 0 are left
-            out.
-        transforms: applied to each batch, one after the other.
-        precision: None, or `"bfloat16"`: the objective's own forward pass under `torch.autocast`. Penalties and
-            transforms then have another pass, in the weights' precision.
-        seed: of the penalties' and transforms' random numbers, which are functions of (seed, step).
+        module: the network in training.
+        placed: the same network as a `Network`, which knows the device and layout of its inputs.
+        loss: the loss l.
+        penalties: (strength, penalty) by the penalty's name in the history. Penalties may keep a `memory` between
+            steps, a dictionary of tensors.
+        transforms: applied to each batch in order.
+        precision: None, or `"bfloat16"`: the forward pass of the loss under `torch.autocast`. Penalties and
+            transforms then have a second pass, in the weights' precision.
+        seed: of the random numbers of penalties and transforms, which are functions of (seed, step).
     """
 
     module: nn.Module
@@ -52,40 +50,40 @@ class Terms:
     seed: int = 0
 
     def __call__(self, inputs: Inputs, labels: Tensor, step: int) -> tuple[Tensor, dict[str, Tensor]]:
-        """What to differentiate, and its terms by name: the objective's mean loss and the penalties without strength.
+        """The objective, and its terms by name: the mean loss and the penalties without strength.
 
         Args:
-            inputs: a batch as the data hold it.
+            inputs: a batch from the data.
             labels: its classes.
             step: counted from 0 at the beginning of the training.
 
         Raises:
-            DivergedError: if a penalty cannot take what the network returns, and the objective is not finite.
-            ValueError: if a penalty or a transform returns what is none.
+            DivergedError: if a penalty fails where the loss is not finite.
+            ValueError: if a penalty returns no scalar, or a transform no inputs with labels.
         """
-        placed, answers = self._transformed(self.placed.prepare(inputs), labels.to(self.placed.device), step)
+        placed, targets = self._transform(self.placed.prepare(inputs), labels.to(self.placed.device), step)
         if not self.penalties:
-            objective = self._objective(placed, answers)
-            return objective, {OBJECTIVE: objective}
+            loss = self._mean_loss(placed, targets)
+            return loss, {LOSS: loss}
         shared = self.precision is None
-        passed = self._pass(placed, answers, ("penalty", step), updates=shared)
-        objective = passed.loss if shared else self._objective(placed, answers)
+        passed = self._pass(placed, targets, ("penalty", step), updates=shared)
+        loss = passed.loss if shared else self._mean_loss(placed, targets)
         try:
-            values = {name: _term(name, penalty(passed)) for name, (_, penalty) in self.penalties.items()}
+            values = {name: _check_penalty(name, penalty(passed)) for name, (_, penalty) in self.penalties.items()}
         except Exception as error:
-            if bool(objective.isfinite()):
+            if bool(loss.isfinite()):
                 raise
-            msg = f"the term {OBJECTIVE!r} is {float(objective.detach())} in step {step} (counted from 0); {CURE}"
+            msg = f"the term {LOSS!r} is {float(loss.detach())} in step {step} (counted from 0); {FIX}"
             raise DivergedError(msg) from error
-        total = objective
+        total = loss
         for name, (strength, _) in self.penalties.items():
             total = total + strength * values[name]
-        return total, {OBJECTIVE: objective, **values}
+        return total, {LOSS: loss, **values}
 
-    def _transformed(self, inputs: Inputs, labels: Labels, step: int) -> tuple[Inputs, Labels]:
+    def _transform(self, inputs: Inputs, labels: Labels, step: int) -> tuple[Inputs, Labels]:
         for index, transform in enumerate(self.transforms):
             passed = self._pass(inputs, labels, ("transform", index, step), updates=False)
-            points, labels = _result(transform, transform(passed))
+            points, labels = _check_transformed(transform, transform(passed))
             inputs = passed.with_points(points.detach())
         return inputs, labels
 
@@ -100,21 +98,22 @@ class Terms:
             lay_out=self.placed.laid_out,
         )
 
-    def _objective(self, inputs: Inputs, labels: Labels) -> Tensor:
+    def _mean_loss(self, inputs: Inputs, labels: Labels) -> Tensor:
         args, kwargs = as_arguments(self.placed.laid_out(inputs))
         if self.precision is None:
             logits = logits_of(self.module(*args, **kwargs), self.module)
         else:
             with torch.autocast(self.placed.device.type, getattr(torch, self.precision)):
                 logits = logits_of(self.module(*args, **kwargs), self.module).to(self.placed.dtype)
-        return losses(per_sample_loss(self.loss), logits, labels).mean()
+        return sample_losses(per_sample_loss(self.loss), logits, labels).mean()
 
 
-def _term(name: str, value: object) -> Tensor:
-    """What a penalty returned.
+def _check_penalty(name: str, value: object) -> Tensor:
+    """The value of a penalty, checked.
 
     Raises:
-        ValueError: for what is no scalar tensor, or one that no weight has a gradient of.
+        ValueError: for anything but a scalar tensor.
+        ValueError: for a scalar without a gradient in the weights.
     """
     if not isinstance(value, Tensor) or value.shape != ():
         found = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
@@ -129,11 +128,11 @@ def _term(name: str, value: object) -> Tensor:
     return value
 
 
-def _result(transform: Transform, returned: object) -> tuple[Tensor, Labels]:
-    """What a transform returned.
+def _check_transformed(transform: Transform, returned: object) -> tuple[Tensor, Labels]:
+    """The inputs and labels of a transform, checked.
 
     Raises:
-        ValueError: for what are no inputs with as many labels.
+        ValueError: for anything but inputs and as many labels.
     """
     name = f"the transform {short_name(transform, TRANSFORMS)!r}"
     if not isinstance(returned, tuple) or len(returned) != 2 or not isinstance(returned[0], Tensor):
@@ -148,8 +147,8 @@ def _result(transform: Transform, returned: object) -> tuple[Tensor, Labels]:
     return points, labels
 
 
-def named_penalties(penalties: list[tuple[float, Penalty]]) -> dict[str, tuple[float, Penalty]]:
-    """Copies of the penalties by name, a number behind the names of those that are there twice; strength 0 is none."""
+def name_penalties(penalties: list[tuple[float, Penalty]]) -> dict[str, tuple[float, Penalty]]:
+    """Copies of the penalties by name, numbered where a name repeats, without those of strength 0."""
     found: dict[str, tuple[float, Penalty]] = {}
     for strength, penalty in penalties:
         if strength == 0:

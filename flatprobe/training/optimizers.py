@@ -1,4 +1,4 @@
-"""Optimizers by name, and their state as named tensors."""
+"""Registry of optimizers, and their state as named tensors."""
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
@@ -7,14 +7,14 @@ import torch
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, Optimizer
 
-from flatprobe.training.langevin import STEP, with_noise
+from flatprobe.training.langevin import STEP, add_noise
 from flatprobe.utils.arguments import Named, chosen
 
 _PREFIX = "optimizer."
 
 
 class Common(NamedTuple):
-    """What every optimizer is given."""
+    """Arguments of every optimizer."""
 
     rate: float
     momentum: float
@@ -35,18 +35,18 @@ def _adam(parameters: list[nn.Parameter], common: Common) -> Optimizer:
 
 
 def _sgdl(parameters: list[nn.Parameter], common: Common, *, noise: float, decay: float = 0.5) -> Optimizer:
-    # The default is the power of Gelfand and Mitter (1991), up to their iterated logarithm; T3 asks for no particular.
-    return with_noise(_sgd(parameters, common), seed=common.seed, noise=noise, decay=decay)
+    # The default is the power of Gelfand and Mitter (1991), up to their iterated logarithm; T3 gives none.
+    return add_noise(_sgd(parameters, common), seed=common.seed, noise=noise, decay=decay)
 
 
 OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {"sgd": _sgd, "nesterov": _nesterov, "adam": _adam, "sgdl": _sgdl}
 
 
 def check_optimizer(optimizer: Named | Any, *, momentum: float) -> None:
-    """There is such an optimizer, and its arguments and the momentum fit it.
+    """Check the optimizer's name, its arguments and the momentum.
 
     Raises:
-        ValueError: if not.
+        ValueError: for an unknown name, unfit arguments, or Nesterov without momentum.
     """
     function, arguments = chosen("optimizer", optimizer, OPTIMIZERS)
     for name, value in arguments.items():
@@ -58,7 +58,7 @@ def check_optimizer(optimizer: Named | Any, *, momentum: float) -> None:
         raise ValueError(msg)
 
 
-def make_optimizer(
+def build_optimizer(
     name: Named,
     parameters: Iterable[nn.Parameter],
     *,
@@ -74,18 +74,19 @@ def make_optimizer(
 
     Args:
         name: `"sgd"`, `"nesterov"`, `"adam"`, or `{"name": "sgdl", "noise": s, "decay": a}`.
-        parameters: those that require no gradient are left alone.
+        parameters: those that require no gradient do not change.
         learning_rate: r.
         momentum: m of SGD, Nesterov and SGDL (T3 eq. 5 has 0), beta_1 of Adam, whose beta_2 is 0.999; 0.9 is S17's
             (section VI-B2) and Adam's own.
-        weight_decay: d, added to the gradient as d w by all: the gradient of d/2 ||w||^2.
+        weight_decay: d, added to the gradient as d w, the gradient of d/2 ||w||^2.
         seed: of SGDL's noise.
 
     Returns:
         The optimizer.
 
     Raises:
-        ValueError: if no parameter requires a gradient. An unknown name is one too, and so are unfit arguments.
+        ValueError: for an unknown name or unfit arguments.
+        ValueError: if no parameter requires a gradient.
     """
     check_optimizer(name, momentum=momentum)
     trained = [parameter for parameter in parameters if parameter.requires_grad]
@@ -108,7 +109,7 @@ def optimizer_tensors(optimizer: Optimizer) -> dict[str, Tensor]:
 
 
 def restore_optimizer(optimizer: Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Give a new optimizer the state that `optimizer_tensors` returned; other names are left alone."""
+    """Give a new optimizer the state that `optimizer_tensors` returned; other names are ignored."""
     parameters = _parameters(optimizer)
     for name, value in tensors.items():
         if name.startswith(_PREFIX):

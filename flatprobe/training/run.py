@@ -1,4 +1,4 @@
-"""The run that a training returns."""
+"""Result of a training."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,7 +8,7 @@ from torch import nn
 
 from flatprobe.models.checkpoints import load_checkpoint
 from flatprobe.training.run_folder import Row, RunFolder
-from flatprobe.training.settings import reached
+from flatprobe.training.settings import rule_met
 
 if TYPE_CHECKING:
     import pandas
@@ -16,17 +16,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingRun:
-    """A trained network and how it came about.
+    """Trained network with its history and settings.
 
     Attributes:
         model: the network after the last epoch, in eval mode.
-        history: a row an epoch: `epoch` (from 1), `train_loss` and `train_accuracy` (over all training data, in eval
+        history: one row per epoch: `epoch` (from 1), `train_loss` and `train_accuracy` (over all training data, in eval
             mode, at the epoch's end), `validation_loss` and `validation_accuracy` where there was validation data, each
-            penalty by its name (the mean over the epoch's steps, as the steps saw it, without the strength),
+            penalty by its name (the mean over the epoch's steps, without the strength),
             `learning_rate` (of the epoch's last step), `seconds`.
-        reached: whether the stopping rule was met within the epochs; True for a fixed number of epochs.
-        settings: what config.json holds: network, data, validation, settings, environment.
-        path: the run folder, None if nothing was written.
+        reached: True if the stopping rule was met within the epochs, or the number of epochs was fixed.
+        settings: the content of config.json: network, data, validation, settings, environment.
+        path: the run folder; None if nothing was written.
     """
 
     model: nn.Module = field(repr=False)
@@ -37,7 +37,7 @@ class TrainingRun:
 
     @property
     def interpolated(self) -> bool:
-        """Whether the training accuracy was 100 % at the end of the last epoch."""
+        """True if the training accuracy was 100 % at the end of the last epoch."""
         return bool(self.history[-1]["train_accuracy"] == 1.0)
 
     @property
@@ -46,7 +46,7 @@ class TrainingRun:
         return len(self.history)
 
     def to_frame(self) -> "pandas.DataFrame":
-        """The history as a table, a row an epoch."""
+        """The history as a table, one row per epoch."""
         import pandas as pd
 
         return pd.DataFrame(self.history)
@@ -57,7 +57,7 @@ class TrainingRun:
 
         Args:
             path: the `out` of `train`.
-            model: the architecture, needed where the network was not one of `flatprobe.models`; it is not changed.
+            model: the architecture, needed unless the network is one of `flatprobe.models`; it is not changed.
 
         Returns:
             The run, with the weights of its last epoch.
@@ -76,7 +76,7 @@ class TrainingRun:
         return cls(
             model=load_checkpoint(path, model),
             history=history,
-            reached=reached(config["settings"], history[-1]),
+            reached=rule_met(config["settings"], history[-1]),
             settings=config,
             path=folder.path,
         )

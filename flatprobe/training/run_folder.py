@@ -1,7 +1,7 @@
-"""The folder of a run: its configuration, its history, its weights, and what resuming needs.
+"""Folder of a run: its configuration, history and weights, and the state for resuming.
 
-config.json          what was asked for, of which network, on which data, where (never changed once written)
-history.json         one row an epoch; whether the run is finished
+config.json          settings, network, data and environment (never changed once written)
+history.json         one row per epoch; whether the run is finished
 last.safetensors     weights and buffers after the last epoch
 best.safetensors     the same after the epoch with the lowest validation (else training) loss
 resume.safetensors   weights, buffers, optimizer state and history of an unfinished run
@@ -29,12 +29,13 @@ _BEST = "best.safetensors"
 _RESUME = "resume.safetensors"
 _FILES = (CONFIG, _HISTORY, _LAST, _BEST, _RESUME)
 _WEIGHTS = "network."
-_CURE = "delete the run's folder and train again, or choose another folder"
+_FIX = "delete the run's folder and train again, or choose another folder"
+_CODE = ". A source is the digest of user-defined code; flatprobe 0.1 had another digest of a lambda's code"
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Where an interrupted run stands: rows of its finished epochs, weights and buffers, optimizer state."""
+    """Progress of an interrupted run: rows of its finished epochs, weights and buffers, optimizer state."""
 
     history: list[Row]
     state: State
@@ -42,10 +43,10 @@ class Progress:
 
 
 class RunFolder:
-    """Reads and writes one run; every file is replaced whole, so an interruption leaves no half-written one.
+    """Files of one run, each replaced as a whole, so that an interruption leaves no half-written file.
 
-    A process killed while it writes (kill -9) leaves a temporary file beside, which the next claim removes; the file of
-    a process that is at work stays. Only one process at a time may train in a folder.
+    A process killed while it writes (kill -9) leaves a temporary file, which the next claim removes. The temporary
+    file of a running process is kept. Only one process at a time may train in a folder.
 
     Args:
         path: the folder; it need not exist.
@@ -55,10 +56,10 @@ class RunFolder:
         self.path = Path(path)
 
     def claim(self, config: Mapping[str, Any], *, resume: bool) -> dict[str, Any]:
-        """Begin the run here, or find that the same one has begun, and clear away what a killed process left.
+        """Begin the run, or find that the same run has begun, and remove the temporary files of a killed process.
 
         Args:
-            config: what `train` was asked for, with the environment.
+            config: the settings, network, data and environment of the run.
             resume: whether a run that has begun may be continued.
 
         Returns:
@@ -69,7 +70,7 @@ class RunFolder:
             ValueError: if it holds a run with another configuration, with the differing settings.
         """
         if not (self.path / CONFIG).is_file():
-            # A run that was killed while it wrote its very first file has left that one's beginning, and nothing else.
+            # A run that was killed while it wrote its first file has left only a temporary file.
             if self.path.exists() and (not self.path.is_dir() or {*self.path.iterdir()} - {*self._leftovers()}):
                 msg = f"out {self.path} exists and is no run folder; expected a new or empty folder: choose another"
                 raise FileExistsError(msg)
@@ -83,16 +84,18 @@ class RunFolder:
             )
             raise FileExistsError(msg)
         if not any(path.name != CONFIG for path in {*self.path.iterdir()} - {*self._leftovers()}):
-            # Nothing was saved: a call that failed at once leaves its configuration, and the mended one takes over.
+            # Nothing was saved: a call that failed at once leaves its configuration, which the corrected call replaces.
             write_text(self.path / CONFIG, json.dumps(config, indent=2, default=as_json))
             self._clear()
             return dict(config)
-        asked = json.loads(json.dumps({**config, "environment": None}, default=as_json))
-        differing = differences({**recorded, "environment": None}, asked)
+        given = json.loads(json.dumps({**config, "environment": None}, default=as_json))
+        differing = differences({**recorded, "environment": None}, given)
         if differing:
+            code = any(entry.startswith("settings.") and ".source was " in entry for entry in differing)
             msg = (
                 f"the folder {self.path} holds a run with other settings: {'; '.join(differing[:5])}; expected the "
                 "same ones to continue it: choose another folder, or train(run.model, ...) to go on from its weights"
+                f"{_CODE if code else ''}"
             )
             raise ValueError(msg)
         self._clear()
@@ -102,13 +105,13 @@ class RunFolder:
         """The configuration on disk.
 
         Raises:
-            FileExistsError: if it is another program's file of that name, which is left as it is.
+            FileExistsError: if another program wrote the file, which is kept.
             FileNotFoundError: if the folder is no run folder.
         """
         if not (self.path / CONFIG).is_file():
             msg = f"{self.path} holds no {CONFIG}; expected the folder of a run that train(out=...) wrote"
             raise FileNotFoundError(msg)
-        config = read_json(self.path / CONFIG, _CURE)
+        config = read_json(self.path / CONFIG, _FIX)
         if not all(isinstance(config.get(part), dict) for part in ("settings", "environment")):
             msg = (
                 f"the {CONFIG} in {self.path} is another program's, not that of a flatprobe run; expected a new or "
@@ -118,22 +121,22 @@ class RunFolder:
         return config
 
     def finished(self) -> list[Row] | None:
-        """The history of a finished run, None of an unfinished one.
+        """The history of a finished run; None of an unfinished run.
 
         Raises:
             ValueError: if the file holds something else.
         """
         if not (self.path / _HISTORY).is_file():
             return None
-        history = read_json(self.path / _HISTORY, _CURE)
+        history = read_json(self.path / _HISTORY, _FIX)
         rows = history.get("epochs")
         if not isinstance(rows, list) or (history.get("finished") and not rows):
-            msg = f"{self.path / _HISTORY} holds no epochs; {_CURE}"
+            msg = f"{self.path / _HISTORY} holds no epochs; {_FIX}"
             raise ValueError(msg)
         return rows if history.get("finished") else None
 
     def progress(self) -> Progress | None:
-        """Where an interrupted run stands, None if it has not saved anything yet.
+        """The progress of an interrupted run; None if nothing is saved.
 
         Raises:
             ValueError: if the file is damaged, or another program's.
@@ -143,7 +146,7 @@ class RunFolder:
         tensors, metadata = read_tensors(self.path / _RESUME)
         weights = {name: value for name, value in tensors.items() if name.startswith(_WEIGHTS)}
         if "history" not in metadata:
-            msg = f"{self.path / _RESUME} holds no history; {_CURE}"
+            msg = f"{self.path / _RESUME} holds no history; {_FIX}"
             raise ValueError(msg)
         return Progress(
             history=json.loads(metadata["history"]),
@@ -152,14 +155,14 @@ class RunFolder:
         )
 
     def save(self, progress: Progress, best: State | None, *, finished: bool) -> None:
-        """Write the run as it stands.
+        """Write the present state of the run.
 
-        What resuming reads is written last: other files that are ahead of it are written again, with the same bits,
-        when the run is resumed.
+        The file for resuming is written last. A resumed run writes files that are ahead of it again, with the same
+        bits.
 
         Args:
             progress: history, weights and optimizer state at the end of an epoch.
-            best: the weights of the best epoch where that is later than the last save, else None.
+            best: the weights of the best epoch if it is later than the last save, else None.
             finished: whether there will be no further epoch.
         """
         if best is not None:
@@ -178,14 +181,14 @@ class RunFolder:
         return [left for name in _FILES for left in leftovers(self.path / name)]
 
     def _clear(self) -> None:
-        """Remove what a killed process left: the beginnings of files, and what a finished run needs no more."""
+        """Remove temporary files of killed processes, and the file for resuming of a finished run."""
         for left in filter(abandoned, self._leftovers()):
             left.unlink(missing_ok=True)
         if self.finished() is not None:
             (self.path / _RESUME).unlink(missing_ok=True)
 
 
-def fingerprint(module: nn.Module) -> str:
+def hash_state(module: nn.Module) -> str:
     """SHA-256 over names, dtypes, shapes and values of the parameters and buffers, in hex."""
     digest = hashlib.sha256()
     for name, value in module.state_dict().items():
@@ -194,23 +197,23 @@ def fingerprint(module: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def differences(recorded: object, asked: object, name: str = "") -> list[str]:
+def differences(recorded: object, given: object, name: str = "") -> list[str]:
     """The entries in which two JSON values differ, by their dotted names.
 
     >>> differences({"seed": 0, "data": {"name": "digits"}}, {"seed": 1, "data": {"name": "digits"}})
     ['seed was 0, now 1']
     """
-    if isinstance(recorded, dict) and isinstance(asked, dict):
-        keys = dict.fromkeys((*recorded, *asked))
+    if isinstance(recorded, dict) and isinstance(given, dict):
+        keys = dict.fromkeys((*recorded, *given))
         return [
-            told
+            difference
             for key in keys
-            for told in differences(recorded.get(key), asked.get(key), f"{name}.{key}" if name else str(key))
+            for difference in differences(recorded.get(key), given.get(key), f"{name}.{key}" if name else str(key))
         ]
-    if isinstance(recorded, list) and isinstance(asked, list) and len(recorded) == len(asked):
-        pairs = enumerate(zip(recorded, asked, strict=True))
-        return [told for place, (was, now) in pairs for told in differences(was, now, f"{name}.{place}")]
-    return [] if recorded == asked else [f"{name} was {_short(recorded)}, now {_short(asked)}"]
+    if isinstance(recorded, list) and isinstance(given, list) and len(recorded) == len(given):
+        pairs = enumerate(zip(recorded, given, strict=True))
+        return [entry for place, (was, now) in pairs for entry in differences(was, now, f"{name}.{place}")]
+    return [] if recorded == given else [f"{name} was {_short(recorded)}, now {_short(given)}"]
 
 
 def _short(value: object) -> str:

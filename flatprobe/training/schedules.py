@@ -9,21 +9,21 @@ from flatprobe.utils.arguments import Named, Number, given, is_number, positive
 Schedule = Named | None
 
 
-def constant(epoch: int, epochs: int, step: int) -> float:  # noqa: ARG001 - all schedules are called alike
-    """1 in every epoch (N20)."""
+def constant(epoch: int, epochs: int, step: int) -> float:  # noqa: ARG001 - all schedules have one signature
+    """1 in every epoch."""
     return 1.0
 
 
 def stepped(epoch: int, epochs: int, step: int, stages: Sequence[Sequence[float]]) -> float:  # noqa: ARG001
-    """Piecewise constant: each stage is (factor, its number of epochs); the last one goes on to the end (S17).
+    """Piecewise constant: each stage is (factor, its number of epochs); the last stage continues to the end.
 
-    S17's section VI-C2 at learning rate 0.1 is `stages=[(1, 30), (0.1, 30), (0.01, 30)]`.
+    Sokolić et al. (2017), section VI-C2 at learning rate 0.1 [S17]: `stages=[(1, 30), (0.1, 30), (0.01, 30)]`.
 
     >>> [stepped(epoch, 5, 0, [(1.0, 2), (0.5, 1)]) for epoch in range(5)]
     [1.0, 1.0, 0.5, 0.5, 0.5]
 
     Raises:
-        ValueError: for a stage that does not last a whole number of epochs, at least 1.
+        ValueError: for a stage whose length is not a whole number of at least 1.
     """
     for _, length in stages:
         if length < 1 or length % 1:
@@ -46,7 +46,7 @@ def cosine(epoch: int, epochs: int, step: int) -> float:  # noqa: ARG001
 
 
 def inverse(epoch: int, epochs: int, step: int, decay: float) -> float:  # noqa: ARG001
-    """1 / (1 + c k) in step k of the whole training, counted from 0, with c the decay (O20 eq. SLR).
+    """1 / (1 + c k) in step k of the whole training, counted from 0, with c the decay (Oberman 2020, eq. SLR).
 
     Raises:
         ValueError: for a decay that is negative or not finite.
@@ -108,10 +108,10 @@ def factor(schedule: Schedule, epoch: int, epochs: int, step: int) -> float:
 
 
 def check_schedule(schedule: Schedule, epochs: int) -> None:
-    """The schedule gives a factor in every epoch.
+    """Check the schedule's factor in every epoch.
 
     Raises:
-        ValueError: if it does not, as `factor` says.
+        ValueError: as in `factor`.
     """
     for epoch in range(epochs):
         factor(schedule, epoch, epochs, 0)
@@ -120,13 +120,13 @@ def check_schedule(schedule: Schedule, epochs: int) -> None:
 def inverse_rate(*, convexity: Number, smoothness: Number, variance: Number, distance: Number) -> dict[str, Any]:
     """h_k = 1 / (mu (k + 1 / (q_0 alpha))), alpha = mu^2 / (sigma^2 + mu L q_0): O20's rate for plain SGD.
 
-    With it `E[q_k] <= 1 / (alpha k + 1 / q_0)` for q_k = ||w_k - w*||^2. It is passed on as
-    `train(network, data, **inverse_rate(...))`: the first rate h_0 = mu q_0 / (sigma^2 + mu L q_0) as the learning
-    rate, and `inverse` with the decay mu h_0, since h_k = h_0 / (1 + mu h_0 k).
+    With this rate `E[q_k] <= 1 / (alpha k + 1 / q_0)` for q_k = ``||w_k - w*||^2``. The result is for
+    `train(network, data, **inverse_rate(...))`: the learning rate h_0 = mu q_0 / (sigma^2 + mu L q_0), and the schedule
+    `inverse` with the decay mu h_0, since h_k = h_0 / (1 + mu h_0 k).
 
     Args:
         convexity: mu, the risk's strong convexity: the least eigenvalue of its Hessian.
-        smoothness: L, the largest one; at least mu.
+        smoothness: L, the largest eigenvalue; at least mu.
         variance: sigma^2 = E ||e||^2 of the minibatch gradient's error e; 0 for the full gradient.
         distance: q_0, the squared distance of the initial weights from the minimizer.
 
@@ -134,9 +134,9 @@ def inverse_rate(*, convexity: Number, smoothness: Number, variance: Number, dis
         The arguments `learning_rate`, `schedule` and `momentum` (0) of `train`.
 
     Raises:
-        ValueError: for constants that are not positive and finite (a variance may be 0), or L below mu.
+        ValueError: for constants that are not positive and finite (the variance may be 0), or L below mu.
 
-    Source: O20 Theorem 5.2 and eq. SLR, with the constant of SPEC section 7.
+    Source: Oberman (2020), Theorem 5.2 and eq. SLR, with a corrected constant (docs, Definitions) [O20].
 
     >>> inverse_rate(convexity=1.0, smoothness=1.0, variance=3.0, distance=1.0)
     {'learning_rate': 0.25, 'schedule': {'name': 'inverse', 'decay': 0.25}, 'momentum': 0.0}

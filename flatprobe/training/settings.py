@@ -1,4 +1,4 @@
-"""What a training is asked to do, checked."""
+"""Checked arguments of a training."""
 
 import json
 import math
@@ -11,7 +11,7 @@ from flatprobe.functional.user_loss import Loss, described_loss, taken
 from flatprobe.training.constraints import CONSTRAINTS, Constraint
 from flatprobe.training.optimizers import check_optimizer
 from flatprobe.training.penalties import PENALTIES, Penalty
-from flatprobe.training.registry import described, made
+from flatprobe.training.registry import build, describe
 from flatprobe.training.schedules import Schedule, check_schedule
 from flatprobe.training.transforms import TRANSFORMS, Transform
 from flatprobe.utils.arguments import (
@@ -32,10 +32,10 @@ from flatprobe.utils.arguments import (
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """The arguments of `train` that decide what is computed; its docstring says what they mean.
+    """The arguments of `train` that determine its result, with penalties, transforms and constraints built.
 
     Raises:
-        ValueError: if one is out of its range.
+        ValueError: for an argument out of its range.
     """
 
     epochs: Whole
@@ -48,9 +48,9 @@ class Settings:
     weight_decay: Number
     schedule: Schedule
     batch_size: Whole
-    penalties: list[tuple[float, Penalty]]
-    transforms: tuple[Transform, ...]
-    constraints: tuple[Constraint, ...]
+    penalties: list[tuple[float, Penalty]] | Any
+    transforms: tuple[Transform, ...] | Any
+    constraints: tuple[Constraint, ...] | Any
     precision: str | None
     seed: Whole
 
@@ -76,39 +76,44 @@ class Settings:
             )
             raise ValueError(msg)
         one_of("precision", self.precision, (None, "bfloat16"))
+        object.__setattr__(self, "penalties", _build_penalties(self.penalties))
+        for name, known in (("transform", TRANSFORMS), ("constraint", CONSTRAINTS)):
+            built = (build(name, entry, known) for entry in as_list(f"{name}s", getattr(self, f"{name}s"), name))
+            object.__setattr__(self, f"{name}s", tuple(built))
         object.__setattr__(self, "objective", taken(self.objective))
         per_sample_loss(self.objective)
         check_optimizer(self.optimizer, momentum=self.momentum)
         check_schedule(self.schedule, self.epochs)
 
     def as_json(self) -> dict[str, Any]:
-        """All settings as JSON has them (a tuple is a list there), for the record and to compare with one."""
+        """All settings in JSON's types, where a tuple is a list, for a record and to compare with a record."""
         named = {
             "objective": described_loss(self.objective),
             "optimizer": plain(self.optimizer),
             "schedule": None if self.schedule is None else plain(self.schedule),
         }
         parts = {
-            "penalties": [[strength, described(penalty, PENALTIES)] for strength, penalty in self.penalties],
-            "transforms": [described(part, TRANSFORMS) for part in self.transforms],
-            "constraints": [described(part, CONSTRAINTS) for part in self.constraints],
+            "penalties": [[strength, describe(penalty, PENALTIES)] for strength, penalty in self.penalties],
+            "transforms": [describe(part, TRANSFORMS) for part in self.transforms],
+            "constraints": [describe(part, CONSTRAINTS) for part in self.constraints],
             "precision": self.precision,
         }
         plain_settings = {name: value for name, value in vars(self).items() if name not in parts}
-        # Left out where there are none: the record of a plain training says no more than it needs to.
+        # Empty entries are left out, so that a plain training has a short record.
         used = {name: value for name, value in parts.items() if value}
         settings: dict[str, Any] = json.loads(json.dumps(plain_settings | named | used, default=as_json))
         return settings
 
 
-def made_penalties(asked: object) -> list[tuple[float, Penalty]]:
-    """(strength, penalty) pairs, the penalties made where they are asked for by name.
+def _build_penalties(given: object) -> list[tuple[float, Penalty]]:
+    """The (strength, penalty) pairs, with penalties built from their names.
 
     Raises:
-        ValueError: for what is no list, or an entry that is no such pair; if a strength is negative or not finite.
+        ValueError: for anything but a list of pairs.
+        ValueError: for a strength that is negative or not finite.
     """
     found: list[tuple[float, Penalty]] = []
-    for entry in listed("penalties", asked, "(strength, penalty)"):
+    for entry in as_list("penalties", given, "(strength, penalty)"):
         if isinstance(entry, tuple | list) and entry and all(isinstance(part, tuple | list) for part in entry):
             msg = (
                 f"an entry of penalties is {entry!r}, a list of pairs itself, as hsfob_db1(...) is; expected its pairs "
@@ -121,25 +126,15 @@ def made_penalties(asked: object) -> list[tuple[float, Penalty]]:
                 "penalties=[(0.1, ...), ...]"
             )
             raise ValueError(msg)
-        found.append((_strength(entry[0], entry[1]), made("penalty", entry[1], PENALTIES)))
+        found.append((_check_strength(entry[0], entry[1]), build("penalty", entry[1], PENALTIES)))
     return found
 
 
-def made_transforms(asked: object) -> tuple[Transform, ...]:
-    """The transforms, made where they are asked for by name."""
-    return tuple(made("transform", entry, TRANSFORMS) for entry in listed("transforms", asked, "transform"))
-
-
-def made_constraints(asked: object) -> tuple[Constraint, ...]:
-    """The constraints, made where they are asked for by name."""
-    return tuple(made("constraint", entry, CONSTRAINTS) for entry in listed("constraints", asked, "constraint"))
-
-
-def _strength(strength: object, penalty: object) -> float:
+def _check_strength(strength: object, penalty: object) -> float:
     """The strength as a number.
 
     Raises:
-        ValueError: for what is none, is negative or not finite.
+        ValueError: for anything but a finite number of at least 0.
     """
     value = scalar(strength)
     if is_number(value) and 0 <= value < math.inf:
@@ -147,35 +142,35 @@ def _strength(strength: object, penalty: object) -> float:
     if is_number(penalty):
         msg = f"an entry of penalties is ({strength!r}, {penalty!r}); expected (strength, penalty), the other way round"
         raise ValueError(msg)
-    name = described(made("penalty", penalty, PENALTIES), PENALTIES)["name"]
+    name = describe(build("penalty", penalty, PENALTIES), PENALTIES)["name"]
     msg = f"the strength of the penalty {name} is {strength!r}; expected a finite number, at least 0"
     raise ValueError(msg)
 
 
-def listed(name: str, asked: object, entry: str) -> list[object]:
-    """The parts that were asked for.
+def as_list(name: str, given: object, entry: str) -> list[object]:
+    """The penalties, transforms or constraints as a list.
 
     Raises:
-        ValueError: for one that stands alone, with the cure.
+        ValueError: for anything but a list or another iterable.
     """
-    if isinstance(asked, Iterable) and not isinstance(asked, str | Mapping):
-        return list(asked)
-    if asked is None:
-        cure = f"leave {name} out for none"
-    elif name == "penalties" and getattr(asked, "__name__", "").startswith("hsfob_db"):
-        cure = f"call it: penalties={getattr(asked, '__name__', '')}(...)"
+    if isinstance(given, Iterable) and not isinstance(given, str | Mapping):
+        return list(given)
+    if given is None:
+        fix = f"leave {name} out for none"
+    elif name == "penalties" and getattr(given, "__name__", "").startswith("hsfob_db"):
+        fix = f"call it: penalties={getattr(given, '__name__', '')}(...)"
     else:
-        cure = f"{name}=[{entry}]"
-    msg = f"{name} is {asked!r}; expected a list of {name}: {cure}"
+        fix = f"{name}=[{entry}]"
+    msg = f"{name} is {given!r}; expected a list of {name}: {fix}"
     raise ValueError(msg)
 
 
-def reached(settings: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
-    """Whether the stopping rule is met at the end of an epoch, given its row of the history.
+def rule_met(settings: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
+    """True if the stopping rule is met at the end of an epoch.
 
     Args:
-        settings: `epochs`, `until` and `target_loss`, as `Settings.as_json` has them.
-        row: of the history.
+        settings: `epochs`, `until` and `target_loss`, as in `Settings.as_json`.
+        row: the epoch's row of the history.
     """
     if settings["until"] == "interpolation":
         return bool(row["train_accuracy"] == 1.0)

@@ -14,31 +14,31 @@ from flatprobe.risk.empirical import EmpiricalRisk, Risk
 from flatprobe.training.constrained import Projection
 from flatprobe.training.diverged import DivergedError
 from flatprobe.training.epoch import train_epoch
-from flatprobe.training.memory import memory_of, remember
-from flatprobe.training.objective import OBJECTIVE, Terms, named_penalties
-from flatprobe.training.optimizers import make_optimizer, optimizer_tensors, restore_optimizer
+from flatprobe.training.memory import memory_of, restore_memory
+from flatprobe.training.objective import LOSS, Objective, name_penalties
+from flatprobe.training.optimizers import build_optimizer, optimizer_tensors, restore_optimizer
 from flatprobe.training.run_folder import Progress, Row
 from flatprobe.training.schedules import factor
-from flatprobe.training.settings import Settings, reached
+from flatprobe.training.settings import Settings, rule_met
 from flatprobe.utils.tensor_files import State
 
 
 class Trainer:
-    """A network, its optimizer and its history, one epoch after the other.
+    """A network, its optimizer and its history, advanced by one epoch at a time.
 
-    Between epochs the network is in eval mode; `resting` names the parts of it that are so in steps as well.
+    Between epochs the network is in eval mode. Its modules in `in_eval_mode` keep that mode in the steps too.
 
     Args:
-        module: is trained in place.
+        module: trained in place.
         data: the training data.
-        validation: measured beside it, or None.
-        settings: what `train` was asked for.
+        validation: measured after each epoch, or None.
+        settings: the arguments of `train`.
     """
 
     def __init__(
         self, module: nn.Module, data: LabelledData, validation: LabelledData | None, settings: Settings
     ) -> None:
-        self.resting = resting_parts(module)
+        self.in_eval_mode = eval_parts(module)
         self.module = module.eval()
         self.settings = settings
         self.risk = EmpiricalRisk(module, data, settings.objective)
@@ -47,17 +47,17 @@ class Trainer:
             settings.objective.check_differentiable()
         self.validation = None if validation is None else EmpiricalRisk(module, validation, settings.objective)
         self.history: list[Row] = []
-        self._terms = Terms(
+        self._objective = Objective(
             module=module,
             placed=self.risk.network,
             loss=settings.objective,
-            penalties=named_penalties(settings.penalties),
-            transforms=copy.deepcopy(settings.transforms),  # some keep count of their calls
+            penalties=name_penalties(settings.penalties),
+            transforms=copy.deepcopy(settings.transforms),  # A user's transform may have a state.
             precision=settings.precision,
             seed=settings.seed,
         )
         self._projection = Projection(module, self.risk, settings.constraints)
-        self._optimizer = make_optimizer(
+        self._optimizer = build_optimizer(
             settings.optimizer,
             module.parameters(),
             learning_rate=settings.learning_rate,
@@ -68,26 +68,26 @@ class Trainer:
         self._best = math.inf
 
     def done(self) -> bool:
-        """Whether the stopping rule is met or the epochs are used up."""
+        """True if the stopping rule is met or no epochs are left."""
         return bool(self.history) and (
-            len(self.history) == self.settings.epochs or reached(vars(self.settings), self.history[-1])
+            len(self.history) == self.settings.epochs or rule_met(vars(self.settings), self.history[-1])
         )
 
     def epoch(self) -> bool:
-        """Train one epoch and measure; whether the loss that chooses the best weights has improved.
+        """Train one epoch and measure; return True if the loss that selects the best weights has improved.
 
         Raises:
-            DivergedError: if a term of a step, or the training loss, is not finite any more.
+            DivergedError: if a term of the objective, or the training loss, is not finite.
         """
         settings, epoch, started = self.settings, len(self.history), time.perf_counter()
         if epoch == 0:
             self._projection()
         self.module.train()
-        for name in self.resting:
+        for name in self.in_eval_mode:
             self.module.get_submodule(name).eval()
         try:
             means = train_epoch(
-                self._terms,
+                self._objective,
                 self.risk.data,
                 self._optimizer,
                 after=self._projection,
@@ -99,16 +99,16 @@ class Trainer:
             self.module.eval()
         self._projection(settle=True)
         rate = self._optimizer.param_groups[0]["lr"]
-        row = {"epoch": epoch + 1, **self.measured("train", self.risk)}
+        row = {"epoch": epoch + 1, **self.measure("train", self.risk)}
         if self.validation is not None:
-            row |= self.measured("validation", self.validation)
+            row |= self.measure("validation", self.validation)
         if not math.isfinite(row["train_loss"]):
             msg = (
                 f"the training loss is {row['train_loss']} at the end of epoch {epoch + 1}; expected a finite number: "
                 f"lower the learning rate (it was {rate:.4g}), or look for inputs that are not normalised"
             )
             raise DivergedError(msg)
-        row |= {name: value for name, value in means.items() if name != OBJECTIVE}
+        row |= {name: value for name, value in means.items() if name != LOSS}
         self.history.append({**row, "learning_rate": rate, "seconds": time.perf_counter() - started})
         improved = self._chosen_by(row) < self._best
         self._best = min(self._best, self._chosen_by(row))
@@ -119,34 +119,34 @@ class Trainer:
         return {name: value.detach().clone() for name, value in self.module.state_dict().items()}
 
     def progress(self) -> Progress:
-        """What a run folder stores; it shares the memory of the network."""
+        """The state that a run folder stores; it shares the memory of the network."""
         kept = {**optimizer_tensors(self._optimizer), **memory_of(self._parts())}
         return Progress(self.history, dict(self.module.state_dict()), kept)
 
-    def copied_progress(self) -> Progress:
-        """The same with memory of its own."""
+    def copy_progress(self) -> Progress:
+        """A copy of `progress`."""
         now = self.progress()
         copies = ({name: value.detach().clone() for name, value in part.items()} for part in (now.state, now.optimizer))
         return Progress(list(self.history), *copies)
 
     def restore(self, progress: Progress | None) -> None:
-        """Go on from where an interrupted training stood; None: from the beginning."""
+        """Continue from the progress of an interrupted training; None: from the beginning."""
         if progress is None:
             return
         self.history = progress.history
         load_weights(self.module, progress.state, "that resuming reads")
         restore_optimizer(self._optimizer, progress.optimizer)
-        remember(self._parts(), progress.optimizer)
+        restore_memory(self._parts(), progress.optimizer)
         self._best = min(self._chosen_by(row) for row in self.history)
 
-    def measured(self, name: str, risk: EmpiricalRisk) -> Row:
-        """Loss and accuracy of the network as it is now, as entries of a row."""
+    def measure(self, name: str, risk: EmpiricalRisk) -> Row:
+        """Loss and accuracy of the network at its present weights, as entries of a row."""
         now: Risk = risk({**dict(self.module.named_parameters()), **dict(self.module.named_buffers())})
         return {f"{name}_loss": now.loss, f"{name}_accuracy": 1 - now.error}
 
     def _parts(self) -> dict[str, object]:
-        """Penalties and constraints by name, some of which have a memory."""
-        penalties = {f"penalty.{name}": penalty for name, (_, penalty) in self._terms.penalties.items()}
+        """Penalties and constraints by name, of which some have a memory."""
+        penalties = {f"penalty.{name}": penalty for name, (_, penalty) in self._objective.penalties.items()}
         return penalties | {f"constraint.{k}": part for k, part in enumerate(self._projection.constraints)}
 
     def _chosen_by(self, row: Row) -> float:
@@ -154,15 +154,15 @@ class Trainer:
         return loss
 
 
-def resting_parts(module: nn.Module) -> list[str]:
-    """The outermost parts that the caller has put to rest: their statistics stay, and their dropout is off.
+def eval_parts(module: nn.Module) -> list[str]:
+    """The outermost modules that stay in eval mode: their statistics do not change, and their dropout is off.
 
-    In a network in training mode, the parts in eval mode; in one that is in eval mode throughout, those of which every
-    parameter is frozen.
+    In a network in training mode, these are its modules in eval mode. In a network in eval mode, these are its modules
+    whose parameters are all frozen.
 
     >>> network = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
     >>> network[1] = network[1].eval()
-    >>> resting_parts(network)
+    >>> eval_parts(network)
     ['1']
     """
     found: list[str] = []

@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.optim import SGD, Optimizer
 
-from flatprobe.training.optimizers import make_optimizer
+from flatprobe.training.optimizers import build_optimizer
 from flatprobe.utils.arguments import Named
 from tests.benchmarks.harness import SHAPES, Row, data_for, interleaved, untrained
 
@@ -52,7 +52,7 @@ def variants(name: str) -> dict[str, Callable[[], None]]:
     works, start = {}, untrained(name)
     for variant, optimizer in OPTIMIZERS.items():
         model = copy.deepcopy(start)
-        works[variant] = steps(name, model, make_optimizer(optimizer, model.parameters(), learning_rate=0.01))
+        works[variant] = steps(name, model, build_optimizer(optimizer, model.parameters(), learning_rate=0.01))
     model = copy.deepcopy(start)
     works["sgdl, unindexed"] = steps(name, model, UnindexedNoise(model.parameters(), lr=0.01, momentum=0.9))
     return works

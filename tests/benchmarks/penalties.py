@@ -9,10 +9,10 @@ from torch.nn import functional as F
 
 import flatprobe as fp
 from flatprobe.data.inputs import channels_last
-from flatprobe.training.objective import Terms
-from flatprobe.training.optimizers import make_optimizer
+from flatprobe.training.objective import Objective
+from flatprobe.training.optimizers import build_optimizer
 from flatprobe.training.penalties import PENALTIES
-from flatprobe.training.registry import made
+from flatprobe.training.registry import build
 from tests.benchmarks.harness import SHAPES, Row, data_for, interleaved, untrained
 
 BATCH = 128
@@ -62,10 +62,10 @@ def plain(name: str, model: nn.Module, data: fp.LabelledData) -> Callable[[], No
 
 def penalised(name: str, model: nn.Module, data: fp.LabelledData, asked: dict[str, object]) -> Callable[[], None]:
     """A step as `fp.train` takes it."""
-    penalties = {"penalty": (STRENGTH, made("penalty", asked, PENALTIES))}
+    penalties = {"penalty": (STRENGTH, build("penalty", asked, PENALTIES))}
     network = fp.EmpiricalRisk(model.eval(), data).network
-    terms = Terms(module=model, placed=network, loss="cross_entropy", penalties=penalties)
-    optimizer = make_optimizer("sgd", model.parameters(), learning_rate=0.01)
+    terms = Objective(module=model, placed=network, loss="cross_entropy", penalties=penalties)
+    optimizer = build_optimizer("sgd", model.parameters(), learning_rate=0.01)
     parameters = list(model.parameters())
     count = 0
 

@@ -14,7 +14,6 @@ from flatprobe.plotting import margins, png
 from flatprobe.plotting.names import caption
 from flatprobe.studies.compare import Comparison
 from flatprobe.utils.results import Result, file_stem, network_name, printable
-from flatprobe.utils.study_progress import stepping
 
 NAMES = [
     r"lr$\frac{$", "a$x^2$b", "$", "_hidden", "run[/b]", "lr[0.1,0.2]x", "net[bold]", "a\x1b[31mred", "%s", "{task}",
@@ -54,10 +53,3 @@ def test_names_that_no_file_can_have_are_refused_before_anything_is_measured(nam
     data = fp.LabelledData(torch.eye(4), torch.arange(4))
     with pytest.raises(ValueError, match=r"bytes long as a file's; expected 1 to 200"):
         fp.compare({name: nn.Linear(4, 4).eval()}, data, probes=["scores"], out=tmp_path)
-
-
-def test_steps_on_a_terminal_are_no_markup(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
-    with stepping(1, progress=True) as step:
-        step("scores of run[/b]\x1b[31m")
-    assert "Traceback" not in capsys.readouterr().err

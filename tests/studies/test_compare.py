@@ -12,7 +12,6 @@ from flatprobe.report.summary import titled
 from flatprobe.studies import demo as demo_module
 from flatprobe.studies.compare import Comparison
 from flatprobe.studies.measurements import CHOICES, DEFAULT, LANDSCAPE
-from flatprobe.utils.study_progress import stepping
 from tests.helpers import cases
 
 DATA = cases.data_for((1, 8, 8), samples=40)
@@ -134,27 +133,6 @@ def test_the_demo_trains_probes_and_uses_finished_runs_again(tmp_path, monkeypat
     for name, result in first.results["flatness_radius"].items():
         assert torch.equal(second.results["flatness_radius"][name].radii, result.radii)
     assert {*DEFAULT} - {LANDSCAPE} < set(second.results)
-
-
-def test_steps_off_a_terminal_are_plain_lines(capsys: pytest.CaptureFixture[str]) -> None:
-    with stepping(2, progress=True) as step:
-        step("one")
-        step("two")
-    lines = capsys.readouterr().err.splitlines()
-    assert [line.split("] ")[1] for line in lines] == ["one", "two"]
-    assert lines[1].startswith("[2/2, ")
-    for quiet in (None, False):
-        with stepping(1, progress=quiet) as step:
-            step("nothing")
-    assert capsys.readouterr().err == ""
-
-
-def test_steps_on_a_terminal_are_a_bar(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
-    with stepping(2, progress=None) as step:
-        step("one")
-        step("two")
-    assert "2/2" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

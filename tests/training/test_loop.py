@@ -1,6 +1,7 @@
 """train: against a naive loop (slow reference), what it leaves alone and what decides (properties), stops, refusals."""
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from flatprobe.data import LabelledData
 from flatprobe.models import Normalised, mlp, resnet
 from flatprobe.training import train
 from flatprobe.training.epoch import minibatches
-from flatprobe.training.settings import reached
+from flatprobe.training.settings import rule_met
 from flatprobe.utils.rng import generator, permutation
 from tests.models.test_models import assert_same_state
 
@@ -31,7 +32,7 @@ def noisy_network() -> nn.Sequential:
 
 
 @pytest.mark.parametrize("schedule", [None, "cosine"])
-def test_against_a_naive_loop(schedule):
+def test_slow_reference_against_a_naive_loop(schedule: Any) -> None:
     data, epochs, rate = clusters(), 4, 0.05
     network = mlp((4,), widths=(8,), classes=3)
     run = train(network, data, epochs=epochs, learning_rate=rate, batch_size=8, seed=5, schedule=schedule)
@@ -56,7 +57,7 @@ def test_against_a_naive_loop(schedule):
         torch.testing.assert_close(value, naive.state_dict()[name], rtol=1e-5, atol=1e-6)
 
 
-def test_metrics_are_of_the_eval_mode_over_all_data():
+def test_slow_reference_metrics_are_of_the_eval_mode_over_all_data() -> None:
     data, validation = clusters(), clusters(11, key="validation")
     run = train(noisy_network(), data, validation=validation, epochs=2, batch_size=8)
     assert not any(layer.training for layer in run.model.modules())
@@ -70,7 +71,7 @@ def test_metrics_are_of_the_eval_mode_over_all_data():
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_the_caller_is_left_alone(training):
+def test_property_the_caller_is_left_alone(training: Any) -> None:
     network, data = noisy_network().train(training), clusters()
     state = {name: value.clone() for name, value in network.state_dict().items()}
     inputs, labels = data.inputs.clone(), data.labels.clone()
@@ -87,7 +88,7 @@ def test_the_caller_is_left_alone(training):
     assert not torch.equal(run.model[0].weight, network[0].weight)
 
 
-def test_the_seed_determines():
+def test_property_the_seed_determines() -> None:
     data = clusters()
     runs = []
     for global_seed, seed in ((1, 0), (2, 0), (2, 1)):
@@ -111,7 +112,7 @@ class Noise(nn.Module):
         return x
 
 
-def test_noise_differs_between_steps_epochs_and_seeds_and_only_in_training_mode():
+def test_property_noise_differs_between_steps_epochs_and_seeds_and_only_in_training_mode() -> None:
     drawn = [
         train(nn.Sequential(Noise(), nn.Linear(4, 3)), clusters(16), epochs=2, batch_size=8, seed=seed).model[0].drawn
         for seed in (0, 1, 0)
@@ -120,12 +121,12 @@ def test_noise_differs_between_steps_epochs_and_seeds_and_only_in_training_mode(
     assert drawn[0] == drawn[2]
 
 
-def test_batch_norm_statistics_are_trained():
+def test_property_batch_norm_statistics_are_trained() -> None:
     run = train(noisy_network(), clusters(), epochs=3, batch_size=8)
     assert int(run.model[1].num_batches_tracked) == 3 * 5
 
 
-def test_inside_no_grad_and_inference_mode():
+def test_property_inside_no_grad_and_inference_mode() -> None:
     data, network = clusters(), mlp((4,), classes=3)
     with torch.no_grad():
         first = train(network, data, epochs=1).model
@@ -134,7 +135,7 @@ def test_inside_no_grad_and_inference_mode():
     assert_same_state(first, second)
 
 
-def test_every_sample_once_and_no_batch_of_one():
+def test_closed_form_every_sample_once_and_no_batch_of_one() -> None:
     for count, size, lengths in ((9, 4, [4, 5]), (8, 4, [4, 4]), (10, 4, [4, 4, 2]), (3, 1, [1, 1, 1]), (1, 4, [1])):
         batches = list(minibatches(count, size, seed=0, epoch=0))
         assert [len(batch) for batch in batches] == lengths
@@ -143,7 +144,7 @@ def test_every_sample_once_and_no_batch_of_one():
     assert len({tuple(order) for order in orders}) == 4
 
 
-def test_batch_norm_with_one_sample_left_over():
+def test_property_batch_norm_with_one_sample_left_over() -> None:
     data = clusters(9, shape=(1, 4, 4))
     run = train(resnet((1, 4, 4), depth=10, width=2, classes=3), data, epochs=1, batch_size=4)
     assert run.epochs == 1
@@ -160,7 +161,7 @@ class Sum(nn.Module):
         return self.linear(first + second)
 
 
-def test_streamed_dictionary_and_tuple_inputs_train_alike():
+def test_property_streamed_dictionary_and_tuple_inputs_train_alike() -> None:
     whole, halves = clusters(), Sum()
     half = whole.inputs / 2
     single = nn.Sequential(copy.deepcopy(halves.linear))
@@ -172,7 +173,7 @@ def test_streamed_dictionary_and_tuple_inputs_train_alike():
         torch.testing.assert_close(run.model.linear.weight, expected)
 
 
-def test_stops_at_the_first_interpolating_epoch():
+def test_closed_form_stops_at_the_first_interpolating_epoch() -> None:
     run = train(mlp((4,), widths=(32,), classes=3), clusters(), until="interpolation", learning_rate=0.1, batch_size=8)
     assert run.interpolated
     assert run.reached
@@ -183,13 +184,13 @@ def test_stops_at_the_first_interpolating_epoch():
     assert frame["train_accuracy"].iloc[-1] == 1.0
 
 
-def test_one_wrong_sample_in_sixty_thousand_is_not_interpolated():
+def test_closed_form_one_wrong_sample_in_sixty_thousand_is_not_interpolated() -> None:
     rule = {"until": "interpolation", "target_loss": None, "epochs": 9}
-    assert not reached(rule, {"train_accuracy": 1 - 1 / 60_000})
-    assert reached(rule, {"train_accuracy": 1 - 0 / 60_000})
+    assert not rule_met(rule, {"train_accuracy": 1 - 1 / 60_000})
+    assert rule_met(rule, {"train_accuracy": 1 - 0 / 60_000})
 
 
-def test_stops_at_the_target_loss():
+def test_property_stops_at_the_target_loss() -> None:
     run = train(mlp((4,), widths=(32,), classes=3), clusters(), until="loss", target_loss=0.3, learning_rate=0.1)
     assert run.reached
     assert run.history[-1]["train_loss"] <= 0.3
@@ -197,14 +198,14 @@ def test_stops_at_the_target_loss():
 
 
 @pytest.mark.filterwarnings("ignore:the outputs of")
-def test_a_fixed_number_of_epochs_need_not_interpolate():
+def test_property_a_fixed_number_of_epochs_need_not_interpolate() -> None:
     data = clusters().with_random_labels(seed=1)
     run = train(mlp((4,), widths=(2,), classes=3), data, epochs=3)
     assert (run.epochs, run.reached, run.interpolated, run.path) == (3, True, False, None)
 
 
 @pytest.mark.filterwarnings("ignore:the outputs of")
-def test_not_reached_is_an_error_or_a_flag():
+def test_not_reached_is_an_error_or_a_flag() -> None:
     data = clusters().with_random_labels(seed=1)
     network = mlp((4,), widths=(2,), classes=3)
     message = r"did not reach 100 % training accuracy within 3 epochs: .* % and loss .*more epochs.*learning rate.*adam"
@@ -216,19 +217,19 @@ def test_not_reached_is_an_error_or_a_flag():
     assert (run.epochs, run.reached, run.interpolated) == (3, False, False)
 
 
-def test_divergence_names_the_epoch_and_the_cure():
+def test_divergence_names_the_epoch_and_the_cure() -> None:
     with pytest.raises(RuntimeError, match=r"training loss is nan at the end of epoch \d; .* lower the learning rate"):
         train(mlp((4,), classes=3), clusters(), learning_rate=1e30, objective="squared", epochs=9)
 
 
-def test_float64_and_normalised_networks_train_in_their_dtype():
+def test_property_float64_and_normalised_networks_train_in_their_dtype() -> None:
     network = Normalised(mlp((4,), classes=3).double(), 0.5, 0.3)
     run = train(network, clusters(), epochs=1)
     assert all(parameter.dtype == torch.float64 for parameter in run.model.parameters())
     assert run.settings["network"]["recipe"]["name"] == "normalised"
 
 
-def test_settings_are_recorded():
+def test_closed_form_settings_are_recorded() -> None:
     run = train(mlp((4,), classes=3), clusters(), epochs=1, threads=1, schedule={"name": "step", "stages": [(1, 1)]})
     assert run.settings["environment"]["threads"] == 1
     assert run.settings["environment"]["versions"]["torch"] == torch.__version__
@@ -254,12 +255,12 @@ def test_settings_are_recorded():
         ({"threads": 0}, "threads is 0; expected at least 1"),
     ],
 )
-def test_unsuitable_settings(settings, message):
+def test_unsuitable_settings(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         train(mlp((4,), classes=3), clusters(), **settings)
 
 
-def test_unsuitable_networks():
+def test_unsuitable_networks() -> None:
     with pytest.raises(ValueError, match="expected every label below the number of logits"):
         train(mlp((4,), classes=2), clusters(), epochs=1)
     broken = mlp((4,), classes=3)

@@ -1,6 +1,8 @@
 """Objectives: closed forms on two samples, gradients, bounds (property), smoothed values far out, refusals."""
 
 import math
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -40,7 +42,7 @@ SMOOTHED = {"name": "smoothed_maximum", "epsilon": 0.25}
         ),
     ],
 )
-def test_closed_forms(name, expected):
+def test_closed_forms(name: str, expected: Any) -> None:
     value = objective(name)(LOGITS, LABELS)
     assert value.shape == ()
     assert float(value) == pytest.approx(expected, abs=1e-12)
@@ -59,7 +61,7 @@ def test_closed_forms(name, expected):
         (SMOOTHED, None),
     ],
 )
-def test_gradients_closed_form(name, expected):
+def test_gradients_closed_form(name: str, expected: Any) -> None:
     logits = LOGITS.clone().requires_grad_()
     objective(name)(logits, LABELS).backward()
     if expected is None:  # softmax(z / epsilon) - e_y
@@ -71,21 +73,21 @@ def test_gradients_closed_form(name, expected):
     torch.testing.assert_close(logits.grad, expected / 2, rtol=1e-12, atol=1e-12)
 
 
-def test_tied_logits_share_the_subgradient():
+def test_closed_form_tied_logits_share_the_subgradient() -> None:
     logits = torch.ones(1, 4, dtype=torch.float64, requires_grad=True)
     objective("maximum")(logits, torch.tensor([2])).backward()
     assert logits.grad.tolist() == [[0.25, 0.25, -0.75, 0.25]]
 
 
 @pytest.mark.parametrize("loss", [*(name for name in LOSSES if name != "smoothed_maximum"), SMOOTHED], ids=str)
-def test_gradients_are_those_of_the_values(loss):
+def test_slow_reference_gradients_are_those_of_the_values(loss: Any) -> None:
     logits = torch.randn(5, 4, generator=generator("logits"), dtype=torch.float64, requires_grad=True)
     labels = torch.tensor([0, 3, 1, 2, 2])
     assert torch.autograd.gradcheck(lambda z: per_sample_loss(loss)(z, labels), logits)
 
 
 @pytest.mark.parametrize("epsilon", [1e-3, 0.2, 1.0, 5.0])
-def test_smoothing_lies_where_the_corrected_bounds_say(epsilon):
+def test_closed_form_smoothing_lies_where_the_corrected_bounds_say(epsilon: Any) -> None:
     """max <= smoothed <= max + epsilon log C (SPEC section 7), and at epsilon = 1 it is the cross-entropy."""
     logits = 10 * torch.randn(200, 7, generator=generator("logits"), dtype=torch.float64)
     labels = torch.arange(200) % 7
@@ -97,7 +99,7 @@ def test_smoothing_lies_where_the_corrected_bounds_say(epsilon):
         assert torch.equal(smooth, per_sample_loss("cross_entropy")(logits, labels))
 
 
-def test_smoothing_neither_overflows_nor_cancels():
+def test_slow_reference_smoothing_neither_overflows_nor_cancels() -> None:
     """At z / epsilon = 10^5 the naive sum is infinite; at a margin of 30 epsilon the loss is epsilon e^-30, not 0."""
     smooth = per_sample_loss({"name": "smoothed_maximum", "epsilon": 0.01})
     assert smooth(torch.tensor([[1000.0, 0.0]]), torch.tensor([1])).tolist() == [1000.0]
@@ -105,7 +107,7 @@ def test_smoothing_neither_overflows_nor_cancels():
     assert float(value) == pytest.approx(0.01 * math.exp(-30), rel=1e-2)
 
 
-def test_a_risk_and_a_run_folder_know_the_loss(tmp_path):
+def test_property_a_risk_and_a_run_folder_know_the_loss(tmp_path: Path) -> None:
     data = LabelledData(torch.eye(4), torch.arange(4))
     run = train(mlp((4,), widths=(), classes=4), data, epochs=2, objective=SMOOTHED, out=tmp_path / "run")
     risk = EmpiricalRisk(run.model, data, SMOOTHED)
@@ -117,7 +119,7 @@ def test_a_risk_and_a_run_folder_know_the_loss(tmp_path):
 
 
 @pytest.mark.parametrize("loss", ["squared", "squared_signs", "hinge", "maximum", SMOOTHED], ids=str)
-def test_training_lowers_it(loss):
+def test_property_training_lowers_it(loss: Any) -> None:
     data = LabelledData(torch.eye(4), torch.arange(4))
     network = mlp((4,), widths=(16,), classes=4)
     run = train(network, data, epochs=20, objective=loss, learning_rate=0.05)
@@ -125,7 +127,7 @@ def test_training_lowers_it(loss):
 
 
 @pytest.mark.parametrize("loss", ["squared", "squared_signs", "maximum"])
-def test_labels_out_of_range(loss):
+def test_labels_out_of_range(loss: Any) -> None:
     network = mlp((4,), widths=(), classes=3)
     with pytest.raises(ValueError, match="expected every label below the number of logits"):
         train(network, LabelledData(torch.eye(4), torch.arange(4)), objective=loss, epochs=1)
@@ -149,6 +151,6 @@ def test_labels_out_of_range(loss):
         (SMOOTHED | {"epsilon": "0.1"}, "epsilon of the loss 'smoothed_maximum' is '0.1'"),
     ],
 )
-def test_refusals(loss, message):
+def test_refusals(loss: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         per_sample_loss(loss)

@@ -1,5 +1,7 @@
 """Optimizers: two steps against written-out algebra (closed form), state that comes back (property)."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -7,7 +9,7 @@ from torch import nn
 from flatprobe.data import LabelledData
 from flatprobe.models import mlp
 from flatprobe.training import train
-from flatprobe.training.optimizers import make_optimizer, optimizer_tensors, restore_optimizer
+from flatprobe.training.optimizers import build_optimizer, optimizer_tensors, restore_optimizer
 from flatprobe.utils.rng import normal
 
 RATE, MOMENTUM, DECAY = 0.1, 0.7, 0.05
@@ -34,7 +36,7 @@ def trained(network, data, **settings):
     return run.model.linear1.weight, run.model.linear1.bias
 
 
-def test_sgd_two_steps_closed_form(problem):
+def test_sgd_two_steps_closed_form(problem: Any) -> None:
     network, data = problem
     values = [network.linear1.weight.detach().clone(), network.linear1.bias.detach().clone()]
     velocity = [torch.zeros_like(value) for value in values]
@@ -46,7 +48,7 @@ def test_sgd_two_steps_closed_form(problem):
     torch.testing.assert_close(list(found), values, rtol=1e-9, atol=1e-9)
 
 
-def test_adam_two_steps_closed_form(problem):
+def test_adam_two_steps_closed_form(problem: Any) -> None:
     network, data = problem
     values = [network.linear1.weight.detach().clone(), network.linear1.bias.detach().clone()]
     first, second = ([torch.zeros_like(value) for value in values] for _ in range(2))
@@ -62,7 +64,7 @@ def test_adam_two_steps_closed_form(problem):
     torch.testing.assert_close(list(found), values, rtol=1e-9, atol=1e-9)
 
 
-def test_nesterov_two_steps_closed_form(problem):
+def test_nesterov_two_steps_closed_form(problem: Any) -> None:
     network, data = problem
     values = [network.linear1.weight.detach().clone(), network.linear1.bias.detach().clone()]
     velocity = [torch.zeros_like(value) for value in values]
@@ -76,7 +78,7 @@ def test_nesterov_two_steps_closed_form(problem):
 
 @pytest.mark.parametrize("decay", [None, 0.0, 0.7])
 @pytest.mark.parametrize("momentum", [0.0, MOMENTUM])
-def test_sgdl_two_steps_closed_form(problem, decay, momentum):
+def test_sgdl_two_steps_closed_form(problem: Any, decay: Any, momentum: Any) -> None:
     """T3 eq. 5 by hand: the gradient step, then gamma'_t W_t, neither in the velocity nor scaled by the schedule."""
     network, data = problem
     values = [network.linear1.weight.detach().clone(), network.linear1.bias.detach().clone()]
@@ -94,16 +96,16 @@ def test_sgdl_two_steps_closed_form(problem, decay, momentum):
     torch.testing.assert_close(list(found), values, rtol=1e-9, atol=1e-9)
 
 
-def test_sgdl_without_noise_is_sgd(problem):
+def test_property_sgdl_without_noise_is_sgd(problem: Any) -> None:
     plain = trained(*problem)
     silent = trained(*problem, optimizer={"name": "sgdl", "noise": 0.0})
     assert all(torch.equal(*pair) for pair in zip(plain, silent, strict=True))
 
 
-def test_sgdl_on_a_bowl_has_its_stationary_variance():
+def test_closed_form_sgdl_on_a_bowl_has_its_stationary_variance() -> None:
     """w <- (1 - r) w + s W on w^2 / 2 has the variance s^2 / (1 - (1 - r)^2): 40,000 weights, 3 standard errors."""
     weight = nn.Parameter(torch.zeros(40_000))
-    optimizer = make_optimizer(SGDL | {"decay": 0.0}, [weight], learning_rate=0.5, momentum=0.0, seed=1)
+    optimizer = build_optimizer(SGDL | {"decay": 0.0}, [weight], learning_rate=0.5, momentum=0.0, seed=1)
     for _ in range(15):
         weight.grad = weight.detach().clone()
         optimizer.step()
@@ -112,16 +114,16 @@ def test_sgdl_on_a_bowl_has_its_stationary_variance():
     assert abs(float(weight.detach().mean())) < 3 * (expected / 40_000) ** 0.5
 
 
-def test_sgdl_pinned():
+def test_sgdl_pinned() -> None:
     """One step of pure noise, seed 7: a change of key or law would make finished runs unrepeatable."""
     weight = nn.Parameter(torch.zeros(3))
-    optimizer = make_optimizer(SGDL, [weight], learning_rate=0.1, seed=7)
+    optimizer = build_optimizer(SGDL, [weight], learning_rate=0.1, seed=7)
     weight.grad = torch.zeros(3)
     optimizer.step()
     torch.testing.assert_close(weight.detach(), torch.tensor(PINNED), rtol=1e-5, atol=0)
 
 
-def test_frozen_parameters_stay(problem):
+def test_property_frozen_parameters_stay(problem: Any) -> None:
     network, data = problem
     network.linear1.bias.requires_grad_(False)
     weight, bias = trained(network, data)
@@ -130,7 +132,7 @@ def test_frozen_parameters_stay(problem):
 
 
 @pytest.mark.parametrize("name", ["sgd", "nesterov", "adam", SGDL], ids=str)
-def test_restored_optimizer_goes_on_to_the_last_bit(name):
+def test_property_restored_optimizer_goes_on_to_the_last_bit(name: str) -> None:
     def stepped(weight, optimizer, steps):
         for _ in range(steps):
             weight.grad = weight.detach().cos()
@@ -139,21 +141,21 @@ def test_restored_optimizer_goes_on_to_the_last_bit(name):
 
     start = torch.linspace(-1, 1, 24).reshape(2, 3, 2, 2).contiguous(memory_format=torch.channels_last)
     whole = nn.Parameter(start.clone())
-    stepped(whole, make_optimizer(name, [whole], learning_rate=0.1), 5)
+    stepped(whole, build_optimizer(name, [whole], learning_rate=0.1), 5)
     half = nn.Parameter(start.clone())
-    optimizer = make_optimizer(name, [half], learning_rate=0.1)
+    optimizer = build_optimizer(name, [half], learning_rate=0.1)
     stepped(half, optimizer, 3)
     stored = {key: value.clone().contiguous() for key, value in optimizer_tensors(optimizer).items()}
-    again = make_optimizer(name, [half], learning_rate=0.1)
+    again = build_optimizer(name, [half], learning_rate=0.1)
     restore_optimizer(again, {**stored, "network.weight": start})
     assert torch.equal(stepped(half, again, 2), whole)
 
 
-def test_refusals():
+def test_refusals() -> None:
     with pytest.raises(ValueError, match="optimizer is 'lbfgs'; expected one of 'sgd', 'nesterov', 'adam', 'sgdl'"):
-        make_optimizer("lbfgs", [nn.Parameter(torch.ones(1))], learning_rate=0.1)
+        build_optimizer("lbfgs", [nn.Parameter(torch.ones(1))], learning_rate=0.1)
     with pytest.raises(ValueError, match="no parameter of the network requires a gradient"):
-        make_optimizer("sgd", [nn.Parameter(torch.ones(1), requires_grad=False)], learning_rate=0.1)
+        build_optimizer("sgd", [nn.Parameter(torch.ones(1), requires_grad=False)], learning_rate=0.1)
 
 
 @pytest.mark.parametrize(
@@ -173,14 +175,14 @@ def test_refusals():
         ),
     ],
 )
-def test_unfit_settings(problem, settings, message):
+def test_unfit_settings(problem: Any, settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         train(*problem, epochs=1, **settings)
 
 
-def test_sgdl_scalar_parameter_in_half_precision_keeps_its_count():
+def test_property_sgdl_scalar_parameter_in_half_precision_keeps_its_count() -> None:
     """The step count has a scalar parameter's shape, and must not take its dtype: 257 is no bfloat16."""
     weight = nn.Parameter(torch.zeros((), dtype=torch.bfloat16))
-    optimizer = make_optimizer(SGDL, [weight], learning_rate=0.1)
+    optimizer = build_optimizer(SGDL, [weight], learning_rate=0.1)
     restore_optimizer(optimizer, {"optimizer.0.step": torch.tensor(257)})
     assert int(optimizer_tensors(optimizer)["optimizer.0.step"]) == 257

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +13,7 @@ from flatprobe.models import mlp, sokolic_cnn
 from flatprobe.models.checkpoints import load_checkpoint
 from flatprobe.training import TrainingRun, train
 from flatprobe.training import trainer as module
-from flatprobe.training.run_folder import differences, fingerprint
+from flatprobe.training.run_folder import differences, hash_state
 from tests.models.test_models import assert_same_state
 from tests.training.test_loop import clusters, noisy_network
 
@@ -43,7 +45,9 @@ SGDL = {"name": "sgdl", "noise": 0.01}
 @pytest.mark.parametrize("optimizer", ["sgd", "nesterov", "adam", SGDL], ids=str)
 @pytest.mark.parametrize("kind", ["noisy", "convolutional"])
 @pytest.mark.parametrize("stops", [(0,), (1,), (2, 1)])
-def test_resumed_equals_uninterrupted_to_the_last_bit(tmp_path, monkeypatch, optimizer, kind, stops):
+def test_property_resumed_equals_uninterrupted_to_the_last_bit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, optimizer: Any, kind: Any, stops: Any
+) -> None:
     network = noisy_network() if kind == "noisy" else sokolic_cnn((1, 4, 4), classes=3)
     shape = (4,) if kind == "noisy" else (1, 4, 4)
     data, validation = clusters(shape=shape), clusters(11, shape=shape, key="validation")
@@ -62,7 +66,7 @@ def test_resumed_equals_uninterrupted_to_the_last_bit(tmp_path, monkeypatch, opt
     assert without_seconds(run) == without_seconds(whole)
 
 
-def test_best_weights_survive_an_interruption(tmp_path, monkeypatch):
+def test_property_best_weights_survive_an_interruption(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The best epoch lies before the interruption, and no later one may replace it."""
     network, data = mlp((4,), widths=(16,), classes=3), clusters()
     validation = clusters(11, key="validation").with_random_labels(seed=1)
@@ -80,26 +84,30 @@ def test_best_weights_survive_an_interruption(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("stop", [None, 3])
-def test_best_is_the_lowest_loss_not_the_last_dip(tmp_path, monkeypatch, stop):
+def test_closed_form_best_is_the_lowest_loss_not_the_last_dip(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: Any
+) -> None:
     network, data = mlp((4,), classes=3), clusters()
 
     def train_it(out, epochs=5):
         return train(network, data, epochs=epochs, out=out, save_every=0)
 
     expected = train_it(None, 2).model
-    original, losses = module.Trainer.measured, [3.0, 1.0, 2.0, 1.5, 1.25]
+    original, losses = module.Trainer.measure, [3.0, 1.0, 2.0, 1.5, 1.25]
 
     def scripted(self, name, risk):
         return original(self, name, risk) | {"train_loss": losses[len(self.history)]}
 
-    monkeypatch.setattr(module.Trainer, "measured", scripted)
+    monkeypatch.setattr(module.Trainer, "measure", scripted)
     if stop is not None:
         interrupted_after(monkeypatch, stop, lambda: train_it(tmp_path / "run"))
     train_it(tmp_path / "run")
     assert_same_state(load_checkpoint(tmp_path / "run", which="best"), expected)
 
 
-def test_saves_are_rare_by_default_but_the_end_is_saved(tmp_path, monkeypatch):
+def test_property_saves_are_rare_by_default_but_the_end_is_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     network, data = mlp((4,), classes=3), clusters()
     interrupted_after(monkeypatch, 2, lambda: train(network, data, epochs=4, out=tmp_path / "run"))
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["config.json"]
@@ -107,7 +115,7 @@ def test_saves_are_rare_by_default_but_the_end_is_saved(tmp_path, monkeypatch):
     assert_same_state(load_checkpoint(run.path), run.model)
 
 
-def test_what_is_on_disk(tmp_path):
+def test_closed_form_what_is_on_disk(tmp_path: Path) -> None:
     network, data = mlp((4,), widths=(5,), classes=3, seed=2), clusters()
     run = train(network, data, epochs=3, out=tmp_path / "a" / "run", threads=1, save_every=0)
     assert run.path == tmp_path / "a" / "run"
@@ -116,14 +124,14 @@ def test_what_is_on_disk(tmp_path):
     config = json.loads((run.path / "config.json").read_text())
     assert config == run.settings
     assert config["network"]["recipe"] == network.recipe
-    assert config["network"]["initial_weights"] == fingerprint(network)
+    assert config["network"]["initial_weights"] == hash_state(network)
     assert config["data"] == json.loads(json.dumps(data.describe()))
     assert config["environment"]["threads"] == 1
     assert config["environment"]["device"] == "cpu"
     assert_same_state(load_checkpoint(run.path), run.model)
 
 
-def test_load_and_a_finished_run_is_returned(tmp_path, monkeypatch):
+def test_property_load_and_a_finished_run_is_returned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     network, data = mlp((4,), classes=3), clusters()
     run = train(network, data, epochs=3, out=tmp_path / "run")
     monkeypatch.setattr(module, "train_epoch", None)  # nothing is trained any more
@@ -135,7 +143,7 @@ def test_load_and_a_finished_run_is_returned(tmp_path, monkeypatch):
         assert not again.model.training
 
 
-def test_load_of_a_foreign_network_needs_the_architecture(tmp_path):
+def test_load_of_a_foreign_network_needs_the_architecture(tmp_path: Path) -> None:
     network = noisy_network()
     run = train(network, clusters(), epochs=1, out=tmp_path / "run")
     with pytest.raises(ValueError, match=r"architecture of the checkpoint .* is not known"):
@@ -145,7 +153,7 @@ def test_load_of_a_foreign_network_needs_the_architecture(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:the outputs of")
-def test_a_run_that_failed_stays_failed(tmp_path):
+def test_property_a_run_that_failed_stays_failed(tmp_path: Path) -> None:
     data = clusters().with_random_labels(seed=1)
 
     def train_it(**more):
@@ -160,7 +168,7 @@ def test_a_run_that_failed_stays_failed(tmp_path):
     assert not TrainingRun.load(tmp_path / "r").reached
 
 
-def test_the_recorded_thread_count_is_taken_up_again(tmp_path, monkeypatch):
+def test_property_the_recorded_thread_count_is_taken_up_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     network, data, seen = mlp((4,), classes=3), clusters(), []
     before = torch.get_num_threads()
     interrupted_after(
@@ -182,7 +190,7 @@ def test_the_recorded_thread_count_is_taken_up_again(tmp_path, monkeypatch):
     assert torch.get_num_threads() == before
 
 
-def test_other_settings_are_named(tmp_path):
+def test_other_settings_are_named(tmp_path: Path) -> None:
     network, data = mlp((4,), classes=3), clusters()
     train(network, data, epochs=1, out=tmp_path / "r")
     cases = [
@@ -206,7 +214,7 @@ def test_other_settings_are_named(tmp_path):
             train(other, samples, out=tmp_path / "r", **settings)
 
 
-def test_other_refusals(tmp_path, monkeypatch):
+def test_other_refusals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     network, data = mlp((4,), classes=3), clusters()
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.tex").write_text("x")
@@ -227,21 +235,21 @@ def test_other_refusals(tmp_path, monkeypatch):
         train(network, data, epochs=2, out=tmp_path / "r")
 
 
-def test_a_run_folder_may_be_moved(tmp_path):
+def test_property_a_run_folder_may_be_moved(tmp_path: Path) -> None:
     run = train(mlp((4,), classes=3), clusters(), epochs=1, out=tmp_path / "r")
     shutil.move(tmp_path / "r", tmp_path / "s")
     assert_same_state(TrainingRun.load(tmp_path / "s").model, run.model)
 
 
-def test_fingerprint_sees_values_names_and_dtypes():
+def test_property_hash_state_sees_values_names_and_dtypes() -> None:
     network = nn.Linear(2, 2)
-    prints = {fingerprint(network), fingerprint(nn.Sequential(network)), fingerprint(network.double())}
+    prints = {hash_state(network), hash_state(nn.Sequential(network)), hash_state(network.double())}
     with torch.no_grad():
         network.bias[0] += 1e-9
-    assert len(prints | {fingerprint(network)}) == 4
+    assert len(prints | {hash_state(network)}) == 4
 
 
-def test_differences_closed_form():
+def test_differences_closed_form() -> None:
     assert differences({"a": 1, "b": [1]}, {"a": 1, "b": [1]}) == []
     assert differences({"a": {"c": 1}}, {"a": None}) == ['a was {"c": 1}, now null']
     assert differences({}, {"x": 1}) == ["x was null, now 1"]
@@ -249,7 +257,7 @@ def test_differences_closed_form():
     assert differences({"a": [1]}, {"a": [1, 2]}) == ["a was [1], now [1, 2]"]
 
 
-def test_an_interruption_says_which_epoch_is_kept(tmp_path, monkeypatch):
+def test_an_interruption_says_which_epoch_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     notes = []
 
     def train_it():

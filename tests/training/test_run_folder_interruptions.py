@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -67,10 +68,10 @@ def epochs_of(folder: RunFolder) -> int:
 
 
 @pytest.mark.parametrize("moment", ["half", "before", "after"])
-def test_killed_at_every_write(tmp_path, monkeypatch, moment):
-    measured, losses = Trainer.measured, [3.0, 1.0, 2.0]  # best is neither the first nor the last: it could be lost
+def test_property_killed_at_every_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: Any) -> None:
+    measured, losses = Trainer.measure, [3.0, 1.0, 2.0]  # best is neither the first nor the last: it could be lost
     monkeypatch.setattr(
-        Trainer, "measured", lambda self, *args: measured(self, *args) | {"train_loss": losses[len(self.history)]}
+        Trainer, "measure", lambda self, *args: measured(self, *args) | {"train_loss": losses[len(self.history)]}
     )
     whole = train_it(tmp_path / "whole")
     resumable = []
@@ -96,7 +97,7 @@ def test_killed_at_every_write(tmp_path, monkeypatch, moment):
     assert len(resumable) == (11 if moment == "half" else 23)
 
 
-def test_five_processes_killed_at_random_moments(tmp_path):
+def test_property_five_processes_killed_at_random_moments(tmp_path: Path) -> None:
     """The record of a hundred, `tests/benchmarks/records/interruptions.parquet`, is made by the same program."""
     record = tmp_path / "record.parquet"
     command = ["-m", "tests.benchmarks.interruptions", "--runs", "5", "--epochs", "20", "--out", str(record)]
@@ -105,7 +106,7 @@ def test_five_processes_killed_at_random_moments(tmp_path):
     assert_nothing_lost(record, 5)
 
 
-def test_the_record_of_a_hundred():
+def test_the_record_of_a_hundred() -> None:
     record = ROOT / "tests" / "benchmarks" / "records" / "interruptions.parquet"
     assert_nothing_lost(record, 100)
     frame, _ = read_table(record)
@@ -126,7 +127,7 @@ def assert_nothing_lost(record: Path, runs: int) -> None:
     assert frame["identical"].all()
 
 
-def test_what_a_killed_process_left_is_no_foreign_file_and_goes(tmp_path):
+def test_property_what_a_killed_process_left_is_no_foreign_file_and_goes(tmp_path: Path) -> None:
     out = tmp_path / "run"
     out.mkdir()
     (out / ".config.json.17.tmp").write_text("{")
@@ -141,7 +142,7 @@ def test_what_a_killed_process_left_is_no_foreign_file_and_goes(tmp_path):
         train(noisy_network(), clusters(), epochs=1, out=out, resume=False)
 
 
-def test_a_refused_claim_removes_nothing(tmp_path):
+def test_a_refused_claim_removes_nothing(tmp_path: Path) -> None:
     train_it(tmp_path)
     other = tmp_path / ".last.safetensors.18.tmp"  # of another process that is at work here
     other.write_bytes(b"half")

@@ -1,6 +1,7 @@
 """Schedules: closed forms, the 1/k rate against a naive loop (slow reference) and its theorem, refusals."""
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ def factors(schedule, epochs):
     return [factor(schedule, epoch, epochs, step=0) for epoch in range(epochs)]
 
 
-def test_closed_forms():
+def test_closed_forms() -> None:
     assert factors(None, 3) == [1.0, 1.0, 1.0]
     assert factors("constant", 2) == [1.0, 1.0]
     assert factors("cosine", 3) == pytest.approx([1.0, 0.75, 0.25], abs=1e-12)
@@ -45,12 +46,12 @@ def test_closed_forms():
         ({"name": "inverse", "decay": float("inf")}, "a decay of inf"),
     ],
 )
-def test_refusals(schedule, message):
+def test_refusals(schedule: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         check_schedule(schedule, 3)
 
 
-def test_inverse_rate_closed_form():
+def test_inverse_rate_closed_form() -> None:
     """O20 eq. SLR as printed, h_k = 1 / (mu (k + 1 / (q_0 alpha))), against first rate and factor."""
     mu, L, variance, q = 0.5, 2.0, 3.0, 1.5
     alpha = mu**2 / (variance + mu * L * q)
@@ -63,7 +64,7 @@ def test_inverse_rate_closed_form():
 
 @pytest.mark.parametrize("variance", [0.0, 1e-3, 1.0, 100.0])
 @pytest.mark.parametrize("distance", [0.01, 1.0, 50.0])
-def test_inverse_rate_keeps_its_theorem(variance, distance):
+def test_closed_form_inverse_rate_keeps_its_theorem(variance: Any, distance: Any) -> None:
     """On a quadratic E q_k is known exactly, and O20 Theorem 5.2 bounds it with the constant of SPEC section 7."""
     eigenvalues = torch.tensor([0.5, 2.0], dtype=torch.float64)
     chosen = inverse_rate(convexity=0.5, smoothness=2.0, variance=variance, distance=distance)
@@ -76,7 +77,7 @@ def test_inverse_rate_keeps_its_theorem(variance, distance):
             assert q.sum() <= (1 + 1e-9) / (alpha * (k + 1) + 1 / distance)  # equal where mu = L and k is small
 
 
-def test_inverse_follows_the_steps_of_the_whole_training():
+def test_closed_form_inverse_follows_the_steps_of_the_whole_training() -> None:
     data, network = clusters(), mlp((4,), widths=(8,), classes=3)
     schedule = {"name": "inverse", "decay": 0.3}
     run = train(network, data, epochs=3, learning_rate=0.2, momentum=0.5, batch_size=8, seed=5, schedule=schedule)
@@ -95,7 +96,7 @@ def test_inverse_follows_the_steps_of_the_whole_training():
         torch.testing.assert_close(value, naive.state_dict()[name], rtol=1e-5, atol=1e-6)
 
 
-def test_the_constants_are_checked():
+def test_the_constants_are_checked() -> None:
     fit = {"convexity": 1.0, "smoothness": 2.0, "variance": 1.0, "distance": 1.0}
     for name in ("convexity", "smoothness", "distance"):
         with pytest.raises(ValueError, match=rf"{name} is 0\.0; expected a positive finite number"):

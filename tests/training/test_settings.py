@@ -2,6 +2,7 @@
 
 import math
 import re
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,7 +25,7 @@ from flatprobe.training.penalties import (
     hsfob_db,
     hsfob_db1,
 )
-from flatprobe.training.registry import described, made
+from flatprobe.training.registry import build, describe
 from flatprobe.training.transforms import (
     FGSM,
     PGD,
@@ -87,7 +88,7 @@ def trained(**settings):
         ({"penalties": [("spectral_norm", 0.1)]}, r"is \('spectral_norm', 0.1\); expected .*, the other way round"),
     ],
 )
-def test_settings(settings, message):
+def test_settings(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         trained(**settings)
 
@@ -133,12 +134,12 @@ def test_settings(settings, message):
         ),
     ],
 )
-def test_parts(make, message):
+def test_parts(make: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()
 
 
-def test_scalars_of_other_libraries_pass():
+def test_scalars_of_other_libraries_pass() -> None:
     """Property: NumPy's and torch's scalars count as Python's, arrays and their booleans do not."""
     for value in (np.int64(2), np.uint8(2), torch.tensor(2), np.array(2)):
         at_least(1, value=value)
@@ -156,10 +157,10 @@ def test_scalars_of_other_libraries_pass():
             positive(value=value)
 
 
-def test_a_box_without_one_bound_is_recorded():
+def test_property_a_box_without_one_bound_is_recorded() -> None:
     for box, bounds in ((Box(0.0, math.inf), {"low": 0.0, "high": None}), (Box(None, 1), {"low": None, "high": 1})):
-        assert described(box, CONSTRAINTS) == {"name": "box", **bounds}
-        assert made("constraint", described(box, CONSTRAINTS), CONSTRAINTS) == box
+        assert describe(box, CONSTRAINTS) == {"name": "box", **bounds}
+        assert build("constraint", describe(box, CONSTRAINTS), CONSTRAINTS) == box
     run = trained(constraints=[Box(0.0, math.inf)])
     assert all(bool((value >= 0).all()) for value in run.model.parameters())
     assert run.settings["settings"]["constraints"] == [{"name": "box", "low": 0.0, "high": None}]
@@ -178,7 +179,7 @@ def test_a_box_without_one_bound_is_recorded():
         (lambda logits: logits.detach().mean(), "returned a scalar without a gradient in the weights"),
     ],
 )
-def test_what_a_penalty_returns(returned, message):
+def test_what_a_penalty_returns(returned: Any, message: str) -> None:
     def mine(passed):
         return returned(passed.logits)
 
@@ -206,7 +207,7 @@ def mixture(weights, labels):
         (lambda x, y: (x, mixture(torch.ones(2), y)), r"has weights of shape \(2,\); expected \(4,\)"),
     ],
 )
-def test_what_a_transform_returns(returned, message):
+def test_what_a_transform_returns(returned: Any, message: str) -> None:
     def mine(passed):
         return returned(passed.inputs.detach(), passed.labels)
 
@@ -214,7 +215,7 @@ def test_what_a_transform_returns(returned, message):
         trained(transforms=[mine])
 
 
-def test_a_pass_takes_one_integer_label_a_sample():
+def test_a_pass_takes_one_integer_label_a_sample() -> None:
     network, x = nn.Linear(2, 2), torch.ones(3, 2)
     for labels, found in (
         (torch.zeros(2, dtype=torch.int64), r"torch.int64 of shape (2,)"),

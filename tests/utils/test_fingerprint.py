@@ -2,11 +2,11 @@
 
 import enum
 import functools
+import hashlib
 import json
 import linecache
-import subprocess
-import sys
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ from torch import nn
 
 import flatprobe as fp
 from flatprobe.models import mlp
-from flatprobe.utils.fingerprint import of_caller
+from flatprobe.utils.fingerprint import fingerprint
 from tests.training.test_loop import clusters
 
 SOURCE = "def own(passed):\n    return {} * passed.logits.square().mean()\n"
@@ -76,57 +76,15 @@ class Named(nn.Module):
         self.factor = factor
 
 
-class Slots:
-    __slots__ = ("factor",)
-
-    def __init__(self, factor):
-        self.factor = factor
-
-    def __call__(self, passed):
-        return self.factor * passed.loss
-
-    def by_default(self, passed, factor=None):
-        return (factor or self.factor) * passed.loss
-
-
-class Mangled:
-    __slots__ = ("__factor",)
-
-    def __init__(self, factor):
-        self.__factor = factor
-
-    def __call__(self, passed):
-        return self.__factor * passed.loss
-
-
 class Private(nn.Module):
     def __init__(self, factor):
         super().__init__()
         self._factor = factor
 
 
-class Answering:
-    """Has every attribute."""
-
-    def __getattr__(self, name):
-        return self
-
-    def __call__(self, *_):
-        return self
-
-
 class Refusing(nn.Module):
     def state_dict(self, *_args, **_kwargs):
         raise RuntimeError
-
-
-def wrapping(factor):
-    text = (
-        "import functools\n"
-        "def inner(passed):\n    return passed.loss\n"
-        f"@functools.wraps(inner)\ndef own(passed):\n    return {factor} * inner(passed)\n"
-    )
-    return written(text)
 
 
 class Size(enum.Enum):
@@ -137,13 +95,13 @@ class Size(enum.Enum):
 MAKERS = {
     "module's attribute": Named,
     "module's private attribute": Private,
-    "slots": Slots,
-    "mangled slots": Mangled,
-    "wrapper": wrapping,
+    "wrapper": lambda factor: written(
+        "import functools\ndef inner(passed):\n    return passed.loss\n"
+        f"@functools.wraps(inner)\ndef own(passed):\n    return {factor} * inner(passed)\n"
+    ),
     "a comment at the margin": lambda factor: written(
         f"def out():\n    def own(passed):\n# why\n        return {factor} * passed.loss\n    return own\nown = out()\n"
     ),
-    "method with a default of the same name": lambda factor: Slots(factor).by_default,
     "list in a partial": lambda factor: functools.partial(given, factor=[factor]),
     "enumeration in a closure": lambda factor: scaled(Size(factor)),
     "lambda": lambda factor: written(f"own = [lambda passed:\n{factor} * passed.loss][0]\n"),
@@ -167,94 +125,86 @@ MAKERS = {
 
 
 @pytest.mark.parametrize("name", MAKERS)
-def test_what_it_carries_and_its_source_are_told_apart(name):
+def test_what_it_carries_and_its_source_are_told_apart(name: str) -> None:
     """Property: equal where it is made alike, another where a number in it is; JSON keeps it."""
-    one, same, other = (of_caller(MAKERS[name](factor)) for factor in (0.1, 0.1, 0.2))
+    one, same, other = (fingerprint(MAKERS[name](factor)) for factor in (0.1, 0.1, 0.2))
     assert one == same == json.loads(json.dumps(one))
     assert one != other
     assert one["name"].rpartition(".")[0]
 
 
-def test_closed_forms():
-    assert of_caller(Fields(0.5)) == of_caller(Fields(0.5)) | {
+def test_closed_forms() -> None:
+    assert fingerprint(Fields(0.5)) == fingerprint(Fields(0.5)) | {
         "name": "tests.utils.test_fingerprint.Fields",
         "carries": {"factor": 0.5},
     }
-    assert of_caller(given)["carries"] == {"factor": 1.0}
-    assert of_caller(scaled(float("nan")))["carries"] == {"factor": "nan"}
-    assert of_caller(scaled(object()))["carries"] == {"factor": "object"}
-    assert set(of_caller(len)) == {"name"}  # builtins have no source
+    assert fingerprint(given)["carries"] == {"factor": 1.0}
+    assert fingerprint(scaled(float("nan")))["carries"] == {"factor": "nan"}
+    assert fingerprint(scaled(object()))["carries"] == {"factor": "object"}
+    assert set(fingerprint(len)) == {"name"}  # builtins have no source
+    source = "def given(passed, factor=1.0):\n    return factor * passed.logits.square().mean()"
+    assert fingerprint(given)["source"] == hashlib.sha256(source.encode()).hexdigest()[:16]
 
 
-def test_a_log_is_no_setting():
+def test_property_a_log_is_no_setting() -> None:
     """A run that is taken up again, with a part that has noted something by then, is the same run."""
     log, attributes, logging = [], Attributes(1.0), Attributes(1.0)
     logging.log, attributes.log = [2.0], []
-    before = of_caller(scaled(log))
+    before = fingerprint(scaled(log))
     log.append(1.0)
-    assert of_caller(scaled(log)) == before
-    assert of_caller(logging) == of_caller(attributes)
-    assert of_caller(scaled(attributes))["carries"] == {"factor": "Attributes"}
+    assert fingerprint(scaled(log)) == before
+    assert fingerprint(logging) == fingerprint(attributes)
+    assert fingerprint(scaled(attributes))["carries"] == {"factor": "Attributes"}
 
 
-def test_comments_and_layout_are_no_change():
+def test_property_comments_and_layout_are_no_change() -> None:
     text = SOURCE.format(1)
-    assert of_caller(written(text)) == of_caller(written(text.replace("    return", "    # why\n\n    return")))
+    assert fingerprint(written(text)) == fingerprint(written(text.replace("    return", "    # why\n\n    return")))
 
 
-def test_a_function_that_closes_over_itself():
+def test_closed_form_a_function_that_closes_over_itself() -> None:
     def own(passed):
         return own(passed)
 
-    assert of_caller(own)["carries"] == {"own": "function"}
+    assert fingerprint(own)["carries"] == {"own": "function"}
 
 
-def test_a_lambda_is_what_it_does_wherever_it_stands():
-    one, other = (lambda passed: passed.loss), (lambda passed: 2 * passed.loss)
+def test_property_a_lambda_is_its_code_wherever_it_is_written() -> None:
+    one = [lambda passed: passed.loss][0]  # all lambdas of a line count, so the other one has its own
+    other = [lambda passed: 2 * passed.loss][0]
     again = [
         0,
         lambda passed: passed.loss,
     ][1]
-    assert of_caller(one)["source"] == of_caller(again)["source"] != of_caller(other)["source"]
+    assert fingerprint(one)["source"] == fingerprint(again)["source"] != fingerprint(other)["source"]
 
 
-def test_a_lambda_is_the_same_in_another_process():
-    """Sets are printed in an order of the process' own."""
-    code = (
-        "from flatprobe.utils.fingerprint import of_caller\n"
-        "print(of_caller(lambda passed: passed.named_loss in {'a', 'b', 'c', 'd', 'e'})['source'])"
-    )
-    found = {subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout for _ in range(3)}
-    assert len(found) == 1
-
-
-def test_what_cannot_be_looked_into_is_there_by_its_type():
+def test_closed_form_what_cannot_be_looked_into_is_there_by_its_type() -> None:
     class Itemised:
         item = 3
 
     looped = Fields([])
     looped.factor.append(looped.factor)
-    assert of_caller(looped)["carries"] == {"factor": ["list"]}
+    assert fingerprint(looped)["carries"] == {"factor": ["list"]}
     for odd, told in (
         (torch.ones(2).to_sparse(), "Tensor"),
         (torch.ones(2, device="meta"), "Tensor"),
         (Itemised(), "Itemised"),
         (np.array([object()]), "ndarray"),
     ):
-        assert of_caller(scaled(odd))["carries"] == {"factor": told}
-    assert of_caller(Refusing())["name"].endswith("Refusing")
-    assert json.dumps(of_caller(Answering()))
-    assert of_caller(functools.partial(str.upper, "x"))["name"].endswith("str.upper")
+        assert fingerprint(scaled(odd))["carries"] == {"factor": told}
+    assert fingerprint(Refusing())["name"].endswith("Refusing")
+    assert fingerprint(functools.partial(str.upper, "x"))["name"].endswith("str.upper")
 
 
-def test_parts_that_share_parts_are_not_described_again_and_again():
+def test_property_parts_that_share_parts_are_not_described_again_and_again() -> None:
     shared = Fields(1.0)
     for _ in range(14):
         shared = Fields((shared, shared))
-    assert len(json.dumps(of_caller(shared))) < 10_000
+    assert len(json.dumps(fingerprint(shared))) < 10_000
 
 
-def test_a_transform_that_counts_is_described_alike_the_next_time(tmp_path):
+def test_property_a_transform_that_counts_is_described_alike_the_next_time(tmp_path: Path) -> None:
     class Counting:
         calls = 0
 
@@ -268,13 +218,21 @@ def test_a_transform_that_counts_is_described_alike_the_next_time(tmp_path):
     assert counting.calls == 0
 
 
-def test_a_run_with_a_changed_penalty_is_refused(tmp_path):
-    def run(factor):
-        return fp.train(
-            mlp((4,), classes=3), clusters(), epochs=1, out=tmp_path / "run", penalties=[(0.1, scaled(factor))]
-        )
+def test_a_run_with_a_changed_penalty_is_refused(tmp_path: Path) -> None:
+    def run(penalty):
+        return fp.train(mlp((4,), classes=3), clusters(), epochs=1, out=tmp_path / "run", penalties=[(0.1, penalty)])
 
-    first = run(1.0)
-    assert run(1.0).settings == first.settings
-    with pytest.raises(ValueError, match=r"settings\.penalties\.0\.1\.carries\.factor was 1\.0, now 2\.0"):
-        run(2.0)
+    first = run(scaled(1.0))
+    assert run(scaled(1.0)).settings == first.settings
+    with pytest.raises(ValueError, match=r"settings\.penalties\.0\.1\.carries\.factor was 1\.0, now 2\.0;.*weights$"):
+        run(scaled(2.0))
+
+
+def test_a_run_with_changed_code_is_refused_and_the_message_explains_the_digest(tmp_path: Path) -> None:
+    def run(factor):
+        penalty = written(SOURCE.format(factor))
+        return fp.train(mlp((4,), classes=3), clusters(), epochs=1, out=tmp_path / "run", penalties=[(0.1, penalty)])
+
+    run(1)
+    with pytest.raises(ValueError, match=r"0\.1\.source was .*, now .*A source is the digest of user-defined code"):
+        run(2)

@@ -2,13 +2,12 @@
 
 import io
 import sys
+from collections.abc import Iterator
 
 import pytest
 
-from flatprobe.utils import training_progress as module
-from flatprobe.utils.training_progress import reporting
-
-ROWS = [{"epoch": epoch, "train_loss": 1 / epoch, "train_accuracy": 0.5} for epoch in range(3, 11)]
+from flatprobe.utils import progress as module
+from flatprobe.utils.progress import reporting
 
 
 class Terminal(io.StringIO):
@@ -16,51 +15,68 @@ class Terminal(io.StringIO):
         return True
 
 
-def shown(monkeypatch, stream, progress, seconds_between):
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
+    now = [100.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
+    return now
+
+
+def shown(monkeypatch: pytest.MonkeyPatch, stream: io.StringIO, progress: bool | None, clock: list[float]) -> str:
+    """Epochs 3 to 10 of a run of which two were done earlier; each takes four seconds."""
     monkeypatch.setattr(sys, "stderr", stream)
-    monkeypatch.setattr(module, "_SECONDS_BETWEEN_LINES", seconds_between)
-    with reporting(10, 2, progress) as report:
-        for row in ROWS:
-            report(row)
+    with reporting(10, progress, done=2, epochs=True) as report:
+        for epoch in range(3, 11):
+            clock[0] += 4.0
+            report(f"loss {1 / epoch:.4g}")
     return stream.getvalue()
 
 
-def test_lines(monkeypatch):
-    lines = shown(monkeypatch, io.StringIO(), True, 0.0).splitlines()
-    assert len(lines) == len(ROWS)
-    assert lines[0].startswith("epoch 3/10: loss 0.3333, accuracy 50.0 %, at most ")
-    assert lines[-1].endswith("at most 0 s left")
-
-
-def test_few_lines_when_epochs_are_short(monkeypatch):
-    lines = shown(monkeypatch, io.StringIO(), True, 1e9).splitlines()
-    assert [line.split(":")[0] for line in lines] == ["epoch 10/10"]
-
-
-def test_time_left_closed_form(monkeypatch):
-    """Two of ten epochs were done earlier; each of the others takes four seconds."""
-    stream, now = io.StringIO(), [100.0]
-    monkeypatch.setattr(sys, "stderr", stream)
-    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
-    with reporting(10, 2, True) as report:
-        for row in ROWS:
-            now[0] += 4.0
-            report(row)
-    assert [line.rsplit("most ", 1)[1] for line in stream.getvalue().splitlines()] == [
-        "24 s left",  # lines are five seconds apart: after epochs 4, 6, 8, 10
-        "16 s left",
-        "8 s left",
-        "0 s left",
+def test_closed_form_lines_of_epochs(monkeypatch: pytest.MonkeyPatch, clock: list[float]) -> None:
+    """Lines are five seconds apart: after epochs 4, 6, 8, 10."""
+    assert shown(monkeypatch, io.StringIO(), True, clock).splitlines() == [
+        "epoch 4/10: loss 0.25, at most 24 s left",
+        "epoch 6/10: loss 0.1667, at most 16 s left",
+        "epoch 8/10: loss 0.125, at most 8 s left",
+        "epoch 10/10: loss 0.1, at most 0 s left",
     ]
 
 
-def test_bar(monkeypatch):
-    for progress in (True, None):
-        text = shown(monkeypatch, Terminal(), progress, 0.0)
-        assert "10/10" in text
-        assert "loss 0.1, accuracy 50.0 %" in text
+@pytest.mark.parametrize("terminal", [False, True])
+def test_closed_form_lines_of_steps(monkeypatch: pytest.MonkeyPatch, clock: list[float], terminal: bool) -> None:
+    stream = Terminal() if terminal else io.StringIO()
+    monkeypatch.setattr(sys, "stderr", stream)
+    with reporting(2, progress=True, bar=not terminal) as step:
+        step("one")
+        clock[0] += 3.0
+        step("two\x1b[31m")
+    lines = stream.getvalue().splitlines()
+    assert lines[0] == "[1/2, 0 s] one"
+    assert lines[1].startswith("[2/2, 3 s] two")
+    assert "\x1b" not in lines[1]
+
+
+@pytest.mark.parametrize("progress", [True, None])
+def test_a_bar_of_epochs(monkeypatch: pytest.MonkeyPatch, clock: list[float], progress: bool | None) -> None:
+    text = shown(monkeypatch, Terminal(), progress, clock)
+    assert "training" in text
+    assert "10/10" in text
+    assert "loss 0.1" in text
+
+
+def test_a_bar_of_steps_counts_those_before_and_reads_no_markup(monkeypatch: pytest.MonkeyPatch) -> None:
+    for total, finished in ((1, "1/1"), (2, "2/2")):
+        stream = Terminal()
+        monkeypatch.setattr(sys, "stderr", stream)
+        with reporting(total, progress=None) as step:
+            step("scores of run[/b]\x1b[31m")
+            assert finished not in stream.getvalue()
+        assert finished in stream.getvalue()
+        assert "done" in stream.getvalue()
 
 
 @pytest.mark.parametrize(("stream", "progress"), [(Terminal(), False), (io.StringIO(), False), (io.StringIO(), None)])
-def test_silence(monkeypatch, stream, progress):
-    assert shown(monkeypatch, stream, progress, 0.0) == ""
+def test_silence(
+    monkeypatch: pytest.MonkeyPatch, clock: list[float], stream: io.StringIO, progress: bool | None
+) -> None:
+    assert shown(monkeypatch, stream, progress, clock) == ""

@@ -1,4 +1,4 @@
-"""Layers as linear operators: true norms, proven upper bounds, pooling. Plain tensors in, floats out, float64, CPU."""
+"""Layers as linear operators: true norms, proven upper bounds, pooling, all in float64 on the CPU."""
 
 from flatprobe.graph.operators.convolution import Convolution
 from flatprobe.graph.operators.norms import (

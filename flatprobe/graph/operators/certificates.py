@@ -35,8 +35,7 @@ def eigenvalue_bound(gram: Tensor, again: Callable[[], Tensor] | None = None) ->
 
     Args:
         gram: positive semidefinite matrices of moderate scale.
-        again: the same matrices once more, for real ones as large as a layer, which are then overwritten; None keeps
-            them.
+        again: computes the real matrices again, so that this function may overwrite them; None: they are kept.
 
     Returns:
         The bounds, float64.
@@ -69,7 +68,7 @@ def singular_value_bound(matrices: Tensor) -> Tensor:
 
 
 def gram_and_error(matrices: Tensor) -> tuple[Tensor, Tensor]:
-    """The Gram matrices of the smaller side, and how much less their largest eigenvalues may be than ||B||_2^2."""
+    """The Gram matrices of the smaller side, and the largest excess of ||B||_2^2 over their largest eigenvalues."""
     wide = matrices.shape[-2] <= matrices.shape[-1]
     gram = matrices @ matrices.mH if wide else matrices.mH @ matrices
     trace = gram.diagonal(dim1=-2, dim2=-1).real.sum(-1)
@@ -80,7 +79,7 @@ def lanczos(product: Callable[[Tensor], Tensor], size: int, tolerance: float) ->
     """The largest eigenvalue of a symmetric positive semidefinite product, from below: an estimate, no certificate.
 
     Implicitly restarted Lanczos (ARPACK) from a fixed random start, until the residual is `tolerance` times the
-    eigenvalue: the error is at most that, and of the order of its square where the eigenvalue stands apart.
+    eigenvalue: the error is at most that, and of the order of its square where the eigenvalue is isolated.
     """
     from scipy.sparse.linalg import eigsh
 
@@ -90,7 +89,7 @@ def lanczos(product: Callable[[Tensor], Tensor], size: int, tolerance: float) ->
 
 
 def lanczos_vector(product: Callable[[Tensor], Tensor], size: int, tolerance: float) -> Tensor:
-    """A unit eigenvector of the largest eigenvalue, likewise: its residual is `tolerance` times the eigenvalue."""
+    """A unit eigenvector of the largest eigenvalue, with a residual of `tolerance` times the eigenvalue."""
     from scipy.sparse.linalg import eigsh
 
     operator, start = _as_scipys(product, size)
@@ -99,7 +98,7 @@ def lanczos_vector(product: Callable[[Tensor], Tensor], size: int, tolerance: fl
 
 
 def _as_scipys(product: Callable[[Tensor], Tensor], size: int) -> tuple[Any, np.ndarray]:
-    """The product as SciPy takes it, and a fixed random start."""
+    """The product as a SciPy operator, and a fixed random start."""
     from scipy.sparse.linalg import LinearOperator
 
     def matvec(x: np.ndarray) -> np.ndarray:
@@ -119,8 +118,8 @@ def scaled(values: Tensor) -> tuple[Tensor, float]:
 
 
 def scale_of(values: Tensor) -> float:
-    """The power of two that brings the largest modulus into [1, 2); 1 where all are 0."""
-    largest = max(float(end.abs()) for end in values.aminmax()) if values.numel() else 0.0
+    """The power of two that brings the largest modulus into [1, 2); 1 if all values are 0."""
+    largest = max(float(bound.abs()) for bound in values.aminmax()) if values.numel() else 0.0
     return math.ldexp(1.0, math.frexp(largest)[1] - 1) if largest else 1.0
 
 

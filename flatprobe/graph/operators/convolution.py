@@ -1,21 +1,16 @@
-"""A zero-padded convolution as a linear map between finite images."""
+"""Zero-padded convolutions as linear maps between finite images."""
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-_FORWARD: dict[int, Callable[..., Tensor]] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
-_TRANSPOSED: dict[int, Callable[..., Tensor]] = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
+from flatprobe.graph.operators.geometry import Geometry
 
 
-@dataclass(frozen=True, eq=False)
-class Convolution:
+class Convolution(Geometry):
     """y[o, i] = sum_{c, t} w[o, c, t] x[c, s i - p + d t], x zero outside its image; 1-D, 2-D or 3-D, without bias.
 
     Only zero padding, the same on both sides of an axis, is a map of this kind: a layer with another padding mode has
@@ -23,83 +18,63 @@ class Convolution:
 
     Args:
         weight: (out, in / groups, *kernel), any real floating type on any device; all work is float64 on the CPU.
-        input_size: spatial size of the input, without batch and channels; its length says how many axes there are.
-        stride: s, one number an axis.
-        padding: p, zeros added on either side, one number an axis.
-        dilation: d, distance between the taps, one number an axis.
-        groups: blocks of channels that do not see each other.
+        input_size: spatial size of the input, without batch and channels; its length is the number of axes.
+        stride: s, one number per axis.
+        padding: p, zeros added on either side, one number per axis.
+        dilation: d, distance between the taps, one number per axis.
+        groups: independent blocks of channels.
 
     Raises:
         ValueError: for a weight that is not finite, or sizes that make no convolution.
 
-    Source: SPEC section 3 (certified convolution norm); the formula is that of `torch.nn.Conv2d`.
+    Source: the formula is that of `torch.nn.Conv2d`.
 
     >>> Convolution(torch.ones(1, 1, 3, 3), (16, 16), (2, 2), (1, 1), (1, 1), 1).output_size
     (8, 8)
     """
 
     weight: Tensor
-    input_size: tuple[int, ...]
-    stride: tuple[int, ...]
-    padding: tuple[int, ...]
-    dilation: tuple[int, ...]
-    groups: int
+    __eq__, __hash__ = object.__eq__, object.__hash__  # two weights may share one geometry
 
-    def __post_init__(self) -> None:
-        _check_weight(self.weight, len(self.input_size))
+    def __init__(
+        self,
+        weight: Tensor,
+        input_size: tuple[int, ...],
+        stride: tuple[int, ...],
+        padding: tuple[int, ...],
+        dilation: tuple[int, ...],
+        groups: int,
+    ) -> None:
+        super().__init__(input_size, tuple(weight.shape), stride, padding, dilation, groups)
+        object.__setattr__(self, "weight", weight)
+        _check_weight(weight, len(input_size))
         for name, least in (("input_size", 1), ("stride", 1), ("padding", 0), ("dilation", 1)):
-            _check_axes(name, getattr(self, name), least, len(self.input_size))
-        if self.groups < 1 or len(self.weight) % self.groups:
+            _check_axes(name, getattr(self, name), least, len(input_size))
+        if groups < 1 or len(weight) % groups:
             msg = (
-                f"groups is {self.groups} and the weight has {len(self.weight)} output channels; expected a number of "
-                "groups that divides them"
+                f"groups is {groups} and the weight has {len(weight)} output channels; expected a number of groups "
+                "that divides them"
             )
             raise ValueError(msg)
         if min(self.output_size) < 1:
             msg = (
-                f"the output size is {self.output_size} for an input of {self.input_size} and a kernel of "
-                f"{self.kernel_size}; expected at least 1 an axis: is input_size the layer's real input size?"
+                f"the output size is {self.output_size} for an input of {input_size} and a kernel of "
+                f"{self.kernel_size}; expected at least 1 per axis: is input_size the layer's real input size?"
             )
             raise ValueError(msg)
 
     @cached_property
     def kernel(self) -> Tensor:
-        """The weight in float64 on the CPU, cut off from autograd; taps that lie in the padding always are zero.
+        """The weight in float64 on the CPU, detached; taps that always meet the padding are zero.
 
-        They do not act, but the symbols on a torus would count them.
+        These taps do not act, but the symbols on a torus would count them.
         """
-        kernel = self.weight.detach().to("cpu", torch.float64)
+        kernel: Tensor = self.weight.detach().to("cpu", torch.float64)
         for axis in range(len(self.input_size)):
             idle = [t for t, (i, _) in enumerate(self.meetings(axis)) if not len(i)]
             if idle:
                 kernel = kernel.index_fill(2 + axis, torch.tensor(idle, device="cpu"), 0.0)
         return kernel
-
-    @property
-    def kernel_size(self) -> tuple[int, ...]:
-        """Taps along each axis."""
-        return tuple(self.weight.shape[2:])
-
-    @property
-    def reach(self) -> tuple[int, ...]:
-        """d (k - 1): distance between the first and the last tap along each axis."""
-        return tuple(d * (k - 1) for d, k in zip(self.dilation, self.kernel_size, strict=True))
-
-    @property
-    def output_size(self) -> tuple[int, ...]:
-        """Spatial size of the output: floor((n + 2 p - d (k - 1) - 1) / s) + 1 along each axis."""
-        axes = zip(self.input_size, self.padding, self.reach, self.stride, strict=True)
-        return tuple((n + 2 * p - reach - 1) // s + 1 for n, p, reach, s in axes)
-
-    @property
-    def input_shape(self) -> tuple[int, ...]:
-        """(in, *input_size)."""
-        return (self.weight.shape[1] * self.groups, *self.input_size)
-
-    @property
-    def output_shape(self) -> tuple[int, ...]:
-        """(out, *output_size)."""
-        return (len(self.weight), *self.output_size)
 
     @property
     def block_shape(self) -> tuple[int, int]:
@@ -108,30 +83,13 @@ class Convolution:
 
     def apply(self, x: Tensor) -> Tensor:
         """A x for x of shape (in, *input_size), or a batch of such, in float64."""
-        forward = _FORWARD[len(self.input_size)]
-        return forward(
-            x.to("cpu", torch.float64),
-            self.kernel,
-            stride=self.stride,
-            padding=self.padding,
-            dilation=self.dilation,
-            groups=self.groups,
-        )
+        whole = x.to("cpu", torch.float64).reshape(-1, *self.input_shape)
+        return self.convolve(whole, self.kernel).view(*x.shape[: -len(self.input_shape)], *self.output_shape)
 
     def adjoint(self, y: Tensor) -> Tensor:
         """A^T y for y of shape (out, *output_size), or a batch of such, in float64."""
-        axes = zip(self.input_size, self.padding, self.reach, self.stride, strict=True)
-        transposed = _TRANSPOSED[len(self.input_size)]
-        return transposed(
-            y.to("cpu", torch.float64),
-            self.kernel,
-            stride=self.stride,
-            padding=self.padding,
-            # Inputs beyond the last window: the stride's remainder, which the output's size does not tell.
-            output_padding=tuple((n + 2 * p - reach - 1) % s for n, p, reach, s in axes),
-            dilation=self.dilation,
-            groups=self.groups,
-        )
+        whole = y.to("cpu", torch.float64).reshape(-1, *self.output_shape)
+        return self.transpose(whole, self.kernel).view(*y.shape[: -len(self.output_shape)], *self.input_shape)
 
     def blocks(self) -> Tensor:
         """The matrices of the groups, (groups, rows, columns), float64; entries are copied, so they are exact."""
@@ -159,7 +117,7 @@ class Convolution:
         return matrix.view(self.groups * rows, self.groups * columns)
 
     def meetings(self, axis: int) -> list[tuple[Tensor, Tensor]]:
-        """For each tap t along the axis: the outputs i whose tap lies in the image, and the inputs s i - p + d t."""
+        """For each tap t along the axis: the outputs i whose tap is in the image, and the inputs s i - p + d t."""
         i = torch.arange(self.output_size[axis], device="cpu")
         taps = range(self.kernel_size[axis])
         inputs = [self.stride[axis] * i - self.padding[axis] + self.dilation[axis] * t for t in taps]
@@ -168,7 +126,7 @@ class Convolution:
 
 
 def _flat(coordinates: list[Tensor], size: tuple[int, ...]) -> Tensor:
-    """Positions in a flattened image of the grid that the axes' coordinates span."""
+    """Positions in a flattened image of the grid spanned by the coordinates of the axes."""
     flat = torch.zeros(1, dtype=torch.int64, device="cpu")
     for own, length in zip(coordinates, size, strict=True):
         flat = (flat[:, None] * length + own).flatten()
@@ -176,7 +134,7 @@ def _flat(coordinates: list[Tensor], size: tuple[int, ...]) -> Tensor:
 
 
 def _check_weight(weight: Tensor, axes: int) -> None:
-    if axes not in _FORWARD or weight.ndim != axes + 2 or not weight.numel():
+    if axes not in (1, 2, 3) or weight.ndim != axes + 2 or not weight.numel():
         msg = (
             f"the weight has shape {tuple(weight.shape)} for an input of {axes} axes; expected (out, in / groups, "
             "*kernel) with as many kernel sizes as the input has axes, 1, 2 or 3"
@@ -193,9 +151,9 @@ def _check_weight(weight: Tensor, axes: int) -> None:
 
 def _check_axes(name: str, values: object, least: int, axes: int) -> None:
     plain = isinstance(values, tuple) and all(isinstance(value, int) and value >= least for value in values)
-    if not plain or len(values) != axes:  # type: ignore[arg-type]  # plain says that it is a tuple
+    if not plain or len(values) != axes:  # type: ignore[arg-type]  # `plain` implies a tuple
         msg = (
-            f"{name} is {values!r}; expected a tuple of {axes} whole numbers of at least {least}, one an axis "
+            f"{name} is {values!r}; expected a tuple of {axes} whole numbers of at least {least}, one per axis "
             "(zero padding, the same on both sides)"
         )
         raise ValueError(msg)

@@ -1,4 +1,4 @@
-"""Norms of a layer as the linear operator that it is: estimates, proven upper bounds, and what others report."""
+"""Norms of a layer as a linear operator: estimates, proven upper bounds, and norms of the reshaped weight."""
 
 import math
 from collections.abc import Callable
@@ -25,14 +25,14 @@ Operator = Convolution | Tensor
 # Largest smaller side of a matrix whose singular values are all computed; above it Lanczos is faster.
 _DENSE_ESTIMATE = 512
 
-# Largest smaller side, and entries, of a convolution whose certificate takes the dense matrix: everywhere, and on small
-# maps (narrower than 6 (k - 1)), where the torus is loose and a longer wait pays (4096: about 10 s and 0.6 GB).
+# Largest smaller side and number of entries for a certificate by the dense matrix: in general, and on small maps
+# (narrower than 6 (k - 1)), where the torus bound is loose and a longer run pays (4096: about 10 s and 0.6 GB).
 _DENSE_CERTIFICATE = (1024, 2**22)
 _DENSE_SMALL_MAP = (4096, 2**24)
 
 
 def spectral_norm(op: Operator, *, tolerance: float = 1e-8) -> float:
-    """||A||_2 = max ||A x|| / ||x||, the best estimate; it proves nothing, see `certified_spectral_norm`.
+    """||A||_2 = max ||A x|| / ||x||, an estimate without proof; for a bound see `certified_spectral_norm`.
 
     All singular values where the smaller side (of one group) is at most 512; otherwise Lanczos on A A^T or A^T A, some
     tens of products with the layer and its adjoint, which approaches the norm from below.
@@ -43,12 +43,10 @@ def spectral_norm(op: Operator, *, tolerance: float = 1e-8) -> float:
             1e-6 (tested).
 
     Returns:
-        The norm, in output units per input unit; inf where it is beyond float64.
+        The norm, in output units per input unit; inf beyond float64.
 
     Raises:
-        ValueError: for a tensor that is no finite real matrix, or a tolerance that is not positive.
-
-    Source: SPEC section 2 (norms of the weights).
+        ValueError: for anything but a finite real matrix, or a tolerance that is not positive.
 
     >>> round(spectral_norm(Convolution(torch.ones(1, 1, 3, 3), (16, 16), (1, 1), (1, 1), (1, 1), 1)), 3)
     8.797
@@ -64,7 +62,7 @@ def spectral_norm(op: Operator, *, tolerance: float = 1e-8) -> float:
 
 
 def leading_input(op: Operator, *, tolerance: float = 1e-8) -> Tensor:
-    """A unit x with ||A x|| = ||A||_2, computed as `spectral_norm` computes the norm and as exact; 0 for A = 0.
+    """A unit x with ||A x|| = ||A||_2, computed as in `spectral_norm` and as exact; 0 for A = 0.
 
     Args:
         op: a `Convolution`, or a matrix (rows, columns).
@@ -74,7 +72,7 @@ def leading_input(op: Operator, *, tolerance: float = 1e-8) -> Tensor:
         Float64 on the CPU: a convolution's (in, *input_size), a matrix' (columns,).
 
     Raises:
-        ValueError: for a tensor that is no finite real matrix, or a tolerance that is not positive.
+        ValueError: for anything but a finite real matrix, or a tolerance that is not positive.
 
     >>> leading_input(torch.tensor([[3.0, 0.0], [0.0, 4.0]])).abs()
     tensor([0., 1.], dtype=torch.float64)
@@ -97,11 +95,11 @@ def leading_input(op: Operator, *, tolerance: float = 1e-8) -> Tensor:
 def certified_spectral_norm(op: Operator) -> float:
     """A proven upper bound of ||A||_2: never below it, rounding included.
 
-    A matrix, and a convolution whose matrix is small: the square root of a largest eigenvalue of the Gram matrix that
-    a Cholesky factorisation has verified (`certificates`), within 1e-6 of the truth. Other convolutions: the torus
-    with windows (`torus`). The dense matrix is taken where one group's smaller side is at most 1024 and all groups'
-    entries at most 2^22; on maps narrower than 6 d (k - 1) along some axis up to 4096 and 2^24. It is the truth but
-    for rounding, so the torus could not be smaller and is not computed there.
+    Of a matrix, and of a convolution with a small matrix: the square root of the largest eigenvalue of the Gram matrix,
+    verified by a Cholesky factorization (`certificates`), within 1e-6 of the norm. Of other convolutions: the torus
+    bound with windows (`torus`). The dense matrix is used up to 1024 for the smaller side of one group and 2^22 entries
+    in all groups; on maps narrower than 6 d (k - 1) along some axis up to 4096 and 2^24. Its norm is exact but for
+    rounding, so the torus bound could not be smaller.
 
     On maps at least 6 d (k - 1) wide the torus bound was at most 2 % above the norm in the tests' random layers; no
     such figure is proven. 512 -> 512 channels, 3 x 3, on 32 x 32 take about a minute and less than 1 GB.
@@ -113,9 +111,9 @@ def certified_spectral_norm(op: Operator) -> float:
         The bound, in output units per input unit.
 
     Raises:
-        ValueError: for a tensor that is no finite real matrix.
+        ValueError: for anything but a finite real matrix.
 
-    Source: SPEC section 3 (certified convolution norm); the windows are ours.
+    Source: docs, Definitions (certified convolution norm); the windows are ours.
 
     >>> norm = certified_spectral_norm(torch.tensor([[3.0, 0.0], [0.0, 4.0]]))
     >>> 4 <= norm <= 4 * (1 + 1e-12)
@@ -134,9 +132,9 @@ def certified_spectral_norm(op: Operator) -> float:
 
 
 def frobenius_norm(op: Operator) -> float:
-    """||A||_F = sqrt(sum_t count(t) ||w_t||_F^2), count(t) the outputs at which tap t lies inside the image.
+    """||A||_F = sqrt(sum_t count(t) ||w_t||_F^2), count(t) the number of outputs whose tap t is in the image.
 
-    Exact but for rounding, at the cost of one pass over the weight. The kernel's own norm leaves the counts out.
+    Exact but for rounding. Cost: 1 pass over the weight. The norm of the kernel leaves the counts out.
 
     Args:
         op: a `Convolution`, or a matrix.
@@ -145,9 +143,9 @@ def frobenius_norm(op: Operator) -> float:
         The norm.
 
     Raises:
-        ValueError: for a tensor that is no finite real matrix.
+        ValueError: for anything but a finite real matrix.
 
-    Source: SPEC section 2; S17 eq. 37 asks for the operator's.
+    Source: Sokolić et al. (2017), eq. 37 [S17], the operator's norm.
 
     >>> frobenius_norm(Convolution(torch.ones(1, 1, 3, 3), (16, 16), (1, 1), (1, 1), (1, 1), 1))
     46.0
@@ -170,9 +168,9 @@ def certified_frobenius_norm(op: Operator) -> float:
 
 
 def reshaped_spectral_norm(weight: Tensor) -> float:
-    """||W||_2 of the weight reshaped to (out, rest): what torch's parametrization and others report for a convolution.
+    """||W||_2 of the weight reshaped to (out, rest), as torch's parametrization reports it for a convolution.
 
-    It is no bound of the operator's norm: 3x3 ones have 3, and 8.8 on a 16 x 16 image.
+    This is no bound of the operator's norm: a 3 x 3 kernel of ones has 3, and the norm 8.8 on a 16 x 16 image.
     """
     return spectral_norm(_reshaped(weight))
 
@@ -183,10 +181,10 @@ def reshaped_frobenius_norm(weight: Tensor) -> float:
 
 
 def stable_rank(op: Operator) -> float:
-    """||A||_F^2 / ||A||_2^2, between 1 and the rank; an estimate, as the spectral norm is.
+    """||A||_F^2 / ||A||_2^2, between 1 and the rank; an estimate, like the spectral norm.
 
     Raises:
-        ValueError: for the zero operator, which has none.
+        ValueError: for the zero operator, which has no stable rank.
     """
     op, _ = _scaled(op)
     spectral = spectral_norm(op)
@@ -201,7 +199,7 @@ def _reshaped(weight: Tensor) -> Tensor:
 
 
 def _scaled_gram(op: Operator, scale: float) -> tuple[Tensor, Tensor]:
-    """`gram_and_error` of the operator over a power of two, without another copy of a matrix where that is safe."""
+    """`gram_and_error` of the operator over a power of two, without a copy of the matrix where that is safe."""
     if isinstance(op, Convolution) or not 1e-100 < scale < 1e100:  # squares would overflow or vanish
         op, _ = _scaled(op)
         return gram_and_error(op.blocks() if isinstance(op, Convolution) else op[None])
@@ -213,7 +211,7 @@ def _scaled(op: Operator) -> tuple[Operator, float]:
     """The operator with its largest entry in [1, 2), and the power of two that it was divided by.
 
     Raises:
-        ValueError: for a tensor that is no finite real matrix.
+        ValueError: for anything but a finite real matrix.
     """
     _check_matrix(op)
     if isinstance(op, Convolution):
@@ -263,7 +261,7 @@ def _lanczos_input(op: Operator, tolerance: float) -> Tensor:
 
 
 def _gram(op: Operator) -> tuple[Callable[[Tensor], Tensor], int, Callable[[Tensor], Tensor]]:
-    """The product with the smaller of A A^T and A^T A, its size, and what takes its eigenvectors to inputs."""
+    """The product with the smaller of A A^T and A^T A, its size, and the map from its eigenvectors to inputs."""
     forward: Callable[[Tensor], Tensor]
     backward: Callable[[Tensor], Tensor]
     if isinstance(op, Convolution):

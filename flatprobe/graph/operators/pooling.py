@@ -1,9 +1,9 @@
-"""Pooling: operator norms of average pooling, Lipschitz constants of max pooling, per channel.
+"""Operator norms of average pooling and Lipschitz constants of max pooling, per channel.
 
-Both factor over the axes. An average pooling's matrix is a Kronecker product of one matrix an axis, since its divisor
+Both factor over the axes. An average pooling's matrix is a Kronecker product of one matrix per axis, since its divisor
 is a product of lengths or one constant; norms of Kronecker products multiply. For max pooling, |max_{j in W} a_j -
-max_{j in W} b_j|^2 <= sum_{j in W} |a_j - b_j|^2, and summed over the windows each input counts as often as there are
-windows that it is in, a product over the axes.
+max_{j in W} b_j|^2 <= sum_{j in W} |a_j - b_j|^2, and summed over the windows each input counts once per window
+that contains it, a product over the axes.
 """
 
 import math
@@ -16,7 +16,7 @@ from flatprobe.utils.arguments import at_least
 
 Size = tuple[int, ...]
 
-# Above this many positions along an axis the norm is bounded by Collatz and Wielandt's quotient after so many steps.
+# Positions along an axis above which Collatz and Wielandt's quotient bounds the norm, and the number of its steps.
 _DENSE, _STEPS = 1024, 30
 
 
@@ -31,8 +31,8 @@ def average_pool_norm(
 ) -> float:
     """||A||_2 of average pooling, a proven upper bound; 1 / sqrt(|P|) where windows neither overlap nor meet padding.
 
-    One dense matrix an axis, of its windows over their divisors as `torch.nn.AvgPool2d` counts them; along an axis of
-    more than 1024 positions whose windows overlap, Collatz and Wielandt's bound for matrices of nonnegative entries.
+    Per axis one dense matrix of the windows over their divisors, as in `torch.nn.AvgPool2d`; for overlapping windows
+    over more than 1024 positions, Collatz and Wielandt's bound for matrices of nonnegative entries.
 
     Args:
         kernel: window along each axis.
@@ -41,15 +41,13 @@ def average_pool_norm(
         input_size: spatial size of the input.
         ceil_mode: whether the last window may reach beyond the padded input.
         count_include_pad: whether padding counts in the divisor.
-        divisor_override: a divisor in place of the window's size; None for none.
+        divisor_override: a divisor in place of the window's size, or None.
 
     Returns:
         The norm, per channel.
 
     Raises:
         ValueError: for sizes that make no pooling.
-
-    Source: SPEC section 3 (constants).
 
     >>> round(average_pool_norm((2, 2), (2, 2), (0, 0), (8, 8), False, True, None), 12)
     0.5
@@ -99,7 +97,7 @@ def max_pool_constant(
     input_size: Size,
     ceil_mode: bool,
 ) -> float:
-    """sqrt(most windows that one input is in): a Lipschitz constant of max pooling; 1 where windows do not overlap.
+    """sqrt(m), m the largest number of windows with a common input: a Lipschitz constant of max pooling.
 
     Args:
         kernel: positions in a window along each axis.
@@ -110,12 +108,10 @@ def max_pool_constant(
         ceil_mode: whether the last window may reach beyond the padded input.
 
     Returns:
-        The constant, per channel.
+        The constant, per channel; 1 where windows do not overlap.
 
     Raises:
         ValueError: for sizes that make no pooling.
-
-    Source: SPEC section 3 (constants).
 
     >>> max_pool_constant((3, 3), (2, 2), (1, 1), (1, 1), (8, 8), False)
     2.0
@@ -130,7 +126,7 @@ def max_pool_constant(
 
 
 def adaptive_max_pool_constant(input_size: Size, output_size: Size) -> float:
-    """sqrt(most windows that one input is in), for adaptive max pooling with the windows of the adaptive average.
+    """sqrt(m), m as in `max_pool_constant`, for adaptive max pooling with the windows of the adaptive average.
 
     >>> adaptive_max_pool_constant((8, 8), (4, 4)), adaptive_max_pool_constant((7, 7), (4, 4))
     (1.0, 2.0)
@@ -139,25 +135,25 @@ def adaptive_max_pool_constant(input_size: Size, output_size: Size) -> float:
 
 
 def _axes(*sizes: Size) -> list[tuple[int, ...]]:
-    """The sizes axis by axis.
+    """The sizes, regrouped by axis.
 
     Raises:
-        ValueError: where they differ in length, or are not what a pooling has.
+        ValueError: for sizes of different lengths, or negative ones.
     """
     if len({len(size) for size in sizes}) != 1 or not sizes[0] or min(map(min, sizes)) < 0:
         msg = (
-            f"the sizes of a pooling are {', '.join(map(str, sizes))}; expected as many whole numbers in each, one an "
-            "axis"
+            f"the sizes of a pooling are {', '.join(map(str, sizes))}; expected as many whole numbers in each, one "
+            "per axis"
         )
         raise ValueError(msg)
     return list(zip(*sizes, strict=True))
 
 
 def _sliding(k: int, s: int, p: int, d: int, n: int, *, ceil_mode: bool) -> list[int]:
-    """Where the windows start, as torch counts them: with `ceil_mode`, none starts in the padding on the right.
+    """The starts of the windows as in torch: with `ceil_mode`, no window starts in the padding on the right.
 
     Raises:
-        ValueError: where there is no window.
+        ValueError: for sizes without a window.
     """
     if min(k, s, d, n) < 1 or n + 2 * p < d * (k - 1) + 1 or 2 * p > d * (k - 1) + 1:
         msg = (
@@ -196,8 +192,8 @@ def _average_norm(windows: list[range], divisors: list[int], n: int) -> float:
 def _perron_bound(windows: list[range], divisors: list[int], n: int) -> float:
     """An upper bound of the largest eigenvalue of A A^T, A >= 0: max_i (A A^T x)_i / x_i, for any x > 0.
 
-    Collatz and Wielandt's (Horn and Johnson, Matrix Analysis, corollary 8.1.31). Some steps of the power iteration make
-    x nearly the Perron vector; sums of positive terms lose no digits.
+    Collatz and Wielandt (Horn and Johnson, Matrix Analysis, corollary 8.1.31). Some power iterations bring x near the
+    Perron vector. Sums of positive terms lose no digits.
     """
     from scipy.sparse import csr_array
 
@@ -213,7 +209,7 @@ def _perron_bound(windows: list[range], divisors: list[int], n: int) -> float:
 
 
 def _most(windows: list[range], n: int) -> int:
-    """The most windows that one of n positions is in."""
+    """The largest number of windows that contain one of n positions."""
     counts = torch.zeros(n, dtype=torch.int64, device="cpu")
     for w in windows:
         counts[w.start : w.stop : w.step] += 1

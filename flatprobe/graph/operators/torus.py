@@ -1,4 +1,4 @@
-"""An upper bound of a convolution's norm from its symbols on a torus, without its matrix.
+"""Upper bound of a convolution's norm from its symbols on a torus, without its matrix.
 
 Let n be the input's size along an axis, d (k - 1) the kernel's reach, s the stride, and N a multiple of s with
 N >= n + d (k - 1).
@@ -12,14 +12,14 @@ N >= n + d (k - 1).
    (and appends zeros).
 2. *Symbols.* C is block diagonal over the frequencies f: W(f) = sum_t w_t exp(2 pi i f . d t / N). Picking every s-th
    output adds the s frequencies that agree modulo N / s: with orthonormal transforms, y(g) = (1 / sqrt(s)) [W(g), W(g
-   + N / s), ...] x(g, .), one factor sqrt(s) an axis, hence s in 2-D. Shifting the picked outputs by p multiplies the
+   + N / s), ...] x(g, .), one factor sqrt(s) per axis, hence s in 2-D. Shifting the picked outputs by p multiplies the
    blocks by unit numbers. So ||A||^2 <= max_g M(g), M(g) = ||[W(g), ...]||_2^2 / prod(s): the torus bound.
 3. *Windows.* M(g) replaces each squared symbol, so ||A x||^2 <= sum_g M(g) ||x(g)||^2, where x(g) are the Fourier
    coefficients on Z_{N/s} of x's s polyphase parts (a unitary change of x(g, .)). These parts lie in the window 0,
    ..., ceil(n / s) - 1. So ||A||^2 <= the largest eigenvalue of the Toeplitz matrix of M on that window: a scalar
    matrix however many channels there are. By A^T, the same holds with the window of the outputs that see an entry of
-   x. It takes back most of what the torus gives away at the image's border (SPEC: 3 % on 12 x 12, 19 % on 4 x 4), and
-   all of it for one channel without padding. Axes may be left out of the window: M is then replaced by its maximum
+   x. It recovers most of the torus' loss at the image's border (3 % on 12 x 12, 19 % on 4 x 4), and all
+   of it for one channel without padding. Axes may be left out of the window: M is then replaced by its maximum
    over them.
 """
 
@@ -31,27 +31,27 @@ from torch import Tensor
 from flatprobe.graph.operators.certificates import UNIT, eigenvalue_bound, rounded_up, scaled, singular_value_bound
 from flatprobe.graph.operators.convolution import Convolution
 
-# Symbols held at a time, bytes; work beside them takes about four times as much.
+# Bytes of the symbols computed at a time; the work on them takes about four times as much.
 _CHUNK = 2**26
 
 # Positions in a window: the eigenvalues of a matrix of this size take 0.3 s.
 _WINDOW = 1024
 
-# Groups whose windows are looked at one by one; 512 depthwise filters are otherwise as many eigenvalue problems.
+# Groups with windows: 512 depthwise filters would otherwise be as many eigenvalue problems.
 _GROUPS = 32
 
 
 def torus_bound(convolution: Convolution) -> float:
     """An upper bound of ||A||_2: the torus of n + d (k - 1), tightened by the windows of inputs and of outputs.
 
-    Costs one Gram matrix, eigenvalue and Cholesky factorisation of size min(out, in prod(s)) / groups for half of the
-    prod(N / s) frequencies; memory is a fixed chunk. Of the groups the worst counts.
+    Cost: 1 Gram matrix, eigenvalue and Cholesky factorization of size min(out, in prod(s)) / groups for half of the
+    prod(N / s) frequencies, in a fixed chunk of memory. The bound is the largest over the groups.
 
     Args:
         convolution: the operator.
 
     Returns:
-        The bound, in output units per input unit; 0 exactly where no tap meets the image or the weight is zero.
+        The bound, in output units per input unit; exactly 0 if no tap meets the image or the weight is zero.
     """
     windows = _windows(convolution)
     kernel, scale = scaled(convolution.kernel)
@@ -69,7 +69,7 @@ def torus_bound(convolution: Convolution) -> float:
 
 
 def _windows(convolution: Convolution) -> list[tuple[int, ...]]:
-    """Windows on Z_{N/s}: of the polyphase inputs, and of the outputs that see the image; none where there are none."""
+    """Windows on Z_{N/s}: of the polyphase inputs, and of the outputs that see the image; [] without such outputs."""
     inputs = tuple(-(-n // s) for n, s in zip(convolution.input_size, convolution.stride, strict=True))
     axes = zip(
         convolution.input_size,
@@ -129,14 +129,14 @@ def _symbols(
 
 
 def _windowed(squares: Tensor, window: tuple[int, ...]) -> float:
-    """An upper bound of the largest eigenvalue of M's Toeplitz matrix on the window, or of max M where that is smaller.
+    """An upper bound of the largest eigenvalue of M's Toeplitz matrix on the window, or max M if that is smaller.
 
-    The transform of M errs by at most 64 log2(count) u max M an entry (Higham, section 24.1, with a generous constant).
+    The transform of M errs by at most 64 log2(count) u max M per entry (Higham, section 24.1, a generous constant).
     """
     peak = float(squares.max())
     axes: list[int] = []
     for axis in sorted(range(len(window)), key=lambda axis: window[axis]):
-        if math.prod(window[own] for own in axes) * window[axis] <= _WINDOW:
+        if math.prod(window[chosen] for chosen in axes) * window[axis] <= _WINDOW:
             axes.append(axis)
     if not axes:
         return peak

@@ -1,7 +1,7 @@
 """Constraints on the weights, one file each: applied in place to the initial weights and after each step.
 
-A constraint is any callable `constraint(module, layers)`; the layers are those of one forward pass, and their weights
-the module's own parameters. Parameters that require no gradient stay as they are, as in training.
+A constraint is any callable `constraint(module, layers)` on the module and the layers of one forward pass, whose
+weights are the module's parameters. Parameters that require no gradient do not change, as in training.
 """
 
 from collections.abc import Callable, Sequence

@@ -1,4 +1,4 @@
-"""Projection of the weights onto a ball (T3 eq. 4)."""
+"""Projection of the weights onto a ball."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,8 +15,8 @@ from flatprobe.utils.arguments import Number, given, positive
 class Ball:
     """K = {w : ||w||_2 <= radius}, and the nearest point of it: w <- min(1, radius / ||w||) w.
 
-    Around the origin; w holds all parameters that are trained as one vector, biases and BatchNorm's scales and shifts
-    among them. Exact but for rounding, after each step; see `Box`.
+    The ball is around the origin. w is the vector of all trained parameters, including biases and BatchNorm's scales
+    and shifts. Exact but for rounding, after each step; see `Box`.
 
     Args:
         radius: the largest l2 norm of all weights together.
@@ -24,7 +24,7 @@ class Ball:
     Raises:
         ValueError: for a radius that is not positive and finite.
 
-    Source: T3 eq. 4.
+    Source: Poggio et al. (2017), eq. 4 [T3].
 
     >>> network = nn.Linear(2, 1, bias=False)
     >>> with torch.no_grad():
@@ -47,7 +47,7 @@ class Ball:
         found = trained_parameters(module)
         if not found:
             return
-        # On the weights' device throughout: a look at the norm would wait for it in each step.
+        # The norm stays on the weights' device: to read it would wait for the device in each step.
         total = torch.stack([value.norm(dtype=torch.float64) for value in found]).norm()
         factor = (self.radius / total).clamp(max=1)
         for value in found:

@@ -1,4 +1,4 @@
-"""Projection of the weights onto a box (T3 eq. 4)."""
+"""Projection of the weights onto a box."""
 
 import math
 from collections.abc import Sequence
@@ -16,17 +16,17 @@ from flatprobe.utils.arguments import Number, is_number
 class Box:
     """K = {w : low <= w_j <= high}, and the nearest point of it: every weight is clipped.
 
-    The set holds all parameters that are trained, biases and BatchNorm's scales and shifts among them. Exact, after
-    each step: w <- Pi_K(w - g), g the optimizer's update, which is T3's projected SGD where that is plain SGD.
+    w holds all trained parameters, including biases and BatchNorm's scales and shifts. Exact, after each step:
+    w <- Pi_K(w - g), g the optimizer's update. With plain SGD this is T3's projected SGD.
 
     Args:
-        low: of every weight; None, or an infinite one: no bound, and None in the record.
-        high: of every weight, likewise.
+        low: lower bound of every weight; None or -inf: no bound, None in the record.
+        high: upper bound of every weight; None or inf: no bound, None in the record.
 
     Raises:
-        ValueError: unless low is below high, and one of them is a bound.
+        ValueError: unless low is below high, and at least one of them is finite.
 
-    Source: T3 eq. 4.
+    Source: Poggio et al. (2017), eq. 4 [T3].
 
     >>> network = nn.Linear(2, 1)
     >>> with torch.no_grad():

@@ -1,15 +1,15 @@
-"""Which weights the constraints move."""
+"""Weights that the constraints change."""
 
 from collections.abc import Sequence
 
 from torch import Tensor, nn
 
 from flatprobe.training.forward import Layer
-from flatprobe.training.forward.layers import checked
+from flatprobe.training.forward.layers import check_layers
 
 
 def trained_parameters(module: nn.Module) -> list[Tensor]:
-    """Those that require a gradient: the others stay as they are in training. Tied ones are there once."""
+    """The parameters that require a gradient, without repetition of tied ones."""
     return [value for value in module.parameters() if value.requires_grad]
 
 
@@ -20,18 +20,18 @@ def trained_layers(module: nn.Module, layers: Sequence[Layer], name: str, *, row
         module: the network.
         layers: of one of its passes.
         name: of the constraint, for the message.
-        rows: whether the rows of the weights alone are meant, and not the layers as operators.
+        rows: True if the constraint uses the rows of the weights, and not the layers as operators.
 
     Raises:
-        ValueError: for a layer that is neither linear nor a convolution, or whose weight is computed from others; if
-            there is none.
+        ValueError: for a layer that is neither linear nor a convolution, or no layer.
+        ValueError: for a layer whose weight is computed from other parameters.
     """
-    asking = f"the constraint {name!r}"
-    own = {id(value) for value in module.parameters()}
-    for layer in checked(layers, asking, "replace the layer, or leave the constraint out", rows=rows):
-        if id(layer.weight) not in own:
+    user = f"the constraint {name!r}"
+    parameters = {id(value) for value in module.parameters()}
+    for layer in check_layers(layers, user, "replace the layer, or leave the constraint out", rows=rows):
+        if id(layer.weight) not in parameters:
             msg = (
-                f"{asking} met the layer {layer.name!r}, whose weight is computed from other parameters; expected "
+                f"{user} met the layer {layer.name!r}, whose weight is computed from other parameters; expected "
                 "weights that are parameters themselves, which a constraint can move: remove the parametrization "
                 "(torch.nn.utils.parametrize.remove_parametrizations), or leave the constraint out"
             )

@@ -1,4 +1,4 @@
-"""Weight normalization without a gain: rows of unit length (S17 eq. 45 as meant)."""
+"""Weight normalization without a gain: rows of unit length."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,23 +12,23 @@ from flatprobe.training.forward import Layer
 
 @dataclass(frozen=True)
 class UnitRows:
-    """W = diag(V V^T)^(-1/2) V of every layer: its rows have length 1, without a gain; biases are left as they are.
+    """W = diag(V V^T)^(-1/2) V of every layer: rows of length 1, without a gain; biases do not change.
 
-    As a projection: the rows are divided by their lengths at the beginning and after each step, so that the network
-    keeps its parameters' names and its number of them. S17 trains V by gradients through the normalisation. There a
-    row's gradient is (1 - w w^T) g / ||v||, tangential to the sphere; here it is g, whose radial part the division
-    takes away again. From ||v|| = 1 the two agree to first order in the learning rate. Beyond that they differ: V
-    grows with every tangential step, which slows S17's training down, and the momentum here keeps radial parts.
+    The rows are divided by their lengths at the beginning and after each step, so that the network keeps its
+    parameters. S17 trains V by gradients through the normalization. There the gradient of a row is
+    (1 - w w^T) g / ||v||, tangential to the sphere. Here it is g, whose radial part the division removes. From
+    ||v|| = 1 the two agree to first order in the learning rate. Beyond first order they differ: V grows with every
+    tangential step, which slows down S17's training, and the momentum here keeps radial parts.
 
-    A filter of a convolution is a row: the kernel reshaped to (out, in / groups * taps), not a row of the operator's
-    matrix, in which it stands once for every pixel. A row of zeros has no direction and stays.
+    A filter of a convolution is a row of the kernel reshaped to (out, in / groups * taps), not a row of the operator's
+    matrix, which repeats the filter at every pixel. A row of zeros has no direction and does not change.
 
     Raises:
-        ValueError: when called: for a layer that is neither linear nor a convolution, or whose weight is computed from
-            other parameters, by its name; if there is none.
+        ValueError: when called, for a layer that is neither linear nor a convolution, or no layer.
+        ValueError: when called, for a layer whose weight is computed from other parameters.
 
-    Source: S17 eq. 45, with the square root and the rows that it means (SPEC section 5); Salimans and Kingma 2016,
-    "Weight normalization", whose gain is left out.
+    Source: Sokolić et al. (2017), eq. 45, with a square root and for rows (docs, Definitions) [S17]; Salimans and
+    Kingma (2016), "Weight normalization", without the gain.
 
     >>> from flatprobe.training import ForwardPass
     >>> network = nn.Linear(2, 2, bias=False)

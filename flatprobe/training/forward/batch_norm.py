@@ -1,4 +1,4 @@
-"""BatchNorm whose batch statistics can be held constant while the inputs are differentiated."""
+"""BatchNorm whose batch statistics can be detached while the inputs are differentiated."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,37 +9,36 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
-class Held:
-    """Whether gradients are formed in the inputs alone.
+class DetachFlag:
+    """Flag for gradients in the inputs only, with the batch statistics detached.
 
-    What autograd's graph keeps is this and not the `Statistics`, which hold tensors of that graph: Python cannot see
-    such a circle, and would never free it.
+    Autograd's graph keeps this flag and not the `Statistics`, which hold tensors of the graph: Python's garbage
+    collector cannot see such a cycle, and would never free it.
     """
 
     inputs_only = False
 
 
 class Statistics:
-    """The means and deviations that the BatchNorm layers of one pass normalise with.
+    """Batch means and deviations of the BatchNorm layers in one pass.
 
-    In training mode a sample's logits depend on the other samples of the batch through these statistics, so the
-    gradient of a sum over the batch is no per-sample gradient. Here the statistics are the batch's, as always, but
-    within `held()` no gradient flows through them: what is differentiated there is the network with this batch's
-    statistics as constants, in which every sample is on its own. Outside (the backward pass to the weights) gradients
-    flow through them as ever, also those of what was differentiated within.
+    In training mode the logits of a sample depend on the other samples of the batch through these statistics, so the
+    gradient of a sum over the batch is no per-sample gradient. Within `detached()` no gradient flows through the
+    statistics: the differentiated network has them as constants, and its samples are independent. Outside, in the
+    backward pass to the weights, gradients flow through the statistics, also those of derivatives formed within.
 
     Args:
-        updates: whether the layers' running statistics are updated, as in training.
+        updates: True: update the running statistics of the layers, as in training.
     """
 
     def __init__(self, *, updates: bool) -> None:
-        self.updates, self.flag = updates, Held()
+        self.updates, self.flag = updates, DetachFlag()
         self._taken: list[tuple[Tensor, Tensor]] = []
         self._replay: Iterator[tuple[Tensor, Tensor]] | None = None
 
     @contextmanager
-    def held(self) -> Iterator[None]:
-        """Gradients that are formed in the block are in the inputs alone, with the statistics as constants."""
+    def detached(self) -> Iterator[None]:
+        """Form gradients in the block with respect to the inputs only, with the statistics as constants."""
         before, self.flag.inputs_only = self.flag.inputs_only, True
         try:
             yield
@@ -48,14 +47,14 @@ class Statistics:
 
     @contextmanager
     def replayed(self) -> Iterator[None]:
-        """Passes in the block normalise with the statistics of the first pass, layer by layer, and update nothing."""
+        """Normalize passes in the block with the statistics of the first pass, layer by layer, without updates."""
         before, self._replay = self._replay, iter(self._taken)
         try:
             yield
         finally:
             self._replay = before
 
-    def normalise(
+    def normalize(
         self,
         inputs: Tensor,
         running_mean: Tensor | None,
@@ -69,12 +68,14 @@ class Statistics:
         """`torch.nn.functional.batch_norm`, with these statistics in training.
 
         Raises:
-            ValueError: for a single value a channel, which has no variance.
+            ValueError: for a single value per channel, which has no variance.
         """
         if not training:
             return F.batch_norm(inputs, running_mean, running_var, weight, bias, training, momentum, eps)
         if _count(inputs) < 2:
-            msg = f"BatchNorm met inputs of shape {tuple(inputs.shape)} in training mode; expected two values a channel"
+            msg = (
+                f"BatchNorm met inputs of shape {tuple(inputs.shape)} in training mode; expected two values per channel"
+            )
             raise ValueError(msg)
         result: Tensor
         if self._replay is not None:
@@ -94,12 +95,12 @@ class Statistics:
 
 
 def _count(inputs: Tensor) -> int:
-    """Values a channel."""
+    """Number of values per channel."""
     return inputs.numel() // inputs.shape[1]
 
 
 def _axes(inputs: Tensor) -> list[int]:
-    """All but the channels'."""
+    """All axes except the channels."""
     return [0, *range(2, inputs.ndim)]
 
 
@@ -107,13 +108,13 @@ def _channels(values: Tensor, like: Tensor) -> Tensor:
     return values.view(1, -1, *(1,) * (like.ndim - 2))
 
 
-def _scaled(above: Tensor, inverse: Tensor, weight: Tensor | None) -> Tensor:
-    """The gradient in the inputs while the statistics are constants."""
+def _scale(above: Tensor, inverse: Tensor, weight: Tensor | None) -> Tensor:
+    """The gradient in the inputs with constant statistics."""
     return above * _channels(inverse if weight is None else inverse * weight, above)
 
 
-def _added(to: Tensor | None, inputs: Tensor, slope: Tensor, shift: Tensor) -> Tensor:
-    """to + slope * x + shift; in place where nobody differentiates it: these tensors are the largest there are."""
+def _add_affine(to: Tensor | None, inputs: Tensor, slope: Tensor, shift: Tensor) -> Tensor:
+    """to + slope * x + shift, in place unless it is differentiated, since these tensors are the largest."""
     if to is None:
         return torch.addcmul(shift, inputs, slope)
     if torch.is_grad_enabled():
@@ -124,20 +125,20 @@ def _added(to: Tensor | None, inputs: Tensor, slope: Tensor, shift: Tensor) -> T
 def _differentiable_backward(
     above: Tensor, inputs: Tensor, weight: Tensor | None, mean: Tensor, inverse: Tensor, mask: tuple[bool, ...]
 ) -> tuple[Tensor | None, ...]:
-    """What torch's kernel computes, which has no derivative in the mean and the deviation."""
+    """The result of torch's kernel, which has no derivative in the mean and the deviation."""
     axes, count = _axes(inputs), _count(inputs)
     standard = (inputs - _channels(mean, inputs)) * _channels(inverse, inputs)
     by_bias, by_weight = above.sum(axes), (above * standard).sum(axes)
     rest = _channels(by_bias / count, inputs) + standard * _channels(by_weight / count, inputs)
-    below = _scaled(above - rest, inverse, weight)
+    below = _scale(above - rest, inverse, weight)
     return below, by_weight if mask[1] else None, by_bias if mask[2] else None
 
 
 class _Normalise(torch.autograd.Function):
     """BatchNorm by torch's kernel -> the outputs, the mean m and the inverse deviation r = (var + eps)^(-1/2).
 
-    m and r are outputs in their own right, since the gradient in the inputs depends on r: a penalty on that gradient
-    reaches the weights through them.
+    m and r are outputs because the gradient in the inputs depends on r: a penalty on that gradient reaches the weights
+    through them.
     """
 
     @staticmethod
@@ -149,7 +150,7 @@ class _Normalise(torch.autograd.Function):
         averages: tuple[Tensor | None, Tensor | None],
         momentum: float,
         eps: float,
-        owner: Held,
+        owner: DetachFlag,
     ) -> tuple[Tensor, Tensor, Tensor]:
         outputs, mean, inverse = torch.native_batch_norm(inputs, weight, bias, *averages, True, momentum, eps)
         ctx.save_for_backward(inputs, weight, mean, inverse)
@@ -164,7 +165,7 @@ class _Normalise(torch.autograd.Function):
         inputs, weight, mean, inverse = ctx.saved_tensors
         rest = (None,) * 4
         if ctx.owner.inputs_only:
-            return None if above is None else _scaled(above, inverse, weight), None, None, *rest
+            return None if above is None else _scale(above, inverse, weight), None, None, *rest
         found: tuple[Tensor | None, ...] = (None, None, None)
         if above is not None and torch.is_grad_enabled():
             found = _differentiable_backward(above, inputs, weight, mean, inverse, ctx.mask)
@@ -177,12 +178,12 @@ class _Normalise(torch.autograd.Function):
             slope = torch.zeros_like(mean) if by_inverse is None else -by_inverse * inverse**3
             shift = (0 if by_mean is None else by_mean) - slope * mean
             shift, slope = _channels(shift / _count(inputs), inputs), _channels(slope / _count(inputs), inputs)
-            found = (_added(found[0], inputs, slope, shift), *found[1:])
+            found = (_add_affine(found[0], inputs, slope, shift), *found[1:])
         return *found, *rest
 
 
 class _Affine(torch.autograd.Function):
-    """BatchNorm with a given mean and inverse deviation; no gradient but the inputs' while the statistics are held."""
+    """BatchNorm with a given mean and inverse deviation; while detached, only the inputs have a gradient."""
 
     @staticmethod
     def forward(
@@ -192,7 +193,7 @@ class _Affine(torch.autograd.Function):
         inverse: Tensor,
         weight: Tensor | None,
         bias: Tensor | None,
-        owner: Held,
+        owner: DetachFlag,
     ) -> Tensor:
         ctx.save_for_backward(inputs, mean, inverse, weight)
         ctx.owner, ctx.biased = owner, bias is not None
@@ -203,7 +204,7 @@ class _Affine(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, above: Tensor) -> tuple[Tensor | None, ...]:
         inputs, mean, inverse, weight = ctx.saved_tensors
-        below = _scaled(above, inverse, weight)
+        below = _scale(above, inverse, weight)
         if ctx.owner.inputs_only:
             return below, None, None, None, None, None
         scale = inverse if weight is None else inverse * weight

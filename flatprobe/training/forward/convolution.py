@@ -1,90 +1,39 @@
-"""The convolution y = W * x as a bilinear map whose derivatives are convolutions again, to any order.
+"""Convolutions with derivatives of any order, all by the kernels of a first derivative.
 
-Torch forms the second derivative of its own convolution by one that swaps batch and channels, which its CPU kernels
-are slow at; here all derivatives are the kernels of the first one: y = A(x, W), x' = A^T(y, W), and the weight's
-gradient G(x, y), each of which is linear in both arguments and differentiates into the other two.
+Torch forms the second derivative of a convolution by a convolution with batch and channels swapped, for which its CPU
+kernels are slow. Here the kernels are y = A(x, W), x' = A^T(y, W), and the weight's gradient G(x, y). Each is linear in
+both arguments, and its derivatives are the other two.
 """
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-
-@dataclass(frozen=True)
-class Geometry:
-    """Stride, padding and dilation along each axis, groups, one sample's input shape and the weight's."""
-
-    stride: tuple[int, ...]
-    padding: tuple[int, ...]
-    dilation: tuple[int, ...]
-    groups: int
-    inputs: torch.Size
-    weight: torch.Size
-
-    def apply(self, inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        """A(x, W), and a bias added."""
-        return torch.convolution(inputs, weight, bias, *self._numbers())
-
-    def adjoint(self, outputs: Tensor, weight: Tensor) -> Tensor:
-        """A^T(y, W): the transposed convolution, like the input."""
-        inputs = torch.Size((len(outputs), *self.inputs))
-        found = self._backward(outputs, blank(inputs, outputs), weight, (True, False, False))
-        assert found[0] is not None
-        return found[0]
-
-    def gathered(self, inputs: Tensor, outputs: Tensor) -> Tensor:
-        """G(x, y): the gradient of <y, A(x, W)> with respect to W."""
-        found = self._backward(outputs, inputs, blank(self.weight, outputs), (False, True, False))
-        assert found[1] is not None
-        return found[1]
-
-    def _backward(
-        self, outputs: Tensor, inputs: Tensor, weight: Tensor, mask: tuple[bool, ...]
-    ) -> tuple[Tensor | None, ...]:
-        found: tuple[Tensor | None, ...] = torch.ops.aten.convolution_backward(
-            outputs, inputs, weight, None, *self._numbers(), mask
-        )
-        return found
-
-    def _numbers(self) -> tuple[list[int], list[int], list[int], bool, list[int], int]:
-        stride, padding, dilation = map(list, (self.stride, self.padding, self.dilation))
-        return stride, padding, dilation, False, [0] * len(stride), self.groups
+from flatprobe.graph.operators.geometry import Geometry
 
 
-def blank(shape: torch.Size, like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-    """An argument of which torch reads the shape alone, and the layout, by which it chooses its kernel."""
-    last = like.ndim == 4 and like.is_contiguous(memory_format=torch.channels_last)
-    return torch.empty(
-        shape,
-        dtype=dtype or like.dtype,
-        device=like.device,
-        memory_format=torch.channels_last if last else torch.contiguous_format,
-    )
-
-
-def convolved(inputs: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry, owner: Any) -> Tensor:
-    """A(x, W) + b, differentiable to any order; no gradient to W and b while `owner.inputs_only`."""
+def convolve(inputs: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry, owner: Any) -> Tensor:
+    """A(x, W) + b, differentiable to any order; W and b have no gradient while `owner.inputs_only`."""
     result: Tensor = _Apply.apply(inputs, weight, bias, geometry, owner)  # type: ignore[no-untyped-call]
     return result
 
 
-def transposed(outputs: Tensor, weight: Tensor, geometry: Geometry, owner: Any) -> Tensor:
-    """A^T(y, W) likewise."""
+def transpose(outputs: Tensor, weight: Tensor, geometry: Geometry, owner: Any) -> Tensor:
+    """A^T(y, W), differentiable in the same way."""
     result: Tensor = _Adjoint.apply(outputs, weight, geometry, owner)  # type: ignore[no-untyped-call]
     return result
 
 
-def _gathered(inputs: Tensor, outputs: Tensor, geometry: Geometry, owner: Any) -> Tensor:
+def _gather(inputs: Tensor, outputs: Tensor, geometry: Geometry, owner: Any) -> Tensor:
     result: Tensor = _Gather.apply(inputs, outputs, geometry, owner)  # type: ignore[no-untyped-call]
     return result
 
 
 def _leads_on(ctx: Any) -> bool:
-    """Whether the gradient in the input is asked for: of the first layer's it is not, in a backward pass to weights.
+    """True if the backward pass needs the gradient in the input, unlike that of the first layer in a training step.
 
-    Torch tells its own functions so, and those written in Python only that a gradient could be formed.
+    `needs_input_grad` is exact for torch's own functions. For Python's it only says that a gradient could be formed.
     """
     if not ctx.needs_input_grad[0]:
         return False
@@ -99,7 +48,7 @@ class _Apply(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(inputs, weight)
         ctx.geometry, ctx.owner = geometry, owner
-        return geometry.apply(inputs, weight, bias)
+        return geometry.convolve(inputs, weight, bias)
 
     @staticmethod
     def backward(ctx: Any, above: Tensor) -> tuple[Tensor | None, ...]:
@@ -107,8 +56,8 @@ class _Apply(torch.autograd.Function):
         own = ctx.geometry, ctx.owner
         _, by_weight, by_bias = (wanted and not ctx.owner.inputs_only for wanted in ctx.needs_input_grad[:3])
         return (
-            transposed(above, weight, *own) if _leads_on(ctx) else None,
-            _gathered(inputs, above, *own) if by_weight else None,
+            transpose(above, weight, *own) if _leads_on(ctx) else None,
+            _gather(inputs, above, *own) if by_weight else None,
             above.sum([0, *range(2, above.ndim)]) if by_bias else None,
             None,
             None,
@@ -120,14 +69,14 @@ class _Adjoint(torch.autograd.Function):
     def forward(ctx: Any, outputs: Tensor, weight: Tensor, geometry: Geometry, owner: Any) -> Tensor:
         ctx.save_for_backward(outputs, weight)
         ctx.geometry, ctx.owner = geometry, owner
-        return geometry.adjoint(outputs, weight)
+        return geometry.transpose(outputs, weight)
 
     @staticmethod
     def backward(ctx: Any, above: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
         outputs, weight = ctx.saved_tensors
-        by_outputs = convolved(above, weight, None, ctx.geometry, ctx.owner) if ctx.needs_input_grad[0] else None
-        asked = ctx.needs_input_grad[1] and not ctx.owner.inputs_only
-        return by_outputs, _gathered(above, outputs, ctx.geometry, ctx.owner) if asked else None, None, None
+        by_outputs = convolve(above, weight, None, ctx.geometry, ctx.owner) if ctx.needs_input_grad[0] else None
+        needed = ctx.needs_input_grad[1] and not ctx.owner.inputs_only
+        return by_outputs, _gather(above, outputs, ctx.geometry, ctx.owner) if needed else None, None, None
 
 
 class _Gather(torch.autograd.Function):
@@ -135,11 +84,11 @@ class _Gather(torch.autograd.Function):
     def forward(ctx: Any, inputs: Tensor, outputs: Tensor, geometry: Geometry, owner: Any) -> Tensor:
         ctx.save_for_backward(inputs, outputs)
         ctx.geometry, ctx.owner = geometry, owner
-        return geometry.gathered(inputs, outputs)
+        return geometry.gather(inputs, outputs)
 
     @staticmethod
     def backward(ctx: Any, above: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
         inputs, outputs = ctx.saved_tensors
-        by_inputs = transposed(outputs, above, ctx.geometry, ctx.owner) if ctx.needs_input_grad[0] else None
-        by_outputs = convolved(inputs, above, None, ctx.geometry, ctx.owner) if ctx.needs_input_grad[1] else None
+        by_inputs = transpose(outputs, above, ctx.geometry, ctx.owner) if ctx.needs_input_grad[0] else None
+        by_outputs = convolve(inputs, above, None, ctx.geometry, ctx.owner) if ctx.needs_input_grad[1] else None
         return by_inputs, by_outputs, None, None

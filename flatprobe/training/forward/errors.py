@@ -1,18 +1,17 @@
-"""What a forward pass cannot work on, in words."""
+"""Errors of a forward pass: missing derivatives and opaque modules."""
 
 import torch
 from torch import nn
 
 
 def not_differentiable(*, elsewhere: bool = False) -> str:
-    """Why something has no gradient in the inputs, or `elsewhere` in the network."""
+    """The reason why a tensor has no gradient in the inputs, or `elsewhere` in the network."""
     if not torch.is_grad_enabled():
         return "gradients are switched off (torch.no_grad), which a penalty needs; expected the pass outside of it"
     if elsewhere:
         return (
-            "what is differentiated does not depend differentiably on the place `at`; expected points of `again`, or a "
-            "place on the way from the inputs (a ReLU that max pooling follows is taken behind it: take what goes into "
-            "it)"
+            "`of` does not depend differentiably on `at`; expected points of `again`, or a place between the inputs "
+            "and `of`: for a ReLU before max pooling, which are exchanged, take its input"
         )
     return (
         "the logits do not depend differentiably on the inputs, which the penalty differentiates them by; expected "
@@ -21,16 +20,16 @@ def not_differentiable(*, elsewhere: bool = False) -> str:
 
 
 def check_seen(module: nn.Module) -> None:
-    """The module's operations are torch functions that can be watched.
+    """Check that the module consists of torch functions, which can be recorded.
 
     Raises:
-        ValueError: for compiled and scripted parts, which are opaque.
+        ValueError: for compiled and scripted modules, which are opaque.
     """
     for name, layer in module.named_modules():
         compiled = hasattr(layer, "_orig_mod") or getattr(layer, "_compiled_call_impl", None) is not None
         if compiled or isinstance(layer, torch.jit.ScriptModule):
             msg = (
                 f"the module {name or type(module).__name__!r} is {'compiled' if compiled else 'scripted'}, so its "
-                "operations cannot be watched; expected the module that it was made from"
+                "operations cannot be recorded; expected the module that it was made from"
             )
             raise ValueError(msg)

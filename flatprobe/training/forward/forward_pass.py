@@ -1,4 +1,4 @@
-"""One forward pass of a network in training, from which the objective and all penalties take what they need."""
+"""Forward pass of a network in training, shared by the objective and all penalties."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -16,9 +16,9 @@ from flatprobe.functional.user_loss import Loss, taken
 from flatprobe.network.modules import logits_of, unwrapped
 from flatprobe.training.forward.batch_norm import Statistics
 from flatprobe.training.forward.errors import check_seen, not_differentiable
-from flatprobe.training.forward.labels import Labels, check_derivable, check_labels, climbed, losses
+from flatprobe.training.forward.labels import Labels, ascent_losses, check_derivable, check_labels, sample_losses
 from flatprobe.training.forward.layers import Layer, gradients_at
-from flatprobe.training.forward.recorder import Watch
+from flatprobe.training.forward.recorder import Recorder
 from flatprobe.utils import rng
 
 Points = Float[Tensor, "samples ..."]
@@ -26,33 +26,31 @@ Values = Float[Tensor, " samples"]
 
 
 class ForwardPass:
-    """z = f_w(x) on one batch, with gradients in the weights and in the inputs; it is run when it is first asked for.
+    """z = f_w(x) on one batch, with gradients in the weights and in the inputs; the pass runs at its first use.
 
-    The module is called as it is, in the mode that it is in, and only its BatchNorm statistics change, as in any
-    training step.
+    The module runs in its present mode. Only its BatchNorm statistics change, as in any training step.
 
-    BatchNorm in training mode normalises with the batch's statistics, for the objective and the penalties alike. A
-    derivative with respect to the inputs (`derivative`) holds them constant: it is that of each sample's own logits, in
-    the network that this batch's statistics make. A backward pass to the weights goes through them, so a penalty's
-    gradient is that of its value. The running statistics, which a probe of the trained network sees, are averages of
-    the batches' over the last steps. Dropout draws one mask, which the objective and the penalties share; passes at
-    other points (`again`) repeat both statistics and masks, so that a difference between two points is the network's.
+    BatchNorm in training mode normalizes with the batch's statistics, in the objective and in the penalties. A
+    derivative with respect to the inputs (`derivative`) detaches the statistics: it is the derivative of each sample's
+    logits in the network with these statistics as constants. A backward pass to the weights goes through the
+    statistics, so the gradient of a penalty is that of its value. A probe of the trained network sees the running
+    statistics, averages over the last steps. Dropout draws one mask, which the objective and the penalties share.
+    Passes at other points (`again`) repeat statistics and masks, so that they compare points of one network.
 
     Args:
-        module: a classifier that returns logits (samples, classes), or something with an attribute `logits`.
+        module: a classifier that returns logits (samples, classes), or an object with an attribute `logits`.
         inputs: x, a batch on the module's device and in its dtype; of a dict or tuple of tensors, the only floating one
-            is x and the others are passed on.
+            is x.
         labels: y, (samples,) integers, or a `Mixture`.
-        loss: l of the objective, as in `train`; for the penalties that differentiate the loss.
-        key: what the penalties' random numbers are a function of, such as (seed, step). None takes torch's global
-            generator, as dropout does.
-        updates: whether BatchNorm's running statistics are updated.
-        lay_out: applied to the inputs on their way in; a copy by default, since a network may write to its inputs.
+        loss: l of the objective, as in `train`, for penalties that differentiate the loss.
+        key: words that determine the penalties' random numbers, such as (seed, step). None: torch's global generator,
+            as for dropout.
+        updates: True: update BatchNorm's running statistics.
+        lay_out: applied to the inputs before the network; by default a copy, since a network may write to its inputs.
 
     Raises:
-        ValueError: for labels that are not one integer a sample, and inside torch.inference_mode.
-
-    Source: SPEC sections 1 and 5.
+        ValueError: for labels that are not one integer per sample.
+        ValueError: inside torch.inference_mode.
 
     >>> passed = ForwardPass(nn.Linear(2, 2), torch.eye(2), torch.tensor([0, 1]))
     >>> passed.loss.shape, passed.gradient().shape
@@ -104,7 +102,7 @@ class ForwardPass:
         return self._moving
 
     def with_points(self, points: Points) -> Inputs:
-        """The whole inputs with other points in the place of x: what another pass takes."""
+        """The inputs of a pass with other points in the place of x."""
         _ = self.inputs
         return points if self._held is None else joined(self._held, points)
 
@@ -115,13 +113,13 @@ class ForwardPass:
 
     @property
     def layers(self) -> tuple[Layer, ...]:
-        """The layers in the order in which they were applied; see `Layer`."""
+        """The layers in the order of their application; see `Layer`."""
         return self._first[1]
 
     @cached_property
     def losses(self) -> Values:
-        """l(z_i, y_i), one a sample."""
-        return losses(self.kernel, self.logits, self.labels)
+        """l(z_i, y_i), one per sample."""
+        return sample_losses(self.kernel, self.logits, self.labels)
 
     @property
     def loss(self) -> Float[Tensor, ""]:
@@ -136,13 +134,13 @@ class ForwardPass:
         at: Points | GradientEdge | None = None,
         create_graph: bool = True,
     ) -> Points:
-        """J^T u per sample: the gradient of sum_i <of_i, along_i> with respect to each sample's input.
+        """J^T u per sample, a vjp: the gradient of sum_i <of_i, along_i> with respect to each sample's input.
 
         Args:
-            of: (samples, ...) a function of the pass, such as the logits or a loss a sample.
-            along: u, like `of`; ones where it is left out.
-            at: the points that `of` was computed at by `again`, or a place in the graph; None: `inputs`.
-            create_graph: whether the derivative is differentiated in its turn; False where its value alone is wanted.
+            of: (samples, ...) a function of the pass, such as the logits or the loss per sample.
+            along: the cotangent u, shaped like `of`; ones by default.
+            at: the points of `again` at which `of` was computed, or a place in the graph; None: `inputs`.
+            create_graph: True: the derivative can be differentiated; False: its value only.
 
         Returns:
             Like the inputs.
@@ -154,7 +152,7 @@ class ForwardPass:
         along = torch.ones_like(of) if along is None else along.to(of)
         if not of.requires_grad:
             raise ValueError(not_differentiable())
-        with self._statistics.held():
+        with self._statistics.detached():
             (found,) = torch.autograd.grad(
                 of, points, along, create_graph=create_graph, retain_graph=True, allow_unused=True
             )
@@ -169,34 +167,34 @@ class ForwardPass:
 
         Args:
             of: (samples, ...) a function of the pass, such as the logits.
-            along: like `of`; ones where it is left out.
+            along: the cotangent, shaped like `of`; ones by default.
             create_graph: as in `derivative`.
 
         Returns:
             (layer, gradient in x through this layer alone, gradient in zhat), of the layers that `of` depends on.
 
         Raises:
-            ValueError: if a layer is neither linear nor a convolution, or none is; if `of` does not depend
-                differentiably on the inputs.
+            ValueError: for a layer that is neither linear nor a convolution, or no layer.
+            ValueError: if `of` does not depend differentiably on the inputs.
         """
         if not of.requires_grad:
             raise ValueError(not_differentiable())
-        with self._statistics.held():
+        with self._statistics.detached():
             return gradients_at(self.layers, of, along, create_graph=create_graph)
 
     def gradient(self, *, create_graph: bool = True) -> Points:
-        """grad_x l(z_i, y_i) of every sample; computed once for all penalties and transforms that ask for it.
+        """grad_x l(z_i, y_i) per sample, computed once for all penalties and transforms.
 
         Args:
-            create_graph: whether it is differentiated in its turn. Where it is not, its value has its direction also
-                where the network is so certain that p_y is rounded to 1 (`climbed`).
+            create_graph: True: the gradient can be differentiated. False: the gradient keeps its direction also where
+                the network is so certain that p_y rounds to 1.
         """
         if create_graph:
             if self._gradient is None:
                 self._gradient = self.derivative(self.losses)
             return self._gradient
         if self._constant is None:
-            self._constant = self.derivative(climbed(self.kernel, self.logits, self.labels), create_graph=False)
+            self._constant = self.derivative(ascent_losses(self.kernel, self.logits, self.labels), create_graph=False)
         return self._constant
 
     def again(self, points: Points) -> Float[Tensor, "samples classes"]:
@@ -206,15 +204,15 @@ class ForwardPass:
             points: like the inputs.
 
         Returns:
-            Logits, a function of the weights, and of the points where they require a gradient.
+            Logits, a function of the weights, and of points that require a gradient.
         """
-        _ = self.logits  # whose statistics are repeated
+        _ = self.logits  # The first pass, whose statistics are repeated.
         with self._as_before(), self._states_of_first_pass(), self._statistics.replayed():
             return self._run(points)[0]
 
     def losses_at(self, points: Points, labels: Labels | None = None) -> Values:
-        """l(f(x'), y') at other points, by `again`; y' is this batch's where it is left out."""
-        return losses(self.kernel, self.again(points), self.labels if labels is None else labels)
+        """l(f(x'), y') at other points, by `again`; y' is this batch's by default."""
+        return sample_losses(self.kernel, self.again(points), self.labels if labels is None else labels)
 
     def normal(self, shape: tuple[int, ...], *words: rng.Key) -> Tensor:
         """Standard normal numbers, on the inputs' device and in their dtype."""
@@ -222,7 +220,7 @@ class ForwardPass:
         return self._like_inputs(drawn)
 
     def signs(self, shape: tuple[int, ...], *words: rng.Key) -> Tensor:
-        """Independent signs."""
+        """Rademacher vectors: independent signs."""
         return 2 * self._like_inputs(torch.randint(2, shape, generator=self._generator(*words), device="cpu")) - 1
 
     def uniform(self, shape: tuple[int, ...], *words: rng.Key) -> Tensor:
@@ -243,7 +241,7 @@ class ForwardPass:
         return self._like_inputs(torch.from_numpy(betaincinv(alpha, alpha, drawn.numpy())))
 
     def _like_inputs(self, drawn: Tensor) -> Tensor:
-        """On their device and in their dtype, which are the logits'; a transform that only draws needs no pass."""
+        """The numbers on the inputs' device and in their dtype, without a pass for a transform that only draws."""
         return drawn.to(self.logits if self._moving is None else self._moving)
 
     def _generator(self, *words: rng.Key) -> torch.Generator | None:
@@ -263,17 +261,17 @@ class ForwardPass:
 
     def _run(self, points: Tensor | None) -> tuple[Tensor, tuple[Layer, ...]]:
         args, kwargs = as_arguments(self._lay_out(self._whole if points is None else self.with_points(points)))
-        watch = Watch(self.module, self._statistics)
+        watch = Recorder(self.module, self._statistics)
         with watch:
             outputs = self.module(*args, **kwargs)
         return logits_of(outputs, self.module), tuple(watch.layers)
 
     @contextmanager
     def _as_before(self) -> Iterator[None]:
-        """Buffers that a pass in training mode writes to are as they were before the first pass; afterwards as now.
+        """Restore the buffers of the time before the first pass in the block, and the present ones afterwards.
 
-        They are BatchNorm's counters, running averages of other layers, the vectors of a spectral norm's power
-        iteration.
+        A pass in training mode writes to BatchNorm's counters, running averages of other layers, and the vectors of a
+        spectral norm's power iteration.
         """
         now = {name: value.clone() for name, value in self.module.named_buffers() if name in self._buffers}
         self._restore(self._buffers)
@@ -286,12 +284,12 @@ class ForwardPass:
         with torch.no_grad():
             for name, value in values.items():
                 buffer = self.module.get_buffer(name)
-                if not torch.equal(buffer, value):  # those that a graph holds must not be written to
+                if not torch.equal(buffer, value):  # Unchanged buffers may be part of a graph, which forbids writing.
                     buffer.copy_(value)
 
     @contextmanager
     def _states_of_first_pass(self) -> Iterator[None]:
-        """Dropout draws what it drew in the first pass; afterwards the generators are where they were."""
+        """Repeat the first pass' random numbers of dropout in the block; restore the generators afterwards."""
         cpu, cuda = self._states
         with torch.random.fork_rng(devices=[] if self._device is None else [self._device]):
             torch.set_rng_state(cpu)

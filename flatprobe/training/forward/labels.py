@@ -1,4 +1,4 @@
-"""Labels of a training batch: one class a sample, or several with weights."""
+"""Labels of a training batch: one class per sample, or several with weights."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -14,13 +14,13 @@ from flatprobe.functional.losses import cross_entropy
 
 @dataclass(frozen=True)
 class Mixture:
-    """Labels y' of which every sample has several, with weights: its loss is sum_k c_k l(z, y_k).
+    """Several labels y_k per sample with weights c_k, for the loss sum_k c_k l(z, y_k).
 
-    For the cross-entropy that is the loss on the mixed one-hot target, for the squared losses the same up to a constant
-    in z; the other losses know no mixed target.
+    For the cross-entropy this is the loss on the mixed one-hot target; for the squared losses it is that loss up to a
+    constant in z. The other losses have no mixed target.
 
     Attributes:
-        parts: (weights (samples,), labels (samples,)) pairs; a sample's weights sum to 1.
+        parts: (weights (samples,), labels (samples,)) pairs; the weights of each sample sum to 1.
     """
 
     parts: tuple[tuple[Float[Tensor, " samples"], Int64[Tensor, " samples"]], ...]
@@ -30,17 +30,17 @@ Labels = Tensor | Mixture
 
 
 def check_labels(labels: object, samples: int, whose: str) -> None:
-    """The labels are integers, one a sample (of a mixture: with a weight each).
+    """Check that the labels are one integer per sample, in a mixture with one weight each.
 
-    That they are below the number of classes is not looked at, since the host would wait for the device.
+    The labels are not compared with the number of classes, for which the host would wait for the device.
 
     Args:
-        labels: to check.
-        samples: how many there are.
-        whose: labels, for the message.
+        labels: labels or a mixture.
+        samples: number of samples.
+        whose: their owner, for the message.
 
     Raises:
-        ValueError: if they are not.
+        ValueError: for other labels or weights.
     """
     for part in (part for _, part in labels.parts) if isinstance(labels, Mixture) else (labels,):
         if not isinstance(part, Tensor):
@@ -50,7 +50,7 @@ def check_labels(labels: object, samples: int, whose: str) -> None:
         else:
             continue
         msg = (
-            f"the labels of {whose} are {found} for {samples} samples; expected one integer a sample (torch.int64), "
+            f"the labels of {whose} are {found} for {samples} samples; expected one integer per sample (torch.int64), "
             f"of shape ({samples},), or a Mixture of such"
         )
         raise ValueError(msg)
@@ -61,10 +61,10 @@ def check_labels(labels: object, samples: int, whose: str) -> None:
 
 
 def check_derivable(inputs: Iterable[Tensor]) -> None:
-    """Derivatives can be taken of a pass over these inputs.
+    """Check that a pass over these inputs can be differentiated.
 
     Raises:
-        ValueError: inside torch.inference_mode, and for tensors that were made there.
+        ValueError: inside torch.inference_mode, and for tensors made in it.
     """
     if torch.is_inference_mode_enabled():
         msg = "the pass is inside torch.inference_mode, where nothing can be differentiated; expected it outside"
@@ -77,34 +77,40 @@ def check_derivable(inputs: Iterable[Tensor]) -> None:
         raise ValueError(msg)
 
 
-def losses(kernel: Callable[[Tensor, Tensor], Tensor], logits: Tensor, labels: Labels) -> Float[Tensor, " samples"]:
-    """The loss of every sample."""
+def sample_losses(
+    kernel: Callable[[Tensor, Tensor], Tensor], logits: Tensor, labels: Labels
+) -> Float[Tensor, " samples"]:
+    """The loss per sample."""
     if isinstance(labels, Mixture):
         terms = [weights.to(logits) * kernel(logits, part) for weights, part in labels.parts]
         return sum(terms[1:], terms[0])
     return kernel(logits, labels)
 
 
-def climbed(kernel: Callable[[Tensor, Tensor], Tensor], logits: Tensor, labels: Labels) -> Float[Tensor, " samples"]:
-    """The losses in a form to differentiate in the inputs.
+def ascent_losses(
+    kernel: Callable[[Tensor, Tensor], Tensor], logits: Tensor, labels: Labels
+) -> Float[Tensor, " samples"]:
+    """The loss per sample in a form whose input gradient keeps its direction.
 
-    The cross-entropy is log(1 + exp(log odds)) there. Its own gradient in the logits, p - e_y, loses its entry y where
-    p_y is rounded to 1 (in float32 from a lead of about 17 on), and with it its direction.
+    The cross-entropy is computed as log(1 + exp(log odds)). The usual gradient in the logits, p - e_y, loses its entry
+    y, and so its direction, where p_y rounds to 1 (in float32 from a margin of about 17 on).
     """
-    return losses(_by_log_odds if _is_cross_entropy(kernel) else kernel, logits, labels)
+    return sample_losses(_by_log_odds if _is_cross_entropy(kernel) else kernel, logits, labels)
 
 
-def steered(kernel: Callable[[Tensor, Tensor], Tensor], logits: Tensor, labels: Labels) -> Float[Tensor, " samples"]:
-    """Something whose gradient in the inputs is a positive multiple of the losses', sample by sample.
+def steering_losses(
+    kernel: Callable[[Tensor, Tensor], Tensor], logits: Tensor, labels: Labels
+) -> Float[Tensor, " samples"]:
+    """A value per sample whose input gradient is a positive multiple of the loss gradient.
 
-    The cross-entropy's own is sigmoid(log odds) times that of the log odds, and underflows where the network is certain
-    (in float32 beyond a lead of about 100). Here that factor is left out; of a mixture, the largest one is.
+    The gradient of the cross-entropy is sigmoid(log odds) times that of the log odds, and underflows where the network
+    is certain (in float32 beyond a margin of about 100). This factor is left out; of a mixture, the largest factor.
     """
     if not _is_cross_entropy(kernel):
-        return losses(kernel, logits, labels)
+        return sample_losses(kernel, logits, labels)
     if not isinstance(labels, Mixture):
         return log_odds(logits, labels)
-    entries = [(weights, log_odds(logits, own)) for weights, own in labels.parts]
+    entries = [(weights, log_odds(logits, part)) for weights, part in labels.parts]
     scales = torch.stack([F.logsigmoid(odds) for _, odds in entries]).detach()
     factors = (scales - scales.amax(0)).exp()
     terms = [weights.to(logits) * factor * odds for (weights, odds), factor in zip(entries, factors, strict=True)]
@@ -121,6 +127,6 @@ def _by_log_odds(logits: Tensor, labels: Tensor) -> Tensor:
     return torch.logaddexp(odds, torch.zeros_like(odds))
 
 
-def parts(labels: Labels, like: Tensor) -> tuple[tuple[Tensor, Tensor], ...]:
-    """The labels as the parts of a mixture, those of one class a sample with weight 1."""
+def weighted_labels(labels: Labels, like: Tensor) -> tuple[tuple[Tensor, Tensor], ...]:
+    """The (weights, labels) pairs of a mixture; single labels have weight 1."""
     return labels.parts if isinstance(labels, Mixture) else ((like.new_ones(len(labels)), labels),)

@@ -1,4 +1,4 @@
-"""The layers that a forward pass applies, seen from outside: linear maps and convolutions, and products with both."""
+"""Layers of a forward pass: linear maps and convolutions as operators, and their gradients."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -8,29 +8,28 @@ from torch import Tensor
 from torch.autograd.graph import GradientEdge
 from torch.nn import functional as F
 
-from flatprobe.training.forward.convolution import Geometry
+from flatprobe.graph.operators.geometry import Geometry
 
 
 @dataclass(frozen=True)
 class Layer:
-    """A linear layer or a convolution as one pass applied it: zhat = W x + b.
+    """A linear layer or convolution in one pass: zhat = W x + b.
 
-    Products are with samples side by side, on the weight's device and in its dtype; they are differentiable once, in
-    the weight too.
+    Products take samples first, on the weight's device and in its dtype. They are differentiable once, also in the
+    weight.
 
     Attributes:
-        name: of its weight among the module's parameters, without the last part (`"features.0"`); of a weight that is
-            computed from some, the first one; of another weight, what torch calls the operation.
-        kind: `"linear"`, `"convolution"`, or `"unknown"` for another product with a weight of two or more axes. What is
-            linear in the inputs but no product of torch's, such as `(x * W).sum(1)`, is not seen.
-        weight: W as it was applied.
-        input_shape: of x; the samples first; () of an unknown layer.
-        output_shape: of zhat; likewise.
+        name: the parameter's name without its last part (`"features.0"`); of a computed weight, the first parameter's;
+            of another weight, torch's name of the operation.
+        kind: `"linear"`, `"convolution"`, or `"unknown"` for another product with a weight of two or more axes. Linear
+            maps without a product of torch's, such as `(x * W).sum(1)`, are not recorded.
+        weight: W.
+        input_shape: of x, samples first; () of an unknown layer.
+        output_shape: of zhat, samples first; () of an unknown layer.
         geometry: of a convolution.
-        source: where the gradient with respect to x *through this layer alone* is found; None where x is no function
-            of inputs or weights that need gradients.
-        target: where the gradient with respect to zhat is found; None likewise.
-        padded: whether the module pads x before W with other numbers than zeros: W is then only a part of the layer.
+        source: the place in the graph of the gradient in x *through this layer alone*; None if x needs no gradient.
+        target: the place in the graph of the gradient in zhat; None if zhat needs no gradient.
+        padded: True if the module pads x with other values than zeros before W, which is then only a part of the layer.
     """
 
     name: str
@@ -45,65 +44,65 @@ class Layer:
 
     @property
     def operand_shape(self) -> tuple[int, ...]:
-        """Of what W is multiplied by: a convolution's input of one sample, a matrix' vector of features."""
+        """The shape of the operand of W: one sample's input of a convolution, a vector of features of a matrix."""
         return self.input_shape[-1:] if self.geometry is None else self.input_shape[1:]
 
     @property
     def image_shape(self) -> tuple[int, ...]:
-        """Of the product, likewise."""
+        """The shape of W times an operand."""
         return tuple(self.weight.shape[:-1]) if self.geometry is None else self.output_shape[1:]
 
     def product(self, inputs: Tensor) -> Tensor:
-        """W x: like zhat, from something like x."""
-        return F.linear(inputs, self.weight) if self.geometry is None else self.geometry.apply(inputs, self.weight)
+        """W x, shaped like zhat."""
+        return F.linear(inputs, self.weight) if self.geometry is None else self.geometry.convolve(inputs, self.weight)
 
     def adjoint(self, outputs: Tensor) -> Tensor:
-        """W^T y: like x, from something like zhat."""
+        """W^T y, shaped like x."""
         if self.geometry is not None:
-            return self.geometry.adjoint(outputs, self.weight)
+            return self.geometry.transpose(outputs, self.weight)
         return outputs @ self.weight if self.weight.ndim == 2 else outputs[..., None] * self.weight
 
     def gathered(self, inputs: Tensor, outputs: Tensor) -> Tensor:
-        """The gradient of <y, W x> in W, from something like x and something like zhat."""
+        """The gradient of <y, W x> in W."""
         if self.geometry is not None:
-            return self.geometry.gathered(inputs, outputs)
+            return self.geometry.gather(inputs, outputs)
         rows = outputs.reshape(-1, self.weight.shape[0] if self.weight.ndim == 2 else 1)
         return (rows.mT @ inputs.reshape(-1, inputs.shape[-1])).view(self.weight.shape)
 
 
-def checked(layers: Iterable[Layer], asking: str, cure: str, *, rows: bool = False) -> tuple[Layer, ...]:
-    """The layers, all of which are linear layers or convolutions.
+def check_layers(layers: Iterable[Layer], user: str, fix: str, *, rows: bool = False) -> tuple[Layer, ...]:
+    """The layers, checked to be linear layers and convolutions.
 
     Args:
         layers: of a forward pass.
-        asking: who wants them, for the message.
-        cure: what to do, for the message.
-        rows: whether the rows of W alone are wanted, whatever is done before W.
+        user: the penalty or constraint that uses the layers, for the message.
+        fix: for the message.
+        rows: True if only the rows of W are used, so that padding does not matter.
 
     Raises:
-        ValueError: for a layer of unknown kind, or with another padding than by zeros, by its name; if there is none at
-            all.
+        ValueError: for a layer of unknown kind, or with another padding than zeros.
+        ValueError: if there is no layer.
     """
     found = tuple(layers)
     for layer in found:
         if layer.kind == "unknown" or (layer.padded and not rows):
             msg = (
-                f"{asking} met the layer {layer.name!r}, which is neither linear nor a convolution of one to three "
+                f"{user} met the layer {layer.name!r}, which is neither linear nor a convolution of one to three "
                 "dimensions with the same zero padding on both sides; expected such layers alone, whose products and "
-                f"adjoints are known: {cure}"
+                f"adjoints are known: {fix}"
             )
             raise ValueError(msg)
     if not found:
-        msg = f"{asking} met no linear layer and no convolution in the network's forward pass; expected one: {cure}"
+        msg = f"{user} met no linear layer and no convolution in the network's forward pass; expected one: {fix}"
         raise ValueError(msg)
     return found
 
 
 def distinct(layers: Iterable[Layer]) -> dict[str, Layer]:
-    """The layers by place, name and input shape; one that is applied again alike, with the same tensor, is there once.
+    """The layers by place, name and input shape, without repeated applications of one weight to one shape.
 
     Returns:
-        In the order in which they were applied.
+        The layers in the order of the pass.
     """
     found: dict[tuple[object, ...], tuple[str, Layer]] = {}
     for layer in layers:
@@ -116,13 +115,13 @@ def distinct(layers: Iterable[Layer]) -> dict[str, Layer]:
 def gradients_at(
     layers: Iterable[Layer], of: Tensor, along: Tensor | None, *, create_graph: bool
 ) -> list[tuple[Layer, Tensor, Tensor]]:
-    """What `ForwardPass.layer_gradients` says.
+    """The gradients of `ForwardPass.layer_gradients`.
 
     Raises:
-        ValueError: for a layer of unknown kind; if there is no other.
+        ValueError: for a layer of unknown kind, or no layer.
     """
     passed = (layer for layer in layers if layer.kind == "unknown" or layer.target is not None)
-    reached = checked(passed, "a gradient layer by layer", _WHOLE)
+    reached = check_layers(passed, "a gradient layer by layer", _WHOLE)
     edges = [edge for layer in reached for edge in (layer.target, layer.source) if edge is not None]
     along = torch.ones_like(of) if along is None else along
     values = torch.autograd.grad(of, edges, along, create_graph=create_graph, retain_graph=True, allow_unused=True)
@@ -130,7 +129,7 @@ def gradients_at(
     gradients = []
     for layer in reached:
         outputs = at[id(layer.target)]
-        if outputs is not None:  # of a layer that only another output depends on there is none
+        if outputs is not None:  # None: only another output depends on the layer.
             inputs = layer.adjoint(outputs) if layer.source is None else at[id(layer.source)]
             gradients.append((layer, inputs, outputs))
     return gradients

@@ -1,20 +1,19 @@
-"""Max pooling whose derivative torch differentiates without a tensor of zeros: where the maxima lie is a constant."""
+"""Max pooling whose second derivative needs no tensor of zeros, since the places of the maxima are constants."""
 
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from flatprobe.training.forward.convolution import blank
+from flatprobe.graph.operators.geometry import blank
 
 
-def pooled(inputs: Tensor, *window: Any) -> Tensor:
+def max_pool(inputs: Tensor, *window: Any) -> Tensor:
     """The maxima over windows, differentiable to any order.
 
     Args:
         inputs: (samples, channels, height, width), or without samples.
-        window: kernel size, stride, padding, dilation, and whether the last window may stand out, as
-            `torch.nn.functional.max_pool2d` has them.
+        window: kernel size, stride, padding, dilation and ceil_mode of `torch.nn.functional.max_pool2d`.
     """
     result: Tensor = _Pool.apply(inputs, window)[0]  # type: ignore[no-untyped-call]
     return result

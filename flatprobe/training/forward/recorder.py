@@ -1,4 +1,4 @@
-"""A forward pass, function by function: which layers it applies, and the kernels that stand in for torch's own."""
+"""Recorder of the layers in a forward pass, with replacements for some of torch's kernels."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -9,20 +9,21 @@ from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
+from flatprobe.graph.operators.geometry import Geometry
 from flatprobe.network.parametrized import holder_of
 from flatprobe.training.forward.batch_norm import Statistics
-from flatprobe.training.forward.convolution import Geometry, convolved
+from flatprobe.training.forward.convolution import convolve
 from flatprobe.training.forward.layers import Layer
-from flatprobe.training.forward.pool import pooled
+from flatprobe.training.forward.pool import max_pool
 from flatprobe.training.forward.provenance import Origins, tensors
-from flatprobe.training.forward.relu import rectified
+from flatprobe.training.forward.relu import rectify
 from flatprobe.utils.plain_functions import plainly
 
 _CONVOLUTIONS = (F.conv1d, F.conv2d, F.conv3d)
 _OURS = (F.linear, F.batch_norm, F.max_pool2d, *_CONVOLUTIONS)
 _RELUS = (F.relu, torch.relu, Tensor.relu)
 
-# Linear in their operands one by one: with a weight among them, each is a layer whose adjoint is not known here.
+# Functions that are linear in each operand: with a weight as operand, each is a layer of unknown adjoint.
 _PRODUCTS = frozenset(
     (
         "matmul",
@@ -68,12 +69,12 @@ _PRODUCTS = frozenset(
 )
 
 
-class Watch(TorchFunctionMode):
-    """Runs torch's functions as they are, notes the layers, and has BatchNorm take its statistics from `statistics`.
+class Recorder(TorchFunctionMode):
+    """Mode that runs torch's functions, records the layers, and gives BatchNorm its statistics.
 
     Args:
-        module: whose pass it is.
-        statistics: of this pass.
+        module: the network of the pass.
+        statistics: the BatchNorm statistics of the pass.
     """
 
     def __init__(self, module: nn.Module, statistics: Statistics) -> None:
@@ -95,12 +96,12 @@ class Watch(TorchFunctionMode):
         if origin is None and name in _PRODUCTS:
             self._note_product(name, given)
         result = self._result(func, args, kwargs)
-        if origin is not None:  # of weights and constants alone: the computation of a weight, and no layer
+        if origin is not None:  # A function of weights and constants alone computes a weight.
             self._origins.mark((*given, result), origin)
         return result
 
     def _result(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        # Within torch.vmap or another transform torch's own functions are needed.
+        # Under torch.vmap and other transforms only torch's functions work.
         if torch._C._functorch.peek_interpreter_stack() is not None:  # noqa: SLF001
             return func(*args, **kwargs)
         if func in _OURS:
@@ -114,11 +115,11 @@ class Watch(TorchFunctionMode):
         if func is F.max_pool2d:
             return self._pool(func, *args, **kwargs)
         if func is F.batch_norm:
-            return self._statistics.normalise(*args, **kwargs)
+            return self._statistics.normalize(*args, **kwargs)
         return plainly(func)(*args, **kwargs)
 
     def _rectify(self, inputs: Tensor) -> Tensor:
-        outputs = rectified(inputs)
+        outputs = rectify(inputs)
         node = outputs.grad_fn
         self._last_relu = None if node is None else (inputs, outputs, _versions(inputs, outputs), node)
         return outputs
@@ -134,9 +135,9 @@ class Watch(TorchFunctionMode):
         ceil_mode: bool = False,
         return_indices: bool = False,
     ) -> Any:
-        """Max pooling; behind a ReLU it goes before it, which is the same function, and the ReLU's a smaller one.
+        """Max pooling, exchanged with a ReLU before it: the same function, with a smaller ReLU.
 
-        Where a window's maximum is positive it is at the same place, and elsewhere the gradient is 0 either way.
+        A positive maximum of a window is at the same place in both orders. Elsewhere the gradient is 0 in both.
         """
         if return_indices:
             return func(inputs, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
@@ -145,11 +146,11 @@ class Watch(TorchFunctionMode):
             before, after, versions, node = self._last_relu
             hooked = after.retains_grad or after._backward_hooks  # noqa: SLF001
             if after.grad_fn is node and not hooked and versions == _versions(before, after):
-                return rectified(pooled(before, *window), private=True)
-        return pooled(inputs, *window)
+                return rectify(max_pool(before, *window), private=True)
+        return max_pool(inputs, *window)
 
     def _linear(self, inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        alias, source = _own(inputs)
+        alias, source = _alias(inputs)
         outputs = F.linear(alias, weight, bias)
         self._note("linear", weight, "linear", inputs, outputs, source)
         return outputs
@@ -168,25 +169,25 @@ class Watch(TorchFunctionMode):
         axes = weight.ndim - 2
         steps, apart = _each(stride, axes), _each(dilation, axes)
         sides = _padding(padding, weight.shape[2:], apart)
-        mixed = torch.is_autocast_enabled(inputs.device.type)  # then torch's own casts the weights
-        # Another padding on the two sides, or a sample alone, has no geometry either.
+        mixed = torch.is_autocast_enabled(inputs.device.type)  # Torch's function casts the weights then.
+        # Unequal padding on the two sides, and a sample without batch axis, have no geometry.
         if sides is None or inputs.ndim != weight.ndim or mixed:
             outputs = func(inputs, weight, bias, stride, padding, dilation, groups)
             self._note("unknown", weight, func.__name__, inputs, outputs)
             return outputs
-        alias, source = _own(inputs)
-        geometry = Geometry(steps, sides, apart, groups, inputs.shape[1:], weight.shape)
-        outputs = convolved(alias, weight, bias, geometry, self._statistics.flag)
+        alias, source = _alias(inputs)
+        geometry = Geometry(tuple(inputs.shape[2:]), tuple(weight.shape), steps, sides, apart, groups)
+        outputs = convolve(alias, weight, bias, geometry, self._statistics.flag)
         self._note("convolution", weight, "convolution", inputs, outputs, source, geometry)
         return outputs
 
     def _padded(self, name: str) -> bool:
-        """Whether the convolution of this weight pads its inputs before, and not with zeros."""
+        """True if the convolution of this weight pads its inputs with other values than zeros."""
         holder = self._module.get_submodule(holder_of(name))
         return getattr(holder, "padding_mode", "zeros") != "zeros"
 
     def _note_product(self, operation: str, given: Iterable[Any]) -> None:
-        """Each weight of two or more axes that multiplies something else."""
+        """Record each weight of two or more axes in a product."""
         for value in tensors(given):
             if value.ndim >= 2 and self._origins.of(value):
                 self._note("unknown", value, operation)
@@ -205,26 +206,26 @@ class Watch(TorchFunctionMode):
         name = (of or operation).removesuffix(".weight")
         padded = kind == "convolution" and bool(of) and self._padded(str(of))
         taken, given = (() if value is None else tuple(value.shape) for value in (inputs, outputs))
-        target = None if outputs is None else _edge(outputs)
+        target = None if outputs is None else _edge_of(outputs)
         self.layers.append(Layer(name, kind, weight, taken, given, geometry, source, target, padded))
 
 
-def _own(inputs: Tensor) -> tuple[Tensor, GradientEdge | None]:
-    """An alias that only the layer takes: the gradient there comes through the layer alone, not through its skip."""
+def _alias(inputs: Tensor) -> tuple[Tensor, GradientEdge | None]:
+    """An alias for the layer alone, whose gradient therefore does not include that of a skip connection."""
     if not (inputs.requires_grad and torch.is_grad_enabled()):
         return inputs, None
-    # A view as such would write the strides anew, which tell a one-channel image's layout.
+    # `view` would change the strides, which tell the layout of a one-channel image.
     alias = torch.ops.aten.alias(inputs)
     return alias, get_gradient_edge(alias)
 
 
-def _edge(outputs: Tensor) -> GradientEdge | None:
-    # The place in the graph and not the tensor: a ReLU that works in place would put another one there.
+def _edge_of(outputs: Tensor) -> GradientEdge | None:
+    # The edge and not the tensor, in whose place an in-place ReLU puts another node.
     return get_gradient_edge(outputs) if outputs.requires_grad else None
 
 
 def _versions(first: Tensor, second: Tensor) -> tuple[int, int]:
-    """What changes when a tensor is written to."""
+    """Counters that change when a tensor is written to."""
     return first._version, second._version  # noqa: SLF001
 
 
@@ -237,7 +238,7 @@ def _first(value: Any) -> Any:
 
 
 def _padding(padding: Any, kernel: Iterable[int], dilation: tuple[int, ...]) -> tuple[int, ...] | None:
-    """Zeros on either side; None where `"same"` pads the two sides differently."""
+    """Zeros on each side; None if `"same"` pads the two sides differently."""
     if padding == "valid":
         return (0,) * len(dilation)
     if padding == "same":

@@ -1,4 +1,4 @@
-"""ReLU whose derivative torch differentiates without a tensor of zeros: 1[z > 0] is a constant."""
+"""ReLU whose second derivative needs no tensor of zeros, since 1[z > 0] is a constant."""
 
 from typing import Any
 
@@ -6,12 +6,13 @@ import torch
 from torch import Tensor
 
 
-def rectified(inputs: Tensor, *, private: bool = False) -> Tensor:
+def rectify(inputs: Tensor, *, private: bool = False) -> Tensor:
     """max(0, z), with torch's derivative 0 at z = 0.
 
     Args:
         inputs: z.
-        private: whether nobody else holds z. It is kept then, and the outputs may be written to; else they are kept.
+        private: True if nothing else refers to z: z is then saved for the backward pass instead of the outputs, which
+            may be written to.
     """
     result: Tensor = _Rectify.apply(inputs, private)  # type: ignore[no-untyped-call]
     return result

@@ -1,9 +1,10 @@
-"""Penalties P of SPEC section 5, one file each: added to the objective as strength * P.
+"""Penalties P, one file each: added to the objective as strength * P.
 
-A penalty is any callable `penalty(passed) -> scalar` on a `ForwardPass`; these here are dataclasses whose fields are
-their settings. All are means over the batch unless they say otherwise. Each says, after its formula, whether it is
-exact or sampled, what it costs and what it sees of BatchNorm. A cost is counted in passes of the whole batch beside the
-shared forward pass and the backward pass to the weights, which goes through all of them that keep a graph.
+A penalty is any callable `penalty(passed) -> scalar` on a `ForwardPass`. The penalties here are dataclasses whose
+fields are their settings. All are means over the batch unless their docstrings say otherwise. After its formula, each
+docstring says whether the penalty is exact or sampled, its cost, and its treatment of BatchNorm. A cost counts passes
+of the whole batch besides the shared forward pass and the backward pass to the weights, which goes through every pass
+with a graph.
 """
 
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""How far the logits rise under small smooth deformations of the images, a lower bound of the RKHS norm (B19)."""
+"""Rise of the logits under small smooth deformations of the images, a lower bound of the RKHS norm."""
 
 import math
 from dataclasses import dataclass
@@ -10,19 +10,19 @@ from torch import Tensor
 from flatprobe.attacks.fixed import REACH
 from flatprobe.attacks.points import Points, Values, per_sample
 from flatprobe.training.forward import ForwardPass
-from flatprobe.training.penalties.classes import check_classes, highest, summed_maxima
+from flatprobe.training.penalties.classes import check_classes, climb, sum_maxima
 from flatprobe.training.transforms.displacement import (
     GRADIENT_WEIGHT,
     SIZE_WEIGHT,
-    check_images,
-    deformed,
+    check_deformable,
+    deform,
     roughness,
-    smoothed,
-    within,
+    scale_within,
+    smooth,
 )
 from flatprobe.utils.arguments import Number, Whole, at_least, given, positive
 
-# Pixels up to which every translation by whole ones is tried: 49 of them.
+# Reach in pixels up to which all translations by whole pixels are tried: 49 of them.
 _FINE = 4
 
 
@@ -31,35 +31,35 @@ class AdversarialDeformation:
     """P = sum_k max_i (max_{C(tau) <= 1} f_k(x_tau) - f_k(x_i))^2, f_k the logits, x_tau the image deformed by tau.
 
     C(tau) = c1 sup ||grad tau||_2 + c2 sup ||tau||_2 over displacements that are bilinear between the nodes of a grid
-    (`flatprobe.training.transforms.displacement`). The inner maximum is searched by an ascent. Its first step goes to C
-    = 1 along the smoothed gradient at tau = 0, or to the best of the translations by whole pixels with C <= 1 where one
-    is higher (12 at the default c2). The others are of 2.5 / steps, measured by C, along the smoothed gradient, each
-    scaled back onto C <= 1. The best tau is held constant: P is a lower bound of what the formula says, which is one of
-    ||f||_H^2, and at least what those translations reach. Sampled where classes are drawn.
+    (`flatprobe.training.transforms.displacement`). The inner maximum is searched by ascent. The first step goes to
+    C = 1 along the smoothed gradient at tau = 0, or to the best translation by whole pixels with C <= 1 (12 at the
+    default c2) if it is higher. Further steps have the length 2.5 / steps, measured by C, along the smoothed gradient,
+    each scaled back onto C <= 1. The best tau is detached. P is a lower bound of the formula, which is a lower bound of
+    ||f||_H^2; P is at least the value at these translations. Sampled if classes are drawn.
 
-    Cost: a forward pass for each translation; for each class one more, and a forward and a backward pass to the inputs
-    a step; all without a graph. The gradient is that of each maximum's sample, in one forward pass for all classes, or
-    as many as classes share a sample.
+    Cost, without a graph: 1 forward pass per translation; 1 forward pass per class; 1 forward and 1 backward pass to
+    the inputs per step and class. The gradient is that of each maximum's sample: 1 forward pass for all classes, or as
+    many as classes share a sample.
 
-    BatchNorm: the batch's statistics, constants in the ascent; f_k(x_i) and the moved f_k are normalised with them
+    BatchNorm: the batch's statistics, detached in the ascent; f_k(x_i) and f_k(x_tau) are normalized with them
     (`ForwardPass.again`).
 
-    A sum over classes of maxima over the batch, which grow with its size; no mean.
+    P is no mean but a sum over classes of maxima over the batch, which grow with its size.
 
     Args:
-        grid: nodes a side; 4 is ours: smooth deformations, 9 pixels apart on a 28 x 28 image.
+        grid: nodes per side; 4 is ours: smooth deformations, with nodes 9 pixels apart on a 28 x 28 image.
         c1: 2: then ||grad tau|| <= 1/2, which the stability theorem of Bietti and Mairal 2019 assumes.
         c2: per pixel; 0.5: no pixel moves by more than 2. Ours: B19 gives no constants.
         steps: of each ascent. 5 is ours: raise it and see whether P grows.
-        classes: `"all"`, or how many are drawn in each pass, without repetition: their sum times C / classes has the
-            same mean, in value and in gradient.
+        classes: `"all"`, or the number of classes drawn in each pass, without repetition: their sum times C / classes
+            is unbiased, in value and in gradient.
 
     Raises:
-        ValueError: for constants that are not positive and finite, fewer than 1 node, step or class, or another word;
-            when it is called, for inputs that are no images (samples, channels, height, width), or if the logits do not
-            depend differentiably on the inputs.
+        ValueError: for constants that are not positive and finite, fewer than 1 node, step or class, or another word.
+        ValueError: when called, for inputs that are no images (samples, channels, height, width).
+        ValueError: when called, if the logits do not depend differentiably on the inputs.
 
-    Source: B19, the adversarial deformations; SPEC section 5.
+    Source: Bietti et al. (2019), adversarial deformations [B19].
 
     >>> network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(9, 2, bias=False))
     >>> _ = network[1].weight.data.copy_(torch.eye(9)[:2])
@@ -84,19 +84,19 @@ class AdversarialDeformation:
     def __call__(self, passed: ForwardPass, /) -> Float[Tensor, ""]:
         """P on one batch, differentiable in the weights."""
         images = passed.inputs.detach()
-        check_images(images)
+        check_deformable(images)
 
         shifts = self._translations(images)
-        _ = passed.logits  # with its graph, before any other pass
+        _ = passed.logits  # The first pass keeps its graph.
         with torch.no_grad():
-            heights = torch.stack([passed.again(deformed(images, shift)) for shift in shifts])
+            heights = torch.stack([passed.again(deform(images, shift)) for shift in shifts])
 
         def stepped(tau: Tensor, gradient: Points, size: float) -> Tensor:
             slope = _pulled_back(images, tau, gradient)
-            slope = smoothed(slope, images.shape[2:], c1=self.c1, c2=self.c2)
+            slope = smooth(slope, images.shape[2:], c1=self.c1, c2=self.c2)
             steepness = self._roughness(slope, images)
             there = tau + per_sample(size / torch.where(steepness > 0, steepness, 1), slope) * slope
-            return within(there, self._roughness(there, images))
+            return scale_within(there, self._roughness(there, images))
 
         def walk(k: int) -> tuple[Points, Values]:
             def moved(tau: Tensor | None, gradient: Points) -> tuple[Tensor, Points]:
@@ -105,18 +105,18 @@ class AdversarialDeformation:
                 else:
                     there = stepped(torch.zeros_like(shifts[0]), gradient, 1.0)
                     with torch.no_grad():
-                        reached = passed.again(deformed(images, there))[:, k]
+                        reached = passed.again(deform(images, there))[:, k]
                     best, own = heights[..., k].max(0)
                     shifted = torch.stack(shifts)[own, torch.arange(len(images), device=images.device)]
                     there = torch.where(per_sample(best > reached, there), shifted, there)
-                return there, deformed(images, there)
+                return there, deform(images, there)
 
-            return highest(passed, k, self.steps, moved)
+            return climb(passed, k, self.steps, moved)
 
-        return summed_maxima(passed, self.classes, "adversarial_deformation", walk)
+        return sum_maxima(passed, self.classes, "adversarial_deformation", walk)
 
     def _translations(self, images: Points) -> list[Tensor]:
-        """None, and those by whole pixels that C allows; where that is more than 4, every second, third, and so on."""
+        """Zero and the translations by whole pixels with C <= 1, in larger steps beyond a reach of 4 pixels."""
         reach = 1 / self.c2
         apart = max(1, math.ceil(reach / _FINE))
         steps = range(-math.floor(reach / apart), math.floor(reach / apart) + 1)
@@ -131,7 +131,7 @@ class AdversarialDeformation:
 
 
 def _pulled_back(images: Points, tau: Tensor, gradient: Points) -> Tensor:
-    """The gradient in the deformed images as one in the displacement."""
+    """The gradient in the displacement from the gradient in the deformed images."""
     variable = tau.detach().requires_grad_()
-    (found,) = torch.autograd.grad(deformed(images, variable), variable, gradient)
+    (found,) = torch.autograd.grad(deform(images, variable), variable, gradient)
     return found

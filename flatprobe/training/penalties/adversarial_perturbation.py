@@ -1,4 +1,4 @@
-"""How far the logits rise within a ball around the inputs, a lower bound of the RKHS norm (B19)."""
+"""Rise of the logits within a ball around the inputs, a lower bound of the RKHS norm."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ from torch import Tensor
 from flatprobe.attacks.fixed import ascended
 from flatprobe.attacks.points import Points, Values
 from flatprobe.training.forward import ForwardPass
-from flatprobe.training.penalties.classes import check_classes, highest, summed_maxima
+from flatprobe.training.penalties.classes import check_classes, climb, sum_maxima
 from flatprobe.training.transforms.budgets import budgets
 from flatprobe.utils.arguments import Number, Whole, at_least, given, positive
 
@@ -18,28 +18,28 @@ class AdversarialPerturbation:
     """P = sum_k max_i (max_{||v||_2 <= e} (f_k(x_i + v) - f_k(x_i)) / e)^2, f_k the logits.
 
     The inner maximum is searched by projected ascent from v = 0 in unit-gradient steps of 2.5 e / steps, as `pgd` of
-    `flatprobe.attacks` does, and the best v is held constant: P is a lower bound of what the formula says, which is one
-    of ||f||_H^2. Sampled where classes are drawn.
+    `flatprobe.attacks` does, and the best v is detached. P is a lower bound of the formula, which is a lower bound of
+    ||f||_H^2. Sampled if classes are drawn.
 
-    Cost: a step takes one forward and one backward pass to the inputs a class without a graph. The gradient is that of
-    each maximum's sample, in one forward pass for all classes, or as many as classes share a sample.
+    Cost: 1 forward and 1 backward pass to the inputs per step and class, without a graph. The gradient is that of each
+    maximum's sample: 1 forward pass for all classes, or as many as classes share a sample.
 
-    BatchNorm: the batch's statistics, constants in the ascent; f_k(x_i) and the moved f_k are normalised with them
+    BatchNorm: the batch's statistics, detached in the ascent; f_k(x_i) and f_k(x_i + v) are normalized with them
     (`ForwardPass.again`).
 
-    A sum over classes of maxima over the batch, which grow with its size; no mean.
+    P is no mean but a sum over classes of maxima over the batch, which grow with its size.
 
     Args:
         radius: e, an l2 length in the inputs' units; B19 has 1.
-        steps: of each ascent. 5 is ours: for networks that curve more, raise it and see whether P grows.
-        classes: `"all"`, or how many are drawn in each pass, without repetition: their sum times C / classes has the
-            same mean, in value and in gradient.
+        steps: of each ascent. 5 is ours: for networks of more curvature, raise it and see whether P grows.
+        classes: `"all"`, or the number of classes drawn in each pass, without repetition: their sum times C / classes
+            is unbiased, in value and in gradient.
 
     Raises:
-        ValueError: for a radius that is not positive and finite, fewer than 1 step or class, or another word;
-            when it is called, if the logits do not depend differentiably on the inputs.
+        ValueError: for a radius that is not positive and finite, fewer than 1 step or class, or another word.
+        ValueError: when called, if the logits do not depend differentiably on the inputs.
 
-    Source: B19, the adversarial perturbations; SPEC section 5 sums over classes.
+    Source: Bietti et al. (2019), adversarial perturbations, summed over classes [B19].
 
     >>> import torch
     >>> network = torch.nn.Linear(2, 2, bias=False)
@@ -69,6 +69,6 @@ class AdversarialPerturbation:
             return points, points
 
         def walk(k: int) -> tuple[Points, Values]:
-            return highest(passed, k, self.steps, moved)
+            return climb(passed, k, self.steps, moved)
 
-        return summed_maxima(passed, self.classes, "adversarial_perturbation", walk) / self.radius**2
+        return sum_maxima(passed, self.classes, "adversarial_perturbation", walk) / self.radius**2

@@ -1,4 +1,4 @@
-"""What the lower bounds of the RKHS norm share: a sum over classes, each of which has its sample of the batch."""
+"""Sums over classes of maxima over a batch, for the lower bounds of the RKHS norm."""
 
 from collections.abc import Callable, Sequence
 
@@ -11,10 +11,10 @@ from flatprobe.utils.arguments import Whole, at_least, given, one_of
 
 
 def check_classes(classes: str | Whole) -> None:
-    """They are all, or a number of them.
+    """Check that the classes are "all" or a number.
 
     Raises:
-        ValueError: for another word, or fewer than 1.
+        ValueError: for another word, or a number below 1.
     """
     if isinstance(classes, str):
         one_of("classes", classes, ("all",))
@@ -23,13 +23,13 @@ def check_classes(classes: str | Whole) -> None:
         at_least(1, classes=classes)
 
 
-def asked_classes(passed: ForwardPass, classes: str | int, name: str) -> tuple[list[int], float]:
-    """The classes to sum over, and the factor that makes the sum's mean that over all: count / drawn.
+def draw_classes(passed: ForwardPass, classes: str | int, name: str) -> tuple[list[int], float]:
+    """The classes to sum over, and the factor that makes the sum unbiased: count / drawn.
 
     Args:
         passed: the batch.
-        classes: "all", or how many are drawn, without repetition, anew in each pass.
-        name: of the penalty, for its draws.
+        classes: "all", or the number of classes drawn in each pass, without repetition.
+        name: of the penalty, for its random numbers.
     """
     count = passed.logits.shape[1]
     if isinstance(classes, str) or classes >= count:
@@ -38,12 +38,10 @@ def asked_classes(passed: ForwardPass, classes: str | int, name: str) -> tuple[l
     return drawn.tolist(), count / classes
 
 
-def rounds(rows: Sequence[int]) -> list[list[int]]:
-    """The positions in `rows`, in as few groups as go without the same row twice in a group.
+def group_rows(rows: Sequence[int]) -> list[list[int]]:
+    """The positions in `rows` in the fewest groups without a repeated row, so that one pass serves a group.
 
-    One pass over the batch then serves a whole group, since each of its members has a sample of its own.
-
-    >>> rounds([4, 2, 4, 4, 1])
+    >>> group_rows([4, 2, 4, 4, 1])
     [[0, 1, 4], [2], [3]]
     """
     groups: list[list[int]] = []
@@ -53,19 +51,19 @@ def rounds(rows: Sequence[int]) -> list[list[int]]:
     return groups
 
 
-def highest(
+def climb(
     passed: ForwardPass, k: int, steps: int, moved: Callable[[Tensor | None, Points], tuple[Tensor, Points]]
 ) -> tuple[Points, Values]:
-    """Each sample's highest f_k among the points of a walk that starts at x, and how far above f_k(x) it is.
+    """The points of an ascent with the largest f_k per sample, and their gains over f_k(x).
 
     Args:
         passed: the batch.
         k: the class.
-        steps: of the walk; one forward and one backward pass to the inputs each.
+        steps: of the ascent; 1 forward and 1 backward pass to the inputs each.
         moved: (position, gradient of f_k at its points) -> next position and its points; None at the start.
 
     Returns:
-        The points, x where none is higher, and the gains, at least 0; both constant.
+        The points, x where no point is higher, and the gains, at least 0; both detached.
     """
     at: Tensor | None = None
     position: Tensor | None = None
@@ -84,24 +82,24 @@ def highest(
     return best, gain
 
 
-def summed_maxima(
+def sum_maxima(
     passed: ForwardPass,
     classes: str | int,
     name: str,
     walk: Callable[[int], tuple[Points, Values]],
 ) -> Tensor:
-    """sum_k max_i (f_k(x_i') - f_k(x_i))^2, x_i' what the walk found for class k; differentiable in the weights.
+    """sum_k max_i (f_k(x_i') - f_k(x_i))^2, x_i' the ascent's points for class k; differentiable in the weights.
 
-    The x_i' are constants, and only each class's own sample is differentiated: one forward pass for all classes, or as
-    many as classes share a sample.
+    The x_i' are detached, and only the maximal sample of each class is differentiated: 1 forward pass for all classes,
+    or as many as classes share a sample.
 
     Args:
         passed: the batch.
-        classes: as in `asked_classes`.
-        name: of the penalty, for its draws.
+        classes: as in `draw_classes`.
+        name: of the penalty, for its random numbers.
         walk: class -> points and gains.
     """
-    summed, factor = asked_classes(passed, classes, name)
+    summed, factor = draw_classes(passed, classes, name)
     points, rows = [], []
     for k in summed:
         found, gains = walk(k)
@@ -109,7 +107,7 @@ def summed_maxima(
         points.append(found[rows[-1]])
     total = passed.logits.new_zeros(())
     own = torch.stack(rows)
-    for group in rounds(own.tolist()):
+    for group in group_rows(own.tolist()):
         at = own[group], [summed[position] for position in group]
         moved = passed.inputs.detach().clone()
         moved[own[group]] = torch.stack([points[position] for position in group])

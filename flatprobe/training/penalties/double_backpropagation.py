@@ -1,4 +1,4 @@
-"""The squared gradient of the loss in the inputs (N20 eq. 49)."""
+"""Squared input gradient of the loss."""
 
 from dataclasses import dataclass
 
@@ -12,15 +12,15 @@ from flatprobe.training.forward import ForwardPass
 class DoubleBackpropagation:
     """P = (1/b) sum_i ||grad_x l(z_i, y_i)||_2^2, l the objective's loss.
 
-    Exact. Cost: one backward pass to the inputs, the pass' own gradient (`ForwardPass.gradient`), which other penalties
-    share.
+    Exact. Cost: 1 backward pass to the inputs (`ForwardPass.gradient`), shared with other penalties.
 
-    BatchNorm: the batch's statistics, constants in the derivative (`ForwardPass`).
+    BatchNorm: the batch's statistics, detached in the derivative (`ForwardPass`).
 
     Raises:
-        ValueError: when it is called, if the logits do not depend differentiably on the inputs.
+        ValueError: when called, if the logits do not depend differentiably on the inputs.
 
-    Source: N20 eq. 49; Drucker and LeCun 1992, "Improving generalization performance using double backpropagation".
+    Source: Thumwanit (2020), eq. 49 [N20]; Drucker and LeCun (1992), "Improving generalization performance using double
+    backpropagation".
 
     >>> import torch
     >>> passed = ForwardPass(torch.nn.Identity(), torch.zeros(1, 2), torch.tensor([0]))

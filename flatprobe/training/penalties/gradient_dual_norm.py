@@ -1,4 +1,4 @@
-"""The gradient of the loss in the inputs, in the norm dual to an attack's (O20 section 10.5)."""
+"""Input gradient of the loss in the dual norm of an attack."""
 
 from dataclasses import dataclass
 
@@ -14,21 +14,21 @@ from flatprobe.utils.arguments import one_of
 class GradientDualNorm:
     """P = (1/b) sum_i ||grad_x l(z_i, y_i)||_*, l the objective's loss: its total variation.
 
-    To first order, what an attack of budget e adds to the loss, per unit of e. ||.||_* is not differentiable where an
-    entry (`"linf"`) or the whole gradient (`"l2"`) is 0: it counts as constant there.
+    To first order, the increase of the loss by an attack of budget e, per unit of e. ||.||_* is not differentiable
+    where an entry (`"linf"`) or the whole gradient (`"l2"`) is 0. It is differentiated as a constant there.
 
-    Exact. Cost: one backward pass to the inputs, the pass' own gradient (`ForwardPass.gradient`), which other penalties
-    share.
+    Exact. Cost: 1 backward pass to the inputs (`ForwardPass.gradient`), shared with other penalties.
 
-    BatchNorm: the batch's statistics, constants in the derivative (`ForwardPass`).
+    BatchNorm: the batch's statistics, detached in the derivative (`ForwardPass`).
 
     Args:
-        norm: the attack's: `"l2"`, whose dual norm is the l2 norm, or `"linf"`, whose is the l1 norm.
+        norm: of the attack: `"l2"`, with the l2 norm as dual norm, or `"linf"`, with the l1 norm.
 
     Raises:
-        ValueError: for another norm; when it is called, if the logits do not depend differentiably on the inputs.
+        ValueError: for another norm.
+        ValueError: when called, if the logits do not depend differentiably on the inputs.
 
-    Source: O20 section 10.5 (R_AT), the attacks those of its eqs 8.3 to 8.5.
+    Source: Oberman (2020), section 10.5 (R_AT), with the attacks of eqs 8.3 to 8.5 [O20].
 
     >>> import torch
     >>> passed = ForwardPass(torch.nn.Identity(), torch.zeros(1, 2), torch.tensor([0]))

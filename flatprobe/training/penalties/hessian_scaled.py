@@ -1,4 +1,4 @@
-"""The input Jacobian scaled by the loss' Hessian in the logits (N20 eqs 61-63, 66)."""
+"""Input Jacobian scaled by the Hessian of the loss in the logits."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -8,10 +8,9 @@ from math import comb
 from jaxtyping import Float
 from torch import Tensor
 
-from flatprobe.functional.jacobian_rows import likeliest_first, relative_rows, rows_of, squared_frobenius
+from flatprobe.functional.jacobian_rows import gram, likeliest_first, relative_rows, rows_of, squared_frobenius
 from flatprobe.functional.losses import hessian_root_product, softmax_jacobian, softmax_temperature
 from flatprobe.training.forward import ForwardPass
-from flatprobe.training.forward.first_layer import inner_products, squares
 from flatprobe.utils.arguments import Whole, at_least, one_of
 
 
@@ -19,35 +18,34 @@ from flatprobe.utils.arguments import Whole, at_least, one_of
 class HessianScaled:
     """P = (1/b) sum_i Tr(J^T H J), J = dz/dx and H the Hessian of the objective's loss in the logits.
 
-    The cross-entropy has H = diag(p) - p p^T, p the softmax (positive *semi*definite: H 1 = 0); its smoothing the same
-    at z / epsilon over epsilon; the squared losses 2 I. P is twice the rise of the loss under small Gaussian noise on
-    the inputs, to the first order in its variance.
+    The cross-entropy has H = diag(p) - p p^T, p the softmax (positive *semi*definite: H 1 = 0). The smoothed maximum
+    has the same H at z / epsilon, divided by epsilon. The squared losses have 2 I. To first order in its variance,
+    Gaussian noise on the inputs raises the loss by half of its variance times P.
 
-    Exact: Tr(J^T H J) = sum_{j,k} H_jk <J_j, J_k>, in which the rows of J may be taken relative to the likeliest class'
-    row, since H 1 = 0; no square root of p is taken, whose derivative is infinite at 0.
+    Exact: Tr(J^T H J) = sum_{j,k} H_jk <J_j, J_k>, with the rows of J relative to the row of the likeliest class, since
+    H 1 = 0. The formula needs no square root of p, whose derivative is infinite at 0.
 
-    Sampled: E ||J^T L e||^2 for random signs e and H = L L^T, L = diag(sqrt p) - p sqrt(p)^T. Value and gradient are
-    unbiased, since L is differentiated through. (The other identity, E_{k ~ p} ||grad_x log p_k||^2, is not used: its
-    value is exact, but with k held fixed its gradient lacks what p's own change contributes, the score term.)
+    Sampled: E ||J^T L e||^2 for Rademacher vectors e and H = L L^T, L = diag(sqrt p) - p sqrt(p)^T. Value and gradient
+    are unbiased, since the gradient goes through L. (The other identity, E_{k ~ p} ||grad_x log p_k||^2, is not used:
+    at a fixed k its gradient lacks the score term, the contribution of the change of p.)
 
-    Cost: C - 1 backward passes to the inputs (C for the squared losses); sampled, one a projection. Where the inputs
-    enter by one linear layer W alone, the exact form's passes end behind it, and W W^T is formed instead.
+    Cost: exact, C - 1 backward passes to the inputs (C for the squared losses); sampled, 1 per projection.
 
-    BatchNorm: the batch's statistics, constants in the derivative (`ForwardPass`).
+    BatchNorm: the batch's statistics, detached in the derivative (`ForwardPass`).
 
-    With `power=2` P = (1/b) sum_i Tr(J^T H J)^2, as eq. 66, whose loss is one sample's: the mean of the squares. Its
-    sampled form is the mean over all pairs of draws of their product, which is unbiased; so it needs two.
+    With `power=2`, P = (1/b) sum_i Tr(J^T H J)^2, as in eq. 66, which is written for one sample: the mean of the
+    squares. Its sampled form is the mean product over all pairs of draws, which is unbiased and needs two draws.
 
     Args:
-        projections: None: exact; else the number of independent e a sample.
+        projections: None: exact; else the number of independent e per sample.
         power: 1, or 2 for hsfob-db2.
 
     Raises:
-        ValueError: for fewer than 1 projection, or than 2 with power 2; for another power; when it is called, for a
-            loss that is piecewise linear in the logits (`maximum`, `hinge`), or logits that do not depend
-            differentiably on the inputs.
+        ValueError: for fewer than 1 projection, or than 2 with power 2; for another power.
+        ValueError: when called, for a loss that is piecewise linear in the logits (`maximum`, `hinge`).
+        ValueError: when called, if the logits do not depend differentiably on the inputs.
 
-    Source: N20 eqs 61-63 and 66; SPEC section 5.
+    Source: Thumwanit (2020), eqs 61-63 and 66 [N20].
 
     >>> import torch
     >>> network = torch.nn.Linear(2, 2, bias=False)
@@ -92,8 +90,9 @@ class HessianScaled:
 
 def _exact(passed: ForwardPass, temperature: float | None) -> Float[Tensor, " samples"]:
     logits = passed.logits
+    derivative = partial(passed.derivative, logits)
     if temperature is None:
-        return 2 * squares(passed, logits, partial(rows_of, logits))
-    products = inner_products(passed, logits, partial(relative_rows, logits))
+        return 2 * squared_frobenius(rows_of(logits, derivative))
+    products = gram(relative_rows(logits, derivative))
     ordered = (logits / temperature).gather(1, likeliest_first(logits))
     return (softmax_jacobian(ordered)[:, 1:, 1:] / temperature * products).sum((1, 2)).to(logits)

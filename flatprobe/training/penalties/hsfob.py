@@ -1,4 +1,4 @@
-"""N20's Hessian-scaled penalty beside double backpropagation (eqs 64-66): pairs for `train(penalties=...)`."""
+"""Hessian-scaled penalty with double backpropagation, as pairs for `train(penalties=...)`."""
 
 from flatprobe.training.penalties.double_backpropagation import DoubleBackpropagation
 from flatprobe.training.penalties.hessian_scaled import HessianScaled
@@ -11,13 +11,13 @@ def hsfob_db(strength: float, own: float, *, projections: int | None = None) -> 
 
     Args:
         strength: lambda_1.
-        own: lambda_2, double backpropagation's own.
+        own: lambda_2, of double backpropagation.
         projections: as in `HessianScaled`; None (default): exact.
 
     Returns:
-        (strength, penalty) pairs; in the history they are `hessian_scaled` and `double_backpropagation`.
+        (strength, penalty) pairs, named `hessian_scaled` and `double_backpropagation` in the history.
 
-    Source: N20 eq. 64.
+    Source: Thumwanit (2020), eq. 64 [N20].
 
     >>> [strength for strength, _ in hsfob_db(0.1, 0.2)]
     [0.1, 0.2]
@@ -35,7 +35,7 @@ def hsfob_db1(strength: float, *, projections: int | None = None) -> Pairs:
     Returns:
         (strength, penalty) pairs.
 
-    Source: N20 eq. 65.
+    Source: Thumwanit (2020), eq. 65 [N20].
     """
     return hsfob_db(strength, strength, projections=projections)
 
@@ -50,6 +50,6 @@ def hsfob_db2(strength: float, *, projections: int | None = None) -> Pairs:
     Returns:
         (strength, penalty) pairs.
 
-    Source: N20 eq. 66.
+    Source: Thumwanit (2020), eq. 66 [N20].
     """
     return [(strength, HessianScaled(projections, power=2)), (strength, DoubleBackpropagation())]

@@ -1,4 +1,4 @@
-"""The squared Frobenius norm of the input Jacobian (S17 eq. 49; N20 eqs 50, 56)."""
+"""Squared Frobenius norm of the input Jacobian."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -6,10 +6,9 @@ from functools import partial
 from jaxtyping import Float
 from torch import Tensor
 
-from flatprobe.functional.jacobian_rows import gram_of_softmax, relative_rows, rows_of, squared_frobenius
+from flatprobe.functional.jacobian_rows import gram, gram_of_softmax, relative_rows, rows_of, squared_frobenius
 from flatprobe.functional.losses import softmax_product
 from flatprobe.training.forward import ForwardPass
-from flatprobe.training.forward.first_layer import inner_products, squares
 from flatprobe.utils.arguments import Whole, at_least, one_of
 
 
@@ -17,28 +16,27 @@ from flatprobe.utils.arguments import Whole, at_least, one_of
 class JacobianFrobenius:
     """P = (1/b) sum_i ||J(x_i)||_F^2, J = dz/dx of the logits or dp/dx of the softmax.
 
-    Exact: by the rows of J that the probe `jacobian_norms` measures with. dp/dx = (diag(p) - p p^T) J depends on the
-    rows' differences alone: it is formed in float64 from their Gram matrix, so that nothing cancels where the network
-    is certain.
+    Exact: by the rows of J, as in the probe `jacobian_norms`. dp/dx = (diag(p) - p p^T) J depends only on the rows'
+    differences. It is formed in float64 from their Gram matrix, so that nothing cancels where the network is certain.
 
-    Sampled: ||J||_F^2 = E ||J^T v||^2 for every v with E v v^T = I; here v has independent random signs, which have the
-    least variance of all v with independent entries, 2 sum_{j != k} (J J^T)_jk^2. Value and gradient are unbiased.
-    (Hoffman et al. take unit vectors, with the factor C.)
+    Sampled: ||J||_F^2 = E ||J^T v||^2 for every v with E v v^T = I. Here v is a Rademacher vector, which has the least
+    variance of all v with independent entries, 2 sum_{j != k} (J J^T)_jk^2. Value and gradient are unbiased. (Hoffman
+    et al. take unit vectors, with the factor C.)
 
-    Cost: one backward pass to the inputs a class (for the softmax one less); sampled, one a projection. Where the
-    inputs enter by one linear layer W alone, the exact form's passes end behind it, and W W^T is formed instead.
+    Cost: exact, 1 backward pass to the inputs per class (for the softmax one fewer); sampled, 1 per projection.
 
-    BatchNorm: the batch's statistics, constants in the derivative (`ForwardPass`).
+    BatchNorm: the batch's statistics, detached in the derivative (`ForwardPass`).
 
     Args:
-        projections: None: exact; else the number of independent v a sample, over which is averaged.
+        projections: None: exact; else the number of independent v per sample, whose terms are averaged.
         outputs: `"logits"` (N20 eq. 56) or `"softmax"` (S17 eq. 49, N20 eq. 50).
 
     Raises:
-        ValueError: for fewer than 1 projection, or other outputs; when it is called, if the logits do not depend
-            differentiably on the inputs.
+        ValueError: for fewer than 1 projection, or other outputs.
+        ValueError: when called, if the logits do not depend differentiably on the inputs.
 
-    Source: S17 eq. 49, N20 eqs 50 and 56; Hoffman et al. 2019, "Robust learning with Jacobian regularization".
+    Source: Sokolić et al. (2017), eq. 49 [S17]; Thumwanit (2020), eqs 50 and 56 [N20]; Hoffman et al. (2019), "Robust
+    learning with Jacobian regularization".
 
     >>> import torch
     >>> network = torch.nn.Linear(2, 2, bias=False)
@@ -58,13 +56,13 @@ class JacobianFrobenius:
     def __call__(self, passed: ForwardPass, /) -> Float[Tensor, ""]:
         """P on one batch, differentiable in the weights."""
         logits, softmax = passed.logits, self.outputs == "softmax"
+        derivative = partial(passed.derivative, logits)
         if self.projections is not None:
-            derivative = partial(passed.derivative, logits)
             shape = tuple(logits.shape)
             draws = [passed.signs(shape, "jacobian_frobenius", draw) for draw in range(self.projections)]
             along = [softmax_product(logits, draw) if softmax else draw for draw in draws]
             return squared_frobenius([derivative(v) for v in along]).mean() / self.projections
         if softmax:
-            products = gram_of_softmax(logits, inner_products(passed, logits, partial(relative_rows, logits)))
+            products = gram_of_softmax(logits, gram(relative_rows(logits, derivative)))
             return products.diagonal(dim1=1, dim2=2).sum(1).mean().to(logits)
-        return squares(passed, logits, partial(rows_of, logits)).mean()
+        return squared_frobenius(rows_of(logits, derivative)).mean()

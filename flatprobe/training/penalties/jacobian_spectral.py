@@ -1,4 +1,4 @@
-"""The squared spectral norm of the input Jacobian (S17 eq. 48)."""
+"""Squared spectral norm of the input Jacobian."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -26,30 +26,32 @@ from flatprobe.utils.arguments import Whole, at_least, one_of
 class JacobianSpectral:
     """P = (1/b) sum_i ||J(x_i)||_2^2, J = dz/dx of the logits or dp/dx of the softmax.
 
-    P = (1/b) sum_i ||J^T u||^2 with u the unit left singular vector of the largest singular value s, held constant:
-    since u maximises ||J^T u||, the gradient does not go through it (d s^2 = 2 s u^T dJ v). Where several share the
-    largest singular value, u is one of their vectors and the gradient one of the subgradients, as at a maximum's tie.
+    P = (1/b) sum_i ||J^T u||^2 with u the unit left singular vector of the largest singular value s, detached: since u
+    maximizes ||J^T u||, the gradient does not go through u (d s^2 = 2 s u^T dJ v). Where several vectors share the
+    largest singular value, u is one of them, and the gradient is a subgradient.
 
     Exact: u is the top eigenvector of J J^T, formed in float64 from rows as in the probe `jacobian_norms`.
 
-    Sampled: with `iterations` u comes of that many steps of the power iteration u <- J J^T u from a random start. Then
-    ||J^T u|| <= ||J||_2: an *estimate from below*, biased, with the gradient of that estimate at constant u.
+    Sampled: `iterations` steps of the power iteration u <- J J^T u from a random start. Then ||J^T u|| <= ||J||_2: an
+    *estimate from below*, biased, with the gradient of the estimate at constant u.
 
-    Cost: a backward pass to the inputs a class (for the softmax one less) without a graph, and one along u with one.
-    Iterated, two passes a step without a graph, and one to begin with beside that along u, whatever the number of
-    classes: it pays from some tens of classes on.
+    Cost:
 
-    BatchNorm: the batch's statistics, constants in the derivative (`ForwardPass`).
+    - exact: 1 backward pass to the inputs per class (for the softmax one fewer) without a graph, and 1 with a graph,
+    - sampled: 2 backward passes per step and 1 more without a graph, and 1 with a graph, for any number of classes;
+      cheaper from some tens of classes on.
+
+    BatchNorm: the batch's statistics, detached in the derivative (`ForwardPass`).
 
     Args:
-        iterations: None: exact; else the number of steps.
+        iterations: None: exact; else the number of steps of the power iteration.
         outputs: `"logits"`, or `"softmax"` as in S17.
 
     Raises:
-        ValueError: for fewer than 1 iteration, or other outputs; when it is called, if the logits do not depend
-            differentiably on the inputs.
+        ValueError: for fewer than 1 iteration, or other outputs.
+        ValueError: when called, if the logits do not depend differentiably on the inputs.
 
-    Source: S17 eq. 48, which leaves it for eq. 49 (`JacobianFrobenius`) because of its cost.
+    Source: Sokolić et al. (2017), eq. 48 [S17], who prefer eq. 49 (`JacobianFrobenius`) because of the cost.
 
     >>> network = torch.nn.Linear(2, 2, bias=False)
     >>> _ = network.weight.data.copy_(torch.tensor([[3.0, 0.0], [0.0, 4.0]]))
@@ -68,11 +70,11 @@ class JacobianSpectral:
     def __call__(self, passed: ForwardPass, /) -> Float[Tensor, ""]:
         """P on one batch, differentiable in the weights at constant u."""
         logits, softmax = passed.logits, self.outputs == "softmax"
-        top = _exact(passed, softmax=softmax) if self.iterations is None else self._iterated(passed, softmax=softmax)
+        top = _exact(passed, softmax=softmax) if self.iterations is None else self._iterate(passed, softmax=softmax)
         along = softmax_product(logits, top) if softmax else top
         return squared_frobenius([passed.derivative(logits, along)]).mean()
 
-    def _iterated(self, passed: ForwardPass, *, softmax: bool) -> Tensor:
+    def _iterate(self, passed: ForwardPass, *, softmax: bool) -> Tensor:
         logits = passed.logits
         outer = partial(softmax_product, logits.detach()) if softmax else torch.clone
         dual = torch.zeros_like(logits).requires_grad_()

@@ -1,4 +1,4 @@
-"""The layers' operator norms, an upper bound of the RKHS norm through their product (B19)."""
+"""Operator norms of the layers, whose product is an upper bound of the RKHS norm."""
 
 from dataclasses import dataclass, field
 
@@ -7,8 +7,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from flatprobe.training.forward import ForwardPass, Layer
-from flatprobe.training.forward.layers import checked, distinct
-from flatprobe.training.forward.operator_norms import longest, stretched
+from flatprobe.training.forward.layers import check_layers, distinct
+from flatprobe.training.forward.operator_norms import find_exact_image, iterate_power
 from flatprobe.utils.arguments import Flag, Whole, at_least, flag, given
 
 
@@ -17,32 +17,33 @@ class SpectralNorm:
     """P = sum_l ||A_l||_2^2, A_l the linear map of layer l between a sample's features at their real sizes.
 
     A convolution's A_l has its stride, padding, dilation and groups; its norm is not that of the reshaped kernel. A
-    layer that is applied twice to inputs of one shape counts once; one whose weight is computed in each application
-    (`torch.nn.utils.parametrizations`) counts at each of them. What a padding mode other than zeros adds belongs to no
-    A_l. P depends on the weights alone, not on the batch.
+    layer that is applied twice to inputs of one shape counts once. A layer whose weight is computed in each application
+    (`torch.nn.utils.parametrizations`) counts at each application. Padding modes other than zeros belong to no A_l. P
+    depends only on the weights, not on the batch.
 
-    Exact: all singular values, or Lanczos to 1e-6, in float64 on the CPU in each step: for tests and small layers.
+    Exact: all singular values, or Lanczos to 1e-6, in float64 on the CPU in each step, for tests and small layers.
 
-    Sampled: power iteration from the vectors that the step before ended with, so ||A_l v|| <= ||A_l|| follows the norm
-    from below while the weights move; the gradient is that of ||A_l v||^2, v held constant.
+    Sampled: power iteration from the vectors of the previous step. ||A_l v|| <= ||A_l|| tracks the norm from below
+    while the weights change. The gradient is that of ||A_l v||^2 with v detached.
 
-    Cost: no pass of the batch; two products with each layer an iteration, each of a single sample's size.
+    Cost: no pass of the batch; 2 products with each layer per iteration, each for one sample.
 
     BatchNorm: its scale belongs to no A_l.
 
-    The vectors lie in `memory` by the layer's place, name and input shape; a run's folder keeps them. One object for
-    two networks takes turns on the vectors of layers that are alike in all three: P is still a lower bound, and a poor
-    one until the vectors turn round; give each network its own.
+    `memory` holds the vectors by the layer's place, name and input shape, and run folders store it. Use one object per
+    network: layers of two networks that agree in all three would share vectors, and P would be a poor lower bound until
+    the iteration recovers.
 
     Args:
-        iterations: of each step; 1, as is usual for weights that move little in a step.
-        exact: whether the norms are exact; iterations then does not matter.
+        iterations: power iterations per step; 1 is usual for weights that change little in a step.
+        exact: True: exact norms, without power iteration.
 
     Raises:
-        ValueError: for fewer than 1 iteration; when it is called, for a product of another kind with a parameter, by
-            its name, or if there is no layer.
+        ValueError: for fewer than 1 iteration.
+        ValueError: when called, for a product of another kind with a parameter, or for no layer.
 
-    Source: B19, the upper bound by spectral norms; Miyato et al. 2018 for the iteration from step to step.
+    Source: Bietti et al. (2019), the upper bound by spectral norms [B19]; Miyato et al. (2018), the iteration between
+    steps.
 
     >>> network = torch.nn.Linear(2, 2, bias=False)
     >>> _ = network.weight.data.copy_(torch.tensor([[3.0, 0.0], [0.0, 4.0]]))
@@ -61,22 +62,23 @@ class SpectralNorm:
 
     def __call__(self, passed: ForwardPass, /) -> Float[Tensor, ""]:
         """P at the weights of this pass, differentiable in them."""
-        found = distinct(checked(passed.layers, "the penalty 'spectral_norm'", _CURE))
+        found = distinct(check_layers(passed.layers, "the penalty 'spectral_norm'", _FIX))
         images = [
-            longest(layer) if self.exact else self._stretched(passed, place, layer) for place, layer in found.items()
+            find_exact_image(layer) if self.exact else self._iterate(passed, place, layer)
+            for place, layer in found.items()
         ]
         return torch.stack([image.square().sum() for image in images]).sum()
 
-    def _stretched(self, passed: ForwardPass, place: str, layer: Layer) -> Tensor:
-        """A v after this step's iterations; the memory then holds its direction."""
+    def _iterate(self, passed: ForwardPass, place: str, layer: Layer) -> Tensor:
+        """A v after the iterations of this step; its direction goes to the memory."""
         u = self.memory.get(place)
         if u is None:
             u = passed.normal((1, *layer.image_shape), "spectral_norm", place)
-        image, self.memory[place] = stretched(layer, u.to(layer.weight), self.iterations)
+        image, self.memory[place] = iterate_power(layer, u.to(layer.weight), self.iterations)
         return image
 
 
-_CURE = (
+_FIX = (
     "take a penalty on the derivatives in the inputs, such as jacobian_spectral; train a network on integers from its "
     "embedding (fp.at_embedding)"
 )

@@ -1,4 +1,4 @@
-"""What a transformation of the inputs adds to the loss (O20 eq. RT)."""
+"""Rise of the loss under an input transformation (Oberman 2020, eq. RT)."""
 
 from dataclasses import dataclass, field
 
@@ -6,7 +6,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from flatprobe.training.forward import ForwardPass
-from flatprobe.training.registry import made
+from flatprobe.training.registry import build
 from flatprobe.training.transforms import TRANSFORMS
 
 
@@ -18,24 +18,24 @@ class Transformed:
     its random numbers under another key. Other strengths weigh implicit regularization as an explicit penalty. R_T may
     be negative, and with a strength s above 1 the loss at x itself has the weight 1 - s: nothing keeps it from growing.
 
-    Exact for a T that draws nothing, else sampled: one draw a step. x' is a constant: the gradient in the weights does
-    not go through T.
+    Exact for a T that draws nothing, else sampled: one draw per step. x' is detached: the gradient in the
+    weights does not go through T.
 
     Cost: one forward pass at x', and what T costs on the shared pass, where an attack takes its gradient
     (`ForwardPass.gradient`).
 
-    BatchNorm (and dropout): here R_T is not what training on T adds. f(x') is normalised with the statistics of x,
-    through which the gradient goes, and has the mask of x, so that R_T compares two points of one network, and the
-    running statistics are those of x. Training on T normalises x' with its own, and averages those.
+    BatchNorm and dropout: f(x') has the statistics and the mask of x, so that R_T compares two points of one network.
+    The gradient goes through these statistics, and the running statistics are those of x. Training on T instead
+    normalizes x' with its own statistics, and averages those.
 
     Args:
         transform: T, one of `fp.transforms`, its name, `{"name": ..., argument: value}`, or any such function.
 
     Raises:
-        ValueError: for an unknown name or arguments that are not the transform's own.
+        ValueError: for an unknown name, or arguments that the transform does not have.
         TypeError: for something that cannot be called.
 
-    Source: O20 eq. RT.
+    Source: Oberman (2020), eq. RT [O20].
 
     >>> import torch
     >>> passed = ForwardPass(torch.nn.Identity(), torch.zeros(1, 2), torch.tensor([0]), loss="maximum")
@@ -43,10 +43,10 @@ class Transformed:
     1.0
     """
 
-    transform: object = field(metadata={"parts": TRANSFORMS})
+    transform: object = field(metadata={"registry": TRANSFORMS})
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "transform", made("transform", self.transform, TRANSFORMS))
+        object.__setattr__(self, "transform", build("transform", self.transform, TRANSFORMS))
 
     def __call__(self, passed: ForwardPass, /) -> Float[Tensor, ""]:
         """R_T on one batch, differentiable in the weights."""

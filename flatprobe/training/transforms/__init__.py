@@ -1,8 +1,8 @@
-"""Input transformations T of SPEC section 5, one file each: (x, y) -> (x', y'), trained on as l(f(x'), y').
+"""Input transformations T, one file each: (x, y) -> (x', y') for training on l(f(x'), y').
 
 A transform is any callable `transform(passed) -> (inputs, labels)` on a `ForwardPass` over the untransformed batch,
-whose logits are computed only where the transform asks for them. Several are applied one after the other. Random
-numbers are functions of the run's seed and the step, drawn for the whole batch at once.
+whose logits are computed only if the transform uses them. Several transforms are applied in order. Random numbers are
+functions of the run's seed and the step, drawn for the whole batch at once.
 """
 
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Random shifts and reflections of pictures (He et al. 2016)."""
+"""Random shifts and reflections of images (He et al. 2016)."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from flatprobe.training.forward import ForwardPass
 from flatprobe.training.forward.labels import Labels
-from flatprobe.training.transforms.images import pictures, windows
+from flatprobe.training.transforms.images import check_images, windows
 from flatprobe.utils.arguments import Flag, Whole, at_least, flag, given, one_of
 
 _MODES = {"zero": "constant", "reflect": "reflect"}
@@ -17,21 +17,22 @@ _MODES = {"zero": "constant", "reflect": "reflect"}
 
 @dataclass(frozen=True)
 class CropAndFlip:
-    """x' = a window of x's own size out of x padded on all sides, mirrored left to right every other time; y' = y.
+    """x' = a window of the size of x in x padded on all sides, mirrored left to right with probability 1/2; y' = y.
 
-    The window's place is uniform over the (2 p + 1)^2 possible ones; place and reflection are drawn anew for each
+    The window's place is uniform over the (2 p + 1)^2 possible places. Place and reflection are drawn anew for each
     sample and step. No forward or backward pass.
 
     Args:
-        padding: p in pixels; 4 is He et al.'s on CIFAR-10. 0 leaves the reflection alone.
-        mode: `"zero"` (theirs) pads with 0 in the inputs' units; `"reflect"` with the picture's mirror image.
-        flip: whether pictures are mirrored, each with probability 1/2, as theirs; False suits digits.
+        padding: p in pixels; 4 is He et al.'s on CIFAR-10. 0 leaves only the reflection.
+        mode: `"zero"` (theirs) pads with 0 in the inputs' units; `"reflect"` with the mirror image.
+        flip: True: images are mirrored with probability 1/2, as theirs; False suits digits.
 
     Raises:
-        ValueError: for a negative padding or another mode. When called: for inputs that are no pictures (samples,
-            channels, height, width), or a reflected padding that is not smaller than they are.
+        ValueError: for a negative padding or another mode.
+        ValueError: when called, for inputs that are no images (samples, channels, height, width).
+        ValueError: when called, for a reflected padding that is not smaller than the images.
 
-    Source: He, Zhang, Ren, Sun 2016, "Deep residual learning for image recognition", section 4.2.
+    Source: He, Zhang, Ren and Sun (2016), "Deep residual learning for image recognition", section 4.2.
 
     >>> passed = ForwardPass(torch.nn.Flatten(), torch.eye(2)[None, None], torch.tensor([0]), key=(0,))
     >>> CropAndFlip(padding=0)(passed)[0].sum((1, 2, 3))
@@ -49,15 +50,15 @@ class CropAndFlip:
         one_of("mode", self.mode, _MODES)
 
     def __call__(self, passed: ForwardPass, /) -> tuple[Float[Tensor, "samples channels height width"], Labels]:
-        """The cropped pictures, and the labels as they are.
+        """The cropped images, and the unchanged labels.
 
         Raises:
-            ValueError: for inputs that are no pictures, or smaller than a reflected padding.
+            ValueError: for inputs that are no images, or a reflected padding that is too large.
         """
-        inputs = pictures(passed, "crop_and_flip")
+        inputs = check_images(passed, "crop_and_flip")
         if self.mode == "reflect" and self.padding >= min(inputs.shape[2:]):
             msg = (
-                f"padding is {self.padding} and the pictures are {inputs.shape[2]} x {inputs.shape[3]}; expected less "
+                f"padding is {self.padding} and the images are {inputs.shape[2]} x {inputs.shape[3]}; expected less "
                 "than both with mode='reflect': lower it, or take mode='zero'"
             )
             raise ValueError(msg)

@@ -1,4 +1,4 @@
-"""Small smooth random deformations of pictures (B19)."""
+"""Small smooth random deformations of images."""
 
 from dataclasses import dataclass
 
@@ -8,8 +8,8 @@ from torch import Tensor
 from flatprobe.attacks.points import per_sample
 from flatprobe.training.forward import ForwardPass
 from flatprobe.training.forward.labels import Labels
-from flatprobe.training.transforms.displacement import GRADIENT_WEIGHT, SIZE_WEIGHT, deformed, roughness
-from flatprobe.training.transforms.images import pictures
+from flatprobe.training.transforms.displacement import GRADIENT_WEIGHT, SIZE_WEIGHT, deform, roughness
+from flatprobe.training.transforms.images import check_images
 from flatprobe.utils.arguments import Number, Whole, at_least, given, positive
 
 
@@ -19,20 +19,21 @@ class Deformation:
 
     tau is bilinear between the nodes of a coarse grid, at which it is standard normal before it is scaled to
     C(tau) = c1 sup ||grad tau||_2 + c2 sup ||tau||_2 = size; drawn anew for each sample and step. No forward or
-    backward pass. Beyond the border the picture goes on with its border pixels.
+    backward pass. Beyond the border the image repeats its border pixels.
 
     Args:
-        size: C(tau); at most 1, B19's bound, and 1 where it is left out.
-        grid: nodes along each side, the corner ones at the picture's corners; more of them move smaller parts on their
-            own, and less far. 4 is ours.
+        size: C(tau), at most 1, B19's bound; 1 by default.
+        grid: nodes along each side, with the corner nodes at the image's corners. More nodes move smaller regions, and
+            less far. 4 is ours.
         c1: weight of tau's gradient; see `flatprobe.training.transforms.displacement.roughness` for both.
         c2: weight of tau itself, per pixel.
 
     Raises:
-        ValueError: for a size that is not in (0, 1], a grid below 1, weights that are not positive and finite. When
-            called: for inputs that are no pictures (samples, channels, height, width) of at least 2 x 2 pixels.
+        ValueError: for a size that is not in (0, 1], a grid below 1, or weights that are not positive and finite.
+        ValueError: when called, for inputs that are no images (samples, channels, height, width) of at least 2 x 2
+            pixels.
 
-    Source: B19 (deformations with C(tau) <= 1); SPEC section 5.
+    Source: Bietti et al. (2019), deformations with C(tau) <= 1 [B19].
 
     >>> import torch
     >>> passed = ForwardPass(torch.nn.Flatten(), torch.ones(2, 1, 6, 6), torch.tensor([0, 1]), key=(0,))
@@ -54,8 +55,8 @@ class Deformation:
             raise ValueError(msg)
 
     def __call__(self, passed: ForwardPass, /) -> tuple[Float[Tensor, "samples channels height width"], Labels]:
-        """The deformed pictures, and the labels as they are."""
-        inputs = pictures(passed, "deformation")
+        """The deformed images, and the unchanged labels."""
+        inputs = check_images(passed, "deformation")
         drawn = passed.normal((len(inputs), 2, self.grid, self.grid), "deformation")
         rough = roughness(drawn, inputs.shape[2:], c1=self.c1, c2=self.c2)
-        return deformed(inputs, self.size * drawn / per_sample(rough, drawn)), passed.labels
+        return deform(inputs, self.size * drawn / per_sample(rough, drawn)), passed.labels

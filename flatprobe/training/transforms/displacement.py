@@ -1,4 +1,4 @@
-"""Small smooth deformations of images: a displacement on a coarse grid, how rough it is, and the deformed images."""
+"""Small smooth deformations of images: displacements on a coarse grid, their roughness, and the deformed images."""
 
 import torch
 from jaxtyping import Float
@@ -7,23 +7,23 @@ from torch.nn import functional as F
 
 from flatprobe.attacks.points import per_sample
 
-# (samples, channels, height, width) and (samples, 2, grid, grid); what else they are given is refused with a cure.
+# (samples, channels, height, width) and (samples, 2, grid, grid): loose types, since other shapes have an error.
 Images = Float[Tensor, "samples ..."]
 Displacement = Float[Tensor, "grids ..."]
 Values = Float[Tensor, " grids"]
 
-# c1: C <= 1 then gives ||grad tau|| <= 1/2, which the stability theorem assumes (it keeps u - tau(u) one-to-one).
+# c1: C <= 1 then gives ||grad tau|| <= 1/2, which the stability theorem assumes; u - tau(u) is then one-to-one.
 GRADIENT_WEIGHT = 2.0
 # c2, per pixel: C <= 1 then moves no pixel by more than 2. Ours; the theorem's is one over the last pooling's width.
 SIZE_WEIGHT = 0.5
 
 
-def deformed(inputs: Images, displacement: Displacement) -> Images:
+def deform(inputs: Images, displacement: Displacement) -> Images:
     """x_tau(u) = x(u - tau(u)), tau bilinear between the nodes of the grid and x bilinear between the pixels.
 
-    The grid's corner nodes are the image's corner pixels; beyond the border the image goes on with its border pixels.
-    Four look-ups a pixel. A zero displacement gives the images back bit by bit. Differentiable in both arguments; where
-    u - tau(u) is a pixel's centre, as at tau = 0, the derivative in tau is the one-sided one towards the next pixel.
+    The grid's corner nodes are the image's corner pixels; beyond the border the image repeats its border pixels.
+    Four look-ups per pixel. A zero displacement returns the images bit by bit. Differentiable in both arguments: where
+    u - tau(u) is the centre of a pixel, as at tau = 0, the derivative in tau is one-sided, towards the next pixel.
 
     Args:
         inputs: x, (samples, channels, height, width).
@@ -34,17 +34,17 @@ def deformed(inputs: Images, displacement: Displacement) -> Images:
         The deformed images.
 
     Raises:
-        ValueError: for inputs that are no images, or a displacement that does not go with them.
+        ValueError: for inputs that are no images, or a displacement of another shape.
 
-    Source: B19; Bietti and Mairal 2019, "Group invariance, stability to deformations, and complexity of deep
-    convolutional representations".
+    Source: Bietti et al. (2019) [B19]; Bietti and Mairal (2019), "Group invariance, stability to
+    deformations, and complexity of deep convolutional representations".
 
     >>> image = torch.tensor([[[[1.0, 2.0, 4.0], [0.0, 0.0, 0.0]]]])
     >>> to_the_right = torch.tensor([1.0, 0.0]).view(1, 2, 1, 1)
-    >>> deformed(image, to_the_right)[0, 0].tolist()
+    >>> deform(image, to_the_right)[0, 0].tolist()
     [[1.0, 1.0, 2.0], [0.0, 0.0, 0.0]]
     """
-    check_images(inputs)
+    check_deformable(inputs)
     _check_displacement(displacement, len(inputs))
     size = inputs.shape[2:]
     tau = F.interpolate(displacement, size=tuple(size), mode="bilinear", align_corners=True)
@@ -69,7 +69,7 @@ def roughness(
 ) -> Values:
     """C(tau) = c1 sup_u ||grad tau(u)||_2 + c2 sup_u ||tau(u)||_2, a norm of the displacement.
 
-    Exact: both norms are convex along each cell of the grid, so they are largest at its corners.
+    Exact: both norms are convex in each cell of the grid, so their maxima are at its corners.
 
     Args:
         displacement: tau at the nodes, (samples, 2, grid, grid) in pixels.
@@ -78,12 +78,12 @@ def roughness(
         c2: per pixel; 0.5: C <= 1 moves no pixel by more than 2. Ours.
 
     Returns:
-        C, one a sample.
+        C, one per sample.
 
     Raises:
         ValueError: for a displacement that is not (samples, 2, grid, grid).
 
-    Source: B19 (C(tau) <= 1); the form is that of the stability bound of Bietti and Mairal 2019.
+    Source: Bietti et al. (2019), C(tau) <= 1 [B19], in the form of the stability bound of Bietti and Mairal (2019).
 
     >>> roughness(torch.tensor([3.0, 4.0]).view(1, 2, 1, 1), (28, 28))
     tensor([2.5000])
@@ -103,16 +103,16 @@ def roughness(
     return c1 * torch.stack(corners).flatten(2).amax((0, 2)) + c2 * largest
 
 
-def within(displacement: Displacement, roughnesses: Values) -> Displacement:
-    """tau / max(1, C(tau)): scaled onto C <= 1 where it lies outside; C is a norm."""
+def scale_within(displacement: Displacement, roughnesses: Values) -> Displacement:
+    """tau / max(1, C(tau)), scaled onto C <= 1, since C is a norm."""
     return displacement / per_sample(roughnesses, displacement).clamp_min(1)
 
 
-def smoothed(gradient: Displacement, image_size: tuple[int, int] | torch.Size, *, c1: float, c2: float) -> Displacement:
-    """The displacement that rises fastest along a gradient: (c1^2 D^T D + c2^2)^-1 g, D the nodes' differences.
+def smooth(gradient: Displacement, image_size: tuple[int, int] | torch.Size, *, c1: float, c2: float) -> Displacement:
+    """The smooth displacement of steepest ascent: (c1^2 D^T D + c2^2)^-1 g, D the differences of the nodes.
 
-    It maximises <g, tau> for a given sum of c1^2 ||grad tau||^2 + c2^2 ||tau||^2 over the nodes, which is C with means
-    in place of suprema. A step along g itself would be as rough as g, which may lie on one node. The cosines are the
+    It maximizes <g, tau> for a given sum of c1^2 ||grad tau||^2 + c2^2 ||tau||^2 over the nodes, which is C with means
+    in place of suprema. A step along g would be as rough as g, which may have a single node. Cosines are the
     eigenvectors of D^T D.
 
     Args:
@@ -122,7 +122,7 @@ def smoothed(gradient: Displacement, image_size: tuple[int, int] | torch.Size, *
         c2: as in `roughness`.
 
     Returns:
-        Like the gradient, of any length.
+        Shaped like the gradient, of any length.
     """
     grid = gradient.shape[-1]
     frequencies = torch.arange(grid, dtype=gradient.dtype, device=gradient.device)
@@ -135,11 +135,11 @@ def smoothed(gradient: Displacement, image_size: tuple[int, int] | torch.Size, *
     return found
 
 
-def check_images(inputs: Tensor) -> None:
-    """The inputs are images of at least two pixels a side.
+def check_deformable(inputs: Tensor) -> None:
+    """Check that the inputs are images of at least 2 x 2 pixels.
 
     Raises:
-        ValueError: if they are not.
+        ValueError: for other inputs.
     """
     if inputs.ndim != 4 or min(inputs.shape[2:]) < 2:
         msg = (
@@ -153,13 +153,13 @@ def _check_displacement(displacement: Tensor, samples: int) -> None:
     if displacement.ndim != 4 or displacement.shape[:2] != (samples, 2) or len(set(displacement.shape[2:])) != 1:
         msg = (
             f"the displacement has shape {tuple(displacement.shape)}; expected ({samples}, 2, grid, grid): a vector in "
-            "pixels at each node of a square grid, one grid a sample"
+            "pixels at each node of a square grid, one grid per sample"
         )
         raise ValueError(msg)
 
 
 def _between(positions: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The pixels on either side along an axis, and how far from the first to the second the position lies."""
+    """The two neighbouring pixels along an axis, and the position between them from 0 to 1."""
     first = positions.detach().floor()
     near, far = ((first + step).clamp(0, count - 1).to(torch.int64) for step in (0, 1))
     return near, far, (positions - first)[:, None]

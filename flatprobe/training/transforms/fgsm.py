@@ -1,4 +1,4 @@
-"""One step of the attack, in linf or l2, as adversarial training takes it (O20 eqs 8.3 to 8.5)."""
+"""Adversarial training by one step in linf or l2."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from torch import Tensor
 from flatprobe.attacks.fixed import stepped
 from flatprobe.training.forward import ForwardPass
 from flatprobe.training.forward.labels import Labels
-from flatprobe.training.transforms.budgets import as_box, budgets, check_budget, uphill
+from flatprobe.training.transforms.budgets import as_box, ascent_direction, budgets, check_budget
 from flatprobe.utils.arguments import Number
 
 
@@ -18,23 +18,23 @@ from flatprobe.utils.arguments import Number
 class FGSM:
     """x' = x + e argmax_{||v|| <= 1} v . grad_x l(f(x), y); y' = y.
 
-    The sign of the gradient in linf, the unit gradient in l2 (l2 adversarial training), 0 where the gradient is 0. l is
-    the objective's loss (of a `Mixture`, the mixed one), in the network in training mode with this batch's BatchNorm
-    statistics and dropout mask held. One backward pass to the inputs in the pass over x; no second forward pass.
+    The dual-norm maximizer is the sign of the gradient in linf and the unit gradient in l2; 0 where the gradient is 0.
+    l is the objective's loss (of a `Mixture`, the mixed loss), in the network in training mode with this batch's
+    BatchNorm statistics and dropout mask. Cost: 1 backward pass to the inputs in the pass over x.
 
-    `flatprobe.adversarial_accuracy` climbs log((1 - p_y) / p_y), whose gradient has the cross-entropy's direction; for
-    the other objectives the directions differ, and training climbs its own loss.
+    `flatprobe.adversarial_accuracy` maximizes log((1 - p_y) / p_y), whose gradient has the direction of the
+    cross-entropy's. For other objectives the directions differ: training maximizes its objective's loss.
 
     Args:
         budget: e, in the inputs' units.
         norm: `"linf"` (Goodfellow et al.'s) or `"l2"`.
-        box: (low, high), the range of the inputs, which must lie in it: x' is clipped to it. None: no clipping.
+        box: (low, high), the range of all inputs, to which x' is clipped. None: no clipping.
 
     Raises:
-        ValueError: for a budget that is not positive and finite, another norm, a box that is no interval.
+        ValueError: for a budget that is not positive and finite, another norm, or a box that is no interval.
 
-    Source: O20 eqs 8.3 to 8.5, the maximiser in 8.4 (SPEC section 7); Goodfellow, Shlens, Szegedy 2015, "Explaining and
-    harnessing adversarial examples".
+    Source: Oberman (2020), eqs 8.3 to 8.5, with the maximizer in 8.4 (docs, Definitions) [O20]; Goodfellow, Shlens and
+    Szegedy (2015), "Explaining and harnessing adversarial examples".
 
     >>> import torch
     >>> passed = ForwardPass(torch.nn.Identity(), torch.zeros(1, 2), torch.tensor([0]))
@@ -51,8 +51,8 @@ class FGSM:
         object.__setattr__(self, "box", as_box(self.box))
 
     def __call__(self, passed: ForwardPass, /) -> tuple[Float[Tensor, "samples ..."], Labels]:
-        """The perturbed inputs, and the labels as they are."""
+        """The perturbed inputs, and the unchanged labels."""
         box = as_box(self.box)
         inputs = passed.inputs.detach()
-        points = stepped(inputs, uphill(passed), budgets(self.budget, inputs), norm=self.norm, box=box)
+        points = stepped(inputs, ascent_direction(passed), budgets(self.budget, inputs), norm=self.norm, box=box)
         return points, passed.labels

@@ -1,4 +1,4 @@
-"""Gaussian noise in the inputs (N20 eq. 57)."""
+"""Gaussian noise in the inputs."""
 
 from dataclasses import dataclass
 
@@ -17,13 +17,13 @@ class GaussianNoise:
     No forward or backward pass. The noise is not clipped.
 
     Args:
-        deviation: lambda, the standard deviation of every entry of e, in the inputs' units: as the data hold them,
-            before a `Normalised` network's own scaling.
+        deviation: lambda, the standard deviation of every entry of e, in the units of the data, before the
+            scaling of a `Normalised` network.
 
     Raises:
         ValueError: for a deviation that is not positive and finite.
 
-    Source: N20 eq. 57; SPEC section 7 (its covariance is lambda^2 I).
+    Source: Thumwanit (2020), eq. 57, with the covariance lambda^2 I (docs, Definitions) [N20].
 
     >>> import torch
     >>> passed = ForwardPass(torch.nn.Identity(), torch.zeros(2, 3), torch.tensor([0, 1]), key=(0,))
@@ -38,7 +38,7 @@ class GaussianNoise:
         positive(deviation=self.deviation)
 
     def __call__(self, passed: ForwardPass, /) -> tuple[Float[Tensor, "samples ..."], Labels]:
-        """The noisy inputs, and the labels as they are."""
+        """The noisy inputs, and the unchanged labels."""
         inputs = passed.inputs.detach()
         noise = passed.normal(tuple(inputs.shape), "gaussian_noise")
         return inputs + self.deviation * noise, passed.labels

@@ -1,4 +1,4 @@
-"""The unnormalised gradient step of O20 section 10.5."""
+"""Gradient step on the inputs, without normalization."""
 
 from dataclasses import dataclass
 
@@ -12,11 +12,11 @@ from flatprobe.utils.arguments import Number, given, positive
 
 @dataclass(frozen=True)
 class GradientStep:
-    """x' = x + lambda grad_x l(f(x), y), the gradient not normalised; y' = y.
+    """x' = x + lambda grad_x l(f(x), y), without normalization of the gradient; y' = y.
 
     To first order the loss grows by lambda ||grad_x l||_2^2, so training on T is Tikhonov regularization of the loss.
-    l is the objective's loss, as in `FGSM`. One backward pass to the inputs in the pass over x. The step has no bound:
-    it is long where the loss is steep.
+    l is the objective's loss, as in `FGSM`. Cost: 1 backward pass to the inputs in the pass over x. The step has no
+    bound: it is long where the loss is steep.
 
     Args:
         step: lambda, in squared units of the inputs per unit of the loss.
@@ -24,7 +24,7 @@ class GradientStep:
     Raises:
         ValueError: for a step that is not positive and finite.
 
-    Source: O20 section 10.5 (T(x) = x + lambda grad L(x)); Finlay and Oberman 2019.
+    Source: Oberman (2020), section 10.5, T(x) = x + lambda grad L(x) [O20]; Finlay and Oberman (2019).
 
     >>> import torch
     >>> passed = ForwardPass(torch.nn.Identity(), torch.zeros(1, 2), torch.tensor([0]))
@@ -39,5 +39,5 @@ class GradientStep:
         positive(step=self.step)
 
     def __call__(self, passed: ForwardPass, /) -> tuple[Float[Tensor, "samples ..."], Labels]:
-        """The moved inputs, and the labels as they are."""
+        """The moved inputs, and the unchanged labels."""
         return passed.inputs.detach() + self.step * passed.gradient(create_graph=False), passed.labels

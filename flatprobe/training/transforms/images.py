@@ -1,4 +1,4 @@
-"""Inputs that a transform takes as pictures."""
+"""Image inputs of a transform: their check, and windows of them."""
 
 import torch
 from torch import Tensor
@@ -6,7 +6,7 @@ from torch import Tensor
 from flatprobe.training.forward import ForwardPass
 
 
-def pictures(passed: ForwardPass, name: str) -> Tensor:
+def check_images(passed: ForwardPass, name: str) -> Tensor:
     """The inputs (samples, channels, height, width), detached.
 
     Args:
@@ -19,15 +19,15 @@ def pictures(passed: ForwardPass, name: str) -> Tensor:
     inputs = passed.inputs.detach()
     if inputs.ndim != 4:
         msg = (
-            f"the transform {name!r} met inputs of shape {tuple(inputs.shape)}; expected pictures (samples, channels, "
+            f"the transform {name!r} met inputs of shape {tuple(inputs.shape)}; expected images (samples, channels, "
             "height, width): keep the data in that shape and let the network flatten it"
         )
         raise ValueError(msg)
     return inputs
 
 
-def windows(pictures: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """The pixels at (samples, height) rows and (samples, width) columns of each picture, all channels of them."""
-    samples, channels = (torch.arange(n, device=pictures.device) for n in pictures.shape[:2])
+def windows(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """The pixels at (samples, height) rows and (samples, width) columns of each image, in all channels."""
+    samples, channels = (torch.arange(n, device=images.device) for n in images.shape[:2])
     index = samples[:, None, None, None], channels[:, None, None], rows[:, None, :, None], columns[:, None, None, :]
-    return pictures[index]
+    return images[index]

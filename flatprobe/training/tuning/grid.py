@@ -1,128 +1,169 @@
-"""What a tuning varies, how far and how often."""
+"""Arguments of `tune`, checked before its first training: what varies, the grid, the seeds, the networks."""
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from functools import partial
+from dataclasses import fields
+from inspect import signature
 from typing import Any
 
-from flatprobe.training.settings import listed
+import torch
+from torch import Tensor, nn
+
+from flatprobe.data import LabelledData
+from flatprobe.functional.user_loss import Loss
+from flatprobe.network.class_names import set_class_names
+from flatprobe.network.copies import structural_copy
+from flatprobe.risk.empirical import EmpiricalRisk
+from flatprobe.training.loop import train
+from flatprobe.training.settings import Settings, as_list
 from flatprobe.utils.arguments import is_number, is_whole, scalar
 
 NUMBERS = ("weight_decay", "learning_rate", "momentum")
-# What tune gives to each training itself.
-_OWN = frozenset(("network", "data", "validation", "out", "seed"))
+_FROM_TUNE = frozenset(("network", "data", "validation", "out", "seed"))
+_PARTS = ("penalties", "transforms", "constraints")
 
 
-def varying(
-    setting: str | Callable[[float], Mapping[str, Any]] | Any | None, penalty: object, others: Mapping[str, Any]
-) -> Callable[[float], dict[str, Any]]:
-    """The arguments of `train` as a function of the strength.
+def varying(setting: object, penalty: object, others: Mapping[str, Any]) -> Callable[[float], dict[str, Any]]:
+    """The arguments of `train` that vary, as a function of the strength.
 
     Raises:
-        ValueError: unless there is one thing to vary, and it is not fixed as well.
+        ValueError: for two things to vary, or none; for a setting that is unknown, or fixed as well.
     """
     if (setting is None) == (penalty is None):
-        msg = f"setting is {setting!r} and penalty {penalty!r}; expected one of them: what the strength is of"
+        msg = f"one of setting and penalty must be given, got setting={setting!r} and penalty={penalty!r}"
         raise ValueError(msg)
     if penalty is not None:
-        own = listed("penalties", others.get("penalties", ()), "(strength, penalty)")
-        return lambda strength: {"penalties": [*own, *([(strength, penalty)] if strength else [])]}
+        rest = as_list("penalties", others.get("penalties", ()), "(strength, penalty)")
+        return lambda strength: {"penalties": [*rest, *([(strength, penalty)] if strength else [])]}
     if callable(setting):
-        return partial(_arguments, setting, others)
-    if not isinstance(setting, str) or setting not in NUMBERS or setting in others:
+        return lambda strength: _returned(setting(strength), strength, others)
+    if setting not in NUMBERS or setting in others:
         msg = (
-            f"setting is {setting!r}"
-            + (f", which is {others[str(setting)]!r} as well" if setting in others else "")
-            + f"; expected one of {', '.join(NUMBERS)}, not given otherwise, or a function strength -> arguments"
+            f"setting must be one of {', '.join(NUMBERS)} that the call does not fix, or a function strength -> "
+            f"arguments, got {setting!r}"
         )
         raise ValueError(msg)
-    return lambda strength: {setting: strength}
+    return lambda strength: {str(setting): strength}
 
 
-def _arguments(setting: Any, others: Mapping[str, Any], strength: float) -> dict[str, Any]:
-    """What the caller's function says.
+def _returned(arguments: object, strength: float, others: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments that a function of the strength returned.
 
     Raises:
-        ValueError: if that is no dictionary, or has an argument that is given otherwise.
+        ValueError: for no dictionary; for an argument that the call or `tune` gives as well.
     """
-    arguments = setting(strength)
     if not isinstance(arguments, Mapping):
         msg = (
-            f"setting({strength}) is a {type(arguments).__name__}; expected a dict of arguments of train: a penalty "
-            "goes into penalty=..."
+            f"setting({strength}) must be a dict of arguments of train, got a {type(arguments).__name__}. For a "
+            "penalty, give penalty=..."
         )
         raise ValueError(msg)
-    if twice := sorted(arguments.keys() & others.keys()):
-        msg = f"setting({strength}) gives {', '.join(twice)}, and so does the call; expected each of them once"
-        raise ValueError(msg)
-    if own := sorted(arguments.keys() & _OWN):
-        msg = f"setting({strength}) gives {', '.join(own)}, which tune gives itself; expected other arguments of train"
+    if twice := sorted(arguments.keys() & (others.keys() | _FROM_TUNE)):
+        msg = f"setting({strength}) must leave out what the call or tune itself gives, got {', '.join(twice)}"
         raise ValueError(msg)
     return dict(arguments)
 
 
-def without_seed(others: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments that go to every training as they are.
+def fixed(others: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments that each training takes unchanged; iterators become lists, for more than one training.
 
     Raises:
         ValueError: for a seed.
     """
     if "seed" in others:
-        msg = f"seed is {others['seed']!r}; expected seeds=(...), one repetition each"
+        msg = f"seed must be left out, got {others['seed']!r}. Give seeds=(...), one per repetition"
         raise ValueError(msg)
-    once = {"penalties", "transforms", "constraints"}  # iterables, which could be used up after the first training
-    return {
-        # What is no list is refused with the settings.
-        name: list(value)
-        if name in once and isinstance(value, Iterable) and not isinstance(value, str | Mapping)
-        else value
-        for name, value in others.items()
-    }
+    iterators = {name: value for name, value in others.items() if name in _PARTS and hasattr(value, "__next__")}
+    return {**others, **{name: list(value) for name, value in iterators.items()}}
 
 
 def grid(strengths: Iterable[float] | Any) -> list[float]:
     """The strengths from small to large.
 
     Raises:
-        ValueError: if they are not at least two different numbers, finite and not negative.
+        ValueError: for anything but two or more different numbers, finite and not negative.
     """
-    asked = _several("strengths", strengths)
-    if not all(map(is_number, asked)):
-        msg = f"strengths are {asked}; expected numbers"
+    values = _listed(strengths)
+    good = all(is_number(value) and 0 <= value < math.inf for value in values)
+    if not good or len({*values}) < max(2, len(values)):
+        msg = (
+            "strengths must be a list of at least two different numbers, finite and at least 0, such as (0, 0.1), got "
+            f"{strengths!r}"
+        )
         raise ValueError(msg)
-    values = [float(strength) for strength in asked]
-    if len({*values}) < max(2, len(values)) or not all(0 <= strength < math.inf for strength in values):
-        msg = f"strengths are {values}; expected at least two different ones, each finite and at least 0"
-        raise ValueError(msg)
-    return sorted(values)
+    return sorted(map(float, values))
 
 
 def distinct(seeds: Iterable[int] | Any) -> list[int]:
-    """The seeds as they were given.
+    """The seeds in the given order.
 
     Raises:
-        ValueError: if there are none, or one comes twice.
+        ValueError: for anything but one or more different whole numbers.
     """
-    repetitions = [scalar(seed) for seed in _several("seeds", seeds)]
-    if not all(map(is_whole, repetitions)):
-        msg = f"seeds are {repetitions}; expected whole numbers"
+    values = [scalar(seed) for seed in _listed(seeds)]
+    if not values or not all(map(is_whole, values)) or len({*values}) < len(values):
+        msg = f"seeds must be a list of different whole numbers, such as (0, 1), got {seeds!r}"
         raise ValueError(msg)
-    if not repetitions or len({*repetitions}) < len(repetitions):
-        msg = (
-            f"seeds are {repetitions}; expected at least one, and different ones: the same seed gives the same training"
-        )
-        raise ValueError(msg)
-    return repetitions
+    return values
 
 
-def _several(name: str, asked: object) -> list[Any]:
-    """What was given as a list.
+def _listed(values: object) -> list[Any]:
+    """The values as a list; [None] in place of anything that is no list."""
+    several = isinstance(values, Iterable) and not isinstance(values, str) and getattr(values, "ndim", 1) != 0
+    return list(values) if several else [None]  # type: ignore[call-overload] # several says that it is iterable
+
+
+def check_arguments(
+    vary: Callable[[float], Mapping[str, Any]], strengths: Iterable[float], others: Mapping[str, Any]
+) -> None:
+    """Check the arguments of `train` at every strength.
 
     Raises:
-        ValueError: for a single one, or a word.
+        ValueError: for an argument that `train` does not have, or that `Settings` refuses.
     """
-    if isinstance(asked, str) or not hasattr(asked, "__iter__") or getattr(asked, "ndim", 1) == 0:
-        msg = f"{name} is {asked!r}; expected a list of numbers, such as {name}=(0, 1)"
-        raise ValueError(msg)
-    assert isinstance(asked, Iterable)
-    return list(asked)
+    defaults = {name: entry.default for name, entry in signature(train).parameters.items()}
+    for strength in strengths:
+        arguments = {**others, **vary(strength)}
+        if unknown := sorted(arguments.keys() - defaults.keys()):
+            msg = f"at strength {strength} the arguments must be those of train, got {', '.join(unknown)}"
+            raise ValueError(msg)
+        Settings(**{field.name: (defaults | arguments)[field.name] for field in fields(Settings)})
+
+
+def build_network(network: object, seed: int) -> nn.Module:
+    """The network of one seed.
+
+    Raises:
+        TypeError: for anything but a network or a function that returns one.
+    """
+    expected = "an nn.Module, or a function seed -> nn.Module such as lambda seed: fp.models.mlp(..., seed=seed)"
+    if isinstance(network, type) or not callable(network):  # modules are callable
+        msg = f"network must be {expected}, got {network!r}"
+        raise TypeError(msg)
+    built = network if isinstance(network, nn.Module) else network(seed)
+    if not isinstance(built, nn.Module):
+        msg = f"network must be {expected}, got a function that returned a {type(built).__name__}"
+        raise TypeError(msg)
+    return built
+
+
+def check_test(network: nn.Module, data: LabelledData, test: LabelledData, objective: Loss) -> None:
+    """Check that the network takes the shape of the test samples and has outputs for their classes.
+
+    The test set's values are not read: one training sample takes their place, or ones where the shapes differ.
+
+    Raises:
+        ValueError: where the network does not suit them.
+    """
+    model = structural_copy(network).eval()
+    set_class_names(model, data.source.get("class_names"))
+    sample, shapes = next(data.batches(1)).inputs, ""
+    if isinstance(sample, Tensor) and test.input_shape != data.input_shape:
+        sample = sample.new_ones(1, *test.input_shape)
+        shapes = f" of shape {test.input_shape} for {data.input_shape} in training"
+    classes, label = max(test.classes, data.classes), torch.zeros(1, dtype=torch.int64, device="cpu")
+    try:
+        EmpiricalRisk(model, LabelledData(sample, label, classes=classes, source=test.source), objective)
+    except (RuntimeError, ValueError) as error:
+        msg = f"test must be samples{shapes} that the network takes: {error}"
+        raise ValueError(msg) from error

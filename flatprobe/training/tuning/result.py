@@ -1,4 +1,4 @@
-"""What tuning returns: a row a training, the strength that was chosen, and the runs trained with it."""
+"""Result of a tuning: a row per training, the chosen strength, and the runs trained with it."""
 
 import math
 from collections.abc import Sequence
@@ -19,13 +19,13 @@ SEARCH, FINAL = "search", "final"
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Tuning(Result):
-    """A strength chosen by validation, and what was trained with it.
+    """Strength chosen by validation, and the runs trained with it.
 
     Attributes:
-        rows: one a training: `stage` ("search" or "final"), `strength`, `seed`, `train_loss`, `train_error`, `reached`,
-            `diverged`; those of the search have a `validation_loss` and a `validation_error`, the final ones a
-            `test_loss` and a `test_error` where there was a test set. What was not measured is NaN.
-        runs: the final runs, one a seed, in the order of `settings["arguments"]["seeds"]`; none where the result was
+        rows: one per training: `stage` ("search" or "final"), `strength`, `seed`, `train_loss`, `train_error`,
+            `reached`, `diverged`. Rows of the search have a `validation_loss` and a `validation_error`, final rows a
+            `test_loss` and a `test_error` where there was a test set. Everything else is NaN.
+        runs: the final runs, one per seed, in the order of `settings["arguments"]["seeds"]`; empty where the result was
             loaded from a record (`TrainingRun.load` reads them from the folders in `out`).
     """
 
@@ -34,43 +34,43 @@ class Tuning(Result):
 
     @property
     def table(self) -> list[Row]:
-        """The rows of the search: what the strength was chosen by."""
+        """The rows of the search, by which the strength was chosen."""
         return [row for row in self.rows if row["stage"] == SEARCH]
 
     @property
     def strength(self) -> float:
-        """The strength that was chosen."""
-        return float(next(row["strength"] for row in self.rows if row["stage"] == FINAL))
+        """The chosen strength."""
+        return self._final("strength")[0]
 
     @property
     def at_edge(self) -> bool:
-        """Whether a better strength may lie outside the grid: the chosen one is its largest, or its smallest but 0."""
+        """True where a better strength may lie outside the grid: at its largest strength, or its smallest but 0."""
         strengths = {row["strength"] for row in self.table}
         return self.strength == max(strengths) or (self.strength == min(strengths) and self.strength > 0)
 
     @property
     def test_loss(self) -> list[float]:
-        """The loss over the test set of each final run."""
+        """The loss of each final run over the test set."""
         return self._final("test_loss")
 
     @property
     def test_error(self) -> list[float]:
-        """The fraction of the test set that each final run has wrong."""
+        """The fraction of the test set that each final run misclassifies."""
         return self._final("test_error")
 
     def means(self) -> "pandas.DataFrame":
-        """A row a strength: mean and standard deviation (ddof 1) over the seeds of what validation measured."""
+        """A row per strength: mean and standard deviation (ddof 1) of the validation figures over the seeds.
+
+        Where a seed diverged, both are NaN.
+        """
         frame = self.to_frame()
-        frame = frame[frame["stage"] == SEARCH]
-        # A seed that diverged makes the mean NaN, as it made the strength the worst.
-        groups = frame.groupby("strength")
-        figures = groups[["validation_loss", "validation_error"]]
-        diverged = groups["diverged"].sum()
+        groups = frame[frame["stage"] == SEARCH].groupby("strength")
+        figures, diverged = groups[["validation_loss", "validation_error"]], groups["diverged"].sum()
         means, spread = figures.mean().where(diverged == 0), figures.std().where(diverged == 0).add_suffix("_std")
         return means.assign(**spread, diverged=diverged).reset_index()
 
     def summary(self) -> dict[str, float]:
-        """The strength; means over the seeds of what it was chosen by and of the test, with standard deviations."""
+        """The strength, with means over the seeds of its criterion and of the test figures, and their deviations."""
         criterion = f"validation_{self.settings['arguments']['criterion']}"
         chosen = [row[criterion] for row in self.table if row["strength"] == self.strength]
         figures = {"strength": self.strength, criterion: fmean(chosen)}
@@ -89,12 +89,11 @@ class Tuning(Result):
     @classmethod
     def from_frame(cls, frame: "pandas.DataFrame", settings: dict[str, Any]) -> "Tuning":
         """The inverse of `to_frame`."""
-        names = [str(name) for name in frame]
-        values = frame.astype(object).to_numpy().tolist()
-        return cls(rows=[dict(zip(names, row, strict=True)) for row in values], settings=settings)
+        rows = frame.astype(object).to_dict("records")
+        return cls(rows=[{str(name): value for name, value in row.items()} for row in rows], settings=settings)
 
     def __repr__(self) -> str:
-        """The headline figures on one line, and whether the grid ended too early."""
+        """The headline figures on one line, with a note where the grid ended too early."""
         line = super().__repr__()
         return f"{line[:-1]}, at the edge of the grid: extend strengths)" if self.at_edge else line
 
@@ -106,7 +105,7 @@ def best_strength(rows: Sequence[Row], criterion: str) -> float:
     """The strength with the lowest mean over the seeds; of equals the smallest, which interferes least.
 
     Args:
-        rows: of the search. One that is not finite makes its strength the worst.
+        rows: of the search. One value that is not finite makes its strength the worst.
         criterion: `"loss"` or `"error"`.
 
     Returns:
@@ -119,15 +118,15 @@ def best_strength(rows: Sequence[Row], criterion: str) -> float:
     >>> best_strength(rows, "loss")
     0.1
     """
-    means: dict[float, float] = {
-        strength: fmean(row[f"validation_{criterion}"] for row in rows if row["strength"] == strength)
-        for strength in sorted({row["strength"] for row in rows})
-    }
-    finite = {strength: mean for strength, mean in means.items() if math.isfinite(mean)}
-    if not finite:
+    values: dict[float, list[float]] = {}
+    for row in rows:
+        values.setdefault(row["strength"], []).append(row[f"validation_{criterion}"])
+    means = {strength: fmean(own) for strength, own in sorted(values.items()) if math.isfinite(fmean(own))}
+    if not means:
         msg = (
-            f"at each of the strengths {', '.join(map(str, means))} a seed diverged, or its validation {criterion} is "
-            "not finite; expected at least one that trains: lower the learning rate, or give smaller strengths"
+            f"at least one strength must train with every seed, got a divergence or a validation {criterion} that is "
+            f"not finite at each of {', '.join(map(str, sorted(values)))}. Lower the learning rate, or give smaller "
+            "strengths"
         )
         raise RuntimeError(msg)
-    return min(finite, key=finite.__getitem__)
+    return min(means, key=means.__getitem__)

@@ -1,9 +1,7 @@
 """The strength of a regularizer, chosen by validation."""
 
 import math
-import sys
-import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,12 +13,12 @@ from flatprobe.risk.empirical import EmpiricalRisk
 from flatprobe.training.diverged import DivergedError
 from flatprobe.training.loop import train
 from flatprobe.training.penalties import PENALTIES
-from flatprobe.training.registry import described, made
+from flatprobe.training.registry import build, describe
 from flatprobe.training.run import TrainingRun
-from flatprobe.training.tuning.grid import distinct, grid, varying, without_seed
-from flatprobe.training.tuning.preflight import check_arguments, check_test, made_network
+from flatprobe.training.tuning.grid import build_network, check_arguments, check_test, distinct, fixed, grid, varying
 from flatprobe.training.tuning.result import FINAL, SEARCH, Row, Tuning, best_strength
 from flatprobe.utils.arguments import Flag, Number, is_number, one_of
+from flatprobe.utils.progress import Report, reporting
 from flatprobe.utils.results import save, settings
 from flatprobe.utils.rng import permutation
 from flatprobe.utils.threads import thread_count
@@ -46,44 +44,43 @@ def tune(
 ) -> Tuning:
     """argmin over lambda of (1/S) sum_s V_s(lambda), then training with it on all data.
 
-    V_s(lambda) is the loss (or error) on the validation split of seed s at the end of a training on the rest with
-    strength lambda and seed s. Then one network a seed is trained with the chosen strength on all of the data,
-    validation samples included, and measured on the test set. Until then the test set is not looked at. The cost:
-    (strengths + 1) x seeds trainings.
+    V_s(lambda) is the loss (or error) on the validation split of seed s, after training on the rest with strength
+    lambda and seed s. Then one network per seed is trained with the chosen strength on all data, validation samples
+    included, and measured on the test set. Nothing reads the test set before. The cost: (strengths + 1) x seeds
+    trainings.
 
-    A training that diverges is a row with NaN and makes its strength the worst; one of the search that does not meet
-    its stopping rule is a row with `reached` False, and counts as it is.
+    A training that diverges is a row of NaN and makes its strength the worst. A training of the search that misses its
+    stopping rule is a row with `reached` False, and counts as it is.
 
     Args:
-        network: a classifier, whose initial weights are then those of every training, while the seed decides the split,
-            the order and the noise; or a function seed -> classifier, which repeats over initial weights too.
+        network: a classifier, whose weights all trainings start from, while the seed decides the split, the order and
+            the noise; or a function seed -> classifier, which repeats over initial weights too.
         data: all training data.
-        setting: what varies: `"weight_decay"`, `"learning_rate"` or `"momentum"`; or a function strength -> arguments
-            of `train`, as in `lambda strength: {"objective": {"name": "smoothed_maximum", "epsilon": strength}}`.
+        setting: the name `"weight_decay"`, `"learning_rate"` or `"momentum"`; or a function strength -> arguments of
+            `train`, as in `lambda strength: {"objective": {"name": "smoothed_maximum", "epsilon": strength}}`.
         penalty: in place of a setting: `(strength, penalty)` is added to the `penalties` of `train`, except at strength
             0.
-        strengths: the grid: at least two, finite, not negative; 0 is plain training. By default powers of ten from 1e-4
-            to 10: S17 took 0.1 and 1 for its Jacobian penalty (section VI-C).
+        strengths: the grid: at least two, finite, not negative; 0 is plain training. Default: powers of ten from 1e-4
+            to 10; S17 took 0.1 and 1 for its Jacobian penalty (section VI-C).
         validation: the fraction of the samples that each seed draws for validation, uniformly, without regard to the
-            classes; 0.2 is five-fold cross-validation's. Or validation data of its own; then all of the data are
-            trained on in the search too.
-        test: where given, measured once for each final run, after everything else.
-        seeds: one repetition each.
-        criterion: `"loss"` of the objective, or `"error"`, the fraction that is wrong, where ties are frequent: the
+            classes; 0.2 is five-fold cross-validation's. Or validation data: then the search trains on all of `data`.
+        test: measured once for each final run, after everything else.
+        seeds: one per repetition.
+        criterion: `"loss"` of the objective; or `"error"`, the misclassified fraction, where ties are frequent: the
             smallest of the best strengths is taken.
-        out: a folder for a run folder of each training, and tuning.parquet. An interrupted tuning goes on where it
-            stopped; one with more strengths or seeds uses the runs that are there.
+        out: a folder for the run folders, and tuning.parquet. An interrupted tuning continues there; one with more
+            strengths or seeds reuses the runs.
         progress: True: a line on stderr after each training; None: on a terminal only.
-        **others: all other arguments of `train`, the same in each training. `on_failure` is that of the final ones.
+        **others: all other arguments of `train`, the same in each training. `on_failure` is for the final ones.
 
     Returns:
-        The strength, the rows that it was chosen by, the final runs and what the test set says of them.
+        The strength, the rows of the search, the final runs and their test figures.
 
     Raises:
-        RuntimeError: if there is no strength at which all seeds end with a finite loss.
+        RuntimeError: if no strength ends with a finite loss for all seeds.
         ValueError: for unsuitable arguments.
 
-    Source: SPEC section 5; S17 chose its factors so (section VI-A1), N20 on the test set.
+    Source: Sokolic et al. (2017), section VI-A1 [S17], chose factors so; Thumwanit (2020) chose on the test set [N20].
 
     >>> import torch
     >>> data = LabelledData(torch.eye(4).repeat(5, 1), torch.arange(4).repeat(5))
@@ -91,36 +88,38 @@ def tune(
     >>> tuning.strength, len(tuning.table), len(tuning.runs)
     (0.0, 6, 3)
     """
-    fixed = without_seed(others)
+    constant = fixed(others)
     study = _Study(
         network=network,
         data=checked_data(data),
-        vary=varying(setting, penalty, fixed),
+        vary=varying(setting, penalty, constant),
         validation=validation,
-        others=fixed,
+        constant=constant,
         out=None if out is None else Path(out),
     )
     ascending, repetitions = grid(strengths), distinct(seeds)
     one_of("criterion", criterion, ("loss", "error"))
     one_of("progress", progress, (True, False, None))
-    check_arguments(study.vary, ascending, fixed)
-    first = made_network(network, repetitions[0])
+    check_arguments(study.vary, ascending, constant)
+    first = build_network(network, repetitions[0])
     if test is not None:
-        check_test(first, data, checked_data(test), fixed.get("objective", "cross_entropy"))
-    tell = _telling((len(ascending) + 1) * len(repetitions), progress)
-    rows = [row for seed in repetitions for row in study.searched(ascending, seed, tell)]
-    best = best_strength(rows, criterion)
-    runs = tuple(study.final(best, seed, tell) for seed in repetitions)
-    rows += [study.final_row(run, best, seed, test) for run, seed in zip(runs, repetitions, strict=True)]
+        check_test(first, data, checked_data(test), constant.get("objective", "cross_entropy"))
+    with reporting((len(ascending) + 1) * len(repetitions), progress, bar=False) as report:
+        rows = [row for seed in repetitions for row in study.search(ascending, seed, report)]
+        best = best_strength(rows, criterion)
+        runs = tuple(study.final(best, seed, report) for seed in repetitions)
+    for run, seed in zip(runs, repetitions, strict=True):
+        rows.append(_row(FINAL, best, seed, run.history[-1], reached=run.reached) | study.measure(run, best, test))
     subject = {
         "network": runs[0].settings["network"],
         "data": data.describe(),
         "validation": validation.describe() if isinstance(validation, LabelledData) else float(validation),
         "test": None if test is None else test.describe(),
     }
+    varied = setting if setting is None or isinstance(setting, str) else _name(setting)
     arguments = {
-        "setting": setting if setting is None or isinstance(setting, str) else _name(setting),
-        "penalty": None if penalty is None else described(made("penalty", penalty, PENALTIES), PENALTIES),
+        "setting": varied,
+        "penalty": None if penalty is None else describe(build("penalty", penalty, PENALTIES), PENALTIES),
         "strengths": ascending,
         "seeds": repetitions,
         "criterion": criterion,
@@ -134,79 +133,74 @@ def tune(
 
 @dataclass(frozen=True, kw_only=True)
 class _Study:
-    """What all trainings have in common."""
+    """The arguments that all trainings share."""
 
     network: object
     data: LabelledData
     vary: Callable[[float], dict[str, Any]]
     validation: Number | LabelledData
-    others: dict[str, Any]
+    constant: dict[str, Any]
     out: Path | None
 
-    def searched(self, grid: Sequence[float], seed: int, tell: Callable[[str], None]) -> list[Row]:
-        """A row a strength: trained without the validation samples of this seed, and measured on them."""
+    def search(self, strengths: Sequence[float], seed: int, report: Report) -> Iterator[Row]:
+        """A row per strength: trained without the validation samples of this seed, and measured on them."""
         rest, held = split(self.data, self.validation, seed)
-        flagged = {"validation": held, "on_failure": "flag"}
-        rows = []
-        for strength in grid:
-            name = f"strength {strength:g}, seed {seed}"
+        for strength in strengths:
             try:
-                run = self._run(SEARCH, strength, seed, rest, **flagged)
+                run = self._train(SEARCH, strength, seed, rest, validation=held, on_failure="flag")
+                row = _row(SEARCH, strength, seed, run.history[-1], reached=run.reached)
+                text = f"validation loss {row['validation_loss']:.4g}, error {row['validation_error']:.4g}"
             except DivergedError:
-                rows.append(_row(SEARCH, strength, seed, {}, reached=False, diverged=True))
-                tell(f"{name}: diverged")
-                continue
-            rows.append(_row(SEARCH, strength, seed, run.history[-1], reached=run.reached))
-            tell(f"{name}: validation loss {rows[-1]['validation_loss']:.4g}, error {rows[-1]['validation_error']:.4g}")
-        return rows
+                row, text = _row(SEARCH, strength, seed, {}, reached=False, diverged=True), "diverged"
+            report(f"strength {strength:g}, seed {seed}: {text}")
+            yield row
 
-    def final(self, strength: float, seed: int, tell: Callable[[str], None]) -> TrainingRun:
-        """Trained with the chosen strength on all of the data."""
-        run = self._run(FINAL, strength, seed, self.data)
-        tell(f"all data, strength {strength:g}, seed {seed}: training loss {run.history[-1]['train_loss']:.4g}")
+    def final(self, strength: float, seed: int, report: Report) -> TrainingRun:
+        """A run with the chosen strength on all of the data."""
+        run = self._train(FINAL, strength, seed, self.data)
+        report(f"all data, strength {strength:g}, seed {seed}: training loss {run.history[-1]['train_loss']:.4g}")
         return run
 
-    def final_row(self, run: TrainingRun, strength: float, seed: int, test: LabelledData | None) -> Row:
-        """A final run and what the test set says of it: the only place where that is looked at."""
-        row = _row(FINAL, strength, seed, run.history[-1], reached=run.reached)
+    def measure(self, run: TrainingRun, strength: float, test: LabelledData | None) -> Row:
+        """Loss and error on the test set, which nothing else reads."""
         if test is None:
-            return row
+            return {}
         with thread_count(run.settings["environment"]["threads"]):
-            # As it was given: of a caller's own objective the record has only the description.
-            objective = (self.others | self.vary(strength)).get("objective", "cross_entropy")
+            # The record only describes a user-defined objective, so the arguments have to give it.
+            objective = (self.constant | self.vary(strength)).get("objective", "cross_entropy")
             risk = EmpiricalRisk(run.model, test, objective)()
-        return row | {"test_loss": risk.loss, "test_error": risk.error}
+        return {"test_loss": risk.loss, "test_error": risk.error}
 
-    def _run(self, stage: str, strength: float, seed: int, data: LabelledData, **more: Any) -> TrainingRun:
-        network = made_network(self.network, seed)
+    def _train(self, stage: str, strength: float, seed: int, data: LabelledData, **more: Any) -> TrainingRun:
         out = None if self.out is None else self.out / stage / f"strength-{strength!r}" / f"seed-{seed}"
-        return train(network, data, seed=seed, out=out, **self.others | self.vary(strength) | more)
+        arguments = self.constant | self.vary(strength) | more
+        return train(build_network(self.network, seed), data, seed=seed, out=out, **arguments)
 
 
 def split(data: LabelledData, validation: Number | LabelledData, seed: int) -> tuple[LabelledData, LabelledData]:
-    """What is trained on and what is validated on: round(fraction * n) samples drawn uniformly, a function of the seed.
+    """The samples to train on, and round(fraction * n) validation samples that the seed draws uniformly.
 
     Raises:
-        ValueError: if either part would be empty.
+        ValueError: for a fraction that leaves either part empty.
     """
     if isinstance(validation, LabelledData):
         return data, validation
     count = round(float(validation) * len(data)) if is_number(validation) and 0 < validation < 1 else 0
     if not 0 < count < len(data):
         msg = (
-            f"validation is {validation!r} of {len(data)} samples; expected a fraction between 0 and 1 that leaves at "
-            "least one sample on either side, or LabelledData"
+            "validation must be LabelledData, or a fraction between 0 and 1 that leaves at least one sample on either "
+            f"side, got {validation!r} of {len(data)} samples"
         )
         raise ValueError(msg)
     order = permutation(len(data), seed, "validation")
-    # In their old order: batches are shuffled anyway, and streams read faster.
+    # The data's order is kept: batches are shuffled anyway, and streams read faster.
     held, rest = order[:count].sort().values, order[count:].sort().values
     note = {"fraction": float(validation), "seed": seed}
     return data.subset(rest, without_validation=note), data.subset(held, validation=note)
 
 
 def _row(stage: str, strength: float, seed: int, last: Row, *, reached: bool, diverged: bool = False) -> Row:
-    """A row of the result from the last one of a history; what was not measured is NaN."""
+    """A row of the result from the last row of a history, NaN where nothing was measured."""
     row: Row = {"stage": stage, "strength": strength, "seed": seed, "reached": reached, "diverged": diverged}
     for part in ("train", "validation"):
         row[f"{part}_loss"] = last.get(f"{part}_loss", math.nan)
@@ -216,16 +210,3 @@ def _row(stage: str, strength: float, seed: int, last: Row, *, reached: bool, di
 
 def _name(varied: object) -> str:
     return str(getattr(varied, "__qualname__", type(varied).__qualname__))
-
-
-def _telling(total: int, progress: bool | None) -> Callable[[str], None]:
-    """A function to call after each training with a line on it, for stderr."""
-    started, done = time.monotonic(), 0
-
-    def tell(line: str) -> None:
-        nonlocal done
-        done += 1
-        if progress or (progress is None and sys.stderr.isatty()):
-            sys.stderr.write(f"[{done}/{total}, {time.monotonic() - started:.0f} s] {line}\n")
-
-    return tell

@@ -167,7 +167,7 @@ def test_property_rows_that_do_not_overlap_need_no_singular_values(monkeypatch: 
         ),
         (lambda: operators.average_pool_norm((2,), (0,), (0,), (4,), False, True, None), "stride 0"),
         (lambda: operators.average_pool_norm((3,), (1,), (2,), (4,), False, True, None), "padding of at most half a"),
-        (lambda: operators.average_pool_norm((2, 2), (2,), (0,), (4,), False, True, None), "one an axis"),
+        (lambda: operators.average_pool_norm((2, 2), (2,), (0,), (4,), False, True, None), "one per axis"),
         (lambda: operators.average_pool_norm((2,), (2,), (0,), (4,), False, True, 0), "divisor_override is 0"),
         (lambda: operators.max_pool_constant((3,), (1,), (0,), (3,), (6,), False), "dilation 3 on 6 positions"),
         (lambda: operators.adaptive_average_pool_norm((4,), (0,)), "has 4 positions and 0 outputs"),

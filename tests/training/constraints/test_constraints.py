@@ -1,6 +1,8 @@
 """Constraints on the weights: projections in closed form, training within them, refusals."""
 
 import copy
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -9,7 +11,7 @@ from torch import nn
 from flatprobe.models import mlp
 from flatprobe.training import ForwardPass, train
 from flatprobe.training.constraints import CONSTRAINTS, Ball, Box, UnitRows
-from flatprobe.training.registry import described, made
+from flatprobe.training.registry import build, describe
 from flatprobe.utils.rng import generator
 from tests.helpers import cases
 from tests.helpers.cases import batch, normalised_network
@@ -39,16 +41,16 @@ def with_frozen() -> nn.Module:
 
 
 @pytest.mark.parametrize("name", EACH)
-def test_json_round_trip(name):
+def test_property_json_round_trip(name: str) -> None:
     assert EACH.keys() == CONSTRAINTS.keys()
-    constraint = made("constraint", {"name": name, **EACH[name]}, CONSTRAINTS)
-    record = described(constraint, CONSTRAINTS)
+    constraint = build("constraint", {"name": name, **EACH[name]}, CONSTRAINTS)
+    record = describe(constraint, CONSTRAINTS)
     assert EACH[name].items() <= record.items()
     assert "memory" not in record
-    assert made("constraint", record, CONSTRAINTS) == constraint
+    assert build("constraint", record, CONSTRAINTS) == constraint
 
 
-def test_box_clips_every_weight():
+def test_closed_form_box_clips_every_weight() -> None:
     network = normalised_network()
     before = flat(network)
     Box(-0.1, 0.2)(network, ())
@@ -56,7 +58,7 @@ def test_box_clips_every_weight():
     assert bool((before != flat(network)).any())
 
 
-def test_ball_is_around_the_origin_over_all_weights_together():
+def test_closed_form_ball_is_around_the_origin_over_all_weights_together() -> None:
     network = normalised_network()
     before = flat(network)
     Ball(100.0)(network, ())
@@ -66,7 +68,7 @@ def test_ball_is_around_the_origin_over_all_weights_together():
 
 
 @pytest.mark.parametrize("make", [lambda: Box(-0.01, 0.01), lambda: Ball(0.1)])
-def test_property_projections_repeat_themselves_and_are_the_nearest_points(make):
+def test_property_projections_repeat_themselves_and_are_the_nearest_points(make: Any) -> None:
     """<w - Pw, v - Pw> <= 0 for every v in K."""
     network = normalised_network()
     before, constraint = flat(network), make()
@@ -83,7 +85,7 @@ def test_property_projections_repeat_themselves_and_are_the_nearest_points(make)
         assert float((before - projected) @ (flat(other) - projected)) <= 1e-12
 
 
-def test_unit_rows_closed_form():
+def test_unit_rows_closed_form() -> None:
     """Rows of matrices and filters of kernels; biases, BatchNorm and a row of zeros as they are."""
     network = normalised_network()
     with torch.no_grad():
@@ -99,7 +101,7 @@ def test_unit_rows_closed_form():
             torch.testing.assert_close(row, was / was.norm() if was.any() else was, **TOLERANCE)
 
 
-def test_unit_rows_follow_weight_normalization_to_first_order():
+def test_unit_rows_follow_weight_normalization_to_first_order() -> None:
     """Closed form: S17's step on V, through the normalisation, and the projected step differ by O(rate^2)."""
     inputs, labels = torch.rand(9, 5, generator=generator(0)).double(), torch.arange(9) % 3
     begun = nn.Linear(5, 3).double()
@@ -123,10 +125,10 @@ def test_unit_rows_follow_weight_normalization_to_first_order():
 
 
 @pytest.mark.parametrize("name", EACH)
-def test_property_frozen_weights_stay(name):
+def test_property_frozen_weights_stay(name: str) -> None:
     network = with_frozen()
     before = copy.deepcopy(network)
-    made("constraint", {"name": name, **EACH[name]}, CONSTRAINTS)(
+    build("constraint", {"name": name, **EACH[name]}, CONSTRAINTS)(
         network, layers_of(network, torch.ones(1, 5).double())
     )
     assert_same_state(network.linear1, before.linear1)
@@ -134,13 +136,13 @@ def test_property_frozen_weights_stay(name):
 
 
 @pytest.mark.parametrize("name", EACH)
-def test_training_stays_within_and_resumes_to_the_last_bit(name, tmp_path):
+def test_property_training_stays_within_and_resumes_to_the_last_bit(name: str, tmp_path: Path) -> None:
     data, network = cases.data_for((1, 8, 8), samples=40), mlp((1, 8, 8), widths=(12,))
     state = copy.deepcopy(network.state_dict())
-    constraint = made("constraint", {"name": name, **EACH[name]}, CONSTRAINTS)
+    constraint = build("constraint", {"name": name, **EACH[name]}, CONSTRAINTS)
     options = {"batch_size": 8, "learning_rate": 0.2, "constraints": [constraint]}
     whole = train(network, data, epochs=3, **options)
-    assert whole.settings["settings"]["constraints"] == [described(constraint, CONSTRAINTS)]
+    assert whole.settings["settings"]["constraints"] == [describe(constraint, CONSTRAINTS)]
     weights = flat(whole.model)
     if name == "box":
         assert bool(((weights >= -0.1) & (weights <= 0.2)).all())
@@ -179,10 +181,10 @@ def interrupt_after(epochs: int, network: nn.Module, data, folder, options) -> N
         (lambda: Box(1.0, 1.0), r"low is 1\.0 and high 1\.0; expected low below high"),
         (lambda: Box(float("nan"), 1.0), "low is nan"),
         (lambda: Ball(0.0), r"radius is 0\.0; expected a positive finite number"),
-        (lambda: made("constraint", {"name": "unit_rows", "gain": 1}, CONSTRAINTS), "was given gain; expected no arg"),
+        (lambda: build("constraint", {"name": "unit_rows", "gain": 1}, CONSTRAINTS), "was given gain; expected no arg"),
     ],
 )
-def test_refusals(call, message):
+def test_refusals(call: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         call()
 
@@ -197,8 +199,8 @@ class Embedded(nn.Module):
 
 
 @pytest.mark.parametrize("name", ["unit_rows", "spectral_projection"])
-def test_layers_of_unknown_form_are_named(name):
-    constraint = made("constraint", {"name": name, **EACH[name]}, CONSTRAINTS)
+def test_layers_of_unknown_form_are_named(name: str) -> None:
+    constraint = build("constraint", {"name": name, **EACH[name]}, CONSTRAINTS)
     network = Embedded()
     with pytest.raises(
         ValueError, match=rf"constraint '{name}' met the layer 'table', which is neither linear nor a c"

@@ -1,12 +1,15 @@
 """The forward pass that penalties share: derivatives with BatchNorm (slow references), layers, repetition."""
 
 import copy
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.nn.utils import parametrizations
 
+import flatprobe as fp
 from flatprobe import models
 from flatprobe.training import ForwardPass
 from flatprobe.training.forward import Mixture
@@ -39,7 +42,7 @@ def reference_penalty(network: nn.Module, inputs: torch.Tensor, labels: torch.Te
     return total
 
 
-def test_derivatives_are_per_sample_though_batch_norm_mixes_the_batch():
+def test_derivatives_are_per_sample_though_batch_norm_mixes_the_batch() -> None:
     """Slow reference."""
     network = normalised_network()
     inputs, labels = batch()
@@ -47,7 +50,7 @@ def test_derivatives_are_per_sample_though_batch_norm_mixes_the_batch():
     torch.testing.assert_close(value.detach(), reference_penalty(network, inputs, labels), **TOLERANCE)
 
 
-def test_gradient_of_a_derivative_goes_through_the_statistics():
+def test_slow_reference_gradient_of_a_derivative_goes_through_the_statistics() -> None:
     """Finite differences of the reference value in every parameter's direction: 1e-6 is their own error."""
     network = normalised_network()
     inputs, labels = batch()
@@ -59,7 +62,7 @@ def test_gradient_of_a_derivative_goes_through_the_statistics():
 @pytest.mark.parametrize(
     "options", [{}, {"momentum": None}, {"affine": False}, {"track_running_stats": False}], ids=str
 )
-def test_objective_and_running_statistics_are_torchs_own(options):
+def test_objective_and_running_statistics_are_torchs_own(options: dict[str, Any]) -> None:
     """Slow reference: the module called as it is."""
     network, inputs = normalised_network(**options), batch()[0]
     labels = batch()[1]
@@ -73,7 +76,7 @@ def test_objective_and_running_statistics_are_torchs_own(options):
         torch.testing.assert_close(own, expected, **TOLERANCE, msg=name)
 
 
-def test_the_gradient_with_statistics_in_play_is_torchs_too():
+def test_slow_reference_the_gradient_with_statistics_in_play_is_torchs_too() -> None:
     """A backward pass through everything, the inputs included, by autograd and not by `derivative`."""
     network = normalised_network()
     inputs, labels = batch()
@@ -84,7 +87,7 @@ def test_the_gradient_with_statistics_in_play_is_torchs_too():
     torch.testing.assert_close(found, expected, **TOLERANCE)
 
 
-def test_convolutions_differentiate_to_the_third_order():
+def test_slow_reference_convolutions_differentiate_to_the_third_order() -> None:
     """gradgradcheck covers two orders; the derivative of a penalty's gradient is the third."""
     layer = nn.Conv2d(2, 4, 3, stride=2, padding=1, groups=2).double()
     inputs = torch.randn(1, 2, 4, 4, generator=generator(1), dtype=torch.float64)
@@ -103,7 +106,7 @@ def test_convolutions_differentiate_to_the_third_order():
     assert torch.autograd.gradcheck(third, variable)
 
 
-def test_another_pass_at_the_same_points_is_the_same_and_leaves_no_trace():
+def test_another_pass_at_the_same_points_is_the_same_and_leaves_no_trace() -> None:
     """Property: dropout masks and statistics are repeated; running statistics and generators go on as without it."""
     network = nn.Sequential(normalised_network(momentum=None), nn.Dropout(0.5), nn.Linear(3, 3).double()).train()
     inputs, labels = batch()
@@ -119,7 +122,7 @@ def test_another_pass_at_the_same_points_is_the_same_and_leaves_no_trace():
         assert torch.equal(value, buffers[name]), name
 
 
-def test_a_pass_without_updates_leaves_the_buffers():
+def test_property_a_pass_without_updates_leaves_the_buffers() -> None:
     network = normalised_network()
     before = copy.deepcopy(dict(network.named_buffers()))
     _ = ForwardPass(network, *batch(), updates=False).logits
@@ -127,7 +130,7 @@ def test_a_pass_without_updates_leaves_the_buffers():
         assert torch.equal(value, before[name]), name
 
 
-def test_derivatives_at_other_points():
+def test_slow_reference_derivatives_at_other_points() -> None:
     network = normalised_network()
     inputs, labels = batch()
     passed = ForwardPass(network, inputs, labels)
@@ -139,7 +142,7 @@ def test_derivatives_at_other_points():
     torch.testing.assert_close(found, expected, **TOLERANCE)
 
 
-def test_a_pass_without_gradients_at_points_that_ask_for_them():
+def test_property_a_pass_without_gradients_at_points_that_ask_for_them() -> None:
     """Regression: their alias, made while no gradients are recorded, has no place in a graph."""
     passed = ForwardPass(nn.Linear(2, 2), torch.eye(2), torch.tensor([0, 1]), lay_out=lambda inputs: inputs)
     points = torch.eye(2).requires_grad_()
@@ -149,7 +152,7 @@ def test_a_pass_without_gradients_at_points_that_ask_for_them():
 
 
 @pytest.mark.parametrize("written_to", [None, "before", "after"])
-def test_max_pooling_behind_a_relu_is_torchs_own(written_to):
+def test_max_pooling_behind_a_relu_is_torchs_own(written_to: Any) -> None:
     """Slow reference: windows that overlap, ties, windows that are all negative; tensors that are written to."""
 
     class Network(nn.Module):
@@ -173,7 +176,7 @@ def test_max_pooling_behind_a_relu_is_torchs_own(written_to):
         assert torch.equal(passed.derivative(passed.logits, along), expected)
 
 
-def test_mixtures_weigh_their_losses():
+def test_mixtures_weigh_their_losses() -> None:
     """Closed form: the cross-entropy on a soft target."""
     logits = torch.tensor([[1.0, 2.0, 0.0]], dtype=torch.float64)
     mixture = Mixture(((torch.tensor([0.3]), torch.tensor([0])), (torch.tensor([0.7]), torch.tensor([2]))))
@@ -182,7 +185,7 @@ def test_mixtures_weigh_their_losses():
     assert float(passed.loss.detach()) == pytest.approx(float(F.cross_entropy(logits, target)), abs=1e-7)
 
 
-def test_draws_depend_on_the_key_alone_and_without_one_on_torchs_generator():
+def test_property_draws_depend_on_the_key_alone_and_without_one_on_torchs_generator() -> None:
     network, (inputs, labels) = models.mlp((2, 5, 5), classes=3).double(), batch()
     draws = [ForwardPass(network, inputs, labels, key=(0, step)).normal((2, 3), "v") for step in (1, 1, 2)]
     assert torch.equal(draws[0], draws[1])
@@ -195,7 +198,7 @@ def test_draws_depend_on_the_key_alone_and_without_one_on_torchs_generator():
     assert torch.equal(ForwardPass(network, inputs, labels).normal((4,)), first)
 
 
-def test_refusals():
+def test_refusals() -> None:
     tokens = ForwardPass(nn.Sequential(nn.Embedding(3, 2), nn.Flatten()), torch.ones(2, 1).long(), torch.tensor([0, 1]))
     assert tokens.loss.isfinite()
     with pytest.raises(ValueError, match=r"inputs have no gradient.*fp\.at_embedding"):
@@ -204,5 +207,36 @@ def test_refusals():
     with pytest.raises(ValueError, match=r"do not depend differentiably on the inputs"):
         cut.derivative(cut.logits.detach())
     one = ForwardPass(nn.Sequential(nn.Flatten(), nn.BatchNorm1d(2)), torch.ones(1, 2), torch.tensor([0]))
-    with pytest.raises(ValueError, match=r"shape \(1, 2\) in training mode; expected two values a channel"):
+    with pytest.raises(ValueError, match=r"shape \(1, 2\) in training mode; expected two values per channel"):
         _ = one.logits
+
+
+def test_property_passes_repeat_whatever_the_first_one_wrote() -> None:
+    """A spectral norm takes a step of its power iteration in each forward pass; InstanceNorm keeps averages."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        layers = [parametrizations.spectral_norm(nn.Conv2d(2, 3, 3)), nn.InstanceNorm2d(3, track_running_stats=True)]
+        network = nn.Sequential(*layers, nn.Flatten(), parametrizations.spectral_norm(nn.Linear(27, 3))).double()
+    inputs, labels = batch()
+    passed = fp.ForwardPass(network.train(), inputs, labels)
+    first = passed.logits.detach()
+    after = copy.deepcopy(dict(network.named_buffers()))
+    torch.testing.assert_close(passed.again(inputs).detach(), first, rtol=1e-9, atol=1e-11)
+    _ = fp.ForwardPass(network, inputs, labels, updates=False).logits
+    for name, value in network.named_buffers():
+        assert torch.equal(value, after[name]), name
+
+
+def test_property_draws_do_not_depend_on_torchs_default_type() -> None:
+    passed = fp.ForwardPass(nn.Identity(), torch.zeros(2, 3), torch.tensor([0, 1]), key=(0,))
+    before = torch.get_default_dtype()
+    found = []
+    for default in (torch.float32, torch.float64):
+        torch.set_default_dtype(default)
+        try:
+            found.append([draw((4,), "word") for draw in (passed.normal, passed.uniform, passed.signs)])
+        finally:
+            torch.set_default_dtype(before)
+    for one, other in zip(*found, strict=True):
+        assert one.dtype == torch.float32
+        assert torch.equal(one, other)

@@ -1,5 +1,7 @@
 """Which layers a forward pass sees: names and shapes, products of unknown form, and what is no layer."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -32,7 +34,7 @@ def seen(network: nn.Module) -> list[tuple[str, str]]:
     return [(layer.name, layer.kind) for layer in passed.layers]
 
 
-def test_layers_are_seen_with_their_names_and_shapes():
+def test_closed_form_layers_are_seen_with_their_names_and_shapes() -> None:
     passed = ForwardPass(normalised_network(), *batch())
     seen = [(layer.name, layer.kind, layer.input_shape[1:], layer.output_shape[1:]) for layer in passed.layers]
     assert seen == [
@@ -43,7 +45,7 @@ def test_layers_are_seen_with_their_names_and_shapes():
     ]
 
 
-def test_the_source_of_a_layer_does_not_see_its_skip():
+def test_the_source_of_a_layer_does_not_see_its_skip() -> None:
     """Closed form: g W and not g W + g, where the layer's input goes past it too; the ReLU works in place."""
 
     class Skip(nn.Module):
@@ -64,7 +66,7 @@ def test_the_source_of_a_layer_does_not_see_its_skip():
     assert target.tolist() == [[1.0, 0.0]]
 
 
-def test_a_layer_as_an_operator():
+def test_a_layer_as_an_operator() -> None:
     """Property: <y, W x> = <W^T y, x> = <G(x, y), W> for any number of samples; W x is the layer's own, without b."""
     passed = ForwardPass(normalised_network(), *batch())
     assert [layer.operand_shape for layer in passed.layers] == [(2, 5, 5), (4, 7, 7), (4, 5, 5), (36,)]
@@ -114,12 +116,12 @@ NO_LAYERS = {
 
 
 @pytest.mark.parametrize("call", PRODUCTS.values(), ids=PRODUCTS)
-def test_products_of_unknown_form_are_seen(call):
+def test_closed_form_products_of_unknown_form_are_seen(call: Any) -> None:
     assert seen(Around(call)) == [("matrix", "unknown"), ("head", "linear")]
 
 
 @pytest.mark.parametrize("call", NO_LAYERS.values(), ids=NO_LAYERS)
-def test_what_computes_a_weight_or_works_entry_by_entry_is_no_layer(call):
+def test_closed_form_what_computes_a_weight_or_works_entry_by_entry_is_no_layer(call: Any) -> None:
     assert seen(Around(call)) == [("head", "linear")]
 
 
@@ -141,7 +143,7 @@ PARAMETRIZED = {
 
 
 @pytest.mark.parametrize("wrap", PARAMETRIZED.values(), ids=PARAMETRIZED)
-def test_parametrized_layers_are_penalised_and_not_projected(wrap):
+def test_parametrized_layers_are_penalised_and_not_projected(wrap: Any) -> None:
     """Closed form: SpectralNorm is the norm of the weight that is applied, whatever it is computed from."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -160,7 +162,7 @@ def test_parametrized_layers_are_penalised_and_not_projected(wrap):
         SpectralProjection(1.0)(network, passed.layers)
 
 
-def test_layers_that_are_applied_alike_are_one():
+def test_closed_form_layers_that_are_applied_alike_are_one() -> None:
     layer, other = nn.Linear(4, 4), nn.Linear(4, 4)
     passed = ForwardPass(nn.Sequential(layer, layer, other), torch.ones(2, 4), torch.tensor([0, 1]))
     assert list(distinct(passed.layers)) == ["0.0.4", "1.2.4"]

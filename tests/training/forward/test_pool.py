@@ -1,5 +1,7 @@
 """Max pooling of a forward pass against torch's: values, gradients, and derivatives of those."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -41,7 +43,7 @@ def derivatives(z: Tensor, x: Tensor) -> list[Tensor]:
 
 @pytest.mark.parametrize("layout", LAYOUTS, ids=str)
 @pytest.mark.parametrize("name", WINDOWS)
-def test_slow_reference(name, layout):
+def test_slow_reference(name: str, layout: Any) -> None:
     """Torch's own, to the third derivative, to float64's rounding."""
     generator = torch.Generator().manual_seed(0)
     inputs = torch.randn(2, 3, 7, 6, generator=generator, dtype=torch.float64).to(memory_format=layout)
@@ -54,7 +56,7 @@ def test_slow_reference(name, layout):
         torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
 
 
-def test_positions_are_torchs():
+def test_slow_reference_positions_are_torchs() -> None:
     class Unpooled(nn.Module):
         def forward(self, inputs: Tensor) -> Tensor:
             values, positions = F.max_pool2d(inputs, 2, return_indices=True)
@@ -119,7 +121,7 @@ BETWEEN = {
 
 
 @pytest.mark.parametrize("name", BETWEEN)
-def test_behind_a_relu_as_torch(name):
+def test_behind_a_relu_as_torch(name: str) -> None:
     """Slow reference: the gradient in every weight of the squared gradient in the inputs, by torch alone."""
     torch.manual_seed(0)
     network = Written(BETWEEN[name]).double()
@@ -138,7 +140,7 @@ def test_behind_a_relu_as_torch(name):
         torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)
 
 
-def test_rows_side_by_side_have_gradients():
+def test_property_rows_side_by_side_have_gradients() -> None:
     """Torch maps the derivatives of torch's own functions over several rows at once."""
     torch.manual_seed(0)
     network = nn.Sequential(nn.Unflatten(1, (1, 6)), nn.Tanh(), Pooled(kernel_size=(1, 2)), nn.Linear(3, 3)).double()
@@ -154,7 +156,7 @@ def test_rows_side_by_side_have_gradients():
     )
 
 
-def test_a_place_that_is_not_on_the_way_is_refused():
+def test_a_place_that_is_not_on_the_way_is_refused() -> None:
     seen = []
 
     def seeing(z):
@@ -162,5 +164,5 @@ def test_a_place_that_is_not_on_the_way_is_refused():
         return F.max_pool2d(seen[-1], 2)
 
     passed = fp.ForwardPass(Written(seeing), torch.randn(2, 1, 6, 6), torch.tensor([0, 1]))
-    with pytest.raises(ValueError, match=r"does not depend differentiably on the place `at`.*max pooling"):
+    with pytest.raises(ValueError, match=r"`of` does not depend differentiably on `at`.*max pooling"):
         passed.derivative(passed.logits, at=seen[0])

@@ -1,6 +1,7 @@
 """N20's Hessian-scaled penalty: slow references for every loss, unbiasedness, certain networks, hsfob-db."""
 
 import json
+from typing import Any
 
 import pytest
 import torch
@@ -18,7 +19,7 @@ from flatprobe.training.penalties import (
     hsfob_db1,
     hsfob_db2,
 )
-from flatprobe.training.registry import described, made
+from flatprobe.training.registry import build, describe
 from flatprobe.utils.rng import generator
 from tests.helpers.penalties import (
     NETWORKS,
@@ -50,28 +51,28 @@ def reference(loss, power=1):
 @pytest.mark.parametrize("power", [1, 2])
 @pytest.mark.parametrize("loss", CURVED, ids=str)
 @pytest.mark.parametrize("name", NETWORKS)
-def test_slow_reference(name, loss, power):
+def test_slow_reference(name: str, loss: Any, power: int) -> None:
     assert_close_to_reference(HessianScaled(power=power), name, reference(loss, power), loss=loss)
 
 
 @pytest.mark.parametrize("power", [1, 2])
 @pytest.mark.parametrize("projections", [None, 2])
-def test_finite_differences(projections, power):
+def test_slow_reference_finite_differences(projections: int | None, power: int) -> None:
     """Of the sampled form too, at fixed signs: L is differentiated through."""
     assert_finite_differences(HessianScaled(projections, power), "batch_norm")
 
 
 @pytest.mark.parametrize("loss", ["cross_entropy", "squared", SMOOTHED], ids=str)
-def test_sampled_form_is_unbiased(loss):
+def test_slow_reference_sampled_form_is_unbiased(loss: Any) -> None:
     assert_unbiased(HessianScaled(projections=1), HessianScaled(), loss=loss)
 
 
 @pytest.mark.parametrize("projections", [2, 3])
-def test_the_sampled_square_is_unbiased(projections):
+def test_slow_reference_the_sampled_square_is_unbiased(projections: int | None) -> None:
     assert_unbiased(HessianScaled(projections, power=2), HessianScaled(power=2), samples=1500)
 
 
-def test_the_squares_mean_is_not_the_means_square():
+def test_the_squares_mean_is_not_the_means_square() -> None:
     """Closed form: traces 6.25 and 0; the mean of the squares is 6.25^2 / 2 (N20 eq. 66 is one sample's loss)."""
     network = nn.Linear(2, 2, bias=False)
     with torch.no_grad():
@@ -80,7 +81,7 @@ def test_the_squares_mean_is_not_the_means_square():
     assert float(HessianScaled(power=2)(passed).detach()) == pytest.approx(6.25**2 / 2, rel=1e-6)
 
 
-def test_kernels_closed_forms():
+def test_kernels_closed_forms() -> None:
     """S u and L e against the matrices, and L L^T = H."""
     z = 3 * torch.randn(4, 5, generator=generator(0), dtype=torch.float64)
     p, eye = z.softmax(1), torch.eye(5, dtype=torch.float64)
@@ -92,12 +93,12 @@ def test_kernels_closed_forms():
     torch.testing.assert_close(columns, softmax_jacobian(z), rtol=1e-9, atol=1e-14)
 
 
-def test_certain_networks():
+def test_certain_networks() -> None:
     """Closed form: Tr(J^T H J) = p_0 p_1 ||w_0 - w_1||^2."""
     assert_sound_when_certain(HessianScaled(), lambda spread, apart: spread * apart)
 
 
-def test_certain_networks_sampled():
+def test_certain_networks_sampled() -> None:
     """Closed form: L e = (sqrt(p_0 p_1)) (e_0 sqrt p_1 - e_1 sqrt p_0) (1, -1)."""
     x = torch.zeros(2, 3)
     signs = ForwardPass(nn.Linear(3, 2), x, torch.tensor([0, 1]), key=(0,)).signs((2, 2), "hessian_scaled", 0).double()
@@ -109,7 +110,7 @@ def test_certain_networks_sampled():
     assert_sound_when_certain(HessianScaled(projections=1), closed_form)
 
 
-def test_gradients_are_finite_where_a_probability_is_zero():
+def test_closed_form_gradients_are_finite_where_a_probability_is_zero() -> None:
     """exp(-1000) is 0 in any type, where sqrt(p) has no derivative."""
     for dtype in (torch.float32, torch.float64):
         z = torch.tensor([[1000.0, 0.0, -5.0]], dtype=dtype, requires_grad=True)
@@ -118,7 +119,7 @@ def test_gradients_are_finite_where_a_probability_is_zero():
 
 
 @pytest.mark.parametrize("projections", [None, 2])
-def test_hsfob(projections):
+def test_hsfob(projections: int | None) -> None:
     """The pairs of eqs 64 to 66, and their sum against slow references."""
     double = DoubleBackpropagation()
     plain, square = HessianScaled(projections), HessianScaled(projections, power=2)
@@ -127,7 +128,7 @@ def test_hsfob(projections):
     assert hsfob_db2(0.3, projections=projections) == [(0.3, square), (0.3, double)]
 
 
-def test_hsfob_db2_slow_reference():
+def test_hsfob_db2_slow_reference() -> None:
     def of_sample(network, x, y):
         variable = x[None].clone().requires_grad_()
         loss = F.cross_entropy(network(variable), y[None])
@@ -140,32 +141,32 @@ def test_hsfob_db2_slow_reference():
     assert_close_to_reference(penalty, "batch_norm", of_sample)
 
 
-def test_penalties_add_up():
+def test_property_penalties_add_up() -> None:
     assert_adds_up(HessianScaled(), JacobianFrobenius(projections=1))
     assert_adds_up(HessianScaled(2, power=2), DoubleBackpropagation())
 
 
-def test_by_name_and_in_training():
+def test_property_by_name_and_in_training() -> None:
     penalty = HessianScaled(3, power=2)
-    assert made("penalty", json.loads(json.dumps(described(penalty, PENALTIES))), PENALTIES) == penalty
+    assert build("penalty", json.loads(json.dumps(describe(penalty, PENALTIES))), PENALTIES) == penalty
     last = assert_trains(*hsfob_db1(0.1, projections=1))
     assert last["hessian_scaled"] > 0
     assert last["double_backpropagation"] > 0
 
 
 @pytest.mark.parametrize("loss", ["maximum", "hinge"])
-def test_losses_without_curvature_are_refused(loss):
+def test_losses_without_curvature_are_refused(loss: Any) -> None:
     passed = ForwardPass(nn.Linear(2, 2), torch.ones(1, 2), torch.tensor([0]), loss=loss)
     with pytest.raises(ValueError, match=f"the loss '{loss}' is piecewise linear in the logits.*cross_entropy"):
         HessianScaled()(passed)
 
 
-def test_every_loss_has_its_hessian_or_is_refused():
+def test_every_loss_has_its_hessian_or_is_refused() -> None:
     named = {loss if isinstance(loss, str) else loss["name"] for loss in CURVED}
     assert named | {"maximum", "hinge"} == set(LOSSES)
 
 
-def test_refused_settings():
+def test_refused_settings() -> None:
     with pytest.raises(ValueError, match=r"power is 3; expected one of 1, 2"):
         HessianScaled(power=3)
     with pytest.raises(ValueError, match=r"projections is 0; expected at least 1"):

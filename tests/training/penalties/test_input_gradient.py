@@ -1,12 +1,15 @@
 """Penalties on the loss' input gradient: slow references, closed forms, places without a gradient."""
 
+import copy
 import math
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 
+import flatprobe as fp
 from flatprobe.training import ForwardPass, train
 from flatprobe.training.forward import Mixture
 from flatprobe.training.penalties import (
@@ -15,7 +18,8 @@ from flatprobe.training.penalties import (
     GradientDualNorm,
     TikhonovDifferences,
 )
-from flatprobe.training.registry import described, made
+from flatprobe.training.registry import build, describe
+from flatprobe.utils.rng import generator
 from tests.helpers.cases import batch
 from tests.helpers.penalties import NETWORKS, assert_adds_up, assert_value_and_gradient, gradients_of, passed_for
 from tests.helpers.references import with_statistics
@@ -47,13 +51,13 @@ OF_GRADIENT = {
 
 @pytest.mark.parametrize("name", NETWORKS)
 @pytest.mark.parametrize("penalty", OF_GRADIENT)
-def test_norms_of_the_gradient(name, penalty):
+def test_closed_form_norms_of_the_gradient(name: str, penalty: Any) -> None:
     own, of_gradient = OF_GRADIENT[penalty]
     assert_value_and_gradient(own, mean_over_samples(of_gradient), NETWORKS[name]())
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_tikhonov_differences(name):
+def test_tikhonov_differences(name: str) -> None:
     """Slow reference, the directions held as they are at the unmoved weights."""
     network, step = NETWORKS[name](), 0.1
     frozen = with_statistics(network, batch()[0])
@@ -70,7 +74,7 @@ def test_tikhonov_differences(name):
     assert_value_and_gradient(TikhonovDifferences(step), reference, network)
 
 
-def test_tikhonov_differences_tend_to_double_backpropagation():
+def test_tikhonov_differences_tend_to_double_backpropagation() -> None:
     """Property: the difference of the two is of the order of h."""
     passed = passed_for(NETWORKS["batch_norm"]())
     exact = DoubleBackpropagation()(passed).item()
@@ -80,7 +84,7 @@ def test_tikhonov_differences_tend_to_double_backpropagation():
     assert gaps[2] == pytest.approx(gaps[0] / 100, rel=0.1)
 
 
-def test_the_gradient_pass_leaves_the_shared_graph():
+def test_property_the_gradient_pass_leaves_the_shared_graph() -> None:
     assert_adds_up(TikhonovDifferences(0.1), DoubleBackpropagation(), GradientDualNorm("linf"))
 
 
@@ -88,7 +92,7 @@ EVERY = [DoubleBackpropagation(), GradientDualNorm("l2"), GradientDualNorm("linf
 
 
 @pytest.mark.parametrize("penalty", EVERY, ids=str)
-def test_where_the_gradient_is_zero_so_is_the_penalty(penalty):
+def test_where_the_gradient_is_zero_so_is_the_penalty(penalty: Any) -> None:
     """Closed form: hinge losses that are met; no NaN in value or gradient."""
     network = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(50), nn.Linear(50, 3)).double().train()
     with torch.no_grad():
@@ -100,7 +104,7 @@ def test_where_the_gradient_is_zero_so_is_the_penalty(penalty):
 
 
 @pytest.mark.parametrize("penalty", EVERY, ids=str)
-def test_where_the_network_is_certain_nothing_overflows(penalty):
+def test_closed_form_where_the_network_is_certain_nothing_overflows(penalty: Any) -> None:
     """In float32 the loss' gradient is about 1e-27 here, and the sum of its squares 0."""
     network = nn.Linear(4, 2)
     with torch.no_grad():
@@ -111,7 +115,7 @@ def test_where_the_network_is_certain_nothing_overflows(penalty):
     assert all(bool((found.abs() < 1e-6).all()) for found in gradients_of(value, network).values())
 
 
-def test_direction_has_unit_length_where_squares_underflow():
+def test_direction_has_unit_length_where_squares_underflow() -> None:
     """Closed form: l = 1e-25 (z_1 - z_0) + ..., by scaled weights; v keeps length 1, so the points stay h away."""
     network = nn.Linear(2, 2, bias=False)
     with torch.no_grad():
@@ -125,7 +129,7 @@ def test_direction_has_unit_length_where_squares_underflow():
 
 
 @pytest.mark.parametrize("penalty", EVERY, ids=str)
-def test_mixtures_of_labels(penalty):
+def test_mixtures_of_labels(penalty: Any) -> None:
     """Closed form: logits are the inputs, so l(x) = logsumexp(x) - t . x with the mixed target t."""
     x = torch.tensor([[1.0, 2.0, 0.0]], dtype=torch.float64)
     mixture = Mixture(((torch.tensor([0.25]), torch.tensor([0])), (torch.tensor([0.75]), torch.tensor([2]))))
@@ -144,11 +148,11 @@ def test_mixtures_of_labels(penalty):
 
 
 @pytest.mark.parametrize("penalty", EVERY, ids=str)
-def test_round_trip_through_json(penalty):
-    assert made("penalty", described(penalty, PENALTIES), PENALTIES) == penalty
+def test_property_round_trip_through_json(penalty: Any) -> None:
+    assert build("penalty", describe(penalty, PENALTIES), PENALTIES) == penalty
 
 
-def test_training_with_them():
+def test_property_training_with_them() -> None:
     asked = [
         (0.1, "double_backpropagation"),
         (0.1, {"name": "gradient_dual_norm", "norm": "linf"}),
@@ -159,7 +163,7 @@ def test_training_with_them():
         assert all(math.isfinite(row[name]) and row[name] > 0 for row in run.history)
 
 
-def test_refusals():
+def test_refusals() -> None:
     with pytest.raises(ValueError, match="norm is 'l1'; expected one of 'l2', 'linf'"):
         GradientDualNorm("l1")
     with pytest.raises(ValueError, match="step is 0; expected a positive finite number"):
@@ -168,3 +172,16 @@ def test_refusals():
     with pytest.raises(ValueError, match=r"step of TikhonovDifferences is 1e-05 .*float32; .*sqrt\(eps\) = 0\.00035"):
         TikhonovDifferences(1e-5)(passed)
     assert TikhonovDifferences(1e-5)(passed_for(NETWORKS["mlp"]())).isfinite()
+
+
+def test_slow_reference_differences_keep_their_direction_in_single_precision() -> None:
+    """Against float64, on a network so certain that the loss' own gradient loses an entry."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = nn.Sequential(nn.Linear(4, 16), nn.Tanh(), nn.Linear(16, 3))
+    with torch.no_grad():
+        network[2].weight.mul_(200)
+    inputs, labels = torch.randn(8, 4, generator=generator(0)), torch.arange(8) % 3
+    single = TikhonovDifferences(0.5)(fp.ForwardPass(network, inputs, labels))
+    double = TikhonovDifferences(0.5)(fp.ForwardPass(copy.deepcopy(network).double(), inputs.double(), labels))
+    assert float(single.detach()) == pytest.approx(float(double.detach()), rel=1e-3)

@@ -1,6 +1,8 @@
 """Jacobian penalties: slow references with BatchNorm, unbiasedness, certain networks, ties, estimates from below."""
 
+import copy
 import json
+from typing import Any
 
 import pytest
 import torch
@@ -9,9 +11,16 @@ from torch import nn
 import flatprobe as fp
 from flatprobe.data import LabelledData
 from flatprobe.training import ForwardPass
-from flatprobe.training.penalties import PENALTIES, DoubleBackpropagation, JacobianFrobenius, JacobianSpectral
-from flatprobe.training.registry import described, made
+from flatprobe.training.penalties import (
+    PENALTIES,
+    DoubleBackpropagation,
+    HessianScaled,
+    JacobianFrobenius,
+    JacobianSpectral,
+)
+from flatprobe.training.registry import build, describe
 from tests.helpers import cases
+from tests.helpers.cases import batch
 from tests.helpers.penalties import (
     NETWORKS,
     assert_adds_up,
@@ -46,29 +55,29 @@ def spectral(outputs):
 
 @pytest.mark.parametrize("outputs", OUTPUTS)
 @pytest.mark.parametrize("name", NETWORKS)
-def test_frobenius_slow_reference(name, outputs):
+def test_frobenius_slow_reference(name: str, outputs: str) -> None:
     assert_close_to_reference(JacobianFrobenius(outputs=outputs), name, frobenius(outputs))
 
 
 @pytest.mark.parametrize("outputs", OUTPUTS)
 @pytest.mark.parametrize("name", NETWORKS)
-def test_spectral_slow_reference(name, outputs):
+def test_spectral_slow_reference(name: str, outputs: str) -> None:
     """The reference differentiates through the singular value decomposition."""
     assert_close_to_reference(JacobianSpectral(outputs=outputs), name, spectral(outputs))
 
 
 @pytest.mark.parametrize("outputs", OUTPUTS)
 @pytest.mark.parametrize("penalty", [JacobianFrobenius, JacobianSpectral])
-def test_finite_differences(penalty, outputs):
+def test_slow_reference_finite_differences(penalty: Any, outputs: str) -> None:
     assert_finite_differences(penalty(outputs=outputs), "batch_norm", samples=APART)
 
 
 @pytest.mark.parametrize("outputs", OUTPUTS)
-def test_sampled_frobenius_is_unbiased(outputs):
+def test_slow_reference_sampled_frobenius_is_unbiased(outputs: str) -> None:
     assert_unbiased(JacobianFrobenius(projections=1, outputs=outputs), JacobianFrobenius(outputs=outputs))
 
 
-def test_projections_are_averaged_and_independent():
+def test_slow_reference_projections_are_averaged_and_independent() -> None:
     assert_unbiased(JacobianFrobenius(projections=3), JacobianFrobenius(), passes=60, samples=400)
     passed = passed_for(NETWORKS["mlp"]())
     one, two = (float(JacobianFrobenius(projections)(passed).detach()) for projections in (1, 2))
@@ -77,7 +86,7 @@ def test_projections_are_averaged_and_independent():
 
 @pytest.mark.parametrize("outputs", OUTPUTS)
 @pytest.mark.parametrize("norm", ["frobenius", "spectral"])
-def test_the_probe_measures_the_same(norm, outputs):
+def test_the_probe_measures_the_same(norm: str, outputs: str) -> None:
     """Property: in eval mode the penalty is the mean square of the probe's norms."""
     network, data = cases.residual(), cases.data_for((1, 8, 8), samples=6)
     norms = fp.jacobian_norms(network, LabelledData(data.inputs.double(), data.labels), norm=norm, outputs=outputs)
@@ -87,12 +96,12 @@ def test_the_probe_measures_the_same(norm, outputs):
 
 
 @pytest.mark.parametrize("penalty", [JacobianFrobenius, JacobianSpectral])
-def test_certain_networks(penalty):
+def test_certain_networks(penalty: Any) -> None:
     """Closed form: dp/dx = p_0 p_1 (w_0 - w_1) in one row, its negative in the other: of rank one."""
     assert_sound_when_certain(penalty(outputs="softmax"), lambda spread, apart: 2 * spread**2 * apart)
 
 
-def test_certain_networks_sampled():
+def test_certain_networks_sampled() -> None:
     """Closed form: with signs v, ||J^T v||^2 is 4 (p_0 p_1)^2 ||w_0 - w_1||^2 or 0; the same signs in either type."""
     x = torch.tensor([[0.1, 0.2, -0.3]])
     draws = ForwardPass(nn.Linear(3, 2), x, torch.tensor([0]), key=(0,)).signs((2, 2), "jacobian_frobenius", 0)
@@ -101,7 +110,7 @@ def test_certain_networks_sampled():
     assert_sound_when_certain(penalty, lambda spread, apart: factor * spread**2 * apart)
 
 
-def test_ties_give_a_subgradient():
+def test_ties_give_a_subgradient() -> None:
     """Closed form: at J = I every unit u is a top vector, and the gradient is 2 u u^T for one of them."""
     network = nn.Linear(3, 3, bias=False).double()
     nn.init.eye_(network.weight)
@@ -114,7 +123,7 @@ def test_ties_give_a_subgradient():
 
 
 @pytest.mark.parametrize("outputs", OUTPUTS)
-def test_power_iteration_is_an_estimate_from_below_that_arrives(outputs):
+def test_property_power_iteration_is_an_estimate_from_below_that_arrives(outputs: str) -> None:
     network = NETWORKS["batch_norm"]()
 
     def found(iterations):
@@ -128,7 +137,7 @@ def test_power_iteration_is_an_estimate_from_below_that_arrives(outputs):
     assert_same(found(400), exact)
 
 
-def test_power_iteration_at_a_vanishing_jacobian():
+def test_power_iteration_at_a_vanishing_jacobian() -> None:
     """Closed form: 0, and no NaN."""
     network = nn.Linear(2, 2)
     nn.init.zeros_(network.weight)
@@ -137,14 +146,45 @@ def test_power_iteration_at_a_vanishing_jacobian():
         assert float(value.abs().max()) == 0
 
 
-def test_what_is_not_finite_stays_so():
+def test_property_what_is_not_finite_stays_so() -> None:
     network = nn.Linear(2, 2)
     nn.init.constant_(network.weight, torch.inf)
     passed = ForwardPass(network, torch.ones(2, 2), torch.tensor([0, 1]))
     assert JacobianSpectral()(passed).isnan()
 
 
-def test_penalties_add_up():
+class Lowered(nn.Module):
+    """An MLP under bfloat16 autocast, with float32 logits."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            return self.net(inputs).float()
+
+
+@pytest.mark.parametrize(
+    "penalty", [JacobianFrobenius(), JacobianFrobenius(outputs="softmax"), HessianScaled()], ids=str
+)
+@pytest.mark.parametrize("where", ["in the network", "around the penalty"])
+def test_slow_reference_under_autocast(penalty: Any, where: str) -> None:
+    """Value and gradient against float64: bfloat16 keeps 8 bits, so 5 %."""
+    network = NETWORKS["mlp"]()
+    expected = value_and_gradients(network, penalty(passed_for(network)))
+    single, (inputs, labels) = copy.deepcopy(network).float(), batch()
+    module = Lowered(single) if where == "in the network" else single
+    passed = ForwardPass(module, inputs.float(), labels)
+    assert passed.logits.dtype == torch.float32
+    with torch.autocast("cpu", torch.bfloat16, enabled=where == "around the penalty"):
+        value = penalty(passed)
+    found = value_and_gradients(single, value)
+    torch.testing.assert_close(found[0].double(), expected[0], rtol=0.05, atol=1e-4)
+    assert float((found[1].double() - expected[1]).norm()) < 0.05 * float(expected[1].norm())
+
+
+def test_property_penalties_add_up() -> None:
     assert_adds_up(JacobianFrobenius(projections=1), DoubleBackpropagation())
     assert_adds_up(JacobianSpectral(), JacobianFrobenius(outputs="softmax"))
 
@@ -152,17 +192,17 @@ def test_penalties_add_up():
 @pytest.mark.parametrize(
     "penalty", [JacobianFrobenius(2, "softmax"), JacobianFrobenius(), JacobianSpectral(3), JacobianSpectral()], ids=str
 )
-def test_by_name(penalty):
-    asked = json.loads(json.dumps(described(penalty, PENALTIES)))
-    assert made("penalty", asked, PENALTIES) == penalty
+def test_property_by_name(penalty: Any) -> None:
+    asked = json.loads(json.dumps(describe(penalty, PENALTIES)))
+    assert build("penalty", asked, PENALTIES) == penalty
 
 
-def test_training():
+def test_property_training() -> None:
     last = assert_trains((0.01, JacobianFrobenius(projections=1)), (0.1, JacobianSpectral()))
     assert 0 < last["jacobian_spectral"] < last["jacobian_frobenius"]
 
 
-def test_refusals():
+def test_refusals() -> None:
     with pytest.raises(ValueError, match=r"projections is 0; expected at least 1"):
         JacobianFrobenius(projections=0)
     with pytest.raises(ValueError, match=r"iterations is 0; expected at least 1"):

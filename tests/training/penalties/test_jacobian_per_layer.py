@@ -3,6 +3,7 @@
 import copy
 import json
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from torch.nn import functional as F
 
 from flatprobe.training import ForwardPass
 from flatprobe.training.penalties import PENALTIES, JacobianFrobenius, JacobianPerLayer
-from flatprobe.training.registry import described, made
+from flatprobe.training.registry import build, describe
 from flatprobe.utils.rng import generator
 from tests.helpers.cases import batch
 from tests.helpers.penalties import (
@@ -61,7 +62,7 @@ def of_sample(network, x, chosen, outputs, held):
 @pytest.mark.parametrize("held", HELD)
 @pytest.mark.parametrize("outputs", OUTPUTS)
 @pytest.mark.parametrize("name", NETWORKS)
-def test_slow_reference(name, outputs, held):
+def test_slow_reference(name: str, outputs: str, held: Any) -> None:
     network, (inputs, labels) = NETWORKS[name](), batch()
     passed = passed_for(network, key=(3,))
     chosen = passed.integers(passed.logits.shape[1], (len(labels),), "jacobian_per_layer")
@@ -73,11 +74,11 @@ def test_slow_reference(name, outputs, held):
 
 
 @pytest.mark.parametrize("outputs", OUTPUTS)
-def test_the_differentiated_gradient_is_that_of_the_value(outputs):
+def test_slow_reference_the_differentiated_gradient_is_that_of_the_value(outputs: str) -> None:
     assert_finite_differences(JacobianPerLayer(outputs, held=False), "batch_norm")
 
 
-def test_a_constant_adjoint_is_exact_for_the_logits_of_a_relu_network():
+def test_a_constant_adjoint_is_exact_for_the_logits_of_a_relu_network() -> None:
     """Property: each term's derivative in its own weight, by differentiating through everything."""
     network = nn.Sequential(nn.Conv2d(2, 3, 3), nn.ReLU(), nn.Flatten(), nn.Linear(27, 5), nn.ReLU(), nn.Linear(5, 3))
     network, (inputs, labels) = network.double(), batch(4)
@@ -93,7 +94,7 @@ def test_a_constant_adjoint_is_exact_for_the_logits_of_a_relu_network():
         torch.testing.assert_close(own, expected, rtol=1e-9, atol=1e-12)
 
 
-def test_the_output_is_uniform():
+def test_slow_reference_the_output_is_uniform() -> None:
     """Monte Carlo: the mean over many draws is the mean over the classes, with no factor C; 4 standard errors."""
     network = nn.Linear(3, 4, bias=False).double()
     samples = 20000
@@ -116,7 +117,7 @@ class Twice(nn.Module):
         return self.layer(self.layer(x))
 
 
-def test_a_shared_weight_counts_at_each_use():
+def test_a_shared_weight_counts_at_each_use() -> None:
     """Closed form: ||e W||^2 + ||e W W||^2; at constant g the gradient is 2 g^T g W at both."""
     network = Twice()
     passed = ForwardPass(network, torch.zeros(1, 2, dtype=torch.float64), torch.tensor([0]), key=(0,))
@@ -127,7 +128,7 @@ def test_a_shared_weight_counts_at_each_use():
     torch.testing.assert_close(gradient, 2 * e.mT @ e @ W + 2 * (e @ W).mT @ (e @ W) @ W)
 
 
-def test_a_computed_weight_passes_its_gradient_on():
+def test_a_computed_weight_passes_its_gradient_on() -> None:
     """Slow reference: the chain rule by hand, from the plain layer's gradient to weight normalisation's g and v."""
     plain = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)).double()
     normed = copy.deepcopy(plain)
@@ -151,7 +152,7 @@ class Around(nn.Module):
         return self.head(self.call(self.inner, x))
 
 
-def test_a_layer_on_a_constant_counts():
+def test_a_layer_on_a_constant_counts() -> None:
     """Closed form: its adjoint is there, though no gradient passes through it to an input."""
     network = Around(nn.Linear(4, 4, bias=False), lambda inner, x: x + inner(torch.ones(len(x), 4)))
     passed = ForwardPass(network, torch.zeros(1, 4), torch.tensor([0]), key=(0,))
@@ -160,7 +161,7 @@ def test_a_layer_on_a_constant_counts():
     torch.testing.assert_close(value, row.square().sum() + (row @ network.inner.weight.detach()).square().sum())
 
 
-def test_weights_without_gradients_and_unused_layers():
+def test_property_weights_without_gradients_and_unused_layers() -> None:
     network = Around(nn.Linear(4, 4), lambda inner, x: x + 0 * inner(x).detach())
     network.head.weight.requires_grad_(requires_grad=False)
     passed = ForwardPass(network, torch.zeros(1, 4), torch.tensor([0]), key=(0,))
@@ -196,13 +197,13 @@ class Mapped(nn.Module):
     ids=["embedding", "conv_transpose", "bilinear", "lstm", "attention", "uneven padding", "a plain product"],
 )
 @pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths")
-def test_unknown_layers_are_refused(inner, call):
+def test_unknown_layers_are_refused(inner: Any, call: Any) -> None:
     passed = ForwardPass(Around(inner(), call), torch.ones(2, 4), torch.tensor([0, 1]))
     with pytest.raises(ValueError, match=r"met the layer 'inner.*neither linear nor a convolution.*jacobian_frobenius"):
         JacobianPerLayer()(passed)
 
 
-def test_a_network_that_is_cut_off_is_refused():
+def test_a_network_that_is_cut_off_is_refused() -> None:
     class Cut(nn.Module):
         def forward(self, x):
             return x.detach()
@@ -213,7 +214,7 @@ def test_a_network_that_is_cut_off_is_refused():
         JacobianPerLayer()(ForwardPass(nn.Tanh(), torch.ones(1, 2), torch.tensor([0])))
 
 
-def test_certain_networks_stay_finite():
+def test_property_certain_networks_stay_finite() -> None:
     """At logits of 100 apart, in float32: finite and 0 but for underflow."""
     network = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 2))
     with torch.no_grad():
@@ -224,14 +225,14 @@ def test_certain_networks_stay_finite():
             assert bool((value.abs() < 1e-30).all())
 
 
-def test_penalties_add_up():
+def test_property_penalties_add_up() -> None:
     for held in HELD:
         assert_adds_up(JacobianPerLayer(held=held), JacobianFrobenius(projections=1))
 
 
-def test_by_name_and_in_training():
+def test_property_by_name_and_in_training() -> None:
     penalty = JacobianPerLayer("logits", held=False)
-    assert made("penalty", json.loads(json.dumps(described(penalty, PENALTIES))), PENALTIES) == penalty
+    assert build("penalty", json.loads(json.dumps(describe(penalty, PENALTIES))), PENALTIES) == penalty
     assert assert_trains((0.1, "jacobian_per_layer"))["jacobian_per_layer"] > 0
 
 
@@ -242,6 +243,6 @@ def test_by_name_and_in_training():
         (partial(JacobianPerLayer, held="yes"), r"held is 'yes'; expected one of True, False"),
     ],
 )
-def test_refused_words(make, message):
+def test_refused_words(make: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()

@@ -1,6 +1,7 @@
 """Lower bounds of the RKHS norm: closed forms on affine networks, slow references, draws of classes."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -15,8 +16,8 @@ from flatprobe.training.penalties import (
     RKHSGradient,
 )
 from flatprobe.training.penalties import classes as shared
-from flatprobe.training.registry import described, made
-from flatprobe.training.transforms.displacement import deformed, roughness, within
+from flatprobe.training.registry import build, describe
+from flatprobe.training.transforms.displacement import deform, roughness, scale_within
 from flatprobe.utils.rng import generator
 from tests.helpers.cases import batch
 from tests.helpers.penalties import NETWORKS, SLOW, assert_adds_up, assert_value_and_gradient, gradients_of, passed_for
@@ -36,7 +37,7 @@ def affine(*extra: nn.Module) -> nn.Module:
 @pytest.mark.parametrize(
     "penalty", [RKHSGradient(), *(AdversarialPerturbation(e, steps=s) for e, s in ((1.0, 1), (0.3, 7)))]
 )
-def test_affine_networks_rise_by_the_length_of_their_rows(penalty):
+def test_affine_networks_rise_by_the_length_of_their_rows(penalty: Any) -> None:
     """Closed form: sum_k ||w_k||^2, whatever the radius; its gradient is 2 W."""
     network = affine()
     value = penalty(passed_for(network))
@@ -47,7 +48,7 @@ def test_affine_networks_rise_by_the_length_of_their_rows(penalty):
 
 
 @pytest.mark.parametrize("penalty", [RKHSGradient(), AdversarialPerturbation(0.3)], ids=str)
-def test_dropout_repeats_its_mask(penalty):
+def test_dropout_repeats_its_mask(penalty: Any) -> None:
     """Closed form: some sample keeps each logit here, and it is doubled."""
     network = affine(nn.Dropout(0.5))
     torch.manual_seed(0)
@@ -62,7 +63,7 @@ def own_gradient(network, x, k):
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_largest_gradients(name):
+def test_largest_gradients(name: str) -> None:
     """Slow reference: autograd for each class and sample."""
 
     def reference(network, inputs, _labels):
@@ -87,7 +88,7 @@ def walked(network, x, k, radius, steps):
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_perturbations(name):
+def test_perturbations(name: str) -> None:
     """Slow reference, the points held as they are at the unmoved weights."""
     network, radius, steps = NETWORKS[name](), 2.0, 4
     frozen = with_statistics(network, batch()[0])
@@ -104,7 +105,7 @@ def test_perturbations(name):
     assert_value_and_gradient(AdversarialPerturbation(radius, steps=steps), reference, network)
 
 
-def test_a_constant_displacement_of_a_ramp():
+def test_a_constant_displacement_of_a_ramp() -> None:
     """Closed form: the ramp rises by its slope times the 1 / c2 pixels that C <= 1 allows, away from the border."""
     ramp = torch.arange(9.0).view(9, 1) + 2 * torch.arange(9.0)
     images = ramp.expand(2, 1, 9, 9).double()
@@ -121,11 +122,11 @@ def test_a_constant_displacement_of_a_ramp():
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_deformations_are_allowed_and_their_gradient_is_that_of_the_rise(name):
+def test_deformations_are_allowed_and_their_gradient_is_that_of_the_rise(name: str) -> None:
     """Slow reference for value and gradient given the images found; property: they are deformed within C <= 1."""
     network, penalty = NETWORKS[name](), AdversarialDeformation(grid=3, steps=4)
     ends, seen = {}, []
-    original = within
+    original = scale_within
 
     def recorded(tau, size):
         found = original(tau, size)
@@ -133,12 +134,12 @@ def test_deformations_are_allowed_and_their_gradient_is_that_of_the_rise(name):
         return found
 
     def kept(passed, k, steps, moved):
-        ends[k] = shared.highest(passed, k, steps, moved)
+        ends[k] = shared.climb(passed, k, steps, moved)
         return ends[k]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("flatprobe.training.penalties.adversarial_deformation.within", recorded)
-        patch.setattr("flatprobe.training.penalties.adversarial_deformation.highest", kept)
+        patch.setattr("flatprobe.training.penalties.adversarial_deformation.scale_within", recorded)
+        patch.setattr("flatprobe.training.penalties.adversarial_deformation.climb", kept)
         penalty(passed_for(network))
     assert len(seen) == 3 * 4
     assert all(bool((found <= 1 + 1e-12).all()) for found in seen)
@@ -152,7 +153,7 @@ def test_deformations_are_allowed_and_their_gradient_is_that_of_the_rise(name):
     assert_value_and_gradient(penalty, reference, network)
 
 
-def test_the_ascent_finds_more_than_random_deformations():
+def test_the_ascent_finds_more_than_random_deformations() -> None:
     """Property: 50 random displacements of C = 1 rise less, for every class."""
     network, (inputs, _) = NETWORKS["cnn"](), batch()
     total = 0.0
@@ -161,15 +162,15 @@ def test_the_ascent_finds_more_than_random_deformations():
             best = 0.0
             for draw in range(50):
                 tau = torch.randn(6, 2, 3, 3, generator=generator(draw, "tau"), dtype=torch.float64)
-                tau = within(1e6 * tau, roughness(1e6 * tau, (5, 5)))
-                best = max(best, float((network(deformed(inputs, tau)) - network(inputs))[:, k].max()))
+                tau = scale_within(1e6 * tau, roughness(1e6 * tau, (5, 5)))
+                best = max(best, float((network(deform(inputs, tau)) - network(inputs))[:, k].max()))
             total += best**2
     assert AdversarialDeformation(grid=3, steps=10)(passed_for(network)).item() > total
 
 
 @pytest.mark.parametrize("c2", [0.5, 1.0, 0.3])
 @pytest.mark.parametrize("seed", range(3))
-def test_no_translation_by_whole_pixels_that_is_allowed_rises_more(c2, seed):
+def test_no_translation_by_whole_pixels_that_is_allowed_rises_more(c2: Any, seed: int) -> None:
     """Slow reference: every translation with C <= 1, by indexing, on rough filters whose slopes mislead."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -190,27 +191,27 @@ def test_no_translation_by_whole_pixels_that_is_allowed_rises_more(c2, seed):
         assert AdversarialDeformation(c2=c2, steps=steps)(passed).item() >= total * (1 - 1e-12)
 
 
-def test_rounds_never_take_a_row_twice():
+def test_rounds_never_take_a_row_twice() -> None:
     """Property: all positions once, and as few rounds as the commonest row asks for."""
     for draw in range(20):
         rows = torch.randint(4, (9,), generator=generator(draw, "rows")).tolist()
-        groups = shared.rounds(rows)
+        groups = shared.group_rows(rows)
         assert sorted(position for group in groups for position in group) == list(range(9))
         assert all(len({rows[position] for position in group}) == len(group) for group in groups)
         assert len(groups) == max(map(rows.count, rows))
 
 
 @pytest.mark.parametrize("penalty", EVERY, ids=str)
-def test_classes_that_are_drawn_have_the_mean_of_all(penalty):
+def test_closed_form_classes_that_are_drawn_have_the_mean_of_all(penalty: Any) -> None:
     """Exact: the mean over the three possible draws is the whole sum, in value and in gradient."""
     network = NETWORKS["batch_norm"]()
     whole = penalty(passed_for(network))
-    settings = {**described(penalty, PENALTIES), "classes": 1}
-    drawn = made("penalty", settings, PENALTIES)
+    settings = {**describe(penalty, PENALTIES), "classes": 1}
+    drawn = build("penalty", settings, PENALTIES)
     values: dict[int, torch.Tensor] = {}
     for step in range(40):
         passed = passed_for(network, key=(0, step))
-        (k,), factor = shared.asked_classes(passed, 1, str(settings["name"]))
+        (k,), factor = shared.draw_classes(passed, 1, str(settings["name"]))
         assert factor == 3
         if k not in values:
             values[k] = drawn(passed)
@@ -222,31 +223,31 @@ def test_classes_that_are_drawn_have_the_mean_of_all(penalty):
         torch.testing.assert_close(found, expected[name], **SLOW)
 
 
-def test_classes_are_drawn_alike_often():
+def test_property_classes_are_drawn_alike_often() -> None:
     """Monte Carlo: 4 standard errors of 300 draws of 2 of 3 classes."""
     network = affine()
     counts = torch.zeros(3)
     for step in range(300):
-        found, _ = shared.asked_classes(passed_for(network, key=(0, step)), 2, "x")
+        found, _ = shared.draw_classes(passed_for(network, key=(0, step)), 2, "x")
         assert len(set(found)) == 2
         counts[found] += 1
     assert bool(((counts - 200).abs() < 4 * math.sqrt(300 * 2 / 9)).all())
-    assert shared.asked_classes(passed_for(network), 7, "x") == ([0, 1, 2], 1.0)
+    assert shared.draw_classes(passed_for(network), 7, "x") == ([0, 1, 2], 1.0)
 
 
 @pytest.mark.parametrize("penalty", EVERY, ids=str)
-def test_composition_and_json(penalty):
+def test_property_composition_and_json(penalty: Any) -> None:
     assert_adds_up(penalty, DoubleBackpropagation())
-    assert made("penalty", described(penalty, PENALTIES), PENALTIES) == penalty
+    assert build("penalty", describe(penalty, PENALTIES), PENALTIES) == penalty
 
 
-def test_training_with_them():
+def test_property_training_with_them() -> None:
     asked = [(0.01, "rkhs_gradient"), (0.01, {"name": "adversarial_perturbation", "steps": 1, "classes": 1})]
     run = train(nn.Sequential(nn.Flatten(), nn.Linear(4, 3)), clusters(), epochs=2, penalties=asked)
     assert all(row["rkhs_gradient"] > 0 and row["adversarial_perturbation"] > 0 for row in run.history)
 
 
-def test_refusals():
+def test_refusals() -> None:
     for own in (RKHSGradient, AdversarialPerturbation, AdversarialDeformation):
         with pytest.raises(ValueError, match="classes is 'some'; expected one of 'all'"):
             own(classes="some")

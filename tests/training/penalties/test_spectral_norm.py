@@ -1,6 +1,8 @@
 """The penalty on the layers' operator norms: closed forms, dense references, memory, refusals."""
 
 import itertools
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -9,7 +11,7 @@ from torch import nn
 from flatprobe.graph.operators import Convolution, leading_input, spectral_norm
 from flatprobe.training import ForwardPass, train
 from flatprobe.training.penalties import PENALTIES, JacobianFrobenius, SpectralNorm
-from flatprobe.training.registry import described, made
+from flatprobe.training.registry import build, describe
 from flatprobe.utils.rng import generator
 from tests.helpers.penalties import NETWORKS, SLOW, assert_adds_up, assert_value_and_gradient, gradients_of, passed_for
 from tests.models.test_models import assert_same_state
@@ -32,7 +34,7 @@ def dense(layer: nn.Module, size: tuple[int, ...] | None) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_exact_norms(name):
+def test_exact_norms(name: str) -> None:
     """Slow reference: singular values of the layers as matrices, with their stride, dilation and groups."""
 
     def reference(network, _inputs, _labels):
@@ -43,7 +45,7 @@ def test_exact_norms(name):
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_power_iteration_rises_to_the_norms_from_step_to_step(name):
+def test_power_iteration_rises_to_the_norms_from_step_to_step(name: str) -> None:
     """Property: from below, never falling at fixed weights; it ends within 1e-6 of the exact form."""
     network, penalty = NETWORKS[name](), SpectralNorm()
     exact = SpectralNorm(exact=True)(passed_for(network))
@@ -60,7 +62,7 @@ def test_power_iteration_rises_to_the_norms_from_step_to_step(name):
         torch.testing.assert_close(found, expected[word], rtol=0.0, atol=1e-3 * exact.item())
 
 
-def test_the_gradient_of_one_iteration():
+def test_the_gradient_of_one_iteration() -> None:
     """Closed form: 2 A v v^T, v the normalised A^T u with the u that is remembered."""
     network = nn.Linear(3, 2, bias=False).double()
     penalty, u = SpectralNorm(), torch.tensor([1.0, -2.0], dtype=torch.float64)
@@ -74,7 +76,7 @@ def test_the_gradient_of_one_iteration():
     torch.testing.assert_close(penalty.memory["0.weight.3"][0], W @ v / (W @ v).norm(), **SLOW)
 
 
-def test_a_zero_layer_has_no_norm_and_is_followed_once_it_grows():
+def test_closed_form_a_zero_layer_has_no_norm_and_is_followed_once_it_grows() -> None:
     network, penalty = nn.Linear(3, 2).double(), SpectralNorm(iterations=50)
     with torch.no_grad():
         network.weight.zero_()
@@ -88,7 +90,7 @@ def test_a_zero_layer_has_no_norm_and_is_followed_once_it_grows():
 
 
 @pytest.mark.parametrize("exact", [True, False])
-def test_layers_count_once_and_tokens_do_not_count(exact):
+def test_layers_count_once_and_tokens_do_not_count(exact: Any) -> None:
     """Closed form: one shared matrix, applied twice to (samples, tokens, features)."""
 
     class Tied(nn.Module):
@@ -109,13 +111,13 @@ def test_layers_count_once_and_tokens_do_not_count(exact):
     assert sorted(penalty.memory) == ([] if exact else ["0.layer.2", "1.head.6"])
 
 
-def test_the_batch_does_not_matter():
+def test_property_the_batch_does_not_matter() -> None:
     network = NETWORKS["cnn"]()
     few = ForwardPass(network, torch.zeros(2, 2, 5, 5, dtype=torch.float64), torch.tensor([0, 1]), key=(0,))
     torch.testing.assert_close(SpectralNorm()(few), SpectralNorm()(passed_for(network)), **SLOW)
 
 
-def test_one_object_for_two_networks_keeps_layers_of_other_shapes_apart():
+def test_property_one_object_for_two_networks_keeps_layers_of_other_shapes_apart() -> None:
     penalty = SpectralNorm()
     for name in ("mlp", "cnn"):
         penalty(passed_for(NETWORKS[name]()))
@@ -123,7 +125,7 @@ def test_one_object_for_two_networks_keeps_layers_of_other_shapes_apart():
 
 
 @pytest.mark.parametrize("shape", [(20, 30), (700, 520), (520, 700)])
-def test_the_leading_input_of_a_matrix(shape):
+def test_the_leading_input_of_a_matrix(shape: Any) -> None:
     """Closed form: a known pair, from the dense values and from Lanczos on either side."""
     u, v = (torch.randn(n, generator=generator(n, "pair"), dtype=torch.float64) for n in shape)
     noise = torch.randn(shape, generator=generator(0, "noise"), dtype=torch.float64)
@@ -135,7 +137,7 @@ def test_the_leading_input_of_a_matrix(shape):
 
 @pytest.mark.parametrize("groups", [1, 2])
 @pytest.mark.parametrize("channels", [2, 32])
-def test_the_leading_input_of_a_convolution(groups, channels):
+def test_slow_reference_the_leading_input_of_a_convolution(groups: Any, channels: Any) -> None:
     """The norm itself is tested elsewhere; 32 channels take Lanczos."""
     weight = torch.randn(channels, channels // groups, 3, 3, generator=generator(0, "kernel"), dtype=torch.float64)
     weight[channels // 2 :] *= 2  # the second group's, where there are two
@@ -146,13 +148,13 @@ def test_the_leading_input_of_a_convolution(groups, channels):
     assert not leading_input(Convolution(0 * weight, (8, 9), (1, 2), (1, 0), (1, 1), groups)).any()
 
 
-def test_composition_and_json():
+def test_property_composition_and_json() -> None:
     assert_adds_up(SpectralNorm(), JacobianFrobenius())
     for penalty in (SpectralNorm(), SpectralNorm(iterations=3, exact=True)):
-        assert made("penalty", described(penalty, PENALTIES), PENALTIES) == penalty
+        assert build("penalty", describe(penalty, PENALTIES), PENALTIES) == penalty
 
 
-def test_resuming_goes_on_from_the_remembered_vectors(tmp_path, monkeypatch):
+def test_resuming_goes_on_from_the_remembered_vectors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Property: to the last bit; without the memory the first step would start anew."""
     network, data = nn.Sequential(nn.Flatten(), nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 3)), clusters()
     penalty = SpectralNorm()
@@ -168,7 +170,7 @@ def test_resuming_goes_on_from_the_remembered_vectors(tmp_path, monkeypatch):
     assert not penalty.memory  # the trainer copies it
 
 
-def test_refusals():
+def test_refusals() -> None:
     with pytest.raises(ValueError, match="iterations is 0; expected at least 1"):
         SpectralNorm(iterations=0)
 

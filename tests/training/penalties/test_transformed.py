@@ -1,6 +1,8 @@
 """What a transform adds to the loss (O20 eq. RT): with strength 1, the objective and R_T are plain training on T."""
 
 import copy
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,7 +12,7 @@ from torch.nn import functional as F
 from flatprobe.models import mlp
 from flatprobe.training import ForwardPass, train
 from flatprobe.training.penalties import PENALTIES, DoubleBackpropagation, Transformed
-from flatprobe.training.registry import described, made
+from flatprobe.training.registry import build, describe
 from flatprobe.training.transforms import FGSM, TRANSFORMS, GaussianNoise, Transform
 from flatprobe.utils.rng import generator
 from tests.helpers import cases
@@ -45,7 +47,7 @@ def terms(network: nn.Module, transform: Transform) -> tuple[ForwardPass, torch.
 
 @pytest.mark.parametrize("make", [smooth_mlp, smooth_cnn])
 @pytest.mark.parametrize("name", EACH)
-def test_strength_one_is_plain_training_on_the_transform(name, make):
+def test_strength_one_is_plain_training_on_the_transform(name: str, make: Any) -> None:
     """Closed form, value and gradient: the same draws, without BatchNorm."""
     network, transform = make(), TRANSFORMS[name](**EACH[name])
     passed, value, points, labels = terms(network, transform)
@@ -73,7 +75,7 @@ def statistics_of(network: nn.Module, inputs: torch.Tensor, points: torch.Tensor
 
 
 @pytest.mark.parametrize("name", ["gaussian_noise", "fgsm", "pgd"])
-def test_with_batch_norm_the_points_are_compared_in_one_network(name):
+def test_with_batch_norm_the_points_are_compared_in_one_network(name: str) -> None:
     """Slow reference: f(x') with the statistics of x, through which the gradient goes; training on T takes its own."""
     network, transform = normalised_network(), TRANSFORMS[name](**EACH[name])
     passed, value, points, labels = terms(network, transform)
@@ -88,7 +90,7 @@ def test_with_batch_norm_the_points_are_compared_in_one_network(name):
     assert float((plain - expected).detach().abs()) > 1e-4
 
 
-def test_gradient_by_finite_differences_at_fixed_points():
+def test_slow_reference_gradient_by_finite_differences_at_fixed_points() -> None:
     """1e-6 is their own error; x' is a constant."""
     network = smooth_cnn()
     _, value, points, labels = terms(network, FGSM(0.3, norm="l2"))
@@ -111,7 +113,7 @@ def test_gradient_by_finite_differences_at_fixed_points():
     )
 
 
-def test_two_penalties_in_one_pass_are_their_sum_and_share_the_gradient():
+def test_property_two_penalties_in_one_pass_are_their_sum_and_share_the_gradient() -> None:
     network = smooth_mlp()
     inputs, labels = batch()
     both = (DoubleBackpropagation(), Transformed(FGSM(0.2)))
@@ -126,23 +128,23 @@ def test_two_penalties_in_one_pass_are_their_sum_and_share_the_gradient():
 
 
 @pytest.mark.parametrize("asked", [{"name": "mixup", "alpha": 0.4}, FGSM(0.1, box=(0, 1)), "crop_and_flip"])
-def test_json_round_trip_with_the_transform_inside(asked):
-    penalty = made("penalty", {"name": "transformed", "transform": asked}, PENALTIES)
-    record = described(penalty, PENALTIES)
+def test_property_json_round_trip_with_the_transform_inside(asked: Any) -> None:
+    penalty = build("penalty", {"name": "transformed", "transform": asked}, PENALTIES)
+    record = describe(penalty, PENALTIES)
     assert record["transform"]["name"] in TRANSFORMS
-    assert made("penalty", record, PENALTIES) == penalty
-    assert described(made("penalty", record, PENALTIES), PENALTIES) == record
+    assert build("penalty", record, PENALTIES) == penalty
+    assert describe(build("penalty", record, PENALTIES), PENALTIES) == record
 
 
-def test_a_transform_of_the_callers_own_is_recorded_by_name():
+def test_property_a_transform_of_the_callers_own_is_recorded_by_name() -> None:
     def halved(passed: ForwardPass) -> tuple[torch.Tensor, object]:
         return passed.inputs / 2, passed.labels
 
-    record = described(Transformed(halved), PENALTIES)
+    record = describe(Transformed(halved), PENALTIES)
     assert record["transform"]["name"].endswith("halved")
 
 
-def test_training_with_it_resumes_to_the_last_bit(tmp_path):
+def test_property_training_with_it_resumes_to_the_last_bit(tmp_path: Path) -> None:
     data, network = cases.data_for((1, 8, 8), samples=24), mlp((1, 8, 8), widths=(6,))
     options = {"batch_size": 8, "penalties": [(0.5, Transformed(GaussianNoise(0.3))), (0.5, Transformed(FGSM(0.1)))]}
     whole = train(network, data, epochs=3, **options)
@@ -153,7 +155,7 @@ def test_training_with_it_resumes_to_the_last_bit(tmp_path):
     assert_same_state(loaded.model, whole.model)
 
 
-def test_training_on_the_transform_is_strength_one_step_by_step():
+def test_training_on_the_transform_is_strength_one_step_by_step() -> None:
     """Closed form: FGSM draws nothing, so the two trainings are the same but for rounding."""
     data, network = cases.data_for((1, 8, 8), samples=24), smooth_mlp_of((1, 8, 8))
     implicit = train(network, data, epochs=2, batch_size=8, transforms=[FGSM(0.1, norm="l2")])
@@ -166,7 +168,7 @@ def smooth_mlp_of(shape: tuple[int, ...]) -> nn.Module:
     return mlp(shape, widths=(6,), activation="tanh").double()
 
 
-def test_refusals():
+def test_refusals() -> None:
     with pytest.raises(ValueError, match="the transform is 'blur'; expected one of 'gaussian_noise'"):
         Transformed("blur")
     with pytest.raises(ValueError, match="budget is 0; expected a positive"):

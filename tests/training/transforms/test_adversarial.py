@@ -1,14 +1,21 @@
 """Adversarial transforms: closed forms on affine networks, the attacks that measure, budgets, BatchNorm, certainty."""
 
+from typing import Any
+
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional as F
 
+import flatprobe as fp
 from flatprobe.attacks import NORMS, fgsm, pgd
 from flatprobe.attacks.fixed import started
 from flatprobe.attacks.points import lead, length, log_odds, with_gradient
 from flatprobe.models import mlp
+from flatprobe.training.forward import Mixture
+from flatprobe.training.penalties import DoubleBackpropagation
 from flatprobe.training.transforms import FGSM, PGD, GradientStep
+from flatprobe.training.transforms.budgets import ascent_direction
 from tests.helpers import cases
 from tests.helpers.cases import batch, normalised_network
 from tests.helpers.references import with_statistics
@@ -21,7 +28,7 @@ def affine_batch(samples: int = 20) -> tuple[cases.Affine, torch.Tensor, torch.T
 
 
 @pytest.mark.parametrize("norm", NORMS)
-def test_fgsm_on_an_affine_network_closed_form(norm):
+def test_fgsm_on_an_affine_network_closed_form(norm: str) -> None:
     """Of two classes every loss falls along w_y - w_j: the step ends at e of it, in its sign or its unit vector."""
     network, inputs, labels = affine_batch()
     towards = (network.weight[1 - labels] - network.weight[labels]).detach()
@@ -36,7 +43,7 @@ def test_fgsm_on_an_affine_network_closed_form(norm):
 
 
 @pytest.mark.parametrize("norm", NORMS)
-def test_pgd_on_an_affine_network_ends_where_fgsm_does(norm):
+def test_pgd_on_an_affine_network_ends_where_fgsm_does(norm: str) -> None:
     """Closed form: the farthest point of the ball; in l2 the angle t to it falls as d tan(t / 2) = -tan(t / 2) ds."""
     network, inputs, labels = affine_batch()
     passed = passed_over(inputs, labels, network)
@@ -58,7 +65,7 @@ def test_pgd_on_an_affine_network_ends_where_fgsm_does(norm):
 
 
 @pytest.mark.parametrize("norm", NORMS)
-def test_attacks_are_those_that_measure(norm):
+def test_attacks_are_those_that_measure(norm: str) -> None:
     """Slow reference: flatprobe.attacks by forward passes of their own, and PGD's walk in a loop."""
     network = cases.smooth()
     inputs, labels = cases.data_for((1, 4, 4), samples=9, classes=4).inputs.double(), torch.arange(9) % 4
@@ -86,7 +93,7 @@ def test_attacks_are_those_that_measure(norm):
 @pytest.mark.parametrize("box", [None, (0.0, 1.0)])
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("kind", [FGSM, PGD])
-def test_budgets_are_kept_and_reached(kind, norm, box):
+def test_budgets_are_kept_and_reached(kind: Any, norm: str, box: Any) -> None:
     """Property: to rounding; without a box a single step has exactly the budget's length."""
     network, data = cases.cnn(), cases.data_for((1, 8, 8), samples=16)
     inputs = data.inputs.double()
@@ -99,7 +106,7 @@ def test_budgets_are_kept_and_reached(kind, norm, box):
         assert bool(((points >= 0) & (points <= 1)).all())
 
 
-def test_attacks_see_the_batch_statistics_as_constants():
+def test_attacks_see_the_batch_statistics_as_constants() -> None:
     """Slow reference: the network in which BatchNorm is an affine map with this batch's constants."""
     network, (inputs, labels) = normalised_network(), batch()
     frozen = with_statistics(network, inputs)
@@ -120,7 +127,7 @@ def test_attacks_see_the_batch_statistics_as_constants():
     assert budget.shape == labels.shape
 
 
-def test_fgsm_takes_one_pass_and_shares_its_gradient():
+def test_property_fgsm_takes_one_pass_and_shares_its_gradient() -> None:
     network = mlp((1, 8, 8), widths=(6,))
     sizes = counted(network)
     data = cases.data_for((1, 8, 8), samples=5)
@@ -136,7 +143,7 @@ def test_fgsm_takes_one_pass_and_shares_its_gradient():
     torch.testing.assert_close(later.gradient(create_graph=False), later.gradient().detach())
 
 
-def test_the_direction_survives_certainty():
+def test_the_direction_survives_certainty() -> None:
     """Closed form: at a lead of 40 the cross-entropy's own gradient in float32 has lost the entry of the label."""
     inputs, labels = torch.tensor([[40.0, 0.0], [100.0, 0.0]]), torch.tensor([0, 0])
     points, _ = FGSM(0.5, norm="l2")(passed_over(inputs, labels))
@@ -145,9 +152,31 @@ def test_the_direction_survives_certainty():
     assert raw.derivative(raw.losses)[0, 0] == 0
 
 
-def test_gradient_step_closed_form():
+def test_gradient_step_closed_form() -> None:
     """The squared loss of z = W x + b: x + lambda 2 W^T (z - e_y)."""
     network, inputs, labels = affine_batch()
     points, _ = GradientStep(0.05)(passed_over(inputs, labels, network, loss="squared"))
     gradient = 2 * (network(inputs) - F.one_hot(labels, 2)) @ network.weight
     torch.testing.assert_close(points, (inputs + 0.05 * gradient).detach(), **TOLERANCE)
+
+
+@pytest.mark.parametrize("lead", [20.0, 110.0, 800.0])
+@pytest.mark.parametrize("before", [[], [DoubleBackpropagation()]], ids=["alone", "after another"])
+def test_attacks_climb_certain_networks_whoever_asked_first(lead: float, before: Any) -> None:
+    """Closed form in float32, where p_y is 1: z = x, so the loss grows along (-1, 1)."""
+    passed = fp.ForwardPass(nn.Identity(), torch.tensor([[lead, 0.0]]), torch.tensor([0]))
+    for penalty in before:
+        penalty(passed)
+    for attack in (FGSM(0.5), PGD(0.5, steps=2, random_start=False)):
+        assert (attack(passed)[0] - passed.inputs.detach()).tolist() == [[-0.5, 0.5]]
+
+
+def test_slow_reference_attacks_climb_the_loss_of_a_mixture() -> None:
+    """Against the gradient of the mixed loss itself, whose parts have slopes of their own; a constant factor aside."""
+    inputs = torch.tensor([[3.0, 0.0, -1.0], [0.5, 2.0, 0.0]], dtype=torch.float64)
+    weights = torch.tensor([0.3, 0.6], dtype=torch.float64)
+    mixture = Mixture(((weights, torch.tensor([0, 2])), (1 - weights, torch.tensor([1, 0]))))
+    passed = fp.ForwardPass(nn.Identity(), inputs, mixture)
+    found = ascent_direction(passed)
+    slope = passed.gradient(create_graph=False)
+    torch.testing.assert_close(found, slope / slope.abs().amax(1, keepdim=True), rtol=1e-12, atol=0)

@@ -31,10 +31,10 @@ def pixel(image: torch.Tensor, row: float, column: float) -> torch.Tensor:
     return total
 
 
-def test_images_are_sampled_where_the_displacement_points():
+def test_images_are_sampled_where_the_displacement_points() -> None:
     """Slow reference, pixel by pixel."""
     x, tau = images(), displacements()
-    found = displacement.deformed(x, tau)
+    found = displacement.deform(x, tau)
     fine = F.interpolate(tau, size=(5, 7), mode="bilinear", align_corners=True)
     for i in range(3):
         for row in range(5):
@@ -45,24 +45,24 @@ def test_images_are_sampled_where_the_displacement_points():
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_no_displacement_gives_the_images_back_bit_by_bit(dtype):
+def test_property_no_displacement_gives_the_images_back_bit_by_bit(dtype: torch.dtype) -> None:
     x = images(size=(28, 28)).to(dtype)
-    assert torch.equal(displacement.deformed(x, torch.zeros(3, 2, 4, 4, dtype=dtype)), x)
+    assert torch.equal(displacement.deform(x, torch.zeros(3, 2, 4, 4, dtype=dtype)), x)
 
 
-def test_whole_pixels_shift_the_image():
+def test_whole_pixels_shift_the_image() -> None:
     """Closed form: two to the left and one down."""
     x = images()
     tau = torch.tensor([-2.0, 1.0], dtype=torch.float64).view(1, 2, 1, 1).expand(3, 2, 1, 1)
-    torch.testing.assert_close(displacement.deformed(x, tau)[:, :, 1:, :-2], x[:, :, :-1, 2:], **EXACT)
+    torch.testing.assert_close(displacement.deform(x, tau)[:, :, 1:, :-2], x[:, :, :-1, 2:], **EXACT)
 
 
-def test_derivatives_in_images_and_displacement():
+def test_slow_reference_derivatives_in_images_and_displacement() -> None:
     tau, x = displacements(1).requires_grad_(), images(1).requires_grad_()
-    assert torch.autograd.gradcheck(displacement.deformed, (x, tau))
+    assert torch.autograd.gradcheck(displacement.deform, (x, tau))
 
 
-def test_roughness_of_an_affine_displacement():
+def test_roughness_of_an_affine_displacement() -> None:
     """Closed form: the spectral norm of its matrix, and its length at the farthest corner."""
     matrix = torch.tensor([[0.1, -0.2], [0.05, 0.3]], dtype=torch.float64)
     columns, rows = (torch.linspace(0, end, 5, dtype=torch.float64) for end in (26, 20))
@@ -74,7 +74,7 @@ def test_roughness_of_an_affine_displacement():
     assert float(found) == pytest.approx(3 * slope + 0.25 * far, rel=1e-9)
 
 
-def test_roughness_bounds_the_slope_everywhere_and_is_reached():
+def test_roughness_bounds_the_slope_everywhere_and_is_reached() -> None:
     """Slow reference: differences of the finely upsampled displacement, within a cell's step of 1/400."""
     tau = displacements()
     fine = F.interpolate(tau, size=(49 * 20 + 1, 69 * 20 + 1), mode="bilinear", align_corners=True)
@@ -86,18 +86,18 @@ def test_roughness_bounds_the_slope_everywhere_and_is_reached():
     torch.testing.assert_close(slopes, found, rtol=1e-2, atol=0.0)
 
 
-def test_roughness_is_a_norm_and_within_scales_onto_its_ball():
+def test_property_roughness_is_a_norm_and_within_scales_onto_its_ball() -> None:
     tau = displacements()
     found = displacement.roughness(tau, (5, 7))
     torch.testing.assert_close(displacement.roughness(-3 * tau, (5, 7)), 3 * found, **EXACT)
-    scaled = displacement.within(tau, found)
+    scaled = displacement.scale_within(tau, found)
     torch.testing.assert_close(displacement.roughness(scaled, (5, 7)), found.clamp_max(1), **EXACT)
     small = tau / 100
-    assert torch.equal(displacement.within(small, displacement.roughness(small, (5, 7))), small)
+    assert torch.equal(displacement.scale_within(small, displacement.roughness(small, (5, 7))), small)
 
 
 @pytest.mark.parametrize("grid", [1, 2, 5])
-def test_smoothed_gradients_solve_their_equation(grid):
+def test_smoothed_gradients_solve_their_equation(grid: int) -> None:
     """Slow reference: c1^2 D^T D + c2^2 as a dense matrix on the nodes, rows 20 pixels and columns 30 pixels apart."""
     g = displacements(grid=grid)
     D = torch.eye(grid, dtype=torch.float64).diff(dim=0)
@@ -106,11 +106,11 @@ def test_smoothed_gradients_solve_their_equation(grid):
     eye = torch.eye(grid, dtype=torch.float64)
     matrix = 3.0**2 * (torch.kron(down, eye) + torch.kron(eye, across)) + 0.5**2 * torch.eye(grid**2)
     expected = torch.linalg.solve(matrix, g.flatten(2).mT).mT.view_as(g)
-    torch.testing.assert_close(displacement.smoothed(g, (21, 31), c1=3.0, c2=0.5), expected, **EXACT)
+    torch.testing.assert_close(displacement.smooth(g, (21, 31), c1=3.0, c2=0.5), expected, **EXACT)
 
 
-def test_refusals():
+def test_refusals() -> None:
     with pytest.raises(ValueError, match=r"shape \(3, 4\); expected images .* at least 2 x 2 pixels"):
-        displacement.check_images(torch.zeros(3, 4))
+        displacement.check_deformable(torch.zeros(3, 4))
     with pytest.raises(ValueError, match=r"displacement has shape \(2, 2, 4, 4\); expected \(3, 2, grid, grid\)"):
-        displacement.deformed(images(), displacements(2))
+        displacement.deform(images(), displacements(2))

@@ -1,5 +1,8 @@
 """Input transformations: closed forms on known pictures and affine networks, laws, keys, and training with each."""
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -9,7 +12,7 @@ from flatprobe.data import LabelledData
 from flatprobe.models import mlp
 from flatprobe.training import ForwardPass, train
 from flatprobe.training.forward import Mixture
-from flatprobe.training.registry import described, made
+from flatprobe.training.registry import build, describe
 from flatprobe.training.transforms import (
     FGSM,
     PGD,
@@ -52,12 +55,12 @@ def counted(network: nn.Module) -> list[int]:
     return sizes
 
 
-def test_every_transform_is_tried_here():
+def test_property_every_transform_is_tried_here() -> None:
     assert EACH.keys() == TRANSFORMS.keys()
 
 
 @pytest.mark.parametrize("name", EACH)
-def test_property_a_transform_is_a_function_of_the_key_and_leaves_the_batch_alone(name):
+def test_property_a_transform_is_a_function_of_the_key_and_leaves_the_batch_alone(name: str) -> None:
     data = cases.data_for((1, 8, 8), samples=12)
     inputs, labels = data.inputs.clone(), data.labels.clone()
     network, transform = mlp((1, 8, 8), widths=(6,)), TRANSFORMS[name](**EACH[name])
@@ -73,16 +76,16 @@ def test_property_a_transform_is_a_function_of_the_key_and_leaves_the_batch_alon
 
 
 @pytest.mark.parametrize("name", EACH)
-def test_json_round_trip(name):
-    transform = made("transform", {"name": name, **EACH[name]}, TRANSFORMS)
-    record = described(transform, TRANSFORMS)
+def test_property_json_round_trip(name: str) -> None:
+    transform = build("transform", {"name": name, **EACH[name]}, TRANSFORMS)
+    record = describe(transform, TRANSFORMS)
     assert record["name"] == name
     assert EACH[name].items() <= record.items()
-    assert made("transform", record, TRANSFORMS) == transform
+    assert build("transform", record, TRANSFORMS) == transform
 
 
 @pytest.mark.parametrize("name", EACH)
-def test_training_with_each_and_resuming_it_to_the_last_bit(name, tmp_path):
+def test_property_training_with_each_and_resuming_it_to_the_last_bit(name: str, tmp_path: Path) -> None:
     data = cases.data_for((1, 8, 8), samples=24)
     network = nn.Sequential(mlp((1, 8, 8), widths=(6,)), nn.Dropout(0.2), nn.BatchNorm1d(10))
     options = {"batch_size": 8, "transforms": [{"name": name, **EACH[name]}]}
@@ -106,7 +109,7 @@ def test_training_with_each_and_resuming_it_to_the_last_bit(name, tmp_path):
     assert_same_state(resumed.model, whole.model)
 
 
-def test_gaussian_noise_has_the_law_that_it_says():
+def test_closed_form_gaussian_noise_has_the_law_that_it_says() -> None:
     """Monte Carlo: mean and variance of 4e5 entries within 4 standard errors; no pass through the network."""
     network = nn.Flatten()
     sizes = counted(network)
@@ -120,7 +123,7 @@ def test_gaussian_noise_has_the_law_that_it_says():
 
 
 @pytest.mark.parametrize("each", ["batch", "sample"])
-def test_mixup_is_the_mixture_of_inputs_and_labels(each):
+def test_mixup_is_the_mixture_of_inputs_and_labels(each: Any) -> None:
     """Closed form: with one-hot inputs, x' is the mixed one-hot target itself, and the loss is that on it."""
     inputs, labels = torch.eye(6, dtype=torch.float64), torch.arange(6)
     points, mixture = Mixup(each=each)(passed_over(inputs, labels))
@@ -137,7 +140,7 @@ def test_mixup_is_the_mixture_of_inputs_and_labels(each):
     torch.testing.assert_close(passed.loss, F.cross_entropy(network(points), target), **TOLERANCE)
 
 
-def test_mixup_of_mixtures_and_attacks_on_them():
+def test_property_mixup_of_mixtures_and_attacks_on_them() -> None:
     inputs, labels = torch.eye(6, dtype=torch.float64), torch.arange(6)
     once, mixture = Mixup(each="sample")(passed_over(inputs, labels, key=(0, "first")))
     twice, nested = Mixup(each="sample")(passed_over(once, mixture, key=(0, "second")))
@@ -153,7 +156,7 @@ def test_mixup_of_mixtures_and_attacks_on_them():
 
 
 @pytest.mark.parametrize("alpha", [0.3, 1.0, 4.0])
-def test_mixup_weights_are_beta(alpha):
+def test_closed_form_mixup_weights_are_beta(alpha: Any) -> None:
     """Monte Carlo: mean 1/2 and variance 1 / (4 (2 alpha + 1)) within 4 standard errors."""
     count = 20_000
     weights = Mixup(alpha=alpha, each="sample")(passed_over(torch.zeros(count, 1).double()))[1].parts[0][0]
@@ -163,7 +166,7 @@ def test_mixup_weights_are_beta(alpha):
     assert float(spread.mean()) == pytest.approx(variance, abs=4 * float(spread.std()) / count**0.5)
 
 
-def test_cutout_area_and_law():
+def test_cutout_area_and_law() -> None:
     """Closed form: in each axis the square keeps the pixels within the border; every pixel is a centre alike often."""
     count, size, side = 20_000, 3, 5
     points, _ = Cutout(size, fill=0.25)(passed_over(torch.ones(count, 2, side, side)))
@@ -188,7 +191,7 @@ def picture() -> torch.Tensor:
 
 @pytest.mark.parametrize("flip", [False, True])
 @pytest.mark.parametrize("mode", ["zero", "reflect"])
-def test_crop_and_flip_of_a_known_picture(mode, flip):
+def test_crop_and_flip_of_a_known_picture(mode: str, flip: Any) -> None:
     """Closed form: the windows are all those of the padded picture and of its mirror image, alike often."""
     count = 20_000
     inputs = picture().expand(count, -1, -1, -1)
@@ -203,12 +206,12 @@ def test_crop_and_flip_of_a_known_picture(mode, flip):
     assert bool(((counts / count - probability).abs() < 4 * error).all())
 
 
-def test_crop_and_flip_of_nothing_is_the_batch():
+def test_property_crop_and_flip_of_nothing_is_the_batch() -> None:
     inputs = torch.rand(4, 3, 5, 6)
     assert torch.equal(CropAndFlip(padding=0, flip=False)(passed_over(inputs))[0], inputs)
 
 
-def test_deformations_of_a_ramp_show_their_displacement():
+def test_deformations_of_a_ramp_show_their_displacement() -> None:
     """Closed form: inside the border, a picture that rises by 1 a pixel falls by tau; C is as asked for."""
     ramp = torch.arange(12.0, dtype=torch.float64)
     inputs = torch.stack([ramp.expand(12, 12), ramp[:, None].expand(12, 12)])[None].expand(8, -1, -1, -1)
@@ -240,15 +243,15 @@ def test_deformations_of_a_ramp_show_their_displacement():
         (lambda: CropAndFlip(mode="wrap"), "mode is 'wrap'; expected one of 'zero', 'reflect'"),
         (
             lambda: Cutout(2)(passed_over(torch.ones(2, 5))),
-            r"the transform 'cutout' met inputs of shape \(2, 5\); expected pictures",
+            r"the transform 'cutout' met inputs of shape \(2, 5\); expected images",
         ),
         (
             lambda: CropAndFlip()(passed_over(torch.ones(2, 5))),
-            r"the transform 'crop_and_flip' met inputs of shape \(2, 5\); expected pictures",
+            r"the transform 'crop_and_flip' met inputs of shape \(2, 5\); expected images",
         ),
         (
             lambda: CropAndFlip(padding=3, mode="reflect")(passed_over(torch.ones(2, 1, 5, 3))),
-            r"padding is 3 and the pictures are 5 x 3; expected less",
+            r"padding is 3 and the images are 5 x 3; expected less",
         ),
         (lambda: Deformation(size=1.5), r"size is 1\.5; expected at most 1"),
         (lambda: Deformation(grid=0), "grid is 0; expected at least 1"),
@@ -258,15 +261,15 @@ def test_deformations_of_a_ramp_show_their_displacement():
             r"the transform 'deformation' met inputs of shape \(2, 5\)",
         ),
         (lambda: GaussianNoise(1.0)(passed_over(torch.ones(2, 1).long())), "the inputs have no gradient"),
-        (lambda: made("transform", {"name": "fgsm", "radius": 1}, TRANSFORMS), "expected some of budget, norm, box"),
+        (lambda: build("transform", {"name": "fgsm", "radius": 1}, TRANSFORMS), "expected some of budget, norm, box"),
     ],
 )
-def test_refusals(call, message):
+def test_refusals(call: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         call()
 
 
-def test_data_of_other_shapes_are_named_in_training():
+def test_data_of_other_shapes_are_named_in_training() -> None:
     data = LabelledData(torch.rand(8, 5), torch.arange(8) % 2)
     with pytest.raises(ValueError, match=r"'cutout' met inputs of shape \(8, 5\)"):
         train(mlp((5,), widths=(3,), classes=2), data, epochs=1, transforms=[Cutout(2)])

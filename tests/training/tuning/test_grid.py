@@ -2,6 +2,8 @@
 
 import json
 import math
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +19,7 @@ from tests.training.test_loop import clusters
 from tests.training.tuning.test_tune import QUICK, assert_same_table
 
 
-def test_edges():
+def test_closed_form_edges() -> None:
     quick = QUICK | {"seeds": (0,), "epochs": 1}
     scripted = {0.0: 1.0, 0.1: 1.0, 1.0: 1.0}
 
@@ -36,7 +38,9 @@ def test_edges():
     assert "edge" not in repr(chosen(0.1, scripted))
 
 
-def test_folders_resume_and_the_record(tmp_path, monkeypatch, capsys):
+def test_property_folders_resume_and_the_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     network, test = mlp((4,), classes=3), clusters(20, key="test")
     whole = tune(network, clusters(), test=test, **QUICK)
     done = []
@@ -74,52 +78,57 @@ def test_folders_resume_and_the_record(tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"setting": None}, "setting is None and penalty None; expected one of them"),
-        ({"penalty": "jacobian"}, "setting is 'weight_decay' and penalty 'jacobian'; expected one of them"),
-        ({"setting": "dropout"}, "setting is 'dropout'; expected one of weight_decay, learning_rate, momentum"),
-        ({"weight_decay": 0.1}, "setting is 'weight_decay', which is 0.1 as well"),
-        ({"setting": lambda strength: strength}, r"setting\(0.01\) is a float; expected a dict"),
-        ({"strengths": (0.1,)}, r"strengths are \[0.1\]; expected at least two different ones"),
-        ({"strengths": (0.1, 0.1)}, "expected at least two different ones"),
-        ({"strengths": (0.1, -1)}, "each finite and at least 0"),
-        ({"strengths": (0.1, math.nan)}, "each finite and at least 0"),
-        ({"validation": 0.0}, "validation is 0.0 of 37 samples; expected a fraction"),
-        ({"validation": 1.5}, "validation is 1.5 of 37 samples"),
+        ({"setting": None}, "one of setting and penalty must be given, got setting=None and penalty=None"),
+        ({"penalty": "jacobian"}, "got setting='weight_decay' and penalty='jacobian'"),
+        ({"setting": "dropout"}, "setting must be one of weight_decay, learning_rate, momentum .*, got 'dropout'"),
+        ({"weight_decay": 0.1}, "that the call does not fix, .*, got 'weight_decay'"),
+        ({"setting": lambda strength: strength}, r"setting\(0.01\) must be a dict of arguments of train, got a float"),
+        ({"strengths": (0.1,)}, r"strengths must be a list of at least two different numbers, .*, got \(0.1,\)"),
+        ({"strengths": (0.1, 0.1)}, r"at least two different numbers, .*, got \(0.1, 0.1\)"),
+        ({"strengths": (0.1, -1)}, r"finite and at least 0, .*, got \(0.1, -1\)"),
+        ({"strengths": (0.1, math.nan)}, r"finite and at least 0, .*, got \(0.1, nan\)"),
+        ({"validation": 0.0}, r"validation must be LabelledData, or a fraction .*, got 0\.0 of 37 samples"),
+        ({"validation": 1.5}, "got 1.5 of 37 samples"),
         ({"validation": 0.01}, "leaves at least one sample on either side"),
-        ({"seeds": ()}, r"seeds are \[\]; expected at least one"),
-        ({"seeds": (1, 1)}, r"seeds are \[1, 1\]; .* different ones"),
-        ({"seed": 3}, r"seed is 3; expected seeds=\(\.\.\.\)"),
-        ({"seeds": 3}, r"seeds is 3; expected a list of numbers, such as seeds=\(0, 1\)"),
-        ({"seeds": (0.5,)}, r"seeds are \[0.5\]; expected whole numbers"),
-        ({"strengths": 0.1}, "strengths is 0.1; expected a list of numbers"),
-        ({"strengths": "12"}, "strengths is '12'; expected a list of numbers"),
-        ({"strengths": (0.1, "1")}, r"strengths are \[0.1, '1'\]; expected numbers"),
-        ({"validation": None}, "validation is None of 37 samples; expected a fraction"),
-        ({"validation": "0.2"}, "validation is '0.2' of 37 samples"),
-        ({"setting": 3}, "setting is 3; expected one of weight_decay, learning_rate, momentum"),
+        ({"seeds": ()}, r"seeds must be a list of different whole numbers, .*, got \(\)"),
+        ({"seeds": (1, 1)}, r"different whole numbers, .*, got \(1, 1\)"),
+        ({"seed": 3}, r"seed must be left out, got 3. Give seeds=\(\.\.\.\)"),
+        ({"seeds": 3}, r"seeds must be a list .*, such as \(0, 1\), got 3"),
+        ({"seeds": (0.5,)}, r"whole numbers, .*, got \(0.5,\)"),
+        ({"strengths": 0.1}, "strengths must be a list .*, got 0.1$"),
+        ({"strengths": "12"}, "strengths must be a list .*, got '12'"),
+        ({"strengths": (0.1, "1")}, r"numbers, .*, got \(0.1, '1'\)"),
+        ({"validation": None}, "got None of 37 samples"),
+        ({"validation": "0.2"}, "got '0.2' of 37 samples"),
+        ({"setting": 3}, "setting must be one of weight_decay, learning_rate, momentum .*, got 3"),
         ({"progress": "no"}, "progress is 'no'; expected one of"),
         ({"penalties": "spectral_norm"}, "penalties is 'spectral_norm'; expected a list of penalties"),
         ({"penalties": None, "setting": None, "penalty": "spectral_norm"}, "penalties is None; expected a list"),
         ({"setting": "momentum", "strengths": (0.5, 1.0)}, "momentum is 1.0; expected at least 0 and below 1"),
         ({"setting": None, "penalty": "ridge"}, "the penalty is 'ridge'; expected one of"),
-        ({"widths": 3}, "at strength 0.01 train is given widths; expected arguments that it has"),
+        ({"widths": 3}, "at strength 0.01 the arguments must be those of train, got widths"),
         (
             {"setting": lambda _: {"penalties": []}, "penalties": []},
-            r"setting\(0.01\) gives penalties, and so does the",
+            r"setting\(0.01\) must leave out what the call or tune itself gives, got penalties",
         ),
-        ({"setting": lambda _: {"weight_decay": 1.0}, "weight_decay": 0.1}, "gives weight_decay, and so does the call"),
-        ({"setting": lambda _: {"seed": 1, "out": "x"}}, r"gives out, seed, which tune gives itself; expected other"),
-        ({"setting": lambda _: {"validation": None}}, r"setting\(0.01\) gives validation, which tune gives itself"),
+        ({"setting": lambda _: {"weight_decay": 1.0}, "weight_decay": 0.1}, "must leave out .*, got weight_decay"),
+        ({"setting": lambda _: {"seed": 1, "out": "x"}}, r"must leave out .*, got out, seed"),
+        ({"setting": lambda _: {"validation": None}}, "must leave out .*, got validation"),
         ({"setting": lambda s: {"learning_rate": 0.1 - s}}, "learning_rate is 0.0; expected a positive"),
-        ({"test": fp.LabelledData(torch.ones(2, 4), torch.tensor([0, 3]))}, "suit the test data: .* have 4 classes"),
+        (
+            {"test": fp.LabelledData(torch.ones(2, 4), torch.tensor([0, 3]))},
+            "test must be samples that the network takes: .* have 4 classes",
+        ),
         (
             {"test": fp.LabelledData(torch.ones(2, 5), torch.tensor([0, 1]))},
-            r"test data have samples of shape \(5,\), and those to train on \(4,\); expected a shape that the network",
+            r"test must be samples of shape \(5,\) for \(4,\) in training that the network takes",
         ),
         ({"criterion": "accuracy"}, "criterion is 'accuracy'; expected one of 'loss', 'error'"),
     ],
 )
-def test_unsuitable_arguments_are_refused_before_the_first_training(settings, message, monkeypatch):
+def test_unsuitable_arguments_are_refused_before_the_first_training(
+    settings: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(module, "train", None)
     with pytest.raises(ValueError, match=message):
         tune(mlp((4,), classes=3), clusters(), **QUICK | settings)
@@ -128,25 +137,25 @@ def test_unsuitable_arguments_are_refused_before_the_first_training(settings, me
 @pytest.mark.parametrize(
     ("network", "message"),
     [
-        (None, "the network is None; expected an nn.Module, or a function seed -> nn.Module"),
-        ("mlp", "the network is 'mlp'; expected"),
-        (torch.nn.Flatten, "the network is <class .*Flatten'>; expected"),
-        (lambda _: None, r"the function network\(0\) returned a NoneType; expected an nn.Module"),
+        (None, "network must be an nn.Module, or a function seed -> nn.Module .*, got None"),
+        ("mlp", "network must be .*, got 'mlp'"),
+        (torch.nn.Flatten, "network must be .*, got <class .*Flatten'>"),
+        (lambda _: None, "network must be .*, got a function that returned a NoneType"),
     ],
 )
-def test_what_is_no_network(network, message):
+def test_what_is_no_network(network: Any, message: str) -> None:
     with pytest.raises(TypeError, match=message):
         tune(network, clusters(), **QUICK)
 
 
-def test_test_data_of_another_shape_that_the_network_takes():
+def test_property_test_data_of_another_shape_that_the_network_takes() -> None:
     pooled = torch.nn.Sequential(torch.nn.Unflatten(1, (1, -1)), torch.nn.AdaptiveAvgPool1d(4), torch.nn.Flatten())
     network = torch.nn.Sequential(pooled, mlp((4,), classes=3))
     test = fp.LabelledData(torch.ones(3, 8), torch.tensor([0, 1, 2]))
     assert len(tune(network, clusters(), test=test, **QUICK).test_loss) == 2
 
 
-def test_numpy_numbers():
+def test_property_numpy_numbers() -> None:
     settings = QUICK | {"strengths": np.logspace(-2, -1, 2), "seeds": np.arange(2), "validation": np.float64(0.2)}
     assert_same_table(
         tune(mlp((4,), classes=3), clusters(), **settings), tune(mlp((4,), classes=3), clusters(), **QUICK)

@@ -2,6 +2,8 @@
 
 import json
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -9,10 +11,10 @@ from torch import Tensor, nn
 
 import flatprobe as fp
 from flatprobe.models import mlp
-from flatprobe.training.objective import Terms, named_penalties
+from flatprobe.training.objective import Objective, name_penalties
 from flatprobe.training.penalties import PENALTIES, DoubleBackpropagation, JacobianFrobenius
-from flatprobe.training.registry import described, made
-from flatprobe.utils.fingerprint import of_caller
+from flatprobe.training.registry import build, describe
+from flatprobe.utils.fingerprint import fingerprint
 from tests.models.test_models import assert_same_state
 from tests.training.test_loop import clusters, noisy_network
 from tests.training.test_run_folder import interrupted_after, without_seconds
@@ -40,7 +42,7 @@ def halved(module: nn.Module, layers: object) -> None:
         value.mul_(0.5)
 
 
-def test_a_step_minimises_the_sum():
+def test_a_step_minimises_the_sum() -> None:
     """Closed form on a linear network: the loss' gradient and that of the penalty ||W||_F^2."""
     network = nn.Linear(4, 3, bias=False).double().eval()
     data = clusters(8)
@@ -57,7 +59,7 @@ def test_a_step_minimises_the_sum():
     )
 
 
-def test_strength_zero_is_plain_training_to_the_last_bit():
+def test_property_strength_zero_is_plain_training_to_the_last_bit() -> None:
     network, data = noisy_network(), clusters()
     plain = fp.train(network, data, **SETTINGS)
     run = fp.train(network, data, penalties=[(0, DoubleBackpropagation())], **SETTINGS)
@@ -65,7 +67,7 @@ def test_strength_zero_is_plain_training_to_the_last_bit():
     assert list(run.history[0]) == list(plain.history[0])
 
 
-def test_penalties_see_the_forward_pass_of_the_objective():
+def test_penalties_see_the_forward_pass_of_the_objective() -> None:
     """Property: a vanishing strength leaves the weights, dropout and BatchNorm statistics of plain training."""
     network, data = noisy_network(), clusters()
     plain = fp.train(network, data, **SETTINGS)
@@ -74,7 +76,7 @@ def test_penalties_see_the_forward_pass_of_the_objective():
         torch.testing.assert_close(own, expected, rtol=1e-4, atol=1e-5, msg=name)  # float32, other kernels, 20 steps
 
 
-def test_transforms_come_before_everything_and_one_after_the_other():
+def test_property_transforms_come_before_everything_and_one_after_the_other() -> None:
     network, data = nn.Linear(4, 3).eval(), clusters()
     scaled = fp.LabelledData(4 * data.inputs, data.labels, classes=3)
     run = fp.train(network, data, transforms=[doubled, doubled], penalties=[(0.1, DoubleBackpropagation())], **SETTINGS)
@@ -82,13 +84,15 @@ def test_transforms_come_before_everything_and_one_after_the_other():
     assert_same_state(run.model, expected.model)
 
 
-def test_constraints_hold_before_the_first_step_and_after_each():
+def test_closed_form_constraints_hold_before_the_first_step_and_after_each() -> None:
     network, data = nn.Linear(4, 3).eval(), clusters(8)
     once = fp.train(network, data, constraints=[halved], epochs=1, batch_size=8, learning_rate=1e-30)
     torch.testing.assert_close(once.model.weight, network.weight / 4)
 
 
-def test_the_trainers_copy_remembers_and_the_callers_does_not(tmp_path, monkeypatch):
+def test_property_the_trainers_copy_remembers_and_the_callers_does_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     network, data, penalty = mlp((4,), classes=3), clusters(), Shrinking()
 
     def train_it(out):
@@ -102,13 +106,13 @@ def test_the_trainers_copy_remembers_and_the_callers_does_not(tmp_path, monkeypa
     assert without_seconds(run) == without_seconds(whole)
 
 
-def test_a_run_with_parts_is_recorded_and_loaded(tmp_path):
+def test_property_a_run_with_parts_is_recorded_and_loaded(tmp_path: Path) -> None:
     network, data = mlp((4,), classes=3), clusters()
     parts = {"penalties": [(0.1, "double_backpropagation"), (0.2, Shrinking())], "transforms": [doubled]}
     run = fp.train(network, data, out=tmp_path / "run", constraints=[halved], **parts, **SETTINGS)
     assert run.settings["settings"]["penalties"] == [
         [0.1, {"name": "double_backpropagation"}],
-        [0.2, of_caller(Shrinking())],
+        [0.2, fingerprint(Shrinking())],
     ]
     assert json.loads((run.path / "config.json").read_text()) == run.settings
     assert fp.TrainingRun.load(run.path).reached
@@ -117,15 +121,15 @@ def test_a_run_with_parts_is_recorded_and_loaded(tmp_path):
     assert not {"penalties", "transforms", "constraints", "precision"} & plain.settings["settings"].keys()
 
 
-def test_two_of_a_kind_have_names_of_their_own():
-    found = named_penalties([(1, DoubleBackpropagation()), (0, Shrinking()), (2, DoubleBackpropagation())])
+def test_closed_form_two_of_a_kind_have_names_of_their_own() -> None:
+    found = name_penalties([(1, DoubleBackpropagation()), (0, Shrinking()), (2, DoubleBackpropagation())])
     assert {name: strength for name, (strength, _) in found.items()} == {
         "double_backpropagation": 1,
         "double_backpropagation_2": 2,
     }
 
 
-def test_what_is_not_finite_is_named_with_its_step_and_the_last_epoch_is_kept(tmp_path):
+def test_what_is_not_finite_is_named_with_its_step_and_the_last_epoch_is_kept(tmp_path: Path) -> None:
     network, data = mlp((4,), classes=3), clusters()
 
     @dataclass
@@ -147,7 +151,7 @@ def test_what_is_not_finite_is_named_with_its_step_and_the_last_epoch_is_kept(tm
         fp.train(network, data, **settings)
 
 
-def test_mixed_precision_is_the_objectives_alone():
+def test_property_mixed_precision_is_the_objectives_alone() -> None:
     """Weights, penalties and what is measured stay float32; the objective's logits carry bfloat16's rounding."""
     network, data, seen = mlp((4,), classes=3).eval(), clusters(), []
 
@@ -161,8 +165,8 @@ def test_mixed_precision_is_the_objectives_alone():
     full = fp.train(network, data, penalties=[(0.1, watching)], **SETTINGS)
     difference = abs(run.history[0]["train_loss"] - full.history[0]["train_loss"])
     assert 0 < difference < 0.05 * full.history[0]["train_loss"]
-    terms = Terms(module=network, placed=fp.EmpiricalRisk(network, data).network, loss="cross_entropy")
-    rounded = Terms(module=network, placed=terms.placed, loss="cross_entropy", precision="bfloat16")
+    terms = Objective(module=network, placed=fp.EmpiricalRisk(network, data).network, loss="cross_entropy")
+    rounded = Objective(module=network, placed=terms.placed, loss="cross_entropy", precision="bfloat16")
     batch = data.gather(torch.arange(8))
     assert 0 < abs(float(terms(*batch, 0)[0].detach()) - float(rounded(*batch, 0)[0].detach())) < 2**-6
 
@@ -185,22 +189,57 @@ def test_mixed_precision_is_the_objectives_alone():
         ({"precision": "float16"}, r"precision is 'float16'; expected one of None, 'bfloat16'"),
     ],
 )
-def test_refusals(settings, message):
+def test_refusals(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         fp.train(mlp((4,), classes=3), clusters(), epochs=1, **settings)
 
 
-def test_a_class_in_the_place_of_an_object_is_refused():
+def test_a_class_in_the_place_of_an_object_is_refused() -> None:
     with pytest.raises(TypeError, match=r"the penalty is the class DoubleBackpropagation; expected an object"):
         fp.train(mlp((4,), classes=3), clusters(), epochs=1, penalties=[(0.1, DoubleBackpropagation)])
 
 
-def test_parts_are_made_from_what_describes_them():
+def test_property_parts_are_made_from_what_describes_them() -> None:
     for part in (JacobianFrobenius(projections=2, outputs="softmax"), DoubleBackpropagation()):
-        assert made("penalty", described(part, PENALTIES), PENALTIES) == part
+        assert build("penalty", describe(part, PENALTIES), PENALTIES) == part
 
 
-def test_labels_beyond_the_outputs_are_refused_for_targets_too():
+def test_labels_beyond_the_outputs_are_refused_for_targets_too() -> None:
     data = fp.LabelledData(torch.zeros(4, 4), torch.tensor([0, 1, 2, 5]))
     with pytest.raises(ValueError, match="label"):
         fp.train(mlp((4,), classes=3), data, epochs=1, objective="squared")
+
+
+def test_closed_form_names_neither_hide_one_another_nor_a_column() -> None:
+    def decay(passed: fp.ForwardPass) -> Tensor:
+        return passed.logits.square().mean()
+
+    def decay_2(passed: fp.ForwardPass) -> Tensor:
+        return passed.logits.square().mean()
+
+    def train_accuracy(passed: fp.ForwardPass) -> Tensor:
+        return 1 + 0 * passed.logits.sum()
+
+    found = name_penalties([(1.0, decay_2), (2.0, decay), (3.0, decay), (4.0, train_accuracy)])
+    assert {name: strength for name, (strength, _) in found.items()} == {
+        "decay_2": 1.0,
+        "decay": 2.0,
+        "decay_3": 3.0,
+        "train_accuracy_2": 4.0,
+    }
+
+
+def test_weights_that_are_not_finite_are_blamed_on_the_step_and_the_epoch_before_is_kept(tmp_path: Path) -> None:
+    """The penalty cannot take NaN weights, and raises an error of its own before the terms are looked at."""
+    network, data = fp.models.mlp((4,), widths=(8,), classes=3), clusters()
+
+    def breaking(passed: fp.ForwardPass) -> Tensor:
+        if not bool(passed.logits.isfinite().all()):
+            raise KeyError
+        return passed.logits.square().mean()
+
+    schedule = {"name": "step", "stages": [(1e-3, 1), (1e30, 1)]}
+    settings = {"batch_size": 8, "schedule": schedule, "penalties": [(0.1, breaking)]}
+    with pytest.raises(RuntimeError, match=r"'loss' is (inf|nan) in step .* holds the weights of epoch 1"):
+        fp.train(network, data, epochs=2, out=tmp_path / "run", **settings)
+    assert fp.load_checkpoint(tmp_path / "run") is not None
