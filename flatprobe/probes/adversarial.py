@@ -2,9 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Float64, Int64
 from torch import Tensor, nn
@@ -22,10 +21,6 @@ from flatprobe.utils import rng
 from flatprobe.utils.arguments import at_least, numbers, one_of
 from flatprobe.utils.confidence import wilson
 from flatprobe.utils.results import Result, settings
-
-if TYPE_CHECKING:
-    import pandas
-
 
 ATTACKS = ("fgsm", "pgd")
 _BEYOND = 1e-3  # of the budget, that a point may be longer by rounding
@@ -58,6 +53,9 @@ class AdversarialAccuracy(Result):
         correct: (budgets, samples) whether the class stayed right.
         labels: (samples,).
     """
+
+    _columns: ClassVar = {"budget": "budgets", "sample": "", "label": "labels", "correct": "correct"}
+    _axes: ClassVar = {"budget": 0, "sample": 1, "label": 1}
 
     budgets: Curve
     correct: Bool[Tensor, "budgets samples"]
@@ -129,28 +127,6 @@ class AdversarialAccuracy(Result):
         return {"mean_accuracy": float(self.accuracy.mean())} | {
             f"accuracy({budget:g})": float(p) for budget, p in zip(self.budgets, self.accuracy, strict=True)
         }
-
-    def to_frame(self) -> "pandas.DataFrame":
-        """One row a budget and sample."""
-        import pandas as pd
-
-        budgets, samples = self.correct.shape
-        columns = {
-            "budget": np.repeat(self.budgets.numpy(), samples),
-            "sample": np.tile(np.arange(samples), budgets),
-            "label": np.tile(self.labels.numpy(), budgets),
-            "correct": self.correct.flatten().numpy(),
-        }
-        return pd.DataFrame(columns)
-
-    @classmethod
-    def from_frame(cls, frame: "pandas.DataFrame", settings: dict[str, Any]) -> "AdversarialAccuracy":
-        """The inverse of `to_frame`."""
-        samples = int(frame["sample"].max()) + 1
-        budgets = torch.from_numpy(frame["budget"].to_numpy(copy=True)[::samples].copy())
-        correct = torch.from_numpy(frame["correct"].to_numpy(copy=True)).view(-1, samples)
-        labels = torch.from_numpy(frame["label"].to_numpy(copy=True)[:samples].copy())
-        return cls(budgets=budgets, correct=correct, labels=labels, settings=settings)
 
 
 @standalone

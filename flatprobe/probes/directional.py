@@ -1,6 +1,8 @@
 """What results along random directions say of the weights that these move."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from flatprobe.risk.inactive import Inactive
 from flatprobe.utils.results import Result
@@ -24,6 +26,10 @@ class Directed(Result):
     def parametrised(self) -> tuple[str, ...]:
         """Weights that layers compute: what moves are the parameters that they are computed from."""
         return tuple(self.settings.get("subject", {}).get("network", {}).get("parametrised", ()))
+
+    @classmethod
+    def _from_settings(cls, settings: Mapping[str, Any]) -> dict[str, Any]:
+        return super()._from_settings(settings) | {"frozen": tuple(settings["frozen"])}
 
     def __repr__(self) -> str:
         """The headline figures on one line, and what does not move, does not act or is computed."""

@@ -1,10 +1,10 @@
 """Flatness radius: how far the weights move along random directions before the training loss rises by epsilon."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Bool, Float64, Int64
@@ -21,9 +21,6 @@ from flatprobe.risk.recalibration import Recalibration
 from flatprobe.utils.arguments import at_least, one_of, positive
 from flatprobe.utils.first_exit import Exit, first_exit
 from flatprobe.utils.results import settings
-
-if TYPE_CHECKING:
-    import pandas
 
 # The default censoring distance moves the weights by about this many times their own norm: what has not left by then is
 # another network altogether. The first direction's search starts at a tenth of the norm.
@@ -48,6 +45,11 @@ class FlatnessRadii(Directed):
             the bracket was evaluated, as for most directions without `verify`.
         start: loss and error at the minimizer.
     """
+
+    _columns: ClassVar = {
+        "direction": "", "radius": "radii", "lower": "lower", "upper": "upper", "evaluations": "evaluations",
+        "excursions": "excursions", "probing_ratio": "probing_ratio", "reached": "reached",
+    }  # fmt: skip
 
     radii: Float64[Tensor, " directions"]
     lower: Float64[Tensor, " directions"]
@@ -94,30 +96,9 @@ class FlatnessRadii(Directed):
             "censored": self.censored,
         }
 
-    def to_frame(self) -> "pandas.DataFrame":
-        """One row a direction."""
-        import pandas as pd
-
-        columns = ("radii", "lower", "upper", "evaluations", "excursions", "probing_ratio")
-        frame = pd.DataFrame({name: getattr(self, name).numpy() for name in columns}).rename(
-            columns={"radii": "radius"}
-        )
-        frame.insert(0, "direction", range(len(frame)))
-        frame["reached"] = self.reached.numpy()
-        return frame
-
     @classmethod
-    def from_frame(cls, frame: "pandas.DataFrame", settings: dict[str, Any]) -> "FlatnessRadii":
-        """The inverse of `to_frame`."""
-        columns = ("lower", "upper", "evaluations", "excursions", "probing_ratio")
-        return cls(
-            radii=torch.from_numpy(frame["radius"].to_numpy(copy=True)),
-            **{name: torch.from_numpy(frame[name].to_numpy(copy=True)) for name in columns},
-            start=Risk(**settings["start"]),
-            frozen=tuple(settings["frozen"]),
-            inactive=settings.get("inactive"),
-            settings=settings,
-        )
+    def _from_settings(cls, settings: Mapping[str, Any]) -> dict[str, Any]:
+        return super()._from_settings(settings) | {"start": Risk(**settings["start"])}
 
 
 @takes_risk

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float64, Int64
@@ -15,9 +15,6 @@ from flatprobe.risk.inactive import check_acts
 from flatprobe.utils import rng
 from flatprobe.utils.arguments import at_least
 from flatprobe.utils.results import Result, settings
-
-if TYPE_CHECKING:
-    import pandas
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -34,6 +31,12 @@ class GradientNoise(Result):
             (n - B) without.
         live: how many components have a full gradient other than 0, of which the sampled ones are taken.
     """
+
+    _columns: ClassVar = {
+        "draw": "", "component": "components", "noise": "noise", "gradient": "gradient",
+        "squared_length": "squared_lengths",
+    }  # fmt: skip
+    _axes: ClassVar = {"draw": 0, "component": 1, "gradient": 1, "squared_length": 0}
 
     noise: Float64[Tensor, "draws components"]
     components: tuple[str, ...]
@@ -89,34 +92,6 @@ class GradientNoise(Result):
             "trace_covariance": self.trace_covariance,
             "gradient_norm": self.gradient_norm,
         }
-
-    def to_frame(self) -> "pandas.DataFrame":
-        """One row a draw and component: draw, component, noise, gradient, squared_length (of the draw)."""
-        import pandas as pd
-
-        draws, count = self.noise.shape
-        columns = {
-            "draw": torch.arange(draws, device="cpu").repeat_interleave(count).numpy(),
-            "component": list(self.components) * draws,
-            "noise": self.noise.flatten().numpy(),
-            "gradient": self.gradient.repeat(draws).numpy(),
-            "squared_length": self.squared_lengths.repeat_interleave(count).numpy(),
-        }
-        return pd.DataFrame(columns)
-
-    @classmethod
-    def from_frame(cls, frame: "pandas.DataFrame", settings: dict[str, Any]) -> "GradientNoise":
-        """The inverse of `to_frame`."""
-        count = int((frame["draw"] == 0).sum())
-        noise, gradient, squared = (
-            torch.from_numpy(frame[name].to_numpy(copy=True)).view(-1, count)
-            for name in ("noise", "gradient", "squared_length")
-        )
-        return cls(
-            noise=noise, components=tuple(frame["component"][:count]), gradient=gradient[0].clone(),
-            squared_lengths=squared[:, 0].clone(), settings=settings,
-            **{name: settings[name] for name in ("gradient_norm", "inflation", "live")},
-        )  # fmt: skip
 
 
 @takes_risk

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float64
@@ -17,9 +17,6 @@ from flatprobe.utils import rng
 from flatprobe.utils.arguments import at_least, one_of, positive
 from flatprobe.utils.lanczos import ENDS, Values, Vector, Vectors, extreme_pairs
 from flatprobe.utils.results import Result, settings
-
-if TYPE_CHECKING:
-    import pandas
 
 # The Krylov space, at least. Networks' largest eigenvalues stand apart, so that a small one finds the first with the
 # fewest products; each vector of it is as long as the weights.
@@ -39,6 +36,8 @@ class HessianEigenvalues(Result):
         products: Hessian products spent.
     """
 
+    _columns: ClassVar = {"layer": "layers", "eigenvalue": "eigenvalues", "residual": "residuals"}
+
     eigenvalues: Float64[Tensor, " values"]
     residuals: Float64[Tensor, " values"]
     layers: tuple[str, ...]
@@ -53,24 +52,6 @@ class HessianEigenvalues(Result):
             "residual": float(self.residuals[first]),
             "products": self.products,
         }
-
-    def to_frame(self) -> "pandas.DataFrame":
-        """One row an eigenvalue: layer, eigenvalue, residual."""
-        import pandas as pd
-
-        columns = {"layer": self.layers, "eigenvalue": self.eigenvalues.numpy(), "residual": self.residuals.numpy()}
-        return pd.DataFrame(columns)
-
-    @classmethod
-    def from_frame(cls, frame: "pandas.DataFrame", settings: dict[str, Any]) -> "HessianEigenvalues":
-        """The inverse of `to_frame`."""
-        return cls(
-            eigenvalues=torch.from_numpy(frame["eigenvalue"].to_numpy(copy=True)),
-            residuals=torch.from_numpy(frame["residual"].to_numpy(copy=True)),
-            layers=tuple(frame["layer"]),
-            products=settings["products"],
-            settings=settings,
-        )
 
 
 @takes_risk

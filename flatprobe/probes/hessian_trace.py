@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float64
@@ -17,9 +17,6 @@ from flatprobe.utils import rng
 from flatprobe.utils.arguments import at_least
 from flatprobe.utils.results import Result, settings
 
-if TYPE_CHECKING:
-    import pandas
-
 # Draws that share one forward pass and gradient, and the bytes that the signs of the further ones may take.
 _SHARED, _BYTES = 10, 2**25
 
@@ -32,6 +29,9 @@ class HessianTrace(Result):
         forms: (draws, layers) v_b^T (H v)_b for each layer b; their sum over the layers is v^T H v.
         layers: the layers' names.
     """
+
+    _columns: ClassVar = {"draw": "", "layer": "layers", "form": "forms"}
+    _axes: ClassVar = {"draw": 0, "layer": 1}
 
     forms: Float64[Tensor, "draws layers"]
     layers: tuple[str, ...]
@@ -58,25 +58,6 @@ class HessianTrace(Result):
     def summary(self) -> dict[str, float]:
         """The trace, its standard error, and the draws."""
         return {"trace": self.trace, "standard_error": self.standard_error, "draws": len(self.forms)}
-
-    def to_frame(self) -> "pandas.DataFrame":
-        """One row a draw and layer: draw, layer, form."""
-        import pandas as pd
-
-        draws, count = self.forms.shape
-        columns = {
-            "draw": [draw for draw in range(draws) for _ in range(count)],
-            "layer": list(self.layers) * draws,
-            "form": self.forms.flatten().numpy(),
-        }
-        return pd.DataFrame(columns)
-
-    @classmethod
-    def from_frame(cls, frame: "pandas.DataFrame", settings: dict[str, Any]) -> "HessianTrace":
-        """The inverse of `to_frame`."""
-        names = tuple(dict.fromkeys(frame["layer"]))
-        forms = torch.from_numpy(frame["form"].to_numpy(copy=True)).view(-1, len(names))
-        return cls(forms=forms, layers=names, settings=settings)
 
 
 @takes_risk

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float64, Int64
@@ -20,9 +20,6 @@ from flatprobe.probes.per_sample import continuous, placed
 from flatprobe.utils import rng
 from flatprobe.utils.arguments import at_least, one_of
 from flatprobe.utils.results import Result, settings
-
-if TYPE_CHECKING:
-    import pandas
 
 OPTIONS = {
     "along": ("samples", "segments"),
@@ -45,6 +42,8 @@ class JacobianMaximum(Result):
         at: (units,) where on the segment the largest norm was found, from 0 (first) to 1 (second).
         points: how many points of each unit were evaluated.
     """
+
+    _columns: ClassVar = {"first": "first", "second": "second", "at": "at", "value": "values"}
 
     values: Float64[Tensor, " units"]
     first: Int64[Tensor, " units"]
@@ -75,21 +74,6 @@ class JacobianMaximum(Result):
             "min": float(self.values.min()),
             "points": float(self.points * len(self)),
         }
-
-    def to_frame(self) -> "pandas.DataFrame":
-        """One row a sample or segment."""
-        import pandas as pd
-
-        columns = {name: getattr(self, name).numpy() for name in ("first", "second", "at")}
-        return pd.DataFrame(columns | {"value": self.values.numpy()})
-
-    @classmethod
-    def from_frame(cls, frame: "pandas.DataFrame", settings: dict[str, Any]) -> "JacobianMaximum":
-        """The inverse of `to_frame`."""
-        values, first, second, at = (
-            torch.from_numpy(frame[name].to_numpy(copy=True)) for name in ("value", "first", "second", "at")
-        )
-        return cls(values=values, first=first, second=second, at=at, points=settings["points"], settings=settings)
 
 
 @standalone

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -16,9 +16,6 @@ from flatprobe.network.differentiable import check_differentiable
 from flatprobe.network.network import Network
 from flatprobe.utils.results import Result
 
-if TYPE_CHECKING:
-    import pandas
-
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class PerSample(Result):
@@ -28,6 +25,8 @@ class PerSample(Result):
         values: (samples,) float64, on the CPU.
         labels: (samples,) the labels that the data give.
     """
+
+    _columns: ClassVar = {"sample": "", "label": "labels", "value": "values"}
 
     values: Float64[Tensor, " samples"]
     labels: Int64[Tensor, " samples"]
@@ -53,22 +52,6 @@ class PerSample(Result):
             "min": float(values.min()),
             "max": float(values.max()),
         }
-
-    def to_frame(self) -> "pandas.DataFrame":
-        """One row a sample: sample, label, value."""
-        import pandas as pd
-
-        columns = {"sample": range(len(self)), "label": self.labels.numpy(), "value": self.values.numpy()}
-        return pd.DataFrame(columns)
-
-    @classmethod
-    def from_frame(cls, frame: "pandas.DataFrame", settings: dict[str, Any]) -> "PerSample":
-        """The inverse of `to_frame`."""
-        return cls(
-            values=torch.from_numpy(frame["value"].to_numpy(copy=True)),
-            labels=torch.from_numpy(frame["label"].to_numpy(copy=True)),
-            settings=settings,
-        )
 
 
 Kernel = Callable[[Network, Batch], Tensor]

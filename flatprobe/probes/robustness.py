@@ -2,9 +2,8 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, ClassVar
 
-import numpy as np
 import torch
 from jaxtyping import Float64
 from torch import Tensor, nn
@@ -21,9 +20,6 @@ from flatprobe.utils.arguments import at_least, numbers, one_of
 from flatprobe.utils.confidence import clopper_pearson, wilson
 from flatprobe.utils.results import Result, settings
 
-if TYPE_CHECKING:
-    import pandas
-
 # From no noise to noise as large as the pixel range, through T3 Fig. 19's 0.05 and 0.2.
 GAMMAS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.6, 0.8, 1.0)
 
@@ -37,6 +33,9 @@ class Robustness(Result):
         error: (gammas, draws) fraction misclassified.
         samples: number of samples that each fraction is over.
     """
+
+    _columns: ClassVar = {"gamma": "gammas", "draw": "", "error": "error"}
+    _axes: ClassVar = {"gamma": 0, "draw": 1}
 
     gammas: Float64[Tensor, " gammas"]
     error: Float64[Tensor, "gammas draws"]
@@ -92,26 +91,6 @@ class Robustness(Result):
         return {"mean_error": float(self.error.mean())} | {
             f"error({gamma:g})": float(p) for gamma, p in zip(self.gammas, self.mean, strict=True)
         }
-
-    def to_frame(self) -> "pandas.DataFrame":
-        """One row a noise level and draw."""
-        import pandas as pd
-
-        gammas, draws = self.error.shape
-        columns = {
-            "gamma": np.repeat(self.gammas.numpy(), draws),
-            "draw": np.tile(np.arange(draws), gammas),
-            "error": self.error.flatten().numpy(),
-        }
-        return pd.DataFrame(columns)
-
-    @classmethod
-    def from_frame(cls, frame: "pandas.DataFrame", settings: dict[str, Any]) -> "Robustness":
-        """The inverse of `to_frame`."""
-        draws = int(frame["draw"].max()) + 1
-        error = torch.from_numpy(frame["error"].to_numpy(copy=True)).view(-1, draws)
-        gammas = torch.from_numpy(frame["gamma"].to_numpy(copy=True)[::draws].copy())
-        return cls(gammas=gammas, error=error, samples=settings["samples"], settings=settings)
 
 
 @standalone

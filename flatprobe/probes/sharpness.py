@@ -1,8 +1,8 @@
 """Worst-case sharpness: how much the loss can rise within a ball around the trained weights."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float64, Int64
@@ -16,9 +16,6 @@ from flatprobe.risk.inactive import check_acts
 from flatprobe.risk.protocols import loss_and_gradient
 from flatprobe.utils.arguments import at_least, one_of, positive
 from flatprobe.utils.results import Result, settings
-
-if TYPE_CHECKING:
-    import pandas
 
 # SAM's radius (Foret et al. 2021) and ASAM's on CIFAR-10 (Kwon et al. 2021): those that the two were proposed with.
 RADII = {"l2": 0.05, "adaptive": 0.5}
@@ -40,6 +37,8 @@ class WorstCaseSharpness(Result):
         frozen: selected parameters that the law does not move, being zero.
     """
 
+    _columns: ClassVar = {"restart": "", "increase": "increases", "length": "lengths", "passes": "passes"}
+
     increases: Float64[Tensor, " restarts"]
     lengths: Float64[Tensor, " restarts"]
     passes: Int64[Tensor, " restarts"]
@@ -56,21 +55,10 @@ class WorstCaseSharpness(Result):
         """The largest increase, the least over the restarts (far below it: more are needed), and the radius."""
         return {"sharpness": self.sharpness, "least": float(self.increases.min()), "radius": self.radius}
 
-    def to_frame(self) -> "pandas.DataFrame":
-        """One row a restart: restart, increase, length, passes."""
-        import pandas as pd
-
-        columns = {"increase": self.increases.numpy(), "length": self.lengths.numpy(), "passes": self.passes.numpy()}
-        return pd.DataFrame({"restart": range(len(self.increases)), **columns})
-
     @classmethod
-    def from_frame(cls, frame: "pandas.DataFrame", settings: dict[str, Any]) -> "WorstCaseSharpness":
-        """The inverse of `to_frame`."""
-        column = {name: torch.from_numpy(frame[name].to_numpy(copy=True)) for name in ("increase", "length", "passes")}
-        return cls(
-            increases=column["increase"], lengths=column["length"], passes=column["passes"], loss=settings["loss"],
-            radius=settings["arguments"]["radius"], frozen=tuple(settings["frozen"]), settings=settings,
-        )  # fmt: skip
+    def _from_settings(cls, settings: Mapping[str, Any]) -> dict[str, Any]:
+        own = {"radius": settings["arguments"]["radius"], "frozen": tuple(settings["frozen"])}
+        return super()._from_settings(settings) | own
 
 
 @takes_risk

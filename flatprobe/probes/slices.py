@@ -75,8 +75,7 @@ class RandomSlice(Directed):
         column = {name: torch.from_numpy(frame[name].to_numpy(copy=True)).view(grid) for name in frame.columns}
         return cls(
             coefficients=torch.stack([column[name] for name in names], -1), loss=column["loss"], error=column["error"],
-            cosine=settings["cosine"], frozen=tuple(settings["frozen"]), inactive=settings.get("inactive"),
-            settings=settings,
+            settings=settings, **cls._from_settings(settings),
         )  # fmt: skip
 
 

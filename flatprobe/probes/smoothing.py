@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -20,9 +20,6 @@ from flatprobe.utils import rng
 from flatprobe.utils.arguments import at_least, positive
 from flatprobe.utils.confidence import clopper_pearson_lower, wilson
 from flatprobe.utils.results import Result, settings
-
-if TYPE_CHECKING:
-    import pandas
 
 ABSTAINED = -1
 # Where Cohen et al. 2019 tabulate the certified accuracy (their Table 1, up to what sigma = 0.25 reaches).
@@ -43,6 +40,11 @@ class SmoothedCertificate(Result):
         counts: (samples,) how many of the estimation draws gave the selected class.
         labels: (samples,) the labels that the data give.
     """
+
+    _columns: ClassVar = {
+        "sample": "", "labels": "labels", "predicted": "predicted", "radius": "radius", "selected": "selected",
+        "counts": "counts",
+    }  # fmt: skip
 
     predicted: Int64[Tensor, " samples"]
     radius: Float64[Tensor, " samples"]
@@ -123,22 +125,6 @@ class SmoothedCertificate(Result):
         }
         accuracy = self.certified_accuracy(radii).tolist()
         return figures | {f"certified_accuracy({r:g})": value for r, value in zip(radii, accuracy, strict=True)}
-
-    def to_frame(self) -> "pandas.DataFrame":
-        """One row a sample."""
-        import pandas as pd
-
-        columns = {name: getattr(self, name).numpy() for name in _COLUMNS}
-        return pd.DataFrame({"sample": range(len(self)), **columns})
-
-    @classmethod
-    def from_frame(cls, frame: "pandas.DataFrame", settings: dict[str, Any]) -> "SmoothedCertificate":
-        """The inverse of `to_frame`."""
-        columns: dict[str, Any] = {name: torch.from_numpy(frame[name].to_numpy(copy=True)) for name in _COLUMNS}
-        return cls(**columns, settings=settings)
-
-
-_COLUMNS = ("labels", "predicted", "radius", "selected", "counts")
 
 
 @standalone

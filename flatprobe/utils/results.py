@@ -1,23 +1,21 @@
 """The base of all results: raw values with their settings, one parquet file each."""
 
 import importlib
-import inspect
-import json
 import os
 import platform
-from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import quote, unquote
 
 import torch
 
-from flatprobe.utils.arguments import as_json
-from flatprobe.utils.atomic import UNSEALED, check_writable, is_intact, sealed, written_beside
+from flatprobe.utils.atomic import check_writable
+from flatprobe.utils.columns import Axes, Columns, from_table, to_table
+from flatprobe.utils.tables import check_place, read_table, write_table
 
 if TYPE_CHECKING:
     import pandas
@@ -44,8 +42,6 @@ _HOMES = {
     "WeightNorms": "flatprobe.probes.weight_norms",
     "WorstCaseSharpness": "flatprobe.probes.sharpness",
 }
-_KEY = b"flatprobe"
-_SEAL = "seal"  # in the metadata: the file's own SHA-256
 _LONGEST = 200  # bytes of a file's name, of which most file systems take 255 with what is put around it
 
 
@@ -72,26 +68,68 @@ def settings(probe: str, subject: Mapping[str, object], **arguments: object) -> 
 
 
 @dataclass(frozen=True, kw_only=True)
-class Result(ABC):
-    """Raw values of one measurement. Subclasses are frozen dataclasses defined beside their probe.
+class Result:
+    """The raw values of one measurement, with its settings. Subclasses are frozen dataclasses.
+
+    A subclass needs no methods where each field is a column of its table: a tensor of one axis or a tuple of words, of
+    one length throughout. A single value belongs into `settings` too, under the field's name, and is read from there. A
+    subclass with other fields defines `to_frame` and `from_frame`, and one with figures of its own defines `summary`.
 
     A record names the subclass, not its module. `load` therefore finds a user-defined subclass once it is defined.
+
+    Attributes:
+        settings: what the values depend on; anything JSON can say.
+
+    >>> @dataclass(frozen=True, kw_only=True, repr=False)
+    ... class Depths(Result):
+    ...     layers: tuple[str, ...]
+    ...     depths: torch.Tensor
+    ...     total: int
+    >>> depths = Depths(layers=("in", "out"), depths=torch.tensor([1, 2]), total=3, settings={"total": 3})
+    >>> depths, depths.to_frame().to_dict("list")
+    (Depths(depths=1.5, total=3), {'layers': ['in', 'out'], 'depths': [1, 2]})
     """
+
+    # The columns in their order, where they are not the fields under the fields' names; see `flatprobe.utils.columns`.
+    _columns: ClassVar[Columns] = {}
+    _axes: ClassVar[Axes] = {}
 
     settings: dict[str, Any] = field(repr=False)
 
-    @abstractmethod
     def to_frame(self) -> "pandas.DataFrame":
-        """The values as one tidy table: a row per observation. It holds every value of the result."""
+        """The values as one tidy table: a row per observation. It holds every value that `settings` does not."""
+        columns = self._columns or {name: name for name in self._fields() if self._is_column(name)}
+        return to_table(self, columns, self._axes)
 
     @classmethod
-    @abstractmethod
     def from_frame(cls, frame: "pandas.DataFrame", settings: dict[str, Any]) -> "Result":
         """The inverse of `to_frame`."""
+        known = cls._fields()
+        columns = cls._columns or {str(name): str(name) for name in frame}
+        held = {column: name for column, name in columns.items() if not name or name in known}
+        return cls(**cls._from_settings(settings) | from_table(frame, held, cls._axes), settings=settings)
 
-    @abstractmethod
     def summary(self) -> dict[str, float]:
-        """The headline figures, by name."""
+        """The headline figures, by name: unless a subclass says otherwise, each number and the mean of each tensor."""
+        values = {name: getattr(self, name) for name in self._fields()}
+        return {
+            name: float(value.double().mean()) if isinstance(value, torch.Tensor) else float(value)
+            for name, value in values.items()
+            if isinstance(value, torch.Tensor | int | float)
+        }
+
+    @classmethod
+    def _from_settings(cls, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """The fields that are single values, as the settings have them."""
+        return {name: settings[name] for name in cls._fields() if name in settings}
+
+    @classmethod
+    def _fields(cls) -> list[str]:
+        return [entry.name for entry in fields(cls) if entry.name != "settings"]
+
+    def _is_column(self, name: str) -> bool:
+        value = getattr(self, name)
+        return isinstance(value, torch.Tensor) or name not in self.settings or bool(self.settings[name] != value)
 
     def __repr__(self) -> str:
         """The headline figures on one line."""
@@ -203,8 +241,7 @@ def _kind(reference: object) -> type[Result] | None:
     if name in _HOMES:
         own: type[Result] = getattr(importlib.import_module(_HOMES[name]), name)
         return own
-    every = _subclasses(Result)  # type: ignore[type-abstract] # only walked, never called
-    defined = [kind for kind in every if kind.__name__ == name and not inspect.isabstract(kind)]
+    defined = [kind for kind in _subclasses(Result) if kind.__name__ == name]
     return defined[-1] if defined else None  # the newest, where a notebook has defined it again
 
 
@@ -212,36 +249,6 @@ def _subclasses(kind: type[Result]) -> Iterator[type[Result]]:
     for subclass in kind.__subclasses__():
         yield subclass
         yield from _subclasses(subclass)
-
-
-def write_table(frame: "pandas.DataFrame", path: str | os.PathLike[str], metadata: Mapping[str, object]) -> Path:
-    """A tidy table as parquet with JSON metadata under the key "flatprobe"; written beside, then renamed.
-
-    Args:
-        frame: the table.
-        path: where to, ending in .parquet; missing folders are made.
-        metadata: anything JSON can say.
-
-    Returns:
-        The path.
-
-    Raises:
-        FileExistsError: if the path holds something that is no record.
-        ValueError: if the path does not end in .parquet.
-    """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    path = Path(path)
-    check_place(path)
-    table = pa.Table.from_pandas(frame, preserve_index=False)
-    table = table.replace_schema_metadata(
-        {**(table.schema.metadata or {}), _KEY: json.dumps({**metadata, _SEAL: UNSEALED}, default=as_json)}
-    )
-    with written_beside(path) as beside:
-        pq.write_table(table, beside)
-        beside.write_bytes(sealed(beside.read_bytes()))
-    return path
 
 
 def check_places(folder: str | os.PathLike[str], names: Mapping[str, Iterable[str]]) -> None:
@@ -259,60 +266,3 @@ def check_places(folder: str | os.PathLike[str], names: Mapping[str, Iterable[st
     for place in (folder, *(folder / measurement for measurement in names)):
         if place == folder or place.exists():
             check_writable(place)
-
-
-def check_place(path: Path) -> None:
-    """A record may be written there: nothing is there, or an earlier record.
-
-    Raises:
-        FileExistsError: if the path holds something that is no record.
-        ValueError: if the path does not end in .parquet.
-    """
-    if path.suffix != ".parquet":
-        msg = f"the record's path is {path}; expected it to end in .parquet"
-        raise ValueError(msg)
-    if path.exists() and not (path.is_file() and _KEY in path.read_bytes()):
-        msg = f"{path} exists and is no record of flatprobe; expected a new place, or an earlier record: choose another"
-        raise FileExistsError(msg)
-
-
-def read_table(path: str | os.PathLike[str]) -> tuple["pandas.DataFrame", dict[str, Any]]:
-    """The table and the metadata that `write_table` wrote.
-
-    Args:
-        path: a parquet file.
-
-    Returns:
-        Both.
-
-    Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if it is damaged, or was written by something else.
-    """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    if not Path(path).is_file():
-        msg = f"there is no record at {path}"
-        raise FileNotFoundError(msg)
-    content = Path(path).read_bytes()
-    try:
-        opened = pq.ParquetFile(pa.BufferReader(content))
-        words = (opened.metadata.metadata or {}).get(_KEY)
-        metadata = None if words is None else json.loads(words)
-        seal = metadata.pop(_SEAL, None) if isinstance(metadata, dict) else None
-        if seal is not None and not is_intact(memoryview(content), content.find(str(seal).encode())):
-            msg = "its SHA-256 is another than when it was written"
-            raise ValueError(msg)
-        table = opened.read()
-        frame = table.to_pandas()
-    except (pa.ArrowException, OSError, ValueError, TypeError, RecursionError) as error:
-        msg = (
-            f"{path} is not a readable parquet file ({str(error)[:200]}); it may be truncated or damaged: delete it "
-            "and measure again"
-        )
-        raise ValueError(msg) from error
-    if not isinstance(metadata, dict):
-        msg = f"{path} is a parquet file without flatprobe's metadata; expected a record that fp.save wrote"
-        raise ValueError(msg)
-    return frame, metadata
