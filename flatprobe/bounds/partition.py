@@ -1,10 +1,11 @@
 """Bounds from algorithmic robustness: the loss hardly varies within the cells of a partition."""
 
 import math
+from typing import Literal
 
 from flatprobe.bounds.bound import Bound, check, confidence, exponential, summed
 from flatprobe.bounds.covering import Covering
-from flatprobe.utils.arguments import one_of, positive
+from flatprobe.utils.arguments import Checked, one_of, positive
 
 FORMS = ("joint", "split", "leading")
 
@@ -21,7 +22,7 @@ def robustness(
     classes: int | None = None,
     covering: Covering | None = None,
     prior: float | None = None,
-    form: str = "joint",
+    form: Checked[Literal["joint", "split", "leading"]] = "joint",
 ) -> Bound:
     """gap <= epsilon + M sqrt((2 K ln 2 + 2 ln(1 / delta)) / n) (S17 eq. 8, T3 eq. 21; O20 eq. 6.3 is the same).
 

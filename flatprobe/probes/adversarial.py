@@ -1,8 +1,8 @@
 """Adversarial accuracy: the fraction still classified correctly when each input may be moved by a budget."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float64, Int64
@@ -18,7 +18,7 @@ from flatprobe.network.network import Network
 from flatprobe.network.trained_on import own_samples, warn_of_own
 from flatprobe.probes.per_sample import Subject, attacked
 from flatprobe.utils import rng
-from flatprobe.utils.arguments import at_least, numbers, one_of
+from flatprobe.utils.arguments import Checked, Numbers, Whole, at_least, numbers, one_of
 from flatprobe.utils.confidence import wilson
 from flatprobe.utils.results import Result, settings
 
@@ -134,11 +134,11 @@ def adversarial_accuracy(
     model: nn.Module,
     data: LabelledData,
     *,
-    budgets: float | Sequence[float] | Any,
-    norm: str = "l2",
-    attack: str = "pgd",
-    steps: int = PGD_STEPS,
-    restarts: int = 1,
+    budgets: Numbers,
+    norm: Checked[Literal["l2", "linf"]] = "l2",
+    attack: Checked[Literal["pgd", "fgsm"]] = "pgd",
+    steps: Whole = PGD_STEPS,
+    restarts: Whole = 1,
     box: Box = None,
     seed: int = 0,
     batch_size: int | None = None,

@@ -1,10 +1,10 @@
 """Flatness radius: how far the weights move along random directions before the training loss rises by epsilon."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from statistics import median
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Bool, Float64, Int64
@@ -13,12 +13,12 @@ from torch import Tensor
 from flatprobe.network.weights import Weights, as_given, select
 from flatprobe.probes.directional import Directed, recorded
 from flatprobe.probes.rounding import check_loss, check_weights, float64_risk
-from flatprobe.risk.directions import direction, scale
+from flatprobe.risk.directions import LAWS, direction, scale
 from flatprobe.risk.empirical import Risk, RiskFunction, along, describe, explain_start
 from flatprobe.risk.function import risk_at, takes_risk
 from flatprobe.risk.inactive import looked_for
 from flatprobe.risk.recalibration import Recalibration
-from flatprobe.utils.arguments import at_least, one_of, positive
+from flatprobe.utils.arguments import Checked, Number, Selection, Whole, at_least, one_of, positive
 from flatprobe.utils.first_exit import Exit, first_exit
 from flatprobe.utils.results import settings
 
@@ -105,16 +105,16 @@ class FlatnessRadii(Directed):
 def flatness_radius(
     risk: RiskFunction,
     *,
-    epsilon: float = 0.05,
-    directions: int = 10,
-    law: str = "isotropic",
-    parameters: str | Sequence[str] | Any = None,
-    objective: str = "loss",
-    max_radius: float | None = None,
-    rtol: float = 1e-2,
-    verify: int = 0,
-    batch_norm: str = "frozen",
-    inactive: str = "move",
+    epsilon: Number = 0.05,
+    directions: Whole = 10,
+    law: Checked[Literal["isotropic", "layer", "filter", "adaptive"]] = "isotropic",
+    parameters: Selection = None,
+    objective: Checked[Literal["loss", "error"]] = "loss",
+    max_radius: Number | None = None,
+    rtol: Number = 1e-2,
+    verify: Whole = 0,
+    batch_norm: Checked[Literal["frozen", "recalibrate"]] = "frozen",
+    inactive: Checked[Literal["move", "hold"]] = "move",
     seed: int = 0,
 ) -> FlatnessRadii:
     """r(w, u, eps) = sup{ r >= 0 : |I(w + s u) - I(w)| <= eps for all s in [0, r] }, along random directions u.
@@ -171,6 +171,8 @@ def flatness_radius(
     at_least(0, verify=verify)
     one_of("objective", objective, ("loss", "error"))
     one_of("batch_norm", batch_norm, ("frozen", "recalibrate"))
+    one_of("law", law, LAWS)
+    one_of("inactive", inactive, ("move", "hold"))
     center = risk.center
     names = select(center, parameters)
     idle, held = looked_for(risk, names, law, inactive)

@@ -2,9 +2,9 @@
 
 import itertools
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from jaxtyping import Float64, Int64
@@ -21,7 +21,7 @@ from flatprobe.network.network import Network
 from flatprobe.network.slopes import check_input_slopes
 from flatprobe.probes.per_sample import Subject, attacked, continuous
 from flatprobe.utils import rng
-from flatprobe.utils.arguments import at_least, one_of
+from flatprobe.utils.arguments import Checked, Whole, at_least, one_of
 from flatprobe.utils.results import Result, settings
 
 if TYPE_CHECKING:
@@ -31,6 +31,8 @@ CERTIFIED = ("spectral", "frobenius")  # gamma_3 and gamma_4 of S17, eqs 36 and 
 ESTIMATES = ("gamma_1", "gamma_2", "gradient")
 LOWER = (*CERTIFIED, *ESTIMATES)
 
+Lower = Literal["spectral", "frobenius", "gamma_1", "gamma_2", "gradient"]
+Upper = Literal["ddn", "log_barrier", "deepfool", "fab", "ifgsm"]
 Ends = Float64[Tensor, " samples"]
 
 
@@ -134,13 +136,13 @@ def geometric_margins(
     model: nn.Module,
     data: LabelledData,
     *,
-    lower: str | Sequence[str] = ("spectral",),
-    upper: str | Sequence[str] = ("ddn", "log_barrier", "deepfool"),
-    norm: str = "l2",
+    lower: Checked[Lower | Sequence[Lower]] = ("spectral",),
+    upper: Checked[Upper | Sequence[Upper]] = ("ddn", "log_barrier", "deepfool"),
+    norm: Checked[Literal["l2", "linf"]] = "l2",
     box: Box = None,
-    steps: int | None = None,
-    points: int = 8,
-    segments: int = 64,
+    steps: Whole | None = None,
+    points: Whole = 8,
+    segments: Whole = 64,
     seed: int = 0,
     batch_size: int | None = None,
 ) -> GeometricMargins:
@@ -189,72 +191,76 @@ def geometric_margins(
 
     Source: T3 Def. 1 and eq. 11; S17 eqs 10 and 34 to 37 with SPEC's correction; O20 eq. 8.1.
     """
-    lower, upper = ((names,) if isinstance(names, str) else tuple(names) for names in (lower, upper))
-    _check(lower, upper, norm)
+    methods, attacks = _names(lower), _names(upper)
+    _check(methods, attacks, norm)
     at_least(1, steps=steps, points=points, segments=segments)
     network, data = Network(model), checked_data(data)
     size = network.batch_size(batch_size)
-    lowers: dict[str, list[Tensor]] = {name: [] for name in lower}
-    uppers: dict[str, list[Tensor]] = {name: [] for name in upper}
+    lowers: dict[str, list[Tensor]] = {name: [] for name in methods}
+    uppers: dict[str, list[Tensor]] = {name: [] for name in attacks}
     bounds: dict[str, Bound] = {}
     uncertified: dict[str, str] = {}
     for subject in attacked(network, data, size, "geometric_margins", box):
         inputs, labels, forward = subject.inputs, subject.labels, subject.forward()
         if subject.start == 0:
-            kinds = [kind for kind in lower if kind in CERTIFIED]
+            kinds = [kind for kind in methods if kind in CERTIFIED]
             single = isinstance(subject.given, Tensor)
             bounds, uncertified = certified_ends(network.module, inputs, kinds, norm, single=single)
-            if set(ESTIMATES) & set(lower):
+            if set(ESTIMATES) & set(methods):
                 check_input_slopes(forward, inputs)
-            if "gamma_2" in lower:
+            if "gamma_2" in methods:
                 steepest = _steepest_between(network, data, segments, size, norm, seed)
         with torch.no_grad():
             logits = forward(inputs)
         right = functional_margin(logits, labels) > 0
         closest = Perturbed.none(inputs)
-        for name in upper:
+        for name in attacks:
             found = _attack(name, subject, right, norm, box, steps, seed)
             uppers[name].append(found.distance.cpu())
             closest = closest.closer(found.points, found.distance, found.distance.isfinite())
         values = {kind: bound(logits, labels, inputs) for kind, bound in bounds.items()}
         values |= dict.fromkeys(uncertified, torch.zeros_like(closest.distance))
-        if "gamma_2" in lower:
+        if "gamma_2" in methods:
             values["gamma_2"] = first_order_margins.jacobian_ratio(logits, labels, steepest, norm, inputs[0].numel())
-        if {"gamma_1", "gradient"} & set(lower):
+        if {"gamma_1", "gradient"} & set(methods):
             draws = map(_draw(subject, seed, "ball"), itertools.count())
             values |= first_order_margins.near(
                 forward, inputs, labels, closest.points, closest.distance, norm, points, draws
             )
-        for name in lower:
+        for name in methods:
             lowers[name].append(torch.where(right, values[name].double(), 0.0).cpu())
-    own, attacks = _joined(lowers), _joined(uppers)
-    uncertified |= drowned({kind: own[kind] for kind in bounds}, attacks.values(), network.dtype)
+    lower_ends, upper_ends = _joined(lowers), _joined(uppers)
+    uncertified |= drowned({kind: lower_ends[kind] for kind in bounds}, upper_ends.values(), network.dtype)
     if uncertified:
         msg = (
             f"{network.name} is not certified by {', '.join(uncertified)}, whose lower ends are 0: "
             f"{next(iter(uncertified.values()))}"
         )
         warnings.warn(msg, stacklevel=3)  # past the decorator
-    ends = [own[name] for name in lower if name in CERTIFIED] or list(own.values())
+    decisive = [lower_ends[name] for name in methods if name in CERTIFIED] or list(lower_ends.values())
     described: dict[str, Any] = {"network": network.describe(), "data": data.describe(), "batch_size": size}
     described |= {"uncertified": uncertified} if uncertified else {}
     arguments = {"norm": norm, "box": box, "steps": steps, "points": points, "segments": segments, "seed": seed}
     return GeometricMargins(
-        lower=torch.stack(ends).amax(0) if ends else torch.zeros(len(data), dtype=torch.float64, device="cpu"),
-        upper=torch.stack(list(attacks.values())).amin(0),
-        lowers=own,
-        uppers=attacks,
+        lower=torch.stack(decisive).amax(0) if decisive else torch.zeros(len(data), dtype=torch.float64, device="cpu"),
+        upper=torch.stack(list(upper_ends.values())).amin(0),
+        lowers=lower_ends,
+        uppers=upper_ends,
         labels=data.labels,
-        settings=settings("geometric_margins", described, lower=list(lower), upper=list(upper), **arguments),
+        settings=settings("geometric_margins", described, lower=list(methods), upper=list(attacks), **arguments),
     )
 
 
-def _check(lower: Sequence[str], upper: Sequence[str], norm: str) -> None:
-    for name in lower:
+def _names(given: Any) -> tuple[Any, ...]:
+    return tuple(given) if isinstance(given, Iterable) and not isinstance(given, str) else (given,)
+
+
+def _check(methods: Sequence[object], attacks: Sequence[object], norm: object) -> None:
+    for name in methods:
         one_of("lower", name, LOWER)
-    for name in upper:
+    for name in attacks:
         one_of("upper", name, MINIMUM_NORM)
-    if not upper:
+    if not attacks:
         msg = f"upper is empty; expected at least one attack among {', '.join(MINIMUM_NORM)}"
         raise ValueError(msg)
     one_of("norm", norm, NORMS)

@@ -13,7 +13,7 @@ from flatprobe.risk.empirical import EmpiricalRisk, RiskFunction
 from flatprobe.risk.function import takes_risk
 from flatprobe.risk.inactive import check_acts
 from flatprobe.utils import rng
-from flatprobe.utils.arguments import at_least
+from flatprobe.utils.arguments import Selection, Whole, at_least
 from flatprobe.utils.results import Result, settings
 
 
@@ -98,11 +98,11 @@ class GradientNoise(Result):
 def gradient_noise(
     risk: RiskFunction,
     *,
-    batch_size: int = 128,
-    draws: int = 200,
+    batch_size: Whole = 128,
+    draws: Whole = 200,
     replacement: bool = False,
-    components: int = 64,
-    parameters: str | Sequence[str] | Any = None,
+    components: Whole = 64,
+    parameters: Selection = None,
     seed: int = 0,
 ) -> GradientNoise:
     """xi = (1/B) sum_{i in z} grad l_i - grad I over random minibatches z of B samples, w fixed (T3 eqs 7-8, Fig. 5).

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float64
@@ -14,7 +14,7 @@ from flatprobe.risk.function import takes_risk
 from flatprobe.risk.inactive import check_acts
 from flatprobe.risk.protocols import hessian_products
 from flatprobe.utils import rng
-from flatprobe.utils.arguments import at_least, one_of, positive
+from flatprobe.utils.arguments import Checked, Number, Selection, Whole, at_least, one_of, positive
 from flatprobe.utils.lanczos import ENDS, Values, Vector, Vectors, extreme_pairs
 from flatprobe.utils.results import Result, settings
 
@@ -58,11 +58,11 @@ class HessianEigenvalues(Result):
 def hessian_eigenvalues(
     risk: RiskFunction,
     *,
-    count: int = 1,
-    which: str = "largest",
-    parameters: str | Sequence[str] | Any = None,
+    count: Whole = 1,
+    which: Checked[Literal["largest", "smallest", "magnitude"]] = "largest",
+    parameters: Selection = None,
     per_layer: bool = False,
-    tolerance: float = 1e-3,
+    tolerance: Number = 1e-3,
     seed: int = 0,
 ) -> HessianEigenvalues:
     """lambda_1 >= lambda_2 >= ..., eigenvalues of H = (d^2 / dw^2) I(w) over the whole data set, at the risk's center.

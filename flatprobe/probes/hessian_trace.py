@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float64
@@ -14,7 +14,7 @@ from flatprobe.risk.function import takes_risk
 from flatprobe.risk.inactive import check_acts
 from flatprobe.risk.protocols import hessian_forms
 from flatprobe.utils import rng
-from flatprobe.utils.arguments import at_least
+from flatprobe.utils.arguments import Selection, Whole, at_least
 from flatprobe.utils.results import Result, settings
 
 # Draws that share one forward pass and gradient, and the bytes that the signs of the further ones may take.
@@ -62,7 +62,7 @@ class HessianTrace(Result):
 
 @takes_risk
 def hessian_trace(
-    risk: RiskFunction, *, draws: int = 100, parameters: str | Sequence[str] | Any = None, seed: int = 0
+    risk: RiskFunction, *, draws: Whole = 100, parameters: Selection = None, seed: int = 0
 ) -> HessianTrace:
     """tr H = E v^T H v over independent random signs v (Hutchinson), H the Hessian of I at the center, over all data.
 

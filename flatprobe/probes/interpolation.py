@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from jaxtyping import Float64
@@ -13,7 +13,7 @@ from flatprobe.risk.empirical import EmpiricalRisk, RiskFunction, along, describ
 from flatprobe.risk.endpoints import POLICIES, Endpoint, weights_of_endpoints
 from flatprobe.risk.function import takes_risk
 from flatprobe.risk.recalibration import Recalibration
-from flatprobe.utils.arguments import Whole, at_least, given, one_of
+from flatprobe.utils.arguments import Checked, Whole, at_least, given, one_of
 from flatprobe.utils.results import Result, settings
 
 if TYPE_CHECKING:
@@ -151,12 +151,12 @@ class Interpolation(Result):
 @takes_risk
 def interpolate(
     risk: RiskFunction,
-    endpoints: Sequence[Endpoint] | Any,
-    coefficients: Tensor | Any,
+    endpoints: Checked[Sequence[Endpoint]],
+    coefficients: Checked[Tensor],
     *,
-    batch_norm: str | None = None,
-    buffers: str | None = None,
-    calibration: LabelledData | Any = None,
+    batch_norm: Checked[Literal["interpolate", "recalibrate"] | None] = None,
+    buffers: Checked[Literal["interpolate", "keep"] | None] = None,
+    calibration: Checked[LabelledData | None] = None,
 ) -> Interpolation:
     """I(w_lambda), w_lambda = sum_k lambda_k w_k, at each of the coefficients (T3 eq. 15, Figs 11 and 12).
 

@@ -1,6 +1,7 @@
 """Per-sample norms of the input Jacobian: how much the output moves when the input does."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from torch import Tensor, nn
 
@@ -11,7 +12,7 @@ from flatprobe.network.network import Network
 from flatprobe.network.slopes import check_input_slopes
 from flatprobe.probes.per_sample import PerSample, continuous, map_samples
 from flatprobe.utils import rng
-from flatprobe.utils.arguments import one_of
+from flatprobe.utils.arguments import Checked, one_of
 from flatprobe.utils.results import settings
 
 
@@ -25,9 +26,9 @@ def jacobian_norms(
     model: nn.Module,
     data: LabelledData,
     *,
-    norm: str = "spectral",
-    outputs: str = "logits",
-    method: str | None = None,
+    norm: Checked[Literal["spectral", "frobenius"]] = "spectral",
+    outputs: Checked[Literal["logits", "softmax"]] = "logits",
+    method: Checked[Literal["gram", "lanczos"] | None] = None,
     batch_size: int | None = None,
 ) -> JacobianNorms:
     """||J(x)||_2 or ||J(x)||_F per sample, J = dz/dx (C x d) or dp/dx (S17 eqs 20, 48, 49; Fig. 4c, d).
@@ -81,7 +82,7 @@ def jacobian_norms(
     return JacobianNorms(values=values, labels=labels, settings=settings("jacobian_norms", subject, **arguments))
 
 
-def _check(norm: str, outputs: str, method: str | None) -> None:
+def _check(norm: object, outputs: object, method: object) -> None:
     one_of("norm", norm, ("spectral", "frobenius"))
     one_of("outputs", outputs, ("logits", "softmax"))
     one_of("method", method, ("gram", "lanczos", None))

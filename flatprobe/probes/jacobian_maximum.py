@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float64, Int64
@@ -18,7 +18,7 @@ from flatprobe.network.network import Network
 from flatprobe.network.slopes import check_input_slopes
 from flatprobe.probes.per_sample import continuous, placed
 from flatprobe.utils import rng
-from flatprobe.utils.arguments import at_least, one_of
+from flatprobe.utils.arguments import Checked, Whole, at_least, one_of
 from flatprobe.utils.results import Result, settings
 
 OPTIONS = {
@@ -81,13 +81,13 @@ def jacobian_maximum(
     model: nn.Module,
     data: LabelledData,
     *,
-    along: str = "samples",
-    norm: str = "spectral",
-    outputs: str = "logits",
-    pairs: int = 100,
-    between: str = "any",
-    points: int = 9,
-    refine: int = 8,
+    along: Checked[Literal["samples", "segments"]] = "samples",
+    norm: Checked[Literal["spectral", "frobenius"]] = "spectral",
+    outputs: Checked[Literal["logits", "softmax"]] = "logits",
+    pairs: Whole = 100,
+    between: Checked[Literal["any", "same", "different"]] = "any",
+    points: Whole = 9,
+    refine: Whole = 8,
     seed: int = 0,
     batch_size: int | None = None,
 ) -> JacobianMaximum:

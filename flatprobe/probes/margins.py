@@ -1,6 +1,7 @@
 """Functional margins and scores: how far the outputs are from changing class."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +11,7 @@ from flatprobe.functional import losses
 from flatprobe.network.contexts import standalone
 from flatprobe.network.network import Network
 from flatprobe.probes.per_sample import PerSample, map_samples
-from flatprobe.utils.arguments import one_of
+from flatprobe.utils.arguments import Checked, one_of
 from flatprobe.utils.results import settings
 
 
@@ -60,7 +61,7 @@ def scores(
     model: nn.Module,
     data: LabelledData,
     *,
-    outputs: str = "softmax",
+    outputs: Checked[Literal["softmax", "logits"]] = "softmax",
     batch_size: int | None = None,
 ) -> Margins:
     """o = sqrt(2) min_{j != y} (f_y - f_j) per sample (S17 eq. 33).

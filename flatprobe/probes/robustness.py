@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float64
@@ -16,7 +16,7 @@ from flatprobe.network.network import Network
 from flatprobe.network.trained_on import own_samples, warn_of_own
 from flatprobe.probes.per_sample import continuous, placed
 from flatprobe.utils import rng
-from flatprobe.utils.arguments import at_least, numbers, one_of
+from flatprobe.utils.arguments import Checked, Numbers, Whole, at_least, numbers, one_of
 from flatprobe.utils.confidence import clopper_pearson, wilson
 from flatprobe.utils.results import Result, settings
 
@@ -47,7 +47,7 @@ class Robustness(Result):
         return self.error.mean(1)
 
     def band(
-        self, level: float = 0.95, method: str = "wilson"
+        self, level: float = 0.95, method: Checked[Literal["wilson", "draws"]] = "wilson"
     ) -> tuple[Float64[Tensor, " gammas"], Float64[Tensor, " gammas"]]:
         """A confidence band for E(gamma), pointwise.
 
@@ -98,8 +98,8 @@ def gaussian_robustness(
     model: nn.Module,
     data: LabelledData,
     *,
-    gammas: float | Sequence[float] | Any = GAMMAS,
-    draws: int = 10,
+    gammas: Numbers = GAMMAS,
+    draws: Whole = 10,
     seed: int = 0,
     batch_size: int | None = None,
 ) -> Robustness:

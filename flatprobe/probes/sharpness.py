@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Float64, Int64
@@ -14,7 +14,7 @@ from flatprobe.risk.empirical import RiskFunction, describe
 from flatprobe.risk.function import takes_risk
 from flatprobe.risk.inactive import check_acts
 from flatprobe.risk.protocols import loss_and_gradient
-from flatprobe.utils.arguments import at_least, one_of, positive
+from flatprobe.utils.arguments import Checked, Selection, Whole, at_least, one_of, positive
 from flatprobe.utils.results import Result, settings
 
 # SAM's radius (Foret et al. 2021) and ASAM's on CIFAR-10 (Kwon et al. 2021): those that the two were proposed with.
@@ -66,10 +66,10 @@ def worst_case_sharpness(
     risk: RiskFunction,
     *,
     radius: float | None = None,
-    law: str = "l2",
-    steps: int = 20,
-    restarts: int = 3,
-    parameters: str | Sequence[str] | Any = None,
+    law: Checked[Literal["l2", "adaptive"]] = "l2",
+    steps: Whole = 20,
+    restarts: Whole = 3,
+    parameters: Selection = None,
     seed: int = 0,
 ) -> WorstCaseSharpness:
     """max { I(w + v) - I(w) : ||v|| <= radius }, over the whole data set; the result is a lower bound of it.

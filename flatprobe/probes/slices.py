@@ -1,9 +1,8 @@
 """Random slices: the risk along one or two random directions from the trained weights."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from jaxtyping import Float64
@@ -11,12 +10,12 @@ from torch import Tensor
 
 from flatprobe.network.weights import Weights, as_given, norm, select
 from flatprobe.probes.directional import Directed, recorded
-from flatprobe.risk.directions import direction
+from flatprobe.risk.directions import LAWS, direction
 from flatprobe.risk.empirical import RiskFunction, along, describe, explain_start
 from flatprobe.risk.function import takes_risk
 from flatprobe.risk.inactive import looked_for
 from flatprobe.risk.recalibration import Recalibration
-from flatprobe.utils.arguments import one_of, positive
+from flatprobe.utils.arguments import Checked, Number, Selection, Whole, is_whole, one_of, positive
 from flatprobe.utils.results import settings
 
 if TYPE_CHECKING:
@@ -83,13 +82,13 @@ class RandomSlice(Directed):
 def random_slice(
     risk: RiskFunction,
     *,
-    dimensions: int = 2,
-    extent: float = 1.0,
-    steps: int = 21,
-    law: str = "filter",
-    parameters: str | Sequence[str] | Any = None,
-    batch_norm: str = "frozen",
-    inactive: str = "move",
+    dimensions: Checked[Literal[1, 2]] = 2,
+    extent: Number = 1.0,
+    steps: Whole = 21,
+    law: Checked[Literal["isotropic", "layer", "filter", "adaptive"]] = "filter",
+    parameters: Selection = None,
+    batch_norm: Checked[Literal["frozen", "recalibrate"]] = "frozen",
+    inactive: Checked[Literal["move", "hold"]] = "move",
     seed: int = 0,
 ) -> RandomSlice:
     """I(w + a u), or I(w + a u + b v), for a and b in `steps` equal steps of [-extent, extent] (Li et al. 2018).
@@ -123,9 +122,11 @@ def random_slice(
     """
     one_of("dimensions", dimensions, (1, 2))
     one_of("batch_norm", batch_norm, ("frozen", "recalibrate"))
+    one_of("law", law, LAWS)
+    one_of("inactive", inactive, ("move", "hold"))
     positive(extent=extent)
-    if steps < 3 or steps % 2 == 0:
-        msg = f"steps is {steps}; expected an odd number of at least 3, so that the center is a point of the grid"
+    if not is_whole(steps) or steps < 3 or steps % 2 == 0:
+        msg = f"steps is {steps!r}; expected an odd number of at least 3, so that the center is a point of the grid"
         raise ValueError(msg)
     center = risk.center
     names = select(center, parameters)

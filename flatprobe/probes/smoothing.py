@@ -17,7 +17,7 @@ from flatprobe.network.network import Network
 from flatprobe.network.trained_on import own_samples, warn_of_own
 from flatprobe.probes.per_sample import continuous, placed
 from flatprobe.utils import rng
-from flatprobe.utils.arguments import at_least, positive
+from flatprobe.utils.arguments import Number, Whole, at_least, positive
 from flatprobe.utils.confidence import clopper_pearson_lower, wilson
 from flatprobe.utils.results import Result, settings
 
@@ -132,10 +132,10 @@ def smoothed_certificate(
     model: nn.Module,
     data: LabelledData,
     *,
-    sigma: float = 0.25,
-    draws: int = 1000,
+    sigma: Number = 0.25,
+    draws: Whole = 1000,
     alpha: float = 0.001,
-    selection: int = 100,
+    selection: Whole = 100,
     seed: int = 0,
     batch_size: int | None = None,
 ) -> SmoothedCertificate:

@@ -4,7 +4,7 @@ import copy
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from jaxtyping import Float64
@@ -19,7 +19,7 @@ from flatprobe.network.contexts import standalone
 from flatprobe.network.modules import warn_of_unregistered
 from flatprobe.network.network import Network
 from flatprobe.network.parametrized import applied, parametrised
-from flatprobe.utils.arguments import is_whole, positive, scalar
+from flatprobe.utils.arguments import Checked, is_whole, one_of, positive, scalar
 from flatprobe.utils.results import Result, settings
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 # Columns of `WeightNorms.layers`.
 QUANTITIES = ("spectral", "frobenius", "stable_rank", "reshaped_spectral", "reshaped_frobenius")
+Quantity = Checked[Literal["spectral", "frobenius", "stable_rank", "reshaped_spectral", "reshaped_frobenius"]]
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -59,11 +60,12 @@ class WeightNorms(Result):
         found: list[str] = self.settings["subject"].get("left_out", [])
         return found
 
-    def of(self, quantity: str) -> Float64[Tensor, " layers"]:
+    def of(self, quantity: Quantity) -> Float64[Tensor, " layers"]:
         """One of `QUANTITIES`, for each layer."""
+        one_of("quantity", quantity, QUANTITIES)
         return self.layers[:, QUANTITIES.index(quantity)]
 
-    def product(self, quantity: str = "spectral") -> float:
+    def product(self, quantity: Quantity = "spectral") -> float:
         """The product over the layers of one of `QUANTITIES`.
 
         It bounds the network's Lipschitz constant for a chain of these layers and activations that are no steeper than
@@ -133,9 +135,9 @@ class WeightNorms(Result):
 @standalone
 def weight_norms(
     model: nn.Module,
-    input_shape: int | Sequence[int] | LabelledData | Any,
+    input_shape: Checked[int | Sequence[int] | LabelledData | None],
     *,
-    initial: nn.Module | Mapping[str, Tensor] | Any = None,
+    initial: Checked[nn.Module | Mapping[str, Tensor] | None] = None,
     path: bool = True,
 ) -> WeightNorms:
     """||w||, ||w - w_0||, fan-in l1 a unit, path norm, and of each layer the norms of the operator that it is.

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Literal
 
 from torch import nn
 
@@ -16,7 +16,7 @@ from flatprobe.probes.interpolation import interpolate, segment, simplex
 from flatprobe.risk.empirical import EmpiricalRisk
 from flatprobe.risk.endpoints import statistics_of
 from flatprobe.studies.measurements import CHOICES, DEFAULT, LANDSCAPE, PROBES
-from flatprobe.utils.arguments import one_of
+from flatprobe.utils.arguments import Checked, one_of
 from flatprobe.utils.results import Result, check_places, file_stem, save
 from flatprobe.utils.study_progress import Step, stepping
 
@@ -72,11 +72,11 @@ class Comparison:
 
 @standalone
 def compare(
-    models: Mapping[str, nn.Module] | Any,
-    data: LabelledData | Mapping[str, LabelledData] | Any,
+    models: Checked[Mapping[str, nn.Module]],
+    data: Checked[LabelledData | Mapping[str, LabelledData]],
     *,
-    probes: str | Sequence[str] | Any = None,
-    groups: Mapping[str, str] | Any = None,
+    probes: Checked[str | Sequence[str] | None] = None,
+    groups: Checked[Mapping[str, str] | None] = None,
     seed: int = 0,
     progress: bool | None = False,
     out: str | Path | None = None,
@@ -224,8 +224,9 @@ def _landscapes(
         if len(corners) < 2 or any(len(kinds) > 1 for kinds in alike):
             continue
         risk = EmpiricalRisk(corners[0], data[names[0]])
-        others = "interpolate" if statistics_of(risk) else None
-        policy = "recalibrate" if risk.network.batch_normalised else others
+        policy: Literal["recalibrate", "interpolate"] | None = "interpolate" if statistics_of(risk) else None
+        if risk.network.batch_normalised:
+            policy = "recalibrate"
         points = simplex(3) if len(corners) == 3 else segment()
         yield label, interpolate(risk, corners, points, batch_norm=policy)
 

@@ -1,18 +1,37 @@
 """Checks of arguments, with one wording for all."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from inspect import Parameter, signature
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, Union
 
-# A variant of something, asked for by its name, or by its name with its arguments.
+# A variant of something: its name, or a mapping of its name and its arguments.
 Named = str | Mapping[str, object]
-# Arguments that are checked here: whoever reads a signature sees what is asked for, and whoever gives something else
-# gets our message, with an annotation checker or without one.
-Number = float | Any
-Whole = int | Any
-Flag = bool | Any
+
+T = TypeVar("T")
+if TYPE_CHECKING:
+    Checked = Annotated[T, "checked at run time by flatprobe itself"]
+else:
+
+    class Checked:
+        """`Checked[kind]` annotates an argument that flatprobe checks itself, such as `Checked[Literal["l2", "linf"]]`.
+
+        A type checker reads the kind. At run time anything passes, so that a wrong argument meets flatprobe's message
+        and not that of an annotation checker.
+        """
+
+        def __class_getitem__(cls, kind: object) -> object:
+            return Union[kind, Any]  # noqa: UP007 - `|` does not take every kind
+
+
+Number = Checked[float]
+Whole = Checked[int]
+Flag = Checked[bool]
+# A number, or a sequence, an array or a tensor of numbers.
+Numbers = Checked[float | Iterable[float]]
+# Of parameters: None for all, "last", or names or patterns.
+Selection = Checked[str | Sequence[str] | None]
 
 
 def as_json(value: Any) -> Any:
