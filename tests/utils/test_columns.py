@@ -95,16 +95,16 @@ def test_a_grid_repeats_what_depends_on_one_axis(tmp_path: Path) -> None:
 
 def test_what_a_table_cannot_hold_is_refused_and_not_lost() -> None:
     with pytest.raises(
-        TypeError, match=r"total of Depths is of type int; expected a column: .* Put the same value into set"
+        TypeError, match=r"total of Depths must be a column, .*, got int. Put the same value into settings"
     ):
         replace(DEPTHS, settings={"note": None}).to_frame()
     with pytest.raises(
         TypeError, match="total of Depths is of type int; expected a column"
     ):  # the settings say otherwise
         replace(DEPTHS, total=4).to_frame()
-    with pytest.raises(ValueError, match=r"width of Depths has shape \(3,\); expected \(2,\), one entry per row"):
+    with pytest.raises(ValueError, match=r"width of Depths must have shape \(2,\), one entry per row, got \(3,\)"):
         replace(DEPTHS, width=torch.ones(3)).to_frame()
-    with pytest.raises(ValueError, match=r"depth of Depths has shape \(2, 2\); expected \(2,\), one entry per row"):
+    with pytest.raises(ValueError, match=r"depth of Depths must have shape \(2,\), one entry per row, got \(2, 2\)"):
         replace(DEPTHS, depth=torch.ones(2, 2)).to_frame()
 
 
