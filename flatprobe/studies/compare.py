@@ -1,4 +1,4 @@
-"""Compare networks: every probe on every network, landscapes between networks of a group."""
+"""Comparison of networks: every probe on every network, and landscapes between networks of a group."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ _CAPPING = ("geometric_margins", "adversarial_accuracy")
 
 @dataclass(frozen=True)
 class Comparison:
-    """Results by measurement and network (landscapes by group).
+    """Results by measurement and network, landscapes by group.
 
     Attributes:
         results: measurement -> network (or group) -> result.
@@ -39,7 +39,7 @@ class Comparison:
     groups: dict[str, str]
 
     def to_frame(self) -> "pandas.DataFrame":
-        """One row a measurement, network and headline figure."""
+        """One row per measurement, network and headline figure."""
         import pandas as pd
 
         rows = [
@@ -51,10 +51,10 @@ class Comparison:
         return pd.DataFrame(rows, columns=["measurement", "network", "group", "figure", "value"])
 
     def headline(self) -> "pandas.DataFrame":
-        """One row a measurement and group: its first figure's mean and deviation (ddof 1) over the networks."""
+        """One row per measurement and group: mean and standard deviation (ddof 1) of the first figure over networks."""
         frame = self.to_frame()
         keys = ["measurement", "group"]
-        first = frame.drop_duplicates([*keys, "network"])  # GroupBy.first would step over NaN
+        first = frame.drop_duplicates([*keys, "network"])  # GroupBy.first would skip NaN
         cells = first.groupby([*keys, "figure"], sort=False)["value"].agg(["mean", "std", "count"])
         return cells.reset_index()
 
@@ -81,32 +81,33 @@ def compare(
     progress: bool | None = False,
     out: str | Path | None = None,
 ) -> Comparison:
-    """Measure every network with every probe chosen, at the probes' own defaults, with the same directions and noise.
+    """Results of every chosen probe on every network, at the probes' defaults, with the same directions and noise.
 
-    Landscapes lie between networks of one group: over the triangle of its first three, or along the line where it
-    has two; groups of one have none, nor have those whose networks differ in shape or in the data that they are
-    measured on. BatchNorm statistics are recalibrated at each point, since interpolated ones belong to no network;
-    those of other normalisation layers are interpolated.
+    A landscape is measured per group: over the triangle of its first three networks, or along the line between two.
+    Groups of one network have none, and neither have groups whose networks differ in shape or data. BatchNorm
+    statistics are recalibrated at each point, since interpolated statistics belong to no network. Statistics of other
+    normalization layers are interpolated.
 
     Args:
         models: networks in eval mode, by name; never changed.
-        data: what all are measured on, or each network's own data by name (random labels differ from natural ones).
-        probes: which of `measurements.CHOICES`, one or several; None for `measurements.DEFAULT`, which serve every
+        data: the data of all networks, or data by network, as random labels differ from natural ones.
+        probes: one or several of `measurements.CHOICES`. None takes `measurements.DEFAULT`, which apply to every
             classifier at moderate cost.
         groups: network -> group; None puts all into one group, "networks".
         seed: of the directions and the noise.
         progress: True: a bar on a terminal, else plain lines, on stderr; None: a bar on a terminal only.
-        out: a folder in which each result is saved as soon as it is measured, as `Comparison.save` does at the end: a
-            probe that refuses a network then loses none of the others.
+        out: folder in which each result is saved once measured, as `Comparison.save` does at the end. An error of one
+            probe then loses no other result.
 
     Returns:
         `Comparison`.
 
     Raises:
-        FileExistsError: if `out` holds other programs' files in the records' places.
-        OSError: if nothing can be written in `out`.
-        TypeError: for networks or groups without names, or data that are none.
-        ValueError: for no models, unknown probes, a network without data or group, or a name that no file can have.
+        FileExistsError: if `out` holds files of other programs in place of the records.
+        OSError: if `out` cannot be written.
+        TypeError: for networks or groups without names, or data that are not `LabelledData`.
+        ValueError: for no models, an unknown probe, or a network without data or group.
+        ValueError: for a name that no file can have.
     """
     chosen = (probes,) if isinstance(probes, str) or callable(probes) else tuple(DEFAULT if probes is None else probes)
     for probe in chosen:
@@ -124,33 +125,33 @@ def _checked(
     """The networks, their data and their groups by name.
 
     Raises:
-        TypeError: for networks or groups without names, or data that are none.
-        ValueError: for no networks, or one without data or group.
+        TypeError: for networks or groups without names, or data that are not `LabelledData`.
+        ValueError: for no networks, or a network without data or group.
     """
     if not isinstance(models, Mapping):
         names = [f"model_{k}" for k in range(len(models) if isinstance(models, Sequence) else 1)]
         msg = (
-            f"the networks are a {type(models).__name__}; expected a dictionary with a name for each: "
+            f"models must be a dictionary from names to networks, got a {type(models).__name__}. Give "
             f"{{{', '.join(f'{name!r}: ...' for name in names)}}}"
         )
         raise TypeError(msg)
     if groups is not None and not isinstance(groups, Mapping):
-        msg = f"groups is {groups!r}; expected a dictionary from the networks' names to their groups, or None"
+        msg = f"groups must be a dictionary from the networks' names to their groups, or None, got {groups!r}"
         raise TypeError(msg)
     if not models:
-        msg = "there are no networks to compare; expected at least one"
+        msg = "models must hold at least one network, got none"
         raise ValueError(msg)
     own = dict(data) if isinstance(data, Mapping) else dict.fromkeys(models, checked_data(data))
     group = dict.fromkeys(models, "networks") if groups is None else dict(groups)
     for name in models:
         if name not in own or name not in group:
-            msg = f"the network {name!r} has no data or no group of its own; data: {list(own)}, groups: {list(group)}"
+            msg = f"the network {name!r} must have data and a group, got data {list(own)} and groups {list(group)}"
             raise ValueError(msg)
     return dict(models), own, {name: group[name] for name in models}
 
 
 def count_steps(probes: Sequence[str], groups: Mapping[str, str]) -> int:
-    """How many steps `measured` announces: one a network, or a group for the landscapes."""
+    """Number of steps that `measured` announces: one per network, or per group for the landscapes."""
     return sum(len(set(groups.values()) if probe == LANDSCAPE else groups) for probe in probes)
 
 
@@ -163,7 +164,7 @@ def measured(
     step: Step,
     out: str | Path | None = None,
 ) -> Comparison:
-    """What `compare` does once its arguments are checked, announcing each step.
+    """The comparison with checked arguments; each step is announced.
 
     Raises:
         ValueError: if nothing could be measured.
@@ -180,21 +181,21 @@ def measured(
                     results[measurement][name] = own
                     if out is not None:
                         _save(own, out, measurement, name)
-    except BaseException as error:  # of Ctrl-C too
+    except BaseException as error:  # KeyboardInterrupt too
         if out is not None:
             error.add_note(f"{sum(map(len, results.values()))} records were measured before, and are kept in {out}")
         raise
     if not results:
         msg = (
-            f"nothing could be measured by {', '.join(probes)}: landscapes need two networks alike on the same data "
-            "in a group"
+            f"{', '.join(probes)} must have something to measure, got none. Landscapes need a group of two networks of "
+            "one shape on the same data"
         )
         raise ValueError(msg)
     return Comparison(results=results, groups=dict(groups))
 
 
 def _capped(results: Mapping[str, Mapping[str, Result]], name: str) -> dict[str, Result]:
-    """The accuracy under attack, once the network's margins are known too: they may hold nearer adversarial points."""
+    """The accuracy capped by the network's margins, which may hold nearer adversarial points; empty without both."""
     margins, accuracy = (results.get(probe, {}).get(name) for probe in _CAPPING)
     if isinstance(margins, GeometricMargins) and isinstance(accuracy, AdversarialAccuracy):
         return {"adversarial_accuracy": accuracy.capped(margins)}
