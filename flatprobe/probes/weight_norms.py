@@ -211,7 +211,7 @@ def _check_layers(name: str, layers: Layers) -> None:
         raise ValueError(msg)
     if others:
         msg = (
-            f"{name} applies {others}, whose norms are not known: the layers and their products leave them out "
+            f"{name} applies {others}, whose norms are not known and are left out of the layers and their products "
             "(`left_out` of the result). Norms are known of linear layers and zero-padded convolutions that compute "
             "what torch's own compute"
         )

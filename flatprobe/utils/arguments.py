@@ -1,4 +1,4 @@
-"""Checks of arguments, with one wording for all."""
+"""Checks of arguments, with common messages, and their annotations."""
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -35,10 +35,10 @@ Selection = Checked[str | Sequence[str] | None]
 
 
 def as_json(value: Any) -> Any:
-    """NumPy's and torch's scalars as Python's: the `default` of json.dumps.
+    """The Python number of a NumPy or torch scalar: the `default` of json.dumps.
 
     Raises:
-        TypeError: for anything else.
+        TypeError: for any other value.
     """
     if hasattr(value, "item") and getattr(value, "ndim", 0) == 0:
         return value.item()
@@ -47,10 +47,10 @@ def as_json(value: Any) -> Any:
 
 
 def one_of(name: str, value: object, options: Iterable[object]) -> None:
-    """The argument is one of the options.
+    """Check that an argument is one of the options.
 
     Raises:
-        ValueError: where it is not, with the options.
+        ValueError: if it is not; the message lists the options.
     """
     allowed = list(options)
     if value not in allowed:
@@ -61,17 +61,17 @@ def one_of(name: str, value: object, options: Iterable[object]) -> None:
 def chosen(
     kind: str, asked: Named | Any, options: Mapping[str, Callable[..., Any]]
 ) -> tuple[Callable[..., Any], dict[str, Any]]:
-    """The option that was asked for by name, or as `{"name": ..., argument: value}`, and its arguments.
+    """The option given by its name, or as `{"name": ..., argument: value}`, and its arguments.
 
-    An option's arguments are its keyword-only parameters, finite numbers.
+    The arguments of an option are its keyword-only parameters, which must be finite numbers.
 
     Returns:
-        The option, and the arguments to call it with.
+        The option, and the arguments for its call.
 
     Raises:
-        TypeError: for what is neither a name nor such a mapping, with the options.
-        ValueError: for an unknown name, with the options; for arguments that are not the option's own, with those; for
-            one that is no finite number.
+        TypeError: for neither a name nor such a mapping; the message lists the options.
+        ValueError: for an unknown name; the message lists the options.
+        ValueError: for arguments that the option does not take or lacks, or one that is not a finite number.
 
     >>> def power(x: float, *, exponent: float) -> float:
     ...     return x**exponent
@@ -107,28 +107,28 @@ def chosen(
     return options[name], arguments
 
 
-@cache  # a training asks in every step
+@cache  # a training calls this in every step
 def _keyword_only(function: Callable[..., Any]) -> list[Parameter]:
     return [value for value in signature(function).parameters.values() if value.kind is Parameter.KEYWORD_ONLY]
 
 
 def plain(asked: Named) -> Named:
-    """The same as a record has it: a dictionary of Python's numbers for any mapping."""
+    """A named option as the settings hold it: the name, or a dictionary of Python numbers."""
     if isinstance(asked, str):
         return asked
     return {word: scalar(value) for word, value in asked.items()}
 
 
 def scalar(value: object) -> Any:
-    """NumPy's and torch's scalars as Python's; anything else as it is."""
+    """The Python number of a NumPy or torch scalar; any other value unchanged."""
     return as_json(value) if hasattr(value, "item") and getattr(value, "ndim", 0) == 0 else value
 
 
 def numbers(**values: object) -> list[float]:
-    """The one argument, a number or several, as a list.
+    """The one argument, a number or several numbers, as a list.
 
     Raises:
-        ValueError: for anything else.
+        ValueError: for any other value.
     """
     ((name, value),) = values.items()
     try:
@@ -139,32 +139,32 @@ def numbers(**values: object) -> list[float]:
 
 
 def is_number(value: object) -> bool:
-    """Whether it is a real number; a word is none, and neither is True."""
+    """True for a real number; False for words and booleans."""
     own = scalar(value)
     return isinstance(own, int | float) and not isinstance(own, bool)
 
 
 def is_whole(value: object) -> bool:
-    """Whether it is an integer; 2.0 is none, and neither is True."""
+    """True for an integer; False for 2.0 and booleans."""
     own = scalar(value)
     return isinstance(own, int) and not isinstance(own, bool)
 
 
 def flag(**values: object) -> None:
-    """The arguments are True or False: a word such as "no" would count as True.
+    """Check that the arguments are True or False, since a word such as "no" counts as True in Python.
 
     Raises:
-        ValueError: naming the first that is not.
+        ValueError: for the first argument that is not.
     """
     for name, value in values.items():
         one_of(name, scalar(value), (True, False))
 
 
 def given(**values: object) -> None:
-    """The arguments are not None, which `positive` and `at_least` let pass.
+    """Check that the arguments are not None, which `positive` and `at_least` allow.
 
     Raises:
-        ValueError: naming the first that is.
+        ValueError: for the first argument that is.
     """
     for name, value in values.items():
         if value is None:
@@ -173,10 +173,10 @@ def given(**values: object) -> None:
 
 
 def whole(**values: object) -> None:
-    """The arguments are integers.
+    """Check that the arguments are integers.
 
     Raises:
-        ValueError: naming the first that is not.
+        ValueError: for the first argument that is not.
     """
     for name, value in values.items():
         if not is_whole(value):
@@ -185,10 +185,10 @@ def whole(**values: object) -> None:
 
 
 def positive(**values: object) -> None:
-    """The arguments are positive finite numbers; None passes.
+    """Check that the arguments are positive finite numbers, or None.
 
     Raises:
-        ValueError: naming the first that is not.
+        ValueError: for the first argument that is not.
     """
     for name, value in values.items():
         if value is not None and not (is_number(value) and 0 < scalar(value) < math.inf):
@@ -197,10 +197,10 @@ def positive(**values: object) -> None:
 
 
 def at_least(least: int, **values: object) -> None:
-    """The arguments are integers, at least `least`; None passes.
+    """Check that the arguments are integers, at least `least`, or None.
 
     Raises:
-        ValueError: naming the first that is not.
+        ValueError: for the first argument that is not.
     """
     for name, value in values.items():
         if value is not None and not is_whole(value):

@@ -1,4 +1,4 @@
-"""The base of all results: raw values with their settings, one parquet file each."""
+"""The base class of results, and their records: one parquet file per result."""
 
 import importlib
 import os
@@ -20,7 +20,7 @@ from flatprobe.utils.tables import check_place, read_table, write_table
 if TYPE_CHECKING:
     import pandas
 
-# The home of each result class that a record may name, so that a module can be renamed without losing old records.
+# The module of each result class. Records name the class alone, so that old ones are readable after a renaming.
 _HOMES = {
     "AdversarialAccuracy": "flatprobe.probes.adversarial",
     "Audit": "flatprobe.studies.audit",
@@ -42,11 +42,11 @@ _HOMES = {
     "WeightNorms": "flatprobe.probes.weight_norms",
     "WorstCaseSharpness": "flatprobe.probes.sharpness",
 }
-_LONGEST = 200  # bytes of a file's name, of which most file systems take 255 with what is put around it
+_LONGEST = 200  # bytes of a file name; most file systems allow 255, with suffixes
 
 
 def environment() -> dict[str, object]:
-    """Versions, threads and machine, for the record of a measurement."""
+    """Versions, number of threads and machine, for the settings of a measurement."""
     return {
         "versions": dict(_versions()),
         "threads": torch.get_num_threads(),
@@ -63,7 +63,7 @@ def _versions() -> Mapping[str, str]:
 
 
 def settings(probe: str, subject: Mapping[str, object], **arguments: object) -> dict[str, Any]:
-    """What a result records beside its values: the probe, its arguments, what it looked at, and where it ran."""
+    """The settings of a result: the probe, its arguments, the subject of the measurement, and the environment."""
     return {"probe": probe, "arguments": arguments, "subject": dict(subject), "environment": environment()}
 
 
@@ -71,14 +71,16 @@ def settings(probe: str, subject: Mapping[str, object], **arguments: object) -> 
 class Result:
     """The raw values of one measurement, with its settings. Subclasses are frozen dataclasses.
 
-    A subclass needs no methods where each field is a column of its table: a tensor of one axis or a tuple of words, of
-    one length throughout. A single value belongs into `settings` too, under the field's name, and is read from there. A
-    subclass with other fields defines `to_frame` and `from_frame`, and one with figures of its own defines `summary`.
+    A subclass needs no methods where each field is one of:
 
-    A record names the subclass, not its module. `load` therefore finds a user-defined subclass once it is defined.
+    - a column of the table: a tensor of one axis or a tuple of words, all of one length,
+    - a single value that `settings` holds too, under the field's name; `load` reads it from there.
+
+    A subclass with other fields defines `to_frame` and `from_frame`. A subclass may define `summary`. A record names
+    the subclass, not its module, so `load` finds a user-defined subclass once it is defined.
 
     Attributes:
-        settings: what the values depend on; anything JSON can say.
+        settings: probe, arguments, subject and environment of the measurement, as JSON values.
 
     >>> @dataclass(frozen=True, kw_only=True, repr=False)
     ... class Depths(Result):
@@ -97,7 +99,7 @@ class Result:
     settings: dict[str, Any] = field(repr=False)
 
     def to_frame(self) -> "pandas.DataFrame":
-        """The values as one tidy table: a row per observation. It holds every value that `settings` does not."""
+        """The values as one tidy table, with one row per observation. `settings` holds the other values."""
         columns = self._columns or {name: name for name in self._fields() if self._is_column(name)}
         return to_table(self, columns, self._axes)
 
@@ -110,7 +112,7 @@ class Result:
         return cls(**cls._from_settings(settings) | from_table(frame, held, cls._axes), settings=settings)
 
     def summary(self) -> dict[str, float]:
-        """The headline figures, by name: unless a subclass says otherwise, each number and the mean of each tensor."""
+        """The headline figures by name. By default: each number, and the mean of each tensor."""
         values = {name: getattr(self, name) for name in self._fields()}
         return {
             name: float(value.double().mean()) if isinstance(value, torch.Tensor) else float(value)
@@ -120,7 +122,7 @@ class Result:
 
     @classmethod
     def _from_settings(cls, settings: Mapping[str, Any]) -> dict[str, Any]:
-        """The fields that are single values, as the settings have them."""
+        """The fields whose values the settings hold."""
         return {name: settings[name] for name in cls._fields() if name in settings}
 
     @classmethod
@@ -138,19 +140,21 @@ class Result:
 
 
 def save(result: Result, path: str | os.PathLike[str]) -> Path:
-    """Write a result to one parquet file: its tidy table, with kind and settings in the file's metadata.
+    """Write a result to one parquet file: its tidy table, with class and settings in the file's metadata.
 
-    The file is written beside its place and then renamed, so that a reader never sees half of it.
+    The file is written under another name and then renamed, so that a reader never sees an incomplete file.
 
     Args:
-        result: what a probe returned.
-        path: where to; missing folders are made.
+        result: the result of a probe.
+        path: path of the file, ending in .parquet; missing folders are created.
 
     Returns:
         The path.
 
     Raises:
-        ValueError: if the path does not end in .parquet, or a user-defined class has the name of one of flatprobe's.
+        FileExistsError: if the path holds something other than a record.
+        ValueError: if the path does not end in .parquet.
+        ValueError: if a user-defined class has the name of one of flatprobe's result classes.
     """
     kind = type(result).__name__
     if kind in _HOMES and type(result).__module__ != _HOMES[kind]:
@@ -160,10 +164,10 @@ def save(result: Result, path: str | os.PathLike[str]) -> Path:
 
 
 def file_stem(name: str) -> str:
-    """A network's name as that of its record, without the ending; `network_name` is the inverse.
+    """The file name of a network's record, without the ending; `network_name` is the inverse.
 
     Raises:
-        ValueError: if the name is empty, or longer than a file's name can be.
+        ValueError: if the name is empty, or too long for a file.
 
     >>> file_stem("google/vit 100%"), network_name("google%2Fvit 100%25")
     ('google%2Fvit 100%25', 'google/vit 100%')
@@ -177,23 +181,23 @@ def file_stem(name: str) -> str:
     stem = f"%2E{stem[1:]}" if stem.startswith(".") else stem  # a leading dot would hide the file
     if not 0 < len(os.fsencode(stem)) <= _LONGEST:
         msg = (
-            f"the name {name[:40]!r} is {len(os.fsencode(stem))} bytes long as a file's; expected 1 to {_LONGEST}"
-            ": give another"
+            f"the name {name[:40]!r} must be 1 to {_LONGEST} bytes long as a file name, got {len(os.fsencode(stem))}. "
+            "Give another"
         )
         raise ValueError(msg)
     return stem
 
 
 def network_name(stem: str) -> str:
-    """The name that `file_stem` wrote."""
+    """The network's name from the `file_stem` of its record."""
     try:
-        return unquote(stem, errors="surrogatepass")  # of names that the system could not decode
+        return unquote(stem, errors="surrogatepass")  # a name may hold bytes that the system could not decode
     except UnicodeDecodeError:
         return unquote(stem)
 
 
 def printable(name: str) -> str:
-    r"""A name on one line, as a terminal and a picture can show it: control characters are written out.
+    r"""A name on one line for terminals and images, with control characters escaped.
 
     >>> printable("a\x1b[31mred\n")
     'a\\x1b[31mred\\n'
@@ -202,32 +206,32 @@ def printable(name: str) -> str:
 
 
 def load(path: str | os.PathLike[str]) -> Any:
-    """Read what `save` wrote.
+    """Read a record that `save` wrote.
 
     Args:
         path: a parquet file.
 
     Returns:
-        The result, equal to the one that was saved.
+        The result, equal to the saved one.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is not a flatprobe record.
+        ValueError: if the file is not a record of flatprobe.
     """
     frame, metadata = read_table(path)
     kind, own = _kind(metadata.get("kind")), metadata.get("settings")
     if kind is None or not isinstance(own, dict):
         msg = (
-            f"{path} holds a table of kind {str(metadata.get('kind'))[:100]!r} with settings of type "
-            f"{type(own).__name__}; expected the record of a flatprobe result: read it with pandas"
+            f"{path} must be the record of a flatprobe result, got a table of kind "
+            f"{str(metadata.get('kind'))[:100]!r} with settings of type {type(own).__name__}. Read it with pandas"
         )
         raise ValueError(msg)
     try:
         return kind.from_frame(frame, own)
     except (KeyError, IndexError, AttributeError, TypeError, ValueError, RuntimeError) as error:
         msg = (
-            f"{path} does not hold what a {kind.__name__} needs ({type(error).__name__}: {str(error)[:200]}); expected "
-            "a record as fp.save wrote it: measure it again"
+            f"{path} must hold a {kind.__name__} as fp.save wrote it, got {type(error).__name__}: {str(error)[:200]}. "
+            "Measure it again"
         )
         raise ValueError(msg) from error
 
@@ -242,7 +246,7 @@ def _kind(reference: object) -> type[Result] | None:
         own: type[Result] = getattr(importlib.import_module(_HOMES[name]), name)
         return own
     defined = [kind for kind in _subclasses(Result) if kind.__name__ == name]
-    return defined[-1] if defined else None  # the newest, where a notebook has defined it again
+    return defined[-1] if defined else None  # the newest, since a notebook may define a class again
 
 
 def _subclasses(kind: type[Result]) -> Iterator[type[Result]]:
@@ -252,12 +256,12 @@ def _subclasses(kind: type[Result]) -> Iterator[type[Result]]:
 
 
 def check_places(folder: str | os.PathLike[str], names: Mapping[str, Iterable[str]]) -> None:
-    """The records of these measurements and networks can be written as `folder/measurement/network.parquet`.
+    """Check that the records can be written as `folder/measurement/network.parquet`.
 
     Raises:
-        FileExistsError: if something else is in the place of one.
-        OSError: if nothing can be written there.
-        ValueError: if a name cannot be that of a file.
+        FileExistsError: if a path holds something other than a record.
+        OSError: if a folder cannot be written.
+        ValueError: if a name cannot be the name of a file.
     """
     folder = Path(folder)
     for measurement, own in names.items():

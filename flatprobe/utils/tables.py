@@ -1,4 +1,4 @@
-"""One table with its metadata in one parquet file: written whole or not at all, and refused where it was changed."""
+"""Tables with metadata, one parquet file each: written atomically, and refused after a change."""
 
 import json
 import os
@@ -13,22 +13,22 @@ if TYPE_CHECKING:
     import pandas
 
 _KEY = b"flatprobe"
-_SEAL = "seal"  # in the metadata: the file's own SHA-256
+_SEAL = "seal"  # the metadata key of the file's SHA-256
 
 
 def write_table(frame: "pandas.DataFrame", path: str | os.PathLike[str], metadata: Mapping[str, object]) -> Path:
-    """A tidy table as parquet with JSON metadata under the key "flatprobe"; written beside, then renamed.
+    """Write a tidy table as parquet with JSON metadata under the key "flatprobe", atomically.
 
     Args:
         frame: the table.
-        path: where to, ending in .parquet; missing folders are made.
-        metadata: anything JSON can say.
+        path: path of the file, ending in .parquet; missing folders are created.
+        metadata: JSON values by name.
 
     Returns:
         The path.
 
     Raises:
-        FileExistsError: if the path holds something that is no record.
+        FileExistsError: if the path holds something other than a record.
         ValueError: if the path does not end in .parquet.
     """
     import pyarrow as pa
@@ -47,32 +47,32 @@ def write_table(frame: "pandas.DataFrame", path: str | os.PathLike[str], metadat
 
 
 def check_place(path: Path) -> None:
-    """A record may be written there: nothing is there, or an earlier record.
+    """Check that a path is free for a record, or holds an earlier one.
 
     Raises:
-        FileExistsError: if the path holds something that is no record.
+        FileExistsError: if the path holds something other than a record.
         ValueError: if the path does not end in .parquet.
     """
     if path.suffix != ".parquet":
-        msg = f"the record's path is {path}; expected it to end in .parquet"
+        msg = f"the record's path must end in .parquet, got {path}"
         raise ValueError(msg)
     if path.exists() and not (path.is_file() and _KEY in path.read_bytes()):
-        msg = f"{path} exists and is no record of flatprobe; expected a new place, or an earlier record: choose another"
+        msg = f"{path} exists and is no record of flatprobe. Choose another path, or that of an earlier record"
         raise FileExistsError(msg)
 
 
 def read_table(path: str | os.PathLike[str]) -> tuple["pandas.DataFrame", dict[str, Any]]:
-    """The table and the metadata that `write_table` wrote.
+    """The table and the metadata of a file from `write_table`.
 
     Args:
         path: a parquet file.
 
     Returns:
-        Both.
+        Table and metadata.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is damaged, or was written by something else.
+        ValueError: if the file is damaged, or another program wrote it.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -87,17 +87,17 @@ def read_table(path: str | os.PathLike[str]) -> tuple["pandas.DataFrame", dict[s
         metadata = None if words is None else json.loads(words)
         seal = metadata.pop(_SEAL, None) if isinstance(metadata, dict) else None
         if seal is not None and not is_intact(memoryview(content), content.find(str(seal).encode())):
-            msg = "its SHA-256 is another than when it was written"
+            msg = "its SHA-256 has changed since it was written"
             raise ValueError(msg)
         table = opened.read()
         frame = table.to_pandas()
     except (pa.ArrowException, OSError, ValueError, TypeError, RecursionError) as error:
         msg = (
-            f"{path} is not a readable parquet file ({str(error)[:200]}); it may be truncated or damaged: delete it "
+            f"{path} is not a readable parquet file ({str(error)[:200]}). It may be truncated or damaged: delete it "
             "and measure again"
         )
         raise ValueError(msg) from error
     if not isinstance(metadata, dict):
-        msg = f"{path} is a parquet file without flatprobe's metadata; expected a record that fp.save wrote"
+        msg = f"{path} must be a record that fp.save wrote, got a parquet file without flatprobe's metadata"
         raise ValueError(msg)
     return frame, metadata

@@ -104,7 +104,7 @@ def test_property_a_point_is_its_own_coefficients_not_its_neighbours() -> None:
 def test_batch_norm_is_refused_without_a_policy() -> None:
     models = [cases.residual(seed=seed) for seed in range(2)]
     risk = fp.EmpiricalRisk(models[0], DATA)
-    with pytest.raises(ValueError, match=r'expected batch_norm="interpolate" .* or "recalibrate"'):
+    with pytest.raises(ValueError, match=r'batch_norm must be "interpolate" or "recalibrate" .*, got None'):
         fp.interpolate(risk, models, fp.segment(steps=3))
     with pytest.raises(ValueError, match="batch_norm is 'average'; expected one of"):
         fp.interpolate(risk, models, fp.segment(steps=3), batch_norm="average")

@@ -139,11 +139,11 @@ def test_bad_arguments(arguments: dict, message: str) -> None:
 
 def test_bad_bands() -> None:
     result = fp.gaussian_robustness(cases.mlp(), DATA, gammas=[0.1], draws=1)
-    with pytest.raises(ValueError, match=r"level is 95\.0; expected a confidence in"):
+    with pytest.raises(ValueError, match=r"level must be a confidence in .*, got 95\.0"):
         result.band(95)
     with pytest.raises(ValueError, match="method is 'wald'; expected one of 'wilson', 'draws'"):
         result.band(method="wald")
-    with pytest.raises(ValueError, match=r"level is 95\.0; expected a confidence in"):
+    with pytest.raises(ValueError, match=r"level must be a confidence in .*, got 95\.0"):
         result.band(95, method="draws")
     low, high = result.band(method="draws")  # one draw is a trial a sample
     assert bool(((low < result.mean) & (result.mean < high)).all())

@@ -143,7 +143,7 @@ def test_record_round_trips(dimensions: int, tmp_path) -> None:
     ("options", "message"),
     [
         ({"steps": 20}, "steps must be an odd number of at least 3, got 20. The center is"),
-        ({"steps": 1}, "steps is 1; expected an odd number of at least 3"),
+        ({"steps": 1}, "steps must be an odd number of at least 3, got 1"),
         ({"dimensions": 3}, "dimensions is 3; expected one of 1, 2"),
         ({"extent": 0.0}, "extent is 0.0; expected a positive finite number"),
         ({"law": "uniform"}, "law is 'uniform'"),

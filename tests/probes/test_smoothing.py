@@ -208,9 +208,9 @@ def test_bad_arguments(arguments: dict, message: str) -> None:
 def test_bad_radii_and_inputs() -> None:
     result = fp.smoothed_certificate(cases.mlp(), DATA.head(2), draws=10, selection=1)
     for radii in ([0.1, -0.1], [math.nan]):
-        with pytest.raises(ValueError, match="expected distances >= 0"):
+        with pytest.raises(ValueError, match="radii must be distances >= 0"):
             result.certified_accuracy(radii)
-    with pytest.raises(ValueError, match="level is 95; expected a confidence in"):
+    with pytest.raises(ValueError, match="level must be a confidence in .*, got 95"):
         result.band([0.1], 95)
 
     class Words(nn.Module):

@@ -108,11 +108,11 @@ def test_points_of_a_line_and_a_triangle_by_place() -> None:
 def test_comparisons_take_one_probe_and_want_names() -> None:
     found = fp.compare({"a": model()}, DATA, probes="functional_margins")
     assert list(found.results) == ["functional_margins"]
-    with pytest.raises(TypeError, match=r"networks are a list; .*: \{'model_0': \.\.\., 'model_1': \.\.\.\}"):
+    with pytest.raises(TypeError, match=r"models must be .*, got a list\. Give \{'model_0': .*, 'model_1': \.\.\.\}"):
         fp.compare([model(), model()], DATA)
-    with pytest.raises(TypeError, match=r"networks are a Sequential; expected a dictionary .*: \{'model_0': \.\.\.\}"):
+    with pytest.raises(TypeError, match=r"models must be .*, got a Sequential\. Give \{'model_0': \.\.\.\}"):
         fp.compare(model(), DATA)
-    with pytest.raises(TypeError, match=r"groups is \['x'\]; expected a dictionary from the networks' names"):
+    with pytest.raises(TypeError, match=r"groups must be a dictionary from the networks' names .*, got \['x'\]"):
         fp.compare({"a": model()}, DATA, groups=["x"])
     with pytest.raises(TypeError, match=r"the data are a Tensor; expected LabelledData"):
         fp.compare({"a": model()}, DATA.inputs)

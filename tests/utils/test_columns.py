@@ -98,9 +98,7 @@ def test_what_a_table_cannot_hold_is_refused_and_not_lost() -> None:
         TypeError, match=r"total of Depths must be a column, .*, got int. Put the same value into settings"
     ):
         replace(DEPTHS, settings={"note": None}).to_frame()
-    with pytest.raises(
-        TypeError, match="total of Depths is of type int; expected a column"
-    ):  # the settings say otherwise
+    with pytest.raises(TypeError, match="total of Depths must be a column"):  # the settings say otherwise
         replace(DEPTHS, total=4).to_frame()
     with pytest.raises(ValueError, match=r"width of Depths must have shape \(2,\), one entry per row, got \(3,\)"):
         replace(DEPTHS, width=torch.ones(3)).to_frame()

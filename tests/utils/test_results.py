@@ -53,7 +53,7 @@ def test_a_failed_write_leaves_the_old_record(margins, tmp_path, monkeypatch: py
 
 
 def test_refusals(margins, tmp_path) -> None:
-    with pytest.raises(ValueError, match=r"expected it to end in \.parquet"):
+    with pytest.raises(ValueError, match=r"path must end in \.parquet"):
         fp.save(margins, tmp_path / "margins.csv")
     with pytest.raises(FileNotFoundError, match="there is no record at"):
         fp.load(tmp_path / "nothing.parquet")
@@ -72,7 +72,7 @@ def test_refusals(margins, tmp_path) -> None:
 )
 def test_a_record_cannot_name_what_is_run(kind: str, tmp_path) -> None:
     path = write_table(pd.DataFrame({"a": [1]}), tmp_path / "table.parquet", {"kind": kind, "settings": {}})
-    with pytest.raises(ValueError, match="expected the record of a flatprobe result"):
+    with pytest.raises(ValueError, match="must be the record of a flatprobe result"):
         fp.load(path)
     frame, metadata = read_table(path)
     assert frame["a"].tolist() == [1]
