@@ -170,7 +170,7 @@ def test_lightning_probes_a_part_and_what_was_compiled() -> None:
     assert_measured(LightningRun(compiled, wrap=lambda m: torch.compile(m, backend="eager")), compiled, [2, 3])
     in_place = LightningRun.hook({"risk": risk(data)}, epochs=2)
     assert_measured(LightningRun(in_place, wrap=lambda m: m.compile(backend="eager") or m), in_place, [2, 3])
-    with pytest.raises(ValueError, match="network must be a submodule of .*Module, got 'backbone'. It has net"):
+    with pytest.raises(ValueError, match=r"network must be a submodule of .*Module, got 'backbone'. It has net"):
         LightningRun(LightningRun.hook({"risk": risk(data)}, epochs=2, network="backbone"))
 
 

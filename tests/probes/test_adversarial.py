@@ -81,7 +81,7 @@ def test_closed_form_band_is_wilsons() -> None:
         count = int(result.correct[row].sum())
         reference = stats.binomtest(count, 130).proportion_ci(0.9, method="wilson")
         assert (float(lower[row]), float(upper[row])) == pytest.approx((reference.low, reference.high), rel=1e-9)
-    with pytest.raises(ValueError, match="level must be a confidence in .*, got 95"):
+    with pytest.raises(ValueError, match=r"level must be a confidence in .*, got 95"):
         result.band(95)
 
 

@@ -192,7 +192,7 @@ def test_single_precision_is_held_against_float64_where_epsilon_is_small() -> No
     assert 2 <= met < 6
     with pytest.raises(ValueError, match=r"must pass epsilon = .* Rounding of the loss decides .* model\.double"):
         fp.flatness_radius(fp.EmpiricalRisk(single, DATA), epsilon=3e-8, directions=3, rtol=1e-3)
-    with pytest.raises(ValueError, match="got 1e-14. Below that, the rounding of the loss in float64 decides"):
+    with pytest.raises(ValueError, match=r"got 1e-14. Below that, the rounding of the loss in float64 decides"):
         fp.flatness_radius(fp.EmpiricalRisk(double, DATA), epsilon=1e-14)
 
 

@@ -231,7 +231,7 @@ def test_missing_statistics_and_unused_calibration_are_refused() -> None:
     with pytest.raises(ValueError, match=r"endpoint 1 lacks the buffers .*running_mean"):
         fp.interpolate(risk, [models[0], bare], fp.segment(steps=2), batch_norm="interpolate")
     assert len(fp.interpolate(risk, [models[0], bare], fp.segment(steps=2), batch_norm="recalibrate").loss) == 2
-    with pytest.raises(ValueError, match="batch_norm must be .recalibrate. where .*, got 'interpolate'"):
+    with pytest.raises(ValueError, match=r"batch_norm must be .recalibrate. where .*, got 'interpolate'"):
         fp.interpolate(risk, models, fp.segment(steps=2), batch_norm="interpolate", calibration=DATA)
 
 

@@ -210,7 +210,7 @@ def test_bad_radii_and_inputs() -> None:
     for radii in ([0.1, -0.1], [math.nan]):
         with pytest.raises(ValueError, match="radii must be distances >= 0"):
             result.certified_accuracy(radii)
-    with pytest.raises(ValueError, match="level must be a confidence in .*, got 95"):
+    with pytest.raises(ValueError, match=r"level must be a confidence in .*, got 95"):
         result.band([0.1], 95)
 
     class Words(nn.Module):
