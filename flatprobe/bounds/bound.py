@@ -74,7 +74,7 @@ class Bound(Result):
         )
 
 
-def summed(
+def add_terms(
     name: str,
     terms: Mapping[str, float],
     *,

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from flatprobe.bounds.bound import Bound, check, confidence, summed
+from flatprobe.bounds.bound import Bound, add_terms, check, confidence
 from flatprobe.utils.arguments import at_least, positive
 
 
@@ -28,7 +28,7 @@ def l1_rademacher(*, norms: Sequence[float], inputs: int, samples: int) -> float
         ValueError: for an empty or negative norm, or fewer than 1 input or sample.
     """
     at_least(1, inputs=inputs, samples=samples)
-    first, *rest = _checked(norms)
+    first, *rest = _check_norms(norms)
     return math.prod([first, *(2 * b for b in rest)]) * math.sqrt(2 * math.log(2 * inputs) / samples)
 
 
@@ -81,7 +81,7 @@ def margin(
         "confidence": math.sqrt(confidence(delta, prior) / (2 * samples)),
     }
     given = {"margin": margin, "norms": list(map(float, norms)), "inputs": inputs, "largest": bound, "prior": prior}
-    return summed(
+    return add_terms(
         "margin",
         terms,
         empirical=below,
@@ -110,11 +110,11 @@ def frobenius(*, samples: int, empirical: float, norms: Sequence[float]) -> Boun
     Source: Sokolic et al. (2017), eq. 44 and section VI-A2 [S17].
     """
     check(samples=samples, empirical=empirical)
-    checked = _checked(norms)
+    checked = _check_norms(norms)
     product = math.prod(checked)
-    return summed(
+    return add_terms(
         "frobenius",
-        {"norms": _doubled(product, len(checked) - 1) / math.sqrt(samples)},
+        {"norms": _double(product, len(checked) - 1) / math.sqrt(samples)},
         empirical=empirical,
         details={"product": product},
         chosen=("norms",),
@@ -159,7 +159,7 @@ def rademacher(
         "complexity": 2 * complexity,
         "confidence": maximum * math.sqrt(confidence(delta, prior) / (2 * samples)),
     }
-    return summed(
+    return add_terms(
         "rademacher",
         terms,
         empirical=empirical,
@@ -169,7 +169,7 @@ def rademacher(
     )
 
 
-def _checked(norms: Sequence[float]) -> list[float]:
+def _check_norms(norms: Sequence[float]) -> list[float]:
     values = [float(norm) for norm in norms]
     if not values or not all(0 <= value < math.inf for value in values):
         msg = f"norms must be one or more finite norms >= 0, one per layer, got {values}"
@@ -177,7 +177,7 @@ def _checked(norms: Sequence[float]) -> list[float]:
     return values
 
 
-def _doubled(value: float, times: int) -> float:
+def _double(value: float, times: int) -> float:
     """value 2^times, inf where it overflows."""
     try:
         return math.ldexp(value, times)

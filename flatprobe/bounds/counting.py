@@ -2,7 +2,7 @@
 
 import math
 
-from flatprobe.bounds.bound import Bound, check, summed
+from flatprobe.bounds.bound import Bound, add_terms, check
 from flatprobe.utils.arguments import at_least, positive
 
 
@@ -32,7 +32,7 @@ def hoeffding(
     """
     check(samples=samples, empirical=empirical, delta=delta, maximum=maximum)
     value = maximum * math.sqrt(math.log(2 / delta) / (2 * samples))
-    return summed(
+    return add_terms(
         "hoeffding",
         {"confidence": value},
         empirical=empirical,
@@ -75,4 +75,4 @@ def bits(
     value = math.sqrt(2 * (log_size + math.log(2 / delta)) / samples)
     arguments = {"parameters": parameters, "bits_per_parameter": bits_per_parameter, "samples": samples, "delta": delta}
     details = {"log_networks": log_size, "uniform": value / 2}
-    return summed("bits", {"class": value}, empirical=empirical, details=details, arguments=arguments)
+    return add_terms("bits", {"class": value}, empirical=empirical, details=details, arguments=arguments)

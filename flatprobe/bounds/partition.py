@@ -3,7 +3,7 @@
 import math
 from typing import Literal
 
-from flatprobe.bounds.bound import Bound, check, confidence, exponential, summed
+from flatprobe.bounds.bound import Bound, add_terms, check, confidence, exponential
 from flatprobe.bounds.covering import Covering
 from flatprobe.utils.arguments import Checked, one_of, positive
 
@@ -87,7 +87,7 @@ def robustness(
     }[form]
     choice = "margin" if partitions is None else "partitions"
     given = {"partitions": partitions, "margin": margin, "classes": classes, "form": form, "prior": prior}
-    return summed(
+    return add_terms(
         "robustness",
         {"epsilon": epsilon, **roots},
         empirical=empirical,

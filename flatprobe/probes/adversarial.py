@@ -16,7 +16,7 @@ from flatprobe.functional.losses import misclassified
 from flatprobe.network.contexts import standalone
 from flatprobe.network.network import Network
 from flatprobe.network.trained_on import own_samples, warn_of_own
-from flatprobe.probes.per_sample import Subject, attacked
+from flatprobe.probes.per_sample import Subject, each_subject
 from flatprobe.utils import rng
 from flatprobe.utils.arguments import Checked, Numbers, Whole, at_least, numbers, one_of
 from flatprobe.utils.confidence import wilson
@@ -188,7 +188,7 @@ def adversarial_accuracy(
     size = network.batch_size(batch_size)
     order = sorted(range(len(levels)), key=levels.__getitem__)
     parts = []
-    for subject in attacked(network, data, size, "adversarial_accuracy", box):
+    for subject in each_subject(network, data, size, "adversarial_accuracy", box):
         with torch.no_grad():
             standing = ~misclassified(subject.forward()(subject.inputs), subject.labels)
         correct = torch.zeros(len(levels), len(standing), dtype=torch.bool, device="cpu")

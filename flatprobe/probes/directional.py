@@ -43,7 +43,7 @@ class Directed(Result):
         return f"{figures[:-1]}, {notes})" if notes else figures
 
 
-def recorded(frozen: tuple[str, ...], inactive: Inactive | None) -> dict[str, object]:
+def describe_directions(frozen: tuple[str, ...], inactive: Inactive | None) -> dict[str, object]:
     """The entries of the settings for the frozen and the inactive weights."""
     counts, samples = (None, 0) if inactive is None else (inactive.counts, inactive.samples)
     return {"frozen": list(frozen), "inactive": counts, "inactive_samples": samples}

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float64, Int64
 from torch import Tensor
 
 from flatprobe.network.weights import Weights, as_given, select
-from flatprobe.probes.directional import Directed, recorded
+from flatprobe.probes.directional import Directed, describe_directions
 from flatprobe.probes.rounding import check_loss, check_weights, float64_risk
 from flatprobe.risk.directions import LAWS, direction, scale
 from flatprobe.risk.empirical import Risk, RiskFunction, along, describe, explain_start
@@ -227,7 +227,7 @@ def flatness_radius(
         inactive=None if idle is None else idle.counts,
         settings=settings("flatness_radius", describe(risk), **arguments)
         | {"start": {"loss": start.loss, "error": start.error}, "selected": list(names)}
-        | recorded(frozen, idle),
+        | describe_directions(frozen, idle),
     )
 
 

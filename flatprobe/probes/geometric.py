@@ -19,7 +19,7 @@ from flatprobe.graph.lipschitz import Bound, certified_ends, drowned
 from flatprobe.network.contexts import standalone
 from flatprobe.network.network import Network
 from flatprobe.network.slopes import check_input_slopes
-from flatprobe.probes.per_sample import Subject, attacked, continuous
+from flatprobe.probes.per_sample import Subject, continuous, each_subject
 from flatprobe.utils import rng
 from flatprobe.utils.arguments import Checked, Whole, at_least, one_of
 from flatprobe.utils.results import Result, settings
@@ -128,9 +128,9 @@ def geometric_margins(
     hold for the network in the precision of its weights. A layer without a known constant (attention, layer
     normalization) makes the bounds 0, with a warning and the reason in `uncertified`.
 
-    *Lower*, first order, estimates that may exceed gamma; 0 where `upper` is not reached:
+    *Lower*, first order, estimates that may exceed gamma:
 
-    - `gamma_1`: o / (2 max ||J||_2) over sampled points of the ball of radius `upper`,
+    - `gamma_1`: o / (2 max ||J||_2) over sampled points of the ball of radius `upper`, 0 where `upper` is infinite,
     - `gamma_2`: the same over points of segments between samples,
     - `gradient`: min_j (z_y - z_j) / max ||grad (z_y - z_j)||_* over the points of `gamma_1`, exact if f is affine.
 
@@ -177,7 +177,7 @@ def geometric_margins(
     uppers: dict[str, list[Tensor]] = {name: [] for name in attacks}
     bounds: dict[str, Bound] = {}
     uncertified: dict[str, str] = {}
-    for subject in attacked(network, data, size, "geometric_margins", box):
+    for subject in each_subject(network, data, size, "geometric_margins", box):
         inputs, labels, forward = subject.inputs, subject.labels, subject.forward()
         if subject.start == 0:
             kinds = [kind for kind in methods if kind in CERTIFIED]
@@ -206,7 +206,7 @@ def geometric_margins(
             )
         for name in methods:
             lowers[name].append(torch.where(right, values[name].double(), 0.0).cpu())
-    lower_ends, upper_ends = _joined(lowers), _joined(uppers)
+    lower_ends, upper_ends = _join(lowers), _join(uppers)
     uncertified |= drowned({kind: lower_ends[kind] for kind in bounds}, upper_ends.values(), network.dtype)
     if uncertified:
         msg = (
@@ -279,7 +279,7 @@ def _steepest_between(network: Network, data: LabelledData, segments: int, size:
     return largest
 
 
-def _joined(values: dict[str, list[Tensor]]) -> dict[str, Tensor]:
+def _join(values: dict[str, list[Tensor]]) -> dict[str, Tensor]:
     return {name: torch.cat(parts) for name, parts in values.items()}
 
 

@@ -160,7 +160,7 @@ def gradient_noise(
     names = select(risk.center, parameters)
     check_acts(risk, names)
     full = _flat(risk.gradient(names=names))
-    kept = _kept(full, components, seed)
+    kept = _choose(full, components, seed)
     noise, squared = [], []
     for positions in _minibatches(count, batch_size, draws, replacement, seed):
         xi = _flat(risk.gradient(names=names, positions=positions)) - full
@@ -195,7 +195,7 @@ def _minibatches(count: int, size: int, draws: int, replacement: bool, seed: int
         )
 
 
-def _kept(full: Tensor, components: int, seed: int) -> Int64[Tensor, " components"]:
+def _choose(full: Tensor, components: int, seed: int) -> Int64[Tensor, " components"]:
     """Positions of the components to keep, in order.
 
     Raises:

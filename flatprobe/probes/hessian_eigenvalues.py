@@ -192,12 +192,12 @@ def _extreme(
                 f"{block.products} Hessian products. Raise the tolerance, lower count, or probe in float64"
             )
             raise ValueError(msg)
-    pairs = torch.tensor([_measured(block, vector) for vector in vectors], dtype=torch.float64, device="cpu")
+    pairs = torch.tensor([_rayleigh(block, vector) for vector in vectors], dtype=torch.float64, device="cpu")
     values, residuals = pairs[ENDS[which](pairs[:, 0]).argsort(descending=True)].unbind(1)
     return values, residuals
 
 
-def _measured(block: _Block, vector: Vector) -> tuple[float, float]:
+def _rayleigh(block: _Block, vector: Vector) -> tuple[float, float]:
     """Rayleigh quotient and residual of one vector, by one product."""
     product, vector = block(vector), vector / torch.linalg.vector_norm(vector)
     value = float(torch.sum(vector * product, dtype=torch.float64))

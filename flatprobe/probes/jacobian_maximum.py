@@ -16,7 +16,7 @@ from flatprobe.network.checks import check_batch
 from flatprobe.network.contexts import standalone
 from flatprobe.network.network import Network
 from flatprobe.network.slopes import check_input_slopes
-from flatprobe.probes.per_sample import continuous, placed
+from flatprobe.probes.per_sample import continuous, isolate
 from flatprobe.utils import rng
 from flatprobe.utils.arguments import Checked, Whole, at_least, one_of
 from flatprobe.utils.results import Result, settings
@@ -147,7 +147,7 @@ def jacobian_maximum(
     first = next(iter(data.batches(size)))
     check_batch(network, first, data.classes)
     method = method_for(norm, network.classes, network.architecture)
-    held, prepared = placed(network, first)
+    held, prepared = isolate(network, first)
     check_input_slopes(held, continuous(prepared, "jacobian_maximum"), forward=method == "lanczos")
 
     def norms_of(unit: int, inputs: Tensor, given: Inputs) -> Tensor:

@@ -67,7 +67,7 @@ def map_samples(
     Args:
         model: a classifier in eval mode; never changed.
         data: the samples.
-        kernel: (network, batch), as `placed` returns them -> (samples of the batch,).
+        kernel: (network, batch), as `isolate` returns them -> (samples of the batch,).
         batch_size: samples per pass; None for the measured table.
 
     Returns:
@@ -83,7 +83,7 @@ def map_samples(
     for batch in data.batches(size):
         if batch.start == 0:
             check_batch(network, batch, data.classes)
-        held, prepared = placed(network, batch)
+        held, prepared = isolate(network, batch)
         result = kernel(held, prepared).double().cpu()
         if not bool(result.isfinite().all()):
             with torch.no_grad():
@@ -99,7 +99,7 @@ def map_samples(
     return torch.cat(values), data.labels, subject
 
 
-def placed(network: Network, batch: Batch) -> tuple[Network, Batch]:
+def isolate(network: Network, batch: Batch) -> tuple[Network, Batch]:
     """The batch on the network's device, reduced to its one floating tensor where it has several inputs.
 
     Args:
@@ -115,7 +115,7 @@ def placed(network: Network, batch: Batch) -> tuple[Network, Batch]:
 
 
 def continuous(batch: Batch, probe: str) -> Tensor:
-    """The one floating tensor of a batch from `placed`, which a probe may move by small amounts.
+    """The one floating tensor of a batch from `isolate`, which a probe may move by small amounts.
 
     Raises:
         TypeError: for integer inputs, or several floating tensors.
@@ -158,7 +158,7 @@ class Subject:
         return self.network.holding(self.given if rows is None else mapped(lambda part: part[rows], self.given))[0]
 
 
-def attacked(
+def each_subject(
     network: Network, data: LabelledData, batch_size: int, probe: str, box: tuple[float, float] | None
 ) -> Iterator[Subject]:
     """The checked batches for an attack.
@@ -185,7 +185,7 @@ def attacked(
         if batch.start == 0:
             check_batch(network, batch, data.classes)
         batch = Batch(mapped(_plain, batch.inputs), _plain(batch.labels), batch.start)
-        held, prepared = placed(network, batch)
+        held, prepared = isolate(network, batch)
         inputs = continuous(prepared, probe)
         if batch.start == 0:
             check_differentiable(held, inputs)

@@ -14,7 +14,7 @@ from flatprobe.network.checks import check_batch, check_logits
 from flatprobe.network.contexts import standalone
 from flatprobe.network.network import Network
 from flatprobe.network.trained_on import own_samples, warn_of_own
-from flatprobe.probes.per_sample import continuous, placed
+from flatprobe.probes.per_sample import continuous, isolate
 from flatprobe.utils import rng
 from flatprobe.utils.arguments import Checked, Numbers, Whole, at_least, numbers, one_of
 from flatprobe.utils.confidence import clopper_pearson, wilson
@@ -141,7 +141,7 @@ def gaussian_robustness(
         for batch in data.batches(size):
             if batch.start == 0:
                 check_batch(network, batch, data.classes)
-            held, prepared = placed(network, batch)
+            held, prepared = isolate(network, batch)
             inputs = continuous(prepared, "gaussian_robustness")
             at = _noisy(held, inputs)
             for draw in range(draws):

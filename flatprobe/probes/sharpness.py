@@ -161,7 +161,7 @@ class _Ascent:
         loss, slope = self._at(u)
         step, passes = 1.0, 1
         while passes <= steps and step > _LEAST and (length := norm(slope)) > 0:
-            moved = self._projected(combined([u, slope], [1.0, step * self.radius / length]))
+            moved = self._project(combined([u, slope], [1.0, step * self.radius / length]))
             passes += 1
             found, found_slope = self._at(moved)
             if found > loss:
@@ -185,5 +185,5 @@ class _Ascent:
     def _to_surface(self, u: Weights) -> Weights:
         return combined([u], [self.radius / norm(u)])
 
-    def _projected(self, u: Weights) -> Weights:
+    def _project(self, u: Weights) -> Weights:
         return self._to_surface(u) if norm(u) > self.radius else u

@@ -9,7 +9,7 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from flatprobe.network.weights import Weights, as_given, norm, select
-from flatprobe.probes.directional import Directed, recorded
+from flatprobe.probes.directional import Directed, describe_directions
 from flatprobe.risk.directions import LAWS, direction
 from flatprobe.risk.empirical import RiskFunction, along, describe, explain_start
 from flatprobe.risk.function import takes_risk
@@ -165,7 +165,7 @@ def random_slice(
         inactive=None if idle is None else idle.counts,
         settings=settings("random_slice", describe(risk), **arguments)
         | {"cosine": cosine, "selected": list(names)}
-        | recorded(frozen, idle),
+        | describe_directions(frozen, idle),
     )
 
 

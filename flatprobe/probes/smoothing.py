@@ -15,7 +15,7 @@ from flatprobe.network.checks import check_batch
 from flatprobe.network.contexts import standalone
 from flatprobe.network.network import Network
 from flatprobe.network.trained_on import own_samples, warn_of_own
-from flatprobe.probes.per_sample import continuous, placed
+from flatprobe.probes.per_sample import continuous, isolate
 from flatprobe.utils import rng
 from flatprobe.utils.arguments import Number, Whole, at_least, positive
 from flatprobe.utils.confidence import clopper_pearson_lower, wilson
@@ -213,7 +213,7 @@ def _votes(
     network: Network, batch: Batch, sigma: float, draws: int, size: int, key: tuple[rng.Key, ...]
 ) -> Int64[Tensor, "samples classes"]:
     """Votes per sample of the batch and class: the number of noise draws under which the network answers the class."""
-    inputs, given = continuous(placed(network, batch)[1], "smoothed_certificate"), network.prepare(batch.inputs)
+    inputs, given = continuous(isolate(network, batch)[1], "smoothed_certificate"), network.prepare(batch.inputs)
     votes = torch.zeros(len(inputs), network.classes, dtype=torch.int64, device=network.device)
     with torch.no_grad():
         for first in range(0, draws, rng.BLOCK):

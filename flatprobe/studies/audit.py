@@ -14,7 +14,7 @@ from flatprobe.network.network import Network
 from flatprobe.probes.flatness import flatness_radius
 from flatprobe.risk.empirical import EmpiricalRisk
 from flatprobe.studies.measurements import PROBES, Probe
-from flatprobe.studies.reparametrized import checked_copies
+from flatprobe.studies.reparametrized import make_copies
 from flatprobe.studies.significance import same_law, spread_of, stays
 from flatprobe.utils.arguments import at_least, one_of, positive
 from flatprobe.utils.results import Result, settings
@@ -168,9 +168,9 @@ def audit(
     `batch_norm` scale absorption and `permutation` of units keep the function; `logit_scale` keeps the decisions. A
     number that moves is a property of the weights, not of the function that they compute.
 
-    Each copy is checked first on all data. Its logits must equal those of the network, times `factor` under
-    `logit_scale`, up to the square root of the precision relative to the largest logit. `missing` names the changes
-    that do not apply or fail this check.
+    Each copy is checked first on all data. Its logits must equal those of the network up to the square root of the
+    precision, relative to the largest logit. Under `logit_scale` they must equal `factor` times those logits, with the
+    same classes. `missing` names the changes that do not apply or fail this check.
 
     On permuted weights a seed draws other directions of the same law. A figure that a permutation moves by more than
     the tolerance is therefore measured at `seeds` seeds before and after. It moves only if the two sets are not draws
@@ -206,9 +206,9 @@ def audit(
     """
     positive(tolerance=tolerance)
     at_least(2, seeds=seeds)
-    chosen = _named(DEFAULT if probes is None else probes)
+    chosen = _by_name(DEFAULT if probes is None else probes)
     network, data = Network(model), checked_data(data)
-    copies = checked_copies(network, data, tuple(CHANGES if changes is None else changes), factor, seed)
+    copies = make_copies(network, data, tuple(CHANGES if changes is None else changes), factor, seed)
     rows: list[Row] = []
     with stepping(len(chosen) * (1 + len(copies.networks)), progress) as step:
         for probe, measure in chosen.items():
@@ -235,7 +235,7 @@ def audit(
     return Audit(rows=tuple(rows), settings=recorded)
 
 
-def _named(probes: Sequence[str | Probe] | Mapping[str, Probe]) -> dict[str, Probe]:
+def _by_name(probes: Sequence[str | Probe] | Mapping[str, Probe]) -> dict[str, Probe]:
     if isinstance(probes, Mapping):
         chosen = dict(probes)
     else:

@@ -112,14 +112,14 @@ def compare(
     chosen = (probes,) if isinstance(probes, str) or callable(probes) else tuple(DEFAULT if probes is None else probes)
     for probe in chosen:
         one_of("probe", probe, CHOICES)
-    named, own, group = _checked(models, data, groups)
+    named, own, group = _check(models, data, groups)
     if out is not None:
         check_places(out, {probe: group.values() if probe == LANDSCAPE else named for probe in chosen})
     with stepping(count_steps(chosen, group), progress) as step:
-        return measured(named, own, chosen, group, seed, step, out)
+        return measure_each(named, own, chosen, group, seed, step, out)
 
 
-def _checked(
+def _check(
     models: object, data: object, groups: object
 ) -> tuple[dict[str, nn.Module], dict[str, LabelledData], dict[str, str]]:
     """The networks, their data and their groups by name.
@@ -151,11 +151,11 @@ def _checked(
 
 
 def count_steps(probes: Sequence[str], groups: Mapping[str, str]) -> int:
-    """Number of steps that `measured` announces: one per network, or per group for the landscapes."""
+    """Number of steps that `measure_each` announces: one per network, or per group for the landscapes."""
     return sum(len(set(groups.values()) if probe == LANDSCAPE else groups) for probe in probes)
 
 
-def measured(
+def measure_each(
     models: Mapping[str, nn.Module],
     data: Mapping[str, LabelledData],
     probes: Sequence[str],
@@ -176,7 +176,7 @@ def measured(
             each = _landscapes(models, data, groups, step) if lands else _each(probe, models, data, seed, step)
             for name, result in each:
                 results.setdefault(probe, {})[name] = result
-                changed = {probe: result} | (_capped(results, name) if probe in _CAPPING else {})
+                changed = {probe: result} | (_cap(results, name) if probe in _CAPPING else {})
                 for measurement, own in changed.items():
                     results[measurement][name] = own
                     if out is not None:
@@ -194,7 +194,7 @@ def measured(
     return Comparison(results=results, groups=dict(groups))
 
 
-def _capped(results: Mapping[str, Mapping[str, Result]], name: str) -> dict[str, Result]:
+def _cap(results: Mapping[str, Mapping[str, Result]], name: str) -> dict[str, Result]:
     """The accuracy capped by the network's margins, which may hold nearer adversarial points; empty without both."""
     margins, accuracy = (results.get(probe, {}).get(name) for probe in _CAPPING)
     if isinstance(margins, GeometricMargins) and isinstance(accuracy, AdversarialAccuracy):

@@ -7,7 +7,7 @@ from torch import nn
 from flatprobe.data import LabelledData
 from flatprobe.data.load import load_data
 from flatprobe.models import Normalised, mlp
-from flatprobe.studies.compare import Comparison, count_steps, measured
+from flatprobe.studies.compare import Comparison, count_steps, measure_each
 from flatprobe.studies.measurements import DEFAULT, LANDSCAPE
 from flatprobe.training import TrainingRun, train
 from flatprobe.utils.results import check_places
@@ -66,8 +66,8 @@ def demo(out: str | Path, *, seed: int = 0, progress: bool | None = False) -> Co
             step(f"training {name} on to a loss of {EQUAL_LOSS}")
             run = _train(run.model, data[label], out / "runs" / f"{name}-equal-loss", seed=seed + index, until="loss")
             equal[name] = run.model
-        comparison = measured(first, own, DEFAULT, names, seed, step)
-        later = measured(equal, own, radii, names, seed, step)
+        comparison = measure_each(first, own, DEFAULT, names, seed, step)
+        later = measure_each(equal, own, radii, names, seed, step)
     results = comparison.results | {f"{probe}_equal_loss": later.results[probe] for probe in radii}
     combined = Comparison(results=results, groups=names)
     combined.save(out / "records")

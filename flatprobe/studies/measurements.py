@@ -24,7 +24,7 @@ from flatprobe.utils.results import Result
 
 Probe = Callable[[nn.Module, LabelledData, int], Result]
 
-# Budgets (l2, pixels in [0, 1]) of the adversarial accuracy, within which MNIST networks fall to 0.
+# Budgets (l2, pixels in [0, 1]) of the adversarial accuracy, which MNIST networks lose within them.
 BUDGETS = (0.0, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0)
 
 MINIBATCH = 128  # of the gradient noise; at most half of the data

@@ -29,7 +29,7 @@ class Copies:
     missing: dict[str, str]
 
 
-def checked_copies(network: Network, data: LabelledData, changes: Sequence[str], factor: float, seed: int) -> Copies:
+def make_copies(network: Network, data: LabelledData, changes: Sequence[str], factor: float, seed: int) -> Copies:
     """Copies with the network's logits, up to the square root of the precision relative to the largest logit.
 
     Args:

@@ -33,7 +33,8 @@ def to_table(result: object, columns: Columns, axes: Axes) -> "pandas.DataFrame"
         value: Any = getattr(result, name) if name else None
         parts = {column + key: part for key, part in value.items()} if column.endswith(":") else {column: value}
         arrays |= {own: None if part is None else _array(kind, name, part) for own, part in parts.items()}
-    shape = max((values.shape for values in arrays.values() if values is not None), key=len)[: 2 if axes else 1]
+    shapes = [values.shape for values in arrays.values() if values is not None]
+    shape = max(shapes, key=len, default=(0,))[: 2 if axes else 1]
     table = {}
     for column, held in arrays.items():
         axis = axes.get(column)
@@ -73,7 +74,7 @@ def from_table(frame: "pandas.DataFrame", columns: Columns, axes: Axes) -> dict[
 
 
 def _array(kind: str, name: str, value: object) -> Array:
-    if isinstance(value, Tensor):
+    if isinstance(value, Tensor) and value.ndim:
         values: Array = value.detach().cpu().numpy()
         return values
     if isinstance(value, tuple | list) and all(isinstance(entry, str) for entry in value):

@@ -9,7 +9,7 @@ Proportions = Float64[Tensor, " proportions"]
 
 
 def wilson(p: Proportions, trials: int, level: float) -> tuple[Proportions, Proportions]:
-    """Wilson's two-sided score interval, exactly 0 below p = 0 and exactly 1 above p = 1.
+    """Wilson's two-sided score interval, whose limits are exactly 0 at p = 0 and 1 at p = 1.
 
     Args:
         p: observed proportions.

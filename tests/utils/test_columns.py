@@ -104,6 +104,18 @@ def test_what_a_table_cannot_hold_is_refused_and_not_lost() -> None:
         replace(DEPTHS, width=torch.ones(3)).to_frame()
     with pytest.raises(ValueError, match=r"depth of Depths must have shape \(2,\), one entry per row, got \(2, 2\)"):
         replace(DEPTHS, depth=torch.ones(2, 2)).to_frame()
+    with pytest.raises(TypeError, match=r"depth of Depths must be a column, .*, got Tensor"):
+        replace(DEPTHS, depth=torch.tensor(1)).to_frame()
+
+
+def test_a_result_of_single_values_alone_has_an_empty_table(tmp_path: Path) -> None:
+    @dataclass(frozen=True, kw_only=True, repr=False)
+    class Count(fp.Result):
+        count: int
+
+    found = fp.load(fp.save(Count(count=7, settings={"count": 7}), tmp_path / "count.parquet"))
+    assert found.count == 7
+    assert found.to_frame().empty
 
 
 def test_a_tensor_is_a_column_even_where_the_settings_have_its_name() -> None:
