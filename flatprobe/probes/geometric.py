@@ -186,7 +186,7 @@ def geometric_margins(
             if set(ESTIMATES) & set(methods):
                 check_input_slopes(forward, inputs)
             if "gamma_2" in methods:
-                steepest = _steepest_between(network, data, segments, size, norm, seed)
+                largest = _largest_jacobian_between(network, data, segments, size, norm, seed)
         with torch.no_grad():
             logits = forward(inputs)
         right = functional_margin(logits, labels) > 0
@@ -198,7 +198,7 @@ def geometric_margins(
         values = {kind: bound(logits, labels, inputs) for kind, bound in bounds.items()}
         values |= dict.fromkeys(uncertified, torch.zeros_like(closest.distance))
         if "gamma_2" in methods:
-            values["gamma_2"] = first_order_margins.jacobian_ratio(logits, labels, steepest, norm, inputs[0].numel())
+            values["gamma_2"] = first_order_margins.jacobian_ratio(logits, labels, largest, norm, inputs[0].numel())
         if {"gamma_1", "gradient"} & set(methods):
             draws = map(_draw(subject, seed, "ball"), itertools.count())
             values |= first_order_margins.near(
@@ -262,7 +262,9 @@ def _draw(subject: Subject, seed: int, name: str) -> Callable[[int], Tensor]:
     return lambda k: rng.sample_normal(start, start + len(inputs), inputs.shape[1:], seed, name, k).to(inputs)
 
 
-def _steepest_between(network: Network, data: LabelledData, segments: int, size: int, norm: str, seed: int) -> Tensor:
+def _largest_jacobian_between(
+    network: Network, data: LabelledData, segments: int, size: int, norm: str, seed: int
+) -> Tensor:
     """max ||J||_2 over 4 points of each random segment, its endpoints included."""
     positions = random_pairs(data.labels, segments, "any", seed)
     largest = torch.zeros((), dtype=torch.float64, device=network.device)
