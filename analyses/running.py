@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from flatprobe.utils.results import write_table
+from flatprobe.utils.tables import write_table
 
 
 def pool(workers: int) -> ProcessPoolExecutor:

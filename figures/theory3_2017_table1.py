@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from flatprobe.utils.results import read_table
+from flatprobe.utils.tables import read_table
 
 ROOT = Path(__file__).parents[1]
 COLOURS = {"natural": "#0072B2", "random": "#D55E00"}  # Okabe and Ito's blue and vermilion

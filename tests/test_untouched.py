@@ -55,7 +55,7 @@ FUNCTIONS: dict[str, Function] = {
 
 # What may be refused, and the words that say so; everything else must work.
 REFUSED = {
-    "audit": "no change applies",
+    "audit": "at least one change must apply",
     "flatness_radius": "rounding",  # the orthogonal layer's map jumps at its own weights
     "random_slice": "rounding",
     "weight_norms": "no linear or zero-padded convolutional layer",

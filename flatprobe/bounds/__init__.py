@@ -1,8 +1,8 @@
-"""Generalization bounds evaluated from what was measured (SPEC section 4): formulas, with no network in them.
+"""Generalization bounds from measured quantities: formulas, with no network in them.
 
-Each function returns a `Bound`: the bound on the gap between expected and empirical loss, its summands, whether it says
-anything (`vacuous`), what was chosen after seeing the data without a price for it (`chosen`), and whether it is a
-theorem (`proven`) or only a rate. All logarithms are natural unless said.
+Each function returns a `Bound` on the gap between expected and empirical loss, with its summands. `vacuous` flags a
+bound that says nothing, `chosen` names choices made after seeing the data that the bound does not account for, and
+`proven` tells a theorem from a rate. All logarithms are natural unless another base is given.
 """
 
 import sys
@@ -35,16 +35,16 @@ __all__ = [
 
 
 class _Bounds(ModuleType):
-    """The module, which tells whoever calls it what to call."""
+    """The module, whose call is an error that names the functions."""
 
     def __call__(self, *_arguments: object, **_options: object) -> None:
-        """Nothing is computed.
+        """Refuse the call.
 
         Raises:
-            TypeError: with the names of the bounds.
+            TypeError: always; the message names the bounds.
         """
         names = [name for name in __all__ if name[0].islower()]
-        msg = f"fp.bounds is a module; expected one of its functions: fp.bounds.{', fp.bounds.'.join(names)}"
+        msg = f"fp.bounds is a module; call one of its functions: fp.bounds.{', fp.bounds.'.join(names)}"
         raise TypeError(msg)
 
 

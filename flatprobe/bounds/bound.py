@@ -1,4 +1,4 @@
-"""A bound's value with its terms, and whether it says anything."""
+"""The result of a bound: its value, its terms and its validity."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -14,17 +14,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Bound(Result):
-    """expected loss <= empirical + value, with the probability that was asked for, where `proven` and not `chosen`.
+    """expected loss <= empirical + value, with probability at least 1 - delta where `proven` and nothing is `chosen`.
 
     Attributes:
         value: bound on the gap between expected and empirical loss, in the loss's units; inf where it overflows.
-        empirical: the empirical loss.
-        maximum: M, the most that the loss can be.
-        terms: the summands of the value, by name.
-        details: figures on the way to them, by name.
-        chosen: what was chosen after seeing the data, without a prior or union bound that pays for it (T3 eq. 22):
-            where it is not empty, the stated probability does not hold.
-        proven: whether the value is what a theorem gives; False for a rate that leaves out terms or constants.
+        empirical: empirical loss.
+        maximum: M, the largest possible loss.
+        terms: summands of the value, by name.
+        details: intermediate quantities, by name.
+        chosen: quantities chosen after seeing the data, without a prior or union bound for the choice (T3, eq. 22). The
+            probability 1 - delta does not hold unless this is empty.
+        proven: True for the value of a theorem, False for a rate that leaves out terms or constants.
     """
 
     value: float
@@ -37,20 +37,20 @@ class Bound(Result):
 
     @property
     def expected(self) -> float:
-        """The bound on the expected loss: empirical + value."""
+        """Bound on the expected loss: empirical + value."""
         return self.empirical + self.value
 
     @property
     def vacuous(self) -> bool:
-        """Whether empirical + value >= M: then the bound says nothing."""
+        """True where empirical + value >= M, so that the bound says nothing."""
         return self.expected >= self.maximum
 
     def summary(self) -> dict[str, float]:
-        """The bounds on the gap and on the expected loss, whether vacuous (1 or 0), and the terms."""
+        """Bounds on the gap and on the expected loss, 1 where vacuous or else 0, and the terms."""
         return {"value": self.value, "expected": self.expected, "vacuous": float(self.vacuous)} | self.terms
 
     def to_frame(self) -> "pandas.DataFrame":
-        """One row a figure: its kind (result, term or detail), its name, its value."""
+        """One row per number: kind (result, term or detail), name, value."""
         import pandas as pd
 
         results = {"value": self.value, "empirical": self.empirical, "maximum": self.maximum}
@@ -74,7 +74,7 @@ class Bound(Result):
         )
 
 
-def summed(
+def add_terms(
     name: str,
     terms: Mapping[str, float],
     *,
@@ -85,7 +85,7 @@ def summed(
     proven: bool = True,
     arguments: Mapping[str, object],
 ) -> Bound:
-    """The bound whose value is the sum of the terms, with what a record says of it."""
+    """The bound whose value is the sum of the terms, with its settings."""
     recorded = settings(f"bounds.{name}", {}, **arguments) | {"chosen": list(chosen), "proven": proven}
     return Bound(
         value=math.fsum(terms.values()),
@@ -100,32 +100,32 @@ def summed(
 
 
 def check(*, samples: int, empirical: float, delta: float | None = None, maximum: float = 1.0) -> None:
-    """What all bounds ask of their arguments.
+    """Check the arguments that all bounds share.
 
     Raises:
-        ValueError: for fewer than one sample, a maximum that is not positive, an empirical loss outside [0, maximum],
-            or a delta outside (0, 1).
+        ValueError: for fewer than 1 sample, or a maximum that is not positive.
+        ValueError: for an empirical loss outside [0, maximum], or a delta outside (0, 1).
     """
     at_least(1, samples=samples)
     positive(maximum=maximum)
     if not 0 <= empirical <= maximum:
-        msg = f"empirical is {empirical}; expected a mean loss in [0, {maximum:g}], the range of a loss of that maximum"
+        msg = f"empirical must be a mean loss in [0, {maximum:g}], the range of the loss, got {empirical}"
         raise ValueError(msg)
     if delta is not None and not 0 < delta < 1:
-        msg = f"delta is {delta}; expected a probability of failure in (0, 1)"
+        msg = f"delta must be a probability of failure in (0, 1), got {delta}"
         raise ValueError(msg)
 
 
 def confidence(delta: float, prior: float | None) -> float:
-    """ln(1 / (pi delta)): delta shared out by a prior over what was chosen (T3 eq. 22); ln(1 / delta) without one.
+    """ln(1 / (pi delta)) for a choice of prior probability pi (T3, eq. 22); ln(1 / delta) without a prior.
 
     Raises:
         ValueError: for a prior probability outside (0, 1].
     """
     if prior is not None and not 0 < prior <= 1:
         msg = (
-            f"prior is {prior}; expected a probability in (0, 1]: 1 for a choice made before the data were seen, None "
-            "for one made after, without a prior"
+            f"prior must be a probability in (0, 1], got {prior}. Give 1 for a choice made before seeing the data, "
+            "None for a later choice without a prior"
         )
         raise ValueError(msg)
     return -math.log(delta) - math.log(1 if prior is None else prior)

@@ -1,4 +1,4 @@
-"""Bounds of a given network on given data: the counts and the error are measured here."""
+"""Bounds of a given network on given data, with counts and error measured."""
 
 from torch import nn
 
@@ -14,8 +14,8 @@ def held_out(model: nn.Module, data: LabelledData, *, delta: float = 0.05, batch
     Args:
         model: a classifier in eval mode; never changed.
         data: held-out samples.
-        delta: how often the bound may fail; 0.05 by convention.
-        batch_size: samples a pass; None (default) reads the measured table.
+        delta: probability that the bound fails; 0.05 by convention.
+        batch_size: samples per pass; None (default) reads the measured table.
 
     Returns:
         `Bound` for the 0-1 loss. One forward pass over the data.
@@ -25,15 +25,15 @@ def held_out(model: nn.Module, data: LabelledData, *, delta: float = 0.05, batch
 
 
 def network_bits(model: nn.Module, data: LabelledData, *, delta: float = 0.05, batch_size: int | None = None) -> Bound:
-    """`bits` at the network's error on its training data, its parameters counted with the bits of their types.
+    """`bits` at the network's error on its training data, with the parameters' own bits.
 
-    Shared weights count once; floating buffers (BatchNorm's statistics) count too, since they shape the function.
+    Shared weights count once. Floating buffers (BatchNorm's statistics) count too, since the function depends on them.
 
     Args:
         model: a classifier in eval mode; never changed.
-        data: the samples that it was trained on.
-        delta: how often the bound may fail; 0.05 by convention.
-        batch_size: samples a pass; None (default) reads the measured table.
+        data: the samples that the network was trained on.
+        delta: probability that the bound fails; 0.05 by convention.
+        batch_size: samples per pass; None (default) reads the measured table.
 
     Returns:
         `Bound` for the 0-1 loss. One forward pass over the data.

@@ -1,6 +1,6 @@
-"""Probes every k epochs of a training elsewhere: `lightning.ProbeEvery` and `transformers.ProbeEvery`.
+"""Probes every k epochs of another library's training: `lightning.ProbeEvery` and `transformers.ProbeEvery`.
 
-Each file needs the library that it is named after, an optional extra, and is loaded when it is first asked for.
+Each module needs the library of its name, an optional extra, and is imported on first use.
 """
 
 import importlib

@@ -1,4 +1,4 @@
-"""What the callbacks share: when to probe, on what copy of the network, and what is kept and logged of it."""
+"""The core of the callbacks: the epochs to probe, the copy of the network, and the recorded figures."""
 
 import math
 import warnings
@@ -23,23 +23,22 @@ Probe = Callable[[nn.Module], Any]
 
 
 class Probing:
-    """Named probes of one network in training, and what they have measured.
+    """Named probes of one network in training, and their results.
 
-    Each probe gets a copy of its own (see `eval_copy`), so that it changes neither the training nor the next probe, and
-    torch's, NumPy's and Python's global random states end where they began. A probe that raises an `Exception` does not
-    end the training: a RuntimeWarning names it, and NaN stands in place of its result, and of each figure that it
-    had last.
+    Each probe gets a separate copy of the network (`eval_copy`), so it changes neither the training nor the next probe.
+    The global random states of torch, NumPy and Python are restored. An `Exception` in a probe does not end the
+    training: a RuntimeWarning names the probe, and NaN replaces its result and each of its latest figures.
 
     Args:
         probes: functions of a network by name; each returns a flatprobe result, a `Risk`, a number, or a mapping of
             names to numbers.
-        epochs: from one probing to the next, at least 1.
+        epochs: number of epochs between two probings, at least 1.
 
     Attributes:
-        results: (epoch, name, what the probe returned), in order; NaN where it raised.
+        results: (epoch, name of the probe, result), in order; NaN in place of the result after an error.
 
     Raises:
-        TypeError: if the probes are no mapping of strings to functions, or epochs no integer.
+        TypeError: if the probes are not a mapping of strings to functions, or epochs is not an integer.
         ValueError: if there is no probe, or epochs is below 1.
     """
 
@@ -49,15 +48,15 @@ class Probing:
                 type(probes).__name__
             )  # fmt: skip
             msg = (
-                f"the probes are {found}; expected functions of a network by name, such as "
+                f"probes must be functions of a network by name, got {found}. Give a mapping such as "
                 '{"radius": lambda model: fp.flatness_radius(fp.EmpiricalRisk(model, data))}'
             )
             raise TypeError(msg)
         if not probes:
-            msg = "there are no probes; expected at least one function of a network, with its name"
+            msg = "probes must hold at least one function of a network, with its name, got none"
             raise ValueError(msg)
         if isinstance(epochs, bool) or not isinstance(epochs, Integral):
-            msg = f"epochs is {epochs!r}; expected an integer: how many from one probing to the next"
+            msg = f"epochs must be an integer, the number of epochs between two probings, got {epochs!r}"
             raise TypeError(msg)
         at_least(1, epochs=int(epochs))
         self.probes: dict[str, Probe] = dict(probes)
@@ -68,18 +67,18 @@ class Probing:
         self._measured_at: int | None = None
 
     def begin(self) -> None:
-        """A training begins: what another one measured at the same epoch does not stand for this one's weights."""
+        """Start a training, so that an epoch probed in an earlier training is probed again."""
         self._measured_at = None
 
     def due(self, epoch: int, *, last: bool = False) -> bool:
-        """Whether to probe after so many epochs; after the last one in any case, and never twice."""
+        """True if the probes are due after this many epochs: every k-th and the last one, each once."""
         return epoch != self._measured_at and (last or epoch % self.epochs == 0)
 
     def measure(self, epoch: int, network: nn.Module) -> dict[str, float]:
-        """What all probes say of the network after so many epochs.
+        """Run all probes on the network after this many epochs.
 
         Returns:
-            The figures to log: a number under its probe's name, a result's summary under "name/figure".
+            The figures to log: a plain number under the probe's name, a result's summary under "name/figure".
         """
         self._measured_at = epoch
         logged: dict[str, float] = {}
@@ -95,10 +94,10 @@ class Probing:
             with global_states_kept(), torch.inference_mode(mode=False), torch.enable_grad():
                 result = self.probes[name](eval_copy(network))
             figures = figures_of(result)
-        except Exception as error:  # noqa: BLE001 - whatever a caller's function raises, the training is worth more
+        except Exception as error:  # noqa: BLE001 - no error of a user-defined probe may end the training
             msg = (
-                f"the probe {name!r} raised {type(error).__name__} after epoch {epoch} ({error}); the training goes on "
-                "and NaN is recorded for it"
+                f"the probe {name!r} raised {type(error).__name__} after epoch {epoch} ({error}). The training goes "
+                "on, and NaN is recorded for the probe"
             )
             warnings.warn(msg, RuntimeWarning, stacklevel=4)
             return math.nan, dict.fromkeys(self._latest[name], math.nan)
@@ -106,17 +105,17 @@ class Probing:
         return result, figures
 
     def to_frame(self) -> "pandas.DataFrame":
-        """The figures as one tidy table: epoch, probe, figure ("value" where the probe returned a number), value."""
+        """The figures as one tidy table: epoch, probe, figure ("value" for a plain number), value."""
         import pandas as pd
 
         return pd.DataFrame(self._figures, columns=["epoch", "probe", "figure", "value"])
 
 
 def figures_of(result: object) -> dict[str, float]:
-    """The headline figures of what a probe returned; a plain number's name is empty.
+    """The headline figures of a probe's return value; the name of a plain number is empty.
 
     Raises:
-        TypeError: if it is neither a result nor a risk, a number or a mapping of names to numbers.
+        TypeError: if the value is not a result, a risk, a number or a mapping of names to numbers.
 
     >>> figures_of(2), figures_of({"mean": 0.5})
     ({'': 2.0}, {'mean': 0.5})
@@ -130,27 +129,27 @@ def figures_of(result: object) -> dict[str, float]:
     )
     if not found or not all(_is_number(value) for value in found.values()):
         msg = (
-            f"it returned a {type(result).__name__}; expected a flatprobe result, a number, or a mapping of names to "
-            "numbers"
+            f"a probe must return a flatprobe result, a number, or a mapping of names to numbers, got a "
+            f"{type(result).__name__}"
         )
         raise TypeError(msg)
     return {name: float(value) for name, value in found.items()}
 
 
 def _is_number(value: object) -> bool:
-    """Python's, or a NumPy or torch scalar."""
+    """True for a number of Python, or a scalar of NumPy or torch."""
     return isinstance(value, int | float) or (hasattr(value, "item") and getattr(value, "ndim", 0) == 0)
 
 
 def check_whole(network: nn.Module) -> None:
-    """Every process holds all of the network's weights.
+    """Check that every process holds all weights of the network.
 
     Raises:
-        ValueError: naming a parameter of which it holds a part, as FSDP and DeepSpeed's stage 3 leave it.
+        ValueError: if a parameter is sharded, as by FSDP and DeepSpeed's stage 3; the message names it.
     """
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return
-    from torch.distributed.tensor import DTensor  # two seconds, so not before it can be met
+    from torch.distributed.tensor import DTensor  # takes two seconds, and is needed here alone
 
     parts = [
         name for name, value in network.named_parameters() if isinstance(value, DTensor) or hasattr(value, "ds_id")
@@ -158,19 +157,19 @@ def check_whole(network: nn.Module) -> None:
     parts += [name for name, layer in network.named_modules() if type(layer).__name__ == "FullyShardedDataParallel"]
     if parts:
         msg = (
-            f"{parts[0] or type(network).__name__!r} of the network is sharded over processes, and the probes run in "
-            "one of them alone; expected every process to hold all weights: train without FSDP or DeepSpeed's stage 3, "
-            "or probe the saved checkpoints (fp.load_checkpoint)"
+            f"every process must hold all weights of the network, since one process runs the probes, got "
+            f"{parts[0] or type(network).__name__!r} sharded over processes. Train without FSDP or DeepSpeed's stage "
+            "3, or probe the saved checkpoints (fp.load_checkpoint)"
         )
         raise ValueError(msg)
 
 
 def eval_copy(network: nn.Module) -> nn.Module:
-    """A deep copy of a network in the middle of its training, in eval mode, which shares nothing that a pass changes.
+    """A deep copy of a network in training, in eval mode, which shares no state that a forward pass changes.
 
-    What `torch.compile` or data parallelism made of the network, or of a part, is taken off, and so is the autocast of
-    mixed precision: the copy runs in the precision of its weights. Tensors that a module holds with their graph (losses
-    gathered over an epoch, weights that a hook computes) are copied without it. Forward hooks are copied too.
+    The wrappers of `torch.compile` and of data parallelism are removed, and the autocast of mixed precision too: the
+    copy runs in the precision of its weights. Tensors held with their autograd graph, such as losses of an epoch or
+    weights that a hook computes, are copied without the graph. Forward hooks are copied.
 
     Raises:
         ValueError: if the network is sharded.
@@ -178,6 +177,6 @@ def eval_copy(network: nn.Module) -> nn.Module:
     check_whole(unwrapped(network))
     copied = structural_copy(network)
     for layer in copied.modules():
-        if "_trainer" in vars(layer):  # Lightning's, which a copy does not belong to
+        if "_trainer" in vars(layer):  # the copy does not belong to the trainer of Lightning
             vars(layer)["_trainer"] = None
     return copied.eval()

@@ -25,18 +25,18 @@ if TYPE_CHECKING:
 class ProbeEvery(TrainerCallback):
     """Probes on a copy of the network after epochs k, 2k, ... of `Trainer.train`, and after the last one.
 
-    Each probe gets a deep copy in eval mode, at the weights that the training has then and in their precision (without
-    the autocast of mixed precision), so the training ends with the weights that it would end with without the callback.
-    The cost is the copy and the probes'.
+    Each probe gets a deep copy of the network in eval mode, in the precision of its weights, without the autocast of
+    mixed precision. The training therefore ends with the same weights as without the callback. Cost: the copy and the
+    probes.
 
     The figures (a number as it is, a result's `summary`) are logged with `Trainer.log`, as "name" or "name/figure", so
-    TensorBoard and the others show them and `state.log_history` has them. transformers does not tell a callback its
-    Trainer, so `attach` does; a callback that was only passed in `callbacks=` probes, but warns that it cannot log.
+    TensorBoard and the others show them and `state.log_history` holds them. transformers does not pass the Trainer to a
+    callback, so `attach` does. A callback passed only in `callbacks=` probes, but warns that it cannot log.
 
-    A probe that raises does not end the training: a RuntimeWarning names it, and NaN is recorded and logged for it. In
-    a distributed training rank zero probes; the other ranks go on to the next step that they share and wait there, so
-    a probe must be shorter than the process group's timeout. `results` holds what this process measured: it is not
-    part of the Trainer's checkpoints.
+    An error in a probe does not end the training: a RuntimeWarning names the probe, and NaN is recorded and logged. In
+    distributed training, rank zero probes while the other ranks wait at their next collective operation. A probe must
+    therefore take less time than the process group's timeout. `results` holds the measurements of this process, and is
+    not part of the Trainer's checkpoints.
 
     Args:
         probes: functions of a network (`nn.Module` in eval mode) by name; each returns a flatprobe result, a `Risk`, a
@@ -44,7 +44,7 @@ class ProbeEvery(TrainerCallback):
         epochs: k, at least 1. An epoch that `max_steps` cuts short counts as one.
 
     Raises:
-        TypeError: if the probes are no mapping of strings to functions, or epochs no integer.
+        TypeError: if the probes are not a mapping of strings to functions, or epochs is not an integer.
         ValueError: if there is no probe, or epochs is below 1. When the training begins: if the model's weights are
             sharded over processes.
 
@@ -61,18 +61,18 @@ class ProbeEvery(TrainerCallback):
 
     @property
     def results(self) -> list[tuple[int, str, Any]]:
-        """(epochs done, the probe's name, what it returned), in order; NaN where it raised."""
+        """(completed epochs, name of the probe, result), in order; NaN in place of the result after an error."""
         return self._probing.results
 
     def to_frame(self) -> "pandas.DataFrame":
-        """The figures as one tidy table: epoch, probe, figure ("value" where the probe returned a number), value."""
+        """The figures as one tidy table: epoch, probe, figure ("value" for a plain number), value."""
         return self._probing.to_frame()
 
     def attach(self, trainer: Trainer) -> None:
-        """Make this a callback of the Trainer, unless it is one, and log through it.
+        """Add this callback to the Trainer, unless it is there already, and log through the Trainer.
 
         Args:
-            trainer: before its `train`.
+            trainer: the Trainer, before its `train`.
         """
         self._trainer = trainer
         if self not in trainer.callback_handler.callbacks:
@@ -81,39 +81,39 @@ class ProbeEvery(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Refuse now what no probe could measure later, and say so where nothing will be logged."""
+        """Check that the probes can measure the network, and warn if their figures cannot be logged."""
         self._probing.begin()
         self._training = True
         check_whole(kwargs["model"])
         if self._trainer is None or self._trainer.state is not state:
             msg = (
-                "ProbeEvery does not know the Trainer that runs it, so its figures are kept in its results and not "
-                "logged; call hook.attach(trainer) before trainer.train()"
+                "ProbeEvery does not know its Trainer, so its figures are in its results and are not logged. Call "
+                "hook.attach(trainer) before trainer.train()"
             )
             warnings.warn(msg, RuntimeWarning, stacklevel=2)
 
     def on_epoch_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Probe after each k-th epoch, and after one that the Trainer knows to be the last."""
+        """Probe after each k-th epoch, and after the last one if the Trainer already stops there."""
         self._probe(state, control, kwargs["model"], last=control.should_training_stop)
 
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Probe where another callback stops the training for its evaluation, before the best weights are loaded."""
+        """Probe if another callback stops the training at this evaluation, before the best weights are loaded."""
         if self._training and control.should_training_stop:
             self._probe(state, control, kwargs["model"], last=True)
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Probe what stopped unforeseen."""
+        """Probe after a training that stopped early."""
         self._training = False
         if not (args.load_best_model_at_end and state.best_model_checkpoint):
             self._probe(state, control, kwargs["model"], last=True)
         elif self._probing.due(_epochs(state), last=True):
             msg = (
-                f"the weights after the last epoch, {_epochs(state)}, are not probed: the Trainer has already loaded "
-                "the best ones in their place; attach ProbeEvery after the callback that stops the training"
+                f"the weights after the last epoch, {_epochs(state)}, are not probed, since the Trainer has already "
+                "loaded the best ones. Attach ProbeEvery after the callback that stops the training"
             )
             warnings.warn(msg, RuntimeWarning, stacklevel=2)
 
@@ -125,9 +125,9 @@ class ProbeEvery(TrainerCallback):
         if self._trainer is not None and self._trainer.state is state:
             should_log = control.should_log
             self._trainer.log(figures)
-            control.should_log = should_log  # else the Trainer would hold its own log of this epoch for written
+            control.should_log = should_log  # otherwise the Trainer would skip its own log of this epoch
 
 
 def _epochs(state: TrainerState) -> int:
-    """Epochs done, one that was cut short among them; `state.epoch` counts that as a fraction."""
+    """Completed epochs, with one cut short, which `state.epoch` counts as a fraction."""
     return math.ceil(state.epoch or 0)

@@ -136,7 +136,7 @@ def audit(
     from flatprobe.cli.audits import show
     from flatprobe.cli.inputs import architecture, data_of, numbered_for
     from flatprobe.utils.atomic import check_writable
-    from flatprobe.utils.results import check_place
+    from flatprobe.utils.tables import check_place
 
     if out is not None:
         check_writable(out.parent)

@@ -1,32 +1,29 @@
-"""Flatness radius: how far the weights move along random directions before the training loss rises by epsilon."""
+"""Flatness radius: distance along random directions to the first change of the training loss by epsilon."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Bool, Float64, Int64
 from torch import Tensor
 
 from flatprobe.network.weights import Weights, as_given, select
-from flatprobe.probes.directional import Directed, recorded
+from flatprobe.probes.directional import Directed, describe_directions
 from flatprobe.probes.rounding import check_loss, check_weights, float64_risk
-from flatprobe.risk.directions import direction, scale
+from flatprobe.risk.directions import LAWS, direction, scale
 from flatprobe.risk.empirical import Risk, RiskFunction, along, describe, explain_start
 from flatprobe.risk.function import risk_at, takes_risk
 from flatprobe.risk.inactive import looked_for
 from flatprobe.risk.recalibration import Recalibration
-from flatprobe.utils.arguments import at_least, one_of, positive
+from flatprobe.utils.arguments import Checked, Number, Selection, Whole, at_least, one_of, positive
 from flatprobe.utils.first_exit import Exit, first_exit
 from flatprobe.utils.results import settings
 
-if TYPE_CHECKING:
-    import pandas
-
-# The default censoring distance moves the weights by about this many times their own norm: what has not left by then is
-# another network altogether. The first direction's search starts at a tenth of the norm.
+# The default censoring distance moves the weights by about this many times their norm, which gives another network
+# altogether. The search along the first direction starts at a tenth of the norm.
 _FURTHEST = 100.0
 _START = 0.1
 _FINEST = 1e-12
@@ -34,20 +31,25 @@ _FINEST = 1e-12
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class FlatnessRadii(Directed):
-    """Radii along the directions, each the crossing inside a bracket that certifies rtol.
+    """Flatness radii, each inside a bracket of relative width rtol. The table has one row per direction.
 
     Attributes:
         radii: (directions,) first exits; infinite where none was reached. Units: distance in weight space under
             `isotropic`, relative to the weights under the other laws.
-        lower: (directions,) largest radius known inside.
-        upper: (directions,) smallest radius known outside.
-        evaluations: (directions,) full-data evaluations spent.
+        lower: (directions,) largest radius known to be inside.
+        upper: (directions,) smallest radius known to be outside.
+        evaluations: (directions,) evaluations of the risk over all data.
         excursions: (directions,) earlier exits that `verify` found.
-        probing_ratio: (directions,) widest ratio b / a of an interval of [lower / 100, lower] inside which nothing was
-            evaluated: an earlier exit may have been missed there, from a to b at the widest. 100 where nothing below
-            the bracket was evaluated, as for most directions without `verify`.
+        probing_ratio: (directions,) largest ratio b / a of an interval [a, b] of [lower / 100, lower] without an
+            evaluation inside. The search may have missed an earlier exit there. 100 where nothing below the bracket was
+            evaluated, as for most directions without `verify`.
         start: loss and error at the minimizer.
     """
+
+    _columns: ClassVar = {
+        "direction": "", "radius": "radii", "lower": "lower", "upper": "upper", "evaluations": "evaluations",
+        "excursions": "excursions", "probing_ratio": "probing_ratio", "reached": "reached",
+    }  # fmt: skip
 
     radii: Float64[Tensor, " directions"]
     lower: Float64[Tensor, " directions"]
@@ -59,17 +61,17 @@ class FlatnessRadii(Directed):
 
     @property
     def reached(self) -> Bool[Tensor, " directions"]:
-        """Which directions left the band before max_radius."""
+        """(directions,) True where the objective left the band before max_radius."""
         return self.radii.isfinite()
 
     @property
     def censored(self) -> int:
-        """How many did not: they are not in the mean, the standard deviation or the median."""
+        """The number of directions without an exit. Mean, standard deviation and median leave these directions out."""
         return int((~self.reached).sum())
 
     @property
     def mean(self) -> float:
-        """Mean radius over the reached directions; nan where there is none."""
+        """Mean radius over the reached directions; nan without any."""
         return float(self.radii[self.reached].mean())
 
     @property
@@ -80,12 +82,12 @@ class FlatnessRadii(Directed):
 
     @property
     def median(self) -> float:
-        """Median over the reached directions; nan where there is none."""
+        """Median over the reached directions; nan without any."""
         reached = self.radii[self.reached].tolist()
         return median(reached) if reached else float("nan")
 
     def summary(self) -> dict[str, float]:
-        """Mean, standard deviation, median, and how many directions were reached and censored."""
+        """Mean, standard deviation and median; the numbers of directions and of censored directions."""
         return {
             "mean": self.mean,
             "std": self.std,
@@ -94,102 +96,85 @@ class FlatnessRadii(Directed):
             "censored": self.censored,
         }
 
-    def to_frame(self) -> "pandas.DataFrame":
-        """One row a direction."""
-        import pandas as pd
-
-        columns = ("radii", "lower", "upper", "evaluations", "excursions", "probing_ratio")
-        frame = pd.DataFrame({name: getattr(self, name).numpy() for name in columns}).rename(
-            columns={"radii": "radius"}
-        )
-        frame.insert(0, "direction", range(len(frame)))
-        frame["reached"] = self.reached.numpy()
-        return frame
-
     @classmethod
-    def from_frame(cls, frame: "pandas.DataFrame", settings: dict[str, Any]) -> "FlatnessRadii":
-        """The inverse of `to_frame`."""
-        columns = ("lower", "upper", "evaluations", "excursions", "probing_ratio")
-        return cls(
-            radii=torch.from_numpy(frame["radius"].to_numpy(copy=True)),
-            **{name: torch.from_numpy(frame[name].to_numpy(copy=True)) for name in columns},
-            start=Risk(**settings["start"]),
-            frozen=tuple(settings["frozen"]),
-            inactive=settings.get("inactive"),
-            settings=settings,
-        )
+    def _from_settings(cls, settings: Mapping[str, Any]) -> dict[str, Any]:
+        return super()._from_settings(settings) | {"start": Risk(**settings["start"])}
 
 
 @takes_risk
 def flatness_radius(
     risk: RiskFunction,
     *,
-    epsilon: float = 0.05,
-    directions: int = 10,
-    law: str = "isotropic",
-    parameters: str | Sequence[str] | Any = None,
-    objective: str = "loss",
-    max_radius: float | None = None,
-    rtol: float = 1e-2,
-    verify: int = 0,
-    batch_norm: str = "frozen",
-    inactive: str = "move",
+    epsilon: Number = 0.05,
+    directions: Whole = 10,
+    law: Checked[Literal["isotropic", "layer", "filter", "adaptive"]] = "isotropic",
+    parameters: Selection = None,
+    objective: Checked[Literal["loss", "error"]] = "loss",
+    max_radius: Number | None = None,
+    rtol: Number = 1e-2,
+    verify: Whole = 0,
+    batch_norm: Checked[Literal["frozen", "recalibrate"]] = "frozen",
+    inactive: Checked[Literal["move", "hold"]] = "move",
     seed: int = 0,
 ) -> FlatnessRadii:
     """r(w, u, eps) = sup{ r >= 0 : |I(w + s u) - I(w)| <= eps for all s in [0, r] }, along random directions u.
 
-    The first exit along each direction (T3 eq. 16, Table 1) is bracketed by `flatprobe.utils.first_exit.first_exit`: a
-    secant in (log r, log increase), started where the directions already done would put it, closed by an inside and an
-    outside radius within `rtol`. About 4 to 6 evaluations of the risk a direction (`make bench`), each one pass over
-    the data. The reported radius is the crossing interpolated inside that bracket.
+    `flatprobe.utils.first_exit.first_exit` brackets the first exit along each direction. The search is a secant in (log
+    r, log increase), started at the median of the directions already measured. It ends with an inside and an outside
+    radius within `rtol`; the reported radius is the crossing interpolated between them. With `objective="error"` the
+    risk is a step function, so the bracket is halved. Where the error jumps at the center, the radius is 0.
 
-    The bracket certifies an exit, and the *first* one only if the increase is monotone up to it: between the center and
-    `lower` the risk is evaluated at few radii or none. Earlier exits that are over within the recorded `probing_ratio`
-    may be missed, and `verify` looks for them. With `objective="error"` the risk is a step function and the bracket is
-    halved, at about ten evaluations a direction; where the error jumps at the center the radius is 0.
+    Cost per direction, one evaluation being one pass over the data:
 
-    In single precision the loss has a rounding of its own. Where it could matter, below an epsilon of 1e-4 times the
-    largest logit, each radius is held against the loss in float64, three more passes a direction.
+    - `objective="loss"`: 4 to 6 evaluations (`make bench`),
+    - `objective="error"`: about 10 evaluations,
+    - 3 more in float64 where epsilon is below 1e-4 times the largest logit, since the loss's rounding could matter.
+
+    Assumption: the increase is monotone up to the exit. Below `lower` the risk is evaluated at few radii, or at none.
+    An earlier exit whose interval is shorter than the recorded `probing_ratio` may be missed; `verify` searches for it.
 
     Args:
         risk: an `EmpiricalRisk`, or any callable of the weights with a `center`.
-        epsilon: allowed change of the objective, in its units; 0.05 is T3's (Table 1).
-        directions: how many independent directions, T; 10 is our choice (T3 does not say), which leaves a standard
-            error of a third of the spread.
-        law: how directions are drawn (`flatprobe.risk.directions.direction`); `isotropic` is T3's. Radii of different
-            laws are not comparable.
+        epsilon: allowed change of the objective, in its units; 0.05 is that of T3, Table 1.
+        directions: number T of independent directions. 10 is our choice, which leaves a standard error of a third of
+            the spread; T3 gives no number.
+        law: distribution of the directions (`flatprobe.risk.directions.direction`); `isotropic` is T3's. Radii of
+            different laws are not comparable.
         parameters: None for all, `"last"` for T3's "top layer", or names or patterns.
         objective: `"loss"` (T3), or `"error"`, the fraction misclassified.
-        max_radius: beyond it a direction is censored; None is 100 times the distance that moves the selected weights by
-            about their own norm.
+        max_radius: censoring distance; None takes 100 times the distance that moves the selected weights by about their
+            norm.
         rtol: relative width of the certified bracket; 1e-2 is a tenth of T3's spread across directions.
-        verify: points evaluated a direction, evenly over (0, lower), to look for an earlier exit; 0 trusts monotony.
+        verify: points evaluated per direction, evenly over (0, lower), in search of an earlier exit; 0 trusts monotony.
         batch_norm: BatchNorm statistics while the weights move: `"frozen"` (the running statistics of the minimizer),
             or `"recalibrate"` (one more pass over the data at each point).
-        inactive: entries that do not act (unused vocabulary, pruned weights, heads for training only): `"move"` them
-            with the others, where n of them make r about sqrt(1 + n / rest) times as long, or `"hold"` them, looked
-            for on all the data.
-        seed: which family of directions.
+        inactive: treatment of entries that do not act (unused vocabulary, pruned weights, heads for training only).
+            `"move"` moves them too; n of them lengthen r by a factor of about sqrt(1 + n / rest). `"hold"` keeps them,
+            after a search on all data.
+        seed: of the directions.
 
     Returns:
-        `FlatnessRadii`; directions that never leave have radius `inf` and `reached == False`.
+        `FlatnessRadii`; a direction without an exit has radius `inf` and `reached == False`.
 
     Raises:
-        ValueError: if epsilon, rtol, directions, max_radius or verify are out of range; if a name is unknown, the
-            selection matches no parameter or nothing moves; if the objective is not finite at the center; if the loss
-            jumps there; if the precision is too low for epsilon, of the weights (half precision) or of the loss; if
-            entries are to be held and are not known, or are all.
+        ValueError: if epsilon, rtol, directions, max_radius or verify is out of range.
+        ValueError: if a word is unknown, the selection matches no parameter, or nothing moves.
+        ValueError: if the objective is not finite at the center, or the loss jumps there.
+        ValueError: if the precision of the weights or of the loss is too low for epsilon.
+        ValueError: if inactive entries are to be held and are unknown, or are all entries.
 
-    Source: T3 eq. 16 and Table 1; laws: Li et al. 2018, Kwon et al. 2021; SPEC section 2.
+    Source: Poggio et al. (2017), eq. 16 and Table 1 [T3]; laws: Li et al. (2018), Kwon et al. (2021).
     """
     positive(epsilon=epsilon, rtol=rtol, max_radius=max_radius)
     if rtol < _FINEST:
-        msg = f"rtol is {rtol}; expected at least {_FINEST}, below which rounding decides"
+        msg = f"rtol must be at least {_FINEST}, got {rtol}. Below that, rounding decides"
         raise ValueError(msg)
     at_least(1, directions=directions)
     at_least(0, verify=verify)
     one_of("objective", objective, ("loss", "error"))
     one_of("batch_norm", batch_norm, ("frozen", "recalibrate"))
+    one_of("law", law, LAWS)
+    one_of("inactive", inactive, ("move", "hold"))
     center = risk.center
     names = select(center, parameters)
     idle, held = looked_for(risk, names, law, inactive)
@@ -242,7 +227,7 @@ def flatness_radius(
         inactive=None if idle is None else idle.counts,
         settings=settings("flatness_radius", describe(risk), **arguments)
         | {"start": {"loss": start.loss, "error": start.error}, "selected": list(names)}
-        | recorded(frozen, idle),
+        | describe_directions(frozen, idle),
     )
 
 
@@ -257,17 +242,16 @@ def _increase(risk: RiskFunction, vectors: list[Weights], objective: str, base: 
 
 
 def _at_once(exit_: Exit, objective: str, index: int) -> Exit:
-    """The exit of a direction that was outside at every radius tried: at 0 for the error, which may be a step there.
+    """The exit at radius 0 of a direction outside at every radius: the error may be a step at the center.
 
     Raises:
-        ValueError: for the loss, which has a radius only where it is continuous.
+        ValueError: for the loss, whose radius is defined only where the loss is continuous.
     """
     if objective == "loss":
         msg = (
-            f"the loss is outside epsilon, or not finite, at every radius along direction {index} down to "
-            f"{exit_.upper:.3g}, which is near rounding; expected a loss that is continuous at the center: look for "
-            "weights that jump there (torch's orthogonal parametrisation by householder does), or for a root or a "
-            "logarithm at 0"
+            f"the loss must be continuous at the center, got a change above epsilon, or a value that is not finite, at "
+            f"every radius along direction {index} down to {exit_.upper:.3g}, which is near rounding. Look for weights "
+            "that jump there (torch's orthogonal parametrization by householder), or for a root or a logarithm at 0"
         )
         raise ValueError(msg)
     return replace(exit_, radius=0.0)
@@ -284,8 +268,8 @@ def _column(exits: list[Exit], name: str) -> Float64[Tensor, " directions"]:
 def _finite(value: float, objective: str) -> float:
     if not math.isfinite(value):
         msg = (
-            f"the {objective} at the center is {value}; expected a finite start: is the network trained, are its "
-            "inputs scaled?"
+            f"the {objective} at the center must be finite, got {value}. Check that the network is trained and its "
+            "inputs are scaled"
         )
         raise ValueError(msg)
     return value

@@ -1,8 +1,8 @@
-"""Gradient noise: what a minibatch's gradient differs by from the gradient over all of the data, at fixed weights."""
+"""Gradient noise: the minibatch gradient minus the gradient over all data, at fixed weights."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float64, Int64
@@ -13,27 +13,32 @@ from flatprobe.risk.empirical import EmpiricalRisk, RiskFunction
 from flatprobe.risk.function import takes_risk
 from flatprobe.risk.inactive import check_acts
 from flatprobe.utils import rng
-from flatprobe.utils.arguments import at_least
+from flatprobe.utils.arguments import Selection, Whole, at_least
 from flatprobe.utils.results import Result, settings
-
-if TYPE_CHECKING:
-    import pandas
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class GradientNoise(Result):
-    """xi = minibatch gradient - full gradient: some of its components whole, and its squared length, a row a draw.
+    """xi = minibatch gradient - full gradient: sampled components of xi, and its squared length, per draw.
+
+    The table has one row per draw and component; `squared_length` is that of the draw.
 
     Attributes:
         noise: (draws, components) sampled components of xi, in units of the loss per unit of weight.
-        components: their names, such as "0.weight[37]" (the flat index).
-        gradient: (components,) the full gradient there.
+        components: names of the components, such as "0.weight[37]" (the flat index).
+        gradient: (components,) the full gradient at the components.
         squared_lengths: (draws,) ||xi||^2 over all selected parameters.
         gradient_norm: ||grad I|| over all selected parameters.
         inflation: trace of the covariance of one sample's gradient over E ||xi||^2: B with replacement, B (n - 1) /
             (n - B) without.
-        live: how many components have a full gradient other than 0, of which the sampled ones are taken.
+        live: number of components with a nonzero full gradient, among which the sampled ones are drawn.
     """
+
+    _columns: ClassVar = {
+        "draw": "", "component": "components", "noise": "noise", "gradient": "gradient",
+        "squared_length": "squared_lengths",
+    }  # fmt: skip
+    _axes: ClassVar = {"draw": 0, "component": 1, "gradient": 1, "squared_length": 0}
 
     noise: Float64[Tensor, "draws components"]
     components: tuple[str, ...]
@@ -50,7 +55,7 @@ class GradientNoise(Result):
 
     @property
     def noise_scale(self) -> float:
-        """tr Sigma / ||grad I||^2, in samples: the minibatch size whose noise is as long as the gradient."""
+        """tr Sigma / ||grad I||^2: the minibatch size, in samples, whose noise is as long as the gradient."""
         return float(self.trace_covariance / self.gradient_norm**2)
 
     @property
@@ -61,26 +66,26 @@ class GradientNoise(Result):
 
     @property
     def kurtosis(self) -> Float64[Tensor, " components"]:
-        """Excess kurtosis of each component over the draws: 0 for a normal law; its standard error is sqrt(24/draws).
+        """Excess kurtosis per component over the draws: 0 for normal noise, with standard error sqrt(24/draws).
 
-        (D + 2) / D m4 / m2^2 - 3 with moments about 0, which is the noise's mean: without bias for normal noise.
+        (D + 2) / D m4 / m2^2 - 3 over D draws, with moments about 0, the mean of the noise. Unbiased for normal noise.
         """
         return _kurtosis(self.noise.square().sum(0), self.noise.pow(4).sum(0), len(self.noise))
 
     @property
     def mean_kurtosis(self) -> float:
-        """The mean of `kurtosis` over the components."""
+        """Mean of `kurtosis` over the components."""
         return float(self.kurtosis.mean())
 
     @property
     def mean_kurtosis_error(self) -> float:
-        """Its standard error by the jackknife over draws, which allows for components that depend on each other."""
+        """Standard error of `mean_kurtosis` by the jackknife over draws, valid for dependent components."""
         squares, fourths, draws = self.noise.square(), self.noise.pow(4), len(self.noise)
         without = _kurtosis(squares.sum(0) - squares, fourths.sum(0) - fourths, draws - 1).mean(1)
         return float(((draws - 1) / draws * (without - without.mean()).square().sum()).sqrt())
 
     def summary(self) -> dict[str, float]:
-        """The noise scale and the mean excess kurtosis with their standard errors, tr Sigma and ||grad I||."""
+        """Noise scale and mean excess kurtosis with standard errors, tr Sigma and ||grad I||."""
         return {
             "noise_scale": self.noise_scale,
             "noise_scale_error": self.noise_scale_error,
@@ -90,64 +95,36 @@ class GradientNoise(Result):
             "gradient_norm": self.gradient_norm,
         }
 
-    def to_frame(self) -> "pandas.DataFrame":
-        """One row a draw and component: draw, component, noise, gradient, squared_length (of the draw)."""
-        import pandas as pd
-
-        draws, count = self.noise.shape
-        columns = {
-            "draw": torch.arange(draws, device="cpu").repeat_interleave(count).numpy(),
-            "component": list(self.components) * draws,
-            "noise": self.noise.flatten().numpy(),
-            "gradient": self.gradient.repeat(draws).numpy(),
-            "squared_length": self.squared_lengths.repeat_interleave(count).numpy(),
-        }
-        return pd.DataFrame(columns)
-
-    @classmethod
-    def from_frame(cls, frame: "pandas.DataFrame", settings: dict[str, Any]) -> "GradientNoise":
-        """The inverse of `to_frame`."""
-        count = int((frame["draw"] == 0).sum())
-        noise, gradient, squared = (
-            torch.from_numpy(frame[name].to_numpy(copy=True)).view(-1, count)
-            for name in ("noise", "gradient", "squared_length")
-        )
-        return cls(
-            noise=noise, components=tuple(frame["component"][:count]), gradient=gradient[0].clone(),
-            squared_lengths=squared[:, 0].clone(), settings=settings,
-            **{name: settings[name] for name in ("gradient_norm", "inflation", "live")},
-        )  # fmt: skip
-
 
 @takes_risk
 def gradient_noise(
     risk: RiskFunction,
     *,
-    batch_size: int = 128,
-    draws: int = 200,
+    batch_size: Whole = 128,
+    draws: Whole = 200,
     replacement: bool = False,
-    components: int = 64,
-    parameters: str | Sequence[str] | Any = None,
+    components: Whole = 64,
+    parameters: Selection = None,
     seed: int = 0,
 ) -> GradientNoise:
-    """xi = (1/B) sum_{i in z} grad l_i - grad I over random minibatches z of B samples, w fixed (T3 eqs 7-8, Fig. 5).
+    """xi = (1/B) sum_{i in z} grad l_i - grad I over random minibatches z of B samples, at fixed weights.
 
-    One gradient over the data, and one of B samples a draw, at the cost of plain training steps; per-sample gradients
-    are never formed. T3 argues that the components of xi are nearly normal; `kurtosis` says how nearly. The *noise
-    scale* is tr Sigma / ||grad I||^2 with Sigma the covariance of the gradients of single samples' losses (McCandlish
-    et al. 2018, "simple noise scale", with the data set in place of the distribution), estimated without bias from E
-    ||xi||^2 = tr Sigma / B * (n - B) / (n - 1), the last factor with `replacement=False` only. Where the network
-    interpolates, ||grad I|| is nearly 0 and the scale large.
+    T3 argues that the components of xi are nearly normal, which `kurtosis` tests. The *noise scale* is
+    tr Sigma / ||grad I||^2, Sigma being the covariance of the per-sample gradients. It is the "simple noise scale" of
+    McCandlish et al. (2018) with the data set in place of the distribution. The estimate is unbiased, from
+    E ||xi||^2 = tr Sigma / B * (n - B) / (n - 1), whose last factor is 1 with replacement. Where the network
+    interpolates, ||grad I|| is nearly 0 and the scale is large.
 
-    Memory holds all of the full gradient and one minibatch's, and `components` numbers a draw.
+    Cost: 1 gradient over the data, and 1 gradient of B samples per draw; per-sample gradients are never formed. Memory:
+    the full gradient, one minibatch gradient, and `components` numbers per draw.
 
     Args:
-        risk: an `EmpiricalRisk`; BatchNorm uses its running statistics, so a sample's gradient is its own.
-        batch_size: B; 128 is `fp.train`'s default (T3 names no size).
+        risk: an `EmpiricalRisk`. BatchNorm uses its running statistics, so samples do not depend on each other.
+        batch_size: B; 128 is the default of `fp.train` (T3 gives no size).
         draws: independent minibatches; 200 (our choice) leaves a standard error of 0.35 in a component's kurtosis.
-        replacement: whether samples are drawn with replacement; False is T3's z subset of [n], as in an epoch of SGD.
-        components: how many components are kept, drawn at random from those whose full gradient is not 0 (a dead unit's
-            or an always black pixel's weights have no noise at all); all if there are fewer.
+        replacement: True draws samples with replacement; False is T3's z subset of [n], as in an epoch of SGD.
+        components: number of components kept, drawn at random from those with a nonzero full gradient, or all if there
+            are fewer. The weights of a dead unit or an always black pixel have no noise.
         parameters: None for all, `"last"`, or names or patterns.
         seed: minibatch k is a function of (seed, k), the components of the seed.
 
@@ -155,32 +132,35 @@ def gradient_noise(
         `GradientNoise`.
 
     Raises:
-        ValueError: for arguments out of range, a minibatch as large as the data (without replacement it has no noise),
-            a selection that matches nothing, a gradient that is 0 throughout, or one that is not finite.
+        ValueError: for an argument out of range, or a selection that matches nothing.
+        ValueError: for a minibatch as large as the data, which has no noise without replacement.
+        ValueError: if the full gradient is 0 throughout, or is not finite.
         TypeError: for a risk without data.
+
+    Source: Poggio et al. (2017), eqs 7 and 8 and Fig. 5 [T3].
     """
     if not isinstance(risk, EmpiricalRisk):
         msg = (
-            f"the risk is a {type(risk).__name__}; expected an fp.EmpiricalRisk, whose data the minibatches are drawn "
-            "from"
+            f"the risk must be an fp.EmpiricalRisk, from whose data the minibatches are drawn, got a "
+            f"{type(risk).__name__}"
         )
         raise TypeError(msg)
     at_least(1, batch_size=batch_size, components=components)
     at_least(2, draws=draws)
     count = len(risk.data)
     if count < 2:
-        msg = "there is a single sample; expected at least 2: its gradient is the full one, without noise"
+        msg = "the data must hold at least 2 samples, got 1, whose gradient is the full one. Add samples"
         raise ValueError(msg)
     if not replacement and batch_size >= count:
         msg = (
-            f"batch_size is {batch_size} and there are {count} samples; expected fewer than those, or "
-            "replacement=True: the whole data have no noise"
+            f"batch_size must be below the number of samples, {count}, got {batch_size}. All samples together have no "
+            "noise: lower batch_size, or give replacement=True"
         )
         raise ValueError(msg)
     names = select(risk.center, parameters)
     check_acts(risk, names)
     full = _flat(risk.gradient(names=names))
-    kept = _kept(full, components, seed)
+    kept = _choose(full, components, seed)
     noise, squared = [], []
     for positions in _minibatches(count, batch_size, draws, replacement, seed):
         xi = _flat(risk.gradient(names=names, positions=positions)) - full
@@ -215,16 +195,16 @@ def _minibatches(count: int, size: int, draws: int, replacement: bool, seed: int
         )
 
 
-def _kept(full: Tensor, components: int, seed: int) -> Int64[Tensor, " components"]:
-    """Places of the components to keep, in order.
+def _choose(full: Tensor, components: int, seed: int) -> Int64[Tensor, " components"]:
+    """Positions of the components to keep, in order.
 
     Raises:
-        ValueError: for a gradient that is not finite, or 0 throughout.
+        ValueError: if the gradient is not finite, or 0 throughout.
     """
     live = full.nonzero().flatten()
     if not bool(full.isfinite().all()) or len(live) == 0:
         found = "not finite" if len(live) else "0 in every selected parameter"
-        msg = f"the full gradient is {found}; expected a finite one other than 0: probe in float64, or select others"
+        msg = f"the full gradient must be finite and not 0, got one that is {found}. Probe in float64, or select others"
         raise ValueError(msg)
     return live[rng.permutation(len(live), seed, "components")[:components].sort().values]
 
@@ -241,5 +221,5 @@ def _flat(vector: Weights) -> Float64[Tensor, " weights"]:
 
 
 def _kurtosis(squares: Tensor, fourths: Tensor, draws: int) -> Tensor:
-    """From sums over the draws of squares and fourth powers."""
+    """Excess kurtosis from the sums over the draws of squares and fourth powers."""
     return (draws + 2) * fourths / squares.square() - 3

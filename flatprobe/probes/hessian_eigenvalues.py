@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float64
@@ -14,30 +14,29 @@ from flatprobe.risk.function import takes_risk
 from flatprobe.risk.inactive import check_acts
 from flatprobe.risk.protocols import hessian_products
 from flatprobe.utils import rng
-from flatprobe.utils.arguments import at_least, one_of, positive
+from flatprobe.utils.arguments import Checked, Number, Selection, Whole, at_least, one_of, positive
 from flatprobe.utils.lanczos import ENDS, Values, Vector, Vectors, extreme_pairs
 from flatprobe.utils.results import Result, settings
 
-if TYPE_CHECKING:
-    import pandas
-
-# The Krylov space, at least. Networks' largest eigenvalues stand apart, so that a small one finds the first with the
-# fewest products; each vector of it is as long as the weights.
+# Least dimension of the Krylov space. The largest eigenvalues of networks are well separated, so a small space finds
+# the first with the fewest products. Each of its vectors is as long as the weights.
 _KRYLOV = 12
-# Restarts before a search gives up; each takes up to a Krylov space of products.
+# Restarts before the search fails; each takes up to `space` products.
 _RESTARTS = 100
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class HessianEigenvalues(Result):
-    """Eigenvalues of the Hessian, or of each layer's own block of it, from the wanted end inwards.
+    """Extreme eigenvalues of the Hessian, or of its block per layer, the most extreme first: one row per eigenvalue.
 
     Attributes:
         eigenvalues: (values,) in units of the loss per squared unit of weight.
-        residuals: (values,) ||H v - lambda v|| for the unit vector v found: an eigenvalue of H lies within it.
-        layers: of each value, the layer whose block it belongs to; "all" for the whole selection.
-        products: Hessian products spent.
+        residuals: (values,) ||H v - lambda v|| for the unit vector v found: H has an eigenvalue within this distance.
+        layers: per value, the layer whose block it belongs to; "all" for the whole selection.
+        products: number of Hessian-vector products.
     """
+
+    _columns: ClassVar = {"layer": "layers", "eigenvalue": "eigenvalues", "residual": "residuals"}
 
     eigenvalues: Float64[Tensor, " values"]
     residuals: Float64[Tensor, " values"]
@@ -45,7 +44,7 @@ class HessianEigenvalues(Result):
     products: int
 
     def summary(self) -> dict[str, float]:
-        """The first eigenvalue (the most extreme over the layers), its residual, and what it cost."""
+        """The most extreme eigenvalue over the layers, its residual, and the number of products."""
         ends = {"largest": self.eigenvalues, "smallest": -self.eigenvalues, "magnitude": self.eigenvalues.abs()}
         first = int(ends[self.settings["arguments"]["which"]].argmax())
         return {
@@ -54,76 +53,61 @@ class HessianEigenvalues(Result):
             "products": self.products,
         }
 
-    def to_frame(self) -> "pandas.DataFrame":
-        """One row an eigenvalue: layer, eigenvalue, residual."""
-        import pandas as pd
-
-        columns = {"layer": self.layers, "eigenvalue": self.eigenvalues.numpy(), "residual": self.residuals.numpy()}
-        return pd.DataFrame(columns)
-
-    @classmethod
-    def from_frame(cls, frame: "pandas.DataFrame", settings: dict[str, Any]) -> "HessianEigenvalues":
-        """The inverse of `to_frame`."""
-        return cls(
-            eigenvalues=torch.from_numpy(frame["eigenvalue"].to_numpy(copy=True)),
-            residuals=torch.from_numpy(frame["residual"].to_numpy(copy=True)),
-            layers=tuple(frame["layer"]),
-            products=settings["products"],
-            settings=settings,
-        )
-
 
 @takes_risk
 def hessian_eigenvalues(
     risk: RiskFunction,
     *,
-    count: int = 1,
-    which: str = "largest",
-    parameters: str | Sequence[str] | Any = None,
+    count: Whole = 1,
+    which: Checked[Literal["largest", "smallest", "magnitude"]] = "largest",
+    parameters: Selection = None,
     per_layer: bool = False,
-    tolerance: float = 1e-3,
+    tolerance: Number = 1e-3,
     seed: int = 0,
 ) -> HessianEigenvalues:
     """lambda_1 >= lambda_2 >= ..., eigenvalues of H = (d^2 / dw^2) I(w) over the whole data set, at the risk's center.
 
-    Lanczos with thick restarts (`flatprobe.utils.lanczos`) over exact Hessian products, each two to four gradients over
-    the
-    data: about 15 products for the first eigenvalue (`make bench`), as many for each further one, and many more where
-    the next ones are near, as at the lower end. Every eigenvalue counts as often as it occurs: what has converged is
-    set aside, and a new random start orthogonal to it finds the equal or skipped ones. A selection with no more weights
-    than twice the Krylov space (12, or 2 count + 1) has its block formed whole.
+    Lanczos with thick restarts (`flatprobe.utils.lanczos`) over exact Hessian-vector products. Multiple eigenvalues are
+    all found: converged vectors are deflated, and a new random start orthogonal to them finds equal or skipped ones. A
+    selection with at most twice as many weights as the Krylov space (12, or 2 count + 1) has its block formed whole.
 
-    Proven: an eigenvalue of H lies within each residual, and the k-th value found is at most the k-th largest
-    eigenvalue (Courant-Fischer; at least the k-th smallest for `"smallest"`), both up to rounding. That none was missed
-    is not: a random start misses one with a probability that falls with every product. The error of an eigenvalue that
-    stands apart from the next is of the order of its residual *squared* over the gap. In single precision a product is
-    good to about 1e-7 of ||H||.
+    Cost: about 15 products for the first eigenvalue (`make bench`), as many per further one, and many more where
+    eigenvalues are close, as at the lower end. A product takes 2 to 4 gradients over the data. Memory: the Krylov
+    space, `count` vectors, and about 7 copies of the weights for a product.
 
-    Memory: the Krylov space, `count` vectors, and what a product takes (about seven copies of the weights).
+    Proven, up to rounding:
 
-    Where ReLUs are active the Hessian is that of the piecewise smooth function: kinks have no second derivative.
+    - H has an eigenvalue within each residual of the value found,
+    - the k-th value is at most the k-th largest eigenvalue (Courant-Fischer), at least the k-th smallest for
+      `"smallest"`.
+
+    Not proven: that no eigenvalue was missed. A random start misses one with a probability that falls with every
+    product. The error of a separated eigenvalue is of the order of its residual *squared* over the gap. In single
+    precision a product is accurate to about 1e-7 of ||H||. With ReLUs, H is the Hessian of the piecewise smooth
+    function: kinks have no second derivative.
 
     Args:
         risk: an `EmpiricalRisk`, or any callable with a `center` and a method `hvp(weights, direction)`.
-        count: how many eigenvalues (of each layer).
+        count: number of eigenvalues, per layer with `per_layer`.
         which: `"largest"` (default: algebraically, the sharpness), `"smallest"` (negative where w is no minimum), or
             `"magnitude"`.
         parameters: None for all, `"last"`, or names or patterns: the block of H over the selection.
-        per_layer: whether each layer's own diagonal block is taken apart, the others held fixed.
-        tolerance: of the residual, relative to the eigenvalue, or to a tenth of the largest in magnitude where the
-            eigenvalue is smaller than that, as the smallest ones are at a minimum; 1e-3 (our choice) leaves an error of
-            the order of 1e-6 where the next eigenvalue is half as large.
+        per_layer: True takes the diagonal block of each layer, the other layers being fixed.
+        tolerance: largest residual, relative to the eigenvalue, or to a tenth of the largest in magnitude where the
+            eigenvalue is smaller, as at the lower end of a minimum. 1e-3 (our choice) leaves an error of the order of
+            1e-6 where the next eigenvalue is half as large.
         seed: of the start vectors.
 
     Returns:
         `HessianEigenvalues`.
 
     Raises:
-        ValueError: if the arguments are out of range, the selection matches nothing or has fewer weights than `count`,
-            a product is not finite (the parameter is named), or the tolerance is not met.
+        ValueError: for an argument out of range, a selection that matches nothing, or fewer weights than `count`.
+        ValueError: if a product is not finite; the message names the parameter.
+        ValueError: if the tolerance is not met.
         TypeError: for a risk without `hvp`.
 
-    Source: SPEC section 2; Wu and Simon 2000, "Thick-restart Lanczos method for large symmetric eigenvalue problems".
+    Source: Wu and Simon (2000), "Thick-restart Lanczos method for large symmetric eigenvalue problems".
     """
     at_least(1, count=count)
     positive(tolerance=tolerance)
@@ -136,8 +120,8 @@ def hessian_eigenvalues(
         block = _Block(risk, own)
         if block.size < count:
             msg = (
-                f"{count} eigenvalues were asked for and {label!r} has {block.size} weights; expected a count of at "
-                "most that"
+                f"count must be at most the number of weights, {block.size} in {label!r}, got {count}. Lower count, or "
+                "select more parameters"
             )
             raise ValueError(msg)
         found, errors = _extreme(block, count, which, tolerance, rng.generator(seed, "eigenvalues", label))
@@ -160,7 +144,7 @@ def hessian_eigenvalues(
 
 
 class _Block:
-    """The Hessian's block over some names as a product of flat vectors on the CPU, counted."""
+    """Products of the Hessian's block over some parameters with flat CPU vectors, and their number."""
 
     def __init__(self, risk: RiskFunction, names: Sequence[str]) -> None:
         self.risk, self.names, self.center = risk, names, risk.center
@@ -174,7 +158,7 @@ class _Block:
         parts = torch.split(vector, self.sizes)
         direction = {}
         for name, part in zip(self.names, parts, strict=True):
-            even = part.clone() if part.storage_offset() % 2 else part  # which weights viewed as complex numbers want
+            even = part.clone() if part.storage_offset() % 2 else part  # complex weights need an even offset
             direction[name] = even.view(self.center[name].shape).to(self.center[name])
         (product,) = hessian_products(self.risk, self.center, [direction], self.names)
         result = torch.empty_like(vector)
@@ -186,10 +170,10 @@ class _Block:
 def _extreme(
     block: _Block, count: int, which: str, tolerance: float, generator: torch.Generator
 ) -> tuple[Values, Values]:
-    """The eigenvalues at one end, from that end inwards, and their residuals.
+    """The extreme eigenvalues, the most extreme first, and their residuals.
 
     Raises:
-        ValueError: where they do not meet the tolerance in time.
+        ValueError: if an eigenvalue does not meet the tolerance within `_RESTARTS`.
     """
     space = max(2 * count + 1, _KRYLOV)
     if block.size <= 2 * space:
@@ -204,25 +188,24 @@ def _extreme(
         )
         if not all_met:
             msg = (
-                f"{len(vectors)} of {count} eigenvalues met the tolerance {tolerance:g} within {block.products} "
-                "Hessian products; expected all, and none beyond them: raise the tolerance, ask for fewer, or probe in "
-                "float64"
+                f"all {count} eigenvalues must meet the tolerance {tolerance:g}, got {len(vectors)} after "
+                f"{block.products} Hessian products. Raise the tolerance, lower count, or probe in float64"
             )
             raise ValueError(msg)
-    pairs = torch.tensor([_measured(block, vector) for vector in vectors], dtype=torch.float64, device="cpu")
+    pairs = torch.tensor([_rayleigh(block, vector) for vector in vectors], dtype=torch.float64, device="cpu")
     values, residuals = pairs[ENDS[which](pairs[:, 0]).argsort(descending=True)].unbind(1)
     return values, residuals
 
 
-def _measured(block: _Block, vector: Vector) -> tuple[float, float]:
-    """Rayleigh's quotient and the residual of one vector, by a product of its own."""
+def _rayleigh(block: _Block, vector: Vector) -> tuple[float, float]:
+    """Rayleigh quotient and residual of one vector, by one product."""
     product, vector = block(vector), vector / torch.linalg.vector_norm(vector)
     value = float(torch.sum(vector * product, dtype=torch.float64))
     return value, float(torch.linalg.vector_norm(product - value * vector, dtype=torch.float64))
 
 
 def _dense(block: _Block, which: str) -> Vectors:
-    """All eigenvectors of the block, from the wanted end inwards."""
+    """All eigenvectors of the block, the most extreme first."""
     matrix = torch.stack([block(column) for column in torch.eye(block.size, dtype=block.dtype, device="cpu")]).double()
     values, vectors = torch.linalg.eigh((matrix + matrix.mT) / 2)
     ordered: Vectors = vectors.mT[ENDS[which](values).argsort(descending=True)].to(block.dtype)

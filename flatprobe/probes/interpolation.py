@@ -1,8 +1,8 @@
-"""Interpolation landscapes: the risk on the line or the triangle between trained networks."""
+"""Interpolation landscapes: the risk on the line or the simplex between trained networks."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from jaxtyping import Float64
@@ -13,7 +13,7 @@ from flatprobe.risk.empirical import EmpiricalRisk, RiskFunction, along, describ
 from flatprobe.risk.endpoints import POLICIES, Endpoint, weights_of_endpoints
 from flatprobe.risk.function import takes_risk
 from flatprobe.risk.recalibration import Recalibration
-from flatprobe.utils.arguments import Whole, at_least, given, one_of
+from flatprobe.utils.arguments import Checked, Whole, at_least, given, one_of
 from flatprobe.utils.results import Result, settings
 
 if TYPE_CHECKING:
@@ -26,8 +26,8 @@ def simplex(endpoints: Whole = 3, steps: Whole = 20) -> Coefficients:
     """All lambda >= 0 with sum 1 whose entries are multiples of 1/steps: (m+1)(m+2)/2 points for three endpoints.
 
     Args:
-        endpoints: how many, 2 or more.
-        steps: m, intervals along each side; 20 is our choice (231 points), T3 Figs 11 and 12 do not say.
+        endpoints: number of endpoints, at least 2.
+        steps: m, intervals along each side; 20 is our choice (231 points), since T3 gives none.
 
     Returns:
         (points, endpoints) coefficients; the corners are exact.
@@ -51,10 +51,10 @@ def _compositions(total: int, parts: int) -> list[list[int]]:
 
 
 def segment(steps: Whole = 21) -> Coefficients:
-    """`steps` evenly spaced points from the first endpoint (1, 0) to the second (0, 1), both included.
+    """Coefficients of evenly spaced points from the first endpoint (1, 0) to the second (0, 1), both included.
 
     Args:
-        steps: number of points; 21 is our choice, which holds the middle.
+        steps: number of points; 21 is our choice, which includes the middle.
 
     Returns:
         (steps, 2) coefficients.
@@ -73,11 +73,11 @@ def segment(steps: Whole = 21) -> Coefficients:
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Interpolation(Result):
-    """The risk at affine combinations of endpoints.
+    """The risk at affine combinations of endpoints. The table has one row per point.
 
     Attributes:
         coefficients: (points, endpoints) lambda.
-        loss: (points,) training loss at w_lambda; NaN or infinite where the network's is.
+        loss: (points,) training loss at w_lambda; NaN or infinite where the loss of the network is.
         error: (points,) fraction misclassified.
     """
 
@@ -87,20 +87,20 @@ class Interpolation(Result):
 
     @property
     def accuracy(self) -> Float64[Tensor, " points"]:
-        """1 - error (the surface of T3 Figs 11 and 12)."""
+        """1 - error, the surface of T3, Figs 11 and 12."""
         return 1 - self.error
 
     @property
     def barrier(self) -> float:
-        """max_t I(w_t) - ((1 - t) I(w_0) + t I(w_1)) along a line: at least 0, as the endpoints are on it.
+        """max_t I(w_t) - ((1 - t) I(w_0) + t I(w_1)) along a line: at least 0, since t includes the endpoints.
 
         Raises:
             ValueError: unless there are two endpoints, both among the points.
         """
         if self.coefficients.shape[1] != 2:
             msg = (
-                f"the barrier is defined for two endpoints and there are {self.coefficients.shape[1]}; interpolate "
-                "two over fp.segment()"
+                f"the barrier must be of two endpoints, got {self.coefficients.shape[1]}. Interpolate two over "
+                "fp.segment()"
             )
             raise ValueError(msg)
         ends = [self._corner(0), self._corner(1)]
@@ -110,15 +110,12 @@ class Interpolation(Result):
     def _corner(self, endpoint: int) -> int:
         corner = (self.coefficients[:, endpoint] == 1).nonzero().flatten()
         if len(corner) == 0:
-            msg = (
-                f"the barrier needs the value at endpoint {endpoint}, which is not among the coefficients; use "
-                "fp.segment()"
-            )
+            msg = f"the coefficients must include endpoint {endpoint} for the barrier, got none of it. Use fp.segment()"
             raise ValueError(msg)
         return int(corner[0])
 
     def summary(self) -> dict[str, float]:
-        """Largest and mean loss, mean accuracy over the points; the barrier where it is defined."""
+        """Largest and mean loss, mean accuracy, number of points; the barrier where it is defined."""
         figures = {
             "max_loss": float(self.loss.max()),
             "mean_loss": float(self.loss.mean()),
@@ -129,7 +126,7 @@ class Interpolation(Result):
         return figures | ({"barrier": self.barrier} if line else {})
 
     def to_frame(self) -> "pandas.DataFrame":
-        """One row a point: lambda_1, lambda_2, ..., loss, error."""
+        """One row per point: lambda_1, lambda_2, ..., loss, error."""
         import pandas as pd
 
         names = [f"lambda_{k + 1}" for k in range(self.coefficients.shape[1])]
@@ -151,60 +148,62 @@ class Interpolation(Result):
 @takes_risk
 def interpolate(
     risk: RiskFunction,
-    endpoints: Sequence[Endpoint] | Any,
-    coefficients: Tensor | Any,
+    endpoints: Checked[Sequence[Endpoint]],
+    coefficients: Checked[Tensor],
     *,
-    batch_norm: str | None = None,
-    buffers: str | None = None,
-    calibration: LabelledData | Any = None,
+    batch_norm: Checked[Literal["interpolate", "recalibrate"] | None] = None,
+    buffers: Checked[Literal["interpolate", "keep"] | None] = None,
+    calibration: Checked[LabelledData | None] = None,
 ) -> Interpolation:
-    """I(w_lambda), w_lambda = sum_k lambda_k w_k, at each of the coefficients (T3 eq. 15, Figs 11 and 12).
+    """I(w_lambda), w_lambda = sum_k lambda_k w_k, at each of the coefficients.
 
-    One evaluation of the risk a point; where the network's first layer is an `nn.Linear` in plain `nn.Sequential`s its
-    outputs are computed once an endpoint and combined (`EmpiricalRisk.along`). Corners reproduce the endpoints' own
-    values exactly.
+    Corners reproduce the values of the endpoints exactly.
+
+    Cost: 1 evaluation of the risk per point. Where the first layer is an `nn.Linear` in plain `nn.Sequential`s, its
+    outputs are computed once per endpoint and combined (`EmpiricalRisk.along`).
 
     Args:
-        risk: an `EmpiricalRisk` over the training data (its model gives the architecture), or any callable with a
+        risk: an `EmpiricalRisk` over the training data, whose model gives the architecture, or any callable with a
             `center`.
-        endpoints: two or more networks: modules in eval mode or state_dicts, of the risk's architecture. They are not
-            changed.
+        endpoints: two or more networks of the risk's architecture: modules in eval mode, or state_dicts; never changed.
         coefficients: (points, endpoints), such as `simplex(3)` or `segment()`.
-        batch_norm: what happens to BatchNorm's running statistics: `"interpolate"` combines them like the weights;
-            `"recalibrate"` gathers them anew at each point (so the corners agree with the endpoints in the weights
-            only). A network with BatchNorm needs one of them; there is no default, since the results differ. Running
-            statistics of other normalisation layers can be interpolated.
-        buffers: what happens to other buffers that differ between the endpoints and change the logits (masks, vectors
-            of a spectral normalisation): `"interpolate"` combines them like the weights, `"keep"` takes those of the
-            risk's model everywhere, so that corners are the endpoints' own no more. None: they are refused.
-        calibration: data for `"recalibrate"`; None takes the risk's own.
+        batch_norm: treatment of BatchNorm's running statistics. `"interpolate"` combines them like the weights.
+            `"recalibrate"` estimates them anew at each point, so corners agree with the endpoints in the weights only.
+            A network with BatchNorm needs one of the two; there is no default, since the results differ. Running
+            statistics of other normalization layers can be interpolated.
+        buffers: treatment of other buffers that differ between the endpoints and change the logits (masks, vectors of a
+            spectral normalization). `"interpolate"` combines them like the weights. `"keep"` takes those of the risk's
+            model everywhere, so corners no longer reproduce the endpoints. None refuses such buffers.
+        calibration: data for `"recalibrate"`; None takes the data of the risk.
 
     Returns:
         `Interpolation`.
 
     Raises:
-        ValueError: if a network with BatchNorm is given without a policy, or one without BatchNorm with
-            `"recalibrate"`; if an endpoint's names or shapes differ (named), it is in training mode or not finite; if a
-            module is another function than the risk's model at its weights and buffers, on a few samples; if
-            other buffers that act differ and no policy says what happens to them; if the coefficients do not fit or do
-            not sum to 1.
-        TypeError: for endpoints that are neither modules nor state_dicts, and for coefficients that are no tensor.
+        ValueError: for a network with BatchNorm without `batch_norm`, or `"recalibrate"` without BatchNorm.
+        ValueError: if the names or shapes of an endpoint differ; the message names them.
+        ValueError: if an endpoint is in training mode, is not finite, or computes another function on a few samples.
+        ValueError: if other buffers differ and change the logits, and `buffers` is None.
+        ValueError: if the coefficients do not fit the endpoints, or do not sum to 1.
+        TypeError: for an endpoint that is neither a module nor a state_dict, or coefficients that are not a tensor.
+
+    Source: Poggio et al. (2017), eq. 15 and Figs 11 and 12 [T3].
     """
     one_of("batch_norm", batch_norm, (None, "interpolate", "recalibrate"))
     one_of("buffers", buffers, POLICIES)
     normalised = isinstance(risk, EmpiricalRisk) and risk.network.batch_normalised
     if calibration is not None and batch_norm != "recalibrate":
         msg = (
-            f'calibration data are given and batch_norm is {batch_norm!r}; expected batch_norm="recalibrate", which '
-            "uses them"
+            f'batch_norm must be "recalibrate" where calibration data are given, got {batch_norm!r}. Set it, or leave '
+            "out calibration"
         )
         raise ValueError(msg)
     if calibration is not None:
         checked_data(calibration)
     if normalised and batch_norm is None:
         msg = (
-            "the network has BatchNorm, whose running statistics belong to one set of weights; expected batch_norm="
-            '"interpolate" (combine them like the weights) or "recalibrate" (gather them anew at each point)'
+            'batch_norm must be "interpolate" or "recalibrate" for a network with BatchNorm, got None. Its running '
+            "statistics belong to one set of weights: combine them like the weights, or estimate them at each point"
         )
         raise ValueError(msg)
     weights = weights_of_endpoints(endpoints, risk, batch_norm, buffers)
@@ -229,19 +228,18 @@ def interpolate(
 def _check_coefficients(coefficients: object, endpoints: int) -> None:
     if not isinstance(coefficients, Tensor):
         msg = (
-            f"the coefficients are a {type(coefficients).__name__}; expected a tensor (points, {endpoints}), such as "
-            "fp.simplex(3) for three endpoints or fp.segment() for two"
+            f"coefficients must be a tensor (points, {endpoints}), got a {type(coefficients).__name__}. Take "
+            "fp.simplex(3) for three endpoints, or fp.segment() for two"
         )
         raise TypeError(msg)
     if coefficients.ndim != 2 or coefficients.shape[1] != endpoints or len(coefficients) == 0:
         msg = (
-            f"the coefficients have shape {tuple(coefficients.shape)} for {endpoints} endpoints; expected (points, "
-            f"{endpoints}), such as "
-            "fp.simplex(3) for three endpoints or fp.segment() for two"
+            f"coefficients must have shape (points, {endpoints}) for {endpoints} endpoints, got "
+            f"{tuple(coefficients.shape)}. Take fp.simplex(3) for three endpoints, or fp.segment() for two"
         )
         raise ValueError(msg)
     sums = coefficients.double().sum(1)
     if not torch.allclose(sums, torch.ones_like(sums), atol=1e-6):
         row = int((sums - 1).abs().argmax())
-        msg = f"the coefficients of point {row} sum to {float(sums[row]):.6g}; expected 1 (an affine combination)"
+        msg = f"the coefficients of point {row} must sum to 1, got {float(sums[row]):.6g}. Divide each row by its sum"
         raise ValueError(msg)

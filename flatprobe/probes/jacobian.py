@@ -1,6 +1,7 @@
-"""Per-sample norms of the input Jacobian: how much the output moves when the input does."""
+"""Norms of the input Jacobian, per sample."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from torch import Tensor, nn
 
@@ -11,7 +12,7 @@ from flatprobe.network.network import Network
 from flatprobe.network.slopes import check_input_slopes
 from flatprobe.probes.per_sample import PerSample, continuous, map_samples
 from flatprobe.utils import rng
-from flatprobe.utils.arguments import one_of
+from flatprobe.utils.arguments import Checked, one_of
 from flatprobe.utils.results import settings
 
 
@@ -25,35 +26,37 @@ def jacobian_norms(
     model: nn.Module,
     data: LabelledData,
     *,
-    norm: str = "spectral",
-    outputs: str = "logits",
-    method: str | None = None,
+    norm: Checked[Literal["spectral", "frobenius"]] = "spectral",
+    outputs: Checked[Literal["logits", "softmax"]] = "logits",
+    method: Checked[Literal["gram", "lanczos"] | None] = None,
     batch_size: int | None = None,
 ) -> JacobianNorms:
-    """||J(x)||_2 or ||J(x)||_F per sample, J = dz/dx (C x d) or dp/dx (S17 eqs 20, 48, 49; Fig. 4c, d).
+    """||J(x)||_2 or ||J(x)||_F per sample, J = dz/dx (C x d) or dp/dx.
 
-    `gram`: one forward pass and C backward passes a batch, then the eigenvalues of the C x C matrix J J^T, formed in
-    float64; exact, and keeping one set of activations where `vmap(jacrev)` keeps C. Squaring the condition number costs
-    only the small singular values digits, and the largest is what is asked for. `lanczos` (spectral norm only):
-    Golub-Kahan bidiagonalisation with full reorthogonalisation and a residual-checked stop at sqrt(eps), some tens of
-    products with J and J^T, however many classes.
+    - `gram`: the eigenvalues of the C x C matrix J J^T, formed in float64. The matrix squares the condition number,
+      which costs digits of the small singular values only. Cost: 1 forward and C backward passes per batch. Memory: 1
+      set of activations, where `vmap(jacrev)` keeps C.
+    - `lanczos` (spectral norm only): Golub-Kahan bidiagonalization with full reorthogonalization, stopped at a relative
+      residual of sqrt(eps). Cost: some tens of products with J and J^T, for any number of classes.
 
     Args:
         model: a classifier in eval mode; never changed.
-        data: inputs and labels; the inputs one floating tensor.
+        data: inputs and labels; the inputs must be one floating tensor.
         norm: `"spectral"` or `"frobenius"`.
-        outputs: `"logits"` or `"softmax"`; with the softmax, dp/dx = (diag(p) - p p^T) dz/dx is formed in float64.
-        method: `"gram"`, `"lanczos"`, or None (default): Lanczos from `jacobians.LANCZOS_CLASSES` classes on, a
-            measured cross-over.
-        batch_size: samples at a time; None (default) reads the measured table.
+        outputs: `"logits"` or `"softmax"`; for the softmax, dp/dx = (diag(p) - p p^T) dz/dx is formed in float64.
+        method: `"gram"`, `"lanczos"`, or None (default), which takes Lanczos from
+            `functional.jacobian_norms.LANCZOS_CLASSES` classes on, a measured cross-over.
+        batch_size: samples per pass; None (default) reads the measured table.
 
     Returns:
-        `JacobianNorms`: values (samples,) in output units per unit of the input.
+        `JacobianNorms` with values (samples,) in output units per unit of the input.
 
     Raises:
-        ValueError: for unknown options, `method="lanczos"` with the Frobenius norm, or a network or data that cannot be
-            probed.
+        ValueError: for an unknown word, or `method="lanczos"` with the Frobenius norm.
+        ValueError: if the network or the data cannot be probed.
         TypeError: if the inputs are not one floating tensor.
+
+    Source: Sokolic et al. (2017), eqs 20, 48 and 49 and Fig. 4c, d [S17].
 
     >>> import torch
     >>> model = nn.Linear(2, 2, bias=False).eval()
@@ -81,10 +84,10 @@ def jacobian_norms(
     return JacobianNorms(values=values, labels=labels, settings=settings("jacobian_norms", subject, **arguments))
 
 
-def _check(norm: str, outputs: str, method: str | None) -> None:
+def _check(norm: object, outputs: object, method: object) -> None:
     one_of("norm", norm, ("spectral", "frobenius"))
     one_of("outputs", outputs, ("logits", "softmax"))
     one_of("method", method, ("gram", "lanczos", None))
     if norm == "frobenius" and method == "lanczos":
-        msg = 'method="lanczos" computes the spectral norm only; expected method=None or "gram" with norm="frobenius"'
+        msg = 'method must be None or "gram" for norm="frobenius", got "lanczos", which computes the spectral norm only'
         raise ValueError(msg)

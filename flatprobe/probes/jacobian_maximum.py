@@ -1,8 +1,8 @@
-"""The largest Jacobian norm over a set of samples, or along the segments between pairs of them."""
+"""Largest Jacobian norm over a set of samples, or along segments between pairs of samples."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float64, Int64
@@ -16,13 +16,10 @@ from flatprobe.network.checks import check_batch
 from flatprobe.network.contexts import standalone
 from flatprobe.network.network import Network
 from flatprobe.network.slopes import check_input_slopes
-from flatprobe.probes.per_sample import continuous, placed
+from flatprobe.probes.per_sample import continuous, isolate
 from flatprobe.utils import rng
-from flatprobe.utils.arguments import at_least, one_of
+from flatprobe.utils.arguments import Checked, Whole, at_least, one_of
 from flatprobe.utils.results import Result, settings
-
-if TYPE_CHECKING:
-    import pandas
 
 OPTIONS = {
     "along": ("samples", "segments"),
@@ -30,21 +27,23 @@ OPTIONS = {
     "outputs": ("logits", "softmax"),
     "between": BETWEEN,
 }
-# (first unit, points on each of the units that follow, those units' inputs as given) -> their norms
+# (first unit, points on the units from there on, the inputs of these units) -> norms
 Norms = Callable[[int, Tensor, Inputs], Float64[Tensor, "units points"]]
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class JacobianMaximum(Result):
-    """The largest norm found at each sample, or on each segment: an estimate from below of the supremum.
+    """Largest norm per unit, a sample or a segment: a lower bound of the supremum. The table has one row per unit.
 
     Attributes:
-        values: (units,) the largest norm found on each unit, a sample or a segment.
-        first: (units,) position of the sample, or of the one where the segment begins.
-        second: (units,) position of the one where it ends; `first` again for a sample.
-        at: (units,) where on the segment the largest norm was found, from 0 (first) to 1 (second).
-        points: how many points of each unit were evaluated.
+        values: (units,) largest norm found.
+        first: (units,) position of the sample, or of the segment's first sample.
+        second: (units,) position of the segment's second sample; `first` again for a sample.
+        at: (units,) position of the largest norm on the segment, from 0 (first) to 1 (second).
+        points: number of evaluated points per unit.
     """
+
+    _columns: ClassVar = {"first": "first", "second": "second", "at": "at", "value": "values"}
 
     values: Float64[Tensor, " units"]
     first: Int64[Tensor, " units"]
@@ -63,12 +62,12 @@ class JacobianMaximum(Result):
 
     @property
     def where(self) -> tuple[int, int, float]:
-        """Positions of the two samples, and the place t between them (0 first, 1 second), of the largest norm found."""
+        """Largest norm found: positions of the two samples, and t between them (0 first, 1 second)."""
         unit = int(self.values.argmax())
         return int(self.first[unit]), int(self.second[unit]), float(self.at[unit])
 
     def summary(self) -> dict[str, float]:
-        """The maximum; median and least over the units; how many points were evaluated in all."""
+        """Maximum, median and minimum over the units; number of evaluated points in total."""
         return {
             "max": self.maximum,
             "median": float(self.values.quantile(0.5)) if len(self) < 2**24 else float(self.values.median()),
@@ -76,71 +75,60 @@ class JacobianMaximum(Result):
             "points": float(self.points * len(self)),
         }
 
-    def to_frame(self) -> "pandas.DataFrame":
-        """One row a sample or segment."""
-        import pandas as pd
-
-        columns = {name: getattr(self, name).numpy() for name in ("first", "second", "at")}
-        return pd.DataFrame(columns | {"value": self.values.numpy()})
-
-    @classmethod
-    def from_frame(cls, frame: "pandas.DataFrame", settings: dict[str, Any]) -> "JacobianMaximum":
-        """The inverse of `to_frame`."""
-        values, first, second, at = (
-            torch.from_numpy(frame[name].to_numpy(copy=True)) for name in ("value", "first", "second", "at")
-        )
-        return cls(values=values, first=first, second=second, at=at, points=settings["points"], settings=settings)
-
 
 @standalone
 def jacobian_maximum(
     model: nn.Module,
     data: LabelledData,
     *,
-    along: str = "samples",
-    norm: str = "spectral",
-    outputs: str = "logits",
-    pairs: int = 100,
-    between: str = "any",
-    points: int = 9,
-    refine: int = 8,
+    along: Checked[Literal["samples", "segments"]] = "samples",
+    norm: Checked[Literal["spectral", "frobenius"]] = "spectral",
+    outputs: Checked[Literal["logits", "softmax"]] = "logits",
+    pairs: Whole = 100,
+    between: Checked[Literal["any", "same", "different"]] = "any",
+    points: Whole = 9,
+    refine: Whole = 8,
     seed: int = 0,
     batch_size: int | None = None,
 ) -> JacobianMaximum:
     """max_i ||J(x_i)|| over the samples, or max_t ||J((1 - t) x + t x')|| over segments between pairs of them.
 
-    An estimate *from below* of sup ||J|| over the set, and no certificate: a maximum over points of what S17 takes as a
-    supremum. Along a segment that supremum bounds the expansion, ||f(x') - f(x)|| <= sup_t ||J|| ||x' - x|| (S17
-    Theorem 3, Corollary 2), for any two inputs: the theorem names no classes, so by default the pairs are drawn from
-    all. Each segment is probed at `points` evenly spaced t, its ends among them, and at `refine` further ones between
-    the neighbours of the best. All segments are refined in the same batches, and a grid also climbs the steps of a ReLU
-    network's piecewise constant norm, on which a golden section would stand still.
+    A *lower bound* of sup ||J|| over the set, not a certificate: a maximum over points in place of S17's supremum.
+    Along a segment the supremum bounds the expansion, ||f(x') - f(x)|| <= sup_t ||J|| ||x' - x|| (S17, Theorem 3 and
+    Corollary 2). This holds for any two inputs, so by default pairs are drawn from all samples.
 
-    One forward pass and C backward passes a point (or Lanczos from `jacobians.LANCZOS_CLASSES` classes on).
+    Each segment is evaluated at `points` evenly spaced t, its endpoints included, then at `refine` further ones between
+    the neighbors of the best. All segments share the batches. The grid also works on a ReLU network's piecewise
+    constant norm, where a golden-section search would not move.
+
+    Cost per point: 1 forward and C backward passes, or Lanczos from `functional.jacobian_norms.LANCZOS_CLASSES` classes
+    on.
 
     Args:
         model: a classifier in eval mode; never changed.
-        data: inputs and labels; the inputs one floating tensor.
-        along: `"samples"` (default: what S17 Fig. 4c, d shows of the training and the test set) or `"segments"`.
+        data: inputs and labels; the inputs must be one floating tensor.
+        along: `"samples"` (default, as in S17, Fig. 4c, d, for training and test set) or `"segments"`.
         norm: `"spectral"` (S17's) or `"frobenius"`.
         outputs: `"logits"` or `"softmax"` (S17's f).
-        pairs: how many segments; pair k depends on (seed, k) and the data alone, and pairs may recur. 100 is our
+        pairs: number of segments; pair k depends on (seed, k) and the data alone, and pairs may recur. 100 is our
             choice.
-        between: which pairs: `"any"`, or two samples of the `"same"` class, or of `"different"` ones.
-        points: evenly spaced points of a segment, at least 2; 9, and 8 to refine, are our choice: closer to the maximum
-            over a fine grid than 17 evenly spaced ones.
-        refine: further points around the best one; 0 leaves it at the even ones.
-        seed: which family of pairs.
-        batch_size: points at a time; None (default) reads the measured table.
+        between: `"any"` two samples, two of the `"same"` class, or two of `"different"` classes.
+        points: evenly spaced points per segment, at least 2. 9, and 8 to refine, are our choice: closer to the maximum
+            over a fine grid than 17 evenly spaced points.
+        refine: further points around the best one; 0 omits them.
+        seed: of the pairs.
+        batch_size: points per pass; None (default) reads the measured table.
 
     Returns:
-        `JacobianMaximum`: a value a sample or segment, and where it was found. `pairs`, `between`, `points`, `refine`
-        and `seed` have no effect along samples.
+        `JacobianMaximum`. `pairs`, `between`, `points`, `refine` and `seed` have no effect along samples.
 
     Raises:
-        ValueError: for unknown options, too few pairs or points, data without such pairs, a network or data that cannot
-            be probed, a network whose gradient is not that of its function, or a norm that is not finite.
+        ValueError: for an unknown word, too few pairs or points, or data without such pairs.
+        ValueError: if the network or the data cannot be probed, or the gradient is not that of the function.
+        ValueError: if a norm is not finite.
         TypeError: if the inputs are not one floating tensor.
+
+    Source: Sokolic et al. (2017), Theorem 3, Corollary 2 and Fig. 4 [S17].
 
     >>> model = nn.Linear(2, 2, bias=False).eval()
     >>> _ = model.weight.data.copy_(torch.tensor([[3.0, 0.0], [0.0, 4.0]]))
@@ -159,12 +147,12 @@ def jacobian_maximum(
     first = next(iter(data.batches(size)))
     check_batch(network, first, data.classes)
     method = method_for(norm, network.classes, network.architecture)
-    held, prepared = placed(network, first)
+    held, prepared = isolate(network, first)
     check_input_slopes(held, continuous(prepared, "jacobian_maximum"), forward=method == "lanczos")
 
     def norms_of(unit: int, inputs: Tensor, given: Inputs) -> Tensor:
         start = None
-        if method == "lanczos":  # one start a unit, for all its points
+        if method == "lanczos":  # the points of a unit share its start
             start = rng.sample_normal(unit, unit + len(inputs), (network.classes,), "lanczos")
             start = start.repeat_interleave(inputs.shape[1], 0)
         rows = inputs.flatten(0, 1)
@@ -204,7 +192,7 @@ def jacobian_maximum(
 
 
 def _over_samples(network: Network, data: LabelledData, norms_of: Norms, size: int) -> tuple[Tensor, Tensor]:
-    """The norm at each sample, and zeros for its place."""
+    """The norm at each sample, and t = 0."""
     parts = []
     for batch in data.batches(size):
         given = network.prepare(batch.inputs)
@@ -216,7 +204,7 @@ def _over_samples(network: Network, data: LabelledData, norms_of: Norms, size: i
 def _over_segments(
     network: Network, data: LabelledData, norms_of: Norms, ends: Tensor, points: int, refine: int, size: int
 ) -> tuple[Tensor, Tensor]:
-    """The largest norm on each segment, and its place: an even grid, then a finer one around its best point."""
+    """The largest norm on each segment, and its t: an even grid, then a finer one around the best point."""
     step = 1 / (points - 1)
     found = []
     at_once = max(1, size // points)
@@ -229,14 +217,14 @@ def _over_segments(
         def norms_at(
             t: Tensor, unit: int = unit, x: Tensor = x, other: Tensor = other, given: Inputs = given
         ) -> Tensor:
-            # Weighted, and not x + t (x' - x): both ends are then met exactly.
+            # The weighted form reproduces both endpoints exactly, which x + t (x' - x) does not.
             weight = t.to(x).view(*t.shape, *(1,) * (x.ndim - 1))
             return norms_of(unit, (1 - weight) * x[:, None] + weight * other[:, None], given)
 
         t = torch.linspace(0, 1, points, dtype=torch.float64, device="cpu").expand(len(own), -1)
         values = norms_at(t)
         if refine:
-            # A norm that is not a number is taken for the best, and so reported.
+            # A NaN counts as the largest norm, so that it is reported.
             best = t.gather(1, values.nan_to_num(nan=torch.inf).argmax(1, keepdim=True))
             low, high = (best - step).clamp_min(0), (best + step).clamp_max(1)
             inner = torch.arange(1, refine + 1, dtype=torch.float64, device="cpu") / (refine + 1)
@@ -255,18 +243,18 @@ def _movable(network: Network, given: Inputs) -> Tensor:
 
 
 def _check_same(given: Inputs, others: Inputs, ends: Tensor) -> None:
-    """What does not move along a segment is the same at both of its ends.
+    """Check that the inputs which do not move along a segment agree at its endpoints.
 
     Raises:
-        ValueError: naming the first two samples that differ in it.
+        ValueError: if they differ; the message names the first such pair of samples.
     """
     for name, part in parts_of(given).items():
         differ = (part != parts_of(others)[name]).flatten(1).any(1)
         if not part.is_floating_point() and bool(differ.any()):
             one, two = ends[int(differ.nonzero()[0])].tolist()
             msg = (
-                f"the samples {one} and {two} differ in {name}, which cannot be moved along a segment between them; "
-                'expected samples that agree in it: measure along="samples"'
+                f"the samples {one} and {two} must agree in {name}, which cannot move along a segment, got different "
+                'values. Measure along="samples"'
             )
             raise ValueError(msg)
 
@@ -280,7 +268,7 @@ def _check_finite(values: Tensor, ends: Tensor, at: Tensor) -> None:
             f"at sample {first}" if first == second else f"at {float(at[unit]):g} between samples {first} and {second}"
         )
         msg = (
-            f"the norm of the Jacobian {what} is {float(values[unit])}; expected finite norms: look for an overflow of "
-            "the logits or their slopes, and probe in float64"
+            f"the norm of the Jacobian {what} must be finite, got {float(values[unit])}. Look for an overflow of the "
+            "logits or their slopes, and probe in float64"
         )
         raise ValueError(msg)

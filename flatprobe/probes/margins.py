@@ -1,6 +1,7 @@
-"""Functional margins and scores: how far the outputs are from changing class."""
+"""Functional margins and scores: the distance of the outputs from changing class."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +11,7 @@ from flatprobe.functional import losses
 from flatprobe.network.contexts import standalone
 from flatprobe.network.network import Network
 from flatprobe.probes.per_sample import PerSample, map_samples
-from flatprobe.utils.arguments import one_of
+from flatprobe.utils.arguments import Checked, one_of
 from flatprobe.utils.results import settings
 
 
@@ -20,27 +21,29 @@ class Margins(PerSample):
 
     @property
     def negative(self) -> float:
-        """The fraction of samples whose margin is negative: misclassified, ties aside."""
+        """Fraction of samples with a negative margin: misclassified, apart from ties."""
         return float((self.values < 0).double().mean())
 
 
 @standalone
 def functional_margins(model: nn.Module, data: LabelledData, *, batch_size: int | None = None) -> Margins:
-    """z_y - max_{j != y} z_j per sample, on the logits z (T3 section 5.3, Fig. 17).
+    """z_y - max_{j != y} z_j per sample, on the logits z.
 
-    One forward pass. The margin is in the logits' units, so it grows with the scale of the last layer; divide by a norm
-    before comparing networks.
+    The margin is in the logits' units, so it grows with the scale of the last layer. Divide by a norm before comparing
+    networks (`WeightNorms.normalised`). Cost: 1 forward pass.
 
     Args:
         model: a classifier in eval mode; never changed.
         data: inputs and labels.
-        batch_size: samples a pass; None (default) reads the measured table.
+        batch_size: samples per pass; None (default) reads the measured table.
 
     Returns:
-        `Margins`: values (samples,), negative where misclassified.
+        `Margins` with values (samples,), negative where misclassified.
 
     Raises:
-        ValueError: for a network or data that cannot be probed (see `flatprobe.network.network.Network`).
+        ValueError: if the network or the data cannot be probed (see `flatprobe.network.network.Network`).
+
+    Source: Poggio et al. (2017), section 5.3 and Fig. 17 [T3].
 
     >>> data = LabelledData(torch.eye(3), torch.tensor([0, 1, 1]))
     >>> functional_margins(nn.Identity().eval(), data).values.tolist()
@@ -60,24 +63,27 @@ def scores(
     model: nn.Module,
     data: LabelledData,
     *,
-    outputs: str = "softmax",
+    outputs: Checked[Literal["softmax", "logits"]] = "softmax",
     batch_size: int | None = None,
 ) -> Margins:
-    """o = sqrt(2) min_{j != y} (f_y - f_j) per sample (S17 eq. 33).
+    """o = sqrt(2) min_{j != y} (f_y - f_j) per sample.
 
-    One forward pass; the softmax is taken in float64.
+    The softmax is computed in float64. Cost: 1 forward pass.
 
     Args:
         model: a classifier in eval mode; never changed.
         data: inputs and labels.
         outputs: f, the `"softmax"` output as in S17 (default), or the `"logits"`.
-        batch_size: samples a pass; None (default) reads the measured table.
+        batch_size: samples per pass; None (default) reads the measured table.
 
     Returns:
-        `Margins`: values (samples,), at most sqrt(2) on the softmax, negative where misclassified.
+        `Margins` with values (samples,), at most sqrt(2) on the softmax, negative where misclassified.
 
     Raises:
-        ValueError: for unknown outputs, or a network or data that cannot be probed.
+        ValueError: for unknown outputs.
+        ValueError: if the network or the data cannot be probed.
+
+    Source: Sokolic et al. (2017), eq. 33 [S17].
     """
     one_of("outputs", outputs, ("softmax", "logits"))
 

@@ -1,8 +1,8 @@
-"""What the input-space probes share: one kernel mapped over the data in order, one value per sample."""
+"""The core of the input-space probes: one kernel mapped over the data in order, one value per sample."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -16,18 +16,19 @@ from flatprobe.network.differentiable import check_differentiable
 from flatprobe.network.network import Network
 from flatprobe.utils.results import Result
 
-if TYPE_CHECKING:
-    import pandas
-
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class PerSample(Result):
-    """One value per sample, in the data's order. `numpy.asarray(result)` is the values.
+    """One value per sample, in the data's order: the table's columns are sample, label and value.
+
+    `numpy.asarray(result)` is the values.
 
     Attributes:
         values: (samples,) float64, on the CPU.
-        labels: (samples,) the labels that the data give.
+        labels: (samples,) labels of the data.
     """
+
+    _columns: ClassVar = {"sample": "", "label": "labels", "value": "values"}
 
     values: Float64[Tensor, " samples"]
     labels: Int64[Tensor, " samples"]
@@ -44,7 +45,7 @@ class PerSample(Result):
         return len(self.values)
 
     def summary(self) -> dict[str, float]:
-        """Mean, standard error of the mean over samples, median, least and largest."""
+        """Mean, its standard error over the samples, median, minimum and maximum."""
         values = self.values
         return {
             "mean": float(values.mean()),
@@ -54,22 +55,6 @@ class PerSample(Result):
             "max": float(values.max()),
         }
 
-    def to_frame(self) -> "pandas.DataFrame":
-        """One row a sample: sample, label, value."""
-        import pandas as pd
-
-        columns = {"sample": range(len(self)), "label": self.labels.numpy(), "value": self.values.numpy()}
-        return pd.DataFrame(columns)
-
-    @classmethod
-    def from_frame(cls, frame: "pandas.DataFrame", settings: dict[str, Any]) -> "PerSample":
-        """The inverse of `to_frame`."""
-        return cls(
-            values=torch.from_numpy(frame["value"].to_numpy(copy=True)),
-            labels=torch.from_numpy(frame["label"].to_numpy(copy=True)),
-            settings=settings,
-        )
-
 
 Kernel = Callable[[Network, Batch], Tensor]
 
@@ -77,20 +62,20 @@ Kernel = Callable[[Network, Batch], Tensor]
 def map_samples(
     model: nn.Module, data: LabelledData, kernel: Kernel, batch_size: int | None
 ) -> tuple[Tensor, Tensor, dict[str, object]]:
-    """The kernel's value for every sample, in order.
+    """The values of a kernel on all samples, in order.
 
     Args:
-        model: a classifier in eval mode; it is never changed.
+        model: a classifier in eval mode; never changed.
         data: the samples.
-        kernel: (network, batch), as `placed` returns them -> (samples of the batch,).
-        batch_size: samples at a time; None for the measured table.
+        kernel: (network, batch), as `isolate` returns them -> (samples of the batch,).
+        batch_size: samples per pass; None for the measured table.
 
     Returns:
-        Values (samples,) float64 on the CPU, labels, and what a record says of the subject.
+        Values (samples,) in float64 on the CPU, the labels, and the subject for the settings.
 
     Raises:
-        ValueError: for a network that is refused (mode, weights, output, determinism), or a value that is not finite,
-            naming the sample.
+        ValueError: if the network cannot be probed (mode, weights, output, determinism).
+        ValueError: if a value is not finite; the message names the sample.
     """
     network, data = Network(model), checked_data(data)
     size = network.batch_size(batch_size)
@@ -98,15 +83,15 @@ def map_samples(
     for batch in data.batches(size):
         if batch.start == 0:
             check_batch(network, batch, data.classes)
-        held, prepared = placed(network, batch)
+        held, prepared = isolate(network, batch)
         result = kernel(held, prepared).double().cpu()
         if not bool(result.isfinite().all()):
             with torch.no_grad():
                 check_logits(held(prepared.inputs), batch.start)
             row = int((~result.isfinite()).nonzero()[0])
             msg = (
-                f"the value of sample {batch.start + row} is {float(result[row])} though its logits are finite; probe "
-                "in float64"
+                f"the value of sample {batch.start + row} must be finite, as its logits are, got {float(result[row])}. "
+                "Probe in float64"
             )
             raise ValueError(msg)
         values.append(result)
@@ -114,26 +99,26 @@ def map_samples(
     return torch.cat(values), data.labels, subject
 
 
-def placed(network: Network, batch: Batch) -> tuple[Network, Batch]:
-    """The batch on the network's device, as the one floating tensor where it has several inputs.
+def isolate(network: Network, batch: Batch) -> tuple[Network, Batch]:
+    """The batch on the network's device, reduced to its one floating tensor where it has several inputs.
 
     Args:
         network: takes all inputs of the batch.
         batch: as the data give it.
 
     Returns:
-        What is measured: a network that holds the batch's other inputs (`Network.holding`), and the batch with the
-        floating tensor alone. For a single tensor, or where not exactly one is floating, the network and all inputs.
+        A network that holds the other inputs (`Network.holding`), and the batch with the floating tensor alone. For a
+        single tensor, or unless exactly one is floating, the network and all inputs.
     """
     held, inputs = network.holding(network.prepare(batch.inputs))
     return held, Batch(inputs, batch.labels.to(network.device), batch.start)
 
 
 def continuous(batch: Batch, probe: str) -> Tensor:
-    """The inputs of a batch that `placed` returned, if they can be moved by small amounts: one floating tensor.
+    """The one floating tensor of a batch from `isolate`, which a probe may move by small amounts.
 
     Raises:
-        TypeError: for integer inputs, or several floating ones.
+        TypeError: for integer inputs, or several floating tensors.
     """
     inputs = batch.inputs
     if isinstance(inputs, Tensor) and inputs.is_floating_point():
@@ -143,23 +128,21 @@ def continuous(batch: Batch, probe: str) -> Tensor:
     else:
         what = ", ".join(f"{name} ({part.dtype})" for name, part in parts_of(inputs).items())
     if any(part.is_floating_point() for part in tensors(inputs)):
-        cure = "wrap the network so that only what is to move is an input"
+        fix = "wrap the network so that only the moving tensor is an input"
     else:
-        cure = fix_of_integers(inputs)
-    msg = (
-        f"{probe} moves the inputs by small amounts, and they are {what}; expected exactly one floating tensor: {cure}"
-    )
+        fix = fix_of_integers(inputs)
+    msg = f"{probe} moves the inputs by small amounts, which must be exactly one floating tensor, got {what}: {fix}"
     raise TypeError(msg)
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A batch that an attack works on.
+    """A batch under attack.
 
     Attributes:
         network: the classifier.
-        given: the batch's inputs, as the network takes them, all of them.
-        inputs: the one floating tensor among them, which the attack moves.
+        given: all inputs of the batch, as the network takes them.
+        inputs: the one floating tensor among these, which the attack moves.
         labels: (samples,).
         start: position of the first sample in the data.
     """
@@ -171,37 +154,38 @@ class Subject:
     start: int
 
     def forward(self, rows: Tensor | None = None) -> Network:
-        """Points in place of these rows' inputs (None: all) -> logits."""
+        """The function from points, in place of the inputs of these rows (None: all), to logits."""
         return self.network.holding(self.given if rows is None else mapped(lambda part: part[rows], self.given))[0]
 
 
-def attacked(
+def each_subject(
     network: Network, data: LabelledData, batch_size: int, probe: str, box: tuple[float, float] | None
 ) -> Iterator[Subject]:
-    """The batches that an attack works on, checked.
+    """The checked batches for an attack.
 
     Args:
         network: the classifier; its logits must be differentiable in the inputs.
         data: the samples.
-        batch_size: samples at a time.
-        probe: who asks, for the messages.
-        box: what the inputs must lie in, or None.
+        batch_size: samples per pass.
+        probe: name of the calling probe, for messages.
+        box: least and largest value of an input, or None.
 
     Yields:
-        One `Subject` a batch.
+        One `Subject` per batch.
 
     Raises:
         TypeError: if the inputs are not one floating tensor.
-        ValueError: for a network or data that cannot be probed; for a box that is none or does not contain the data.
+        ValueError: if the network or the data cannot be probed.
+        ValueError: if the box is not two increasing finite numbers, or does not contain the data.
     """
     if box is not None and not -float("inf") < box[0] < box[1] < float("inf"):
-        msg = f"box is {box}; expected two finite numbers, the least first, or None for all of R^d"
+        msg = f"box must be two finite numbers, the least first, or None for all of R^d, got {box}"
         raise ValueError(msg)
     for batch in data.batches(batch_size):
         if batch.start == 0:
             check_batch(network, batch, data.classes)
         batch = Batch(mapped(_plain, batch.inputs), _plain(batch.labels), batch.start)
-        held, prepared = placed(network, batch)
+        held, prepared = isolate(network, batch)
         inputs = continuous(prepared, probe)
         if batch.start == 0:
             check_differentiable(held, inputs)
@@ -212,7 +196,7 @@ def attacked(
 
 
 def _plain(value: Tensor) -> Tensor:
-    """The tensor, or a copy of one made in inference mode, which no backward pass could keep."""
+    """The tensor, or a copy of an inference-mode tensor, which autograd cannot save for backward."""
     return value.clone() if value.is_inference() else value
 
 
@@ -224,7 +208,7 @@ def _check_box(inputs: Tensor, start: int, box: tuple[float, float] | None) -> N
         row = int(outside.flatten(1).any(1).nonzero()[0])
         value = float(inputs[row][outside[row]][0])
         msg = (
-            f"sample {start + row} has the value {value:g}, outside the box [{box[0]:g}, {box[1]:g}]; expected a box "
-            "that contains the data: in the inputs' own units, or None for all of R^d"
+            f"the box [{box[0]:g}, {box[1]:g}] must contain the data, got {value:g} in sample {start + row}. Give "
+            "it in the inputs' units, or None for all of R^d"
         )
         raise ValueError(msg)

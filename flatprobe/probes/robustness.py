@@ -1,10 +1,9 @@
-"""Gaussian robustness: the training error when noise is added to the inputs."""
+"""Gaussian robustness: the error under Gaussian noise in the inputs."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import ClassVar, Literal
 
-import numpy as np
 import torch
 from jaxtyping import Float64
 from torch import Tensor, nn
@@ -15,28 +14,28 @@ from flatprobe.network.checks import check_batch, check_logits
 from flatprobe.network.contexts import standalone
 from flatprobe.network.network import Network
 from flatprobe.network.trained_on import own_samples, warn_of_own
-from flatprobe.probes.per_sample import continuous, placed
+from flatprobe.probes.per_sample import continuous, isolate
 from flatprobe.utils import rng
-from flatprobe.utils.arguments import at_least, numbers, one_of
+from flatprobe.utils.arguments import Checked, Numbers, Whole, at_least, numbers, one_of
 from flatprobe.utils.confidence import clopper_pearson, wilson
 from flatprobe.utils.results import Result, settings
 
-if TYPE_CHECKING:
-    import pandas
-
-# From no noise to noise as large as the pixel range, through T3 Fig. 19's 0.05 and 0.2.
+# From no noise to noise as large as the pixel range, with the levels 0.05 and 0.2 of T3, Fig. 19.
 GAMMAS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.6, 0.8, 1.0)
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Robustness(Result):
-    """E(gamma) for a grid of noise levels and several draws.
+    """E(gamma) for a grid of noise levels and several draws. The table has one row per noise level and draw.
 
     Attributes:
         gammas: (gammas,) standard deviations of the noise, in the inputs' units.
         error: (gammas, draws) fraction misclassified.
-        samples: number of samples that each fraction is over.
+        samples: number of samples in each fraction.
     """
+
+    _columns: ClassVar = {"gamma": "gammas", "draw": "", "error": "error"}
+    _axes: ClassVar = {"gamma": 0, "draw": 1}
 
     gammas: Float64[Tensor, " gammas"]
     error: Float64[Tensor, "gammas draws"]
@@ -44,34 +43,32 @@ class Robustness(Result):
 
     @property
     def mean(self) -> Float64[Tensor, " gammas"]:
-        """The error averaged over the draws."""
+        """(gammas,) mean error over the draws."""
         return self.error.mean(1)
 
     def band(
-        self, level: float = 0.95, method: str = "wilson"
+        self, level: float = 0.95, method: Checked[Literal["wilson", "draws"]] = "wilson"
     ) -> tuple[Float64[Tensor, " gammas"], Float64[Tensor, " gammas"]]:
-        """A confidence band for E(gamma), pointwise.
+        """Pointwise confidence band for E(gamma).
 
-        `wilson` says how far the error on *fresh samples* may lie: Wilson's score interval for a binomial proportion of
-        `samples` trials, at the mean over the draws (the draws reuse the samples, so they are not counted as further
-        trials). It covers samples of the distribution that these were drawn from, for a network that was not trained on
-        them; of a network's own training samples it says nothing about others. `draws` says how far the error of
-        *these samples* may lie under fresh noise: Clopper and Pearson's interval with a trial for each sample and draw,
-        which covers it at least as often as the level says, however few the draws and the errors, and is wide where
-        most samples are sure. Without noise (gamma 0) nothing is drawn, and it is the error itself.
+        - `wilson`: for the error on *fresh samples*. Wilson's score interval for a binomial proportion of `samples`
+          trials, at the mean over the draws, which reuse the samples and are no further trials. It is valid for samples
+          of the same distribution that had no part in training the network.
+        - `draws`: for the error of *these samples* under fresh noise. Clopper and Pearson's interval with a trial per
+          sample and draw, whose coverage is at least the level for any number of draws. At gamma = 0 it is the error.
 
         Args:
             level: confidence; 0.95 by convention.
-            method: which question.
+            method: `"wilson"` (default) or `"draws"`.
 
         Returns:
-            Lower and upper ends, (gammas,) each.
+            Lower and upper limits, (gammas,) each.
 
         Raises:
             ValueError: for a level outside (0, 1), or an unknown method.
 
         Warns:
-            UserWarning: of `wilson` where `fp.train` trained the network on these very samples.
+            UserWarning: with `wilson`, where `fp.train` trained the network on these very samples.
         """
         one_of("method", method, ("wilson", "draws"))
         p, level = self.mean, float(level)
@@ -84,34 +81,14 @@ class Robustness(Result):
         return lower.where(drawn, p), upper.where(drawn, p)
 
     def interval(self, level: float = 0.95) -> tuple[Float64[Tensor, " gammas"], Float64[Tensor, " gammas"]]:
-        """`band` by Wilson for whoever says himself which samples it is of, as the report does."""
+        """Wilson's `band` without its warning, for a caller that names the samples itself, as the report does."""
         return wilson(self.mean, self.samples, level)
 
     def summary(self) -> dict[str, float]:
-        """The mean error over the grid, and at each noise level."""
+        """Error: the mean over the grid, and the value at each noise level."""
         return {"mean_error": float(self.error.mean())} | {
             f"error({gamma:g})": float(p) for gamma, p in zip(self.gammas, self.mean, strict=True)
         }
-
-    def to_frame(self) -> "pandas.DataFrame":
-        """One row a noise level and draw."""
-        import pandas as pd
-
-        gammas, draws = self.error.shape
-        columns = {
-            "gamma": np.repeat(self.gammas.numpy(), draws),
-            "draw": np.tile(np.arange(draws), gammas),
-            "error": self.error.flatten().numpy(),
-        }
-        return pd.DataFrame(columns)
-
-    @classmethod
-    def from_frame(cls, frame: "pandas.DataFrame", settings: dict[str, Any]) -> "Robustness":
-        """The inverse of `to_frame`."""
-        draws = int(frame["draw"].max()) + 1
-        error = torch.from_numpy(frame["error"].to_numpy(copy=True)).view(-1, draws)
-        gammas = torch.from_numpy(frame["gamma"].to_numpy(copy=True)[::draws].copy())
-        return cls(gammas=gammas, error=error, samples=settings["samples"], settings=settings)
 
 
 @standalone
@@ -119,40 +96,43 @@ def gaussian_robustness(
     model: nn.Module,
     data: LabelledData,
     *,
-    gammas: float | Sequence[float] | Any = GAMMAS,
-    draws: int = 10,
+    gammas: Numbers = GAMMAS,
+    draws: Whole = 10,
     seed: int = 0,
     batch_size: int | None = None,
 ) -> Robustness:
-    """E(gamma) = (1/n) sum_i 1[argmax f(x_i + gamma e_i) != y_i], e_i standard normal (T3 eq. 47, Fig. 20).
+    """E(gamma) = (1/n) sum_i 1[argmax f(x_i + gamma e_i) != y_i], e_i standard normal.
 
-    One forward pass a draw and noise level above 0, and one without noise (less where the first layer is linear: its
-    outputs are affine in gamma); the noisy inputs are not clipped. The noise e_i of sample i in a draw is a function of
-    (seed, draw, i): the same at every gamma (so a curve's points are comparable), for every network and for every batch
-    size.
+    The noise e_i of sample i is a function of (seed, draw, i). It is the same at every gamma, so the points of a curve
+    are comparable, and for every network and batch size. The noisy inputs are not clipped.
+
+    Cost: 1 forward pass per draw and noise level above 0, and 1 without noise. A linear first layer is evaluated once
+    per draw, since its outputs are affine in gamma.
 
     Args:
-        model: a classifier in eval mode; never changed. Wrap a network that wants normalised inputs in `fp.Normalised`,
+        model: a classifier in eval mode; never changed. Wrap a network that takes normalized inputs in `fp.Normalised`,
             so that gamma is in pixel units.
-        data: inputs and labels; the inputs one floating tensor, pixels in [0, 1].
-        gammas: noise levels, standard deviations in the inputs' units; the default runs through T3 Fig. 19's 0.05 and
-            0.2 up to the pixel range.
-        draws: independent noise draws; 10 is our choice (T3 does not say).
-        seed: which family of draws.
-        batch_size: samples a pass; None (default) reads the measured table.
+        data: inputs and labels; the inputs must be one floating tensor, pixels in [0, 1].
+        gammas: noise levels, standard deviations in the inputs' units. The default runs up to the pixel range and
+            includes the levels 0.05 and 0.2 of T3, Fig. 19.
+        draws: independent noise draws; 10 is our choice (T3 gives no number).
+        seed: of the noise.
+        batch_size: samples per pass; None (default) reads the measured table.
 
     Returns:
         `Robustness`.
 
     Raises:
-        ValueError: for no, negative or not finite gammas, no draws, a network or data that cannot be probed, or logits
-            that are not finite under the noise.
+        ValueError: for an empty, negative or infinite gamma, or no draws.
+        ValueError: if the network or the data cannot be probed, or logits are not finite under the noise.
         TypeError: if the inputs are not one floating tensor.
+
+    Source: Poggio et al. (2017), eq. 47 and Fig. 20 [T3].
     """
     levels = numbers(gammas=gammas)
     at_least(1, draws=draws)
     if not levels or not all(0 <= gamma < float("inf") for gamma in levels):
-        msg = f"gammas is {levels}; expected at least one finite standard deviation >= 0"
+        msg = f"gammas must be one or more finite standard deviations >= 0, got {levels}"
         raise ValueError(msg)
     network, data = Network(model), checked_data(data)
     size = network.batch_size(batch_size)
@@ -161,7 +141,7 @@ def gaussian_robustness(
         for batch in data.batches(size):
             if batch.start == 0:
                 check_batch(network, batch, data.classes)
-            held, prepared = placed(network, batch)
+            held, prepared = isolate(network, batch)
             inputs = continuous(prepared, "gaussian_robustness")
             at = _noisy(held, inputs)
             for draw in range(draws):
@@ -171,7 +151,7 @@ def gaussian_robustness(
                 noisy = at(torch.empty_like(inputs).copy_(noise), [levels[place] for place in places])
                 for place, logits in zip(places, noisy, strict=True):
                     check_logits(logits, batch.start)
-                    # Without noise all draws are the same pass.
+                    # Without noise, one pass serves all draws.
                     own = slice(draw, draw + 1) if levels[place] > 0 else slice(None)
                     wrong[place, own] += misclassified(logits, prepared.labels).sum()
     arguments = {"gammas": levels, "draws": draws, "seed": seed}
@@ -186,10 +166,10 @@ def gaussian_robustness(
 
 
 def _noisy(network: Network, inputs: Tensor) -> Callable[[Tensor, Sequence[float]], Iterator[Tensor]]:
-    """Evaluator of (e, gammas) -> the logits at x + gamma e for each gamma.
+    """The function (e, gammas) -> logits at x + gamma e, per gamma.
 
-    Where the network begins with an `nn.Linear` (behind flattening and normalisation at most), its outputs are affine
-    in gamma: they are computed once at x and once a draw, not once a gamma.
+    Where the network begins with an `nn.Linear`, after flattening and normalization at most, the outputs of this layer
+    are affine in gamma. They are computed once at x and once per draw, not per gamma.
     """
     split = network.first_linear(in_inputs=True)
     if split is None:

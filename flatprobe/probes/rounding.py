@@ -1,4 +1,4 @@
-"""Radii against rounding: that of the moved weights, and where epsilon is small that of the loss, seen in float64."""
+"""Checks of radii against rounding: of the moved weights, and for a small epsilon of the loss."""
 
 import copy
 import math
@@ -12,28 +12,28 @@ from flatprobe.risk.empirical import EmpiricalRisk, RiskFunction, along
 from flatprobe.risk.recalibration import Recalibration
 from flatprobe.utils.first_exit import Exit
 
-# A mean loss is off by less than a rounding unit of the largest logit (on MLPs by about a tenth of one). An epsilon a
-# thousand times that is safe.
+# The rounding error of a mean loss is below a rounding unit of the largest logit, about a tenth of one on MLPs. An
+# epsilon of a thousand units is safe.
 _SAFE = 1000.0
-# Samples whose logits are looked at for the largest.
+# Samples from which the largest logit is taken.
 _SAMPLES = 64
 
 
 def float64_risk(risk: RiskFunction, epsilon: float, *, recalibrated: bool) -> RiskFunction | None:
-    """The risk in float64, where the rounding of its loss could be seen beside epsilon; else None.
+    """The risk in float64 where the rounding of its loss matters at this epsilon, else None.
 
     Args:
-        risk: of any other than an `EmpiricalRisk` nothing is known, and nothing is looked at.
-        epsilon: the increase that is to be resolved.
-        recalibrated: whether BatchNorm statistics are gathered anew at each point.
+        risk: any other than an `EmpiricalRisk` is not checked.
+        epsilon: the increase to resolve.
+        recalibrated: True where BatchNorm statistics are estimated anew at each point.
 
     Raises:
-        ValueError: for a network in float64, beyond which there is no precision to look with.
+        ValueError: for a network in float64, since no higher precision is available.
     """
     if not isinstance(risk, EmpiricalRisk):
         return None
     network = risk.network
-    # Half precision's losses are in float32.
+    # Losses of half-precision networks are in float32.
     unit = min(torch.finfo(network.dtype).eps, torch.finfo(torch.float32).eps)
     head = risk.data.head(min(_SAMPLES, len(risk.data)))
     with torch.no_grad():
@@ -43,8 +43,8 @@ def float64_risk(risk: RiskFunction, epsilon: float, *, recalibrated: bool) -> R
         return None
     if network.dtype == torch.float64:
         msg = (
-            f"epsilon is {epsilon:g}, which the rounding of the loss in float64 would decide; expected at least "
-            f"{safe:.2g} for logits as large as this network's"
+            f"epsilon must be at least {safe:.2g} for logits as large as this network's, got {epsilon:g}. Below that, "
+            "the rounding of the loss in float64 decides"
         )
         raise ValueError(msg)
     exact = copy.copy(risk)
@@ -53,7 +53,7 @@ def float64_risk(risk: RiskFunction, epsilon: float, *, recalibrated: bool) -> R
 
 
 def check_loss(exact: RiskFunction, exit_: Exit, u: Mapping[str, Tensor], epsilon: float, rtol: float) -> None:
-    """The exit, widened by rtol on either side, is one in float64 too.
+    """Check that the exit, widened by rtol on either side, is an exit in float64.
 
     Raises:
         ValueError: if it is not.
@@ -64,21 +64,21 @@ def check_loss(exact: RiskFunction, exit_: Exit, u: Mapping[str, Tensor], epsilo
     inside, outside = (abs(at((1.0, radius)).loss - base) for radius in (near, far))
     if not inside <= epsilon < outside:
         msg = (
-            f"epsilon is {epsilon:g}, and the rounding of the loss decides the radius {exit_.radius:.4g}: in float64 "
-            f"the loss changes by {inside:.3g} at {near:.4g} and by {outside:.3g} at {far:.4g}; expected it to pass "
-            "epsilon in between: probe in float64, model.double(), or with a larger epsilon"
+            f"the loss in float64 must pass epsilon = {epsilon:g} near the radius {exit_.radius:.4g}, got changes of "
+            f"{inside:.3g} at {near:.4g} and {outside:.3g} at {far:.4g}. Rounding of the loss decides it: probe in "
+            "float64, model.double(), or with a larger epsilon"
         )
         raise ValueError(msg)
 
 
 def check_weights(vectors: list[Weights], radius: float, rtol: float) -> None:
-    """The weights at the radius are those on the direction, but for rounding that does not change the radius.
+    """Check that the rounding of the moved weights does not change the radius.
 
-    The rounding of the moved weights is a displacement of its own, all but orthogonal to the direction; its share of
-    the increase is of the order of the squared ratio of their lengths: that is held below rtol.
+    The rounding is a displacement nearly orthogonal to the direction. Its share of the increase is of the order of the
+    squared ratio of the two lengths, which must stay below rtol.
 
     Raises:
-        ValueError: where it is more: each step is lost, or drowned, in the weights' rounding.
+        ValueError: if the ratio is larger: the weights' rounding hides the step.
     """
     if not math.isfinite(radius):
         return
@@ -88,15 +88,15 @@ def check_weights(vectors: list[Weights], radius: float, rtol: float) -> None:
     if rounding > rtol**0.5 * distance:
         dtypes = ", ".join(dict.fromkeys(str(center[name].dtype).removeprefix("torch.") for name in u))
         msg = (
-            f"at the radius {radius:.3g} the weights move by {distance:.3g}, of which {rounding:.3g} is rounding in "
-            f"{dtypes}; expected at most sqrt(rtol) of it: probe in a higher precision, model.float() or "
-            "model.double(), or with a larger epsilon"
+            f"at the radius {radius:.3g} rounding in {dtypes} must be at most sqrt(rtol) of the weights' move of "
+            f"{distance:.3g}, got {rounding:.3g}. Probe in a higher precision, model.float() or model.double(), or "
+            "with a larger epsilon"
         )
         raise ValueError(msg)
 
 
 def _rounding(weights: Tensor, u: Tensor, radius: float) -> float:
-    """||(w + r u as it is rounded) - w - r u||^2."""
+    """||rounded(w + r u) - w - r u||^2."""
     total = 0.0
     for w, own in pieces(weights, u):
         moved = linear_combination([w, own], (1.0, radius)).double()

@@ -1,22 +1,21 @@
-"""Random slices: the risk along one or two random directions from the trained weights."""
+"""Random slices: the risk on a line or plane of random directions through the trained weights."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from jaxtyping import Float64
 from torch import Tensor
 
 from flatprobe.network.weights import Weights, as_given, norm, select
-from flatprobe.probes.directional import Directed, recorded
-from flatprobe.risk.directions import direction
+from flatprobe.probes.directional import Directed, describe_directions
+from flatprobe.risk.directions import LAWS, direction
 from flatprobe.risk.empirical import RiskFunction, along, describe, explain_start
 from flatprobe.risk.function import takes_risk
 from flatprobe.risk.inactive import looked_for
 from flatprobe.risk.recalibration import Recalibration
-from flatprobe.utils.arguments import one_of, positive
+from flatprobe.utils.arguments import Checked, Number, Selection, Whole, is_whole, one_of, positive
 from flatprobe.utils.results import settings
 
 if TYPE_CHECKING:
@@ -25,13 +24,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class RandomSlice(Directed):
-    """The risk on a line or a plane through the weights; every array keeps the grid's shape.
+    """The risk on a line or a plane through the weights; every array has the shape of the grid.
 
     Attributes:
         coefficients: (steps, 1) or (steps, steps, 2): `loss[i, j]` is at w + a u + b v, (a, b) = `coefficients[i, j]`.
-        loss: (steps,) or (steps, steps); NaN or infinite where the network's is.
+        loss: (steps,) or (steps, steps); NaN or infinite where the loss of the network is.
         error: fraction misclassified, of the same shape.
-        cosine: between u and v, near 0 in many dimensions; nan for a line.
+        cosine: cosine between u and v, near 0 in many dimensions; nan for a line.
     """
 
     coefficients: Float64[Tensor, "*grid dimensions"]
@@ -46,11 +45,11 @@ class RandomSlice(Directed):
 
     @property
     def center(self) -> float:
-        """The loss at the weights themselves, the middle of the grid."""
+        """Loss at the weights themselves, the middle of the grid."""
         return float(self.loss[tuple(size // 2 for size in self.loss.shape)])
 
     def summary(self) -> dict[str, float]:
-        """Largest increase (infinite where a loss is not finite), the center's loss, how many points are not finite."""
+        """Largest increase (infinite if a loss is not finite), center loss, numbers of points and non-finite ones."""
         known = self.loss.isfinite()
         return {
             "max_increase": float(self.loss.max()) - self.center if bool(known.all()) else float("inf"),
@@ -60,7 +59,7 @@ class RandomSlice(Directed):
         }
 
     def to_frame(self) -> "pandas.DataFrame":
-        """One row a point: a (and b), loss, error."""
+        """One row per point: a (and b), loss, error."""
         import pandas as pd
 
         dimensions = self.coefficients.shape[-1]
@@ -75,8 +74,7 @@ class RandomSlice(Directed):
         column = {name: torch.from_numpy(frame[name].to_numpy(copy=True)).view(grid) for name in frame.columns}
         return cls(
             coefficients=torch.stack([column[name] for name in names], -1), loss=column["loss"], error=column["error"],
-            cosine=settings["cosine"], frozen=tuple(settings["frozen"]), inactive=settings.get("inactive"),
-            settings=settings,
+            settings=settings, **cls._from_settings(settings),
         )  # fmt: skip
 
 
@@ -84,53 +82,60 @@ class RandomSlice(Directed):
 def random_slice(
     risk: RiskFunction,
     *,
-    dimensions: int = 2,
-    extent: float = 1.0,
-    steps: int = 21,
-    law: str = "filter",
-    parameters: str | Sequence[str] | Any = None,
-    batch_norm: str = "frozen",
-    inactive: str = "move",
+    dimensions: Checked[Literal[1, 2]] = 2,
+    extent: Number = 1.0,
+    steps: Whole = 21,
+    law: Checked[Literal["isotropic", "layer", "filter", "adaptive"]] = "filter",
+    parameters: Selection = None,
+    batch_norm: Checked[Literal["frozen", "recalibrate"]] = "frozen",
+    inactive: Checked[Literal["move", "hold"]] = "move",
     seed: int = 0,
 ) -> RandomSlice:
-    """I(w + a u), or I(w + a u + b v), for a and b in `steps` equal steps of [-extent, extent] (Li et al. 2018).
+    """I(w + a u), or I(w + a u + b v), for a and b in `steps` equal steps of [-extent, extent].
 
-    The steps are odd in number, so the middle point is w itself, to the last bit, and the grid is symmetric about it.
-    One evaluation of the risk a point (less where the first layer is linear: `EmpiricalRisk.along`): 441 for a plane,
-    21 for a line. u and v are directions 0 and 1 of the seed: independent, hence nearly orthogonal; their cosine is
-    recorded. A point where the network's loss is not finite stays NaN or infinite.
+    The number of steps is odd, so the grid is symmetric about its middle point, which is exactly w. u and v are the
+    directions 0 and 1 of the seed: independent, hence nearly orthogonal; their cosine is recorded. A loss that is not
+    finite stays NaN or infinite.
+
+    Cost: 1 evaluation of the risk per point, 441 for a plane and 21 for a line; less where the first layer is linear
+    (`EmpiricalRisk.along`).
 
     Args:
         risk: an `EmpiricalRisk`, or any callable of the weights with a `center`.
         dimensions: 1 for a line, 2 for a plane.
-        extent: the largest coefficient; 1 (as in Li et al.) moves each filter by its own norm under `filter`. Under
-            `isotropic` it is a distance in weight space.
+        extent: largest coefficient. 1, as in Li et al., moves each filter by its norm under `filter`; under `isotropic`
+            it is a distance in weight space.
         steps: points along each axis, odd; 21 is our choice (Li et al. take 51 in a plane).
-        law: how the directions are drawn (`flatprobe.risk.directions.direction`); `filter` is Li et al.'s, which leaves
-            1-D parameters where they are.
+        law: distribution of the directions (`flatprobe.risk.directions.direction`); `filter` is Li et al.'s, which does
+            not move one-dimensional parameters.
         parameters: None for all, `"last"`, or names or patterns.
         batch_norm: BatchNorm statistics while the weights move: `"frozen"`, or `"recalibrate"` (one more pass over the
             data at each point).
-        inactive: entries that do not act: `"move"` them with the others, or `"hold"` them; as in `flatness_radius`,
-            which names them in either case. Here they are looked for, and named, with `"hold"` alone.
-        seed: which family of directions.
+        inactive: treatment of entries that do not act, `"move"` or `"hold"`, as in `flatness_radius`. Only `"hold"`
+            searches for these entries here, and names them.
+        seed: of the directions.
 
     Returns:
         `RandomSlice`.
 
     Raises:
-        ValueError: if an argument is out of range, `steps` is even, the selection matches nothing or nothing moves, if
-            entries are to be held and are not known, or if the loss at the center is not finite.
+        ValueError: for an argument out of range, or even `steps`.
+        ValueError: if the selection matches nothing, nothing moves, or entries are to be held and are unknown.
+        ValueError: if the loss at the center is not finite.
+
+    Source: Li et al. (2018), "Visualizing the loss landscape of neural nets".
     """
     one_of("dimensions", dimensions, (1, 2))
     one_of("batch_norm", batch_norm, ("frozen", "recalibrate"))
+    one_of("law", law, LAWS)
+    one_of("inactive", inactive, ("move", "hold"))
     positive(extent=extent)
-    if steps < 3 or steps % 2 == 0:
-        msg = f"steps is {steps}; expected an odd number of at least 3, so that the center is a point of the grid"
+    if not is_whole(steps) or steps < 3 or steps % 2 == 0:
+        msg = f"steps must be an odd number of at least 3, got {steps!r}. The center is then a point of the grid"
         raise ValueError(msg)
     center = risk.center
     names = select(center, parameters)
-    # Looking costs as much as several points, and what does not act changes no point: `hold` alone needs it.
+    # The search costs as much as several points, and inactive entries change no point: only `hold` needs it.
     idle, held = looked_for(risk, names, law, inactive) if inactive != "move" else (None, {})
     vectors = [direction(center, names, law, seed, index, held) for index in range(dimensions)]
     half = steps // 2
@@ -140,7 +145,7 @@ def random_slice(
     start = at((1.0, *[0.0] * dimensions)).loss
     if not abs(start) < float("inf"):
         explain_start(risk)
-        msg = f"the loss at the center is {start}; expected a finite start: is the network trained?"
+        msg = f"the loss at the center must be finite, got {start}. Check that the network is trained"
         raise ValueError(msg)
     points = list(product(axis, repeat=dimensions))
     risks = [at((1.0, *point)) for point in points]
@@ -160,7 +165,7 @@ def random_slice(
         inactive=None if idle is None else idle.counts,
         settings=settings("random_slice", describe(risk), **arguments)
         | {"cosine": cosine, "selected": list(names)}
-        | recorded(frozen, idle),
+        | describe_directions(frozen, idle),
     )
 
 

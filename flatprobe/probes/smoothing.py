@@ -1,9 +1,9 @@
-"""The smoothed classifier: what a network answers most often under Gaussian noise, with a certified radius."""
+"""The smoothed classifier: the most frequent class under Gaussian noise, with a certified radius."""
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -15,17 +15,14 @@ from flatprobe.network.checks import check_batch
 from flatprobe.network.contexts import standalone
 from flatprobe.network.network import Network
 from flatprobe.network.trained_on import own_samples, warn_of_own
-from flatprobe.probes.per_sample import continuous, placed
+from flatprobe.probes.per_sample import continuous, isolate
 from flatprobe.utils import rng
-from flatprobe.utils.arguments import at_least, positive
+from flatprobe.utils.arguments import Number, Whole, at_least, positive
 from flatprobe.utils.confidence import clopper_pearson_lower, wilson
 from flatprobe.utils.results import Result, settings
 
-if TYPE_CHECKING:
-    import pandas
-
 ABSTAINED = -1
-# Where Cohen et al. 2019 tabulate the certified accuracy (their Table 1, up to what sigma = 0.25 reaches).
+# Radii at which Cohen et al. (2019), Table 1, report the certified accuracy, as far as sigma = 0.25 reaches.
 RADII = (0.0, 0.25, 0.5)
 
 
@@ -33,16 +30,20 @@ RADII = (0.0, 0.25, 0.5)
 class SmoothedCertificate(Result):
     """Certified l2 radii of the smoothed classifier, per sample, in the data's order.
 
-    They say nothing of the network itself: it is the vote under noise, not the network, whose answer cannot change
-    within the radius.
+    The radii belong to the vote under noise and say nothing of the network itself, whose class may change within them.
 
     Attributes:
-        predicted: (samples,) the class that the smoothed classifier answers, -1 where it abstains.
-        radius: (samples,) certified l2 radius around that answer, in the inputs' units; 0 where it abstains.
-        selected: (samples,) the class most frequent among the selection draws, also where it then abstains.
-        counts: (samples,) how many of the estimation draws gave the selected class.
-        labels: (samples,) the labels that the data give.
+        predicted: (samples,) class of the smoothed classifier, -1 where it abstains.
+        radius: (samples,) certified l2 radius in the inputs' units; 0 where the smoothed classifier abstains.
+        selected: (samples,) most frequent class among the selection draws, also where the smoothed classifier abstains.
+        counts: (samples,) number of estimation draws with the selected class.
+        labels: (samples,) labels of the data.
     """
+
+    _columns: ClassVar = {
+        "sample": "", "labels": "labels", "predicted": "predicted", "radius": "radius", "selected": "selected",
+        "counts": "counts",
+    }  # fmt: skip
 
     predicted: Int64[Tensor, " samples"]
     radius: Float64[Tensor, " samples"]
@@ -56,31 +57,31 @@ class SmoothedCertificate(Result):
 
     @property
     def abstained(self) -> float:
-        """The fraction of samples on which the smoothed classifier abstains."""
+        """Fraction of samples on which the smoothed classifier abstains."""
         return float((self.predicted == ABSTAINED).double().mean())
 
     @property
     def certified(self) -> Float64[Tensor, " samples"]:
-        """The radius where the answer is right, 0 where it is wrong or withheld."""
+        """(samples,) radius where the class is right; 0 where it is wrong or the smoothed classifier abstains."""
         return self.radius.where(self.predicted == self.labels, 0.0)
 
     def certified_accuracy(self, radii: Sequence[float] | Float64[Tensor, " radii"]) -> Float64[Tensor, " radii"]:
-        """The fraction of samples answered rightly with a certified radius of at least r, for each r.
+        """Fraction of samples of the right class with a certified radius of at least r, per r.
 
         Args:
             radii: l2 distances >= 0, in the inputs' units.
 
         Returns:
-            (radii,) fractions; at 0 it is the accuracy, an abstention counting as an error.
+            (radii,) fractions. At r = 0 it is the accuracy, where an abstention is an error.
 
         Raises:
-            ValueError: for a radius that is negative or not a number.
+            ValueError: for a radius that is negative or NaN.
         """
         levels = torch.as_tensor(radii, dtype=torch.float64, device="cpu")
         if not bool((levels >= 0).all()):
-            msg = f"radii is {levels.tolist()}; expected distances >= 0"
+            msg = f"radii must be distances >= 0, got {levels.tolist()}"
             raise ValueError(msg)
-        # By rank, not by a samples x radii table. -1 is below every radius: at r = 0 a right answer is enough.
+        # Ranks avoid a samples x radii table. A wrong answer has radius -1, below every r: r = 0 gives the accuracy.
         order = self.radius.where(self.predicted == self.labels, -1.0).sort().values
         return (len(self) - torch.searchsorted(order, levels)).double() / len(self)
 
@@ -89,15 +90,14 @@ class SmoothedCertificate(Result):
     ) -> tuple[Float64[Tensor, " radii"], Float64[Tensor, " radii"]]:
         """Wilson's interval for the certified accuracy on fresh samples, pointwise.
 
-        It covers samples of the distribution that these were drawn from, for a network that was not trained on them;
-        of a network's own training samples it says nothing about others.
+        The interval is valid for samples of the same distribution that had no part in training the network.
 
         Args:
             radii: l2 distances, in the inputs' units.
             level: confidence; 0.95 by convention.
 
         Returns:
-            Lower and upper ends, (radii,) each.
+            Lower and upper limits, (radii,) each.
 
         Raises:
             ValueError: for a level outside (0, 1), or bad radii.
@@ -111,11 +111,11 @@ class SmoothedCertificate(Result):
     def interval(
         self, radii: Sequence[float] | Float64[Tensor, " radii"], level: float = 0.95
     ) -> tuple[Float64[Tensor, " radii"], Float64[Tensor, " radii"]]:
-        """`band` for whoever says himself which samples it is of, as the report does."""
+        """The `band` without its warning, for a caller that names the samples itself, as the report does."""
         return wilson(self.certified_accuracy(radii), len(self), level)
 
     def summary(self, radii: Sequence[float] = RADII) -> dict[str, float]:
-        """Median and mean of `certified`, the abstention rate, the certified accuracy at chosen radii."""
+        """Median and mean of `certified`, rate of abstention, certified accuracy at the radii."""
         figures = {
             "median_radius": float(np.median(self.certified.numpy())),
             "mean_radius": float(self.certified.mean()),
@@ -124,69 +124,55 @@ class SmoothedCertificate(Result):
         accuracy = self.certified_accuracy(radii).tolist()
         return figures | {f"certified_accuracy({r:g})": value for r, value in zip(radii, accuracy, strict=True)}
 
-    def to_frame(self) -> "pandas.DataFrame":
-        """One row a sample."""
-        import pandas as pd
-
-        columns = {name: getattr(self, name).numpy() for name in _COLUMNS}
-        return pd.DataFrame({"sample": range(len(self)), **columns})
-
-    @classmethod
-    def from_frame(cls, frame: "pandas.DataFrame", settings: dict[str, Any]) -> "SmoothedCertificate":
-        """The inverse of `to_frame`."""
-        columns: dict[str, Any] = {name: torch.from_numpy(frame[name].to_numpy(copy=True)) for name in _COLUMNS}
-        return cls(**columns, settings=settings)
-
-
-_COLUMNS = ("labels", "predicted", "radius", "selected", "counts")
-
 
 @standalone
 def smoothed_certificate(
     model: nn.Module,
     data: LabelledData,
     *,
-    sigma: float = 0.25,
-    draws: int = 1000,
+    sigma: Number = 0.25,
+    draws: Whole = 1000,
     alpha: float = 0.001,
-    selection: int = 100,
+    selection: Whole = 100,
     seed: int = 0,
     batch_size: int | None = None,
 ) -> SmoothedCertificate:
     """R = sigma Phi^-1(p_lower) around g(x) = argmax_c P(C(x + eta) = c), eta ~ N(0, sigma^2 I), C the network's class.
 
-    The most frequent class of `selection` draws is selected; among `draws` further, independent ones it occurs k times,
-    and p_lower is the one-sided Clopper-Pearson limit of its probability at alpha. Where p_lower > 1/2, g answers that
-    class at every x' with ||x' - x||_2 < R; elsewhere it abstains. For each sample, with probability at least 1 - alpha
-    over the noise, the certificate is right. **The radius belongs to the smoothed classifier g, not to the network.**
+    The most frequent class of `selection` draws is selected. It occurs k times among `draws` further, independent ones,
+    and p_lower is the one-sided Clopper-Pearson limit of its probability at alpha. Where p_lower > 1/2, g answers this
+    class at every x' with ||x' - x||_2 < R; elsewhere g abstains. The certificate of a sample is right with probability
+    at least 1 - alpha over the noise. **The radius belongs to the smoothed classifier g, not to the network.**
 
-    `draws + selection` forward passes over the data, several draws of several samples to a pass. The noise is not
-    clipped, and that of a sample is a function of (seed, draw, position), in different families for selection and
-    estimation: the same for every network and batch size, and the first draws of a longer run are those of a shorter.
+    The noise of a sample is a function of (seed, draw, position), with different keys for selection and estimation. It
+    is the same for every network and batch size, and a longer run begins with the draws of a shorter one. The noisy
+    inputs are not clipped.
+
+    Cost: `draws + selection` forward passes over the data.
 
     Args:
-        model: a classifier in eval mode; never changed. Wrap a network that wants normalised inputs in `fp.Normalised`,
+        model: a classifier in eval mode; never changed. Wrap a network that takes normalized inputs in `fp.Normalised`,
             so that sigma and the radii are in pixel units.
-        data: inputs and labels; the inputs one floating tensor, pixels in [0, 1].
-        sigma: *standard deviation* of the noise (O20 writes its variance), in the inputs' units; 0.25 is the smallest
-            level of Cohen et al.
-        draws: estimation draws n; no radius can exceed sigma Phi^-1(alpha^(1/n)), which is 2.46 sigma at the default
-            (Cohen et al. take 100,000: 3.8 sigma).
-        alpha: how often a certificate may be wrong; 0.001 is Cohen et al.'s.
+        data: inputs and labels; the inputs must be one floating tensor, pixels in [0, 1].
+        sigma: *standard deviation* of the noise in the inputs' units, where O20 writes the variance; 0.25 is the
+            smallest level of Cohen et al.
+        draws: estimation draws n. No radius exceeds sigma Phi^-1(alpha^(1/n)), which is 2.46 sigma at the default;
+            Cohen et al. take 100,000, which gives 3.8 sigma.
+        alpha: probability that a certificate is wrong; 0.001 is Cohen et al.'s.
         selection: draws that select the class; 100 is Cohen et al.'s.
-        seed: which family of draws.
-        batch_size: noisy inputs a pass; None (default) reads the measured table.
+        seed: of the noise.
+        batch_size: noisy inputs per pass; None (default) reads the measured table.
 
     Returns:
         `SmoothedCertificate`.
 
     Raises:
-        ValueError: for a sigma that is not positive, an alpha outside (0, 1), no draws or too few to certify anything,
-            a network or data that cannot be probed, or logits that are not finite under the noise.
+        ValueError: for a sigma that is not positive, an alpha outside (0, 1), or too few draws to certify anything.
+        ValueError: if the network or the data cannot be probed, or logits are not finite under the noise.
         TypeError: if the inputs are not one floating tensor.
 
-    Source: O20 section 9.2 (the averaged network); Cohen, Rosenfeld, Kolter 2019, "Certified adversarial robustness via
-    randomized smoothing", Theorem 1, CERTIFY.
+    Source: Cohen, Rosenfeld and Kolter (2019), "Certified adversarial robustness via randomized smoothing", Theorem 1
+    and CERTIFY; Oberman (2020), section 9.2 for the averaged network [O20].
 
     >>> model = nn.Linear(2, 2).eval()
     >>> _ = model.weight.data.copy_(torch.tensor([[1.0, 0.0], [-1.0, 0.0]])), model.bias.data.zero_()
@@ -199,7 +185,7 @@ def smoothed_certificate(
     network, data = Network(model), checked_data(data)
     size = network.batch_size(batch_size)
     selected, counts = [], []
-    # A block of draws is made whole, so a pass takes as many samples as fill it with whole blocks.
+    # A block of draws is drawn whole, so a pass takes as many samples as whole blocks fit into it.
     for batch in data.batches(max(1, size // rng.BLOCK)):
         if batch.start == 0:
             check_batch(network, batch, data.classes)
@@ -226,14 +212,14 @@ def smoothed_certificate(
 def _votes(
     network: Network, batch: Batch, sigma: float, draws: int, size: int, key: tuple[rng.Key, ...]
 ) -> Int64[Tensor, "samples classes"]:
-    """How often each class is the network's answer under that many draws of noise, for each sample of the batch."""
-    inputs, given = continuous(placed(network, batch)[1], "smoothed_certificate"), network.prepare(batch.inputs)
+    """Votes per sample of the batch and class: the number of noise draws under which the network answers the class."""
+    inputs, given = continuous(isolate(network, batch)[1], "smoothed_certificate"), network.prepare(batch.inputs)
     votes = torch.zeros(len(inputs), network.classes, dtype=torch.int64, device=network.device)
     with torch.no_grad():
         for first in range(0, draws, rng.BLOCK):
             last = min(first + rng.BLOCK, draws)
             noisy = inputs.new_empty((len(inputs), last - first, *inputs.shape[1:]))
-            for row, x in enumerate(inputs):  # a sample's block stays in the cache from its draw to its sum
+            for row, x in enumerate(inputs):  # per sample, so that the block of noise stays in the cache
                 noise = rng.sample_normal(first, last, x.shape, *key, batch.start + row)
                 torch.add(x, noise.to(inputs), alpha=sigma, out=noisy[row])
             noisy = noisy.flatten(0, 1)
@@ -250,13 +236,13 @@ def _check(sigma: float, draws: int, alpha: float, selection: int) -> None:
     positive(sigma=sigma)
     at_least(1, draws=draws, selection=selection)
     if not 0 < alpha < 1:
-        msg = f"alpha is {alpha}; expected a probability of error in (0, 1)"
+        msg = f"alpha must be a probability of error in (0, 1), got {alpha}"
         raise ValueError(msg)
     if not alpha ** (1 / draws) > 0.5:
         least = math.floor(-math.log2(alpha)) + 1
         msg = (
-            f"draws is {draws}; at alpha = {alpha} expected at least {least}: with fewer, even a unanimous vote proves "
-            "no majority and every sample abstains"
+            f"draws must be at least {least} at alpha = {alpha}, got {draws}. With fewer, even a unanimous vote proves "
+            "no majority"
         )
         raise ValueError(msg)
 
@@ -266,8 +252,7 @@ def _check_logits(logits: Tensor, start: int, first: int, draws: int) -> None:
     if bool(bad.any()):
         row = int(bad.nonzero()[0])
         msg = (
-            f"the logits of sample {start + row // draws} are not finite under the noise of draw {first + row % draws} "
-            f"({logits[row].tolist()}); expected finite logits: look for an overflow (half precision?) or a smaller "
-            "sigma"
+            f"the logits of sample {start + row // draws} must be finite under the noise of draw {first + row % draws}"
+            f", got {logits[row].tolist()}. Look for an overflow, as in half precision, or take a smaller sigma"
         )
         raise ValueError(msg)

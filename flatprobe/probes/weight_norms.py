@@ -1,10 +1,10 @@
-"""Norms of the weights: of all of them, of each unit and each layer, of the paths, and their products."""
+"""Norms of the weights: in total, per unit, per layer and over paths, with their products."""
 
 import copy
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from jaxtyping import Float64
@@ -19,7 +19,7 @@ from flatprobe.network.contexts import standalone
 from flatprobe.network.modules import warn_of_unregistered
 from flatprobe.network.network import Network
 from flatprobe.network.parametrized import applied, parametrised
-from flatprobe.utils.arguments import is_whole, positive, scalar
+from flatprobe.utils.arguments import Checked, is_whole, one_of, positive, scalar
 from flatprobe.utils.results import Result, settings
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 # Columns of `WeightNorms.layers`.
 QUANTITIES = ("spectral", "frobenius", "stable_rank", "reshaped_spectral", "reshaped_frobenius")
+Quantity = Checked[Literal["spectral", "frobenius", "stable_rank", "reshaped_spectral", "reshaped_frobenius"]]
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -34,16 +35,15 @@ class WeightNorms(Result):
     """Norms of a network's weights.
 
     Attributes:
-        l2: ||w||_2 over all weights: the parameters, and where a layer computes a weight from its parameters (weight
-            and spectral normalisation, other parametrizations, pruning masks) the weight that it applies.
-        distance: ||w - w_0||_2 from the initial weights, likewise; NaN where these were not given.
-        path: the path norm; NaN where it was not asked for.
-        names: the layers, linear and convolutional, in order of application; `left_out` names what else has weights.
-        layers: (layers, quantities) spectral and Frobenius norm of the layer as the operator that it is, BatchNorm
-            folded in; its stable rank ||.||_F^2 / ||.||_2^2; the two norms of the kernel reshaped to (out, rest), which
-            others report.
-        fan_in: of each layer, (units,) the l1 norm of each unit's incoming weights, bias left out (T3 Fig. 16),
-            BatchNorm folded in.
+        l2: ||w||_2 over all weights. Where a layer computes a weight from its parameters (weight and spectral
+            normalization, other parametrizations, pruning masks), the weight that the layer applies.
+        distance: ||w - w_0||_2 from the initial weights, likewise; NaN without initial weights.
+        path: path norm; NaN with `path=False`.
+        names: linear and convolutional layers in order of application; `left_out` names other layers with weights.
+        layers: (layers, quantities) spectral and Frobenius norm of the layer as a linear operator with BatchNorm folded
+            in, its stable rank ||.||_F^2 / ||.||_2^2, and the two norms of the kernel reshaped to (out, rest).
+        fan_in: per layer, (units,) l1 norm of each unit's incoming weights without bias, BatchNorm folded in (T3,
+            Fig. 16).
     """
 
     l2: float
@@ -55,31 +55,31 @@ class WeightNorms(Result):
 
     @property
     def left_out(self) -> list[str]:
-        """Layers and weights of two or more axes that the network applies and `layers` does not list."""
+        """Layers and weights of two or more axes that the network applies without an entry in `layers`."""
         found: list[str] = self.settings["subject"].get("left_out", [])
         return found
 
-    def of(self, quantity: str) -> Float64[Tensor, " layers"]:
-        """One of `QUANTITIES`, for each layer."""
+    def of(self, quantity: Quantity) -> Float64[Tensor, " layers"]:
+        """One of `QUANTITIES`, per layer."""
+        one_of("quantity", quantity, QUANTITIES)
         return self.layers[:, QUANTITIES.index(quantity)]
 
-    def product(self, quantity: str = "spectral") -> float:
+    def product(self, quantity: Quantity = "spectral") -> float:
         """The product over the layers of one of `QUANTITIES`.
 
-        It bounds the network's Lipschitz constant for a chain of these layers and activations that are no steeper than
-        1; with branches, or with layers that are left out, it is no bound, and `flatprobe.graph.lipschitz.propagated`
-        is.
+        For a chain of these layers and activations of slope at most 1, the product bounds the network's Lipschitz
+        constant. With branches or left-out layers it does not, but `flatprobe.graph.lipschitz.propagated` does.
         """
         return float(self.of(quantity).prod())
 
     def normalised(self, margin: float) -> dict[str, float]:
-        """The products of norms and the path norm, each divided by a margin: what does not grow with the logits' scale.
+        """Products of norms and path norm over a margin, which do not depend on the scale of the logits.
 
         Args:
             margin: a functional margin in the logits' units, such as the tenth percentile over the training set.
 
         Returns:
-            The quotients by name.
+            Quotients by name.
 
         Raises:
             ValueError: if the margin is not positive.
@@ -91,7 +91,7 @@ class WeightNorms(Result):
         }
 
     def summary(self) -> dict[str, float]:
-        """l2 first, then distance, path norm, products and the largest fan-in."""
+        """l2, distance, path norm, products, mean stable rank and largest fan-in."""
         return {
             "l2": self.l2,
             "distance": self.distance,
@@ -102,7 +102,7 @@ class WeightNorms(Result):
         }
 
     def to_frame(self) -> "pandas.DataFrame":
-        """One row a number: layer ("" for the network), quantity, unit (-1 for the layer), value."""
+        """One row per number: layer ("" for the network), quantity, unit (-1 for the layer), value."""
         import pandas as pd
 
         rows: list[tuple[str, str, int, float]] = [
@@ -133,39 +133,39 @@ class WeightNorms(Result):
 @standalone
 def weight_norms(
     model: nn.Module,
-    input_shape: int | Sequence[int] | LabelledData | Any,
+    input_shape: Checked[int | Sequence[int] | LabelledData | None],
     *,
-    initial: nn.Module | Mapping[str, Tensor] | Any = None,
+    initial: Checked[nn.Module | Mapping[str, Tensor] | None] = None,
     path: bool = True,
 ) -> WeightNorms:
-    """||w||, ||w - w_0||, fan-in l1 a unit, path norm, and of each layer the norms of the operator that it is.
+    """||w||, ||w - w_0||, l1 fan-in per unit, path norm, and the operator norms of each layer.
 
-    The network is traced once (`flatprobe.graph`), so a layer is found however it is called, in the order of
-    application, at its real input size, stride, padding, dilation and groups; a layer applied twice is listed twice.
-    Each operator norm is an estimate to 1e-6 relative (all singular values, or Lanczos); `geometric_margins` takes
-    proven bounds instead. The kernel reshaped to (out, rest) stands beside, since its norm is what spectral
-    normalisation and others report: for a 3 x 3 convolution of stride 1 it may be three times smaller.
+    The network is traced once (`flatprobe.graph`). Layers are listed in the order of application, at their actual input
+    size, stride, padding, dilation and groups; a layer applied twice is listed twice. Operator norms are estimates to
+    1e-6 relative, by all singular values or Lanczos; `geometric_margins` uses proven bounds instead. The norm of the
+    kernel reshaped to (out, rest) is given too, since spectral normalization and other tools report it. For a 3 x 3
+    convolution of stride 1 it may be three times smaller than the operator norm.
 
     Args:
         model: a classifier in eval mode; never changed.
-        input_shape: of one sample, such as `data.input_shape`; or the data. None for a network that does not take one
-            floating tensor (integers, several inputs): it is not traced then, and its `nn.Linear` layers are listed in
-            their order as modules, without the path norm (`path=False`).
+        input_shape: shape of one sample, such as `data.input_shape`, or the data. None for a network that does not take
+            one floating tensor. Such a network is not traced: its `nn.Linear` layers are listed in their order as
+            modules, and the path norm needs `path=False`.
         initial: the weights before training, a module or a state_dict, for the distance.
-        path: whether to compute the path norm, which needs every operation of the network to be known; True.
+        path: True (default) computes the path norm, which must be known for every operation of the network.
 
     Returns:
-        `WeightNorms`. A warning names what the network holds without having registered it (layers in a plain list), and
-        what it applies that is neither linear nor a zero-padded convolution (`left_out`): other weights, padding by
-        other numbers, a layer whose own forward or hooks do more.
+        `WeightNorms`. Warnings name layers that the network holds without registering them, as in a plain list, and
+        those that it applies without known norms (`left_out`): other weights, padding by other numbers, a layer whose
+        own forward or hooks do more.
 
     Raises:
-        ValueError: for a network in training mode, with weights that are not finite, that cannot be traced, that has no
-            linear or convolutional layer, whose initial weights are not those of this network, or that has an operation
-            without a known path norm (named; `path=False` leaves the path norm out).
-        TypeError: if the initial weights are neither a module nor a state_dict, or the shape is none.
+        ValueError: if the network is in training mode, has weights that are not finite, or cannot be traced.
+        ValueError: if the network has no linear or convolutional layer, or the initial weights do not fit it.
+        ValueError: if an operation has no known path norm; the message names it, and `path=False` omits the path norm.
+        TypeError: if the initial weights are neither a module nor a state_dict, or the shape is not one of integers.
 
-    Source: SPEC section 2 (norms of the weights); T3 eq. 34 and Fig. 16; Sedghi, Gupta, Long 2019 for operator norms.
+    Source: Poggio et al. (2017), eq. 34 and Fig. 16 [T3]; Sedghi, Gupta and Long (2019) for operator norms.
 
     >>> model = nn.Linear(2, 2, bias=False).eval()
     >>> _ = model.weight.data.copy_(torch.tensor([[3.0, 0.0], [0.0, -4.0]]))
@@ -177,7 +177,7 @@ def weight_norms(
     warn_of_unregistered(network.name, network.slots.unregistered, "the norms of all weights do not count them")
     graph = None if shape is None else folded(trace(network.module, shape))
     if path and graph is None:
-        msg = "the path norm needs the network's input_shape, which is None; expected a shape, or path=False"
+        msg = "input_shape must be a shape for the path norm, got None. Give the shape of one sample, or path=False"
         raise ValueError(msg)
     layers = listed_layers(network.module) if graph is None else applied_layers(network.module, graph)
     distance = _distance(network, initial)
@@ -200,21 +200,20 @@ def weight_norms(
 
 
 def _check_layers(name: str, layers: Layers) -> None:
-    """There are layers with norms, and a warning names those without.
+    """Check that there are layers with known norms, and warn of those without.
 
     Raises:
-        ValueError: if there is none.
+        ValueError: if there is no layer with known norms.
     """
     others = ", ".join(layers.left_out)
     if not layers.names:
-        also = f" but {others}" if others else ""
-        msg = f"{name} applies no linear or zero-padded convolutional layer{also}; expected one to take norms of"
+        msg = f"{name} must apply a linear or zero-padded convolutional layer, got {others or 'none with weights'}"
         raise ValueError(msg)
     if others:
         msg = (
-            f"{name} applies {others}, whose norms are not known: they are left out of the layers and of their "
-            "products (`left_out` of the result); known are linear layers and zero-padded convolutions that return "
-            "what torch's own return"
+            f"{name} applies {others}, whose norms are not known and are left out of the layers and their products "
+            "(`left_out` of the result). Norms are known of linear layers and zero-padded convolutions that compute "
+            "what torch's own compute"
         )
         warnings.warn(msg, UserWarning, stacklevel=4)  # past the decorator
 
@@ -225,25 +224,22 @@ def _shape(given: object) -> tuple[int, ...] | None:
     if given is None or is_whole(given):
         return None if given is None else (int(scalar(given)),)
     if not isinstance(given, Sequence) or isinstance(given, str) or not all(map(is_whole, given)):
-        msg = f"input_shape is {given!r}; expected the shape of one sample, whole numbers: data.input_shape"
+        msg = f"input_shape must be the shape of one sample, whole numbers, got {given!r}. Take data.input_shape"
         raise TypeError(msg)
     return tuple(int(scalar(size)) for size in given)
 
 
 def _distance(network: Network, initial: object) -> float:
-    """From the initial weights; both as they are applied.
+    """The distance from the initial weights, both as the layers apply them.
 
     Raises:
-        TypeError: if these are neither a module nor a state_dict.
-        ValueError: if they are not those of this network.
+        TypeError: if the initial weights are neither a module nor a state_dict.
+        ValueError: if the initial weights are not those of this network.
     """
     if initial is None:
         return float("nan")
     if not isinstance(initial, nn.Module | Mapping):
-        msg = (
-            f"the initial weights are {initial!r}; expected a module or a state_dict: fp.load_checkpoint(path, model) "
-            "reads one"
-        )
+        msg = f"initial must be a module or a state_dict, got {initial!r}. fp.load_checkpoint(path, model) reads one"
         raise TypeError(msg)
     given = dict(initial.named_parameters()) if isinstance(initial, nn.Module) else initial
     start = weights.unprefixed(given, list(network.weights))
@@ -251,8 +247,7 @@ def _distance(network: Network, initial: object) -> float:
         if name not in start or start[name].shape != value.shape:
             found = f"has shape {tuple(start[name].shape)}" if name in start else "is missing"
             msg = (
-                f"the initial weights are not those of this network: {name!r} {found}; expected shape "
-                f"{tuple(value.shape)}"
+                f"initial must hold the weights of this network: {name!r} {found}; expected shape {tuple(value.shape)}"
             )
             raise ValueError(msg)
     own, module = network.weights, network.module

@@ -1,1 +1,1 @@
-"""What combines probes and training."""
+"""Experiments that combine probes and training: comparison, audit, demonstration."""

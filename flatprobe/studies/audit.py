@@ -1,4 +1,4 @@
-"""Audit: which measured numbers depend on how the network's function is written in weights."""
+"""Audit: the dependence of measured numbers on the parametrization of the network's function."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ from flatprobe.network.network import Network
 from flatprobe.probes.flatness import flatness_radius
 from flatprobe.risk.empirical import EmpiricalRisk
 from flatprobe.studies.measurements import PROBES, Probe
-from flatprobe.studies.reparametrized import checked_copies
+from flatprobe.studies.reparametrized import make_copies
 from flatprobe.studies.significance import same_law, spread_of, stays
 from flatprobe.utils.arguments import at_least, one_of, positive
 from flatprobe.utils.progress import reporting
@@ -23,13 +23,13 @@ from flatprobe.utils.results import Result, settings
 if TYPE_CHECKING:
     import pandas
 
-# `compare`'s, and the radius along the law that follows a rescaling.
+# The probes of `compare`, and the radius under the law that follows a rescaling.
 AUDITED: dict[str, Probe] = PROBES | {
     "flatness_radius_adaptive": lambda model, data, seed: flatness_radius(
         EmpiricalRisk(model, data), law="adaptive", seed=seed
     )
 }
-# The cheap ones among them: some hundreds of forward passes a network together.
+# The cheap probes: some hundreds of forward passes per network in total.
 DEFAULT = (
     "flatness_radius",
     "flatness_radius_adaptive",
@@ -38,7 +38,7 @@ DEFAULT = (
     "jacobian_norms",
     "gaussian_robustness",
 )
-# Directions are drawn entry by entry, so that on permuted weights the same seed is another draw of the same law.
+# Directions are drawn entry by entry, so the same seed on permuted weights is another draw of the same law.
 REDRAWN = frozenset(("permutation",))
 PARAMETRISATION, SCALE, NEITHER = "depends on the parametrisation", "follows the logits' scale", "neither"
 
@@ -49,12 +49,12 @@ class Row:
 
     Attributes:
         change: one of `flatprobe.graph.reparametrize.CHANGES`.
-        probe: its name.
-        figure: one of the probe's headline figures.
-        before: of the network as it was given.
-        after: of the changed copy, with the same seed.
+        probe: name of the probe.
+        figure: name of one of the probe's headline figures.
+        before: value for the network as given.
+        after: value for the changed copy, with the same seed.
         spread: standard deviation over the seeds, pooled before and after; nan where one seed was enough.
-        moves: whether after differs from before by more than the tolerance, and under a permutation by more than
+        moves: True where after differs from before by more than the tolerance, and under a permutation by more than
             other draws explain.
     """
 
@@ -68,7 +68,7 @@ class Row:
 
     @property
     def relative_change(self) -> float:
-        """after / before - 1; 0 where both are the same, infinite where only before is 0."""
+        """after / before - 1; 0 for equal values, infinite where only before is 0."""
         if self.after == self.before:
             return 0.0
         return self.after / self.before - 1 if self.before else float("inf")
@@ -76,23 +76,23 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Audit(Result):
-    """Every figure of every probe, before and after every change that applies to the network.
+    """Every figure of every probe, before and after every applicable change. One row per change, probe and figure.
 
     Attributes:
-        rows: by change, then probe, then figure.
+        rows: ordered by change, then probe, then figure.
     """
 
     rows: tuple[Row, ...]
 
     @property
     def applied(self) -> dict[str, dict[str, Any]]:
-        """By change: what it `keeps`, its `places`, the layers `left_out`, the measured `deviation` of the logits."""
+        """Change -> what it `keeps`, its `places`, the layers `left_out`, the measured `deviation` of the logits."""
         applied: dict[str, dict[str, Any]] = self.settings["applied"]
         return applied
 
     @property
     def missing(self) -> dict[str, str]:
-        """By change that was not made: why not."""
+        """Change without a copy -> the reason."""
         missing: dict[str, str] = self.settings["missing"]
         return missing
 
@@ -104,7 +104,7 @@ class Audit(Result):
         return tuple(first.values())
 
     def others(self) -> tuple[Row, ...]:
-        """Of each probe and change whose first figure stays, the first other one that moves."""
+        """The first other figure that moves, per probe and change whose first figure stays."""
         stays = {(row.change, row.probe) for row in self.headline() if not row.moves}
         first: dict[tuple[str, str], Row] = {}
         for row in self.rows:
@@ -113,9 +113,9 @@ class Audit(Result):
         return tuple(first.values())
 
     def verdicts(self) -> dict[str, str]:
-        """By probe: `PARAMETRISATION`, `SCALE` or `NEITHER`.
+        """Probe -> `PARAMETRISATION`, `SCALE` or `NEITHER`.
 
-        The first if any of its figures moves though the function stays, the second if one moves only where the
+        `PARAMETRISATION` if a figure moves although the function stays; `SCALE` if figures move only where the
         decisions alone stay.
         """
         kept: dict[str, set[str]] = {}
@@ -127,7 +127,7 @@ class Audit(Result):
         }
 
     def summary(self) -> dict[str, float]:
-        """How many of the probes' first figures each change moves, and how many probes there are."""
+        """Number of first figures that each change moves, and number of probes."""
         rows = self.headline()
         moved = {
             f"moved by {change}": sum(row.moves for row in rows if row.change == change) for change in self.applied
@@ -135,7 +135,7 @@ class Audit(Result):
         return {**moved, "probes": len({row.probe for row in rows})}
 
     def to_frame(self) -> "pandas.DataFrame":
-        """One row a change, probe and figure."""
+        """One row per change, probe and figure."""
         import pandas as pd
 
         return pd.DataFrame([asdict(row) | {"relative_change": row.relative_change} for row in self.rows])
@@ -164,19 +164,20 @@ def audit(
 ) -> Audit:
     """P(w') / P(w) - 1 for probes P and other weights w' of the same function, f_w' = f_w.
 
-    Copies of the network are changed by `flatprobe.graph.reparametrize.reparametrised`: `rescaling` of ReLU units,
-    `batch_norm` scale absorption and `permutation` of units keep the function; `logit_scale` keeps the decisions. Each
-    copy is checked first: its logits on all of the data are those of the network (times `factor` under
-    `logit_scale`, with the same classes) up to the square root of its precision, relative to the largest. A change
-    that does not apply to the network, or whose copy fails the check, is in `missing` with the reason. A number that
-    moves says something of the weights, not of the function that they compute.
+    `flatprobe.graph.reparametrize.reparametrised` changes copies of the network. `rescaling` of ReLU units,
+    `batch_norm` scale absorption and `permutation` of units keep the function; `logit_scale` keeps the decisions. A
+    number that moves is a property of the weights, not of the function that they compute.
 
-    For permuted weights a seed draws other directions, though their law is the same. So what moves under a permutation
-    by more than the tolerance is measured at `seeds` seeds before and after it, and moves only if the two sets are no
-    draws of one law (Student's t at 1e-3). Under the other changes the draws are the same.
+    Each copy is checked first on all data. Its logits must equal those of the network up to the square root of the
+    precision, relative to the largest logit. Under `logit_scale` they must equal `factor` times those logits, with the
+    same classes. `missing` names the changes that do not apply or fail this check.
 
-    Costs each probe once for the network and once for each copy; where a permutation draws anew, `2 (seeds - 1)` times
-    more.
+    On permuted weights a seed draws other directions of the same law. A figure that a permutation moves by more than
+    the tolerance is therefore measured at `seeds` seeds before and after. It moves only if the two sets are not draws
+    of one law, by Student's t test at 1e-3.
+
+    Cost: each probe once for the network and once per copy, and `2 (seeds - 1)` times more where a permutation draws
+    anew.
 
     Args:
         model: a classifier in eval mode that takes one tensor; never changed.
@@ -184,30 +185,30 @@ def audit(
         probes: names in `AUDITED`, functions (model, data, seed) -> `Result`, or such functions by name; None for the
             names in `DEFAULT`.
         changes: names in `flatprobe.graph.reparametrize.CHANGES`; None for all.
-        factor: of every second unit, and of the logits, above 1; 4 is our choice, a power of two, so that the change
-            itself rounds nothing.
-        tolerance: relative change up to which a figure stays; 0.01 is the radius's own rtol, the least exact of the
+        factor: factor of every second unit, and of the logits, above 1. 4 is our choice: multiplying by a power of two
+            does not round.
+        tolerance: relative change up to which a figure stays; 0.01 is the rtol of the radius, the least exact of the
             default probes.
-        seeds: how many seeds the spread is measured at; 5 is our choice, at which a move of 3.2 spreads is seen.
-        seed: of the directions, the noise and the order of the units; the spread adds the next ones.
+        seeds: number of seeds for the spread; 5 is our choice, which detects a move of 3.2 spreads.
+        seed: of the directions, the noise and the order of the units; the spread takes the next seeds too.
         progress: True: a bar on a terminal, else plain lines, on stderr; None: a bar on a terminal only.
 
     Returns:
         `Audit`.
 
     Raises:
-        ValueError: for unknown probes or changes, no probes, two of one name, arguments out of range, a network that
-            cannot be probed or traced, or one that no change applies to.
-        TypeError: for a probe that returns no `Result`, or data whose samples are not one tensor.
+        ValueError: for an unknown probe or change, no probes, two probes of one name, or an argument out of range.
+        ValueError: if the network cannot be probed or traced, or no change applies to it.
+        TypeError: if a probe does not return a `Result`, or the samples are not one tensor.
 
-    Source: Dinh et al. 2017 (T3 section 1.1, [11]): flatness is no property of the function. T3 holds that isotropic
-    flat minima cannot be made sharp in this way; the isotropic radius falls as `factor` grows.
+    Source: Dinh et al. (2017): flatness is not a property of the function. Poggio et al. (2017), section 1.1 [T3], hold
+    that isotropic flat minima cannot be made sharp in this way; the isotropic radius falls as `factor` grows.
     """
     positive(tolerance=tolerance)
     at_least(2, seeds=seeds)
-    chosen = _named(DEFAULT if probes is None else probes)
+    chosen = _by_name(DEFAULT if probes is None else probes)
     network, data = Network(model), checked_data(data)
-    copies = checked_copies(network, data, tuple(CHANGES if changes is None else changes), factor, seed)
+    copies = make_copies(network, data, tuple(CHANGES if changes is None else changes), factor, seed)
     rows: list[Row] = []
     with reporting(len(chosen) * (1 + len(copies.networks)), progress) as step:
         for probe, measure in chosen.items():
@@ -234,7 +235,7 @@ def audit(
     return Audit(rows=tuple(rows), settings=recorded)
 
 
-def _named(probes: Sequence[str | Probe] | Mapping[str, Probe]) -> dict[str, Probe]:
+def _by_name(probes: Sequence[str | Probe] | Mapping[str, Probe]) -> dict[str, Probe]:
     if isinstance(probes, Mapping):
         chosen = dict(probes)
     else:
@@ -242,10 +243,10 @@ def _named(probes: Sequence[str | Probe] | Mapping[str, Probe]) -> dict[str, Pro
         chosen = dict(pairs)
         if len(chosen) < len(pairs):
             names = ", ".join(name for name, _ in pairs)
-            msg = f"two probes have the same name among {names}; expected a mapping of names to probes instead"
+            msg = f"the names of the probes must differ, got {names}. Give a mapping of names to probes"
             raise ValueError(msg)
     if not chosen:
-        msg = "there are no probes to audit; expected at least one"
+        msg = "probes must name at least one probe, got none"
         raise ValueError(msg)
     return chosen
 
@@ -256,7 +257,7 @@ def _known(name: str) -> Probe:
 
 
 class _Figures:
-    """The headline figures of one network by one probe, measured at each seed once."""
+    """Headline figures of one network by one probe, measured once per seed."""
 
     def __init__(self, probe: str, measure: Probe, model: nn.Module, data: LabelledData) -> None:
         self.probe, self.measure, self.model, self.data = probe, measure, model, data
@@ -266,7 +267,7 @@ class _Figures:
         if seed not in self.known:
             result: object = self.measure(self.model, self.data, seed)
             if not isinstance(result, Result):
-                msg = f"the probe {self.probe!r} returned a {type(result).__name__}; expected a flatprobe Result"
+                msg = f"the probe {self.probe!r} must return a flatprobe Result, got a {type(result).__name__}"
                 raise TypeError(msg)
             self.known[seed] = {figure: float(value) for figure, value in result.summary().items()}
         return self.known[seed]

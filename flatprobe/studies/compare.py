@@ -1,9 +1,9 @@
-"""Compare networks: every probe on every network, landscapes between networks of a group."""
+"""Comparison of networks: every probe on every network, and landscapes between networks of a group."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Literal
 
 from torch import nn
 
@@ -16,7 +16,7 @@ from flatprobe.probes.interpolation import interpolate, segment, simplex
 from flatprobe.risk.empirical import EmpiricalRisk
 from flatprobe.risk.endpoints import statistics_of
 from flatprobe.studies.measurements import CHOICES, DEFAULT, LANDSCAPE, PROBES
-from flatprobe.utils.arguments import one_of
+from flatprobe.utils.arguments import Checked, one_of
 from flatprobe.utils.progress import Report, reporting
 from flatprobe.utils.results import Result, check_places, file_stem, save
 
@@ -28,7 +28,7 @@ _CAPPING = ("geometric_margins", "adversarial_accuracy")
 
 @dataclass(frozen=True)
 class Comparison:
-    """Results by measurement and network (landscapes by group).
+    """Results by measurement and network, landscapes by group.
 
     Attributes:
         results: measurement -> network (or group) -> result.
@@ -39,7 +39,7 @@ class Comparison:
     groups: dict[str, str]
 
     def to_frame(self) -> "pandas.DataFrame":
-        """One row a measurement, network and headline figure."""
+        """One row per measurement, network and headline figure."""
         import pandas as pd
 
         rows = [
@@ -51,10 +51,10 @@ class Comparison:
         return pd.DataFrame(rows, columns=["measurement", "network", "group", "figure", "value"])
 
     def headline(self) -> "pandas.DataFrame":
-        """One row a measurement and group: its first figure's mean and deviation (ddof 1) over the networks."""
+        """One row per measurement and group: mean and standard deviation (ddof 1) of the first figure over networks."""
         frame = self.to_frame()
         keys = ["measurement", "group"]
-        first = frame.drop_duplicates([*keys, "network"])  # GroupBy.first would step over NaN
+        first = frame.drop_duplicates([*keys, "network"])  # GroupBy.first would skip NaN
         cells = first.groupby([*keys, "figure"], sort=False)["value"].agg(["mean", "std", "count"])
         return cells.reset_index()
 
@@ -72,89 +72,90 @@ class Comparison:
 
 @standalone
 def compare(
-    models: Mapping[str, nn.Module] | Any,
-    data: LabelledData | Mapping[str, LabelledData] | Any,
+    models: Checked[Mapping[str, nn.Module]],
+    data: Checked[LabelledData | Mapping[str, LabelledData]],
     *,
-    probes: str | Sequence[str] | Any = None,
-    groups: Mapping[str, str] | Any = None,
+    probes: Checked[str | Sequence[str] | None] = None,
+    groups: Checked[Mapping[str, str] | None] = None,
     seed: int = 0,
     progress: bool | None = False,
     out: str | Path | None = None,
 ) -> Comparison:
-    """Measure every network with every probe chosen, at the probes' own defaults, with the same directions and noise.
+    """Results of every chosen probe on every network, at the probes' defaults, with the same directions and noise.
 
-    Landscapes lie between networks of one group: over the triangle of its first three, or along the line where it
-    has two; groups of one have none, nor have those whose networks differ in shape or in the data that they are
-    measured on. BatchNorm statistics are recalibrated at each point, since interpolated ones belong to no network;
-    those of other normalisation layers are interpolated.
+    A landscape is measured per group: over the triangle of its first three networks, or along the line between two.
+    Groups of one network have none, and neither have groups whose networks differ in shape or data. BatchNorm
+    statistics are recalibrated at each point, since interpolated statistics belong to no network. Statistics of other
+    normalization layers are interpolated.
 
     Args:
         models: networks in eval mode, by name; never changed.
-        data: what all are measured on, or each network's own data by name (random labels differ from natural ones).
-        probes: which of `measurements.CHOICES`, one or several; None for `measurements.DEFAULT`, which serve every
+        data: the data of all networks, or data by network, as random labels differ from natural ones.
+        probes: one or several of `measurements.CHOICES`. None takes `measurements.DEFAULT`, which apply to every
             classifier at moderate cost.
         groups: network -> group; None puts all into one group, "networks".
         seed: of the directions and the noise.
         progress: True: a bar on a terminal, else plain lines, on stderr; None: a bar on a terminal only.
-        out: a folder in which each result is saved as soon as it is measured, as `Comparison.save` does at the end: a
-            probe that refuses a network then loses none of the others.
+        out: folder in which each result is saved once measured, as `Comparison.save` does at the end. An error of one
+            probe then loses no other result.
 
     Returns:
         `Comparison`.
 
     Raises:
-        FileExistsError: if `out` holds other programs' files in the records' places.
-        OSError: if nothing can be written in `out`.
-        TypeError: for networks or groups without names, or data that are none.
-        ValueError: for no models, unknown probes, a network without data or group, or a name that no file can have.
+        FileExistsError: if `out` holds files of other programs in place of the records.
+        OSError: if `out` cannot be written.
+        TypeError: for networks or groups without names, or data that are not `LabelledData`.
+        ValueError: for no models, an unknown probe, or a network without data or group.
+        ValueError: for a name that no file can have.
     """
     chosen = (probes,) if isinstance(probes, str) or callable(probes) else tuple(DEFAULT if probes is None else probes)
     for probe in chosen:
         one_of("probe", probe, CHOICES)
-    named, own, group = _checked(models, data, groups)
+    named, own, group = _check(models, data, groups)
     if out is not None:
         check_places(out, {probe: group.values() if probe == LANDSCAPE else named for probe in chosen})
     with reporting(count_steps(chosen, group), progress) as step:
-        return measured(named, own, chosen, group, seed, step, out)
+        return measure_each(named, own, chosen, group, seed, step, out)
 
 
-def _checked(
+def _check(
     models: object, data: object, groups: object
 ) -> tuple[dict[str, nn.Module], dict[str, LabelledData], dict[str, str]]:
     """The networks, their data and their groups by name.
 
     Raises:
-        TypeError: for networks or groups without names, or data that are none.
-        ValueError: for no networks, or one without data or group.
+        TypeError: for networks or groups without names, or data that are not `LabelledData`.
+        ValueError: for no networks, or a network without data or group.
     """
     if not isinstance(models, Mapping):
         names = [f"model_{k}" for k in range(len(models) if isinstance(models, Sequence) else 1)]
         msg = (
-            f"the networks are a {type(models).__name__}; expected a dictionary with a name for each: "
+            f"models must be a dictionary from names to networks, got a {type(models).__name__}. Give "
             f"{{{', '.join(f'{name!r}: ...' for name in names)}}}"
         )
         raise TypeError(msg)
     if groups is not None and not isinstance(groups, Mapping):
-        msg = f"groups is {groups!r}; expected a dictionary from the networks' names to their groups, or None"
+        msg = f"groups must be a dictionary from the networks' names to their groups, or None, got {groups!r}"
         raise TypeError(msg)
     if not models:
-        msg = "there are no networks to compare; expected at least one"
+        msg = "models must hold at least one network, got none"
         raise ValueError(msg)
     own = dict(data) if isinstance(data, Mapping) else dict.fromkeys(models, checked_data(data))
     group = dict.fromkeys(models, "networks") if groups is None else dict(groups)
     for name in models:
         if name not in own or name not in group:
-            msg = f"the network {name!r} has no data or no group of its own; data: {list(own)}, groups: {list(group)}"
+            msg = f"the network {name!r} must have data and a group, got data {list(own)} and groups {list(group)}"
             raise ValueError(msg)
     return dict(models), own, {name: group[name] for name in models}
 
 
 def count_steps(probes: Sequence[str], groups: Mapping[str, str]) -> int:
-    """How many steps `measured` announces: one a network, or a group for the landscapes."""
+    """Number of steps that `measure_each` announces: one per network, or per group for the landscapes."""
     return sum(len(set(groups.values()) if probe == LANDSCAPE else groups) for probe in probes)
 
 
-def measured(
+def measure_each(
     models: Mapping[str, nn.Module],
     data: Mapping[str, LabelledData],
     probes: Sequence[str],
@@ -163,7 +164,7 @@ def measured(
     step: Report,
     out: str | Path | None = None,
 ) -> Comparison:
-    """What `compare` does once its arguments are checked, announcing each step.
+    """The comparison with checked arguments; each step is announced.
 
     Raises:
         ValueError: if nothing could be measured.
@@ -175,26 +176,26 @@ def measured(
             each = _landscapes(models, data, groups, step) if lands else _each(probe, models, data, seed, step)
             for name, result in each:
                 results.setdefault(probe, {})[name] = result
-                changed = {probe: result} | (_capped(results, name) if probe in _CAPPING else {})
+                changed = {probe: result} | (_cap(results, name) if probe in _CAPPING else {})
                 for measurement, own in changed.items():
                     results[measurement][name] = own
                     if out is not None:
                         _save(own, out, measurement, name)
-    except BaseException as error:  # of Ctrl-C too
+    except BaseException as error:  # KeyboardInterrupt too
         if out is not None:
             error.add_note(f"{sum(map(len, results.values()))} records were measured before, and are kept in {out}")
         raise
     if not results:
         msg = (
-            f"nothing could be measured by {', '.join(probes)}: landscapes need two networks alike on the same data "
-            "in a group"
+            f"{', '.join(probes)} must have something to measure, got none. Landscapes need a group of two networks of "
+            "one shape on the same data"
         )
         raise ValueError(msg)
     return Comparison(results=results, groups=dict(groups))
 
 
-def _capped(results: Mapping[str, Mapping[str, Result]], name: str) -> dict[str, Result]:
-    """The accuracy under attack, once the network's margins are known too: they may hold nearer adversarial points."""
+def _cap(results: Mapping[str, Mapping[str, Result]], name: str) -> dict[str, Result]:
+    """The accuracy capped by the network's margins, which may hold nearer adversarial points; empty without both."""
     margins, accuracy = (results.get(probe, {}).get(name) for probe in _CAPPING)
     if isinstance(margins, GeometricMargins) and isinstance(accuracy, AdversarialAccuracy):
         return {"adversarial_accuracy": accuracy.capped(margins)}
@@ -224,8 +225,9 @@ def _landscapes(
         if len(corners) < 2 or any(len(kinds) > 1 for kinds in alike):
             continue
         risk = EmpiricalRisk(corners[0], data[names[0]])
-        others = "interpolate" if statistics_of(risk) else None
-        policy = "recalibrate" if risk.network.batch_normalised else others
+        policy: Literal["recalibrate", "interpolate"] | None = "interpolate" if statistics_of(risk) else None
+        if risk.network.batch_normalised:
+            policy = "recalibrate"
         points = simplex(3) if len(corners) == 3 else segment()
         yield label, interpolate(risk, corners, points, batch_norm=policy)
 

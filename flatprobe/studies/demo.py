@@ -1,4 +1,4 @@
-"""The main job: natural against random labels on the bundled digits, trained and probed from nothing."""
+"""Demonstration: natural against random labels on the bundled digits, trained and probed from scratch."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ from torch import nn
 from flatprobe.data import LabelledData
 from flatprobe.data.load import load_data
 from flatprobe.models import Normalised, mlp
-from flatprobe.studies.compare import Comparison, count_steps, measured
+from flatprobe.studies.compare import Comparison, count_steps, measure_each
 from flatprobe.studies.measurements import DEFAULT, LANDSCAPE
 from flatprobe.training import TrainingRun, train
 from flatprobe.utils.progress import reporting
@@ -15,30 +15,30 @@ from flatprobe.utils.results import check_places
 from flatprobe.utils.threads import thread_count
 
 NATURAL, RANDOM = "natural labels", "random labels"
-MINIMIZERS = 3  # as many as a three-point landscape has corners
+MINIMIZERS = 3  # the corners of a triangle
 WIDTHS = (512,)  # T3 Table 2's MLP
 
-# Constant-rate SGD that brings either kind of labels to 100 % within a hundred epochs; at 0.1 without normalisation,
-# random labels have got stuck. Mean and standard deviation are those of the digits' pixels, rounded.
+# SGD at this constant rate reaches 100 % on either kind of labels within a hundred epochs; at 0.1 without
+# normalization, training on random labels failed. Mean and standard deviation are those of the digits' pixels, rounded.
 LEARNING_RATE = 0.05
 BATCH_SIZE = 64
 MEAN, STD = 0.3, 0.37
 EPOCHS = 2000
 
-# Training loss (nats) to which every network is trained on, below what either kind of labels has at its first 100 %
-# epoch, so that epsilon = 0.05 means the same for all.
+# Training loss (nats) at which every network is probed again, so that epsilon = 0.05 means the same for all. It is
+# below the loss of either kind of labels at the first epoch with 100 % accuracy.
 EQUAL_LOSS = 0.005
 
 
 def demo(out: str | Path, *, seed: int = 0, progress: bool | None = False) -> Comparison:
-    """Train three networks on natural and three on random labels of the digits to 100 % accuracy, and probe them all.
+    """Comparison of three networks trained on natural and three trained on random labels of the digits.
 
-    Each network is T3's MLP of 512 units behind a layer that normalises the pixels. Radii are measured twice: at the
-    first epoch with 100 % training accuracy, and, since the loss there differs several-fold between natural and random
-    labels, again after training on to one equal loss.
+    Each network is the MLP of 512 units of Poggio et al. (2017), Table 2 [T3], behind a layer that normalizes the
+    pixels. Radii are measured twice: at the first epoch with 100 % training accuracy, and again at one equal loss. At
+    the first, the loss differs several-fold between natural and random labels.
 
     Args:
-        out: folder for `runs` (checkpoints) and `records` (parquet). Finished runs in it are used again.
+        out: folder for `runs` (checkpoints) and `records` (parquet). Finished runs in the folder are reused.
         seed: of the random labels, the initial weights, the order of the samples, the directions and the noise.
         progress: True: a bar on a terminal, else plain lines, on stderr; None: a bar on a terminal only.
 
@@ -56,7 +56,7 @@ def demo(out: str | Path, *, seed: int = 0, progress: bool | None = False) -> Co
     first: dict[str, nn.Module] = {}
     equal: dict[str, nn.Module] = {}
     total = 2 * len(names) + count_steps(DEFAULT, names) + count_steps(radii, names)
-    # One thread throughout: the pictures are so small that a second one costs more than it brings.
+    # One thread: on images this small a second thread costs more than it gains.
     with thread_count(1), reporting(total, progress) as step:
         for index, (name, label) in enumerate(names.items()):
             step(f"training {name} to 100 % accuracy")
@@ -66,8 +66,8 @@ def demo(out: str | Path, *, seed: int = 0, progress: bool | None = False) -> Co
             step(f"training {name} on to a loss of {EQUAL_LOSS}")
             run = _train(run.model, data[label], out / "runs" / f"{name}-equal-loss", seed=seed + index, until="loss")
             equal[name] = run.model
-        comparison = measured(first, own, DEFAULT, names, seed, step)
-        later = measured(equal, own, radii, names, seed, step)
+        comparison = measure_each(first, own, DEFAULT, names, seed, step)
+        later = measure_each(equal, own, radii, names, seed, step)
     results = comparison.results | {f"{probe}_equal_loss": later.results[probe] for probe in radii}
     combined = Comparison(results=results, groups=names)
     combined.save(out / "records")

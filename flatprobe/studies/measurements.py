@@ -24,29 +24,29 @@ from flatprobe.utils.results import Result
 
 Probe = Callable[[nn.Module, LabelledData, int], Result]
 
-# Lengths (l2, pixels in [0, 1]) at which the accuracy under attack is taken: MNIST networks fall within them.
+# Budgets (l2, pixels in [0, 1]) of the adversarial accuracy, which MNIST networks lose within them.
 BUDGETS = (0.0, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0)
 
-MINIBATCH = 128  # of the gradient noise, and at most half of the data
+MINIBATCH = 128  # of the gradient noise; at most half of the data
 
 
 def _shape(data: LabelledData) -> tuple[int, ...] | None:
-    """Of one sample, where that is one floating tensor, which a trace takes."""
+    """The shape of one sample where that is one floating tensor, which a trace needs; else None."""
     first = next(iter(data.batches(1))).inputs
     return data.input_shape if isinstance(first, Tensor) and first.is_floating_point() else None
 
 
 def _weight_norms(model: nn.Module, data: LabelledData) -> Result:
-    """With the path norm where every operation is known; the record's arguments say whether."""
+    """Weight norms, with the path norm where it is known; the record's arguments state which."""
     shape = _shape(data)
     try:
         return weight_norms(model, shape, path=shape is not None)
-    except ValueError:  # an operation without a path norm, or a refusal that is the same without it
+    except ValueError:  # an operation without a path norm, or an error that recurs without the path norm
         return weight_norms(model, shape, path=False)
 
 
-# Each at its own defaults, on a model and data with a seed. A slice is a line here, which networks can share a picture
-# of; geometric margins take the two attacks that were best for their time.
+# Each probe at its defaults. The slice is a line, since several lines fit into one plot. Geometric margins take the two
+# attacks that were best for their time.
 PROBES: dict[str, Probe] = {
     "flatness_radius": lambda model, data, seed: flatness_radius(EmpiricalRisk(model, data), seed=seed),
     "flatness_radius_last_layer": lambda model, data, seed: flatness_radius(
@@ -74,8 +74,8 @@ PROBES: dict[str, Probe] = {
 LANDSCAPE = "landscape"
 CHOICES = (*PROBES, LANDSCAPE)
 
-# What is measured where nothing is chosen: what serves every classifier at some tens of passes over the data. Norms and
-# certificates ask for layers that they know; the others take hundreds of passes.
+# Probes that apply to every classifier at some tens of passes over the data. Norms and certificates need layers of
+# known kinds; the other probes take hundreds of passes.
 DEFAULT = (
     "flatness_radius",
     "flatness_radius_last_layer",

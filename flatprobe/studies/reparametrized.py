@@ -1,4 +1,4 @@
-"""Changed copies of a network, each checked against it on all of the data before anything is measured."""
+"""Reparametrized copies of a network, each checked against the network on all data."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,12 +16,12 @@ from flatprobe.utils.arguments import one_of
 
 @dataclass(frozen=True)
 class Copies:
-    """What `checked_copies` found, by change.
+    """Copies by change, with the changes that have none.
 
     Attributes:
-        networks: the changed copies.
-        applied: what is known of each, as a record says it.
-        missing: the changes without a copy, and why.
+        networks: change -> changed copy.
+        applied: change -> its entry in the settings.
+        missing: change without a copy -> reason.
     """
 
     networks: dict[str, nn.Module]
@@ -29,21 +29,21 @@ class Copies:
     missing: dict[str, str]
 
 
-def checked_copies(network: Network, data: LabelledData, changes: Sequence[str], factor: float, seed: int) -> Copies:
-    """The network's copies whose logits are its own, up to the square root of its precision relative to the largest.
+def make_copies(network: Network, data: LabelledData, changes: Sequence[str], factor: float, seed: int) -> Copies:
+    """Copies with the network's logits, up to the square root of the precision relative to the largest logit.
 
     Args:
-        network: as it was given.
-        data: whose logits are compared, all of them.
+        network: the network as given.
+        data: samples whose logits are compared, all of them.
         changes: names in `CHANGES`.
-        factor: of `reparametrised`; the logits of `logit_scale` are expected to be as many times larger.
-        seed: of `reparametrised`.
+        factor: factor of `reparametrised`, by which `logit_scale` scales the logits.
+        seed: seed of `reparametrised`.
 
     Returns:
         `Copies`.
 
     Raises:
-        ValueError: for an unknown change, or if there is no copy, with all the reasons.
+        ValueError: for an unknown change, or if no change gives a copy; the message lists the reasons.
     """
     for change in changes:
         one_of("change", change, CHANGES)
@@ -63,8 +63,8 @@ def checked_copies(network: Network, data: LabelledData, changes: Sequence[str],
         deviation, agree = _deviation(network, Network(changed), data, scale)
         if not deviation <= limit or (kind.keeps == "decisions" and not agree):
             missing[change] = (
-                f"the copy's logits differ by {deviation:.2g} of the largest, or its classes do, and {limit:.1g} was "
-                "expected: is a layer's weight used elsewhere in the network's code, or its precision too low?"
+                f"the copy's logits must agree to {limit:.1g} of the largest, with equal classes, got {deviation:.2g}"
+                ". Look for a layer's weight used elsewhere in the network's code, or too low a precision"
             )
             continue
         copies[change] = changed
@@ -74,13 +74,13 @@ def checked_copies(network: Network, data: LabelledData, changes: Sequence[str],
         }  # fmt: skip
     if not copies:
         reasons = "; ".join(f"{change}: {reason}" for change, reason in missing.items())
-        msg = f"no change applies to {type(network.module).__name__}: {reasons or 'none was asked for'}"
+        msg = f"at least one change must apply to {type(network.module).__name__}, got none: {reasons or 'none given'}"
         raise ValueError(msg)
     return Copies(copies, applied, missing)
 
 
 def _deviation(before: Network, after: Network, data: LabelledData, scale: float) -> tuple[float, bool]:
-    """max |z' - scale z| / max |scale z| over all samples and classes, and whether all decisions agree."""
+    """max |z' - scale z| / max |scale z| over all samples and classes, and True if all decisions agree."""
     difference, largest, agree = 0.0, 0.0, True
     for batch in data.batches(before.batch_size()):
         if batch.start == 0:

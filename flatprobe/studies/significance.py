@@ -1,15 +1,15 @@
-"""Whether one number differs from another: by more than a tolerance, and by more than other draws of the same law."""
+"""Comparison of two numbers: by a tolerance, and by the spread over draws of one law."""
 
 import math
 from collections.abc import Sequence
 from statistics import mean, stdev
 
-# Chance that two sets of draws of one law are taken for draws of two: an audit makes a few such comparisons.
+# Probability that two sets of draws of one law are taken for draws of two; an audit makes a few comparisons.
 LEVEL = 1e-3
 
 
 def stays(before: float, after: float, tolerance: float) -> bool:
-    """Whether |after - before| <= tolerance |before|; two numbers that are both nan stay.
+    """True if |after - before| <= tolerance |before|, or both are nan.
 
     >>> stays(2.0, 2.01, 0.01), stays(2.0, 2.1, 0.01), stays(0.0, 0.0, 0.01), stays(0.0, 1e-9, 0.01)
     (True, False, True, False)
@@ -20,7 +20,7 @@ def stays(before: float, after: float, tolerance: float) -> bool:
 
 
 def spread_of(before: Sequence[float], after: Sequence[float]) -> float:
-    """The standard deviation over the draws (ddof 1), pooled over both; nan without draws or where one is no number.
+    """Standard deviation over the draws (ddof 1), pooled over both sets; nan without draws or with a non-finite one.
 
     >>> spread_of([1.0, 3.0], [5.0, 5.0])
     1.0
@@ -31,10 +31,10 @@ def spread_of(before: Sequence[float], after: Sequence[float]) -> float:
 
 
 def same_law(before: Sequence[float], after: Sequence[float]) -> bool:
-    """Whether two sets of k draws may be draws of one normal law: Student's t test with 2k - 2 degrees of freedom.
+    """True if two sets of k draws may be of one normal law: Student's t test with 2k - 2 degrees of freedom.
 
-    |mean after - mean before| <= t spread sqrt(2 / k), t exceeded with probability `LEVEL`. False without draws, or
-    where one is no number: then nothing explains a difference.
+    |mean after - mean before| <= t spread sqrt(2 / k), where t is exceeded with probability `LEVEL`. False without
+    draws or with a non-finite one, since the spread then explains no difference.
 
     >>> same_law([1.0, 3.0, 2.0], [2.0, 2.5, 4.0]), same_law([1.0, 1.1, 1.2], [2.0, 2.1, 2.2]), same_law([], [])
     (True, False, False)

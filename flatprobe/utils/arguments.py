@@ -1,25 +1,44 @@
-"""Checks of arguments, with one wording for all."""
+"""Checks of arguments, with common messages, and their annotations."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from inspect import Parameter, signature
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, Union
 
-# A variant of something, asked for by its name, or by its name with its arguments.
+# A variant of something: its name, or a mapping of its name and its arguments.
 Named = str | Mapping[str, object]
-# Arguments that are checked here: whoever reads a signature sees what is asked for, and whoever gives something else
-# gets our message, with an annotation checker or without one.
-Number = float | Any
-Whole = int | Any
-Flag = bool | Any
+
+T = TypeVar("T")
+if TYPE_CHECKING:
+    Checked = Annotated[T, "checked at run time by flatprobe itself"]
+else:
+
+    class Checked:
+        """`Checked[kind]` annotates an argument that flatprobe checks itself, such as `Checked[Literal["l2", "linf"]]`.
+
+        A type checker reads the kind. At run time anything passes, so that a wrong argument meets flatprobe's message
+        and not that of an annotation checker.
+        """
+
+        def __class_getitem__(cls, kind: object) -> object:
+            return Union[kind, Any]  # noqa: UP007 - `|` does not take every kind
+
+
+Number = Checked[float]
+Whole = Checked[int]
+Flag = Checked[bool]
+# A number, or a sequence, an array or a tensor of numbers.
+Numbers = Checked[float | Iterable[float]]
+# Of parameters: None for all, "last", or names or patterns.
+Selection = Checked[str | Sequence[str] | None]
 
 
 def as_json(value: Any) -> Any:
-    """NumPy's and torch's scalars as Python's: the `default` of json.dumps.
+    """The Python number of a NumPy or torch scalar: the `default` of json.dumps.
 
     Raises:
-        TypeError: for anything else.
+        TypeError: for any other value.
     """
     if hasattr(value, "item") and getattr(value, "ndim", 0) == 0:
         return value.item()
@@ -28,10 +47,10 @@ def as_json(value: Any) -> Any:
 
 
 def one_of(name: str, value: object, options: Iterable[object]) -> None:
-    """The argument is one of the options.
+    """Check that an argument is one of the options.
 
     Raises:
-        ValueError: where it is not, with the options.
+        ValueError: if it is not; the message lists the options.
     """
     allowed = list(options)
     if value not in allowed:
@@ -42,17 +61,17 @@ def one_of(name: str, value: object, options: Iterable[object]) -> None:
 def chosen(
     kind: str, asked: Named | Any, options: Mapping[str, Callable[..., Any]]
 ) -> tuple[Callable[..., Any], dict[str, Any]]:
-    """The option that was asked for by name, or as `{"name": ..., argument: value}`, and its arguments.
+    """The option given by its name, or as `{"name": ..., argument: value}`, and its arguments.
 
-    An option's arguments are its keyword-only parameters, finite numbers.
+    The arguments of an option are its keyword-only parameters, which must be finite numbers.
 
     Returns:
-        The option, and the arguments to call it with.
+        The option, and the arguments for its call.
 
     Raises:
-        TypeError: for what is neither a name nor such a mapping, with the options.
-        ValueError: for an unknown name, with the options; for arguments that are not the option's own, with those; for
-            one that is no finite number.
+        TypeError: for neither a name nor such a mapping; the message lists the options.
+        ValueError: for an unknown name; the message lists the options.
+        ValueError: for arguments that the option does not take or lacks, or one that is not a finite number.
 
     >>> def power(x: float, *, exponent: float) -> float:
     ...     return x**exponent
@@ -62,10 +81,10 @@ def chosen(
     """
     if not isinstance(asked, str | Mapping):
         name = asked.__name__ if isinstance(asked, type) else ""
-        cure = f": {kind}={name.lower()!r}" if name.lower() in options else ""
+        fix = f": {kind}={name.lower()!r}" if name.lower() in options else ""
         msg = (
             f"the {kind} is {f'the class {name}' if name else repr(asked)}; expected one of "
-            f"{', '.join(map(repr, options))}, or {{'name': one of them, argument: value}}{cure}"
+            f"{', '.join(map(repr, options))}, or {{'name': one of them, argument: value}}{fix}"
         )
         raise TypeError(msg)
     arguments: dict[str, Any] = {"name": asked} if isinstance(asked, str) else dict(asked)
@@ -88,28 +107,28 @@ def chosen(
     return options[name], arguments
 
 
-@cache  # a training asks in every step
+@cache  # a training calls this in every step
 def _keyword_only(function: Callable[..., Any]) -> list[Parameter]:
     return [value for value in signature(function).parameters.values() if value.kind is Parameter.KEYWORD_ONLY]
 
 
 def plain(asked: Named) -> Named:
-    """The same as a record has it: a dictionary of Python's numbers for any mapping."""
+    """A named option as the settings hold it: the name, or a dictionary of Python numbers."""
     if isinstance(asked, str):
         return asked
     return {word: scalar(value) for word, value in asked.items()}
 
 
 def scalar(value: object) -> Any:
-    """NumPy's and torch's scalars as Python's; anything else as it is."""
+    """The Python number of a NumPy or torch scalar; any other value unchanged."""
     return as_json(value) if hasattr(value, "item") and getattr(value, "ndim", 0) == 0 else value
 
 
 def numbers(**values: object) -> list[float]:
-    """The one argument, a number or several, as a list.
+    """The one argument, a number or several numbers, as a list.
 
     Raises:
-        ValueError: for anything else.
+        ValueError: for any other value.
     """
     ((name, value),) = values.items()
     try:
@@ -120,32 +139,32 @@ def numbers(**values: object) -> list[float]:
 
 
 def is_number(value: object) -> bool:
-    """Whether it is a real number; a word is none, and neither is True."""
+    """True for a real number; False for words and booleans."""
     own = scalar(value)
     return isinstance(own, int | float) and not isinstance(own, bool)
 
 
 def is_whole(value: object) -> bool:
-    """Whether it is an integer; 2.0 is none, and neither is True."""
+    """True for an integer; False for 2.0 and booleans."""
     own = scalar(value)
     return isinstance(own, int) and not isinstance(own, bool)
 
 
 def flag(**values: object) -> None:
-    """The arguments are True or False: a word such as "no" would count as True.
+    """Check that the arguments are True or False, since a word such as "no" counts as True in Python.
 
     Raises:
-        ValueError: naming the first that is not.
+        ValueError: for the first argument that is not.
     """
     for name, value in values.items():
         one_of(name, scalar(value), (True, False))
 
 
 def given(**values: object) -> None:
-    """The arguments are not None, which `positive` and `at_least` let pass.
+    """Check that the arguments are not None, which `positive` and `at_least` allow.
 
     Raises:
-        ValueError: naming the first that is.
+        ValueError: for the first argument that is.
     """
     for name, value in values.items():
         if value is None:
@@ -154,10 +173,10 @@ def given(**values: object) -> None:
 
 
 def whole(**values: object) -> None:
-    """The arguments are integers.
+    """Check that the arguments are integers.
 
     Raises:
-        ValueError: naming the first that is not.
+        ValueError: for the first argument that is not.
     """
     for name, value in values.items():
         if not is_whole(value):
@@ -166,10 +185,10 @@ def whole(**values: object) -> None:
 
 
 def positive(**values: object) -> None:
-    """The arguments are positive finite numbers; None passes.
+    """Check that the arguments are positive finite numbers, or None.
 
     Raises:
-        ValueError: naming the first that is not.
+        ValueError: for the first argument that is not.
     """
     for name, value in values.items():
         if value is not None and not (is_number(value) and 0 < scalar(value) < math.inf):
@@ -178,10 +197,10 @@ def positive(**values: object) -> None:
 
 
 def at_least(least: int, **values: object) -> None:
-    """The arguments are integers, at least `least`; None passes.
+    """Check that the arguments are integers, at least `least`, or None.
 
     Raises:
-        ValueError: naming the first that is not.
+        ValueError: for the first argument that is not.
     """
     for name, value in values.items():
         if value is not None and not is_whole(value):

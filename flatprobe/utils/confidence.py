@@ -9,15 +9,15 @@ Proportions = Float64[Tensor, " proportions"]
 
 
 def wilson(p: Proportions, trials: int, level: float) -> tuple[Proportions, Proportions]:
-    """Wilson's two-sided score interval, exactly 0 and 1 at the ends of the range.
+    """Wilson's two-sided score interval, whose limits are exactly 0 at p = 0 and 1 at p = 1.
 
     Args:
         p: observed proportions.
-        trials: what each is a proportion of.
+        trials: number of trials of each proportion.
         level: confidence, in (0, 1).
 
     Returns:
-        Lower and upper ends.
+        Lower and upper limits.
 
     Raises:
         ValueError: for a level outside (0, 1).
@@ -25,37 +25,37 @@ def wilson(p: Proportions, trials: int, level: float) -> tuple[Proportions, Prop
     from scipy import stats
 
     if not 0 < level < 1:
-        msg = f"level is {level}; expected a confidence in (0, 1)"
+        msg = f"level must be a confidence in (0, 1), got {level}"
         raise ValueError(msg)
     z, n = float(stats.norm.ppf((1 + level) / 2)), trials
     middle = (p + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z / (1 + z**2 / n) * (p * (1 - p) / n + z**2 / (4 * n**2)).sqrt()
-    # At the ends of the range the difference would leave rounding.
+    # At p = 0 and p = 1 the difference would leave a rounding error.
     return (middle - half).where(p > 0, 0.0), (middle + half).where(p < 1, 1.0)
 
 
 def clopper_pearson(
     counts: Int64[Tensor, " proportions"], trials: int, level: float
 ) -> tuple[Proportions, Proportions]:
-    """Clopper and Pearson's two-sided interval: it covers the probability at least as often as the level says.
+    """Clopper and Pearson's two-sided interval, whose coverage is at least the level.
 
-    It does so for trials of unequal probabilities too, for their mean: the number of successes is then less spread than
-    a binomial one of that mean (Hoeffding 1956, "On the distribution of the number of successes in independent
-    trials").
+    The interval covers the mean probability of trials with unequal probabilities too, whose number of successes has a
+    smaller spread than a binomial of the same mean (Hoeffding 1956, "On the distribution of the number of successes in
+    independent trials").
 
     Args:
-        counts: successes.
-        trials: independent ones.
+        counts: numbers of successes.
+        trials: number of independent trials.
         level: confidence, in (0, 1).
 
     Returns:
-        Lower and upper ends.
+        Lower and upper limits.
 
     Raises:
         ValueError: for a level outside (0, 1).
     """
     if not 0 < level < 1:
-        msg = f"level is {level}; expected a confidence in (0, 1)"
+        msg = f"level must be a confidence in (0, 1), got {level}"
         raise ValueError(msg)
     alpha = (1 - level) / 2
     return clopper_pearson_lower(counts, trials, alpha), 1 - clopper_pearson_lower(trials - counts, trials, alpha)
@@ -64,8 +64,8 @@ def clopper_pearson(
 def clopper_pearson_lower(counts: Int64[Tensor, " counts"], trials: int, alpha: float) -> Float64[Tensor, " counts"]:
     """The one-sided lower limit sup{ p : P(Bin(trials, p) >= count) <= alpha }, 0 for a count of 0.
 
-    It exceeds the true probability with probability at most alpha, whatever that probability is. It is the
-    alpha-quantile of Beta(count, trials - count + 1).
+    The limit exceeds the true probability with probability at most alpha. It is the alpha-quantile of
+    Beta(count, trials - count + 1).
 
     >>> clopper_pearson_lower(torch.tensor([0, 10]), 10, 0.05).tolist()  # the second is 0.05^(1/10)
     [0.0, 0.7411344491069477]

@@ -1,28 +1,26 @@
-"""The base of all results: raw values with their settings, one parquet file each."""
+"""The base class of results, and their records: one parquet file per result."""
 
 import importlib
-import inspect
-import json
 import os
 import platform
-from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import quote, unquote
 
 import torch
 
-from flatprobe.utils.arguments import as_json
-from flatprobe.utils.atomic import UNSEALED, check_writable, is_intact, sealed, written_beside
+from flatprobe.utils.atomic import check_writable
+from flatprobe.utils.columns import Axes, Columns, from_table, to_table
+from flatprobe.utils.tables import check_place, read_table, write_table
 
 if TYPE_CHECKING:
     import pandas
 
-# The home of each result class that a record may name, so that a module can be renamed without losing old records.
+# The module of each result class. Records name the class alone, so that old ones are readable after a renaming.
 _HOMES = {
     "AdversarialAccuracy": "flatprobe.probes.adversarial",
     "Audit": "flatprobe.studies.audit",
@@ -44,13 +42,11 @@ _HOMES = {
     "WeightNorms": "flatprobe.probes.weight_norms",
     "WorstCaseSharpness": "flatprobe.probes.sharpness",
 }
-_KEY = b"flatprobe"
-_SEAL = "seal"  # in the metadata: the file's own SHA-256
-_LONGEST = 200  # bytes of a file's name, of which most file systems take 255 with what is put around it
+_LONGEST = 200  # bytes of a file name; most file systems allow 255, with suffixes
 
 
 def environment() -> dict[str, object]:
-    """Versions, threads and machine, for the record of a measurement."""
+    """Versions, number of threads and machine, for the settings of a measurement."""
     return {
         "versions": dict(_versions()),
         "threads": torch.get_num_threads(),
@@ -67,31 +63,75 @@ def _versions() -> Mapping[str, str]:
 
 
 def settings(probe: str, subject: Mapping[str, object], **arguments: object) -> dict[str, Any]:
-    """What a result records beside its values: the probe, its arguments, what it looked at, and where it ran."""
+    """The settings of a result: the probe, its arguments, the subject of the measurement, and the environment."""
     return {"probe": probe, "arguments": arguments, "subject": dict(subject), "environment": environment()}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Result(ABC):
-    """Raw values of one measurement. Subclasses are frozen dataclasses defined beside their probe.
+class Result:
+    """The raw values of one measurement, with its settings. Subclasses are frozen dataclasses.
 
-    A record names the subclass, not its module. `load` therefore finds a user-defined subclass once it is defined.
+    A subclass needs no methods where each field is one of:
+
+    - a column of the table: a tensor of one axis or a tuple of words, all of one length,
+    - a single value that `settings` holds too, under the field's name; `load` reads it from there.
+
+    A subclass with other fields defines `to_frame` and `from_frame`. A subclass may define `summary`. A record names
+    the subclass, not its module, so `load` finds a user-defined subclass once it is defined.
+
+    Attributes:
+        settings: probe, arguments, subject and environment of the measurement, as JSON values.
+
+    >>> @dataclass(frozen=True, kw_only=True, repr=False)
+    ... class Depths(Result):
+    ...     layers: tuple[str, ...]
+    ...     depths: torch.Tensor
+    ...     total: int
+    >>> depths = Depths(layers=("in", "out"), depths=torch.tensor([1, 2]), total=3, settings={"total": 3})
+    >>> depths, depths.to_frame().to_dict("list")
+    (Depths(depths=1.5, total=3), {'layers': ['in', 'out'], 'depths': [1, 2]})
     """
+
+    # The columns in their order, where they are not the fields under the fields' names; see `flatprobe.utils.columns`.
+    _columns: ClassVar[Columns] = {}
+    _axes: ClassVar[Axes] = {}
 
     settings: dict[str, Any] = field(repr=False)
 
-    @abstractmethod
     def to_frame(self) -> "pandas.DataFrame":
-        """The values as one tidy table: a row per observation. It holds every value of the result."""
+        """The values as one tidy table, with one row per observation. `settings` holds the other values."""
+        columns = self._columns or {name: name for name in self._fields() if self._is_column(name)}
+        return to_table(self, columns, self._axes)
 
     @classmethod
-    @abstractmethod
     def from_frame(cls, frame: "pandas.DataFrame", settings: dict[str, Any]) -> "Result":
         """The inverse of `to_frame`."""
+        known = cls._fields()
+        columns = cls._columns or {str(name): str(name) for name in frame}
+        held = {column: name for column, name in columns.items() if not name or name in known}
+        return cls(**cls._from_settings(settings) | from_table(frame, held, cls._axes), settings=settings)
 
-    @abstractmethod
     def summary(self) -> dict[str, float]:
-        """The headline figures, by name."""
+        """The headline figures by name. By default: each number, and the mean of each tensor."""
+        values = {name: getattr(self, name) for name in self._fields()}
+        return {
+            name: float(value.double().mean()) if isinstance(value, torch.Tensor) else float(value)
+            for name, value in values.items()
+            if isinstance(value, torch.Tensor | int | float)
+        }
+
+    @classmethod
+    def _from_settings(cls, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """The fields whose values the settings hold."""
+        return {name: settings[name] for name in cls._fields() if name in settings}
+
+    @classmethod
+    def _fields(cls) -> list[str]:
+        return [entry.name for entry in fields(cls) if entry.name != "settings"]
+
+    def _is_column(self, name: str) -> bool:
+        value = getattr(self, name)
+        return isinstance(value, torch.Tensor) or name not in self.settings or bool(self.settings[name] != value)
 
     def __repr__(self) -> str:
         """The headline figures on one line."""
@@ -100,19 +140,21 @@ class Result(ABC):
 
 
 def save(result: Result, path: str | os.PathLike[str]) -> Path:
-    """Write a result to one parquet file: its tidy table, with kind and settings in the file's metadata.
+    """Write a result to one parquet file: its tidy table, with class and settings in the file's metadata.
 
-    The file is written beside its place and then renamed, so that a reader never sees half of it.
+    The file is written under another name and then renamed, so that a reader never sees an incomplete file.
 
     Args:
-        result: what a probe returned.
-        path: where to; missing folders are made.
+        result: the result of a probe.
+        path: path of the file, ending in .parquet; missing folders are created.
 
     Returns:
         The path.
 
     Raises:
-        ValueError: if the path does not end in .parquet, or a user-defined class has the name of one of flatprobe's.
+        FileExistsError: if the path holds something other than a record.
+        ValueError: if the path does not end in .parquet.
+        ValueError: if a user-defined class has the name of one of flatprobe's result classes.
     """
     kind = type(result).__name__
     if kind in _HOMES and type(result).__module__ != _HOMES[kind]:
@@ -122,10 +164,10 @@ def save(result: Result, path: str | os.PathLike[str]) -> Path:
 
 
 def file_stem(name: str) -> str:
-    """A network's name as that of its record, without the ending; `network_name` is the inverse.
+    """The file name of a network's record, without the ending; `network_name` is the inverse.
 
     Raises:
-        ValueError: if the name is empty, or longer than a file's name can be.
+        ValueError: if the name is empty, or too long for a file.
 
     >>> file_stem("google/vit 100%"), network_name("google%2Fvit 100%25")
     ('google%2Fvit 100%25', 'google/vit 100%')
@@ -139,23 +181,23 @@ def file_stem(name: str) -> str:
     stem = f"%2E{stem[1:]}" if stem.startswith(".") else stem  # a leading dot would hide the file
     if not 0 < len(os.fsencode(stem)) <= _LONGEST:
         msg = (
-            f"the name {name[:40]!r} is {len(os.fsencode(stem))} bytes long as a file's; expected 1 to {_LONGEST}"
-            ": give another"
+            f"the name {name[:40]!r} must be 1 to {_LONGEST} bytes long as a file name, got {len(os.fsencode(stem))}. "
+            "Give another"
         )
         raise ValueError(msg)
     return stem
 
 
 def network_name(stem: str) -> str:
-    """The name that `file_stem` wrote."""
+    """The network's name from the `file_stem` of its record."""
     try:
-        return unquote(stem, errors="surrogatepass")  # of names that the system could not decode
+        return unquote(stem, errors="surrogatepass")  # a name may hold bytes that the system could not decode
     except UnicodeDecodeError:
         return unquote(stem)
 
 
 def printable(name: str) -> str:
-    r"""A name on one line, as a terminal and a picture can show it: control characters are written out.
+    r"""A name on one line for terminals and images, with control characters escaped.
 
     >>> printable("a\x1b[31mred\n")
     'a\\x1b[31mred\\n'
@@ -164,32 +206,32 @@ def printable(name: str) -> str:
 
 
 def load(path: str | os.PathLike[str]) -> Any:
-    """Read what `save` wrote.
+    """Read a record that `save` wrote.
 
     Args:
         path: a parquet file.
 
     Returns:
-        The result, equal to the one that was saved.
+        The result, equal to the saved one.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is not a flatprobe record.
+        ValueError: if the file is not a record of flatprobe.
     """
     frame, metadata = read_table(path)
     kind, own = _kind(metadata.get("kind")), metadata.get("settings")
     if kind is None or not isinstance(own, dict):
         msg = (
-            f"{path} holds a table of kind {str(metadata.get('kind'))[:100]!r} with settings of type "
-            f"{type(own).__name__}; expected the record of a flatprobe result: read it with pandas"
+            f"{path} must be the record of a flatprobe result, got a table of kind "
+            f"{str(metadata.get('kind'))[:100]!r} with settings of type {type(own).__name__}. Read it with pandas"
         )
         raise ValueError(msg)
     try:
         return kind.from_frame(frame, own)
     except (KeyError, IndexError, AttributeError, TypeError, ValueError, RuntimeError) as error:
         msg = (
-            f"{path} does not hold what a {kind.__name__} needs ({type(error).__name__}: {str(error)[:200]}); expected "
-            "a record as fp.save wrote it: measure it again"
+            f"{path} must hold a {kind.__name__} as fp.save wrote it, got {type(error).__name__}: {str(error)[:200]}. "
+            "Measure it again"
         )
         raise ValueError(msg) from error
 
@@ -203,9 +245,8 @@ def _kind(reference: object) -> type[Result] | None:
     if name in _HOMES:
         own: type[Result] = getattr(importlib.import_module(_HOMES[name]), name)
         return own
-    every = _subclasses(Result)  # type: ignore[type-abstract] # only walked, never called
-    defined = [kind for kind in every if kind.__name__ == name and not inspect.isabstract(kind)]
-    return defined[-1] if defined else None  # the newest, where a notebook has defined it again
+    defined = [kind for kind in _subclasses(Result) if kind.__name__ == name]
+    return defined[-1] if defined else None  # the newest, since a notebook may define a class again
 
 
 def _subclasses(kind: type[Result]) -> Iterator[type[Result]]:
@@ -214,43 +255,13 @@ def _subclasses(kind: type[Result]) -> Iterator[type[Result]]:
         yield from _subclasses(subclass)
 
 
-def write_table(frame: "pandas.DataFrame", path: str | os.PathLike[str], metadata: Mapping[str, object]) -> Path:
-    """A tidy table as parquet with JSON metadata under the key "flatprobe"; written beside, then renamed.
-
-    Args:
-        frame: the table.
-        path: where to, ending in .parquet; missing folders are made.
-        metadata: anything JSON can say.
-
-    Returns:
-        The path.
-
-    Raises:
-        FileExistsError: if the path holds something that is no record.
-        ValueError: if the path does not end in .parquet.
-    """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    path = Path(path)
-    check_place(path)
-    table = pa.Table.from_pandas(frame, preserve_index=False)
-    table = table.replace_schema_metadata(
-        {**(table.schema.metadata or {}), _KEY: json.dumps({**metadata, _SEAL: UNSEALED}, default=as_json)}
-    )
-    with written_beside(path) as beside:
-        pq.write_table(table, beside)
-        beside.write_bytes(sealed(beside.read_bytes()))
-    return path
-
-
 def check_places(folder: str | os.PathLike[str], names: Mapping[str, Iterable[str]]) -> None:
-    """The records of these measurements and networks can be written as `folder/measurement/network.parquet`.
+    """Check that the records can be written as `folder/measurement/network.parquet`.
 
     Raises:
-        FileExistsError: if something else is in the place of one.
-        OSError: if nothing can be written there.
-        ValueError: if a name cannot be that of a file.
+        FileExistsError: if a path holds something other than a record.
+        OSError: if a folder cannot be written.
+        ValueError: if a name cannot be the name of a file.
     """
     folder = Path(folder)
     for measurement, own in names.items():
@@ -259,60 +270,3 @@ def check_places(folder: str | os.PathLike[str], names: Mapping[str, Iterable[st
     for place in (folder, *(folder / measurement for measurement in names)):
         if place == folder or place.exists():
             check_writable(place)
-
-
-def check_place(path: Path) -> None:
-    """A record may be written there: nothing is there, or an earlier record.
-
-    Raises:
-        FileExistsError: if the path holds something that is no record.
-        ValueError: if the path does not end in .parquet.
-    """
-    if path.suffix != ".parquet":
-        msg = f"the record's path is {path}; expected it to end in .parquet"
-        raise ValueError(msg)
-    if path.exists() and not (path.is_file() and _KEY in path.read_bytes()):
-        msg = f"{path} exists and is no record of flatprobe; expected a new place, or an earlier record: choose another"
-        raise FileExistsError(msg)
-
-
-def read_table(path: str | os.PathLike[str]) -> tuple["pandas.DataFrame", dict[str, Any]]:
-    """The table and the metadata that `write_table` wrote.
-
-    Args:
-        path: a parquet file.
-
-    Returns:
-        Both.
-
-    Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if it is damaged, or was written by something else.
-    """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    if not Path(path).is_file():
-        msg = f"there is no record at {path}"
-        raise FileNotFoundError(msg)
-    content = Path(path).read_bytes()
-    try:
-        opened = pq.ParquetFile(pa.BufferReader(content))
-        words = (opened.metadata.metadata or {}).get(_KEY)
-        metadata = None if words is None else json.loads(words)
-        seal = metadata.pop(_SEAL, None) if isinstance(metadata, dict) else None
-        if seal is not None and not is_intact(memoryview(content), content.find(str(seal).encode())):
-            msg = "its SHA-256 is another than when it was written"
-            raise ValueError(msg)
-        table = opened.read()
-        frame = table.to_pandas()
-    except (pa.ArrowException, OSError, ValueError, TypeError, RecursionError) as error:
-        msg = (
-            f"{path} is not a readable parquet file ({str(error)[:200]}); it may be truncated or damaged: delete it "
-            "and measure again"
-        )
-        raise ValueError(msg) from error
-    if not isinstance(metadata, dict):
-        msg = f"{path} is a parquet file without flatprobe's metadata; expected a record that fp.save wrote"
-        raise ValueError(msg)
-    return frame, metadata

@@ -5,7 +5,7 @@ import pytest
 
 from analyses.sokolic2017 import margins
 from flatprobe.attacks import MINIMUM_NORM
-from flatprobe.utils.results import read_table
+from flatprobe.utils.tables import read_table
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import torch
 
 from analyses.theory3_2017 import table1
 from figures import theory3_2017_table1
-from flatprobe.utils.results import read_table
+from flatprobe.utils.tables import read_table
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import pytest
 
 from analyses.penalties import effects
 from analyses.sokolic2017 import table2
-from flatprobe.utils.results import read_table
+from flatprobe.utils.tables import read_table
 
 RECORDS = Path(table2.ROOT) / "records"
 

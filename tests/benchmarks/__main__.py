@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 
 import pandas as pd
 
-from flatprobe.utils.results import environment, write_table
+from flatprobe.utils.results import environment
+from flatprobe.utils.tables import write_table
 from tests.benchmarks import (
     accuracy,
     attacks,

@@ -24,8 +24,9 @@ import pandas as pd
 import torch
 
 from flatprobe.training.run_folder import RunFolder
-from flatprobe.utils.results import environment, write_table
+from flatprobe.utils.results import environment
 from flatprobe.utils.rng import sample_uniform
+from flatprobe.utils.tables import write_table
 from flatprobe.utils.tensor_files import read_tensors
 from tests.benchmarks.harness import RECORDS, Row
 from tests.benchmarks.interrupted import Case, cases

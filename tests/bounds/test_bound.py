@@ -232,11 +232,11 @@ def test_bad_samples_delta_and_loss(name: str) -> None:
     with pytest.raises(ValueError, match="samples is 0; expected at least 1"):
         function(samples=0, **given)
     for delta in (0.0, 1.0, -0.1, math.nan):
-        with pytest.raises(ValueError, match=r"delta is .*; expected a probability of failure in"):
+        with pytest.raises(ValueError, match=r"delta must be a probability of failure in"):
             function(samples=10, delta=delta, **given)
     loss = "below" if "below" in given else "empirical"
     for value in (-0.1, 1.1, math.nan):
-        with pytest.raises(ValueError, match=r"empirical is .*; expected a mean loss in \[0, 1\]"):
+        with pytest.raises(ValueError, match=r"empirical must be a mean loss in \[0, 1\]"):
             function(samples=10, **(given | {loss: value}))
 
 
@@ -246,25 +246,25 @@ def test_bad_samples_delta_and_loss(name: str) -> None:
         (bounds.hoeffding, {"maximum": 0.0}, "maximum is 0.0; expected a positive"),
         (bounds.bits, {"parameters": 0}, "parameters is 0; expected at least 1"),
         (bounds.bits, {"parameters": 1, "bits_per_parameter": 0}, "bits_per_parameter is 0"),
-        (bounds.robustness, {}, "partitions is None and margin is None; expected exactly one"),
-        (bounds.robustness, {"partitions": 2, "margin": 1.0}, "expected exactly one of them"),
-        (bounds.robustness, {"partitions": 0.5}, "partitions is 0.5; expected a finite number of cells"),
-        (bounds.robustness, {"partitions": math.inf}, "partitions is inf"),
-        (bounds.robustness, {"partitions": 2, "classes": 3}, "count the cells of a margin"),
-        (bounds.robustness, {"partitions": 2, "epsilon": -0.1}, "epsilon is -0.1"),
-        (bounds.robustness, {"partitions": 2, "prior": 0.0}, "prior is 0.0; expected a probability in"),
+        (bounds.robustness, {}, "exactly one of partitions and margin must be given, got None and None"),
+        (bounds.robustness, {"partitions": 2, "margin": 1.0}, "got 2 and 1.0"),
+        (bounds.robustness, {"partitions": 0.5}, "partitions must be a finite number of cells, at least 1, got 0.5"),
+        (bounds.robustness, {"partitions": math.inf}, "cells, at least 1, got inf"),
+        (bounds.robustness, {"partitions": 2, "classes": 3}, "left out with partitions.* count the cells of a margin"),
+        (bounds.robustness, {"partitions": 2, "epsilon": -0.1}, "epsilon must be a finite variation .*, got -0.1"),
+        (bounds.robustness, {"partitions": 2, "prior": 0.0}, r"prior must be a probability in .*, got 0\.0"),
         (bounds.robustness, {"partitions": 2, "form": "eq8"}, "form is 'eq8'; expected one of 'joint', 'split'"),
-        (bounds.robustness, {"margin": 1.0, "classes": 2}, "covering None; expected at least 2 classes and the"),
+        (bounds.robustness, {"margin": 1.0, "classes": 2}, "at least 2 classes and a covering, .* covering None"),
         (bounds.robustness, {"margin": 1.0, "classes": 1, "covering": MANIFOLD}, "classes 1"),
         (bounds.robustness, {"margin": 0.0, "classes": 2, "covering": MANIFOLD}, "margin is 0.0; expected a positive"),
         (
             bounds.robustness,
             {"margin": 1.0, "classes": 2, "covering": MANIFOLD, "empirical": 0.1},
-            "with a margin, empirical is 0.1.*none is misclassified",
+            "must be 0, 0 and 1 with a margin, got 0.1",
         ),
-        (bounds.rademacher, {"complexity": -1.0}, "complexity is -1.0"),
-        (bounds.frobenius, {"norms": []}, r"norms is \[\]; expected at least one finite norm"),
-        (bounds.frobenius, {"norms": [1.0, math.nan]}, "norms is .*nan"),
+        (bounds.rademacher, {"complexity": -1.0}, "complexity must be a finite Rademacher complexity >= 0, got -1.0"),
+        (bounds.frobenius, {"norms": []}, r"norms must be one or more finite norms >= 0, one per layer, got \[\]"),
+        (bounds.frobenius, {"norms": [1.0, math.nan]}, "norms must be .*nan"),
     ],
 )
 def test_bad_arguments(function, given: dict, message: str) -> None:
@@ -274,13 +274,13 @@ def test_bad_arguments(function, given: dict, message: str) -> None:
 
 def test_bad_margins_and_coverings() -> None:
     given = {"samples": 10, "below": 0.0, "norms": [1.0, 2.0], "inputs": 3}
-    with pytest.raises(ValueError, match=r"margin is 2\.5; expected at most C = 2\.0"):
+    with pytest.raises(ValueError, match=r"margin must be at most C = 2\.0, the largest output, got 2\.5"):
         bounds.margin(**given, margin=2.5)
     with pytest.raises(ValueError, match="margin is 0; expected a positive"):
         bounds.margin(**given, margin=0)
     with pytest.raises(ValueError, match="inputs is 0; expected at least 1"):
         bounds.l1_rademacher(norms=[1.0], inputs=0, samples=3)
-    with pytest.raises(ValueError, match="atoms is 2; expected at least the sparsity, 3"):
+    with pytest.raises(ValueError, match="atoms must be at least the sparsity, 3, got 2"):
         bounds.sparse(atoms=2, sparsity=3)
     with pytest.raises(ValueError, match=r"radius is 0\.0"):
         MANIFOLD.log_number(0.0)

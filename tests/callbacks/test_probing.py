@@ -105,8 +105,10 @@ def test_a_probe_that_raises_is_named_and_the_training_goes_on(run: Run) -> None
     with pytest.warns(RuntimeWarning) as caught:
         done = run(hook)
     messages = [str(warning.message) for warning in caught if warning.category is RuntimeWarning]
-    text = "(it returned a str; expected a flatprobe result, a number, or a mapping of names to numbers)"
-    assert [message.removesuffix("; the training goes on and NaN is recorded for it") for message in messages] == [
+    text = "(a probe must return a flatprobe result, a number, or a mapping of names to numbers, got a str)"
+    assert [
+        message.removesuffix(". The training goes on, and NaN is recorded for the probe") for message in messages
+    ] == [
         f"the probe 'text' raised TypeError after epoch 2 {text}",
         "the probe 'bad' raised ValueError after epoch 3 (too flat)",
         f"the probe 'text' raised TypeError after epoch 3 {text}",
@@ -168,7 +170,7 @@ def test_lightning_probes_a_part_and_what_was_compiled() -> None:
     assert_measured(LightningRun(compiled, wrap=lambda m: torch.compile(m, backend="eager")), compiled, [2, 3])
     in_place = LightningRun.hook({"risk": risk(data)}, epochs=2)
     assert_measured(LightningRun(in_place, wrap=lambda m: m.compile(backend="eager") or m), in_place, [2, 3])
-    with pytest.raises(ValueError, match="Module has no submodule 'backbone' to probe; it has net"):
+    with pytest.raises(ValueError, match=r"network must be a submodule of .*Module, got 'backbone'. It has net"):
         LightningRun(LightningRun.hook({"risk": risk(data)}, epochs=2, network="backbone"))
 
 
@@ -201,7 +203,7 @@ def test_transformers_logs_and_keeps_its_own_logs() -> None:
 
 def test_transformers_without_attach_says_that_it_cannot_log() -> None:
     hook = TransformersRun.hook({"risk": risk(TransformersRun.data)}, epochs=2)
-    with pytest.warns(RuntimeWarning, match=r"not logged; call hook\.attach\(trainer\) before trainer\.train\(\)"):
+    with pytest.warns(RuntimeWarning, match=r"not logged. Call hook\.attach\(trainer\) before trainer\.train\(\)"):
         done = TransformersRun(hook, attach=False)
     assert_measured(done, hook, [2, 3])
     assert not any("risk/loss" in row for row in done.trainer.state.log_history)
@@ -224,7 +226,7 @@ def test_transformers_probes_the_last_weights_and_not_the_best() -> None:
     with pytest.warns(RuntimeWarning) as caught:
         done = TransformersRun(others=[early, Stop()], **options)
     assert_measured(done, early, [2])
-    assert "weights after the last epoch, 3, are not probed: the Trainer has already loaded the best" in str(
+    assert "weights after the last epoch, 3, are not probed, since the Trainer has already loaded the best" in str(
         caught[-1].message
     )
 

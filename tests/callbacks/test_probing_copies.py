@@ -99,7 +99,7 @@ def test_sharded_weights_are_refused() -> None:
     mesh = init_device_mesh("cpu", (1,))
     model[0].weight = nn.Parameter(distribute_tensor(model[0].weight.detach(), mesh))
     with pytest.raises(
-        ValueError, match=r"'0\.weight' of the network is sharded over processes.*every process to hold"
+        ValueError, match=r"every process must hold all weights .*, got '0\.weight' sharded over processes"
     ):
         check_whole(model)
 
@@ -112,12 +112,12 @@ def probe(model: nn.Module) -> float:
     ("probes", "epochs", "error", "match"),
     [
         ({"one": probe}, 0, ValueError, "epochs is 0; expected at least 1"),
-        ({"one": probe}, 1.5, TypeError, r"epochs is 1\.5; expected an integer"),
-        ({"one": probe}, True, TypeError, "epochs is True; expected an integer"),
-        ({}, 1, ValueError, "there are no probes; expected at least one"),
-        ([probe], 1, TypeError, "the probes are list; expected functions of a network by name"),
-        ({"one": 1.0}, 1, TypeError, "the probes are {'one': 'float'}; expected functions"),
-        ({1: probe}, 1, TypeError, "the probes are {1: 'function'}; expected functions"),
+        ({"one": probe}, 1.5, TypeError, r"epochs must be an integer, .*, got 1\.5"),
+        ({"one": probe}, True, TypeError, "epochs must be an integer, .*, got True"),
+        ({}, 1, ValueError, "probes must hold at least one"),
+        ([probe], 1, TypeError, "probes must be functions of a network by name, got list"),
+        ({"one": 1.0}, 1, TypeError, "probes must be functions .*, got {'one': 'float'}"),
+        ({1: probe}, 1, TypeError, "probes must be functions .*, got {1: 'function'}"),
     ],
 )
 def test_what_is_no_probing_is_refused(probes: Any, epochs: Any, error: type[Exception], match: str) -> None:
@@ -130,7 +130,7 @@ def test_epochs_and_figures_may_be_numpys_or_torchs() -> None:
     assert [epoch for epoch in range(1, 8) if probing.due(epoch)] == [3, 6]
     assert figures_of({"a": np.float64(2), "b": torch.tensor(3)}) == {"a": 2.0, "b": 3.0}
     for wrong in (None, "3", [1.0], {}, {"a": torch.ones(2)}):
-        with pytest.raises(TypeError, match="expected a flatprobe result, a number, or a mapping"):
+        with pytest.raises(TypeError, match="must return a flatprobe result, a number, or a mapping"):
             figures_of(wrong)
 
 

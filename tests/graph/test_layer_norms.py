@@ -106,7 +106,7 @@ def test_what_has_no_known_norm_is_named_and_left_out_of_the_products(name: str,
 
 def test_the_networks_own_weight_is_named_by_itself() -> None:
     model = Own((6, 4), lambda x, w: torch.einsum("bi,ij->bj", x, w)).eval()
-    with pytest.raises(ValueError, match=r"Own applies no linear or zero-padded convolutional layer but 'W'; expected"):
+    with pytest.raises(ValueError, match=r"Own must apply a linear or zero-padded convolutional layer, got 'W'"):
         fp.weight_norms(model, 6, path=False)
 
 

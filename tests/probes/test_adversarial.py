@@ -81,7 +81,7 @@ def test_closed_form_band_is_wilsons() -> None:
         count = int(result.correct[row].sum())
         reference = stats.binomtest(count, 130).proportion_ci(0.9, method="wilson")
         assert (float(lower[row]), float(upper[row])) == pytest.approx((reference.low, reference.high), rel=1e-9)
-    with pytest.raises(ValueError, match="level is 95; expected a confidence in"):
+    with pytest.raises(ValueError, match=r"level must be a confidence in .*, got 95"):
         result.band(95)
 
 
@@ -98,14 +98,14 @@ def test_result_survives_the_record(tmp_path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"budgets": []}, r"budgets is \[\]; expected at least one finite budget >= 0"),
-        ({"budgets": [-0.1]}, r"budgets is \[-0\.1\]; expected at least one finite budget >= 0"),
-        ({"budgets": [float("inf")]}, r"budgets is \[inf\]"),
+        ({"budgets": []}, r"budgets must be one or more finite numbers >= 0, got \[\]"),
+        ({"budgets": [-0.1]}, r"budgets must be one or more finite numbers >= 0, got \[-0\.1\]"),
+        ({"budgets": [float("inf")]}, r"finite numbers >= 0, got \[inf\]"),
         ({"steps": 0}, "steps is 0; expected at least 1"),
         ({"restarts": 0}, "restarts is 0; expected at least 1"),
         ({"attack": "cw"}, "attack is 'cw'; expected one of 'fgsm', 'pgd'"),
         ({"norm": "l1"}, "norm is 'l1'; expected one of 'l2', 'linf'"),
-        ({"box": (0.5, 1.0)}, r"sample 0 has the value .* outside the box \[0\.5, 1\]"),
+        ({"box": (0.5, 1.0)}, r"the box \[0\.5, 1\] must contain the data, got .* in sample 0"),
     ],
 )
 def test_bad_arguments(arguments: dict, message: str) -> None:
@@ -158,7 +158,7 @@ def test_margins_of_something_else_do_not_cap() -> None:
     for box, norm in ((None, "l2"), ((0.0, 1.0), "linf"), ((-1.0, 1.0), "l2")):
         with pytest.raises(ValueError, match=r"the margins are in l.* expected the same norm and box"):
             accuracy.capped(fp.geometric_margins(model, boxed, box=box, norm=norm, **options))
-    with pytest.raises(ValueError, match="the margins are those of another data; expected those of the same network"):
+    with pytest.raises(ValueError, match="the margins belong to another data; expected those of the same network"):
         accuracy.capped(fp.geometric_margins(model, boxed.head(9), box=(0.0, 1.0), **options))
     free = fp.adversarial_accuracy(model, boxed, budgets=0.1, steps=1)
     inside = fp.geometric_margins(model, boxed, box=(0.0, 1.0), **options)

@@ -159,7 +159,7 @@ def test_inputs_that_cannot_be_told_apart_are_refused_with_the_cure() -> None:
             return x + y
 
     pair = LabelledData((torch.eye(3), torch.eye(3)), torch.arange(3))
-    with pytest.raises(TypeError, match=r"\(torch.float32\), .*exactly one floating tensor: wrap the network so that"):
+    with pytest.raises(TypeError, match=r"one floating tensor, got .*\(torch.float32\).*: wrap the network so that"):
         fp.jacobian_norms(Two().eval(), pair)
 
 

@@ -68,7 +68,7 @@ def test_what_has_no_certificate_says_so(name: str) -> None:
 
 def test_segments_between_samples_of_different_words_are_refused() -> None:
     model, data = movable("bert")
-    with pytest.raises(ValueError, match=r"differ in .* measure along=\"samples\""):
+    with pytest.raises(ValueError, match=r"must agree in .* Measure along=\"samples\""):
         fp.jacobian_maximum(model, data, along="segments", pairs=4)
 
 

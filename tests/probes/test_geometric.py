@@ -223,13 +223,13 @@ DATA = cases.data_for((1, 8, 8), samples=6)
     ("arguments", "message"),
     [
         ({"upper": ("cw",)}, "upper is 'cw'; expected one of 'ddn', 'fab'"),
-        ({"upper": ()}, "upper is empty; expected at least one attack among ddn"),
+        ({"upper": ()}, "upper must name one or more attacks of ddn"),
         ({"lower": ("gamma_5",)}, "lower is 'gamma_5'; expected one of 'spectral', 'frobenius', 'gamma_1'"),
         ({"norm": "l1"}, "norm is 'l1'; expected one of 'l2', 'linf'"),
         ({"steps": 0}, "steps is 0; expected at least 1"),
         ({"points": 0}, "points is 0; expected at least 1"),
         ({"segments": 0}, "segments is 0; expected at least 1"),
-        ({"box": (1.0, 0.0)}, r"box is \(1\.0, 0\.0\); expected two finite numbers, the least first"),
+        ({"box": (1.0, 0.0)}, r"box must be two finite numbers, the least first, .* got \(1\.0, 0\.0\)"),
     ],
 )
 def test_bad_arguments(arguments: dict, message: str) -> None:
@@ -241,7 +241,7 @@ def test_a_box_that_does_not_contain_the_data_is_refused() -> None:
     inputs = DATA.inputs.clone()
     inputs[3, 0, 2, 2] = 1.25
     data = fp.LabelledData(inputs, DATA.labels, classes=10)
-    with pytest.raises(ValueError, match=r"sample 3 has the value 1\.25, outside the box \[0, 1\]"):
+    with pytest.raises(ValueError, match=r"the box \[0, 1\] must contain the data, got 1\.25 in sample 3"):
         fp.geometric_margins(cases.mlp(), data, box=(0.0, 1.0), batch_size=2, **QUICK)
 
 
@@ -249,7 +249,7 @@ def test_integer_inputs_are_refused() -> None:
     embedding = nn.Sequential(nn.Embedding(9, 4), nn.Flatten(), nn.Linear(24, 3)).eval()
     words = fp.LabelledData(torch.randint(9, (5, 6)), torch.zeros(5, dtype=torch.long), classes=3)
     for probe in (fp.geometric_margins, lambda m, d: fp.adversarial_accuracy(m, d, budgets=[0.1])):
-        with pytest.raises(TypeError, match=r"moves the inputs by small amounts, and they are a torch\.int64 tensor"):
+        with pytest.raises(TypeError, match=r"moves the inputs by small amounts, .*, got a torch\.int64 tensor"):
             probe(embedding, words)
 
 
@@ -309,7 +309,7 @@ def test_a_network_without_a_constant_has_its_upper_ends_and_is_not_certified(tm
     model = Attending().eval()
     data = own_labels(model, cases.data_for((1, 8, 8), samples=8))
     reason = "the Lipschitz constant is not known for the operation aten"
-    with pytest.warns(UserWarning, match=f"Attending is not certified by spectral, whose lower ends are 0: {reason}"):
+    with pytest.warns(UserWarning, match=f"Attending is not certified by spectral, whose lower bounds are 0: {reason}"):
         result = fp.geometric_margins(model, data)
     assert bool(result.upper[2:].isfinite().all())
     assert bool((result.upper[2:] > 0).all())

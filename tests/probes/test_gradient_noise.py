@@ -143,7 +143,7 @@ def test_record_round_trips(tmp_path) -> None:
     ("options", "message"),
     [
         ({"batch_size": 0}, "batch_size is 0; expected at least 1"),
-        ({"batch_size": N}, "batch_size is 60 and there are 60 samples; expected fewer.*replacement=True"),
+        ({"batch_size": N}, "batch_size must be below the number of samples, 60, got 60.*replacement=True"),
         ({"batch_size": 8, "draws": 1}, "draws is 1; expected at least 2"),
         ({"batch_size": 8, "components": 0}, "components is 0; expected at least 1"),
         ({"batch_size": 8, "parameters": "conv*"}, "matches no parameter"),
@@ -166,7 +166,8 @@ class Scaled(nn.Module):
 
 
 @pytest.mark.parametrize(
-    ("factor", "found"), [(0.0, "do not act on the loss"), (1.0, "the full gradient is not finite")]
+    ("factor", "found"),
+    [(0.0, "do not act on the loss"), (1.0, "gradient must be .*, got one that is not finite")],
 )
 def test_gradients_that_say_nothing_are_refused(factor: float, found: str) -> None:
     with pytest.raises(ValueError, match=found):

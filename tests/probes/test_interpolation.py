@@ -104,7 +104,7 @@ def test_property_a_point_is_its_own_coefficients_not_its_neighbours() -> None:
 def test_batch_norm_is_refused_without_a_policy() -> None:
     models = [cases.residual(seed=seed) for seed in range(2)]
     risk = fp.EmpiricalRisk(models[0], DATA)
-    with pytest.raises(ValueError, match=r'expected batch_norm="interpolate" .* or "recalibrate"'):
+    with pytest.raises(ValueError, match=r'batch_norm must be "interpolate" or "recalibrate" .*, got None'):
         fp.interpolate(risk, models, fp.segment(steps=3))
     with pytest.raises(ValueError, match="batch_norm is 'average'; expected one of"):
         fp.interpolate(risk, models, fp.segment(steps=3), batch_norm="average")
@@ -180,13 +180,13 @@ def test_endpoints_with_other_normalisation_are_refused() -> None:
 def test_bad_coefficients() -> None:
     models = [cases.mlp(seed=seed) for seed in range(2)]
     risk = fp.EmpiricalRisk(models[0], DATA)
-    with pytest.raises(ValueError, match=r"coefficients have shape \(6, 3\) for 2 endpoints"):
+    with pytest.raises(ValueError, match=r"coefficients must have shape \(points, 2\) for 2 endpoints, got \(6, 3\)"):
         fp.interpolate(risk, models, fp.simplex(3, steps=2))
-    with pytest.raises(ValueError, match=r"coefficients of point 0 sum to 1\.5; expected 1"):
+    with pytest.raises(ValueError, match=r"coefficients of point 0 must sum to 1, got 1\.5"):
         fp.interpolate(risk, models, torch.tensor([[0.5, 1.0]]))
-    with pytest.raises(ValueError, match="barrier is defined for two endpoints and there are 3"):
+    with pytest.raises(ValueError, match="barrier must be of two endpoints, got 3"):
         _ = fp.interpolate(risk, [*models, models[0]], fp.simplex(3, steps=1)).barrier
-    with pytest.raises(ValueError, match="value at endpoint 1, which is not among the coefficients"):
+    with pytest.raises(ValueError, match="coefficients must include endpoint 1 for the barrier"):
         _ = fp.interpolate(risk, models, fp.segment(steps=4)[:3]).barrier
     with pytest.raises(ValueError, match="steps is 1; expected at least 2"):
         fp.segment(steps=1)
@@ -231,7 +231,7 @@ def test_missing_statistics_and_unused_calibration_are_refused() -> None:
     with pytest.raises(ValueError, match=r"endpoint 1 lacks the buffers .*running_mean"):
         fp.interpolate(risk, [models[0], bare], fp.segment(steps=2), batch_norm="interpolate")
     assert len(fp.interpolate(risk, [models[0], bare], fp.segment(steps=2), batch_norm="recalibrate").loss) == 2
-    with pytest.raises(ValueError, match="calibration data are given and batch_norm is 'interpolate'"):
+    with pytest.raises(ValueError, match=r"batch_norm must be .recalibrate. where .*, got 'interpolate'"):
         fp.interpolate(risk, models, fp.segment(steps=2), batch_norm="interpolate", calibration=DATA)
 
 

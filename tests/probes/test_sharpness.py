@@ -165,7 +165,7 @@ class Cliff(nn.Module):
 
 def test_a_loss_that_is_not_finite_in_the_ball_is_an_error() -> None:
     with pytest.raises(
-        ValueError, match=r"not finite|NaN or infinite|loss is (nan|inf) within the ball of radius 0.05"
+        ValueError, match=r"not finite|NaN or infinite|finite within the ball of radius 0.05, got (nan|inf)"
     ):
         fp.worst_case_sharpness(fp.EmpiricalRisk(Cliff(), DATA))
 
@@ -190,9 +190,7 @@ def test_other_refusals() -> None:
     with pytest.raises(TypeError, match=r"the risk Bowl has no gradient; expected .* gradient\(weights\)"):
         fp.worst_case_sharpness(cases.Bowl({"w": torch.ones(2)}))
     zero = cases.Quadratic({"w": torch.zeros(2).double()}, torch.eye(2).double())
-    with pytest.raises(
-        ValueError, match=r'none of the selected parameters moves \(w\), as they are all zero.*law="l2"'
-    ):
+    with pytest.raises(ValueError, match=r'must have a selected parameter that is not zero, got w\. .*law="l2"'):
         fp.worst_case_sharpness(zero, law="adaptive")
 
 

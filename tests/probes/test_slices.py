@@ -142,8 +142,8 @@ def test_record_round_trips(dimensions: int, tmp_path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"steps": 20}, "steps is 20; expected an odd number of at least 3, so that the center is a point"),
-        ({"steps": 1}, "steps is 1; expected an odd number of at least 3"),
+        ({"steps": 20}, "steps must be an odd number of at least 3, got 20. The center is"),
+        ({"steps": 1}, "steps must be an odd number of at least 3, got 1"),
         ({"dimensions": 3}, "dimensions is 3; expected one of 1, 2"),
         ({"extent": 0.0}, "extent is 0.0; expected a positive finite number"),
         ({"law": "uniform"}, "law is 'uniform'"),
@@ -159,5 +159,5 @@ def test_bad_options(options: dict[str, object], message: str) -> None:
 def test_a_center_that_is_not_finite_is_an_error() -> None:
     risk = Walled()
     risk.center = {name: w + 9 for name, w in CENTER.items()}
-    with pytest.raises(ValueError, match="the loss at the center is nan; expected a finite start"):
+    with pytest.raises(ValueError, match="the loss at the center must be finite, got nan"):
         fp.random_slice(risk)

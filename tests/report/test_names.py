@@ -51,5 +51,5 @@ def test_a_caption_is_drawn_letter_by_letter(result: Result) -> None:
 @pytest.mark.parametrize("name", ["", "x" * 201, "\N{GRINNING FACE}" * 51])
 def test_names_that_no_file_can_have_are_refused_before_anything_is_measured(name: str, tmp_path: Path) -> None:
     data = fp.LabelledData(torch.eye(4), torch.arange(4))
-    with pytest.raises(ValueError, match=r"bytes long as a file's; expected 1 to 200"):
+    with pytest.raises(ValueError, match=r"must be 1 to 200 bytes long as a file name"):
         fp.compare({name: nn.Linear(4, 4).eval()}, data, probes=["scores"], out=tmp_path)

@@ -265,7 +265,7 @@ def test_the_cures_work(tmp_path) -> None:
 def test_coefficients_of_another_kind_are_named() -> None:
     models = pair(dense)
     for coefficients in ([[1.0, 0.0]], 11, fp.segment):
-        with pytest.raises(TypeError, match=r"the coefficients are a \w+; expected a tensor \(points, 2\), such as"):
+        with pytest.raises(TypeError, match=r"coefficients must be a tensor \(points, 2\), got a \w+\. Take fp"):
             fp.interpolate(fp.EmpiricalRisk(models[0], DATA), models, coefficients)
 
 

@@ -226,10 +226,12 @@ def test_a_copy_with_other_logits_is_not_measured() -> None:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = Reused().eval()
-    with pytest.raises(ValueError, match=r"no change applies to Reused: .*logit_scale: the logits are not the value"):
+    with pytest.raises(
+        ValueError, match=r"at least one change must apply to Reused, .*logit_scale: the logits are not the value"
+    ):
         fp.audit(model, DATA, probes=["scores"], changes=["batch_norm", "logit_scale"])
     with pytest.raises(
-        ValueError, match=r"the copy's logits differ by 0\.\d+ of the largest.*is a layer's weight used"
+        ValueError, match=r"the copy's logits must agree to .*, got 0\.\d+\. Look for a layer's weight used"
     ):
         fp.audit(model, DATA, probes=["scores"], changes=["permutation"])
 
@@ -248,15 +250,15 @@ def test_bad_audits() -> None:
     model = cases.mlp()
     with pytest.raises(ValueError, match="probe is 'luck'; expected one of 'flatness_radius'"):
         fp.audit(model, DATA, probes=["luck"])
-    with pytest.raises(ValueError, match="there are no probes to audit"):
+    with pytest.raises(ValueError, match="probes must name at least one probe"):
         fp.audit(model, DATA, probes=[])
-    with pytest.raises(ValueError, match="two probes have the same name among twice, twice"):
+    with pytest.raises(ValueError, match="names of the probes must differ, got twice, twice"):
         fp.audit(model, DATA, probes=[twice, twice])
-    with pytest.raises(TypeError, match="the probe 'twice' returned a float; expected a flatprobe Result"):
+    with pytest.raises(TypeError, match="the probe 'twice' must return a flatprobe Result, got a float"):
         fp.audit(model, DATA, probes=[twice])
     with pytest.raises(ValueError, match="change is 'shear'; expected one of 'rescaling'"):
         fp.audit(model, DATA, probes=["scores"], changes=["shear"])
-    with pytest.raises(ValueError, match="no change applies to Sequential: none was asked for"):
+    with pytest.raises(ValueError, match="at least one change must apply to Sequential, got none"):
         fp.audit(model, DATA, probes=["scores"], changes=[])
     with pytest.raises(ValueError, match=r"tolerance is 0\.0; expected a positive"):
         fp.audit(model, DATA, tolerance=0.0)

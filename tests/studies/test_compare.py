@@ -94,7 +94,7 @@ def test_landscapes_need_networks_alike_on_the_same_data() -> None:
     assert line.barrier >= 0
     other = {"x": DATA, "y": DATA.with_random_labels(seed=3)}
     for models, data in (({"x": cases.mlp(), "y": cases.cnn()}, DATA), (pair, other)):
-        with pytest.raises(ValueError, match="nothing could be measured by landscape"):
+        with pytest.raises(ValueError, match="landscape must have something to measure"):
             fp.compare(models, data, probes=["landscape"])
     normalised = {"x": cases.residual(seed=0), "y": cases.residual(seed=1)}
     result = fp.compare(normalised, DATA, probes=["landscape"]).results["landscape"]["networks"]
@@ -102,11 +102,11 @@ def test_landscapes_need_networks_alike_on_the_same_data() -> None:
 
 
 def test_bad_comparisons() -> None:
-    with pytest.raises(ValueError, match="no networks to compare"):
+    with pytest.raises(ValueError, match="models must hold at least one network"):
         fp.compare({}, DATA)
     with pytest.raises(ValueError, match="probe is 'sharpness'; expected one of 'flatness_radius'"):
         fp.compare({"x": cases.mlp()}, DATA, probes=["sharpness"])
-    with pytest.raises(ValueError, match="network 'x' has no data or no group"):
+    with pytest.raises(ValueError, match="network 'x' must have data and a group"):
         fp.compare({"x": cases.mlp()}, {"y": DATA})
 
 

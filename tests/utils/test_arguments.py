@@ -1,6 +1,10 @@
 """Arguments of the kinds that other tools take: they work, or the error says what to give, and that works."""
 
 import re
+from collections.abc import Callable
+from functools import partial
+from inspect import isfunction, signature
+from typing import Literal, get_args, get_origin
 
 import pytest
 import torch
@@ -8,6 +12,8 @@ from torch import nn
 
 import flatprobe as fp
 from flatprobe.network.weights import named
+from flatprobe.probes.robustness import Robustness
+from flatprobe.probes.weight_norms import WeightNorms
 from flatprobe.risk.empirical import RiskFunction
 from tests.helpers import cases
 
@@ -85,7 +91,7 @@ def test_a_risk_of_ones_own_returns_a_risk_and_the_cure_works(returned: str) -> 
 def test_a_risk_of_ones_own_has_weights_by_name_and_data_where_those_are_drawn() -> None:
     with pytest.raises(TypeError, match="the center of the risk Own is a Tensor; expected its weights, a dictionary"):
         fp.flatness_radius(Own("risk", torch.ones(3)))
-    with pytest.raises(TypeError, match=r"the risk is a Own; expected an fp\.EmpiricalRisk, whose data"):
+    with pytest.raises(TypeError, match=r"the risk must be an fp\.EmpiricalRisk, .* got a Own"):
         fp.gradient_noise(Own("risk"))
 
 
@@ -102,11 +108,11 @@ def test_points_of_a_line_and_a_triangle_by_place() -> None:
 def test_comparisons_take_one_probe_and_want_names() -> None:
     found = fp.compare({"a": model()}, DATA, probes="functional_margins")
     assert list(found.results) == ["functional_margins"]
-    with pytest.raises(TypeError, match=r"networks are a list; .*: \{'model_0': \.\.\., 'model_1': \.\.\.\}"):
+    with pytest.raises(TypeError, match=r"models must be .*, got a list\. Give \{'model_0': .*, 'model_1': \.\.\.\}"):
         fp.compare([model(), model()], DATA)
-    with pytest.raises(TypeError, match=r"networks are a Sequential; expected a dictionary .*: \{'model_0': \.\.\.\}"):
+    with pytest.raises(TypeError, match=r"models must be .*, got a Sequential\. Give \{'model_0': \.\.\.\}"):
         fp.compare(model(), DATA)
-    with pytest.raises(TypeError, match=r"groups is \['x'\]; expected a dictionary from the networks' names"):
+    with pytest.raises(TypeError, match=r"groups must be a dictionary from the networks' names .*, got \['x'\]"):
         fp.compare({"a": model()}, DATA, groups=["x"])
     with pytest.raises(TypeError, match=r"the data are a Tensor; expected LabelledData"):
         fp.compare({"a": model()}, DATA.inputs)
@@ -201,3 +207,57 @@ def test_comparisons_name_probes_that_are_functions() -> None:
     for probes in (fp.functional_margins, [fp.functional_margins]):
         with pytest.raises(ValueError, match=r"probe is <function .*; expected one of 'flatness_radius'"):
             fp.compare({"a": model()}, DATA, probes=probes)
+
+
+WORDS: dict[str, partial[object]] = {
+    **{name: partial(getattr(fp, name), fp.EmpiricalRisk(model(), DATA)) for name in RISK_PROBES},
+    "interpolate": partial(fp.interpolate, fp.EmpiricalRisk(model(), DATA), [model(), model()], fp.segment(steps=2)),
+    "adversarial_accuracy": partial(fp.adversarial_accuracy, model(), DATA, budgets=0.0),
+    "geometric_margins": partial(fp.geometric_margins, model(), DATA),
+    "jacobian_norms": partial(fp.jacobian_norms, model(), DATA),
+    "jacobian_maximum": partial(fp.jacobian_maximum, model(), DATA),
+    "scores": partial(fp.scores, model(), DATA),
+    "robustness": partial(fp.bounds.robustness, samples=10, empirical=0.0, partitions=2),
+    "band": partial(Robustness.band, fp.gaussian_robustness(model(), DATA, gammas=[0.0], draws=1)),
+    "of": partial(WeightNorms.of, fp.weight_norms(model(), DATA.input_shape, path=False)),
+}
+
+
+def literals(function: Callable[..., object]) -> dict[str, list[object]]:
+    """Argument -> the words of its annotation."""
+
+    def words(hint: object) -> list[object]:
+        inner = get_args(hint)
+        return list(inner) if get_origin(hint) is Literal else [word for part in inner for word in words(part)]
+
+    found = {name: words(value.annotation) for name, value in signature(function).parameters.items()}
+    return {name: list(dict.fromkeys(own)) for name, own in found.items() if own}
+
+
+@pytest.mark.parametrize(
+    ("name", "argument"), [(name, argument) for name, call in WORDS.items() for argument in literals(call.func)]
+)
+@pytest.mark.parametrize("wrong", ["nonsense", 3.5])
+def test_an_argument_with_a_closed_set_of_words_names_those_of_its_annotation(
+    name: str, argument: str, wrong: object
+) -> None:
+    with pytest.raises(ValueError, match=rf"^{argument} is {wrong!r}; expected one of ") as refusal:
+        WORDS[name](**{argument: wrong})
+    listed = str(refusal.value).partition("one of ")[2].split(", ")
+    assert set(listed) - {"None"} == set(map(repr, literals(WORDS[name].func)[argument]))
+
+
+def test_every_public_function_with_words_is_in_the_table() -> None:
+    functions = {name: getattr(fp, name) for name in fp.__all__ if isfunction(getattr(fp, name))}
+    assert {name for name, function in functions.items() if literals(function)} <= {*WORDS, "train", "tune"}
+
+
+def test_numbers_are_checked_by_flatprobe_where_annotations_are_checked_too() -> None:
+    with pytest.raises(ValueError, match="epsilon is 'small'; expected a positive finite number"):
+        fp.flatness_radius(fp.EmpiricalRisk(model(), DATA), epsilon="small")
+    with pytest.raises(ValueError, match="draws is 'many'; expected a whole number, at least 1"):
+        fp.hessian_trace(fp.EmpiricalRisk(model(), DATA), draws="many")
+    with pytest.raises(ValueError, match="steps must be an odd number of at least 3, got 'odd'"):
+        fp.random_slice(fp.EmpiricalRisk(model(), DATA), steps="odd")
+    with pytest.raises(ValueError, match="lower is 3; expected one of 'spectral'"):
+        fp.geometric_margins(model(), DATA, lower=3)
