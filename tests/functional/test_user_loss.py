@@ -12,7 +12,7 @@ import flatprobe as fp
 from flatprobe.functional.losses import per_sample_loss, softmax_temperature
 from tests.helpers import cases
 from tests.helpers.properties import assert_batch_size_invariant
-from tests.training.test_loop import clusters
+from tests.helpers.small_data import clusters
 
 DATA = cases.data_for((1, 8, 8), samples=60)
 WEIGHT = torch.linspace(0.5, 2.0, 10)

@@ -10,7 +10,7 @@ from torch.utils.checkpoint import checkpoint
 
 import flatprobe as fp
 from flatprobe.risk.empirical import EmpiricalRisk
-from tests.helpers import strange
+from tests.helpers import strange, strange_modules
 
 DATA = strange.data(24)
 
@@ -68,10 +68,12 @@ BODIES: dict[str, Any] = {
     "single precision inside": lambda body, x: body(x).float().exp().to(x.dtype),
     "checkpointed": lambda body, x: checkpoint(body, x, use_reentrant=False),
 }
+
+
 ONCE = {"no_grad", "detach", "data", "partly detached", "hook", "reversal", "straight-through", "reentrant"}
 
 
-class Cut(strange.Nested):
+class Cut(strange_modules.Nested):
     def __init__(self, how: str) -> None:
         super().__init__()
         self.how = how
@@ -166,7 +168,7 @@ class Bag(nn.Module):
         return self.head(self.table(x))  # type: ignore[no-any-return]
 
 
-class Distances(strange.Nested):
+class Distances(strange_modules.Nested):
     def forward(self, x: Tensor) -> Tensor:
         return -torch.cdist(self.body(x), self.head.weight, compute_mode="donot_use_mm_for_euclid_dist")
 
@@ -195,3 +197,46 @@ def test_property_ordinary_networks_pass_in_both_precisions(seed: int) -> None:
             risk = EmpiricalRisk(precision, data)
             risk.hvp(None, risk.center)
             fp.jacobian_norms(precision, data)
+
+
+VECTORS = fp.LabelledData(torch.randn(20, 4, generator=torch.Generator().manual_seed(1)), torch.arange(20) % 3)
+
+
+class Trunk(nn.Module):
+    """Half precision inside, by the weights, by casts or by autocast."""
+
+    def __init__(self, how: str, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.body, self.head, self.how, self.dtype = nn.Linear(4, 16), nn.Linear(16, 3), how, dtype
+        if how == "weights":
+            self.body.to(dtype)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.how == "autocast":
+            with torch.autocast("cpu", self.dtype):
+                return self.head(self.body(x).tanh()).float()
+        weight, bias = self.body.weight.to(self.dtype), self.body.bias.to(self.dtype)
+        z = F.linear(x.to(self.dtype), weight, bias).tanh()
+        return self.head(z.to(self.head.weight.dtype))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("how", ["weights", "casts", "autocast"])
+def test_slow_reference_half_precision_inside_is_no_wrong_derivative(how: str, dtype: torch.dtype) -> None:
+    model = strange.seeded(lambda: Trunk(how, dtype))
+    exact = nn.Sequential(nn.Linear(4, 16), nn.Tanh(), nn.Linear(16, 3)).double().eval()
+    exact[0].load_state_dict(model.body.state_dict())
+    exact[2].load_state_dict(model.head.state_dict())
+    found, expected = fp.jacobian_norms(model, VECTORS).values, fp.jacobian_norms(exact, VECTORS).values
+    torch.testing.assert_close(found, expected, rtol=0.05 if dtype == torch.bfloat16 else 0.01, atol=0)
+    fp.jacobian_maximum(model, VECTORS)
+    fp.hessian_trace(fp.EmpiricalRisk(model, VECTORS), draws=2)
+
+
+def test_half_precision_without_any_gradient_is_still_told() -> None:
+    class Cut(Trunk):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x).detach()
+
+    with pytest.raises(ValueError, match="derivative that autograd gives of Cut in its inputs is not"):
+        fp.jacobian_norms(strange.seeded(lambda: Cut("casts", torch.float16)), VECTORS)

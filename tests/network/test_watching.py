@@ -14,12 +14,12 @@ import flatprobe as fp
 from flatprobe.network.inspection import inspected
 from flatprobe.network.network import Network
 from flatprobe.network.watching import Watched
-from tests.helpers import strange
+from tests.helpers import strange, strange_modules
 
 DATA = strange.data(40)
 
 
-class Writes(strange.Nested):
+class Writes(strange_modules.Nested):
     """Writes to its inputs, or to its buffer, under a condition that not every pass meets."""
 
     def __init__(self, how: str) -> None:
@@ -55,7 +55,7 @@ def test_what_only_some_passes_write_to_is_copied_for_each(target: str, how: str
     assert torch.equal(network.buffers["calls"], buffers)
 
 
-class Extreme(strange.Nested):
+class Extreme(strange_modules.Nested):
     """Its logits depend on the batch through one sample alone: the one with the largest input."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -95,7 +95,7 @@ def test_a_forward_that_depends_on_the_layout_is_measured_in_the_usual_one() -> 
 CACHE: dict[Any, Any] = {}
 
 
-class Remembers(strange.Nested):
+class Remembers(strange_modules.Nested):
     """Keeps the norm of its weights in a place that no copy of the network has for itself."""
 
     of_class: ClassVar[dict[Any, Any]] = {}
@@ -138,7 +138,7 @@ def rotation(size: int) -> Tensor:
     return torch.arange(size, dtype=torch.get_default_dtype()).cos()
 
 
-class Rotated(strange.Nested):
+class Rotated(strange_modules.Nested):
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x * rotation(x.shape[1]))  # type: ignore[no-any-return]
 
@@ -152,7 +152,7 @@ def test_constants_may_be_remembered() -> None:
     assert risk().loss == pytest.approx(float(expected), rel=1e-6)
 
 
-class Seeds(strange.Nested):
+class Seeds(strange_modules.Nested):
     """The same draws in every pass."""
 
     def forward(self, x: Tensor) -> Tensor:

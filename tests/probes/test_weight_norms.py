@@ -12,8 +12,8 @@ from torch.nn.utils import prune
 
 import flatprobe as fp
 from flatprobe.graph import folded, trace
-from tests.graph.test_tracer import foreign
 from tests.helpers.cases import NETWORKS
+from tests.helpers.graphs import foreign
 from tests.helpers.properties import assert_model_untouched
 
 

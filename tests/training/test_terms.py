@@ -13,8 +13,8 @@ from flatprobe.training.objective import Terms, named_penalties
 from flatprobe.training.penalties import PENALTIES, DoubleBackpropagation, JacobianFrobenius
 from flatprobe.training.registry import described, made
 from flatprobe.utils.fingerprint import of_caller
-from tests.models.test_models import assert_same_state
-from tests.training.test_loop import clusters, noisy_network
+from tests.helpers.properties import assert_same_state
+from tests.helpers.small_data import clusters, noisy_network
 from tests.training.test_run_folder import interrupted_after, without_seconds
 
 SETTINGS = {"epochs": 4, "batch_size": 8, "learning_rate": 0.1, "seed": 3}

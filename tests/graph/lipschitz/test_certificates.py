@@ -12,9 +12,9 @@ from torch.nn import functional as F
 from flatprobe import models
 from flatprobe.graph import folded, trace
 from flatprobe.graph.lipschitz import activation_constant, certified_margins, propagated, step_constants
-from tests.graph.test_tracer import CASES, Foreign, foreign
 from tests.helpers.allocations import Allocations
 from tests.helpers.cases import NETWORKS, affine
+from tests.helpers.graphs import CASES, Foreign, foreign
 from tests.helpers.properties import assert_model_untouched
 
 KINDS = ("spectral", "frobenius")

@@ -2,6 +2,7 @@
 
 import copy
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -146,12 +147,13 @@ def test_arithmetic_follows_torchs_settings() -> None:
         2.0**-126,
         {"linear": 0.0, "convolution": 0.0},
     )
-    before = torch.backends.mkldnn.matmul.fp32_precision
+    products: Any = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
+    before = products.fp32_precision
     try:
-        torch.backends.mkldnn.matmul.fp32_precision = "bf16"
+        products.fp32_precision = "bf16"
         assert arithmetic(torch.float32, CPU).factors == {"linear": 2.0**-8, "convolution": 0.0}
     finally:
-        torch.backends.mkldnn.matmul.fp32_precision = before
+        products.fp32_precision = before
     assert arithmetic(torch.float16, CPU).factors == {}
 
 

@@ -18,7 +18,7 @@ from flatprobe.training.transforms import FGSM, PGD
 from flatprobe.training.transforms.budgets import uphill
 from flatprobe.utils.rng import generator
 from tests.helpers.cases import batch, normalised_network
-from tests.training.test_loop import clusters
+from tests.helpers.small_data import clusters
 
 
 def test_a_pass_over_batch_norm_frees_its_graph():
