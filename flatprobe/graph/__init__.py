@@ -1,4 +1,4 @@
-"""A network as the operations that it applies, read off by tracing it: whatever way its code is written."""
+"""Traced networks as graphs of operations, and quantities that are computed on them."""
 
 from flatprobe.graph.folding import folded
 from flatprobe.graph.steps import Graph, Step

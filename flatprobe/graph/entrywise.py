@@ -1,4 +1,4 @@
-"""Operations that act entry by entry, and the largest of several entries, as steps."""
+"""Readers of entrywise operations, maxima and minima."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from torch import Tensor
 
 from flatprobe.graph.values import OTHER, Arguments, Parts, Reader, Value, constant, dimensions, fitting
 
-# Activations without parameters that their Lipschitz constant depends on.
+# Activations whose Lipschitz constant depends on no parameter.
 _PLAIN = (
     "relu",
     "relu6",
@@ -37,7 +37,7 @@ def _activation(name: str, *parameters: str) -> Reader:
 
 
 def _clamped(a: Arguments) -> Parts:
-    """Into bounds that do not depend on the input."""
+    """Clamping to bounds that do not depend on the input."""
     bounds = [a[name] for name in ("min", "max", "other") if a.get(name) is not None]
     if not isinstance(a["self"], Value) or any(fitting(bound, a["self"]) is None for bound in bounds):
         return OTHER
@@ -45,7 +45,7 @@ def _clamped(a: Arguments) -> Parts:
 
 
 def _larger(a: Arguments) -> Parts:
-    """The larger (or smaller) of two values, or of a value and a constant; or the largest entry over dimensions."""
+    """The larger or smaller of two values, or of a value and a constant, or the extreme entry over dimensions."""
     if a.get("dim") is not None:
         dims = dimensions(a)
         return ("extremum", {}, {"dims": dims, "keepdim": a["keepdim"]}) if dims else OTHER

@@ -1,4 +1,4 @@
-"""Affine steps folded into the linear layers before them, as BatchNorm is at inference."""
+"""Folding of affine steps into the linear layers before them, such as BatchNorm at inference."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,13 +11,13 @@ from flatprobe.graph.steps import Graph, Step
 
 
 def folded(graph: Graph) -> Graph:
-    """The same function, each `affine` step that alone follows a linear layer or convolution multiplied into it.
+    """The graph with `affine` steps multiplied into a linear layer or convolution that they alone follow.
 
-    The layer keeps its name; `options["folded"]` names what was folded into it. A scale that varies within a channel
-    of a convolution stays.
+    The function stays the same. The layer keeps its name, and `options["folded"]` names the folded steps. A scale that
+    varies within a channel of a convolution is not folded.
     """
     steps = list(graph.steps)
-    moved = list(range(len(steps)))  # where each step's value is found
+    moved = list(range(len(steps)))  # The step that computes the value of each step.
     for index, step in enumerate(graph.steps):
         if step.kind != "affine":
             continue
@@ -50,7 +50,7 @@ def _folded(layer: Step, affine: Step) -> Step | None:
 
 
 def _by_channel(value: Tensor, shape: tuple[int, ...], channel: int) -> Tensor | None:
-    """The value of each channel, (channels,); None where it varies within one."""
+    """The value per channel, (channels,); None if it varies within a channel."""
     full = value.reshape((1,) * (len(shape) - value.ndim) + tuple(value.shape))
     if any(size != 1 for dim, size in enumerate(full.shape) if dim != channel):
         return None

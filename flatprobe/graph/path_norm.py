@@ -1,4 +1,4 @@
-"""The path norm of a network: the l2 norm of the products of the weights along all its paths."""
+"""The path norm of a network: the l2 norm of the products of the weights along all paths."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,16 +11,20 @@ from flatprobe.graph import Graph, Step, folded
 
 
 def path_norm(graph: Graph) -> float:
-    """||w_hat|| = sqrt(sum over paths of (prod of the weights along the path)^2) (T3 eq. 34).
+    """Path norm ||w_hat|| = sqrt(sum over paths of (product of the weights along the path)^2).
 
-    A path leads from an entry of the input, or from a bias, to a logit. One float64 pass computes it: weights and
-    biases squared, an input of ones, the logits summed, the root taken. BatchNorm and normalisation are folded first;
-    activations become the identity; max pooling the sum over its window (any of its entries may be the one that
-    passes), and so of the larger of two values; average pooling the sum over |P|^2; sums and concatenations of branches
-    stay. It is T3's w_hat, not w_tilde, which sums the paths to one weight before squaring.
+    A path leads from an entry of the input, or from a bias, to a logit. One pass in float64 computes the norm: the root
+    of the sum of the logits at squared weights and biases and an input of ones. In this pass:
+
+    - BatchNorm and normalization are folded, and activations are the identity;
+    - max pooling is the sum over its window, since any entry may pass, and so is the larger of two values;
+    - average pooling is the sum over its window P, divided by |P|^2;
+    - sums and concatenations of branches are unchanged.
+
+    This norm is w_hat of the source, not w_tilde, which sums the paths of a weight before squaring.
 
     Args:
-        graph: of the network, as `flatprobe.graph.tracer` returns it.
+        graph: the graph of the network, from `flatprobe.graph.trace`.
 
     Returns:
         The norm.
@@ -28,7 +32,8 @@ def path_norm(graph: Graph) -> float:
     Raises:
         ValueError: for an operation whose paths are not known, naming the layer.
 
-    Source: T3 eq. 34; the squared-weights pass after Neyshabur, Salakhutdinov, Srebro 2015, "Path-SGD".
+    Source: Poggio et al. (2017), eq. 34 [T3]; the pass at squared weights after Neyshabur, Salakhutdinov and Srebro
+    (2015), "Path-SGD".
     """
     with torch.no_grad():
         total: Tensor = folded(graph).walk(_RULES, _unknown)
@@ -74,7 +79,7 @@ def _max_pool(step: Step, values: list[Tensor]) -> Tensor:
 
 def _average_pool(step: Step, values: list[Tensor]) -> Tensor:
     ones = torch.ones_like(values[0])
-    inverse = step.call(ones) / _window_sums(step, ones)  # 1 / |P|, whatever the padding counts for
+    inverse = step.call(ones) / _window_sums(step, ones)  # 1 / |P|, with or without the padding in |P|.
     return step.call(values[0]) * inverse
 
 
@@ -89,7 +94,7 @@ def _adaptive_max_pool(step: Step, values: list[Tensor]) -> Tensor:
 
 
 def _adaptive_counts(step: Step, value: Tensor) -> Tensor:
-    """|P| of each window: ceil((i + 1) n / m) - floor(i n / m) along each axis, as torch has it."""
+    """Size |P| of each window: ceil((i + 1) n / m) - floor(i n / m) along each axis, as in torch."""
     counts = torch.ones((), dtype=torch.float64, device="cpu")
     for inputs, outputs in zip(value.shape[2:], step.shape[1:], strict=True):
         i = torch.arange(outputs, device="cpu")
@@ -98,7 +103,7 @@ def _adaptive_counts(step: Step, value: Tensor) -> Tensor:
 
 
 def _window_sums(step: Step, value: Tensor) -> Tensor:
-    """The sum over each window, by a convolution with ones: it knows dilation, and pads with zeros."""
+    """Sum over each window, by a zero-padded convolution with ones, which supports dilation."""
     o = step.options
     kernel, dilation = o["kernel"], o.get("dilation", (1,) * len(o["kernel"]))
     axes = zip(step.shape[1:], value.shape[2:], o["stride"], dilation, kernel, o["padding"], strict=True)

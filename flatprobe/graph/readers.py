@@ -1,4 +1,4 @@
-"""What torch's operations are as steps: a table from their names to readers of their arguments."""
+"""Readers that turn operations of torch into steps, by name."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ REARRANGE: Parts = ("rearrange", {}, {})
 def read(name: str, arguments: Arguments) -> Parts:
     """Kind, tensors and options of an operation, by its name without overload and trailing underscore.
 
-    Its constant arguments are tensors in float64 or plain Python; those that depend on the input are `Value`s.
+    Constant arguments are tensors in float64 or Python objects; arguments that depend on the input are `Value` objects.
     """
     reader = READERS.get(name)
     return reader(arguments) if reader else OTHER
@@ -49,7 +49,7 @@ def _convolution(a: Arguments) -> Parts:
     dilation, stride = _tuple(a["dilation"], kernel), _tuple(a["stride"], kernel)
     if isinstance(a["padding"], str):
         total = [d * (k - 1) if a["padding"] == "same" else 0 for d, k in zip(dilation, kernel, strict=True)]
-        if any(value % 2 for value in total):  # padded on one side more than on the other
+        if any(value % 2 for value in total):  # The padding is asymmetric.
             return OTHER
         padding = tuple(value // 2 for value in total)
     else:
@@ -83,7 +83,7 @@ def _sum(sign: int) -> Reader:
 
 
 def _subtracted_from(a: Arguments) -> Parts:
-    """other - alpha self: what `1 - x` is."""
+    """Reverse subtraction other - alpha self, such as `1 - x`."""
     return _sum(-1)({"self": a["other"], "other": a["self"], "alpha": a.get("alpha", 1)})
 
 
@@ -109,7 +109,7 @@ def _affine(value: Value, scale: Tensor | float, shift: Tensor | float) -> Parts
 
 def _pool(kind: str, dimensions: int) -> Reader:
     def reader(a: Arguments) -> Parts:
-        if len(_pooled(a).shape) != dimensions + 1:  # without channels torch takes the samples for them
+        if len(_pooled(a).shape) != dimensions + 1:  # Without channels, torch takes the samples for channels.
             return OTHER
         kernel = _tuple(a["kernel_size"], range(dimensions))
         options: dict[str, Any] = {
@@ -137,7 +137,7 @@ def _pooled(a: Arguments) -> Value:
 
 
 def _averaged(kind: str) -> Reader:
-    """The mean or the sum over dimensions of one sample."""
+    """Reader of a mean or a sum over dimensions of one sample."""
 
     def reader(a: Arguments) -> Parts:
         count = 1
@@ -149,7 +149,7 @@ def _averaged(kind: str) -> Reader:
 
 
 def _joined(stacked: bool) -> Reader:
-    """Values beside each other, in a dimension of theirs or in a new one, which is not that of the samples."""
+    """Reader of a concatenation or stack of values along another dimension than that of the samples."""
 
     def reader(a: Arguments) -> Parts:
         values = a["tensors"]
@@ -192,7 +192,7 @@ def _filled(a: Arguments) -> Parts:
     return OTHER if isinstance(a["mask"], Value) or isinstance(a["value"], Value) or bool(a["value"]) else REARRANGE
 
 
-# Entries moved, repeated or left out, none changed; `trace` looks how often each is found in the result.
+# Operations that move, repeat or drop entries and change none; `trace` counts the repetitions.
 _MOVES = (
     "view",
     "reshape",

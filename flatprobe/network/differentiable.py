@@ -1,4 +1,4 @@
-"""Networks without the derivatives that are asked of them, and the layer that is the reason."""
+"""Missing derivatives of a network, and the layer that lacks them."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,10 +13,10 @@ from flatprobe.utils.plain_functions import twice_differentiable
 
 
 def check_differentiable(network: Network, inputs: Tensor) -> None:
-    """The logits have a gradient in the inputs; a pass of a few samples.
+    """Check that the logits have a gradient in the inputs, by one pass of a few samples.
 
     Raises:
-        ValueError: where they have none, naming the first layer whose output has lost it.
+        ValueError: if they have none, naming the first layer whose output has no gradient.
     """
     rows = few_rows(len(inputs))
     few, held = inputs.detach()[rows.to(inputs.device)].requires_grad_(), network.choosing(rows)
@@ -36,7 +36,7 @@ def check_differentiable(network: Network, inputs: Tensor) -> None:
 
 
 def _cut(network: Network, inputs: Tensor) -> str | None:
-    """The first innermost module whose input has a gradient and whose output has none, run on a copy of the network."""
+    """The first innermost module of a copy whose input has a gradient and whose output has none."""
     copied = network.copied()
     found: list[str] = []
 
@@ -56,10 +56,10 @@ def _cut(network: Network, inputs: Tensor) -> str | None:
 
 
 def check_dense(network: Network, gradient: Sequence[Tensor | None]) -> None:
-    """No gradient is a sparse tensor.
+    """Check that no gradient is sparse.
 
     Raises:
-        ValueError: if one is.
+        ValueError: for a sparse gradient, with its shape.
     """
     for part in gradient:
         if part is not None and part.layout != torch.strided:
@@ -70,7 +70,7 @@ def check_dense(network: Network, gradient: Sequence[Tensor | None]) -> None:
             raise ValueError(msg)
 
 
-# Words of torch's errors about derivatives.
+# Words that mark an error of torch as one about derivatives.
 _ABOUT = ("derivative", "differentia", "grad", "backward")
 _FIXES = {
     "checkpoint": "switch activation checkpointing off, or give it use_reentrant=False",
@@ -82,16 +82,16 @@ _FIXES = {
 
 @contextmanager
 def explained(network: Network, inputs: Inputs, *, twice: bool) -> Iterator[None]:
-    """Torch's errors about derivatives in the block, in words that name the layer and a fix.
+    """Context that turns the errors of torch about derivatives into errors that name the layer and a fix.
 
     Args:
-        network: that is differentiated.
+        network: the network that is differentiated.
         inputs: some samples.
-        twice: whether second derivatives are meant.
+        twice: True for second derivatives.
 
     Raises:
-        ValueError: in place of torch's error.
-        RuntimeError: torch's own, where it is about something else, such as memory.
+        ValueError: for an error about derivatives.
+        RuntimeError: any other error of torch, such as exhausted memory, unchanged.
     """
     try:
         yield
@@ -109,7 +109,7 @@ def explained(network: Network, inputs: Inputs, *, twice: bool) -> Iterator[None
 
 
 def _refusing(network: Network, inputs: Inputs, *, twice: bool) -> str:
-    """The first layer, innermost first, whose own output torch cannot differentiate (twice)."""
+    """The first layer, innermost first, whose output torch cannot differentiate (twice)."""
     copied = network.copied()
     found: list[str] = []
 
@@ -140,11 +140,11 @@ def _derivable(layer: nn.Module, args: Any, kwargs: Any, *, twice: bool) -> bool
             outputs = layer.forward(*args, **kwargs)
         if not isinstance(outputs, Tensor) or not outputs.requires_grad or not variables:
             return True
-        along = torch.ones_like(outputs).requires_grad_()
-        first = torch.autograd.grad(outputs, variables, along, create_graph=twice, allow_unused=True)
+        cotangent = torch.ones_like(outputs).requires_grad_()
+        first = torch.autograd.grad(outputs, variables, cotangent, create_graph=twice, allow_unused=True)
         curved = [part.square().sum() for part in first if part is not None and part.requires_grad]  # type: ignore[redundant-expr]
         if twice and curved:
-            torch.autograd.grad(curved, [*variables, along], allow_unused=True)
+            torch.autograd.grad(curved, [*variables, cotangent], allow_unused=True)
     except RuntimeError:
         return False
     return True

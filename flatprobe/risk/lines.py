@@ -1,4 +1,4 @@
-"""The risk along lines and in simplices of weights, of networks whose first layer is linear in its own."""
+"""Risk along lines and in simplices of weights, for networks whose first layer is linear."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
@@ -15,13 +15,13 @@ Batches = Iterable[tuple[Inputs, Tensor]]
 Mean = Callable[[Iterator[tuple[Tensor, Tensor]]], Risk]
 Vectors = Sequence[Mapping[str, Tensor]]
 
-# Stored first-layer outputs of one call of `along` (bytes): a fixed bound, so that which path is taken never depends on
-# the machine. 60,000 samples x 512 units x 3 endpoints are 0.37 GB.
+# The most bytes of first-layer outputs that one call of `along` stores. The bound is fixed, so that the choice of the
+# method does not depend on the machine. 60,000 samples x 512 units x 3 endpoints are 0.37 GB.
 _STORE = 2**30
 
 
 def split_for(network: Network, data: LabelledData, vectors: Vectors) -> Split | None:
-    """The network taken apart after its first layer, where it can be, where that helps, and where it fits."""
+    """The split of the network after its first layer; None if impossible, useless or too large to store."""
     split = network.first_linear()
     if split is None or not isinstance(next(iter(data.batches(1))).inputs, Tensor):
         return None
@@ -35,7 +35,7 @@ def split_for(network: Network, data: LabelledData, vectors: Vectors) -> Split |
 def along_split(
     network: Network, batches: Batches, mean: Mean, split: Split, vectors: Vectors
 ) -> Callable[[Sequence[float]], Risk]:
-    """`EmpiricalRisk.along` with the first layer's outputs computed once a vector, kept, and combined."""
+    """`EmpiricalRisk.along` by first-layer outputs that are computed once per vector, stored and combined."""
     head, tail, names = split
     first = [
         {name: vector.get(name, torch.zeros_like(network.weights[name])) for name in names}

@@ -1,4 +1,4 @@
-"""Other weights for the same network: changes that leave its function, or its decisions, as they are."""
+"""Reparametrizations: other weights of a network with the same function, or the same decisions."""
 
 from flatprobe.graph.reparametrize.chains import Chain, Layout, layout
 from flatprobe.graph.reparametrize.changes import CHANGES, Change, reparametrised
