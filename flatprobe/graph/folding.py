@@ -1,4 +1,4 @@
-"""Folding of affine steps into the linear layers before them, such as BatchNorm at inference."""
+"""Folding of affine steps into the layers before them."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,11 +10,12 @@ from torch.nn import functional as F
 from flatprobe.graph.steps import Graph, Step
 
 
-def folded(graph: Graph) -> Graph:
-    """The graph with `affine` steps multiplied into a linear layer or convolution that they alone follow.
+def fold(graph: Graph) -> Graph:
+    """The graph with `affine` steps folded into the layers before them.
 
-    The function stays the same. The layer keeps its name, and `options["folded"]` names the folded steps. A scale that
-    varies within a channel of a convolution is not folded.
+    A step is folded if it alone follows a linear layer or convolution. The function stays the same. The layer keeps its
+    name, and `options["folded"]` names the folded steps. A scale that varies within a channel of a convolution is not
+    folded.
     """
     steps = list(graph.steps)
     moved = list(range(len(steps)))  # The step that computes the value of each step.
@@ -22,7 +23,7 @@ def folded(graph: Graph) -> Graph:
         if step.kind != "affine":
             continue
         before = moved[step.sources[0]]
-        if len(graph.users(step.sources[0])) == 1 and (layer := _folded(steps[before], step)) is not None:
+        if len(graph.users(step.sources[0])) == 1 and (layer := _fold_into(steps[before], step)) is not None:
             steps[before] = layer
             moved[index] = before
     kept = [index for index in range(len(steps)) if moved[index] == index]
@@ -32,7 +33,7 @@ def folded(graph: Graph) -> Graph:
     return Graph(tuple(result), graph.network)
 
 
-def _folded(layer: Step, affine: Step) -> Step | None:
+def _fold_into(layer: Step, affine: Step) -> Step | None:
     if layer.kind not in {"linear", "convolution"}:
         return None
     channel = len(layer.shape) - 1 if layer.kind == "linear" else 0

@@ -1,4 +1,4 @@
-"""Norms of the linear and convolutional layers of a network, and the weights of other operations by name."""
+"""Norms of the linear and convolutional layers of a network."""
 
 import math
 from dataclasses import dataclass, field
@@ -8,7 +8,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from flatprobe.graph import Graph, Step, operators
 from flatprobe.graph.lipschitz import convolution_of
-from flatprobe.network.parametrized import applied, holder_of
+from flatprobe.network.parametrized import holder_of, with_computed
 from flatprobe.network.sequential import calls_forward, runs_as
 from flatprobe.network.weights import weights_of
 
@@ -73,7 +73,7 @@ def applied_layers(module: nn.Module, graph: Graph) -> Layers:
     result, left_out = Layers(), []
     for step in graph.steps:
         if step.layer in altered:
-            left_out.append(_named(modules, step.layer))
+            left_out.append(_name_with_class(modules, step.layer))
         elif step.kind == "convolution":
             op = convolution_of(step, graph.steps[step.sources[0]].shape)
             result.add(step.layer or step.operation, step.tensors["weight"], op)
@@ -87,11 +87,11 @@ def applied_layers(module: nn.Module, graph: Graph) -> Layers:
 
 
 def listed_layers(module: nn.Module) -> Layers:
-    """Norms of the linear layers of a network that cannot be traced, in the order of its modules."""
+    """Norms of the linear layers of a network without a trace, by modules."""
     result = Layers()
     modules = dict(module.named_modules())
     parameters = weights_of(module)
-    state = applied(module, parameters)
+    state = with_computed(module, parameters)
     for name, layer in modules.items():
         if runs_as(layer, nn.Linear):
             weight = state[f"{name}.weight" if name else "weight"].detach().cpu().double()
@@ -107,9 +107,9 @@ def _permutes(step: Step, graph: Graph) -> bool:
 
 
 def _owner(modules: dict[str, nn.Module], name: str) -> str:
-    """The module that holds a parameter, with its class; the parameter if the network itself holds it."""
-    return _named(modules, holder_of(name)) if holder_of(name) else repr(name)
+    """The module that holds a parameter, or the parameter of the network."""
+    return _name_with_class(modules, holder_of(name)) if holder_of(name) else repr(name)
 
 
-def _named(modules: dict[str, nn.Module], name: str) -> str:
+def _name_with_class(modules: dict[str, nn.Module], name: str) -> str:
     return f"{name!r} ({type(modules[name]).__name__})" if name else type(modules[name]).__name__

@@ -12,8 +12,8 @@ from flatprobe.graph.values import Value
 SAMPLES = 2
 
 
-def repeats(call: Any, shape: tuple[int, ...]) -> int | None:
-    """The largest number of copies of an input entry in the result; None if the operation mixes samples.
+def count_repeats(call: Any, shape: tuple[int, ...]) -> int | None:
+    """The largest number of copies of an entry; None if samples mix.
 
     The entries of two samples are numbered, and the numbers in the result are counted.
     """
@@ -30,7 +30,7 @@ def repeats(call: Any, shape: tuple[int, ...]) -> int | None:
 
 
 def replay(node: fx.Node, args: Any, kwargs: Any, place: int) -> Any:
-    """Function from the values of the sources to the value of the operation in float64, or to one of several values."""
+    """Function from the values of the sources to a value of the operation."""
     target: Any = node.target
 
     def call(*values: Tensor) -> Tensor:
@@ -39,15 +39,15 @@ def replay(node: fx.Node, args: Any, kwargs: Any, place: int) -> Any:
         def put(part: Any) -> Any:
             return next(left).clone() if isinstance(part, Value) else part  # The operation may write to the clone.
 
-        result = computed(target, *fx.node.map_aggregate((args, kwargs), put))
+        result = compute(target, *fx.node.map_aggregate((args, kwargs), put))
         value: Tensor = result[place] if isinstance(result, tuple | list) else result
         return value
 
     return call
 
 
-def computed(target: Any, args: Any, kwargs: Any) -> Any:
-    """Result of an operation; floating tensors are made and converted in float64 on the CPU."""
+def compute(target: Any, args: Any, kwargs: Any) -> Any:
+    """Result of an operation in float64 on the CPU."""
 
     def widened(part: Any) -> Any:
         if isinstance(part, torch.device):

@@ -117,7 +117,7 @@ class Graph:
 
 
 def broadcast(value: Tensor, shape: tuple[int, ...]) -> Tensor | None:
-    """A constant without the dimension of the samples; None if it varies between samples.
+    """A constant without the sample dimension; None if it varies between samples.
 
     The result has the dimensions of the sample shape, of size 1 along dimensions in which the constant does not vary.
     """
@@ -126,7 +126,7 @@ def broadcast(value: Tensor, shape: tuple[int, ...]) -> Tensor | None:
     return value.reshape((1,) * (len(shape) + 1 - value.ndim) + tuple(value.shape))[0]
 
 
-def doubled(value: Any) -> Any:
+def to_float64(value: Any) -> Any:
     """A tensor on the CPU, in float64 if it is floating; other objects unchanged."""
     if not isinstance(value, Tensor):
         return value

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, fx, nn
 
 from flatprobe.graph.readers import read
-from flatprobe.graph.replay import SAMPLES, computed, repeats, replay
-from flatprobe.graph.steps import Graph, Step, doubled
+from flatprobe.graph.replay import SAMPLES, compute, count_repeats, replay
+from flatprobe.graph.steps import Graph, Step, to_float64
 from flatprobe.graph.values import OTHER, Value
 from flatprobe.network.copies import structural_copy
 
@@ -28,7 +28,7 @@ _LOCK = threading.Lock()
 
 
 def trace(module: nn.Module, input_shape: Sequence[int]) -> Graph:
-    """Graph of the operations that a classifier in eval mode applies to its input, with weights in float64.
+    """Graph of the operations of a classifier, with weights in float64.
 
     `torch.export` runs the module once on two fake samples without numbers, and records the operations of torch.
     Tensors that do not depend on the input (weights, their transposes, constants) are computed.
@@ -73,7 +73,7 @@ def trace(module: nn.Module, input_shape: Sequence[int]) -> Graph:
         try:
             if node.op == "placeholder":
                 target = known.get(node.name) or signature.inputs_to_lifted_tensor_constants.get(node.name)
-                reader.place(node, None if target is None else doubled(state[target]))
+                reader.place(node, None if target is None else to_float64(state[target]))
                 if node.name in signature.inputs_to_parameters:
                     reader.weights[node] = frozenset({signature.inputs_to_parameters[node.name]})
             elif node.op == "call_function":
@@ -89,7 +89,7 @@ def trace(module: nn.Module, input_shape: Sequence[int]) -> Graph:
 
 
 class _Unheard(io.TextIOBase):
-    """Standard error without the output of this thread: torch prints the graph of a failed trace."""
+    """Standard error without the output of this thread."""
 
     def __init__(self) -> None:
         self._stream, self._own = sys.stderr, threading.get_ident()
@@ -109,7 +109,7 @@ def _reason(error: Exception) -> str:
 
 @dataclass(frozen=True)
 class _Several:
-    """Values of an operation that returns several; each becomes a step when it is used."""
+    """Values of an operation with several; each becomes a step at its use."""
 
     node: fx.Node
     args: Any
@@ -157,7 +157,7 @@ class _Reader:
             return
         found = _values_in((args, kwargs))
         if not found:
-            self.values[node] = computed(node.target, args, kwargs)
+            self.values[node] = compute(node.target, args, kwargs)
             self.weights[node] = self._weights_of(node)
             return
         if isinstance(node.meta["val"], tuple | list):
@@ -183,7 +183,7 @@ class _Reader:
         if kind == "concatenate":
             kind, call, sources = self._reassembled(call, sources)
         if kind == "rearrange":
-            found_most = repeats(call, self.steps[sources[0]].shape) if len(sources) == 1 else None
+            found_most = count_repeats(call, self.steps[sources[0]].shape) if len(sources) == 1 else None
             kind, options = ("other", options) if found_most is None else (kind, {"repeats": found_most})
         weights, dtype = self._weights_of(node), getattr(first, "dtype", None)
         dtype = None if dtype == self.dtype else dtype
@@ -209,7 +209,7 @@ class _Reader:
         return "rearrange", lambda value: call(*(reduce(lambda v, f: f(v), way, value) for way in ways)), tuple(origins)
 
     def _overwritten(self, node: fx.Node, value: Value) -> None:
-        """Let later uses of a written value see the result; other values in the same memory become stale."""
+        """Replace a written value; other values in its memory become stale."""
         written = self.values[node].index
         self.values[node] = value
         self.bases[value.index] = self.bases[written]

@@ -37,8 +37,8 @@ def constant(value: Any) -> Tensor:
     )
 
 
-def fitting(value: Any, like: Value) -> Tensor | None:
-    """A constant, broadcast against one sample; None if it would enlarge the value or vary between samples."""
+def fit_constant(value: Any, like: Value) -> Tensor | None:
+    """A constant, broadcast against one sample, if this is possible."""
     if isinstance(value, Value):
         return None
     part = broadcast(constant(value), like.shape)
@@ -48,7 +48,7 @@ def fitting(value: Any, like: Value) -> Tensor | None:
 
 
 def dimensions(a: Arguments) -> tuple[int, ...]:
-    """Dimensions of one sample that a reduction runs over; () for a reduction over the samples."""
+    """Dimensions of a reduction within one sample; () if it includes samples."""
     given, count = a.get("dim"), len(a["self"].shape) + 1
     dims = tuple(dim % count for dim in ((given,) if isinstance(given, int) else given or ()))
     return () if 0 in dims else tuple(dim - 1 for dim in dims)

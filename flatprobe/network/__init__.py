@@ -1,4 +1,4 @@
-"""User modules as pure functions of weights and inputs: copies, checks, weights, embeddings."""
+"""User modules as pure functions of weights and inputs."""
 
 from flatprobe.network.network import BATCH_SIZES, Network
 

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from flatprobe.data import Batch
 from flatprobe.data.inputs import Inputs
-from flatprobe.network.class_names import class_names_of, misplaced
-from flatprobe.network.inspection import inspected
+from flatprobe.network.class_names import class_names_of, find_misplaced
+from flatprobe.network.inspection import inspect_network
 from flatprobe.network.network import Network
 
 Batches = Iterable[tuple[Inputs, Tensor]]
@@ -21,14 +21,14 @@ _FEWEST, _SUM = 2, 1e-2
 
 
 def check_batch(network: Network, batch: Batch, classes: int) -> None:
-    """Check of the first batch: finite logits for every class, the same in two passes.
+    """Check of the first batch: finite, repeatable logits for every class.
 
     Raises:
         ValueError: if the network has fewer logits than the labels have classes.
         ValueError: if a logit is not finite, naming the sample.
         ValueError: if the network cannot run on the inputs, or its logits are random or depend on other samples.
     """
-    logits = inspected(network, network.prepare(batch.inputs))
+    logits = inspect_network(network, network.prepare(batch.inputs))
     if classes > logits.shape[1]:
         msg = (
             f"the labels have {classes} classes (largest label {classes - 1}), but the network returns "
@@ -42,7 +42,7 @@ def check_batch(network: Network, batch: Batch, classes: int) -> None:
 
 
 def _warn_of_probabilities(logits: Tensor, network: Network) -> None:
-    """A warning if the logits are probabilities: rows in [0, 1] with sum 1, or the output of a sigmoid."""
+    """Warning for logits that are probabilities or the output of a sigmoid."""
     between = (logits >= 0) & (logits <= 1)
     if len(logits) < _FEWEST or not bool(between.all()):
         return
@@ -63,7 +63,7 @@ def _warn_of_probabilities(logits: Tensor, network: Network) -> None:
 
 
 def check_exchangeable(network: Network) -> None:
-    """Check that the logits depend on registered parameters and buffers alone, so that weights can be exchanged.
+    """Check that logits depend on registered parameters and buffers alone.
 
     Raises:
         ValueError: if `forward` reads a weight through a view or past its layer, naming the weight.
@@ -96,7 +96,7 @@ def check_exchangeable(network: Network) -> None:
 
 
 def _check_names(network: Network, names: list[str] | None) -> None:
-    """Check that data and network number the classes alike, as far as both know the names.
+    """Check that data and network number the named classes alike.
 
     Names are not compared if data and network have none in common.
 
@@ -106,7 +106,7 @@ def _check_names(network: Network, names: list[str] | None) -> None:
     own = class_names_of(network.module)
     if own is None or names is None or {*own[0]}.isdisjoint(names):
         return
-    if name := misplaced(names, own[0]):
+    if name := find_misplaced(names, own[0]):
         msg = (
             f"the class {name!r} is number {names.index(name)} of the data and number {own[0].index(name)} of the "
             f"network; expected one numbering: data = data.with_class_names([*model.{own[1]}])"

@@ -5,11 +5,11 @@ from collections.abc import Mapping, Sequence
 
 from torch import nn
 
-from flatprobe.network.modules import unwrapped
+from flatprobe.network.modules import unwrap
 
 
 def class_names_of(module: nn.Module) -> tuple[list[str], str] | None:
-    """Class names of a network in the order of its logits, and the attribute that holds them.
+    """Class names in the order of the logits, and the attribute with them.
 
     Two attributes are read: `class_names`, which `train` and `load_checkpoint` set, and the `id2label` of the
     configuration (transformers). In a wrapper such as `Normalised`, the network inside is read.
@@ -20,7 +20,7 @@ def class_names_of(module: nn.Module) -> tuple[list[str], str] | None:
     Returns:
         The names and the attribute; None for a network without class names.
     """
-    inner, place = unwrapped(module), ""
+    inner, place = unwrap(module), ""
     while True:
         own = getattr(inner, "class_names", None)
         if isinstance(own, list | tuple) and own and all(isinstance(name, str) for name in own):
@@ -35,13 +35,13 @@ def class_names_of(module: nn.Module) -> tuple[list[str], str] | None:
 
 
 def set_class_names(module: nn.Module, names: object) -> None:
-    """Store class names as `class_names`, unless the network uses this attribute for something else."""
+    """Store class names as `class_names`, unless this attribute has another use."""
     if isinstance(names, list) and isinstance(getattr(module, "class_names", []), list):
         module.class_names = [*names]  # type: ignore[assignment] # a module takes attributes of any kind
 
 
-def misplaced(own: Sequence[str], others: Sequence[str]) -> str | None:
-    """The first name that occurs once in both lists, at different places; None if no name does."""
+def find_misplaced(own: Sequence[str], others: Sequence[str]) -> str | None:
+    """The first name that occurs once in both lists, at different places, if any."""
     shared = _once(own) & _once(others)
     places = {name: place for place, name in enumerate(others)}
     return next((name for place, name in enumerate(own) if name in shared and places[name] != place), None)

@@ -1,4 +1,4 @@
-"""Isolation of measurements from the `torch.autocast` and `torch.inference_mode` of the caller."""
+"""Isolation of measurements from surrounding contexts of torch."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -17,7 +17,7 @@ _DEVICES = ("cpu", "cuda")
 
 @contextmanager
 def no_autocast() -> Iterator[None]:
-    """Context without `torch.autocast`: operations run in the precision of their tensors."""
+    """Context without `torch.autocast`."""
     with ExitStack() as stack:
         for device in _DEVICES:
             if torch.is_autocast_enabled(device):
@@ -26,9 +26,9 @@ def no_autocast() -> Iterator[None]:
 
 
 def standalone(function: Callable[P, R]) -> Callable[P, R]:
-    """Decorator that runs a function outside `torch.autocast` and `torch.inference_mode`, which act per thread.
+    """Decorator that leaves `torch.autocast` and `torch.inference_mode`.
 
-    The error for exhausted memory names the batch size.
+    Both act per thread. The error for exhausted memory names the batch size.
     """
 
     @wraps(function)

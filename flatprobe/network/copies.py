@@ -1,4 +1,4 @@
-"""Copies of user modules that share nothing a pass changes: each module, tensor and container once."""
+"""Copies of user modules that share nothing that a pass changes."""
 
 import copy
 import types
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import _WrappedHook
 
-from flatprobe.network.modules import check_shapes, taken_off, unwrapped
+from flatprobe.network.modules import check_shapes, remove_wrappers, unwrap
 from flatprobe.network.objects import (
     ATOMIC,
     Attributes,
@@ -55,7 +55,7 @@ class Copied:
 
 
 def structural_copy(module: nn.Module) -> nn.Module:
-    """Copy of a network that computes the same function and shares no tensor, module or container with it.
+    """Copy of a network that shares no tensor, module or container with it.
 
     Differences from `copy.deepcopy`:
 
@@ -80,12 +80,12 @@ def structural_copy(module: nn.Module) -> nn.Module:
     >>> copied[0] is copied[2], copied[0] is layer
     (True, False)
     """
-    return copied_with_places(module).module
+    return copy_with_places(module).module
 
 
-def copied_with_places(module: nn.Module) -> Copied:
+def copy_with_places(module: nn.Module) -> Copied:
     """`structural_copy`, with the places that refer to the tensors of the copy."""
-    module = unwrapped(module)
+    module = unwrap(module)
     check_shapes(module)
     check_storage(module)
     with torch.inference_mode(mode=False), torch.no_grad():
@@ -104,7 +104,7 @@ def copied_with_places(module: nn.Module) -> Copied:
 
 
 class _Copier:
-    """Copier of everything that the modules of a network hold; `places` lists the references to tensors."""
+    """Copier of everything that the modules of a network hold."""
 
     def __init__(self, network: nn.Module) -> None:
         self.memo: dict[int, Any] = {}
@@ -122,7 +122,7 @@ class _Copier:
         return copied
 
     def value(self, value: Any) -> Any:
-        """The copy of an object that a module holds; the object itself if it cannot or need not be copied."""
+        """The copy of an object, or the object if it cannot or need not be copied."""
         if isinstance(value, ATOMIC):
             return value
         if id(value) in self.memo:
@@ -154,7 +154,7 @@ class _Copier:
         if id(layer) in self.memo:
             copied: nn.Module = self.memo[id(layer)]
             return copied
-        inner = unwrapped(layer)
+        inner = unwrap(layer)
         if inner is not layer:
             return self._remember(layer, self.module(inner))  # type: ignore[no-any-return]
         if isinstance(layer, torch.jit.ScriptModule):
@@ -165,7 +165,7 @@ class _Copier:
             raise TypeError(msg)
         copied = self._remember(layer, object.__new__(type(layer)))
         self._fill_object(copied, layer)
-        taken_off(copied)
+        remove_wrappers(copied)
         return copied
 
     def _tensor(self, value: Tensor) -> Tensor:
@@ -208,7 +208,7 @@ class _Copier:
             self._note(copied, own, found)
 
     def _fill_object(self, copied: Any, original: Any) -> None:
-        """Fill in the attributes of a new object, from the dictionary and the slots of the original."""
+        """Fill in the attributes and slots of a new object."""
         if hasattr(original, "__dict__"):
             self.holders.append((vars(original), vars(copied)))
             self._fill(vars(copied), vars(original))
@@ -228,7 +228,7 @@ class _Copier:
         entries = [self.value(entry) for entry in value]
         if all(entry is before for entry, before in zip(entries, value, strict=True)):
             return value
-        # No other tensor can be put into a tuple; `inspected` notices a tensor that is used there.
+        # No other tensor can be put into a tuple; `inspect_network` notices a tensor that is used there.
         return self._remember(value, type(value)(*entries) if hasattr(value, "_fields") else type(value)(entries))
 
     def _function(self, function: types.FunctionType) -> Any:
@@ -248,7 +248,7 @@ class _Copier:
         return copied
 
     def _refers(self, value: Any, seen: set[int]) -> bool:
-        """True if an object, or an object that it holds, refers to something that is copied."""
+        """True if an object refers, through what it holds, to something copied."""
         if isinstance(value, ATOMIC) or id(value) in seen:
             return False
         seen.add(id(value))
@@ -267,7 +267,7 @@ class _Copier:
         return leads or not is_fixed(value) or any(self._refers(entry, seen) for entry in held_by(value))
 
     def _leading_in(self, function: types.FunctionType, seen: set[int]) -> dict[str, Any]:
-        """The global names of a function that lead to the network; other globals are shared."""
+        """The global names of a function that lead to the network."""
         return {
             name: entry
             for name, entry in globals_of(function).items()

@@ -11,7 +11,7 @@ from flatprobe.data import LabelledData, checked_data, parts_of
 from flatprobe.data.inputs import Inputs, fix_of_integers, mapped, tensors
 from flatprobe.network.contexts import standalone
 from flatprobe.network.copies import structural_copy
-from flatprobe.network.inspection import inspected
+from flatprobe.network.inspection import inspect_network
 from flatprobe.network.network import Network
 
 # Embedded samples up to this size (bytes) stay in memory, and larger ones are embedded anew at every pass. The bound is
@@ -22,7 +22,7 @@ _KEY = "embeddings"
 
 
 class AtEmbedding(nn.Module):
-    """A network as a function of the output of its embedding layer: (embeddings, *inputs) -> logits.
+    """A network from embeddings to logits: (embeddings, *inputs) -> logits.
 
     The network also receives the inputs: masks, and the integers, from which networks read lengths, padding and
     positions. The table of the embedding layer is not a parameter of this module.
@@ -82,19 +82,19 @@ class _Embedded(Dataset[tuple[Inputs, int]]):
 
     def __getitem__(self, index: int) -> tuple[Inputs, int]:
         inputs, label = self.data.gather(torch.tensor([index], device="cpu"))
-        return mapped(lambda part: part[0], _beside(inputs, self.layer, self.place)), int(label)
+        return mapped(lambda part: part[0], _add_embeddings(inputs, self.layer, self.place)), int(label)
 
 
 @standalone
 def at_embedding(
     model: nn.Module, data: LabelledData, *, embedding: str | None = None
 ) -> tuple[AtEmbedding, LabelledData]:
-    """Network g and samples E(x) with g(E(x)) = f(x), where E is the token embedding of a network f = g o E.
+    """Network g and samples E(x) of a network f = g o E with token embedding E.
 
-    Input-space probes of g move the token embeddings, (tokens, width) per sample. They keep the other inputs of the
-    sample: masks, token types and the integers, from which networks read positions and padding. Perturbations and
-    Jacobians are in units of the embeddings, which differ between networks. Weight-space probes take f and its integer
-    inputs directly.
+    g(E(x)) = f(x) for every sample x. Input-space probes of g move the token embeddings, (tokens, width) per sample.
+    They keep the other inputs of the sample: masks, token types and the integers, from which networks read positions
+    and padding. Perturbations and Jacobians are in units of the embeddings, which differ between networks. Weight-space
+    probes take f and its integer inputs directly.
 
     One pass of 16 samples finds the layer, and g is compared with f on them. The embedded samples stay in memory up to
     1 GiB; beyond it, each sample is embedded when it is read.
@@ -133,22 +133,22 @@ def at_embedding(
     module = structural_copy(model)
     network = Network(module)
     prepared = network.prepare(first)
-    expected = inspected(network, prepared)
-    name, layer, place = _found(network, prepared, embedding)
+    expected = inspect_network(network, prepared)
+    name, layer, place = _find_layer(network, prepared, embedding)
     layer = module.get_submodule(name).requires_grad_(requires_grad=False)
     wrapped = AtEmbedding(module, layer)
-    _check_same(wrapped, _beside(prepared, layer, place), expected, name)
+    _check_same(wrapped, _add_embeddings(prepared, layer, place), expected, name)
     source = {**data.source, "at_embedding": name}
     embedded = _Embedded(data, layer, place)
     size = tensors(embedded[0][0])[0].nbytes * len(data)
     if size > _HELD:
         return wrapped, LabelledData.from_dataset(embedded, labels=data.labels, classes=data.classes, source=source)
-    batches = [_beside(batch.inputs, layer, place) for batch in data.batches(network.batch_size())]
-    return wrapped, LabelledData(_joined(batches), data.labels, classes=data.classes, source=source)
+    batches = [_add_embeddings(batch.inputs, layer, place) for batch in data.batches(network.batch_size())]
+    return wrapped, LabelledData(_concatenate(batches), data.labels, classes=data.classes, source=source)
 
 
-def _found(network: Network, inputs: Inputs, embedding: str | None) -> tuple[str, nn.Module, int]:
-    """The name of the embedding layer, the layer, and the position of the input that it receives.
+def _find_layer(network: Network, inputs: Inputs, embedding: str | None) -> tuple[str, nn.Module, int]:
+    """The embedding layer with its name, and the position of its input.
 
     Raises:
         ValueError: unless there is exactly one such layer.
@@ -160,7 +160,7 @@ def _found(network: Network, inputs: Inputs, embedding: str | None) -> tuple[str
         raise ValueError(msg)
     own = getattr(network.module, "get_input_embeddings", lambda: None)()
     candidates = [name for name, layer in layers.items() if layer is own] or tables
-    fed = _fed(network, inputs, candidates if embedding is None else [embedding])
+    fed = _find_fed(network, inputs, candidates if embedding is None else [embedding])
     if len(fed) != 1:
         names = f": {', '.join(map(repr, fed))}" if fed else ""
         looked = ", ".join(map(repr, candidates if embedding is None else [embedding])) or "there is no nn.Embedding"
@@ -176,8 +176,8 @@ def _found(network: Network, inputs: Inputs, embedding: str | None) -> tuple[str
     return name, layers[name], place
 
 
-def _fed(network: Network, inputs: Inputs, names: list[str]) -> dict[str, int]:
-    """The layers that are called once, with an unchanged input, and the position of that input."""
+def _find_fed(network: Network, inputs: Inputs, names: list[str]) -> dict[str, int]:
+    """Layers that are called once with an input, and the position of the input."""
     calls: dict[str, list[Tensor]] = {name: [] for name in names}
 
     def seen(name: str) -> Any:
@@ -204,7 +204,7 @@ def _equal(given: object, part: Tensor) -> bool:
     return isinstance(given, Tensor) and given.shape == part.shape and torch.equal(given.to(part.dtype), part)
 
 
-def _beside(inputs: Inputs, layer: nn.Module, place: int) -> Inputs:
+def _add_embeddings(inputs: Inputs, layer: nn.Module, place: int) -> Inputs:
     """The inputs behind the embedding of one of them."""
     ids = tensors(inputs)[place]
     device = next((parameter.device for parameter in layer.parameters()), ids.device)
@@ -213,7 +213,7 @@ def _beside(inputs: Inputs, layer: nn.Module, place: int) -> Inputs:
     return {_KEY: embeddings, **inputs} if isinstance(inputs, dict) else (embeddings, *tensors(inputs))
 
 
-def _joined(batches: list[Inputs]) -> Inputs:
+def _concatenate(batches: list[Inputs]) -> Inputs:
     parts: Iterator[tuple[Tensor, ...]] = zip(*map(tensors, batches), strict=True)
     whole = [torch.cat(part) for part in parts]
     first = batches[0]
@@ -227,7 +227,7 @@ def _check_same(wrapped: AtEmbedding, inputs: Inputs, expected: Tensor, name: st
         ValueError: if the logits differ.
     """
     network = Network(wrapped)
-    found = inspected(network, network.prepare(inputs))
+    found = inspect_network(network, network.prepare(inputs))
     difference = (found - expected).abs().max()
     if difference > 1e-3 * expected.abs().max():
         msg = (

@@ -1,4 +1,4 @@
-"""Inspection of a network with its first batch: per-sample logits, and the memory that a pass reads and writes."""
+"""Inspection of a network with its first batch."""
 
 from collections.abc import Iterable
 
@@ -9,7 +9,7 @@ from flatprobe.data.inputs import Inputs, fix_of_integers, mapped, tensors
 from flatprobe.network.contexts import no_autocast
 from flatprobe.network.network import Network
 from flatprobe.network.storage import storage_of
-from flatprobe.network.watching import Watched, ends_in_sigmoid, leaves_of
+from flatprobe.network.watching import Observation, ends_in_sigmoid, leaves_of
 from flatprobe.utils.plain_functions import PlainFunctions
 from flatprobe.utils.rng import global_states_kept
 
@@ -22,7 +22,7 @@ _AGREE_CUDA = 1e-3  # Matrix products on CUDA may keep 10 bits.
 _ULPS = 16  # The tolerance in half precision.
 
 
-def inspected(network: Network, inputs: Inputs) -> Tensor:
+def inspect_network(network: Network, inputs: Inputs) -> Tensor:
     """Logits of the first batch, after an inspection of the network.
 
     A few samples are passed again with other samples beside them, in a watched pass. The network records the findings:
@@ -44,49 +44,49 @@ def inspected(network: Network, inputs: Inputs) -> Tensor:
     with global_states_kept(), torch.no_grad():
         drawn, before = torch.get_rng_state(), network.slots.attributes()
         last = network.channels_last
-        logits, first = _first(network, inputs)
+        logits, first = _first_pass(network, inputs)
         _check_rows(network, logits, inputs)
         network.seeds = not torch.equal(drawn, torch.get_rng_state())
         network.slots.keep(before)
         network.classes = logits.shape[1]
-        for company, rows in enumerate(_companies(len(logits))):
+        for company, rows in enumerate(_choose_samples(len(logits))):
             few = mapped(lambda part, rows=rows: part[rows.to(part.device)], inputs)  # type: ignore[misc]
             if len(logits) < _COMPANY:
-                few = mapped(_with_others, few)
-            again = _watched(network, few, first) if company == 0 else network(few)
+                few = mapped(_add_samples, few)
+            again = _second_pass(network, few, first) if company == 0 else network(few)
             if last and not network.channels_last:
-                return inspected(network, inputs)  # Later passes run in the safe layout.
+                return inspect_network(network, inputs)  # Later passes run in the safe layout.
             _check_rows(network, again, few)
             expected = logits[rows.to(logits.device)]
             if _agree(network, again[-len(rows) :], expected):
                 continue
             second = network(inputs)
             if not _agree(network, second, logits):
-                raise ValueError(_random(network, logits, second))
+                raise ValueError(_random_message(network, logits, second))
             if network.channels_last and _agree(network, network(few)[-len(rows) :], expected):
                 network.lay_out(last=False)  # The code reads strides, so that the layout changes the function.
-                return inspected(network, inputs)
-            raise ValueError(_dependent(network, again[-len(rows) :], expected, len(logits)))
+                return inspect_network(network, inputs)
+            raise ValueError(_dependent_message(network, again[-len(rows) :], expected, len(logits)))
     network.caller = None
     network.rest()
     return logits
 
 
-def _with_others(part: Tensor) -> Tensor:
+def _add_samples(part: Tensor) -> Tensor:
     """The samples of a small batch behind other samples that are made of them."""
     others = part.flip(-1) if part.ndim > 1 else part
     return torch.cat((2 * others if part.is_floating_point() else others, part))
 
 
-def _companies(count: int) -> list[Tensor]:
-    """Two disjoint choices of a few samples, in reverse order: each sample is missing from at least one."""
+def _choose_samples(count: int) -> list[Tensor]:
+    """Two disjoint choices of a few samples, in reverse order."""
     size = count if count < _COMPANY else min(_FEW, count // 2)
     rows = torch.linspace(count - 1, 0, min(2 * size, count), device="cpu").round().long()  # No sample is in both.
     return [rows[::2], rows[1::2]] if count >= _COMPANY else [rows]
 
 
-def _first(network: Network, inputs: Inputs) -> tuple[Tensor, Watched]:
-    """Logits of the whole batch, and the watched pass; records whether the pass writes to its inputs.
+def _first_pass(network: Network, inputs: Inputs) -> tuple[Tensor, Observation]:
+    """Logits of the whole batch, and the observed pass.
 
     Raises:
         ValueError: if the network cannot run on the inputs.
@@ -94,12 +94,12 @@ def _first(network: Network, inputs: Inputs) -> tuple[Tensor, Watched]:
     own = network.laid_out(mapped(torch.clone, inputs))
     network.in_place = False  # The inputs are copies already.
     try:
-        with Watched(map(storage_of, [*tensors(own), *network.slots.state.values()])) as seen:
+        with Observation(map(storage_of, [*tensors(own), *network.slots.state.values()])) as seen:
             logits = network(own)
     except (RuntimeError, TypeError, IndexError) as error:
         if network.channels_last:  # A view of an output as a vector, say, needs the default layout.
             network.lay_out(last=False)
-            return _first(network, inputs)
+            return _first_pass(network, inputs)
         shapes = ", ".join(f"{tuple(part.shape)} {part.dtype}" for part in tensors(inputs))
         of_bytes = any(part.dtype == torch.uint8 and part.ndim > 2 for part in tensors(inputs))
         fix = fix_of_integers(inputs) if of_bytes else "is this the network for this data?"
@@ -108,11 +108,11 @@ def _first(network: Network, inputs: Inputs) -> tuple[Tensor, Watched]:
             f"accepts: {fix}"
         )
         raise ValueError(msg) from error
-    network.in_place = _changed(tensors(own), tensors(inputs), seen)
+    network.in_place = _has_changed(tensors(own), tensors(inputs), seen)
     return logits, seen
 
 
-def _changed(now: Iterable[Tensor], before: Iterable[Tensor], seen: Watched) -> bool:
+def _has_changed(now: Iterable[Tensor], before: Iterable[Tensor], seen: Observation) -> bool:
     """True if a pass has written to these tensors, through torch or past it."""
     return any(storage_of(a) in seen.written or not _equal(a, b) for a, b in zip(now, before, strict=True))
 
@@ -136,7 +136,7 @@ def _agree(network: Network, logits: Tensor, expected: Tensor) -> bool:
 
 
 def agree(logits: Tensor, expected: Tensor, precisions: Iterable[torch.dtype]) -> bool:
-    """True if logits differ by no more than rounding between batches and layouts in these precisions."""
+    """True if logits agree up to rounding in these precisions."""
     coarsest = max(float(torch.finfo(dtype).eps) for dtype in precisions)
     limit = max(_AGREE if logits.device.type == "cpu" else _AGREE_CUDA, _ULPS * coarsest)
     difference = (logits - expected).abs().max()
@@ -144,7 +144,7 @@ def agree(logits: Tensor, expected: Tensor, precisions: Iterable[torch.dtype]) -
     return not bool(difference > limit * expected.abs().max())
 
 
-def _random(network: Network, first: Tensor, second: Tensor) -> str:
+def _random_message(network: Network, first: Tensor, second: Tensor) -> str:
     return (
         f"two passes of {network.name} over the same {len(first)} inputs differ by up to "
         f"{float((first - second).abs().max()):.3g} in the logits; expected a deterministic network in eval mode: "
@@ -152,7 +152,7 @@ def _random(network: Network, first: Tensor, second: Tensor) -> str:
     )
 
 
-def _dependent(network: Network, few: Tensor, expected: Tensor, count: int) -> str:
+def _dependent_message(network: Network, few: Tensor, expected: Tensor, count: int) -> str:
     return (
         f"the logits of {network.name} for {len(few)} samples differ by up to "
         f"{float((few - expected).abs().max()):.3g} between a batch of {count} and a batch with other samples; "
@@ -161,8 +161,8 @@ def _dependent(network: Network, few: Tensor, expected: Tensor, count: int) -> s
     )
 
 
-def _watched(network: Network, few: Inputs, first: Watched) -> Tensor:
-    """Logits of a few samples in the default layout, at copies of the weights; the network records the findings.
+def _second_pass(network: Network, few: Inputs, first: Observation) -> Tensor:
+    """Logits of a few samples at copies of the weights, in an observed pass.
 
     Args:
         network: the network after its first pass.
@@ -175,7 +175,7 @@ def _watched(network: Network, few: Inputs, first: Watched) -> Tensor:
     callers = names.keys() & first.foreign
     names |= {storage_of(value): name for name, value in slots.state.items()}
     remaining = {storage_of(value): value for value in first.remaining()}
-    wrote = {name for name in slots.written if _changed([slots.now(name)], [slots.state[name]], first)}
+    wrote = {name for name in slots.written if _has_changed([slots.current(name)], [slots.state[name]], first)}
     with torch.inference_mode(mode=False), torch.enable_grad():
         clones = {
             name: value.detach().clone(memory_format=torch.contiguous_format) for name, value in slots.state.items()
@@ -186,7 +186,7 @@ def _watched(network: Network, few: Inputs, first: Watched) -> Tensor:
         slots.written, network.plain = frozenset(), True
         with slots.lock, no_autocast():
             slots.place(clones)
-            with PlainFunctions() as functions, Watched() as seen:
+            with PlainFunctions() as functions, Observation() as seen:
                 logits = network.run(few)
     exchanged = {id(value) for value in clones.values()}
     # Leaves that forward makes in order to differentiate, of its inputs say, are not weights.
@@ -208,6 +208,6 @@ def _watched(network: Network, few: Inputs, first: Watched) -> Tensor:
         if name in wrote
         or storage_of(value) in seen.written
         or (looks and name in network.buffers)
-        or slots.replaced(name, value)
+        or slots.was_replaced(name, value)
     )
     return logits.detach()

@@ -1,4 +1,4 @@
-"""Checks of a user module before it is measured: wrappers, mode, weights and logits."""
+"""Checks of a user module: wrappers, mode, weights and logits."""
 
 import types
 import warnings
@@ -14,8 +14,8 @@ _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTra
 _TOKENS = (nn.Embedding, nn.MultiheadAttention)
 
 
-def unwrapped(module: nn.Module) -> nn.Module:
-    """The network inside the wrappers of `torch.compile`, `nn.DataParallel` and `AveragedModel`, if any."""
+def unwrap(module: nn.Module) -> nn.Module:
+    """The network inside `torch.compile`, `nn.DataParallel` or `AveragedModel`."""
     while True:
         inner = getattr(module, "_orig_mod", None)
         if isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel | AveragedModel):
@@ -26,7 +26,7 @@ def unwrapped(module: nn.Module) -> nn.Module:
 
 
 def architecture_of(module: nn.Module) -> str:
-    """The architecture by the layers of a network: "convolutional", "tokens" or "dense"."""
+    """The architecture of a network: "convolutional", "tokens" or "dense"."""
     layers = list(module.modules())
     if any(isinstance(layer, _CONVOLUTIONS) for layer in layers):
         return "convolutional"
@@ -64,7 +64,7 @@ def check_finite(state: Mapping[str, Tensor], owner: str) -> None:
 
 
 def warn_of_unregistered(name: str, found: Sequence[Tensor], consequence: str) -> None:
-    """Warn of weights that a network holds without registering them, at the line three calls up."""
+    """Warning for weights that a network holds without registering them."""
     if not found:
         return
     shapes = ", ".join(str(tuple(value.shape)) for value in found[:5]) + (", ..." if len(found) > 5 else "")
@@ -133,7 +133,7 @@ def check_module(module: nn.Module) -> None:
 
 
 def logits_of(outputs: object, module: nn.Module) -> Tensor:
-    """Logits in the output of a module: the output itself, or its attribute or key `logits`.
+    """Logits of an output: the output itself, or its attribute or key `logits`.
 
     Raises:
         ValueError: unless the logits are floating and of shape (batch, classes) with at least 2 classes.
@@ -145,7 +145,7 @@ def logits_of(outputs: object, module: nn.Module) -> Tensor:
 
 
 def _no_logits(outputs: object, module: nn.Module) -> str:
-    """Error message with the output, and the `forward` of a wrapper that returns logits."""
+    """Error message with the output and a `forward` that returns logits."""
     fix = "at least 2 classes: wrap the network in a module that returns them"
     if isinstance(outputs, Tensor):
         what = f"shape {tuple(outputs.shape)}, {outputs.dtype}"
@@ -168,8 +168,8 @@ def _no_logits(outputs: object, module: nn.Module) -> str:
     return f"the output of {type(module).__name__} is {what}; expected {expected}"
 
 
-def taken_off(layer: nn.Module) -> None:
-    """Remove what compilation and mixed precision put around the `forward` of a layer."""
+def remove_wrappers(layer: nn.Module) -> None:
+    """Remove wrappers of compilation and mixed precision from a `forward`."""
     own = vars(layer)
     own.pop("_compiled_call_impl", None)  # Set by module.compile().
     if own.get("_compiler_ctx"):  # Lightning sets it on a compiled module.

@@ -1,4 +1,4 @@
-"""The network of a user: a classifier that is checked once, never changed, and evaluated at explicit weights."""
+"""The network of a user, evaluated at explicit weights and never changed."""
 
 import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -20,8 +20,8 @@ from flatprobe.data.inputs import (
     only_floating,
 )
 from flatprobe.network.contexts import no_autocast
-from flatprobe.network.modules import BATCH_NORMS, architecture_of, check_finite, check_module, logits_of, unwrapped
-from flatprobe.network.parametrized import parametrised
+from flatprobe.network.modules import BATCH_NORMS, architecture_of, check_finite, check_module, logits_of, unwrap
+from flatprobe.network.parametrized import computed_weights
 from flatprobe.network.sequential import affine_in_inputs, layers_of, run, tensors_of
 from flatprobe.network.slots import Slots
 from flatprobe.network.weights import Weights
@@ -45,7 +45,7 @@ Split = tuple[Half, Half, frozenset[str]]
 
 
 class Network:
-    """A classifier x -> logits z at explicit weights; its weights and buffers are snapshots of the module.
+    """A classifier x -> logits z at explicit weights, a snapshot of a module.
 
     On a CPU, convolutional networks run in channels-last layout unless the layout changes the function.
 
@@ -68,10 +68,10 @@ class Network:
                 "network first"
             )
             raise TypeError(msg)
-        module = unwrapped(module)
+        module = unwrap(module)
         check_module(module)
         self.slots = Slots(module)
-        self.caller: nn.Module | None = module  # Dropped once `inspected` knows that a pass does not use its tensors.
+        self.caller: nn.Module | None = module  # Until `inspect_network` has run.
         state = self.slots.state
         check_finite(state, f"the network {type(module).__name__}")
         floating = [value for value in state.values() if value.is_floating_point()]
@@ -83,13 +83,13 @@ class Network:
         self.architecture = architecture_of(self.slots.module)
         self.batch_normalised = any(isinstance(layer, BATCH_NORMS) for layer in self.slots.module.modules())
         self.channels_last = self.architecture == "convolutional" and self.device.type == "cpu"
-        self.plain = True  # Whether a pass calls a function of `PlainFunctions`; assumed until `inspected` knows.
-        self.classes = 0  # The number of logits, set by `inspected`.
-        self.in_place = True  # Whether a layer writes to the inputs; assumed until `inspected` knows.
+        self.plain = True  # Whether a pass calls a function of `PlainFunctions`; assumed until `inspect_network` knows.
+        self.classes = 0  # The number of logits, set by `inspect_network`.
+        self.in_place = True  # Whether a layer writes to the inputs; assumed until `inspect_network` knows.
         self._held: Held | None = None  # The other inputs of a batch: see `holding`.
         self.sigmoid = False  # Whether the logits are the output of a sigmoid.
         self.seeds = False  # Whether a pass moves the global generator of torch.
-        # Findings of `inspected`: a tensor that a pass reads but that cannot be exchanged, leaves that are not
+        # Findings of `inspect_network`: a tensor that a pass reads but that cannot be exchanged, leaves that are not
         # parameters, and tensors that one pass computes and the next one uses.
         self.fixed: str | None = None
         self.unregistered: list[Tensor] = []
@@ -106,7 +106,7 @@ class Network:
         self.buffers: Weights = {name: value for name, value in state.items() if name not in self.weights}
 
     def __call__(self, inputs: Inputs, weights: Mapping[str, Tensor] | None = None) -> Float[Tensor, "samples classes"]:
-        """Logits of inputs from `prepare` at the given weights and buffers, by default those of the network."""
+        """Logits of inputs from `prepare`, by default at the network's weights."""
         inputs = self.laid_out(inputs if self._held is None else joined(self._held, _one(inputs)))
         with self._pass(weights):
             return self.run(inputs)
@@ -146,11 +146,11 @@ class Network:
             with functions:
                 yield
 
-    def left(self, names: Iterable[str]) -> Weights:
+    def buffers_after_pass(self, names: Iterable[str]) -> Weights:
         """The buffers after the last pass."""
-        return {name: self.slots.now(name) for name in names}
+        return {name: self.slots.current(name) for name in names}
 
-    def copied(self, *, dtype: torch.dtype | None = None) -> "Network":
+    def copy(self, *, dtype: torch.dtype | None = None) -> "Network":
         """A network with the same weights, in the same or another precision.
 
         Args:
@@ -161,7 +161,7 @@ class Network:
             A network that shares nothing with this one but the other inputs of `holding`.
         """
         result = copy.copy(self)
-        result.slots, result.caller = self.slots.copied(dtype), None
+        result.slots, result.caller = self.slots.copy(dtype), None
         if dtype is not None:
             result.dtype, result.precisions = dtype, {dtype: None}
         if self._held is not None:
@@ -170,7 +170,7 @@ class Network:
         return result
 
     def holding(self, inputs: Inputs) -> tuple["Network", Inputs]:
-        """The network as a function of the one floating tensor among several inputs, and that tensor.
+        """The network as a function of its only floating input, and this input.
 
         Args:
             inputs: a batch, from `prepare`.
@@ -186,7 +186,7 @@ class Network:
         return network, inputs[place]  # type: ignore[index] # the place is of its kind
 
     def repeating(self, inputs: Inputs, owners: Tensor) -> "Network":
-        """The network for points made from samples of a batch, each with the other inputs of its sample.
+        """The network for points that are made from samples of a batch.
 
         Args:
             inputs: the batch, from `prepare`.
@@ -211,7 +211,7 @@ class Network:
         return network
 
     def prepare(self, inputs: Inputs) -> Inputs:
-        """The inputs on the device of the weights, floating ones in the dtype of the weights."""
+        """The inputs on the device and, if floating, in the dtype of the weights."""
         return mapped(self.placed, inputs)
 
     def placed(self, part: Tensor) -> Tensor:
@@ -220,7 +220,7 @@ class Network:
         return part.clone() if part.is_inference() else part  # No backward pass can save an inference tensor.
 
     def batch_size(self, given: int | None = None) -> int:
-        """The given batch size, by default that of `BATCH_SIZES` for this architecture and device.
+        """The given batch size, by default that of `BATCH_SIZES`.
 
         Raises:
             ValueError: if it is below 1.
@@ -233,7 +233,7 @@ class Network:
         return int(given)
 
     def laid_out(self, inputs: Inputs) -> Inputs:
-        """The inputs in the memory layout of the network, copied if a layer writes to them."""
+        """The inputs in the layout of the network, copied if a layer writes to them."""
         inputs = mapped(torch.clone, inputs) if self.in_place else inputs
         if self.channels_last:
             return channels_last(inputs) if isinstance(inputs, Tensor) else inputs
@@ -291,7 +291,7 @@ class Network:
             "device": str(self.device),
             "layout": "channels last" if self.channels_last else "contiguous",
             # Weight-space probes move the parameters that these weights are computed from.
-            **({"parametrised": list(computed)} if (computed := parametrised(self.module)) else {}),
+            **({"parametrised": list(computed)} if (computed := computed_weights(self.module)) else {}),
         }
 
 

@@ -1,4 +1,4 @@
-"""Contents of Python objects, and the kinds of objects whose copy is a copy of their contents."""
+"""Contents of Python objects, and the kinds that can be copied."""
 
 import dis
 import enum
@@ -16,7 +16,7 @@ _DRIVERS = ("torch.optim", "lightning", "pytorch_lightning", "accelerate.acceler
 
 
 class Attributes(MutableMapping[str, Any]):
-    """Mapping view of the attributes that an object holds without a dictionary: slots, or the cell of a closure."""
+    """Mapping view of slots, or of the cell of a closure."""
 
     def __init__(self, owner: Any, names: Sequence[str]) -> None:
         self.owner, self.names = owner, names
@@ -41,7 +41,7 @@ class Attributes(MutableMapping[str, Any]):
 
 
 def is_container(value: Any) -> bool:
-    """True for a container of Python, or a subclass that stores its entries in the same way."""
+    """True for a container of Python, or a subclass that stores entries alike."""
     kind = type(value)
     if kind in _CONTAINERS:
         return True
@@ -60,7 +60,7 @@ def _as_tuple(names: Any) -> tuple[str, ...]:
 
 
 def _writes_to_closure(function: types.FunctionType) -> bool:
-    """True if the function assigns a `nonlocal` variable, and so remembers something between calls."""
+    """True if the function assigns a `nonlocal` variable."""
     code = function.__code__
     own = {"STORE_DEREF", "DELETE_DEREF"}
     return bool(code.co_freevars) and any(
@@ -69,7 +69,7 @@ def _writes_to_closure(function: types.FunctionType) -> bool:
 
 
 def held_by(value: Any) -> list[Any]:
-    """Contents of the closure and defaults of a function, or of the attributes of another object."""
+    """Contents of the closure and defaults, or of the attributes of an object."""
     if isinstance(value, types.FunctionType):
         cells = [Attributes(cell, ["cell_contents"]) for cell in value.__closure__ or ()]
         held = [entry for cell in cells for entry in cell.values()]
@@ -78,7 +78,7 @@ def held_by(value: Any) -> list[Any]:
 
 
 def is_fixed(value: Any) -> bool:
-    """True for a function without memory between calls, and for an object that is empty or frozen."""
+    """True for a function without memory, or an empty or frozen object."""
     if isinstance(value, types.FunctionType):
         return not _writes_to_closure(value)
     frozen = getattr(getattr(type(value), "__dataclass_params__", None), "frozen", False)
@@ -86,7 +86,7 @@ def is_fixed(value: Any) -> bool:
 
 
 def globals_of(function: types.FunctionType) -> dict[str, Any]:
-    """Present values of the global names in the code of a function and of its inner functions."""
+    """Values of the global names in a function and in its inner functions."""
     codes = [function.__code__]
     names: set[str] = set()
     while codes:

@@ -1,4 +1,4 @@
-"""Weights that layers compute from their parameters: parametrizations, hooks and pruning masks."""
+"""Weights that layers compute from parameters: parametrizations and masks."""
 
 from collections.abc import Callable
 
@@ -12,14 +12,14 @@ from torch.nn.utils.weight_norm import WeightNorm
 from flatprobe.network.weights import Weights
 
 
-def parametrised(module: nn.Module) -> dict[str, tuple[list[str], Callable[[], Tensor]]]:
-    """Computed weights: name -> the names of the parameters behind it, and its computation.
+def computed_weights(module: nn.Module) -> dict[str, tuple[list[str], Callable[[], Tensor]]]:
+    """Computed weights: name -> names of the parameters behind it, computation.
 
     Covers every parametrization of `torch.nn.utils.parametrize`, and `torch.nn.utils.weight_norm`, `spectral_norm` and
     `prune`.
 
     >>> layer = nn.utils.parametrizations.weight_norm(nn.Linear(2, 3))
-    >>> {name: raw for name, (raw, _) in parametrised(layer).items()}
+    >>> {name: raw for name, (raw, _) in computed_weights(layer).items()}
     {'weight': ['parametrizations.weight.original0', 'parametrizations.weight.original1']}
     """
     parameters = [name for name, _ in module.named_parameters()]
@@ -50,7 +50,7 @@ def _older(hook: object, layer: nn.Module) -> tuple[str, Callable[[], Tensor] | 
 
 
 def holder_of(name: str) -> str:
-    """The name of the module that holds a parameter, or the weight that is computed from this parameter.
+    """The name of the module that holds a parameter or its computed weight.
 
     >>> holder_of("0.weight"), holder_of("0.parametrizations.weight.original"), holder_of("weight")
     ('0', '0', '')
@@ -64,11 +64,11 @@ def computes_weight(hook: object, layer: nn.Module) -> bool:
     return _older(hook, layer)[1] is not None
 
 
-def applied(module: nn.Module, weights: Weights) -> Weights:
+def with_computed(module: nn.Module, weights: Weights) -> Weights:
     """The weights, with computed weights in place of the parameters behind them."""
     result = dict(weights)
     with torch.no_grad():
-        for name, (raw, compute) in parametrised(module).items():
+        for name, (raw, compute) in computed_weights(module).items():
             for own in raw:
                 result.pop(own, None)
             result[name] = compute().detach()

@@ -9,7 +9,7 @@ Layers = list[tuple[str, nn.Module]]
 
 
 def layers_of(module: nn.Module, prefix: str = "") -> Layers | None:
-    """The named layers of nested plain `nn.Sequential` modules, in order; None for any other module."""
+    """The named layers of nested plain `nn.Sequential` modules, else None."""
     kind = type(module)
     if (
         kind.forward is not nn.Sequential.forward
@@ -17,7 +17,7 @@ def layers_of(module: nn.Module, prefix: str = "") -> Layers | None:
         or not calls_forward(module)
     ):
         return None
-    if any(map(_hooked, module.modules())):
+    if any(map(_has_hooks, module.modules())):
         return None
     if calls._global_forward_hooks or calls._global_forward_pre_hooks:  # noqa: SLF001 - torch has no public way to ask
         return None
@@ -36,7 +36,7 @@ def calls_forward(layer: nn.Module) -> bool:
 
 
 def runs_as(layer: nn.Module, kind: type[nn.Module]) -> bool:
-    """True if calling the module computes what `kind` computes with the weights of the module."""
+    """True if the module computes what `kind` computes with its weights."""
     before = layer._forward_pre_hooks.values()  # noqa: SLF001 - torch has no public way to ask
     return (
         type(layer).forward is kind.forward
@@ -47,7 +47,7 @@ def runs_as(layer: nn.Module, kind: type[nn.Module]) -> bool:
     )
 
 
-def _hooked(layer: nn.Module) -> bool:
+def _has_hooks(layer: nn.Module) -> bool:
     hooks = layer._forward_hooks or layer._forward_pre_hooks  # noqa: SLF001 - torch has no public way to ask
     return bool(hooks) or "forward" in vars(layer)  # A replaced forward counts as a hook.
 

@@ -1,4 +1,4 @@
-"""Comparison of the derivatives of autograd with finite differences of the function."""
+"""Comparison of the derivatives of autograd with finite differences."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from flatprobe.data.inputs import Inputs, few_rows, mapped, tensors
-from flatprobe.network.differentiable import check_dense, explained
+from flatprobe.network.differentiable import check_dense, explain_errors
 from flatprobe.network.network import Network
-from flatprobe.network.watching import Watched
+from flatprobe.network.watching import Observation
 from flatprobe.utils import rng
 from flatprobe.utils.plain_functions import twice_differentiable
 
@@ -32,7 +32,7 @@ Moved = Callable[[list[Tensor]], Tensor]
 
 @dataclass(frozen=True)
 class _Function:
-    """Logits of a few samples as a function of what moves; the network and the samples serve messages."""
+    """Logits of a few samples as a function of the tensors that move."""
 
     logits: Moved
     network: Network
@@ -42,7 +42,7 @@ class _Function:
 
 @dataclass(frozen=True)
 class _Slope:
-    """Directional derivative of autograd, the typical size of such derivatives, and the rounding of a difference."""
+    """Directional derivative of autograd, its typical size, and its rounding."""
 
     given: float
     size: float
@@ -75,7 +75,7 @@ class _Slope:
 
 
 def check_weight_slopes(network: Network, inputs: Inputs, names: Sequence[str], *, twice: bool) -> None:
-    """Check that autograd's derivatives of the logits in the weights agree with finite differences.
+    """Check of the derivatives in the weights against finite differences.
 
     The check runs beside the weights of the network, where no unit is at a kink by construction (biases of 0). It takes
     two random directions: a gradient that is cut, scaled or of another function differs along both.
@@ -108,7 +108,7 @@ def check_weight_slopes(network: Network, inputs: Inputs, names: Sequence[str], 
 
 
 def check_input_slopes(network: Network, inputs: Tensor, *, forward: bool = False) -> None:
-    """Check that autograd's derivative of the logits in the inputs agrees with finite differences.
+    """Check of the derivative in the inputs against finite differences.
 
     As `check_weight_slopes`, for the inputs.
 
@@ -138,7 +138,7 @@ def check_input_slopes(network: Network, inputs: Tensor, *, forward: bool = Fals
 def _check_products(function: _Function, network: Network, inputs: Tensor) -> None:
     """Check that two backward passes compute a Jacobian-vector product."""
     variable = inputs.clone().requires_grad_()
-    with explained(function.network, function.few, twice=True), torch.enable_grad(), twice_differentiable():
+    with explain_errors(function.network, function.few, twice=True), torch.enable_grad(), twice_differentiable():
         logits = network(variable)
         if not logits.requires_grad:
             return  # The logits are constant, which `_check` has confirmed.
@@ -148,11 +148,11 @@ def _check_products(function: _Function, network: Network, inputs: Tensor) -> No
 
 
 def _precise(network: Network, few: Inputs) -> Network:
-    """The network in float64 if it is small enough and runs in float64, else the network."""
+    """The network, in float64 if it is small enough and runs in float64."""
     if network.dtype == torch.float64 or sum(value.numel() for value in network.weights.values()) > _PRECISE:
         return network
     try:
-        precise = network.copied(dtype=torch.float64)
+        precise = network.copy(dtype=torch.float64)
         with torch.no_grad():
             precise(precise.prepare(few))
     except (RuntimeError, TypeError):
@@ -197,8 +197,8 @@ def _check(function: _Function, point: list[Tensor], what: str, names: Sequence[
 def _mismatch(
     function: _Function, point: list[Tensor], draw: int, *, twice: bool
 ) -> tuple[str, float, float, list[bool]] | None:
-    """The first directional derivative that contradicts the differences: order, both values, and cut parameters."""
-    with torch.no_grad(), Watched() as seen:
+    """The first directional derivative that contradicts the differences."""
+    with torch.no_grad(), Observation() as seen:
         logits = function.logits(point)
     if not bool(logits.isfinite().all()):
         return None  # The measurement reports such logits.
@@ -222,7 +222,7 @@ def _mismatch(
         return (ends[0] - value) / step if exact else (ends[0] - ends[1]) / (2 * step)
 
     def second(step: float) -> float:
-        side = _moved(point, along, step)
+        side = _move(point, along, step)
         return (_derivatives(function, scalar, side, across, across, twice=False).slope - here.lateral) / step
 
     rounding = eps * float((logits * cotangent).abs().sum())
@@ -249,7 +249,7 @@ def _along_cotangent(logits: Moved, cotangent: Tensor, values: list[Tensor]) -> 
 
 @dataclass(frozen=True)
 class _Derivatives:
-    """Derivatives of autograd at a point: g . u and its size, g . v, (H u) . v and its size; parameters without g."""
+    """Derivatives at a point: g . u, g . v, sizes, (H u) . v, missing gradients."""
 
     slope: float
     lateral: float
@@ -263,7 +263,7 @@ def _derivatives(
     function: _Function, scalar: Moved, point: list[Tensor], along: list[Tensor], across: list[Tensor], *, twice: bool
 ) -> _Derivatives:
     variables = [value.detach().requires_grad_() for value in point]
-    with explained(function.network, function.few, twice=twice), torch.enable_grad(), twice_differentiable():
+    with explain_errors(function.network, function.few, twice=twice), torch.enable_grad(), twice_differentiable():
         value = scalar(variables)
         if not value.requires_grad:
             return _Derivatives(0.0, 0.0, 0.0, 0.0, 0.0, [True for _ in point])
@@ -289,7 +289,7 @@ def _dot(first: Tensor, second: Tensor, *, kept: bool) -> Tensor:
     return (first * second).sum() if kept else torch.dot(first.flatten(), second.flatten())
 
 
-def _moved(point: list[Tensor], along: list[Tensor], step: float) -> list[Tensor]:
+def _move(point: list[Tensor], along: list[Tensor], step: float) -> list[Tensor]:
     return [torch.add(value.detach(), u, alpha=step) for value, u in zip(point, along, strict=True)]
 
 

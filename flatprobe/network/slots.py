@@ -1,4 +1,4 @@
-"""A copy of a user module whose parameters and buffers are exchanged between passes."""
+"""Copy of a user module whose tensors are exchanged between passes."""
 
 import copy
 import operator
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from flatprobe.data.inputs import channels_last, default_layout
-from flatprobe.network.copies import copied_with_places
+from flatprobe.network.copies import copy_with_places
 from flatprobe.network.objects import Attributes
 from flatprobe.network.weights import Weights
 
@@ -20,7 +20,7 @@ _MISSING = object()
 
 
 class Slots:
-    """A network f at explicit weights: a copy that shares nothing with the user module, and the places of its tensors.
+    """Copy of a user module, and the places of its parameters and buffers.
 
     Two differences from `torch.func.functional_call`:
 
@@ -35,13 +35,13 @@ class Slots:
         module: the copy, at the weights of its last pass.
         state: its parameters and buffers by name, without gradients; a snapshot of the user module.
         written: names of the tensors that a pass writes to; every pass gets fresh copies of them. All names until
-            `inspected` knows.
+            `inspect_network` knows.
         unregistered: copies of tensors that require gradients and have no name.
         lock: the lock that a pass holds, so that two threads may share a network.
     """
 
     def __init__(self, module: nn.Module) -> None:
-        copied = copied_with_places(module)
+        copied = copy_with_places(module)
         self.module = copied.module
         for layer in self.module.modules():
             layer._backward_hooks.clear()  # noqa: SLF001 - torch has no public way
@@ -57,8 +57,8 @@ class Slots:
         self._holders = copied.holders
         self._kept: list[tuple[Any, Any, Any]] = []
 
-    def copied(self, dtype: torch.dtype | None = None) -> "Slots":
-        """Slots of a second copy at the original weights, in the given precision if there is one."""
+    def copy(self, dtype: torch.dtype | None = None) -> "Slots":
+        """Slots of a second copy at the original weights."""
         with self.lock, torch.inference_mode(mode=False):
             self.place(fresh=False)
             result = Slots(self.module)
@@ -70,7 +70,7 @@ class Slots:
         return result
 
     def _kept_by(self, other: "Slots") -> list[tuple[Any, Any, Any]]:
-        """The entries that a second copy resets before each pass: its copies of those that this one resets."""
+        """The entries that a second copy resets before each pass."""
         twins = {_identity(original): holder for original, holder in other._holders}  # noqa: SLF001 - its own kind
         layers = dict(zip(self.module.modules(), other.module.modules(), strict=True))
         found = []
@@ -108,13 +108,13 @@ class Slots:
                     container[key] = value
         self._restore()
 
-    def now(self, name: str) -> Tensor:
-        """The tensor that the copy holds at present under a name, after a pass has replaced or changed it."""
+    def current(self, name: str) -> Tensor:
+        """The tensor that the copy holds at present under a name."""
         container, key = self._places[name][0]
         tensor: Tensor = container[key]
         return tensor
 
-    def replaced(self, name: str, value: Tensor) -> bool:
+    def was_replaced(self, name: str, value: Tensor) -> bool:
         """True if a pass with this tensor has put another tensor into one of its places."""
         return any(container[key] is not value for container, key in self._places[name])
 
@@ -170,7 +170,7 @@ def _snapshot(holder: Any) -> Any:
 
 
 def _constant(value: Tensor, data: Tensor | None = None) -> Tensor:
-    """A tensor, or other data in its place, without gradients; tracers want a parameter to stay one."""
+    """A tensor without gradients, or other data in its place."""
     constant = (value if data is None else data).detach()
     return nn.Parameter(constant, requires_grad=False) if isinstance(value, nn.Parameter) else constant
 

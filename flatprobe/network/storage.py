@@ -15,7 +15,7 @@ def storage_of(value: Tensor) -> int | None:
 
 
 def check_storage(module: nn.Module) -> None:
-    """Check that different parameters and buffers of a module share no entry of memory.
+    """Check that different parameters and buffers share no entry of memory.
 
     Raises:
         ValueError: for two tensors that share an entry, naming both.
@@ -31,7 +31,7 @@ def check_storage(module: nn.Module) -> None:
 
 
 def _check_apart(sharing: list[tuple[str, Tensor]], network: str) -> None:
-    """Check that tensors of one storage share no entry; columns of one matrix share none.
+    """Check that tensors of one storage share no entry.
 
     Raises:
         ValueError: for two tensors that share an entry, naming both.
@@ -57,6 +57,6 @@ def _check_apart(sharing: list[tuple[str, Tensor]], network: str) -> None:
 
 
 def _end(value: Tensor) -> int:
-    """One more than the offset of the last entry of a tensor, in bytes from the beginning of its storage."""
+    """One more than the offset of the last entry in its storage, in bytes."""
     last = sum((size - 1) * step for size, step in zip(value.shape, value.stride(), strict=True))
     return int(value.element_size() * (value.storage_offset() + last)) + 1

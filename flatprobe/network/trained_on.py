@@ -1,4 +1,4 @@
-"""Training data of a network, by fingerprint, to recognize probes on training samples."""
+"""Fingerprint of the training data of a network."""
 
 import warnings
 from collections.abc import Mapping
@@ -11,18 +11,18 @@ from flatprobe.data import LabelledData
 _MARK = "trained_on"
 
 
-def mark(module: nn.Module, fingerprint: str) -> None:
+def mark_training_data(module: nn.Module, fingerprint: str) -> None:
     """Record the fingerprint of the training data in a network."""
     setattr(module, _MARK, fingerprint)
 
 
-def own_samples(module: nn.Module, data: LabelledData) -> bool:
-    """True if `fp.train` trained the network, or a network inside it, on these data; False if unknown."""
+def trained_on(module: nn.Module, data: LabelledData) -> bool:
+    """True if `fp.train` is known to have trained the network on these data."""
     marks = {vars(layer)[_MARK] for layer in module.modules() if _MARK in vars(layer)}
     return bool(marks) and data.fingerprint in marks
 
 
-def warn_of_own(settings: Mapping[str, Any]) -> None:
+def warn_of_training_data(settings: Mapping[str, Any]) -> None:
     """Warn that a band for fresh samples was computed from training samples."""
     if settings.get("own_samples", False):
         warnings.warn(

@@ -1,4 +1,4 @@
-"""Observation of the operations of one pass: the memory that they read and write, and values handed to Python."""
+"""Observation of the memory that the operations of a pass read and write."""
 
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -17,7 +17,7 @@ _SAFE_CHANNELS = 8
 _LAST = 4  # Operations from the end: a view, a cast or a scale may follow a sigmoid.
 
 
-class Watched(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch's own
+class Observation(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch's own
     """Context that records the memory that operations read and write.
 
     Args:
@@ -50,7 +50,7 @@ class Watched(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch's own
     ) -> Any:
         kwargs = kwargs or {}
         schema = func._schema  # noqa: SLF001 - torch has no public way to ask
-        self.looks |= not _LOOKS.isdisjoint(func.tags) and (schema.name != "aten::index" or _masked(args[1:]))
+        self.looks |= not _LOOKS.isdisjoint(func.tags) and (schema.name != "aten::index" or _has_mask(args[1:]))
         self.unsafe |= schema.name == "aten::convolution" and _unsafe(*args[1:4:2])
         used = {*map(storage_of, _tensors((*args, *kwargs.values())))}
         self.foreign |= used - self.made
@@ -76,13 +76,13 @@ class Watched(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch's own
         return [value for reference in self._followed if (value := reference()) is not None]
 
 
-def _masked(indices: Iterable[Any]) -> bool:
-    """True if a mask chooses the entries; index numbers give a fixed number of entries."""
+def _has_mask(indices: Iterable[Any]) -> bool:
+    """True if a mask chooses the entries."""
     return any(part.dtype in {torch.bool, torch.uint8} for part in _tensors(indices))
 
 
 def _unsafe(weight: Tensor, stride: Sequence[int]) -> bool:
-    """True if oneDNN in torch 2.13 corrupts the heap in the backward pass in channels-last layout.
+    """True if the backward pass corrupts the heap in channels-last layout.
 
     The error concerns strided 1x1 convolutions of few channels on CPUs without AVX-512. It occurs on an AMD EPYC with
     AVX2 alone, and on any CPU with ONEDNN_MAX_CPU_ISA=AVX2. Other kernels, strides and layouts, and double or half
@@ -114,7 +114,7 @@ def leaves_of(outputs: Tensor) -> list[Tensor]:
 
 
 def ends_in_sigmoid(outputs: Tensor) -> bool:
-    """True if a sigmoid is among the last operations, followed through their first input."""
+    """True if a sigmoid is among the last operations."""
     node = outputs.grad_fn
     for _ in range(_LAST):
         if node is None:

@@ -18,7 +18,7 @@ _COUNTER = "n_averaged"  # of torch.optim.swa_utils.AveragedModel
 
 
 def weights_of(module: nn.Module) -> Weights:
-    """Detached copies of the parameters of a module, which later training does not change.
+    """Detached copies of the parameters of a module.
 
     >>> weights_of(nn.Linear(2, 3))["weight"].shape
     torch.Size([3, 2])
@@ -32,15 +32,15 @@ def snapshot(tensors: Iterable[tuple[str, Tensor]]) -> Weights:
         return {name: tensor.detach().clone() for name, tensor in tensors}
 
 
-def unprefixed(state: Mapping[str, Tensor], names: Sequence[str]) -> Weights:
+def strip_prefixes(state: Mapping[str, Tensor], names: Sequence[str]) -> Weights:
     """A state_dict under the names of the network, without the prefixes of wrappers.
 
     Wrappers of a network or of its parts insert `module.` (`nn.DataParallel`, `AveragedModel`) and `_orig_mod.`
     (`torch.compile`). The counter of an `AveragedModel` is left out.
 
-    >>> list(unprefixed({"_orig_mod.weight": torch.zeros(1)}, ["weight"]))
+    >>> list(strip_prefixes({"_orig_mod.weight": torch.zeros(1)}, ["weight"]))
     ['weight']
-    >>> list(unprefixed({"n_averaged": torch.tensor(1), "module.0._orig_mod.bias": torch.zeros(1)}, ["0.bias"]))
+    >>> list(strip_prefixes({"n_averaged": torch.tensor(1), "module.0._orig_mod.bias": torch.zeros(1)}, ["0.bias"]))
     ['0.bias']
     """
     state = {name: value for name, value in state.items() if name != _COUNTER or _COUNTER in names}
@@ -58,7 +58,7 @@ def _bare(name: str) -> str:
     return ".".join(word for word in name.split(".") if f"{word}." not in _PREFIXES)
 
 
-def moved(weights: Mapping[str, Tensor], direction: Mapping[str, Tensor], distance: float) -> Weights:
+def move(weights: Mapping[str, Tensor], direction: Mapping[str, Tensor], distance: float) -> Weights:
     """The weights w + s u; names that the direction lacks do not move.
 
     Args:
@@ -75,7 +75,7 @@ def moved(weights: Mapping[str, Tensor], direction: Mapping[str, Tensor], distan
     }
 
 
-def combined(vectors: Sequence[Mapping[str, Tensor]], coefficients: Sequence[float]) -> Weights:
+def combine(vectors: Sequence[Mapping[str, Tensor]], coefficients: Sequence[float]) -> Weights:
     """The weights sum_k c_k w_k; a name that a vector lacks counts as zero in it.
 
     A zero coefficient contributes nothing and a coefficient of one multiplies exactly, so that a corner of the simplex
@@ -86,7 +86,7 @@ def combined(vectors: Sequence[Mapping[str, Tensor]], coefficients: Sequence[flo
 
 
 def linear_combination(tensors: Sequence[Tensor | None], coefficients: Sequence[float]) -> Tensor:
-    """The sum sum_k c_k t_k in a new tensor; None counts as zero, and one tensor at least is not None."""
+    """The sum sum_k c_k t_k in a new tensor, with None as zero."""
     terms = [(c, t) for c, t in zip(coefficients, tensors, strict=True) if t is not None and c != 0.0]
     if not terms:
         return torch.zeros_like(next(t for t in tensors if t is not None))
@@ -110,7 +110,7 @@ def inner(first: Tensor, second: Tensor) -> float:
 
 
 def pieces(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """Flat pieces of tensors of one shape; a whole tensor in float64 would take twice the memory of the weights."""
+    """Flat pieces of tensors of one shape, which save memory in float64."""
     return zip(*(torch.split(tensor.flatten(), _PIECE) for tensor in tensors), strict=True)
 
 
@@ -173,7 +173,7 @@ def _names(parameters: Any) -> list[str]:
     return patterns
 
 
-def named(weights: object) -> Mapping[str, Tensor]:
+def as_mapping(weights: object) -> Mapping[str, Tensor]:
     """The weights given to a risk, empty for None.
 
     Raises:
@@ -189,12 +189,12 @@ def named(weights: object) -> Mapping[str, Tensor]:
 
 
 def as_given(parameters: str | Sequence[str] | None) -> str | list[str] | None:
-    """A selection as the user gave it, for JSON; it does not depend on the names of the network."""
+    """A selection as the user gave it, for JSON."""
     return parameters if parameters is None or isinstance(parameters, str) else list(parameters)
 
 
 def layers(names: Iterable[str]) -> dict[str, tuple[str, ...]]:
-    """Names grouped by the module that holds them, in order; `"network"` is the outermost module.
+    """Names by the module that holds them; `"network"` is the outermost module.
 
     >>> layers(["0.weight", "0.bias", "head.weight", "scale"])
     {'0': ('0.weight', '0.bias'), 'head': ('head.weight',), 'network': ('scale',)}

@@ -15,7 +15,7 @@ from flatprobe.data import Batch, LabelledData, checked_data
 from flatprobe.data.pairs import random_pairs
 from flatprobe.functional import first_order_margins
 from flatprobe.functional.losses import functional_margin
-from flatprobe.graph.lipschitz import Bound, certified_ends, drowned
+from flatprobe.graph.lipschitz import Bound, certified_bounds, explain_zero_bounds
 from flatprobe.network.contexts import standalone
 from flatprobe.network.network import Network
 from flatprobe.network.slopes import check_input_slopes
@@ -203,7 +203,7 @@ def geometric_margins(
         if subject.start == 0:
             kinds = [kind for kind in lower if kind in CERTIFIED]
             single = isinstance(subject.given, Tensor)
-            bounds, uncertified = certified_ends(network.module, inputs, kinds, norm, single=single)
+            bounds, uncertified = certified_bounds(network.module, inputs, kinds, norm, single=single)
             if set(ESTIMATES) & set(lower):
                 check_input_slopes(forward, inputs)
             if "gamma_2" in lower:
@@ -228,7 +228,7 @@ def geometric_margins(
         for name in lower:
             lowers[name].append(torch.where(right, values[name].double(), 0.0).cpu())
     own, attacks = _joined(lowers), _joined(uppers)
-    uncertified |= drowned({kind: own[kind] for kind in bounds}, attacks.values(), network.dtype)
+    uncertified |= explain_zero_bounds({kind: own[kind] for kind in bounds}, attacks.values(), network.dtype)
     if uncertified:
         msg = (
             f"{network.name} is not certified by {', '.join(uncertified)}, whose lower ends are 0: "

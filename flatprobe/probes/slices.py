@@ -14,7 +14,7 @@ from flatprobe.probes.directional import Directed, recorded
 from flatprobe.risk.directions import direction
 from flatprobe.risk.empirical import RiskFunction, along, describe, explain_start
 from flatprobe.risk.function import takes_risk
-from flatprobe.risk.inactive import looked_for
+from flatprobe.risk.inactive import find_inactive
 from flatprobe.risk.recalibration import Recalibration
 from flatprobe.utils.arguments import one_of, positive
 from flatprobe.utils.results import settings
@@ -131,7 +131,7 @@ def random_slice(
     center = risk.center
     names = select(center, parameters)
     # Looking costs as much as several points, and what does not act changes no point: `hold` alone needs it.
-    idle, held = looked_for(risk, names, law, inactive) if inactive != "move" else (None, {})
+    idle, held = find_inactive(risk, names, law, inactive) if inactive != "move" else (None, {})
     vectors = [direction(center, names, law, seed, index, held) for index in range(dimensions)]
     half = steps // 2
     axis = [extent * (k - half) / half for k in range(steps)]

@@ -13,7 +13,7 @@ Losses = Iterable[Callable[[Weights], Tensor]]
 
 
 def summed_gradient(losses: Losses, point: Mapping[str, Tensor], names: Sequence[str]) -> tuple[Tensor, Weights]:
-    """The loss, summed over the batches, and its gradient in the named weights, both in float64.
+    """The summed loss and its gradient in the named weights, in float64.
 
     Args:
         losses: one function of the weights per batch.
@@ -37,12 +37,13 @@ def summed_gradient(losses: Losses, point: Mapping[str, Tensor], names: Sequence
 def summed_products(
     losses: Losses, point: Mapping[str, Tensor], names: Sequence[str], directions: Sequence[Mapping[str, Tensor]]
 ) -> list[Weights]:
-    """H v for each direction v in float64, with H the Hessian of the summed loss in the named weights.
+    """Hessian products H v of the summed loss for directions v, in float64.
 
-    Reverse over reverse: the gradient of each batch is differentiated along v. In `python -m tests.benchmarks
-    sharpness` it costs 1.9 gradients on an MLP, 3.0 on a CNN and 5.2 on a ResNet; forward over reverse
-    (`torch.func.jvp` of `grad`) costs 3.0, 3.2 and 4.6. The directions share the graph of the gradient, so that further
-    directions cost less. Attention runs on its plain kernel, since fused kernels have no second derivative.
+    H is the Hessian in the named weights. Reverse over reverse: the gradient of each batch is differentiated along v.
+    In `python -m tests.benchmarks sharpness` it costs 1.9 gradients on an MLP, 3.0 on a CNN and 5.2 on a ResNet;
+    forward over reverse (`torch.func.jvp` of `grad`) costs 3.0, 3.2 and 4.6. The directions share the graph of the
+    gradient, so that further directions cost less. Attention runs on its plain kernel, since fused kernels have no
+    second derivative.
 
     Args:
         losses: one function of the weights per batch.
@@ -62,7 +63,7 @@ def summed_products(
 def summed_forms(
     losses: Losses, point: Mapping[str, Tensor], names: Sequence[str], directions: Sequence[Mapping[str, Tensor]]
 ) -> list[dict[str, float]]:
-    """(v, H v) per parameter for each direction v, without storing the products of `summed_products`.
+    """Quadratic forms (v, H v) per parameter, with H as in `summed_products`.
 
     Args:
         losses: one function of the weights per batch.
@@ -90,7 +91,7 @@ def _each_product(
     directions: Sequence[Mapping[str, Tensor]],
     take: Callable[[int, Weights], None],
 ) -> None:
-    """Pass the product of each batch with each direction to `take`, with the index of the direction."""
+    """Pass the product of each batch with each direction to `take`."""
     with torch.inference_mode(mode=False), torch.enable_grad(), twice_differentiable():
         variables = _variables(point, names)
         for loss in losses:
@@ -111,7 +112,7 @@ def _each_product(
 
 
 def _variables(point: Mapping[str, Tensor], names: Sequence[str]) -> Weights:
-    """Leaf tensors that share memory with the point; copies of inference tensors, which no graph can save."""
+    """Leaf tensors that share memory with the point, if a graph can save them."""
     tensors = {name: point[name].detach() for name in names}
     return {name: (own.clone() if own.is_inference() else own).requires_grad_() for name, own in tensors.items()}
 

@@ -1,4 +1,4 @@
-"""Random directions in weight space by normalization; direction k depends on (seed, k) alone."""
+"""Random directions in weight space, by normalization."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -19,19 +19,19 @@ def _isotropic(weights: Tensor, noise: Tensor, length: float) -> Tensor:
 
 
 def _filter(weights: Tensor, noise: Tensor, _length: float) -> Tensor | None:
-    """Rescale per slice along the first dimension: per unit of a linear layer, per filter of a convolution."""
-    return _rescaled(noise, weights, tuple(range(1, noise.ndim)))
+    """Rescaling per slice along the first dimension: per unit or per filter."""
+    return _rescale(noise, weights, tuple(range(1, noise.ndim)))
 
 
 def _layer(weights: Tensor, noise: Tensor, _length: float) -> Tensor | None:
-    return _rescaled(noise, weights, tuple(range(noise.ndim)))
+    return _rescale(noise, weights, tuple(range(noise.ndim)))
 
 
 def _adaptive(weights: Tensor, noise: Tensor, length: float) -> Tensor:
     return noise.double().mul_(weights.abs()).div_(length).to(weights)
 
 
-def _rescaled(noise: Tensor, weights: Tensor, dims: tuple[int, ...]) -> Tensor | None:
+def _rescale(noise: Tensor, weights: Tensor, dims: tuple[int, ...]) -> Tensor | None:
     if noise.ndim < 2:
         return None
     w_norm, xi_norm = (torch.linalg.vector_norm(t.double(), dim=dims, keepdim=True) for t in (weights, noise))
@@ -92,7 +92,7 @@ def direction(
     }
     for name, mask in (held or {}).items():
         noise[name].masked_fill_(mask, 0.0)
-    weights, length = _without(weights, names, held), norm(noise) or 1.0
+    weights, length = _mask_held(weights, names, held), norm(noise) or 1.0
     parts = {name: LAWS[law](weights[name], noise.pop(name), length) for name in names}  # `pop` frees each noise.
     result = {name: part for name, part in parts.items() if part is not None and bool(part.any())}
     if not result:
@@ -122,9 +122,9 @@ def scale(
     if law == "adaptive":
         count = sum(weights[name].numel() for name in names) - sum(int(mask.sum()) for mask in (held or {}).values())
         return math.sqrt(count) or 1.0
-    return norm(_without(weights, names, held)) or 1.0
+    return norm(_mask_held(weights, names, held)) or 1.0
 
 
-def _without(weights: Mapping[str, Tensor], names: Sequence[str], held: Mapping[str, Tensor] | None) -> Weights:
+def _mask_held(weights: Mapping[str, Tensor], names: Sequence[str], held: Mapping[str, Tensor] | None) -> Weights:
     held = held or {}
     return {name: weights[name].masked_fill(held[name], 0.0) if name in held else weights[name] for name in names}

@@ -1,4 +1,4 @@
-"""The empirical risk of a network as a function of its weights, the subject of weight-space probes."""
+"""The empirical risk of a network as a function of its weights."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,7 +17,7 @@ from flatprobe.network.checks import check_batch, check_exchangeable, report_not
 from flatprobe.network.contexts import standalone
 from flatprobe.network.network import Network
 from flatprobe.network.slopes import check_weight_slopes
-from flatprobe.network.weights import Weights, combined, named
+from flatprobe.network.weights import Weights, as_mapping, combine
 from flatprobe.risk.derivatives import summed_forms, summed_gradient, summed_products
 from flatprobe.risk.function import Risk as Risk
 from flatprobe.risk.function import RiskFunction as RiskFunction
@@ -28,7 +28,7 @@ _CHECKED = 16  # Samples on which a user-defined loss is checked.
 
 
 class EmpiricalRisk:
-    """Empirical risk I(w) = (1/n) sum_i l(f_w(x_i), y_i) over a data set, as a function of the weights w.
+    """Empirical risk I(w) = (1/n) sum_i l(f_w(x_i), y_i) at any weights w.
 
     The network runs in eval mode at explicit weights. Losses per sample have the dtype of the network, or float32 in
     half precision. Their sum over the batches is in float64 and divided once, so that the batch size changes the result
@@ -99,7 +99,7 @@ class EmpiricalRisk:
             ValueError: if the loss at the center is not finite, naming the first such sample.
             ValueError: for a name that the network does not have.
         """
-        self._check_names(named(weights))
+        self._check_names(as_mapping(weights))
         with torch.no_grad():
             risk = self._mean((self.network(inputs, weights), labels) for inputs, labels in self._batches())
         if weights is None and not math.isfinite(risk.loss):
@@ -108,7 +108,9 @@ class EmpiricalRisk:
 
     @standalone
     def along(self, vectors: Sequence[Mapping[str, Tensor]]) -> Callable[[Sequence[float]], Risk]:
-        """The function c -> I(sum_k c_k v_k): a line is `along([w, u])` at (1, s), a simplex `along([w1, w2, w3])`.
+        """The function c -> I(sum_k c_k v_k) of coefficients c.
+
+        A line is `along([w, u])` at (1, s), a simplex `along([w1, w2, w3])`.
 
         If the first layer is an `nn.Linear` inside plain `nn.Sequential` modules, its outputs are affine in c. They are
         computed once per vector, stored and combined, which gives the same sum without the largest product of an MLP.
@@ -123,7 +125,7 @@ class EmpiricalRisk:
         """
         split = split_for(self.network, self.data, vectors)
         if split is None:
-            return lambda coefficients: self(combined(vectors, coefficients))
+            return lambda coefficients: self(combine(vectors, coefficients))
         return along_split(self.network, self._batches(), self._mean, split, vectors)
 
     def gradient(
@@ -187,16 +189,16 @@ class EmpiricalRisk:
         directions: Sequence[Mapping[str, Tensor]],
         names: Sequence[str] | None = None,
     ) -> list[Weights]:
-        """`hvp` for several directions, which share the forward pass and the gradient; one product each in memory."""
+        """`hvp` for several directions, which share the forward pass and gradient."""
         point, names = self._point(weights, names)
         for direction in directions:
-            self._check_names(named(direction))
+            self._check_names(as_mapping(direction))
         self._check_slopes(names, twice=True)
         totals = summed_products(self._losses(None), point, names, directions)
         return [self._mean_of(total, len(self.data)) for total in totals]
 
     def forms(self, directions: Sequence[Mapping[str, Tensor]], names: Sequence[str]) -> list[dict[str, float]]:
-        """(v, H v) per parameter at the center for directions over the names, without storing the products."""
+        """Quadratic forms (v, H v) per parameter and direction at the center."""
         self._point(None, names)
         self._check_slopes(names, twice=True)
         totals = summed_forms(self._losses(None), self.center, names, directions)
@@ -212,7 +214,7 @@ class EmpiricalRisk:
         }
 
     def _check_slopes(self, names: Sequence[str], *, twice: bool) -> None:
-        """Check once that the derivatives of autograd over these parameters are those of the function.
+        """Check, once per selection, of the derivatives of autograd.
 
         Raises:
             ValueError: if they are not.
@@ -255,7 +257,7 @@ class EmpiricalRisk:
     def _point(
         self, weights: Mapping[str, Tensor] | None, names: Sequence[str] | None
     ) -> tuple[Weights, Sequence[str]]:
-        self._check_names({**named(weights), **dict.fromkeys(names or ())})
+        self._check_names({**as_mapping(weights), **dict.fromkeys(names or ())})
         if isinstance(self._kernel, OwnLoss):
             self._kernel.check_differentiable()
         return {**self.center, **(weights or {})}, tuple(self.center) if names is None else names
@@ -268,28 +270,28 @@ class EmpiricalRisk:
         return self._per_sample(self.network(inputs, weights), labels).sum()
 
     def _mean_of(self, total: Weights, count: int) -> Weights:
-        """Means of the sums, each of which is freed after its division, since float64 sums are large."""
+        """Means of the sums, each of which is freed after its division."""
         return {name: total.pop(name).div_(count).to(self.center[name]) for name in list(total)}
 
 
 def _at_least_single(logits: Tensor) -> Tensor:
-    """The logits in float32 at least: losses in half precision have steps of 1 %, which radii would show."""
+    """The logits in float32 at least, since half precision has steps of 1 %."""
     return logits.float() if logits.dtype.itemsize < 4 else logits
 
 
 def along(risk: RiskFunction, vectors: Sequence[Mapping[str, Tensor]]) -> Callable[[Sequence[float]], Risk]:
-    """`EmpiricalRisk.along`, or the same function for any other risk, by combining weights."""
+    """`EmpiricalRisk.along`, or the same function for any other risk."""
     if isinstance(risk, EmpiricalRisk):
         return risk.along(vectors)
-    return lambda coefficients: risk_at(risk, {**risk.center, **combined(vectors, coefficients)})
+    return lambda coefficients: risk_at(risk, {**risk.center, **combine(vectors, coefficients)})
 
 
 def describe(risk: RiskFunction) -> dict[str, object]:
-    """Fingerprint of a risk: that of an `EmpiricalRisk`, or the class name of any other callable."""
+    """Fingerprint of an `EmpiricalRisk`, or the class name of any other risk."""
     return risk.describe() if isinstance(risk, EmpiricalRisk) else {"risk": type(risk).__name__}
 
 
 def explain_start(risk: RiskFunction) -> None:
-    """Raise the error that explains a risk that is not finite at its center, if the reason is known."""
+    """Error that explains a risk that is not finite at its center, if known."""
     if isinstance(risk, EmpiricalRisk):
         risk()

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from flatprobe.network.inspection import agree
-from flatprobe.network.modules import BATCH_NORMS, check_finite, unwrapped
+from flatprobe.network.modules import BATCH_NORMS, check_finite, unwrap
 from flatprobe.network.network import Network
-from flatprobe.network.weights import Weights, unprefixed
+from flatprobe.network.weights import Weights, strip_prefixes
 from flatprobe.risk.empirical import EmpiricalRisk, RiskFunction
 from flatprobe.utils.rng import global_states_kept
 
@@ -56,7 +56,7 @@ def weights_of_endpoints(
         for place, (endpoint, state) in enumerate(zip(endpoints, states, strict=True)):
             if isinstance(endpoint, nn.Module) and not isinstance(endpoint, torch.jit.ScriptModule):
                 _check_function(endpoint, state, place, risk)
-    averaged = _averaged(states, risk, batch_norm, buffers) if isinstance(risk, EmpiricalRisk) else set()
+    averaged = _averaged_buffers(states, risk, batch_norm, buffers) if isinstance(risk, EmpiricalRisk) else set()
     for place, state in enumerate(states):
         missing = sorted(averaged - state.keys())
         if missing:
@@ -67,7 +67,7 @@ def weights_of_endpoints(
 
 
 def _check_function(endpoint: nn.Module, state: Weights, place: int, risk: EmpiricalRisk) -> None:
-    """Check on a few samples that the risk's network at the weights and buffers of an endpoint computes its logits.
+    """Check that the network at the weights of an endpoint is the endpoint.
 
     Raises:
         ValueError: if the logits differ, or the endpoint cannot run on the samples.
@@ -98,7 +98,7 @@ def _check_function(endpoint: nn.Module, state: Weights, place: int, risk: Empir
 
 
 def statistics_of(risk: EmpiricalRisk) -> set[str]:
-    """Names of running statistics: the floating buffers of every layer that has a buffer named running_*."""
+    """Floating buffers of every layer that has a buffer named running_*."""
     return {
         f"{name}.{buffer}" if name else buffer
         for name, layer in risk.network.module.named_modules()
@@ -108,7 +108,9 @@ def statistics_of(risk: EmpiricalRisk) -> set[str]:
     }
 
 
-def _averaged(states: Sequence[Weights], risk: EmpiricalRisk, batch_norm: str | None, buffers: str | None) -> set[str]:
+def _averaged_buffers(
+    states: Sequence[Weights], risk: EmpiricalRisk, batch_norm: str | None, buffers: str | None
+) -> set[str]:
     """Names of the buffers to combine like weights.
 
     Raises:
@@ -118,7 +120,7 @@ def _averaged(states: Sequence[Weights], risk: EmpiricalRisk, batch_norm: str | 
     own = {name for name in statistics if isinstance(_holder(risk, name), BATCH_NORMS)}
     averaged = {name for name in statistics if name in risk.buffers} if batch_norm == "interpolate" else set()
     for place, state in enumerate(states):
-        for name in _acting(state, risk, averaged | own):
+        for name in _acting_buffers(state, risk, averaged | own):
             layer = f"{name!r} of endpoint {place}, of a layer {type(_holder(risk, name)).__name__},"
             if name in statistics:
                 msg = (
@@ -127,7 +129,7 @@ def _averaged(states: Sequence[Weights], risk: EmpiricalRisk, batch_norm: str | 
                     "torch.nn.BatchNorm can be recalibrated"
                 )
                 raise ValueError(msg)
-            between = state[name].is_floating_point() and not _singular(name, risk)
+            between = state[name].is_floating_point() and not _is_singular_vector(name, risk)
             if buffers is None or (buffers == "interpolate" and not between):
                 policies = '"interpolate" (combine them like weights) or "keep"' if between else '"keep"'
                 msg = (
@@ -142,13 +144,13 @@ def _averaged(states: Sequence[Weights], risk: EmpiricalRisk, batch_norm: str | 
     return averaged
 
 
-def _singular(name: str, risk: EmpiricalRisk) -> bool:
-    """True for a singular vector of a spectral normalization, whose sign is arbitrary, so that no mean is one."""
+def _is_singular_vector(name: str, risk: EmpiricalRisk) -> bool:
+    """True for a singular vector of spectral normalization, of arbitrary sign."""
     return name.endswith(("_u", "_v")) and {f"{name[:-1]}u", f"{name[:-1]}v"} <= risk.buffers.keys()
 
 
-def _acting(state: Weights, risk: EmpiricalRisk, known: set[str]) -> Iterator[str]:
-    """Names of unknown buffers that differ from those of the risk and change the logits of its first batch."""
+def _acting_buffers(state: Weights, risk: EmpiricalRisk, known: set[str]) -> Iterator[str]:
+    """Unknown buffers that differ from those of the risk and change its logits."""
     found = [
         name
         for name, value in risk.buffers.items()
@@ -188,8 +190,8 @@ def _state(endpoint: object, place: int, risk: RiskFunction) -> Weights:
     """
     given = _tensors(endpoint, place)
     expected = {**risk.center, **(risk.buffers if isinstance(risk, EmpiricalRisk) else {})}
-    state = {name: value.detach() for name, value in unprefixed(given, list(expected)).items()}
-    state = _untied(state, _aliases(risk), place)
+    state = {name: value.detach() for name, value in strip_prefixes(given, list(expected)).items()}
+    state = _untie(state, _aliases(risk), place)
     missing = [name for name in risk.center if name not in state]
     unexpected = [name for name in state if name not in expected]
     if missing or unexpected:
@@ -217,7 +219,7 @@ def _tensors(endpoint: object, place: int) -> Mapping[str, Tensor]:
         ValueError: for a module in training mode.
     """
     if isinstance(endpoint, nn.Module):
-        module = unwrapped(endpoint)
+        module = unwrap(endpoint)
         training = next((name or "it" for name, layer in module.named_modules() if layer.training), None)
         if training is not None:
             msg = f"endpoint {place} is in training mode ({training}); expected eval mode: call .eval() first"
@@ -250,7 +252,7 @@ def _aliases(risk: RiskFunction) -> dict[str, str]:
     return {name: own[id(value)] for name, value in state.items() if id(value) in own and own[id(value)] != name}
 
 
-def _untied(state: Weights, aliases: Mapping[str, str], place: int) -> Weights:
+def _untie(state: Weights, aliases: Mapping[str, str], place: int) -> Weights:
     """The state with one name per tied tensor.
 
     Raises:

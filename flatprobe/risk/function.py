@@ -1,4 +1,4 @@
-"""The risk that weight-space probes take, a function of the weights with a center, and its check."""
+"""The risk of weight-space probes: a function of the weights with a center."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ Probe = TypeVar("Probe", bound=Callable[..., Any])
 
 @dataclass(frozen=True)
 class Risk:
-    """Mean loss, in units of the loss (nats for the cross-entropy), and fraction of misclassified samples."""
+    """Mean loss (cross-entropy: in nats) and fraction of misclassified samples."""
 
     loss: float
     error: float
@@ -25,7 +25,7 @@ class Risk:
 
 @runtime_checkable
 class RiskFunction(Protocol):
-    """Function of the weights with a center: an `EmpiricalRisk`, a quadratic bowl, or any other."""
+    """Function of the weights with a center, such as an `EmpiricalRisk`."""
 
     @property
     def center(self) -> Weights:
@@ -52,7 +52,7 @@ def risk_at(risk: RiskFunction, weights: Mapping[str, Tensor]) -> Risk:
 
 
 def takes_risk(probe: Probe) -> Probe:
-    """Decorator that checks the first argument of a probe, for calls with a network in place of a risk."""
+    """Decorator that checks that the first argument of a probe is a risk."""
     own = signature(probe).parameters
     places = sum(parameter.kind is Parameter.POSITIONAL_OR_KEYWORD for parameter in own.values())
 

@@ -1,4 +1,4 @@
-"""Weights that do not affect the logits: unused vocabulary, heads for training only, pruned entries."""
+"""Weights that do not affect the logits, such as an unused vocabulary."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -48,7 +48,7 @@ class Inactive:
 
 
 def inactive_entries(risk: RiskFunction, names: Sequence[str], law: str, *, whole: bool) -> Inactive | None:
-    """Selected weights that do not affect the logits along directions of a normalization.
+    """Selected weights that do not affect the logits along directions.
 
     An entry is inactive if the gradient of sum_i c_i . z(x_i), c_i random, is exactly 0 at three points: beside the
     center on the samples of the search, and at ten times the norm of the weights to either side on a few samples. A
@@ -80,8 +80,10 @@ def inactive_entries(risk: RiskFunction, names: Sequence[str], law: str, *, whol
         risk.network.rest()
 
 
-def looked_for(risk: RiskFunction, names: Sequence[str], law: str, inactive: str) -> tuple[Inactive | None, Masks]:
-    """Inactive entries, and the masks of entries that directions hold: all for `"hold"`, none for `"move"`.
+def find_inactive(risk: RiskFunction, names: Sequence[str], law: str, inactive: str) -> tuple[Inactive | None, Masks]:
+    """Inactive entries, and masks of the entries that directions hold.
+
+    Directions hold all inactive entries for `"hold"`, and none for `"move"`.
 
     Raises:
         ValueError: for another value of `inactive`.
@@ -103,7 +105,9 @@ def looked_for(risk: RiskFunction, names: Sequence[str], law: str, inactive: str
 
 
 def check_acts(risk: RiskFunction, names: Sequence[str], law: str = "isotropic") -> None:
-    """Check that the selected weights affect a logit; usually 1 forward and 1 backward pass of a few samples.
+    """Check that the selected weights affect a logit.
+
+    Cost: usually 1 forward and 1 backward pass of a few samples.
 
     Raises:
         ValueError: if no logit depends on the selection.
@@ -129,7 +133,7 @@ def _nothing_acts(risk: RiskFunction, names: Sequence[str]) -> str:
 
 
 class _Look:
-    """Search for inactive entries by gradients and differences of logits, at points along one direction."""
+    """Search for inactive entries at points along one direction."""
 
     def __init__(self, risk: EmpiricalRisk, names: Sequence[str], law: str, samples: int) -> None:
         self.risk, self.network, self.samples = risk, risk.network, samples
@@ -178,7 +182,7 @@ class _Look:
         return {name: torch.add(self.center[name], value, alpha=distance * self.unit) for name, value in self.u.items()}
 
     def _slopes(self, inputs: Inputs, point: Weights, names: Iterable[str]) -> Weights | None:
-        """Gradients by name, for the parameters that have one; None without derivatives or with infinite logits.
+        """Gradients by name; None without derivatives, or if logits are not finite.
 
         Raises:
             RuntimeError: if memory is exhausted.
@@ -203,7 +207,7 @@ class _Look:
         return {name: slope.to_dense() for name, slope in found if slope is not None}  # type: ignore[redundant-expr]
 
     def _take(self, inputs: Inputs, point: Weights, masks: Masks) -> bool:
-        """Remove entries with a gradient from the masks; False, without a removal, if gradients are not known."""
+        """Remove entries with a gradient from the masks; False if it is unknown."""
         slopes = self._slopes(inputs, point, masks)
         for name, slope in (slopes or {}).items():
             masks[name] = masks[name] & (slope == 0)
@@ -252,7 +256,7 @@ def _rows(value: Tensor) -> Tensor:
 
 
 def _halves(rows: Rows) -> list[Rows]:
-    """Two halves of the names, or of the rows of a single name; an empty list for a single row."""
+    """Two halves of the names, or of the rows of a single name."""
     if len(rows) > 1:
         names = list(rows)
         return [{name: rows[name] for name in half} for half in (names[: len(names) // 2], names[len(names) // 2 :])]

@@ -29,7 +29,9 @@ class Curved(RiskFunction, Protocol):
 
 
 def loss_and_gradient(risk: RiskFunction, weights: Weights, names: Sequence[str]) -> tuple[float, Weights]:
-    """Loss I(w) and its gradient over the names, by one pass of an `EmpiricalRisk`, or two calls of another risk.
+    """Loss I(w) and its gradient over the names.
+
+    Cost: 1 forward and backward pass over the data of an `EmpiricalRisk`, or 2 calls of another risk.
 
     Raises:
         TypeError: for a risk without a gradient.
@@ -38,7 +40,7 @@ def loss_and_gradient(risk: RiskFunction, weights: Weights, names: Sequence[str]
     if isinstance(risk, EmpiricalRisk):
         loss, gradient = risk.loss_and_gradient(weights, names)
     elif isinstance(risk, Sloped):
-        loss, gradient = risk_at(risk, weights).loss, _restricted(risk.gradient(weights), names)
+        loss, gradient = risk_at(risk, weights).loss, _restrict(risk.gradient(weights), names)
     else:
         msg = (
             f"the risk {type(risk).__name__} has no gradient; expected an EmpiricalRisk, or a method gradient(weights)"
@@ -52,7 +54,7 @@ def loss_and_gradient(risk: RiskFunction, weights: Weights, names: Sequence[str]
 def hessian_products(
     risk: RiskFunction, weights: Weights, directions: Sequence[Weights], names: Sequence[str]
 ) -> list[Weights]:
-    """Hessian products H(w) v, one per direction, with H the block of the Hessian over the names.
+    """Hessian products H(w) v, with H the block of the Hessian over the names.
 
     Raises:
         TypeError: for a risk without a Hessian product.
@@ -61,7 +63,7 @@ def hessian_products(
     if isinstance(risk, EmpiricalRisk):
         products = risk.hvps(weights, directions, names)
     elif isinstance(risk, Curved):
-        products = [_restricted(risk.hvp(weights, direction), names) for direction in directions]
+        products = [_restrict(risk.hvp(weights, direction), names) for direction in directions]
     else:
         msg = (
             f"the risk {type(risk).__name__} has no Hessian product; expected an EmpiricalRisk, or a method "
@@ -74,7 +76,7 @@ def hessian_products(
 
 
 def hessian_forms(risk: RiskFunction, directions: Sequence[Weights], names: Sequence[str]) -> list[dict[str, float]]:
-    """(v, H v) per parameter for each direction, with H at the center; errors as `hessian_products`."""
+    """Quadratic forms (v, H v) per parameter and direction at the center."""
     if isinstance(risk, EmpiricalRisk):
         forms = risk.forms(directions, names)
         if all(math.isfinite(value) for own in forms for value in own.values()):
@@ -85,7 +87,7 @@ def hessian_forms(risk: RiskFunction, directions: Sequence[Weights], names: Sequ
     ]
 
 
-def _restricted(vector: Weights, names: Sequence[str]) -> Weights:
+def _restrict(vector: Weights, names: Sequence[str]) -> Weights:
     return {name: vector[name] for name in names}
 
 

@@ -19,7 +19,7 @@ CALIBRATION_BATCH = 256
 
 
 class Recalibration:
-    """The risk with BatchNorm statistics estimated anew at every point: w -> I(w, statistics(w)).
+    """The risk with recalibrated BatchNorm statistics: w -> I(w, statistics(w)).
 
     The BatchNorm layers, and no others, run in training mode, and the statistics are the equally weighted mean over the
     batches. Batches have about `CALIBRATION_BATCH` samples, equal in size up to one sample. They follow a hash of the
@@ -49,7 +49,7 @@ class Recalibration:
             msg = "the calibration data hold a single sample; expected at least 2, since a variance is estimated"
             raise ValueError(msg)
         self._batches = _by_content(self.data).tensor_split(max(1, round(len(self.data) / CALIBRATION_BATCH)))
-        self._network = risk.network.copied()  # Only its BatchNorm layers are in training mode.
+        self._network = risk.network.copy()  # Only its BatchNorm layers are in training mode.
         self._averages: set[str] = set()
         for name, layer in self._network.module.named_modules():
             if isinstance(layer, BATCH_NORMS):
@@ -73,7 +73,7 @@ class Recalibration:
             for positions in self._batches:
                 inputs, _ = self.data.gather(positions)
                 self._network(self._network.prepare(inputs), {**weights, **buffers})
-                buffers = self._network.left(buffers)
+                buffers = self._network.buffers_after_pass(buffers)
         return buffers
 
 

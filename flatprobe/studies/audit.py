@@ -164,7 +164,7 @@ def audit(
 ) -> Audit:
     """P(w') / P(w) - 1 for probes P and other weights w' of the same function, f_w' = f_w.
 
-    Copies of the network are changed by `flatprobe.graph.reparametrize.reparametrised`: `rescaling` of ReLU units,
+    Copies of the network are changed by `flatprobe.graph.reparametrize.reparametrize`: `rescaling` of ReLU units,
     `batch_norm` scale absorption and `permutation` of units keep the function; `logit_scale` keeps the decisions. Each
     copy is checked first: its logits on all of the data are those of the network (times `factor` under
     `logit_scale`, with the same classes) up to the square root of its precision, relative to the largest. A change

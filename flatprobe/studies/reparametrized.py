@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from flatprobe.data import LabelledData
-from flatprobe.graph.reparametrize import CHANGES, layout, reparametrised
+from flatprobe.graph.reparametrize import CHANGES, layout, reparametrize
 from flatprobe.network.checks import check_batch
 from flatprobe.network.network import Network
 from flatprobe.utils.arguments import one_of
@@ -36,8 +36,8 @@ def checked_copies(network: Network, data: LabelledData, changes: Sequence[str],
         network: as it was given.
         data: whose logits are compared, all of them.
         changes: names in `CHANGES`.
-        factor: of `reparametrised`; the logits of `logit_scale` are expected to be as many times larger.
-        seed: of `reparametrised`.
+        factor: of `reparametrize`; the logits of `logit_scale` are expected to be as many times larger.
+        seed: of `reparametrize`.
 
     Returns:
         `Copies`.
@@ -58,7 +58,7 @@ def checked_copies(network: Network, data: LabelledData, changes: Sequence[str],
         if not places:
             missing[change] = kind.missing
             continue
-        changed = reparametrised(network.module, found, change, factor=factor, seed=seed)
+        changed = reparametrize(network.module, found, change, factor=factor, seed=seed)
         scale = factor if kind.keeps == "decisions" else 1.0
         deviation, agree = _deviation(network, Network(changed), data, scale)
         if not deviation <= limit or (kind.keeps == "decisions" and not agree):

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from flatprobe.data import LabelledData
-from flatprobe.network.differentiable import explained
+from flatprobe.network.differentiable import explain_errors
 from flatprobe.training.diverged import CURE, DivergedError
 from flatprobe.training.objective import Terms
 from flatprobe.utils.rng import permutation
@@ -59,7 +59,7 @@ def train_epoch(
             optimizer.zero_grad(set_to_none=True)
             inputs, labels = data.gather(positions)
             try:
-                with explained(terms.placed, inputs, twice=bool(terms.penalties)):
+                with explain_errors(terms.placed, inputs, twice=bool(terms.penalties)):
                     total, values = terms(inputs, labels, step)
             except Exception as error:
                 if waiting:  # the terms of steps that were not looked at yet may say why
@@ -69,7 +69,7 @@ def train_epoch(
                 msg = f"weights are not finite any more in step {step} (counted from 0), in epoch {epoch + 1}; {CURE}"
                 raise DivergedError(msg) from error
             # Only the parameters: the inputs' own gradient, which penalties ask for, is not needed here.
-            with explained(terms.placed, inputs, twice=bool(terms.penalties)):
+            with explain_errors(terms.placed, inputs, twice=bool(terms.penalties)):
                 torch.autograd.backward(total, inputs=parameters)
             optimizer.step()
             after()

@@ -3,15 +3,15 @@
 import torch
 from torch import Tensor, nn
 
-from flatprobe.graph import folded, trace
+from flatprobe.graph import fold, trace
 from tests.helpers.graphs import traced
 
 
 def test_closed_form_batch_norm_and_normalisation_are_folded() -> None:
-    kinds = [step.kind for step in folded(traced("residual")[1]).steps]
+    kinds = [step.kind for step in fold(traced("residual")[1]).steps]
     assert "affine" not in kinds
     _, graph, _ = traced("foreign")
-    layer = next(step for step in folded(graph).steps if step.kind == "convolution")
+    layer = next(step for step in fold(graph).steps if step.kind == "convolution")
     assert layer.layer == "convolution"
     assert layer.options["folded"] == ("norm",)
 
@@ -31,7 +31,7 @@ class Dead(nn.Module):
 
 def test_regression_branches_that_lead_nowhere_are_no_part_of_the_network() -> None:
     network = Dead().double().eval()
-    graph = folded(trace(network, (6,)))
+    graph = fold(trace(network, (6,)))
     assert [step.kind for step in graph.steps] == ["input", "linear"]
     inputs = torch.randn(2, 6, dtype=torch.float64)
     torch.testing.assert_close(graph.run(inputs), network(inputs).detach(), rtol=1e-12, atol=0)
@@ -57,11 +57,11 @@ def test_slow_reference_signs_and_means_over_dimensions_counted_from_behind() ->
     with torch.no_grad():
         logits = network(inputs)
     torch.testing.assert_close(graph.run(inputs), logits, rtol=0, atol=1e-12)
-    torch.testing.assert_close(folded(graph).run(inputs), logits, rtol=0, atol=1e-12)
+    torch.testing.assert_close(fold(graph).run(inputs), logits, rtol=0, atol=1e-12)
     assert next(step for step in graph.steps if step.kind == "mean").options["count"] == 7
     turned = [step for step in graph.steps if step.operation.startswith("aten.neg")]
     assert [float(step.tensors["scale"]) for step in turned] == [-1.0, -1.0]
-    layer = next(step for step in folded(graph).steps if step.kind == "convolution")
+    layer = next(step for step in fold(graph).steps if step.kind == "convolution")
     scale = network.norm.weight / (network.norm.running_var + network.norm.eps).sqrt()
     expected = network.convolution.weight * scale[:, None, None, None]
     torch.testing.assert_close(layer.tensors["weight"], expected, rtol=1e-12, atol=0)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 import flatprobe as fp
 from flatprobe import models
-from flatprobe.graph import folded, trace
+from flatprobe.graph import fold, trace
 from tests.helpers.graphs import CASES, foreign, traced
 from tests.helpers.properties import assert_model_untouched
 
@@ -20,7 +20,7 @@ def test_slow_reference_the_steps_reproduce_the_network(name: str) -> None:
     with torch.no_grad():
         logits = network(inputs)
     torch.testing.assert_close(graph.run(inputs), logits, rtol=0, atol=1e-12)
-    torch.testing.assert_close(folded(graph).run(inputs), logits, rtol=0, atol=1e-12)
+    torch.testing.assert_close(fold(graph).run(inputs), logits, rtol=0, atol=1e-12)
 
 
 def test_property_tracing_leaves_the_model_alone() -> None:

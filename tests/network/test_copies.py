@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 
 import flatprobe as fp
-from flatprobe.network.copies import copied_with_places, structural_copy
-from flatprobe.network.inspection import inspected
+from flatprobe.network.copies import copy_with_places, structural_copy
+from flatprobe.network.inspection import inspect_network
 from flatprobe.network.network import Network
 from flatprobe.network.storage import storage_of
-from flatprobe.network.weights import moved, norm, weights_of
+from flatprobe.network.weights import move, norm, weights_of
 from tests.helpers import foreign, strange, strange_modules
 
 X = strange.data().inputs
@@ -46,7 +46,7 @@ def test_slow_reference_other_weights_reach_every_place_that_a_tensor_has(name: 
     model, doubled = strange.network(name), strange.network(name)
     network = Network(model)
     inputs = network.prepare(X)
-    inspected(network, inputs)
+    inspect_network(network, inputs)
     with torch.no_grad():
         for parameter in doubled.parameters():
             parameter.mul_(2)
@@ -58,7 +58,7 @@ def test_slow_reference_other_weights_reach_every_place_that_a_tensor_has(name: 
 
 
 def test_closed_form_a_layer_under_two_names_is_one_layer_with_one_name() -> None:
-    copied = copied_with_places(strange_modules.TwoNames())
+    copied = copy_with_places(strange_modules.TwoNames())
     assert copied.module.fc is copied.module.layers[0]
     assert list(copied.places) == ["fc.weight", "fc.bias", "layers.1.weight", "layers.1.bias"]
 
@@ -143,10 +143,10 @@ def test_closed_form_tied_weights_move_together_and_count_once() -> None:
     with torch.no_grad():
         by_hand.first.weight += 0.02
     assert by_hand.last.weight is by_hand.first.weight
-    assert risk(moved(risk.center, u, 1.0)) == fp.EmpiricalRisk(by_hand, data)()
+    assert risk(move(risk.center, u, 1.0)) == fp.EmpiricalRisk(by_hand, data)()
     assert risk.along([risk.center, u])([1.0, 1.0]) == fp.EmpiricalRisk(by_hand, data)()
     h = 1e-6
-    slope = (risk(moved(risk.center, u, h)).loss - risk(moved(risk.center, u, -h)).loss) / (2 * h)
+    slope = (risk(move(risk.center, u, h)).loss - risk(move(risk.center, u, -h)).loss) / (2 * h)
     gradient = risk.gradient()["first.weight"]  # through both places
     assert float((gradient * u["first.weight"]).sum()) == pytest.approx(slope, rel=1e-6)
     radii = fp.flatness_radius(risk, directions=2)

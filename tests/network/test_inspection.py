@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import flatprobe as fp
-from flatprobe.network.inspection import inspected
+from flatprobe.network.inspection import inspect_network
 from flatprobe.network.network import Network
 from tests.helpers import cases, foreign, strange, strange_modules
 
@@ -219,7 +219,7 @@ class Looks(strange_modules.Nested):
 @pytest.mark.parametrize("how", ["equal", "nonzero", "mask"])
 def test_whichever_way_a_network_looks_at_values_its_inputs_are_kept(how: str) -> None:
     network = Network(strange.built(Looks, how))
-    inspected(network, DATA.inputs.abs())
+    inspect_network(network, DATA.inputs.abs())
     given = DATA.inputs.clone()
     with torch.no_grad():
         network(given)
@@ -232,7 +232,7 @@ def test_entries_that_are_chosen_by_number_are_no_look_at_values() -> None:
             return super().forward(x)[:, torch.tensor([2, 0, 1])]
 
     network = Network(strange.built(Chosen))
-    inspected(network, DATA.inputs)
+    inspect_network(network, DATA.inputs)
     assert not network.in_place
 
 

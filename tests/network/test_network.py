@@ -134,11 +134,11 @@ def test_what_a_single_sample_cannot_repair_is_told_as_before() -> None:
 def test_a_copy_of_the_network_shares_nothing_and_has_its_weights() -> None:
     network, data = Network(strange.network("counts")), strange.data(40)
     inputs = network.prepare(data.inputs)
-    copied = network.copied()
+    copied = network.copy()
     assert torch.equal(copied(inputs), network(inputs))
     copied(inputs, {name: 2 * value for name, value in copied.weights.items()})
     assert torch.equal(copied(inputs), network(inputs))
-    single = network.copied(dtype=torch.float32)
+    single = network.copy(dtype=torch.float32)
     assert single.dtype == torch.float32
     torch.testing.assert_close(single(single.prepare(data.inputs)).double(), network(inputs), rtol=1e-5, atol=1e-5)
 

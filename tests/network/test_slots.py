@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import flatprobe as fp
-from flatprobe.network.inspection import inspected
+from flatprobe.network.inspection import inspect_network
 from flatprobe.network.network import Network
 from flatprobe.network.slots import Slots
 from tests.helpers import strange, strange_modules
@@ -166,7 +166,7 @@ def _expected(model: Remembering, scale: float) -> Tensor:
 @pytest.mark.parametrize("copied", [False, True], ids=["network", "copy"])
 def test_what_a_pass_remembers_is_forgotten_before_the_next(model: Remembering, copied: bool) -> None:
     risk = fp.EmpiricalRisk(model, DATA)
-    network = risk.network.copied(dtype=torch.float64) if copied else risk.network
+    network = risk.network.copy(dtype=torch.float64) if copied else risk.network
     for scale in (1.0, 3.0, 0.5, 1.0):
         weights = {name: value * scale for name, value in network.weights.items()}
         found = network(network.prepare(X), weights)
@@ -235,7 +235,7 @@ class Caches(strange_modules.Nested):
 @pytest.mark.parametrize("how", ["attribute", "list", "set"])
 def test_slow_reference_what_a_pass_keeps_does_not_reach_the_next_one(how: str) -> None:
     network = Network(strange.built(Caches, how))
-    inspected(network, INPUTS)
+    inspect_network(network, INPUTS)
     for scale in (2.0, 3.0):
         model = strange.built(Caches, how)
         with torch.no_grad():
@@ -268,7 +268,7 @@ class Buffered(strange_modules.Nested):
 @pytest.mark.parametrize("how", ["two places", "values", "out"])
 def test_property_a_buffer_starts_each_pass_as_the_caller_has_it(how: str) -> None:
     network, expected = Network(strange.built(Buffered, how)), strange.built(Buffered, how)(INPUTS)
-    inspected(network, INPUTS.abs() if how == "values" else INPUTS)
+    inspect_network(network, INPUTS.abs() if how == "values" else INPUTS)
     with torch.no_grad():
         for _ in range(3):
             torch.testing.assert_close(network(INPUTS), expected.detach(), rtol=1e-12, atol=1e-12)

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 import flatprobe as fp
-from flatprobe.network.inspection import inspected
+from flatprobe.network.inspection import inspect_network
 from flatprobe.network.network import Network
-from flatprobe.network.watching import Watched
+from flatprobe.network.watching import Observation
 from tests.helpers import strange, strange_modules
 
 DATA = strange.data(40)
@@ -46,7 +46,7 @@ def test_what_only_some_passes_write_to_is_copied_for_each(target: str, how: str
     data = fp.LabelledData(DATA.inputs.double().clone(), DATA.labels)
     before, buffers = data.inputs.clone(), model.calls.clone()
     network = Network(model)
-    expected = inspected(network, network.prepare(data.inputs)).clone()
+    expected = inspect_network(network, network.prepare(data.inputs)).clone()
     with torch.no_grad():
         for _ in range(3):
             assert torch.equal(network(network.prepare(data.inputs)), expected)
@@ -88,7 +88,7 @@ def test_a_forward_that_depends_on_the_layout_is_measured_in_the_usual_one() -> 
     model, images = Strided().eval(), torch.rand(20, 1, 5, 5)
     expected = model(images).detach()
     network = Network(model)
-    torch.testing.assert_close(inspected(network, images), expected, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(inspect_network(network, images), expected, rtol=1e-6, atol=1e-6)
     assert not network.channels_last
 
 
@@ -179,7 +179,7 @@ def test_a_forward_that_seeds_leaves_the_callers_generators_alone() -> None:
 
 def test_closed_form_of_what_is_foreign_made_written_and_remaining() -> None:
     source, constant, kept = torch.ones(3), torch.ones(4), []
-    with Watched([source.untyped_storage().data_ptr()]) as seen:
+    with Observation([source.untyped_storage().data_ptr()]) as seen:
         kept.append(source * 2)
         kept.append(constant * 2)
         constant.mul_(1)

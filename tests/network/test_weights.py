@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from flatprobe.network.weights import combined, moved, norm, select, unprefixed, weights_of
+from flatprobe.network.weights import combine, move, norm, select, strip_prefixes, weights_of
 from tests.helpers import cases
 
 WEIGHTS = weights_of(cases.mlp())
@@ -14,10 +14,10 @@ NAMES = tuple(WEIGHTS)
 def test_closed_form_moved_and_combined() -> None:
     w = {"a": torch.tensor([1.0, 2.0]), "b": torch.tensor(3.0)}
     u = {"a": torch.tensor([10.0, 0.0])}
-    assert torch.equal(moved(w, u, 0.5)["a"], torch.tensor([6.0, 2.0]))
-    assert moved(w, u, 0.5)["b"] is w["b"]
-    assert torch.equal(combined([w, u], [2.0, 0.1])["a"], torch.tensor([3.0, 4.0]))
-    assert float(combined([w, u], [2.0, 0.1])["b"]) == 6.0
+    assert torch.equal(move(w, u, 0.5)["a"], torch.tensor([6.0, 2.0]))
+    assert move(w, u, 0.5)["b"] is w["b"]
+    assert torch.equal(combine([w, u], [2.0, 0.1])["a"], torch.tensor([3.0, 4.0]))
+    assert float(combine([w, u], [2.0, 0.1])["b"]) == 6.0
     assert norm(w) == pytest.approx(14**0.5)
 
 
@@ -25,8 +25,8 @@ def test_property_a_corner_is_its_endpoint_to_the_last_bit_and_inputs_stay() -> 
     first, second = weights_of(cases.mlp(seed=1)), weights_of(cases.mlp(seed=2))
     second["linear1.weight"][0, 0] = torch.inf  # a zero coefficient must not turn it into NaN
     before = {name: value.clone() for name, value in first.items()}
-    corner = combined([first, second], [1.0, 0.0])
-    combined([first, second], [0.5, 0.5])
+    corner = combine([first, second], [1.0, 0.0])
+    combine([first, second], [0.5, 0.5])
     assert all(torch.equal(corner[name], before[name]) and torch.equal(first[name], before[name]) for name in first)
 
 
@@ -56,7 +56,7 @@ def test_last_is_refused_where_it_holds_no_matrix() -> None:
 
 def test_names_that_only_a_word_tells_apart_are_left_alone() -> None:
     state = {"module.weight": torch.zeros(1), "weight": torch.ones(1)}
-    assert unprefixed(state, list(state)) == state
-    assert unprefixed(state, ["weight"]) == state  # the other one is unexpected
+    assert strip_prefixes(state, list(state)) == state
+    assert strip_prefixes(state, ["weight"]) == state  # the other one is unexpected
     foreign = {"_orig_mod.weight": torch.zeros(1), "bias": torch.ones(1)}
-    assert unprefixed(foreign, ["module.weight", "weight", "bias"]) == foreign
+    assert strip_prefixes(foreign, ["module.weight", "weight", "bias"]) == foreign

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils import prune
 
 import flatprobe as fp
-from flatprobe.graph import folded, trace
+from flatprobe.graph import fold, trace
 from tests.helpers.cases import NETWORKS
 from tests.helpers.graphs import foreign
 from tests.helpers.properties import assert_model_untouched
@@ -115,7 +115,7 @@ def test_a_layer_applied_twice_is_listed_twice_at_its_own_sizes() -> None:
 def test_pinned_functional_code_is_walked_and_folds_are_named() -> None:
     result = fp.weight_norms(foreign(), (1, 14, 14))
     assert result.names == ("convolution", "linear", "aten.matmul.default")
-    assert folded(trace(foreign(), (1, 14, 14))).steps[1].options["folded"] == ("norm",)
+    assert fold(trace(foreign(), (1, 14, 14))).steps[1].options["folded"] == ("norm",)
 
 
 def test_what_has_no_norms_is_refused() -> None:

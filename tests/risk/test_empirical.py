@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import flatprobe as fp
-from flatprobe.network.weights import combined, norm, weights_of
+from flatprobe.network.weights import combine, norm, weights_of
 from tests.helpers import cases
 from tests.helpers.properties import assert_batch_size_invariant, assert_model_untouched
 from tests.helpers.references import loss_and_error
@@ -58,7 +58,7 @@ def test_property_hessian_product_is_the_gradients_derivative_and_takes_partial_
     risk = fp.EmpiricalRisk(model, DATA)
     u = {"1.weight": torch.ones_like(risk.center["1.weight"])}
     h = 1e-5
-    plus, minus = (risk.gradient(combined([risk.center, u], [1.0, s])) for s in (h, -h))
+    plus, minus = (risk.gradient(combine([risk.center, u], [1.0, s])) for s in (h, -h))
     for name, value in risk.hvp(None, u).items():
         torch.testing.assert_close(value, (plus[name] - minus[name]) / (2 * h), rtol=1e-5, atol=1e-8)
 

@@ -11,7 +11,7 @@ from torch.nn.utils import parametrizations, parametrize, prune
 from torch.optim.swa_utils import AveragedModel
 
 import flatprobe as fp
-from flatprobe.network.weights import unprefixed
+from flatprobe.network.weights import strip_prefixes
 from tests.helpers import cases
 
 DATA = cases.data_for((1, 6, 6), samples=40, classes=3)
@@ -224,7 +224,7 @@ def test_a_wrapper_of_a_part_changes_no_name(word: str) -> None:
     risk = fp.EmpiricalRisk(models[0], DATA)
     expected = fp.interpolate(risk, models, fp.segment(3)).loss
     assert torch.equal(fp.interpolate(risk, [models[0], inside], fp.segment(3)).loss, expected)
-    assert list(unprefixed(state, list(inside))) == list(inside)
+    assert list(strip_prefixes(state, list(inside))) == list(inside)
 
 
 @pytest.mark.parametrize(

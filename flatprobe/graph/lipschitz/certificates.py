@@ -7,8 +7,8 @@ import torch
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor, nn
 
-from flatprobe.graph import Graph, folded, trace
-from flatprobe.graph.lipschitz.constants import propagated, step_constants
+from flatprobe.graph import Graph, fold, trace
+from flatprobe.graph.lipschitz.constants import propagate, step_constants
 from flatprobe.graph.lipschitz.rounding import Affine, arithmetic, rounding
 from flatprobe.utils.arguments import one_of
 
@@ -26,7 +26,9 @@ _BLOCK = 2**21
 
 
 def certified_margins(module: nn.Module, input_shape: Sequence[int], kind: str = "spectral") -> Lower:
-    """Certified radii gamma_3 (spectral) or gamma_4 (Frobenius), within which the class provably does not change.
+    """Certified lower bounds gamma_3 (spectral) or gamma_4 (Frobenius) of the margin.
+
+    The class of a sample provably does not change within the radius
 
         min_{j != y} (z_y - z_j) / (||W_y - W_j|| prod_{l < last} L_l)      if the last layer is linear,
         min_{j != y} (z_y - z_j) / (sqrt(2) prod_l L_l)                     otherwise,
@@ -68,15 +70,15 @@ def certified_margins(module: nn.Module, input_shape: Sequence[int], kind: str =
     )
     traced = trace(module, input_shape)
     _check_precision(traced, anchor.dtype)
-    graph = folded(traced)
+    graph = fold(traced)
     own = step_constants(graph, kind)
     rounded = rounding(graph, own, arithmetic(anchor.dtype, anchor.device))
-    slopes = _slopes(graph, propagated(graph, own))
+    slopes = _slopes(graph, propagate(graph, own))
     return lambda logits, labels, norms: _lower(slopes, rounded, logits, labels, norms)
 
 
 def _check_precision(graph: Graph, dtype: torch.dtype) -> None:
-    """Check that every step computes in the precision of the inputs, for which `rounding` has a bound.
+    """Check that every step computes in the precision of the inputs.
 
     Raises:
         ValueError: for a step in another precision, naming it.
@@ -92,7 +94,7 @@ def _check_precision(graph: Graph, dtype: torch.dtype) -> None:
 
 
 def _slopes(graph: Graph, reached: list[float]) -> Slopes:
-    """Function from labels y to Lipschitz constants of z_y - z_j for every j: (samples, classes), or one number."""
+    """Function from labels y to Lipschitz constants of z_y - z_j for every j."""
     place = len(graph.steps) - 1
     if graph.steps[place].kind == "log_softmax":
         (place,) = graph.steps[place].sources
@@ -113,7 +115,7 @@ def _distances(first: Tensor, second: Tensor) -> Tensor:
 
 
 def _lower(slopes: Slopes, rounded: Affine, logits: Tensor, labels: Tensor, norms: Tensor) -> Tensor:
-    """The largest r at which every lead exceeds the rounding at the input and at a point at distance r."""
+    """The largest r at which every lead exceeds its rounding."""
     size = max(1, _BLOCK // logits.shape[1])
     blocks = zip(*(torch.split(part, size) for part in (logits, labels, norms)), strict=True)
     return torch.cat([_of_block(slopes, rounded, *block) for block in blocks])

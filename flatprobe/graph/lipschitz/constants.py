@@ -1,4 +1,4 @@
-"""Lipschitz constants in the l2 norm, of each step of a network and of the network up to each step."""
+"""Lipschitz constants of the steps of a network in the l2 norm."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -91,7 +91,7 @@ def step_constant(step: Step, input_shape: tuple[int, ...], kind: str) -> float:
 
 
 def step_constants(graph: Graph, kind: str) -> list[float]:
-    """Constants of all steps by `step_constant`; 1 for the input and for joined branches, see `propagated`.
+    """Constants of all steps; 1 for the input and for joined branches.
 
     Args:
         graph: a folded graph.
@@ -111,7 +111,7 @@ def step_constants(graph: Graph, kind: str) -> list[float]:
     ]
 
 
-def propagated(graph: Graph, own: Sequence[float]) -> list[float]:
+def propagate(graph: Graph, own: Sequence[float]) -> list[float]:
     """Proven Lipschitz constants of the network from its input up to each step.
 
     - Constants multiply along a chain (Sokolic et al. (2017), eqs 36 and 37 [S17]).

@@ -11,10 +11,10 @@ from flatprobe.graph.lipschitz.certificates import certified_margins
 Bound = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
-def certified_ends(
+def certified_bounds(
     module: nn.Module, inputs: Tensor, kinds: Sequence[str], norm: str, *, single: bool
 ) -> tuple[dict[str, Bound], dict[str, str]]:
-    """`certified_margins` by kind in l2 or linf, and the reason for each kind without one.
+    """`certified_margins` by kind, and the reason for each kind without one.
 
     Args:
         module: a classifier in eval mode; never changed.
@@ -36,13 +36,13 @@ def certified_ends(
     missing: dict[str, str] = {}
     for kind in kinds:
         try:
-            found[kind] = _certified(module, inputs, kind, norm)
+            found[kind] = _certified_bound(module, inputs, kind, norm)
         except ValueError as error:  # A layer has no constant, or the trace fails.
             missing[kind] = str(error)
     return found, missing
 
 
-def drowned(lower: Mapping[str, Tensor], upper: Iterable[Tensor], dtype: torch.dtype) -> dict[str, str]:
+def explain_zero_bounds(lower: Mapping[str, Tensor], upper: Iterable[Tensor], dtype: torch.dtype) -> dict[str, str]:
     """Reasons for certified lower bounds that are 0 for every sample, by kind.
 
     Args:
@@ -60,7 +60,7 @@ def drowned(lower: Mapping[str, Tensor], upper: Iterable[Tensor], dtype: torch.d
     return {kind: reason + fix for kind, values in lower.items() if not bool((values > 0).any())}
 
 
-def _certified(module: nn.Module, inputs: Tensor, kind: str, norm: str) -> Bound:
+def _certified_bound(module: nn.Module, inputs: Tensor, kind: str, norm: str) -> Bound:
     bound = certified_margins(module, tuple(inputs.shape[1:]), kind)
     # The last factor outweighs the rounding of the division.
     factor = 1.0 if norm == "l2" else inputs[0].numel() ** -0.5 * (1 - 1e-15)

@@ -1,4 +1,4 @@
-"""Bound on the rounding of logits: the distance between computed logits and those of exact arithmetic.
+"""Bound on the distance between computed logits and exact arithmetic.
 
 Let u be half the spacing of numbers at 1 (2^-53 in float64, 2^-24 in float32). The error of a sum of k products, in any
 order, is at most gamma_k = k u / (1 - k u) times the sum of their moduli, plus k times the least normal number if
@@ -62,17 +62,17 @@ class Arithmetic:
     factors: Mapping[str, float] = field(default_factory=dict)
 
     def gamma(self, terms: int) -> float:
-        """Relative error of a sum of this many products; inf if the error may reach the sum."""
+        """Relative error of a sum of products; inf if it may reach the sum."""
         own = terms * self.unit
         return own / (1 - own) if own < 1 else math.inf
 
     def products(self, kind: str, terms: int) -> float:
-        """Relative error of a sum of products in a layer of this kind, with rounded factors."""
+        """Relative error of a sum of products in a layer with rounded factors."""
         return self.gamma(terms) + 2.1 * self.factors.get(kind, 0.0)
 
 
 def arithmetic(dtype: torch.dtype, device: torch.device) -> Arithmetic:
-    """Arithmetic of a precision on a device under the settings of torch; TensorFloat-32 keeps 11 bits of factors."""
+    """Arithmetic of a precision on a device under the settings of torch."""
     known = torch.finfo(dtype)
     factors = {}
     if dtype == torch.float32:
@@ -166,7 +166,7 @@ def _of(step: Step, constant: float, used: Arithmetic, source: tuple[int, ...]) 
 
 
 def _jump(step: Step) -> float:
-    """Distance of the function of torch from one with this constant: softplus(x) is x above its threshold."""
+    """Jump of an activation: softplus(x) is x above its threshold."""
     if step.options.get("name") != "softplus":
         return 0.0
     beta, threshold = float(step.options["beta"]), float(step.options["threshold"])
@@ -174,7 +174,7 @@ def _jump(step: Step) -> float:
 
 
 def _absolute(weight: Tensor, groups: int) -> float:
-    """Bound on || |W| ||_2: the root of the largest row sum times the largest column sum of the operator."""
+    """Bound on || |W| ||_2: root of the largest row sum times column sum."""
     rows = weight.flatten(1).norm(p=1, dim=1).max()  # The norms make no copy of the moduli.
     blocks = weight.view(groups, -1, *weight.shape[1:])
     columns = blocks.norm(p=1, dim=[1, *range(3, blocks.ndim)]).max()

@@ -1,4 +1,4 @@
-"""Chains of a traced network: the units of a layer on their way to the next layer."""
+"""Chains: the units of a layer on their way to the next layer."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from flatprobe.graph import Graph, Step, trace
 from flatprobe.graph.reparametrize.ownership import Owners
 
-# Steps that may keep units apart, which `_carried` checks.
+# Steps that may keep units apart, which `_carry` checks.
 _PASSED = frozenset(
     ("activation", "max_pool", "average_pool", "adaptive_max_pool", "adaptive_average_pool", "mean", "rearrange")
 )
@@ -22,7 +22,7 @@ _ROUNDING = 1e-9
 
 @dataclass(frozen=True)
 class Chain:
-    """Units of a layer on their only way to the next layer, through BatchNorm, activations, pools and reshapes.
+    """Units of a layer on their only way to the next layer.
 
     Attributes:
         layer: the module, linear or a convolution, that computes the units.
@@ -102,7 +102,7 @@ def _chain(graph: Graph, index: int, owners: Owners) -> Chain:
         step = graph.steps[index]
         name = owners.name(step)
         if step.kind in _PASSED:
-            carried = _carried(step, codes)
+            carried = _carry(step, codes)
             if carried is None:
                 break
             codes = carried
@@ -125,13 +125,13 @@ def _ones(shape: Sequence[int]) -> Tensor:
 
 
 def _channels(units: int, step: Step) -> Tensor:
-    """Codes 1, ..., units of the units of a layer, to be broadcast along their dimension."""
+    """Codes 1, ..., units, to be broadcast along the dimension of the units."""
     codes = torch.arange(1, units + 1, dtype=torch.float64, device="cpu")
     return codes if step.kind == "linear" else codes.view(-1, *[1] * (len(step.shape) - 1))
 
 
-def _carried(step: Step, codes: Tensor) -> Tensor | None:
-    """Code of the unit behind each entry of the value of a step, 0 for padding; None if the step mixes units.
+def _carry(step: Step, codes: Tensor) -> Tensor | None:
+    """Code of the unit behind each entry, 0 for padding; None if units mix.
 
     Activations do not change the codes. Other steps are applied to c and 1/c. The product of the two averages, or of
     the two maxima, is 1 for equal c and larger for different c (Cauchy-Schwarz).
@@ -157,7 +157,7 @@ def _in_order(codes: Tensor, units: int) -> bool:
 
 
 def _columns(step: Step, codes: Tensor, units: int) -> Int64[Tensor, "units columns"] | None:
-    """The inputs of a layer that each unit becomes; None if an input mixes units, or if their numbers differ."""
+    """The inputs of a layer that each unit becomes; None if units mix."""
     channel = codes.ndim - 1 if step.kind == "linear" else 1
     entries = codes.movedim(channel, 0).flatten(1)
     largest = entries.amax(1)
@@ -171,7 +171,7 @@ def _columns(step: Step, codes: Tensor, units: int) -> Int64[Tensor, "units colu
 
 
 def _last(graph: Graph, owners: Owners) -> str | None:
-    """The module whose value becomes the logits through positively homogeneous steps, if any."""
+    """The module with only positively homogeneous steps up to the logits."""
     index = len(graph.steps) - 1
     step = graph.steps[index]
     while step.kind in _PASSED and (step.kind != "activation" or step.options["name"] in _HOMOGENEOUS):

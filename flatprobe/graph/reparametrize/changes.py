@@ -31,8 +31,10 @@ class Change:
     missing: str
 
 
-def reparametrised(module: nn.Module, found: Layout, change: str, *, factor: float = 4.0, seed: int = 0) -> nn.Module:
-    """Copy of a network with other weights, f_w'(x) = f_w(x) (for `logit_scale`, f_w'(x) = factor f_w(x)).
+def reparametrize(module: nn.Module, found: Layout, change: str, *, factor: float = 4.0, seed: int = 0) -> nn.Module:
+    """Copy of a network with other weights w' and the same function or decisions.
+
+    f_w'(x) = f_w(x), or factor f_w(x) for `logit_scale`:
 
     - `rescaling`: the pre-activation of every second unit times `factor` (incoming weights and bias, or weight and bias
       of its BatchNorm), and its outgoing weights divided by `factor`; ReLU, leaky ReLU, pools and reshapes between.
@@ -63,7 +65,7 @@ def reparametrised(module: nn.Module, found: Layout, change: str, *, factor: flo
     >>> from flatprobe.graph.reparametrize import layout
     >>> network = nn.Sequential(nn.Linear(2, 1, bias=False), nn.ReLU(), nn.Linear(1, 2, bias=False)).eval()
     >>> _ = network[0].weight.data.fill_(1), network[2].weight.data.fill_(1)
-    >>> reparametrised(network, layout(network, (2,)), "rescaling")[2].weight.flatten().tolist()
+    >>> reparametrize(network, layout(network, (2,)), "rescaling")[2].weight.flatten().tolist()
     [0.25, 0.25]
     """
     one_of("change", change, CHANGES)

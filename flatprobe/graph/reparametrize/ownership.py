@@ -1,4 +1,4 @@
-"""Modules that own the weights of a step, so that a change of these weights affects no other step."""
+"""Modules whose weights belong to one step of a trace alone."""
 
 from collections import Counter
 
@@ -12,7 +12,7 @@ _LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 class Owners:
-    """Modules of a traced network that hold their weights themselves, do not share them, and are used once.
+    """Modules of a traced network with unshared weights and a single use.
 
     Args:
         module: the network.
@@ -31,7 +31,7 @@ class Owners:
         self._uses = Counter(id(self._modules[step.layer]) for step in graph.steps if self._kind(step))
 
     def name(self, step: Step) -> str | None:
-        """The module of a linear, convolution or affine step if its tensors serve this step alone, else None."""
+        """The module of a step if its tensors serve this step alone, else None."""
         if not self._kind(step):
             return None
         layer = self._modules[step.layer]

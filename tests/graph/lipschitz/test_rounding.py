@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 import flatprobe as fp
 from flatprobe import models
-from flatprobe.graph import folded, trace
+from flatprobe.graph import fold, trace
 from flatprobe.graph.lipschitz import certified_margins, step_constants
 from flatprobe.graph.lipschitz.certificates import _lower
 from flatprobe.graph.lipschitz.rounding import Affine, Arithmetic, arithmetic, rounding
@@ -20,7 +20,7 @@ CPU = torch.device("cpu")
 
 
 def bound(network: nn.Module, shape: tuple[int, ...], used: Arithmetic, kind: str = "spectral") -> Affine:
-    graph = folded(trace(network, shape))
+    graph = fold(trace(network, shape))
     return rounding(graph, step_constants(graph, kind), used)
 
 
