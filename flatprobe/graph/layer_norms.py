@@ -57,9 +57,6 @@ def applied_layers(module: nn.Module, graph: Graph) -> Layers:
     Args:
         module: the network.
         graph: its folded trace.
-
-    Returns:
-        The layers.
     """
     modules = dict(module.named_modules(remove_duplicate=False))
     altered = {

@@ -26,9 +26,6 @@ def path_norm(graph: Graph) -> float:
     Args:
         graph: the graph of the network, from `flatprobe.graph.trace`.
 
-    Returns:
-        The norm.
-
     Raises:
         ValueError: for an operation whose paths are not known, naming the layer.
 

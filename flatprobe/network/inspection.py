@@ -32,9 +32,6 @@ def inspect_network(network: Network, inputs: Inputs) -> Tensor:
         network: the network, not inspected yet; the findings decide how later batches are passed.
         inputs: the first batch, from `Network.prepare`.
 
-    Returns:
-        The logits.
-
     Raises:
         ValueError: if the network cannot run on the inputs.
         ValueError: if two passes over the same inputs differ beyond rounding.

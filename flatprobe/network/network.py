@@ -191,9 +191,6 @@ class Network:
         Args:
             inputs: the batch, from `prepare`.
             owners: (points,) the number of the sample behind each point.
-
-        Returns:
-            As `holding`; this network for a single tensor.
         """
         if isinstance(inputs, Tensor):
             return self

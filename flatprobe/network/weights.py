@@ -123,9 +123,6 @@ def select(weights: Mapping[str, Tensor], parameters: str | Sequence[str] | Any)
             [T3]), the module of the last registered parameter; otherwise names or shell-style patterns
             (`"conv*.weight"`).
 
-    Returns:
-        The selected names.
-
     Raises:
         TypeError: for anything but names, such as tensors.
         ValueError: for an empty selection, or a pattern that matches no parameter.

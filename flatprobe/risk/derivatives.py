@@ -50,9 +50,6 @@ def summed_products(
         point: all weights.
         names: the parameters of the Hessian.
         directions: vectors over some of the names; a missing name counts as zero.
-
-    Returns:
-        One product per direction, over all names.
     """
     with torch.inference_mode(mode=False):
         total = [{name: torch.zeros_like(point[name], dtype=torch.float64) for name in names} for _ in directions]

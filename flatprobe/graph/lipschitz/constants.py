@@ -77,9 +77,6 @@ def step_constant(step: Step, input_shape: tuple[int, ...], kind: str) -> float:
         kind: `"spectral"` or `"frobenius"`, the norm of linear layers and convolutions. Other steps, such as pooling
             and activations, have one constant for both kinds.
 
-    Returns:
-        The constant.
-
     Raises:
         ValueError: for an operation without a known constant, naming the layer.
     """
@@ -96,9 +93,6 @@ def step_constants(graph: Graph, kind: str) -> list[float]:
     Args:
         graph: a folded graph.
         kind: as in `step_constant`.
-
-    Returns:
-        One constant per step.
 
     Raises:
         ValueError: for an operation without a known constant, naming the layer.
@@ -122,9 +116,6 @@ def propagate(graph: Graph, own: Sequence[float]) -> list[float]:
     Args:
         graph: a folded graph.
         own: the `step_constants`.
-
-    Returns:
-        One constant per step.
     """
     reached: list[float] = []
     for step, constant in zip(graph.steps, own, strict=True):

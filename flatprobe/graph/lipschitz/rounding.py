@@ -91,9 +91,6 @@ def rounding(graph: Graph, own: list[float], used: Arithmetic) -> Affine:
         graph: a folded graph.
         own: the `step_constants` of either kind; both are Lipschitz constants in the l2 norm.
         used: the arithmetic of the network.
-
-    Returns:
-        The bound as a function of rho.
     """
     values: list[Affine] = []
     errors: list[Affine] = []

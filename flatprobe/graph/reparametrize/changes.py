@@ -53,9 +53,6 @@ def reparametrize(module: nn.Module, found: Layout, change: str, *, factor: floa
             in floating point.
         seed: the seed of the order of the units.
 
-    Returns:
-        The copy.
-
     Raises:
         ValueError: for an unknown change, or a factor that is not above 1.
         ValueError: for a network that the change does not apply to.
