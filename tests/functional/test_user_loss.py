@@ -158,7 +158,7 @@ def noisy(logits: Tensor, labels: Tensor) -> Tensor:
 REFUSED = {
     "scalar": (
         scalar,
-        r"test_user_loss\.scalar returned a scalar for 16 samples; .*: leave out its mean over the samples \(reduction=",
+        r"test_user_loss\.scalar returned a scalar for 16 samples; .*: leave out its mean over the .*\(reduction=",
     ),
     "matrix": (
         lambda z, y: (z - F.one_hot(y, 10)).square(),

@@ -66,7 +66,7 @@ def keeping_hook() -> nn.Module:
 
     def keep(layer: nn.Module, _inputs: Any, outputs: Tensor) -> None:
         kept.append(outputs)
-        layer.kept = outputs  # type: ignore[assignment]
+        layer.kept = outputs
 
     model.body[0].register_forward_hook(keep)
     return model
@@ -76,14 +76,14 @@ def patched() -> nn.Module:
     """A `forward` replaced by a function that calls the old one."""
     model = nn.Sequential(nn.Linear(6, WIDTH), nn.Tanh(), nn.Linear(WIDTH, CLASSES))
     outer, inner = model.forward, model[0].forward
-    model.forward = lambda x: 2 * outer(x)  # type: ignore[method-assign]
-    model[0].forward = partial(lambda old, x: 3 * old(x), inner)  # type: ignore[method-assign]
+    model.forward = lambda x: 2 * outer(x)
+    model[0].forward = partial(lambda old, x: 3 * old(x), inner)
     return model
 
 
 def rebound() -> nn.Module:
     model = Nested()
-    model.forward = types.MethodType(lambda self, x: self.head(self.body(x)).mul(2), model)  # type: ignore[method-assign]
+    model.forward = types.MethodType(lambda self, x: self.head(self.body(x)).mul(2), model)
     return model
 
 
@@ -112,7 +112,7 @@ def normed() -> nn.Module:
 
 
 def inner_compiled() -> nn.Module:
-    return Nested(torch.compile(nn.Sequential(nn.Linear(6, WIDTH), nn.Tanh()), backend="eager"))  # type: ignore[arg-type]
+    return Nested(torch.compile(nn.Sequential(nn.Linear(6, WIDTH), nn.Tanh()), backend="eager"))
 
 
 def _scaled(_layer: nn.Module, _inputs: Any, outputs: Tensor) -> Tensor:

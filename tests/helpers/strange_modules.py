@@ -72,7 +72,7 @@ class Repeated(nn.Module):
         z = self.inlet(x)
         for block in self.blocks:
             z = block(z).tanh()
-        return self.head(self.mid(z))  # type: ignore[no-any-return]
+        return self.head(self.mid(z))
 
 
 class Counts(Nested):
@@ -176,4 +176,4 @@ class Convolutional(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         z = self.skip(self.conv(x.view(len(x), 1, 2, 3)).relu())
-        return self.head(z.view(z.size(0), -1))  # type: ignore[no-any-return]
+        return self.head(z.view(z.size(0), -1))

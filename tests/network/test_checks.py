@@ -21,7 +21,7 @@ def test_probabilities_are_not_taken_for_logits_without_a_word(ending: nn.Module
     model = nn.Sequential(strange.network("plain"), ending).eval()
     for call in (fp.EmpiricalRisk, fp.functional_margins, fp.jacobian_norms):
         with pytest.warns(UserWarning, match=f"are measured as logits.*{fix}"):
-            call(model, DATA)  # type: ignore[operator]
+            call(model, DATA)
     logs = nn.Sequential(strange.network("plain"), nn.LogSoftmax(1)).eval()  # the fix: the same losses and margins
     expected = fp.functional_margins(strange.network("plain"), DATA).values
     torch.testing.assert_close(fp.functional_margins(logs, DATA).values, expected)

@@ -90,7 +90,7 @@ class Holds(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         own = self.calls["namespace"].layer(x)
-        return own + self.calls["method"](x) + self.calls["partial"](x) + self.calls["closure"](x)  # type: ignore[no-any-return]
+        return own + self.calls["method"](x) + self.calls["partial"](x) + self.calls["closure"](x)
 
 
 def test_closed_form_methods_partials_closures_and_namespaces_follow_the_weights() -> None:

@@ -41,7 +41,7 @@ class Company(strange_modules.Nested):
             z = z.cumsum(0)
         elif self.how == "neighbour":
             z = z + z.roll(1, 0)
-        return self.head(z)  # type: ignore[no-any-return]
+        return self.head(z)
 
 
 class TimeFirst(nn.Module):
@@ -52,7 +52,7 @@ class TimeFirst(nn.Module):
         self.rnn, self.head = kind(2, 8), nn.Linear(8, 3)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.rnn(x.reshape(len(x), 3, 2))[0][:, -1])  # type: ignore[no-any-return]
+        return self.head(self.rnn(x.reshape(len(x), 3, 2))[0][:, -1])
 
 
 @pytest.mark.parametrize("size", [40, 8, 3, 2, 1])
@@ -66,7 +66,7 @@ def test_a_network_whose_logits_depend_on_the_batch_is_refused_at_every_batch_si
         if how == "batch norm" and size in {2, 3}:
             kwargs["batch_size"] = 4
         with pytest.raises(ValueError, match="expected each sample's logits to depend on that sample alone"):
-            call(model, DATA, **kwargs)  # type: ignore[operator]
+            call(model, DATA, **kwargs)
 
 
 @pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
@@ -114,7 +114,7 @@ class Words(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         z = self.head(self.table(x).tanh()).sum(1)
-        return z - z.mean(0)  # type: ignore[no-any-return]
+        return z - z.mean(0)
 
 
 def test_company_is_seen_in_pairs_at_any_scale_and_among_words() -> None:
@@ -138,7 +138,7 @@ def test_half_a_networks_precision_is_allowed_for() -> None:
     class Mixed(strange_modules.Nested):
         def forward(self, x: Tensor) -> Tensor:
             noise = 2e-3 * len(x)  # as a kernel that rounds otherwise in another batch size
-            return self.head(self.body(x).float() * (1 + noise / 40))  # type: ignore[no-any-return]
+            return self.head(self.body(x).float() * (1 + noise / 40))
 
     model = strange.built(Mixed).float()
     model.body.bfloat16()

@@ -25,7 +25,7 @@ def test_a_forward_that_reads_its_weights_past_self_is_refused_where_weights_mov
             self.layer = LAYER
 
         def forward(self, x: Tensor) -> Tensor:
-            return LAYER(x)  # type: ignore[no-any-return]
+            return LAYER(x)
 
     data = strange.data()
     assert len(fp.functional_margins(Past().eval(), data)) == len(data)
@@ -38,7 +38,7 @@ def test_a_view_of_a_parameter_kept_beside_it_is_refused_where_weights_move() ->
         transposed: Tensor
 
         def forward(self, x: Tensor) -> Tensor:
-            return self.body(x) @ self.transposed + 0 * self.head(self.body(x))  # type: ignore[no-any-return]
+            return self.body(x) @ self.transposed + 0 * self.head(self.body(x))
 
     model = Viewed().double().eval()
     model.transposed = model.head.weight.data.T
@@ -76,7 +76,7 @@ def test_a_weight_that_nothing_can_take_the_place_of_is_refused_where_weights_mo
             self.call = _parameter_default(self.layer.weight)
 
         def forward(self, x: Tensor) -> Tensor:
-            return self.layer(x) + (x @ self.held[0].T if how == "tuple" else self.call(x))  # type: ignore[no-any-return]
+            return self.layer(x) + (x @ self.held[0].T if how == "tuple" else self.call(x))
 
     model, data = Fixed(), strange.data()
     model.layer.double()
@@ -105,10 +105,10 @@ def test_weights_that_are_not_registered_are_refused_where_weights_move(kind: st
 
         def forward(self, x: Tensor) -> Tensor:
             if kind == "tensor":
-                return self.head(x @ self.kept.T)  # type: ignore[no-any-return]
+                return self.head(x @ self.kept.T)
             layer = {"list": 0, "dict": "a", "tuple": 0, "list of a list": 0}[kind]
             found = self.kept[layer]
-            return self.head((found[0] if kind == "list of a list" else found)(x))  # type: ignore[no-any-return]
+            return self.head((found[0] if kind == "list of a list" else found)(x))
 
     model, data = Loose().double().eval(), strange.data()
     with pytest.raises(ValueError, match=r"tensors that require gradients and are no parameters.*\(8, 6\).*ModuleList"):

@@ -190,7 +190,7 @@ def test_what_compilation_and_mixed_precision_put_around_a_layer_is_taken_off() 
     class Decorated(strange_modules.Nested):
         @torch.compile(backend="eager")  # type: ignore[untyped-decorator]
         def forward(self, x: Tensor) -> Tensor:
-            return self.head(self.body(x))  # type: ignore[no-any-return]
+            return self.head(self.body(x))
 
     with torch.random.fork_rng():
         torch.manual_seed(0)

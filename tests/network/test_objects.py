@@ -27,7 +27,7 @@ WEIGHT = nn.Parameter(torch.ones(3, 6, dtype=torch.float64))
 
 
 def apply_shared(x: Tensor) -> Tensor:
-    return SHARED(x)  # type: ignore[no-any-return]
+    return SHARED(x)
 
 
 def through_another(x: Tensor) -> Tensor:
@@ -35,7 +35,7 @@ def through_another(x: Tensor) -> Tensor:
 
 
 def with_an_inner_function(x: Tensor) -> Tensor:
-    return (lambda z: SHARED(z))(x)  # type: ignore[no-any-return]
+    return (lambda z: SHARED(z))(x)
 
 
 def by_its_parameter(x: Tensor) -> Tensor:
@@ -44,21 +44,21 @@ def by_its_parameter(x: Tensor) -> Tensor:
 
 def _default(layer: nn.Module) -> Any:
     def call(x: Tensor, through: nn.Module = layer) -> Tensor:
-        return through(x)  # type: ignore[no-any-return]
+        return through(x)
 
     return call
 
 
 def _keyword(layer: nn.Module) -> Any:
     def call(x: Tensor, *, through: nn.Module = layer) -> Tensor:
-        return through(x)  # type: ignore[no-any-return]
+        return through(x)
 
     return call
 
 
 def _attribute(layer: nn.Module) -> Any:
     def call(x: Tensor) -> Tensor:
-        return call.scale * layer(x)  # type: ignore[attr-defined,no-any-return]
+        return call.scale * layer(x)  # type: ignore[attr-defined]
 
     call.scale = 1.0  # type: ignore[attr-defined]
     return call
@@ -70,7 +70,7 @@ def _closure_over_a_partial(layer: nn.Module) -> Any:
 
 
 def _applied(x: Tensor, layer: nn.Module) -> Tensor:
-    return layer(x)  # type: ignore[no-any-return]
+    return layer(x)
 
 
 # A layer -> something that applies it to x.
@@ -110,7 +110,7 @@ class Holds(nn.Module):
         self.held = HELD[how](self.layer)
 
     def forward(self, x: Tensor) -> Tensor:
-        return TAKEN.get(self.how, lambda held: held)(self.held)(x)  # type: ignore[no-any-return]
+        return TAKEN.get(self.how, lambda held: held)(self.held)(x)
 
 
 @pytest.mark.parametrize("how", HELD)
@@ -130,7 +130,7 @@ def test_closed_form_whatever_holds_a_layer_follows_the_weights(how: str) -> Non
 def test_a_list_of_partials_is_copied_one_by_one() -> None:
     """What is made on the way and let go of must not lend its identity to what comes next."""
     layers = nn.ModuleList([nn.Linear(2, 2) for _ in range(20)])
-    layers.calls = [functools.partial(_applied, layer=layer) for layer in layers]  # type: ignore[assignment]
+    layers.calls = [functools.partial(_applied, layer=layer) for layer in layers]
     copied: Any = structural_copy(layers)
     assert all(call.keywords["layer"] is layer for call, layer in zip(copied.calls, copied, strict=True))
 

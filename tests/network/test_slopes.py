@@ -33,11 +33,11 @@ class Remembers(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, z: Tensor) -> Tensor:
         ctx.t = z.tanh()
-        return ctx.t * ctx.t  # type: ignore[no-any-return]
+        return ctx.t * ctx.t
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        return gradient * 2 * ctx.t * (1 - ctx.t**2)  # type: ignore[no-any-return]
+        return gradient * 2 * ctx.t * (1 - ctx.t**2)
 
 
 def _hooked(z: Tensor) -> Tensor:
@@ -48,7 +48,7 @@ def _hooked(z: Tensor) -> Tensor:
 
 def _without_gradient(body: nn.Module, x: Tensor) -> Tensor:
     with torch.no_grad():
-        return body(x)  # type: ignore[no-any-return]
+        return body(x)
 
 
 BODIES: dict[str, Any] = {
@@ -79,7 +79,7 @@ class Cut(strange_modules.Nested):
         self.how = how
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.head(BODIES[self.how](self.body, x))  # type: ignore[no-any-return]
+        return self.head(BODIES[self.how](self.body, x))
 
 
 def network(how: str) -> nn.Module:
@@ -105,9 +105,9 @@ def test_derivatives_that_are_not_the_functions_are_refused_and_no_others(how: s
         order = "first" if how in ONCE else "second" if how == "remembers" and probe in {"trace", "eigenvalues"} else ""
         if order:
             with pytest.raises(ValueError, match=f"the {order} derivative that autograd gives of Cut in its weights"):
-                call(risk)  # type: ignore[operator]
+                call(risk)
         else:
-            call(risk)  # type: ignore[operator]
+            call(risk)
 
 
 def test_the_parameters_that_no_gradient_arrives_at_are_named() -> None:
@@ -165,7 +165,7 @@ class Bag(nn.Module):
         self.table, self.head = nn.EmbeddingBag(20, 8, mode="sum"), nn.Linear(8, 3)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.table(x))  # type: ignore[no-any-return]
+        return self.head(self.table(x))
 
 
 class Distances(strange_modules.Nested):

@@ -24,7 +24,7 @@ def test_different_tensors_in_one_memory_are_refused(how: str) -> None:
         second.register_buffer("kept", first.weight.data)
     for call in (fp.EmpiricalRisk, fp.functional_margins, lambda m, d: fp.train(m, d, epochs=1)):
         with pytest.raises(ValueError, match=r"'0.weight' and '2.(weight|kept)' of Sequential are different tensors"):
-            call(model, strange.data())  # type: ignore[operator]
+            call(model, strange.data())
 
 
 def test_pieces_of_one_memory_that_do_not_overlap_are_taken() -> None:
@@ -52,7 +52,7 @@ def test_empty_and_sparse_tensors() -> None:
             self.inside = model
 
         def forward(self, x: Tensor) -> Tensor:
-            return self.inside(x) + torch.empty(0).sum() + self.inside.a.sum()  # type: ignore[no-any-return]
+            return self.inside(x) + torch.empty(0).sum() + self.inside.a.sum()
 
     assert fp.EmpiricalRisk(Reads().eval(), DATA)().loss == expected
     model.register_buffer("adjacency", torch.eye(3).to_sparse())

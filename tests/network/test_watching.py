@@ -59,7 +59,7 @@ class Extreme(strange_modules.Nested):
     """Its logits depend on the batch through one sample alone: the one with the largest input."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x) - x.amax()  # type: ignore[no-any-return]
+        return super().forward(x) - x.amax()
 
 
 @pytest.mark.parametrize("place", [0, 1, 7, 19, 20, 32, 38, 39])
@@ -80,7 +80,7 @@ class Strided(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         z = self.second(self.first(x).relu())
-        return self.head(z.as_strided((len(z), 16), (16, 1)))  # type: ignore[no-any-return]
+        return self.head(z.as_strided((len(z), 16), (16, 1)))
 
 
 def test_a_forward_that_depends_on_the_layout_is_measured_in_the_usual_one() -> None:
@@ -117,7 +117,7 @@ class Remembers(strange_modules.Nested):
             norm = places[self.where].setdefault(self, self.head.weight.norm())
         else:
             norm = self.cached() if self.where == "method" else self.norm()
-        return super().forward(x) / norm  # type: ignore[no-any-return]
+        return super().forward(x) / norm
 
 
 FOUND = {"wrapped function": "reads .*past the layer that holds it"}  # of the caller's own network
@@ -140,7 +140,7 @@ def rotation(size: int) -> Tensor:
 
 class Rotated(strange_modules.Nested):
     def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x * rotation(x.shape[1]))  # type: ignore[no-any-return]
+        return super().forward(x * rotation(x.shape[1]))
 
 
 def test_constants_may_be_remembered() -> None:
@@ -160,21 +160,21 @@ class Seeds(strange_modules.Nested):
         np.random.seed(3)
         random.seed(3)
         shift = float(np.random.rand()) + random.random()  # before type checks draw from Python's generator
-        return super().forward(x + torch.randn(x.shape[1]) + shift)  # type: ignore[no-any-return]
+        return super().forward(x + torch.randn(x.shape[1]) + shift)
 
 
 def test_a_forward_that_seeds_leaves_the_callers_generators_alone() -> None:
     model = Seeds().eval()
     torch.manual_seed(11)
     np.random.seed(11)
-    states = torch.get_rng_state(), np.random.get_state()[1].tolist()  # type: ignore[index]
+    states = torch.get_rng_state(), np.random.get_state()[1].tolist()
     risk = fp.EmpiricalRisk(model, DATA)
     risk()
     fp.functional_margins(model, DATA)
     fp.flatness_radius(risk, directions=1)
     fp.jacobian_norms(model, DATA)
     assert torch.equal(torch.get_rng_state(), states[0])
-    assert np.random.get_state()[1].tolist() == states[1]  # type: ignore[index]
+    assert np.random.get_state()[1].tolist() == states[1]
 
 
 def test_closed_form_of_what_is_foreign_made_written_and_remaining() -> None:

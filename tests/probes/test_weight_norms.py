@@ -220,7 +220,7 @@ def test_the_shape_may_be_a_number_or_the_data() -> None:
         found = fp.weight_norms(model, given)
         assert found.summary() == pytest.approx(expected.summary(), nan_ok=True)
         assert found.settings["arguments"] == expected.settings["arguments"]
-    with pytest.raises(ValueError, match=r"depends on its input, but \(1, 3\) per sample; .* leave the batch out of the"):
+    with pytest.raises(ValueError, match=r"depends on its input, but \(1, 3\) per sample; .* leave the batch out of"):
         fp.weight_norms(model, (1, 6))
     for wrong in ("6", (6.0,), data.inputs):
         with pytest.raises(TypeError, match=r"expected the shape of one sample, whole numbers: data.input_shape"):
