@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 import flatprobe
+from tests.helpers.packages import HEAVY, ROOT
 
-ROOT = Path(flatprobe.__file__).parent
 MEASURED = {"utils", "data", "functional", "network", "attacks", "risk", "graph", "models"}
 COMBINED = MEASURED | {"probes", "training", "callbacks"}
 MAY_IMPORT = {  # CONTRIBUTING.md has the same table; a room that is not in a row is not importable there
@@ -31,9 +31,6 @@ MAY_IMPORT = {  # CONTRIBUTING.md has the same table; a room that is not in a ro
     "report": COMBINED | {"bounds", "studies", "plotting"},
     "cli": COMBINED | {"bounds", "studies", "plotting", "report", "flatprobe"},  # it calls the public names
 }
-# Loaded only by what needs them, so that importing the probes is light.
-HEAVY = {"pandas", "pyarrow", "matplotlib", "seaborn", "mpltern", "datasets", "sklearn", "rich", "jinja2", "cyclopts"}
-HEAVY |= {"lightning", "pytorch_lightning", "transformers", "accelerate"}
 TOP_LEVEL_ALLOWED = {  # by room, or by file
     "callbacks/lightning.py": {"lightning"},
     "callbacks/transformers.py": {"transformers"},

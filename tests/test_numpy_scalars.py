@@ -10,7 +10,7 @@ import torch
 
 import flatprobe as fp
 from tests.helpers import cases
-from tests.models.test_models import assert_same_state
+from tests.helpers.properties import assert_same_state
 
 DATA = cases.data_for((7,), samples=12, classes=5)
 FLOATS, INTEGERS = (np.float32, np.float64), (np.int32, np.int64, np.uint8)

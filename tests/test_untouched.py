@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 import flatprobe as fp
 from flatprobe.data import LabelledData
-from tests.helpers import strange
+from tests.helpers import strange, strange_modules
 
 Function = Callable[[nn.Module, LabelledData], Any]
 
@@ -128,7 +128,7 @@ def test_property_no_function_changes_what_the_caller_holds(name: str) -> None:
 ENDING: dict[str, Any] = {"calls": 0, "at": -1, "error": RuntimeError("stopped")}
 
 
-class Ends(strange.Nested):
+class Ends(strange_modules.Nested):
     """Stops in the middle of a call, when the script says so."""
 
     def forward(self, x: Tensor) -> Tensor:

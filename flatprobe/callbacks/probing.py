@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from flatprobe.network.copies import structural_copy
-from flatprobe.network.modules import unwrapped
+from flatprobe.network.modules import unwrap
 from flatprobe.risk.empirical import Risk
 from flatprobe.utils.arguments import at_least
 from flatprobe.utils.results import Result
@@ -174,7 +174,7 @@ def eval_copy(network: nn.Module) -> nn.Module:
     Raises:
         ValueError: if the network is sharded.
     """
-    check_whole(unwrapped(network))
+    check_whole(unwrap(network))
     copied = structural_copy(network)
     for layer in copied.modules():
         if "_trainer" in vars(layer):  # the copy does not belong to the trainer of Lightning

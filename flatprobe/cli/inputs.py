@@ -16,7 +16,7 @@ from torch import nn
 from flatprobe.data import LabelledData
 from flatprobe.data.load import load_data
 from flatprobe.data.validation import tell_missed_classes
-from flatprobe.network.class_names import class_names_of, misplaced
+from flatprobe.network.class_names import class_names_of, find_misplaced
 from flatprobe.utils.results import printable
 from flatprobe.utils.tensor_files import read_json
 
@@ -182,7 +182,7 @@ def data_of(run: Path, name: str | None, split: str | None, limit: int | None) -
 def numbered_for(network: nn.Module, data: LabelledData) -> LabelledData:
     """The data with their classes in the network's order, where both name the same classes in different orders."""
     own, names = class_names_of(network), data.source.get("class_names")
-    if own is None or names is None or not {*names} <= {*own[0]} or misplaced(names, own[0]) is None:
+    if own is None or names is None or not {*names} <= {*own[0]} or find_misplaced(names, own[0]) is None:
         return data
     print("the classes of the data are renumbered in the network's order, by their names", file=sys.stderr)
     return data.with_class_names(own[0])

@@ -127,8 +127,8 @@ def train(
         progress=True,
     )
     last = run.history[-1]
-    epochs = f"{run.epochs} {'epoch' if run.epochs == 1 else 'epochs'}"
-    print(f"{out}: {epochs}, loss {last['train_loss']:.4g}, accuracy {100 * last['train_accuracy']:.2f} %")
+    unit = "epoch" if run.epochs == 1 else "epochs"
+    print(f"{out}: {run.epochs} {unit}, loss {last['train_loss']:.4g}, accuracy {100 * last['train_accuracy']:.2f} %")
 
 
 def _value(text: str) -> object:

@@ -1,7 +1,7 @@
-"""A network as the operations that it applies, read off by tracing it: whatever way its code is written."""
+"""Traced networks as graphs of operations, and quantities on them."""
 
-from flatprobe.graph.folding import folded
+from flatprobe.graph.folding import fold
 from flatprobe.graph.steps import Graph, Step
 from flatprobe.graph.tracer import trace
 
-__all__ = ["Graph", "Step", "folded", "trace"]
+__all__ = ["Graph", "Step", "fold", "trace"]

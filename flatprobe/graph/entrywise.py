@@ -1,12 +1,12 @@
-"""Operations that act entry by entry, and the largest of several entries, as steps."""
+"""Readers of entrywise operations, maxima and minima."""
 
 from typing import Any
 
 from torch import Tensor
 
-from flatprobe.graph.values import OTHER, Arguments, Parts, Reader, Value, constant, dimensions, fitting
+from flatprobe.graph.values import OTHER, Arguments, Parts, Reader, Value, constant, dimensions, fit_constant
 
-# Activations without parameters that their Lipschitz constant depends on.
+# Activations whose Lipschitz constant depends on no parameter.
 _PLAIN = (
     "relu",
     "relu6",
@@ -36,16 +36,16 @@ def _activation(name: str, *parameters: str) -> Reader:
     return lambda a: ("activation", {}, {"name": name} | {parameter: a[parameter] for parameter in parameters})
 
 
-def _clamped(a: Arguments) -> Parts:
-    """Into bounds that do not depend on the input."""
+def _clamp(a: Arguments) -> Parts:
+    """Clamping to bounds that do not depend on the input."""
     bounds = [a[name] for name in ("min", "max", "other") if a.get(name) is not None]
-    if not isinstance(a["self"], Value) or any(fitting(bound, a["self"]) is None for bound in bounds):
+    if not isinstance(a["self"], Value) or any(fit_constant(bound, a["self"]) is None for bound in bounds):
         return OTHER
     return "activation", {}, {"name": "clamp"}
 
 
 def _larger(a: Arguments) -> Parts:
-    """The larger (or smaller) of two values, or of a value and a constant; or the largest entry over dimensions."""
+    """Reader of a maximum or minimum: of two values, or over dimensions."""
     if a.get("dim") is not None:
         dims = dimensions(a)
         return ("extremum", {}, {"dims": dims, "keepdim": a["keepdim"]}) if dims else OTHER
@@ -54,7 +54,7 @@ def _larger(a: Arguments) -> Parts:
         return OTHER
     if isinstance(first, Value) and isinstance(second, Value):
         return ("larger", {}, {}) if first.shape == second.shape else OTHER
-    return _clamped(a) if isinstance(first, Value) else _clamped({"self": second, "other": first})
+    return _clamp(a) if isinstance(first, Value) else _clamp({"self": second, "other": first})
 
 
 def _prelu(a: Arguments) -> Parts:
@@ -80,6 +80,6 @@ ENTRYWISE: dict[str, Reader] = {
     "threshold": _activation("threshold", "threshold", "value"),
     "prelu": _prelu,
     "rrelu": _rrelu,
-    **dict.fromkeys(("clamp", "clip", "clamp_min", "clamp_max"), _clamped),
+    **dict.fromkeys(("clamp", "clip", "clamp_min", "clamp_max"), _clamp),
     **dict.fromkeys(("maximum", "minimum", "fmax", "fmin", "max", "min", "amax", "amin"), _larger),
 }

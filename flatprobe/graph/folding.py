@@ -1,4 +1,4 @@
-"""Affine steps folded into the linear layers before them, as BatchNorm is at inference."""
+"""Folding of affine steps into the layers before them."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,19 +10,20 @@ from torch.nn import functional as F
 from flatprobe.graph.steps import Graph, Step
 
 
-def folded(graph: Graph) -> Graph:
-    """The same function, each `affine` step that alone follows a linear layer or convolution multiplied into it.
+def fold(graph: Graph) -> Graph:
+    """The graph with `affine` steps folded into the layers before them.
 
-    The layer keeps its name; `options["folded"]` names what was folded into it. A scale that varies within a channel
-    of a convolution stays.
+    A step is folded if it alone follows a linear layer or convolution. The function stays the same. The layer keeps its
+    name, and `options["folded"]` names the folded steps. A scale that varies within a channel of a convolution is not
+    folded.
     """
     steps = list(graph.steps)
-    moved = list(range(len(steps)))  # where each step's value is found
+    moved = list(range(len(steps)))  # The step that computes the value of each step.
     for index, step in enumerate(graph.steps):
         if step.kind != "affine":
             continue
         before = moved[step.sources[0]]
-        if len(graph.users(step.sources[0])) == 1 and (layer := _folded(steps[before], step)) is not None:
+        if len(graph.users(step.sources[0])) == 1 and (layer := _fold_into(steps[before], step)) is not None:
             steps[before] = layer
             moved[index] = before
     kept = [index for index in range(len(steps)) if moved[index] == index]
@@ -32,7 +33,7 @@ def folded(graph: Graph) -> Graph:
     return Graph(tuple(result), graph.network)
 
 
-def _folded(layer: Step, affine: Step) -> Step | None:
+def _fold_into(layer: Step, affine: Step) -> Step | None:
     if layer.kind not in {"linear", "convolution"}:
         return None
     channel = len(layer.shape) - 1 if layer.kind == "linear" else 0
@@ -50,7 +51,7 @@ def _folded(layer: Step, affine: Step) -> Step | None:
 
 
 def _by_channel(value: Tensor, shape: tuple[int, ...], channel: int) -> Tensor | None:
-    """The value of each channel, (channels,); None where it varies within one."""
+    """The value per channel, (channels,); None if it varies within a channel."""
     full = value.reshape((1,) * (len(shape) - value.ndim) + tuple(value.shape))
     if any(size != 1 for dim, size in enumerate(full.shape) if dim != channel):
         return None

@@ -1,4 +1,4 @@
-"""The linear and convolutional layers of a network with their norms, and what else it applies that has weights."""
+"""Norms of the linear and convolutional layers of a network."""
 
 import math
 from dataclasses import dataclass, field
@@ -8,24 +8,24 @@ from torch.nn.modules.conv import _ConvNd
 
 from flatprobe.graph import Graph, Step, operators
 from flatprobe.graph.lipschitz import convolution_of
-from flatprobe.network.parametrized import applied, holder_of
+from flatprobe.network.parametrized import holder_of, with_computed
 from flatprobe.network.sequential import calls_forward, runs_as
 from flatprobe.network.weights import weights_of
 
 _LAYERS = ("linear", "convolution")
-# Operations that add a weight to a value, or set it beside one, and multiply none.
+# Operations that add or concatenate a weight, without a product.
 _BESIDE = {"add", "sub", "subtract", "rsub", "cat", "concat", "concatenate", "stack", "hstack", "where"}
 
 
 @dataclass
 class Layers:
-    """The layers in order of application, and those that are left out.
+    """Norms of the layers in order of application, and the weights without norms.
 
     Attributes:
-        names: of the layers; a layer's second use is "name (2)".
-        values: of each layer, the columns of `WeightNorms.layers`.
-        fan_in: of each layer, the l1 norm of each unit's weights.
-        left_out: by module and class, or, of the network's own weights, by name.
+        names: names of the layers; the second use of a layer is "name (2)".
+        values: the columns of `WeightNorms.layers`, one row per layer.
+        fan_in: the l1 norm of the weights of each unit, one tensor per layer.
+        left_out: modules without norms, with their class, and names of weights that the network itself holds.
     """
 
     names: list[str] = field(default_factory=list)
@@ -34,7 +34,7 @@ class Layers:
     left_out: list[str] = field(default_factory=list)
 
     def add(self, name: str, weight: Tensor, op: operators.Convolution | Tensor, positions: int = 1) -> None:
-        """The layer as the operator that it is, applied at each of the positions."""
+        """Add the norms of a layer as a linear operator that is applied at each position."""
         uses = sum(name in {own, own.rpartition(" (")[0]} for own in self.names)
         self.names.append(f"{name} ({uses + 1})" if uses else name)
         spectral = operators.spectral_norm(op)
@@ -46,17 +46,17 @@ class Layers:
 
 
 def applied_layers(module: nn.Module, graph: Graph) -> Layers:
-    """The layers that a network applies.
+    """Norms of the layers that a traced network applies.
 
-    Left out are weights of two or more axes that meet a value in another operation, and the linear and convolutional
-    modules that do more than such an operation: another padding than by zeros, an own forward, hooks.
+    Two kinds of weights have no norms and are named in `left_out`:
+
+    - weights of two or more dimensions in other operations than linear layers and convolutions;
+    - linear and convolutional modules that compute more than this operation: other padding than zeros, another forward,
+      or hooks.
 
     Args:
         module: the network.
-        graph: its trace, folded.
-
-    Returns:
-        `Layers`.
+        graph: its folded trace.
     """
     modules = dict(module.named_modules(remove_duplicate=False))
     altered = {
@@ -70,11 +70,11 @@ def applied_layers(module: nn.Module, graph: Graph) -> Layers:
     result, left_out = Layers(), []
     for step in graph.steps:
         if step.layer in altered:
-            left_out.append(_named(modules, step.layer))
+            left_out.append(_name_with_class(modules, step.layer))
         elif step.kind == "convolution":
             op = convolution_of(step, graph.steps[step.sources[0]].shape)
             result.add(step.layer or step.operation, step.tensors["weight"], op)
-        elif step.kind == "linear":  # applied at each position
+        elif step.kind == "linear":  # A linear layer acts at each position.
             weight = step.tensors["weight"]
             result.add(step.layer or step.operation, weight, weight, positions=math.prod(step.shape[:-1]))
         elif step.operation.removeprefix("aten.").partition(".")[0].rstrip("_") not in _BESIDE:
@@ -84,11 +84,11 @@ def applied_layers(module: nn.Module, graph: Graph) -> Layers:
 
 
 def listed_layers(module: nn.Module) -> Layers:
-    """The linear layers of a network that is not traced, in their order as modules; other modules are left out."""
+    """Norms of the linear layers of a network without a trace, by modules."""
     result = Layers()
     modules = dict(module.named_modules())
     parameters = weights_of(module)
-    state = applied(module, parameters)
+    state = with_computed(module, parameters)
     for name, layer in modules.items():
         if runs_as(layer, nn.Linear):
             weight = state[f"{name}.weight" if name else "weight"].detach().cpu().double()
@@ -104,9 +104,9 @@ def _permutes(step: Step, graph: Graph) -> bool:
 
 
 def _owner(modules: dict[str, nn.Module], name: str) -> str:
-    """The module of a parameter, as it is named; the parameter where that is the network itself."""
-    return _named(modules, holder_of(name)) if holder_of(name) else repr(name)
+    """The module that holds a parameter, or the parameter of the network."""
+    return _name_with_class(modules, holder_of(name)) if holder_of(name) else repr(name)
 
 
-def _named(modules: dict[str, nn.Module], name: str) -> str:
+def _name_with_class(modules: dict[str, nn.Module], name: str) -> str:
     return f"{name!r} ({type(modules[name]).__name__})" if name else type(modules[name]).__name__

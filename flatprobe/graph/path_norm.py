@@ -1,4 +1,4 @@
-"""The path norm of a network: the l2 norm of the products of the weights along all its paths."""
+"""The path norm of a network."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,31 +7,33 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from flatprobe.graph import Graph, Step, folded
+from flatprobe.graph import Graph, Step, fold
 
 
 def path_norm(graph: Graph) -> float:
-    """||w_hat|| = sqrt(sum over paths of (prod of the weights along the path)^2) (T3 eq. 34).
+    """Path norm ||w_hat|| = sqrt(sum over paths of (product of its weights)^2).
 
-    A path leads from an entry of the input, or from a bias, to a logit. One float64 pass computes it: weights and
-    biases squared, an input of ones, the logits summed, the root taken. BatchNorm and normalisation are folded first;
-    activations become the identity; max pooling the sum over its window (any of its entries may be the one that
-    passes), and so of the larger of two values; average pooling the sum over |P|^2; sums and concatenations of branches
-    stay. It is T3's w_hat, not w_tilde, which sums the paths to one weight before squaring.
+    A path leads from an entry of the input, or from a bias, to a logit. One pass in float64 computes the norm: the root
+    of the sum of the logits at squared weights and biases and an input of ones. In this pass:
+
+    - BatchNorm and normalization are folded, and activations are the identity;
+    - max pooling is the sum over its window, since any entry may pass, and so is the larger of two values;
+    - average pooling is the sum over its window P, divided by |P|^2;
+    - sums and concatenations of branches are unchanged.
+
+    This norm is w_hat of the source, not w_tilde, which sums the paths of a weight before squaring.
 
     Args:
-        graph: of the network, as `flatprobe.graph.tracer` returns it.
-
-    Returns:
-        The norm.
+        graph: the graph of the network, from `flatprobe.graph.trace`.
 
     Raises:
         ValueError: for an operation whose paths are not known, naming the layer.
 
-    Source: T3 eq. 34; the squared-weights pass after Neyshabur, Salakhutdinov, Srebro 2015, "Path-SGD".
+    Source: Poggio et al. (2017), eq. 34 [T3]; the pass at squared weights after Neyshabur, Salakhutdinov and Srebro
+    (2015), "Path-SGD".
     """
     with torch.no_grad():
-        total: Tensor = folded(graph).walk(_RULES, _unknown)
+        total: Tensor = fold(graph).walk(_RULES, _unknown)
     return float(total[0].sum().sqrt())
 
 
@@ -44,17 +46,17 @@ def _ones(step: Step, _values: list[Tensor]) -> Tensor:
 
 
 def _linear(step: Step, values: list[Tensor]) -> Tensor:
-    return F.linear(values[0], *_squared(step))
+    return F.linear(values[0], *_squared_weights(step))
 
 
 def _convolution(step: Step, values: list[Tensor]) -> Tensor:
-    weight, bias = _squared(step)
+    weight, bias = _squared_weights(step)
     o = step.options
     convolve = (F.conv1d, F.conv2d, F.conv3d)[weight.ndim - 3]
     return convolve(values[0], weight, bias, o["stride"], o["padding"], o["dilation"], o["groups"])
 
 
-def _squared(step: Step) -> tuple[Tensor, Tensor | None]:
+def _squared_weights(step: Step) -> tuple[Tensor, Tensor | None]:
     bias = step.tensors.get("bias")
     return step.tensors["weight"].square(), None if bias is None else bias.square()
 
@@ -63,7 +65,7 @@ def _affine(step: Step, values: list[Tensor]) -> Tensor:
     return step.tensors["scale"].square() * values[0] + step.tensors["shift"].square()
 
 
-def _added(step: Step, values: list[Tensor]) -> Tensor:
+def _add(step: Step, values: list[Tensor]) -> Tensor:
     factors = step.options["factors"]
     return torch.stack([factor**2 * value for factor, value in zip(factors, values, strict=True)]).sum(0)
 
@@ -74,7 +76,7 @@ def _max_pool(step: Step, values: list[Tensor]) -> Tensor:
 
 def _average_pool(step: Step, values: list[Tensor]) -> Tensor:
     ones = torch.ones_like(values[0])
-    inverse = step.call(ones) / _window_sums(step, ones)  # 1 / |P|, whatever the padding counts for
+    inverse = step.call(ones) / _window_sums(step, ones)  # 1 / |P|, with or without the padding in |P|.
     return step.call(values[0]) * inverse
 
 
@@ -89,7 +91,7 @@ def _adaptive_max_pool(step: Step, values: list[Tensor]) -> Tensor:
 
 
 def _adaptive_counts(step: Step, value: Tensor) -> Tensor:
-    """|P| of each window: ceil((i + 1) n / m) - floor(i n / m) along each axis, as torch has it."""
+    """Size |P| of each window: ceil((i + 1) n / m) - floor(i n / m) per axis."""
     counts = torch.ones((), dtype=torch.float64, device="cpu")
     for inputs, outputs in zip(value.shape[2:], step.shape[1:], strict=True):
         i = torch.arange(outputs, device="cpu")
@@ -98,7 +100,7 @@ def _adaptive_counts(step: Step, value: Tensor) -> Tensor:
 
 
 def _window_sums(step: Step, value: Tensor) -> Tensor:
-    """The sum over each window, by a convolution with ones: it knows dilation, and pads with zeros."""
+    """Sum over each window, by a zero-padded convolution with ones."""
     o = step.options
     kernel, dilation = o["kernel"], o.get("dilation", (1,) * len(o["kernel"]))
     axes = zip(step.shape[1:], value.shape[2:], o["stride"], dilation, kernel, o["padding"], strict=True)
@@ -127,7 +129,7 @@ _RULES: dict[str, Callable[[Step, list[Any]], Any]] = {
     "sum": lambda step, values: step.call(values[0]),
     "extremum": lambda step, values: values[0].sum([dim + 1 for dim in step.options["dims"]], step.options["keepdim"]),
     "larger": lambda _step, values: values[0] + values[1],
-    "add": _added,
+    "add": _add,
     "concatenate": lambda step, values: step.call(*values),
     "rearrange": lambda step, values: step.call(values[0]),
 }

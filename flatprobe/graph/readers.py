@@ -1,4 +1,4 @@
-"""What torch's operations are as steps: a table from their names to readers of their arguments."""
+"""Readers that turn operations of torch into steps, by name."""
 
 from typing import Any
 
@@ -6,15 +6,16 @@ import torch
 from torch import Tensor
 
 from flatprobe.graph.entrywise import ENTRYWISE
-from flatprobe.graph.values import OTHER, Arguments, Parts, Reader, Value, constant, dimensions, fitting
+from flatprobe.graph.values import OTHER, Arguments, Parts, Reader, Value, constant, dimensions, fit_constant
 
 REARRANGE: Parts = ("rearrange", {}, {})
 
 
 def read(name: str, arguments: Arguments) -> Parts:
-    """Kind, tensors and options of an operation, by its name without overload and trailing underscore.
+    """Kind, tensors and options of an operation.
 
-    Its constant arguments are tensors in float64 or plain Python; those that depend on the input are `Value`s.
+    The name has neither overload nor trailing underscore. Constant arguments are tensors in float64 or Python objects;
+    arguments that depend on the input are `Value` objects.
     """
     reader = READERS.get(name)
     return reader(arguments) if reader else OTHER
@@ -49,7 +50,7 @@ def _convolution(a: Arguments) -> Parts:
     dilation, stride = _tuple(a["dilation"], kernel), _tuple(a["stride"], kernel)
     if isinstance(a["padding"], str):
         total = [d * (k - 1) if a["padding"] == "same" else 0 for d, k in zip(dilation, kernel, strict=True)]
-        if any(value % 2 for value in total):  # padded on one side more than on the other
+        if any(value % 2 for value in total):  # The padding is asymmetric.
             return OTHER
         padding = tuple(value // 2 for value in total)
     else:
@@ -82,26 +83,26 @@ def _sum(sign: int) -> Reader:
     return reader
 
 
-def _subtracted_from(a: Arguments) -> Parts:
-    """other - alpha self: what `1 - x` is."""
+def _reverse_subtract(a: Arguments) -> Parts:
+    """Reverse subtraction other - alpha self, such as `1 - x`."""
     return _sum(-1)({"self": a["other"], "other": a["self"], "alpha": a.get("alpha", 1)})
 
 
-def _multiplied(a: Arguments) -> Parts:
+def _multiply(a: Arguments) -> Parts:
     first, second = a["self"], a["other"]
     if isinstance(first, Value) and isinstance(second, Value):
         return OTHER
     return _affine(first, constant(second), 0.0) if isinstance(first, Value) else _affine(second, constant(first), 0.0)
 
 
-def _divided(a: Arguments) -> Parts:
+def _divide(a: Arguments) -> Parts:
     if not isinstance(a["self"], Value) or isinstance(a["other"], Value) or a.get("rounding_mode") is not None:
         return OTHER
     return _affine(a["self"], 1 / constant(a["other"]), 0.0)
 
 
 def _affine(value: Value, scale: Tensor | float, shift: Tensor | float) -> Parts:
-    factor, offset = fitting(scale, value), fitting(shift, value)
+    factor, offset = fit_constant(scale, value), fit_constant(shift, value)
     if factor is None or offset is None:
         return OTHER
     return "affine", {"scale": factor, "shift": offset, "magnitude": offset.abs()}, {}
@@ -109,7 +110,7 @@ def _affine(value: Value, scale: Tensor | float, shift: Tensor | float) -> Parts
 
 def _pool(kind: str, dimensions: int) -> Reader:
     def reader(a: Arguments) -> Parts:
-        if len(_pooled(a).shape) != dimensions + 1:  # without channels torch takes the samples for them
+        if len(_pooled_value(a).shape) != dimensions + 1:  # Without channels, torch takes the samples for channels.
             return OTHER
         kernel = _tuple(a["kernel_size"], range(dimensions))
         options: dict[str, Any] = {
@@ -128,16 +129,16 @@ def _pool(kind: str, dimensions: int) -> Reader:
 
 
 def _adaptive(kind: str, dimensions: int) -> Reader:
-    return lambda a: (kind, {}, {}) if len(_pooled(a).shape) == dimensions + 1 else OTHER
+    return lambda a: (kind, {}, {}) if len(_pooled_value(a).shape) == dimensions + 1 else OTHER
 
 
-def _pooled(a: Arguments) -> Value:
+def _pooled_value(a: Arguments) -> Value:
     value: Value = a["self"] if "self" in a else a["input"]
     return value
 
 
-def _averaged(kind: str) -> Reader:
-    """The mean or the sum over dimensions of one sample."""
+def _average(kind: str) -> Reader:
+    """Reader of a mean or a sum over dimensions of one sample."""
 
     def reader(a: Arguments) -> Parts:
         count = 1
@@ -148,8 +149,8 @@ def _averaged(kind: str) -> Reader:
     return reader
 
 
-def _joined(stacked: bool) -> Reader:
-    """Values beside each other, in a dimension of theirs or in a new one, which is not that of the samples."""
+def _join(stacked: bool) -> Reader:
+    """Reader of a concatenation or stack within each sample."""
 
     def reader(a: Arguments) -> Parts:
         values = a["tensors"]
@@ -167,15 +168,15 @@ def _log_softmax(a: Arguments) -> Parts:
     return ("log_softmax", {}, {"count": a["self"].shape[dims[0]]}) if dims else OTHER
 
 
-def _moved(_a: Arguments) -> Parts:
+def _move(_a: Arguments) -> Parts:
     return REARRANGE
 
 
-def _padded(a: Arguments) -> Parts:
+def _pad(a: Arguments) -> Parts:
     return REARRANGE if a.get("mode", "constant") == "constant" and not a["value"] else OTHER
 
 
-def _dropped(a: Arguments) -> Parts:
+def _dropout(a: Arguments) -> Parts:
     return OTHER if a["train"] else REARRANGE
 
 
@@ -188,11 +189,11 @@ def _tuple(value: Any, like: Any) -> tuple[int, ...]:
     return given if len(given) == len(like) else given * len(like)
 
 
-def _filled(a: Arguments) -> Parts:
+def _masked_fill(a: Arguments) -> Parts:
     return OTHER if isinstance(a["mask"], Value) or isinstance(a["value"], Value) or bool(a["value"]) else REARRANGE
 
 
-# Entries moved, repeated or left out, none changed; `trace` looks how often each is found in the result.
+# Operations that move, repeat or drop entries and change none; `trace` counts the repetitions.
 _MOVES = (
     "view",
     "reshape",
@@ -260,23 +261,23 @@ READERS: dict[str, Reader] = {
     "batch_norm": _batch_norm,
     "add": _sum(1),
     **dict.fromkeys(("sub", "subtract"), _sum(-1)),
-    "rsub": _subtracted_from,
-    **dict.fromkeys(("mul", "multiply"), _multiplied),
-    **dict.fromkeys(("div", "divide", "true_divide"), _divided),
+    "rsub": _reverse_subtract,
+    **dict.fromkeys(("mul", "multiply"), _multiply),
+    **dict.fromkeys(("div", "divide", "true_divide"), _divide),
     **dict.fromkeys(("neg", "negative"), lambda a: _affine(a["self"], -1.0, 0.0)),
-    **dict.fromkeys(("cat", "concat", "concatenate", "hstack"), _joined(stacked=False)),
-    "stack": _joined(stacked=True),
-    "mean": _averaged("mean"),
-    "sum": _averaged("sum"),
+    **dict.fromkeys(("cat", "concat", "concatenate", "hstack"), _join(stacked=False)),
+    "stack": _join(stacked=True),
+    "mean": _average("mean"),
+    "sum": _average("sum"),
     "log_softmax": _log_softmax,
     **{f"max_pool{d}d": _pool("max_pool", d) for d in (1, 2, 3)},
     **{f"avg_pool{d}d": _pool("average_pool", d) for d in (1, 2, 3)},
     **{f"adaptive_max_pool{d}d": _adaptive("adaptive_max_pool", d) for d in (1, 2, 3)},
     **{f"adaptive_avg_pool{d}d": _adaptive("adaptive_average_pool", d) for d in (1, 2, 3)},
-    **dict.fromkeys(_MOVES, _moved),
-    "pad": _padded,
-    "constant_pad_nd": _padded,
-    "masked_fill": _filled,
-    **dict.fromkeys(("dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout"), _dropped),
+    **dict.fromkeys(_MOVES, _move),
+    "pad": _pad,
+    "constant_pad_nd": _pad,
+    "masked_fill": _masked_fill,
+    **dict.fromkeys(("dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout"), _dropout),
     **ENTRYWISE,
 }

@@ -1,4 +1,4 @@
-"""Traced operations computed again on numbers, in float64 on the CPU."""
+"""Evaluation of traced operations on numbers, in float64 on the CPU."""
 
 import math
 from typing import Any
@@ -8,20 +8,20 @@ from torch import Tensor, fx
 
 from flatprobe.graph.values import Value
 
-# Two samples, since torch.export takes a dimension of size 1 for a constant that squeezes may drop.
+# torch.export treats a dimension of size 1 as a constant that a squeeze may drop; two samples avoid it.
 SAMPLES = 2
 
 
-def repeats(call: Any, shape: tuple[int, ...]) -> int | None:
-    """How often the entry of a sample that is found most often is found in the result; None where samples are mixed.
+def count_repeats(call: Any, shape: tuple[int, ...]) -> int | None:
+    """The largest number of copies of an entry; None if samples mix.
 
-    Every entry of two samples is given a number of its own, and looked for.
+    The entries of two samples are numbered, and the numbers in the result are counted.
     """
     size = math.prod(shape)
     numbers = torch.arange(1, 2 * size + 1, dtype=torch.float64, device="cpu").view(SAMPLES, *shape)
     try:
         first, second = (part.flatten() for part in call(numbers))
-    except RuntimeError:  # the first dimension of what it takes is not that of the samples
+    except RuntimeError:  # The first dimension is not that of the samples.
         return None
     if bool((first > size).any()) or bool(((second != 0) & (second <= size)).any()):
         return None
@@ -30,24 +30,24 @@ def repeats(call: Any, shape: tuple[int, ...]) -> int | None:
 
 
 def replay(node: fx.Node, args: Any, kwargs: Any, place: int) -> Any:
-    """Values of the sources -> the operation's value, or the one at this place of several, in float64."""
+    """Function from the values of the sources to a value of the operation."""
     target: Any = node.target
 
     def call(*values: Tensor) -> Tensor:
         left = iter(values)
 
         def put(part: Any) -> Any:
-            return next(left).clone() if isinstance(part, Value) else part  # a clone, which it may write to
+            return next(left).clone() if isinstance(part, Value) else part  # The operation may write to the clone.
 
-        result = computed(target, *fx.node.map_aggregate((args, kwargs), put))
+        result = compute(target, *fx.node.map_aggregate((args, kwargs), put))
         value: Tensor = result[place] if isinstance(result, tuple | list) else result
         return value
 
     return call
 
 
-def computed(target: Any, args: Any, kwargs: Any) -> Any:
-    """The operation's result; what makes or converts tensors does so in float64 on the CPU."""
+def compute(target: Any, args: Any, kwargs: Any) -> Any:
+    """Result of an operation in float64 on the CPU."""
 
     def widened(part: Any) -> Any:
         if isinstance(part, torch.device):

@@ -1,4 +1,4 @@
-"""The operations of a network, one step each."""
+"""Steps, the operations of a network, and their graph."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -15,31 +15,32 @@ class Step:
     Kinds, with their tensors (float64, on the CPU) and options:
 
     - `input`;
-    - `linear`: weight (out, in), bias (out) or none; acts on the last dimension;
+    - `linear`: weight (out, in), optional bias (out); acts on the last dimension;
     - `convolution`: weight, bias; stride, padding, dilation, groups; zero-padded;
-    - `affine`: v -> scale * v + shift entry by entry, both broadcast against one sample; BatchNorm, normalisation;
-      `magnitude` bounds the terms that cancel in `shift`, for rounding (that of a layer, in its `bias`, once folded);
+    - `affine`: v -> scale * v + shift per entry, both broadcast against one sample; BatchNorm, normalization;
+      `magnitude` bounds the terms that cancel in `shift`, or in the `bias` of a folded layer, for rounding;
     - `activation`: name, and its parameters; acts entry by entry;
     - `max_pool`, `average_pool`: kernel, stride, padding, dilation, ceil_mode, count_include_pad, divisor_override;
-      `adaptive_max_pool`, `adaptive_average_pool`: none; `mean`, `sum`: count of the entries averaged or summed;
-      `extremum`: the largest or the least entry over dims, keepdim;
-    - `add`: factors, one a source; `concatenate`; `larger`: of two values the larger or the smaller, entry by entry;
+    - `adaptive_max_pool`, `adaptive_average_pool`: no options;
+    - `mean`, `sum`: count of the averaged or summed entries; `extremum`: the largest or smallest entry over dims,
+      keepdim;
+    - `add`: factors, one per source; `concatenate`; `larger`: the larger or smaller of two values per entry;
     - `log_softmax`: count of the classes;
-    - `rearrange`: entries moved, repeated, left out or padded with zeros (flatten, permute, slice, split, upsampling);
-      repeats, how often the entry that is found most often is found;
+    - `rearrange`: moves, repeats or drops entries or pads with zeros (flatten, permute, slice, split, upsampling);
+      repeats, the largest number of copies of an entry;
     - `other`: anything else.
 
     Attributes:
-        kind: one of these.
-        sources: the steps whose values it takes.
-        layer: name of the module that it belongs to, for messages.
-        operation: torch's name of it.
-        shape: of its value for one sample.
+        kind: one of these kinds.
+        sources: the indices of the steps whose values the operation takes.
+        layer: the name of the module that applies the operation, for messages.
+        operation: the name of the operation in torch.
+        shape: the shape of the value for one sample.
         tensors: as above.
         options: as above.
-        call: values of the sources (leading dimension 2) -> its value.
-        weights: the parameters that it takes, by name, and those that its constants are computed from.
-        dtype: in which the network computes it, where it is another precision than its inputs'; else None.
+        call: values of the sources (leading dimension 2) -> value.
+        weights: names of the parameters that the operation takes, and of those behind its constants.
+        dtype: the precision of the operation in the network, if it differs from that of the inputs; else None.
     """
 
     kind: str
@@ -54,7 +55,7 @@ class Step:
     dtype: torch.dtype | None = None
 
     def refuse(self, purpose: str) -> NoReturn:
-        """The error that names this step.
+        """Error that names the step.
 
         Raises:
             ValueError: always.
@@ -69,25 +70,25 @@ class Step:
 
 @dataclass(frozen=True)
 class Graph:
-    """The steps in order; the last one is the logits.
+    """Steps of a network in order; the value of the last step is the logits.
 
     Attributes:
-        steps: each takes the values of earlier ones.
-        network: the module's class, for messages.
+        steps: the steps; each takes the values of earlier steps.
+        network: the class name of the module, for messages.
     """
 
     steps: tuple[Step, ...]
     network: str
 
     def users(self, index: int) -> list[int]:
-        """The steps that take the value of a step."""
+        """Indices of the steps that take the value of a step."""
         return [place for place, step in enumerate(self.steps) if index in step.sources]
 
     def run(self, inputs: Tensor) -> Tensor:
-        """The logits of two samples, (2, *input shape) float64, by the steps: the network itself where all are known.
+        """Logits of two samples, (2, *input shape) in float64, by the steps.
 
         Raises:
-            ValueError: for another number of samples, which is fixed by the trace.
+            ValueError: for another number of samples; the trace fixes the number.
         """
         if len(inputs) != 2:
             msg = f"the traced network takes 2 samples at a time, and {len(inputs)} were given"
@@ -100,10 +101,14 @@ class Graph:
         rules: Mapping[str, Callable[[Step, list[Any]], Any]],
         otherwise: Callable[[Step, list[Any]], Any],
     ) -> Any:
-        """Something in place of each value, from that of its sources: by the rule of its kind, else the last one.
+        """Evaluation of the steps with other values, by rules per kind.
+
+        Args:
+            rules: kind -> function of a step and the values of its sources.
+            otherwise: the function for other kinds.
 
         Returns:
-            What stands in place of the logits.
+            The value of the last step.
         """
         found: list[Any] = []
         for step in self.steps:
@@ -112,17 +117,17 @@ class Graph:
 
 
 def broadcast(value: Tensor, shape: tuple[int, ...]) -> Tensor | None:
-    """A constant that meets a value of this sample shape, without the dimension of the samples; None where it has one.
+    """A constant without the sample dimension; None if it varies between samples.
 
-    The result's dimensions are those of the sample, of size 1 where the constant does not vary.
+    The result has the dimensions of the sample shape, of size 1 along dimensions in which the constant does not vary.
     """
     if value.ndim > len(shape) + 1 or (value.ndim == len(shape) + 1 and value.shape[0] != 1):
         return None
     return value.reshape((1,) * (len(shape) + 1 - value.ndim) + tuple(value.shape))[0]
 
 
-def doubled(value: Any) -> Any:
-    """A floating tensor in float64 on the CPU; anything else as it is (tensors on the CPU)."""
+def to_float64(value: Any) -> Any:
+    """A tensor on the CPU, in float64 if it is floating; other objects unchanged."""
     if not isinstance(value, Tensor):
         return value
     dtype = torch.float64 if value.is_floating_point() else value.dtype

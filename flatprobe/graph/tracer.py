@@ -1,4 +1,4 @@
-"""From a module to its steps, by `torch.export`."""
+"""Tracing of a module into steps by `torch.export`."""
 
 import io
 import operator
@@ -15,34 +15,34 @@ import torch
 from torch import Tensor, fx, nn
 
 from flatprobe.graph.readers import read
-from flatprobe.graph.replay import SAMPLES, computed, repeats, replay
-from flatprobe.graph.steps import Graph, Step, doubled
+from flatprobe.graph.replay import SAMPLES, compute, count_repeats, replay
+from flatprobe.graph.steps import Graph, Step, to_float64
 from flatprobe.graph.values import OTHER, Value
 from flatprobe.network.copies import structural_copy
 
-# Of the operations that rearrange, those that never return a view of what they are given.
+# Rearranging operations that never return a view.
 _COPIES = {"clone", "pad", "constant_pad_nd", "flip", "roll", "index", "index_select", "gather", "repeat"}
 _COPIES |= {"cat", "concat", "concatenate", "stack", "hstack"}
-# torch's tracers patch functions of the whole process while they run.
+# The tracers of torch patch functions of the whole process while they run.
 _LOCK = threading.Lock()
 
 
 def trace(module: nn.Module, input_shape: Sequence[int]) -> Graph:
-    """The operations that a classifier in eval mode applies to its input, with its weights in float64.
+    """Graph of the operations of a classifier, with weights in float64.
 
-    `torch.export` runs the module once on two fake samples that hold no numbers and writes down torch's operations.
-    Whatever does not depend on the input (weights, their transposes, constants) is computed.
+    `torch.export` runs the module once on two fake samples without numbers, and records the operations of torch.
+    Tensors that do not depend on the input (weights, their transposes, constants) are computed.
 
     Args:
         module: a classifier in eval mode that takes one tensor; never changed.
-        input_shape: of one sample.
+        input_shape: the shape of one sample.
 
     Returns:
-        The steps, the last of which is the logits.
+        The graph, whose last step is the logits.
 
     Raises:
-        ValueError: if it cannot be traced (its code depends on the inputs' values, say) or returns anything but one
-            tensor of logits.
+        ValueError: if the module cannot be traced, for example since its code depends on the values of the inputs.
+        ValueError: unless the module returns one tensor of logits.
     """
     anchor = next((p for p in module.parameters() if p.is_floating_point()), torch.empty(0, device="cpu"))
     example = torch.zeros((SAMPLES, *input_shape), dtype=anchor.dtype, device=anchor.device)
@@ -55,11 +55,11 @@ def trace(module: nn.Module, input_shape: Sequence[int]) -> Graph:
             torch.inference_mode(mode=False),
             torch.no_grad(),
         ):
-            warnings.simplefilter("ignore")  # of attributes that a forward assigns, say; it is a copy's forward
+            warnings.simplefilter("ignore")  # Torch warns of attributes that forward assigns, here those of a copy.
             own = structural_copy(module)
             own.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload] # views may need it
             program = torch.export.export(own, (example.clone(),), strict=False)
-    except Exception as error:  # whatever the module's own code raises under the tracer
+    except Exception as error:  # The code of the module may raise anything under the tracer.
         msg = (
             f"{name} cannot be traced on inputs of shape {tuple(input_shape)} ({_reason(error)}); expected a "
             "network of one tensor whose operations do not depend on the inputs' values"
@@ -73,7 +73,7 @@ def trace(module: nn.Module, input_shape: Sequence[int]) -> Graph:
         try:
             if node.op == "placeholder":
                 target = known.get(node.name) or signature.inputs_to_lifted_tensor_constants.get(node.name)
-                reader.place(node, None if target is None else doubled(state[target]))
+                reader.place(node, None if target is None else to_float64(state[target]))
                 if node.name in signature.inputs_to_parameters:
                     reader.weights[node] = frozenset({signature.inputs_to_parameters[node.name]})
             elif node.op == "call_function":
@@ -82,14 +82,14 @@ def trace(module: nn.Module, input_shape: Sequence[int]) -> Graph:
             msg = (
                 f"{name} applies {node.target} in a way that cannot be followed ({_first_line(error)}); expected "
                 "operations on one tensor after the other: look for autocast or for writing into parts of a tensor in "
-                "its forward"
+                "forward"
             )
             raise ValueError(msg) from error
     return reader.graph(next(iter(reversed(program.graph.nodes))))
 
 
 class _Unheard(io.TextIOBase):
-    """Standard error without what this thread writes to it: torch prints the graph of what it cannot trace."""
+    """Standard error without the output of this thread."""
 
     def __init__(self) -> None:
         self._stream, self._own = sys.stderr, threading.get_ident()
@@ -109,7 +109,7 @@ def _reason(error: Exception) -> str:
 
 @dataclass(frozen=True)
 class _Several:
-    """The values of an operation that returns several: steps of their own, once they are taken."""
+    """Values of an operation with several; each becomes a step at its use."""
 
     node: fx.Node
     args: Any
@@ -118,19 +118,19 @@ class _Several:
 
 
 class _Reader:
-    """Steps so far, and what each node of the trace is: a constant, or a step's value."""
+    """The steps so far, and the constant or value of each node of the trace."""
 
     def __init__(self, network: str, dtype: torch.dtype) -> None:
         self.network = network
         self.dtype = dtype
         self.steps: list[Step] = []
         self.values: dict[fx.Node, Any] = {}
-        self.weights: dict[fx.Node, frozenset[str]] = {}  # the parameters that each constant is computed from
-        self.bases: list[int] = []  # of each step, the one whose memory its value may share
-        self.stale: set[int] = set()  # steps whose value was changed through another that shares its memory
+        self.weights: dict[fx.Node, frozenset[str]] = {}  # Names of the parameters behind each constant.
+        self.bases: list[int] = []  # Per step, the step whose memory its value may share.
+        self.stale: set[int] = set()  # Steps whose value was changed through shared memory.
 
     def place(self, node: fx.Node, constant: Tensor | None) -> None:
-        """A weight or a buffer; or the network's input."""
+        """Place a constant, such as a weight or a buffer, or the input of the network."""
         if constant is not None:
             self.values[node] = constant
             return
@@ -144,10 +144,10 @@ class _Reader:
         self.steps.append(step)
 
     def call(self, node: fx.Node) -> None:
-        """An operation: a constant where its arguments are, else a step."""
+        """Add an operation: a constant if its arguments are constant, else a step."""
         args: Any
         args, kwargs = fx.node.map_arg((node.args, node.kwargs), self.values.__getitem__)
-        if node.meta.get("val") is None:  # an assertion, say
+        if node.meta.get("val") is None:  # The node is an assertion, say.
             self.values[node] = None
             return
         if node.target is operator.getitem and isinstance(args[0], _Several):
@@ -157,7 +157,7 @@ class _Reader:
             return
         found = _values_in((args, kwargs))
         if not found:
-            self.values[node] = computed(node.target, args, kwargs)
+            self.values[node] = compute(node.target, args, kwargs)
             self.weights[node] = self._weights_of(node)
             return
         if isinstance(node.meta["val"], tuple | list):
@@ -165,12 +165,12 @@ class _Reader:
             return
         self._check_fresh(found)
         self.values[node] = value = self._step(node, args, kwargs, found)
-        name, first = str(node.target).split("."), node.args[0]  # aten, its name (with _ where it writes), overload
+        name, first = str(node.target).split("."), node.args[0]  # "aten.add_.Tensor": an underscore marks a write.
         if len(name) > 1 and name[1].endswith("_") and isinstance(first, fx.Node):
             self._overwritten(first, value)
 
     def _step(self, node: fx.Node, args: Any, kwargs: Any, found: list[Value], place: int = 0) -> Value:
-        """The operation's value, or the one at this place of several."""
+        """Add a step, for one of several values of an operation if there are several."""
         operation = str(node.target)
         parts = operation.split(".")
         result = node.meta["val"]
@@ -183,7 +183,7 @@ class _Reader:
         if kind == "concatenate":
             kind, call, sources = self._reassembled(call, sources)
         if kind == "rearrange":
-            found_most = repeats(call, self.steps[sources[0]].shape) if len(sources) == 1 else None
+            found_most = count_repeats(call, self.steps[sources[0]].shape) if len(sources) == 1 else None
             kind, options = ("other", options) if found_most is None else (kind, {"repeats": found_most})
         weights, dtype = self._weights_of(node), getattr(first, "dtype", None)
         dtype = None if dtype == self.dtype else dtype
@@ -194,7 +194,7 @@ class _Reader:
         return frozenset().union(*(self.weights.get(given, frozenset()) for given in node.all_input_nodes))
 
     def _reassembled(self, call: Any, sources: tuple[int, ...]) -> tuple[str, Any, tuple[int, ...]]:
-        """A concatenation; where its parts are all pieces of one value, a rearrangement of that value."""
+        """A concatenation, or a rearrangement if all parts are pieces of one value."""
         ways: list[list[Any]] = []
         origins = set()
         for source in sources:
@@ -209,7 +209,7 @@ class _Reader:
         return "rearrange", lambda value: call(*(reduce(lambda v, f: f(v), way, value) for way in ways)), tuple(origins)
 
     def _overwritten(self, node: fx.Node, value: Value) -> None:
-        """Later uses of what an operation wrote to see its result; whatever shares its memory is not followed."""
+        """Replace a written value; other values in its memory become stale."""
         written = self.values[node].index
         self.values[node] = value
         self.bases[value.index] = self.bases[written]
@@ -226,10 +226,10 @@ class _Reader:
             raise ValueError(msg)
 
     def graph(self, output: fx.Node) -> Graph:
-        """The graph up to the logits.
+        """Graph up to the logits.
 
         Raises:
-            ValueError: if the output is no single tensor (samples, classes).
+            ValueError: unless the output is one tensor (samples, classes).
         """
         found: list[fx.Node] = []
         fx.node.map_arg(output.args, lambda node: found.append(node))
@@ -245,11 +245,11 @@ class _Reader:
 
 
 def _seen(last: Any) -> str:
-    return f", but {tuple(last.shape)} a sample" if isinstance(last, Value) else ""
+    return f", but {tuple(last.shape)} per sample" if isinstance(last, Value) else ""
 
 
 def _ancestors(steps: list[Step], last: int) -> tuple[Step, ...]:
-    """The steps that a step depends on, and itself at the end."""
+    """The steps that a step depends on, and the step itself at the end."""
     needed = {last}
     for index in range(last, -1, -1):
         if index in needed:
@@ -271,7 +271,7 @@ def _values_in(arguments: Any) -> list[Value]:
 
 
 def _bound(node: fx.Node, args: Any, kwargs: Any) -> dict[str, Any]:
-    """The arguments by name, defaults too."""
+    """The arguments by name, with defaults."""
     schema = node.target._schema.arguments  # type: ignore[union-attr] # noqa: SLF001 - torch has no public way to ask
     named = {argument.name: argument.default_value for argument in schema if argument.has_default_value()}
     return named | dict(zip((argument.name for argument in schema), args, strict=False)) | dict(kwargs)

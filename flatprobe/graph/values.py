@@ -1,4 +1,4 @@
-"""Arguments of a traced operation, and an operation as a step's parts."""
+"""Arguments of a traced operation, and the parts of a step."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,11 +16,11 @@ Reader = Callable[[Arguments], Parts]
 
 @dataclass(frozen=True)
 class Value:
-    """An argument that depends on the network's input.
+    """An argument that depends on the input of the network.
 
     Attributes:
-        index: its step.
-        shape: of one sample.
+        index: the index of its step.
+        shape: the shape for one sample.
     """
 
     index: int
@@ -37,8 +37,8 @@ def constant(value: Any) -> Tensor:
     )
 
 
-def fitting(value: Any, like: Value) -> Tensor | None:
-    """A constant broadcast against one sample of a value; None where it would repeat it or tell samples apart."""
+def fit_constant(value: Any, like: Value) -> Tensor | None:
+    """A constant, broadcast against one sample, if this is possible."""
     if isinstance(value, Value):
         return None
     part = broadcast(constant(value), like.shape)
@@ -48,7 +48,7 @@ def fitting(value: Any, like: Value) -> Tensor | None:
 
 
 def dimensions(a: Arguments) -> tuple[int, ...]:
-    """The dimensions of one sample that a reduction runs over; () where it runs over the samples too."""
+    """Dimensions of a reduction within one sample; () if it includes samples."""
     given, count = a.get("dim"), len(a["self"].shape) + 1
     dims = tuple(dim % count for dim in ((given,) if isinstance(given, int) else given or ()))
     return () if 0 in dims else tuple(dim - 1 for dim in dims)

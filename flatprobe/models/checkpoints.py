@@ -12,9 +12,9 @@ from flatprobe.models import build, layer_count
 from flatprobe.models.matching import matched
 from flatprobe.models.pretrained import pretrained
 from flatprobe.network.class_names import set_class_names
-from flatprobe.network.copies import copied_with_places
+from flatprobe.network.copies import copy_with_places
 from flatprobe.network.modules import warn_of_unregistered
-from flatprobe.network.trained_on import mark
+from flatprobe.network.trained_on import mark_training_data
 from flatprobe.utils.tensor_files import read_json, read_state, write_tensors
 
 CONFIG = "config.json"
@@ -72,12 +72,12 @@ def load_checkpoint(path: str | Path, model: object = None, *, which: str = "las
     source = data.get("source")
     set_class_names(network, source.get("class_names") if isinstance(source, dict) else None)
     if isinstance(data.get("fingerprint"), str):
-        mark(network, data["fingerprint"])
+        mark_training_data(network, data["fingerprint"])
     return network.eval()
 
 
 def _copied(model: nn.Module) -> nn.Module:
-    copied = copied_with_places(model)
+    copied = copy_with_places(model)
     warn_of_unregistered(
         type(model).__name__, copied.unregistered, "checkpoints do not hold them, and they stay as they are in model"
     )

@@ -1,4 +1,4 @@
-"""A user's module as a pure function of weights and inputs: copied, checked, never changed."""
+"""User modules as pure functions of weights and inputs."""
 
 from flatprobe.network.network import BATCH_SIZES, Network
 

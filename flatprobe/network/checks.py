@@ -1,4 +1,4 @@
-"""Checks of a network's logits before anything is measured with them."""
+"""Checks of the logits of a network, made before any measurement."""
 
 import warnings
 from collections.abc import Callable, Iterable
@@ -9,29 +9,31 @@ from torch import Tensor
 
 from flatprobe.data import Batch
 from flatprobe.data.inputs import Inputs
-from flatprobe.network.class_names import class_names_of, misplaced
-from flatprobe.network.inspection import inspected
+from flatprobe.network.class_names import class_names_of, find_misplaced
+from flatprobe.network.inspection import inspect_network
 from flatprobe.network.network import Network
 
 Batches = Iterable[tuple[Inputs, Tensor]]
 PerSample = Callable[[Tensor, Tensor], Tensor]
 
-# Rows without which chance could have it so, and how far from 1 a row of probabilities sums in half precision.
+# The fewest rows that are not probabilities by chance, and the rounding of the sum of a row in half precision.
 _FEWEST, _SUM = 2, 1e-2
 
 
 def check_batch(network: Network, batch: Batch, classes: int) -> None:
-    """The network takes the batch, gives finite logits for all its classes, and the same twice.
+    """Check of the first batch: finite, repeatable logits for every class.
 
     Raises:
-        ValueError: where it does not.
+        ValueError: if the network has fewer logits than the labels have classes.
+        ValueError: if a logit is not finite, naming the sample.
+        ValueError: if the network cannot run on the inputs, or its logits are random or depend on other samples.
     """
-    logits = inspected(network, network.prepare(batch.inputs))
+    logits = inspect_network(network, network.prepare(batch.inputs))
     if classes > logits.shape[1]:
         msg = (
             f"the labels have {classes} classes (largest label {classes - 1}), but the network returns "
-            f"{logits.shape[1]} logits; "
-            "expected every label below the number of logits: is this the network for this data?"
+            f"{logits.shape[1]} logits; expected every label below the number of logits: is this the network for this "
+            "data?"
         )
         raise ValueError(msg)
     check_logits(logits, batch.start)
@@ -40,7 +42,7 @@ def check_batch(network: Network, batch: Batch, classes: int) -> None:
 
 
 def _warn_of_probabilities(logits: Tensor, network: Network) -> None:
-    """Rows in [0, 1] that all sum to 1 are hardly logits, nor is what a sigmoid has returned."""
+    """Warning for logits that are probabilities or the output of a sigmoid."""
     between = (logits >= 0) & (logits <= 1)
     if len(logits) < _FEWEST or not bool(between.all()):
         return
@@ -61,10 +63,12 @@ def _warn_of_probabilities(logits: Tensor, network: Network) -> None:
 
 
 def check_exchangeable(network: Network) -> None:
-    """The logits are a function of the parameters and buffers that the network has registered, and of no other weights.
+    """Check that logits depend on registered parameters and buffers alone.
 
     Raises:
-        ValueError: naming the tensor that is read elsewhere, or the shapes of the weights that are no parameters.
+        ValueError: if `forward` reads a weight through a view or past its layer, naming the weight.
+        ValueError: if a pass uses a tensor that an earlier pass computed from weights or inputs.
+        ValueError: if the logits depend on weights that are not registered, with their shapes.
     """
     if network.fixed is not None:
         msg = (
@@ -77,8 +81,8 @@ def check_exchangeable(network: Network) -> None:
         msg = (
             f"a pass of {network.name} uses a tensor of shape {tuple(network.remembered[0].shape)} that an earlier "
             "pass has computed from weights or inputs, so its logits would not follow other weights; expected what "
-            "forward remembers to be held by the network itself, where it is computed again: look for lru_cache, and "
-            "for dictionaries of a class or of the program"
+            "forward remembers to be an attribute of the network, where it is computed again: look for lru_cache, and "
+            "for dictionaries of a class or of a module"
         )
         raise ValueError(msg)
     if network.unregistered:
@@ -86,24 +90,23 @@ def check_exchangeable(network: Network) -> None:
         msg = (
             f"the logits of {network.name} depend on {len(network.unregistered)} tensors that require gradients and "
             f"are no parameters of it, of shapes {shapes}; expected its weights to be registered: hold layers in an "
-            "nn.ModuleList or nn.ModuleDict and tensors in nn.Parameter, or call requires_grad_(False) on what is to "
-            "stay as it is"
+            "nn.ModuleList or nn.ModuleDict and tensors in nn.Parameter, or call requires_grad_(False) on constants"
         )
         raise ValueError(msg)
 
 
 def _check_names(network: Network, names: list[str] | None) -> None:
-    """The data's classes have the numbers that the network gives them, as far as both know their names.
+    """Check that data and network number the named classes alike.
 
-    Where no name is common to both, they are taken for two ways of naming, and nothing is compared.
+    Names are not compared if data and network have none in common.
 
     Raises:
-        ValueError: for a name that stands for two numbers.
+        ValueError: if a class has different numbers in the data and in the network.
     """
     own = class_names_of(network.module)
     if own is None or names is None or {*own[0]}.isdisjoint(names):
         return
-    if name := misplaced(names, own[0]):
+    if name := find_misplaced(names, own[0]):
         msg = (
             f"the class {name!r} is number {names.index(name)} of the data and number {own[0].index(name)} of the "
             f"network; expected one numbering: data = data.with_class_names([*model.{own[1]}])"
@@ -118,33 +121,36 @@ def _check_names(network: Network, names: list[str] | None) -> None:
 
 
 def check_logits(logits: Tensor, start: int) -> None:
-    """The logits of the samples from `start` on are finite.
+    """Check that logits are finite.
+
+    Args:
+        logits: (samples, classes).
+        start: the number of the first sample.
 
     Raises:
-        ValueError: naming the first sample whose logits are not.
+        ValueError: if a logit is not finite, naming the first such sample.
     """
     bad = ~logits.isfinite().all(1)
     if bool(bad.any()):
         row = int(bad.nonzero()[0])
         msg = (
             f"the logits of sample {start + row} are not finite ({logits[row].tolist()}); expected finite logits: "
-            "look for an overflow "
-            "(half precision?) or an unusual input"
+            "look for an overflow (half precision?) or an unusual input"
         )
         raise ValueError(msg)
 
 
 def report_not_finite(network: Network, batches: Batches, per_sample: PerSample, loss: Any) -> NoReturn:
-    """Why the risk at the network's own weights is not finite.
+    """Error that explains a risk that is not finite at the weights of the network.
 
     Args:
-        network: whose weights are meant.
+        network: the network, evaluated at its weights.
         batches: inputs, from `prepare`, and labels.
         per_sample: logits, labels -> losses.
-        loss: its name, or what a record says of it.
+        loss: the name of the loss, or its fingerprint.
 
     Raises:
-        ValueError: naming the first sample whose logits are not finite, or whose loss is not.
+        ValueError: always; the message names the first sample whose logits or loss are not finite.
     """
     start = 0
     with torch.no_grad():
@@ -154,7 +160,7 @@ def report_not_finite(network: Network, batches: Batches, per_sample: PerSample,
             values = per_sample(logits, labels)
             for row in (~values.isfinite()).nonzero().flatten().tolist()[:1]:
                 fix = (
-                    "look for a logarithm of 0, a division by 0 or a label that it does not know"
+                    "look for a logarithm of 0, a division by 0 or an unknown label"
                     if isinstance(loss, dict) and "source" in loss
                     else "probe it in float64"
                 )

@@ -1,26 +1,26 @@
-"""The names of a network's classes, by which their numbers are compared with the data's."""
+"""Class names of a network, compared with those of the data."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from torch import nn
 
-from flatprobe.network.modules import unwrapped
+from flatprobe.network.modules import unwrap
 
 
 def class_names_of(module: nn.Module) -> tuple[list[str], str] | None:
-    """The names of a network's classes in the order of its logits, and where it has them.
+    """Class names in the order of the logits, and the attribute with them.
 
-    They are its `class_names`, which `train` and `load_checkpoint` set, or its configuration's `id2label`
-    (transformers). Of a wrapper, such as `Normalised`, those of the network inside.
+    Two attributes are read: `class_names`, which `train` and `load_checkpoint` set, and the `id2label` of the
+    configuration (transformers). In a wrapper such as `Normalised`, the network inside is read.
 
     Args:
         module: any network.
 
     Returns:
-        The names, and the attribute that holds them; None where it has none.
+        The names and the attribute; None for a network without class names.
     """
-    inner, place = unwrapped(module), ""
+    inner, place = unwrap(module), ""
     while True:
         own = getattr(inner, "class_names", None)
         if isinstance(own, list | tuple) and own and all(isinstance(name, str) for name in own):
@@ -35,13 +35,13 @@ def class_names_of(module: nn.Module) -> tuple[list[str], str] | None:
 
 
 def set_class_names(module: nn.Module, names: object) -> None:
-    """The network keeps the names of its classes as `class_names`, unless that is an attribute of another kind."""
+    """Store class names as `class_names`, unless this attribute has another use."""
     if isinstance(names, list) and isinstance(getattr(module, "class_names", []), list):
         module.class_names = [*names]  # type: ignore[assignment] # a module takes attributes of any kind
 
 
-def misplaced(own: Sequence[str], others: Sequence[str]) -> str | None:
-    """The first name that both lists have once, at different places; None where there is none."""
+def find_misplaced(own: Sequence[str], others: Sequence[str]) -> str | None:
+    """The first name that occurs once in both lists, at different places, if any."""
     shared = _once(own) & _once(others)
     places = {name: place for place, name in enumerate(others)}
     return next((name for place, name in enumerate(own) if name in shared and places[name] != place), None)

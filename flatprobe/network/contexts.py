@@ -1,4 +1,4 @@
-"""The contexts that a caller may be in, kept out of what is measured."""
+"""Isolation of measurements from surrounding contexts of torch."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -17,7 +17,7 @@ _DEVICES = ("cpu", "cuda")
 
 @contextmanager
 def no_autocast() -> Iterator[None]:
-    """Whatever runs in the block runs in the precision of its tensors, inside of `torch.autocast` too."""
+    """Context without `torch.autocast`."""
     with ExitStack() as stack:
         for device in _DEVICES:
             if torch.is_autocast_enabled(device):
@@ -26,14 +26,14 @@ def no_autocast() -> Iterator[None]:
 
 
 def standalone(function: Callable[P, R]) -> Callable[P, R]:
-    """The function outside of the caller's `torch.autocast` and `torch.inference_mode`, which are of the thread.
+    """Decorator that leaves `torch.autocast` and `torch.inference_mode`.
 
-    Where memory runs out, its error names the batch size.
+    Both act per thread. The error for exhausted memory names the batch size.
     """
 
     @wraps(function)
     def measured(*args: P.args, **kwargs: P.kwargs) -> R:
-        enabled = torch.is_grad_enabled()  # which leaving inference mode would change
+        enabled = torch.is_grad_enabled()  # Leaving inference mode would change it.
         with (
             no_autocast(),
             torch.inference_mode(mode=False),

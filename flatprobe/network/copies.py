@@ -1,4 +1,4 @@
-"""Copies of a caller's module that share nothing a pass changes: each module, tensor and container once."""
+"""Copies of user modules that share nothing that a pass changes."""
 
 import copy
 import types
@@ -13,9 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import _WrappedHook
-from torch.nn.parameter import UninitializedParameter
 
-from flatprobe.network.modules import taken_off, unwrapped
+from flatprobe.network.modules import check_shapes, remove_wrappers, unwrap
 from flatprobe.network.objects import (
     ATOMIC,
     Attributes,
@@ -28,26 +27,25 @@ from flatprobe.network.objects import (
 )
 from flatprobe.network.storage import check_storage, storage_of
 
-# Plain Python objects that a copy looks into; what lies beyond is shared, as a data set behind a module should be.
+# The most plain Python objects that a copy looks into; further ones are shared, such as those of a data set.
 _MOST_OBJECTS = 20_000
-_MOST_BYTES = 2**26  # of an array; a larger one is a data set's
+_MOST_BYTES = 2**26  # Larger arrays belong to data sets, and are shared.
 
-# Where a tensor of the network is referred to: the container and the key.
+# A reference to a tensor: the container and the key.
 Place = tuple[Any, Any]
 
 
 @dataclass(frozen=True)
 class Copied:
-    """A copy, and where it refers to its parameters and buffers.
+    """A copy of a module, and the places that refer to its parameters and buffers.
 
     Attributes:
         module: the copy.
-        places: name, as `named_parameters` and `named_buffers` give it -> every place that refers to this tensor. A
-            layer that is registered under two names, a tensor that two layers share and a list of parameters beside the
-            layers have several names or places for one tensor, and each tensor is here once.
-        unregistered: what requires gradients in what the module holds without having registered it (a plain list of
+        places: name, from `named_parameters` or `named_buffers` -> every place that refers to this tensor. A tensor has
+            several places if its layer has two names, if two layers share it, or if a list holds it beside the layers.
+        unregistered: tensors that require gradients and that the module holds without registering them (a plain list of
             layers).
-        holders: dictionaries, sequences, arrays and nameless tensors, which a pass may change: originals and copies.
+        holders: dictionaries, sequences, arrays and unnamed tensors that a pass may change: originals and copies.
     """
 
     module: nn.Module
@@ -57,42 +55,38 @@ class Copied:
 
 
 def structural_copy(module: nn.Module) -> nn.Module:
-    """A copy of a network that runs as it does and shares no tensor, module or container with it.
+    """Copy of a network that shares no tensor, module or container with it.
 
-    In contrast to `copy.deepcopy`: tensors that are held with their graph are copied without it; functions and bound
-    methods that the modules hold (a replaced `forward`, hooks) refer to the copy where they refer to the network; what
-    `torch.compile` or data parallelism made of the network, or of a part, is taken off; gradients are left behind; what
-    cannot be copied is shared.
+    Differences from `copy.deepcopy`:
+
+    - tensors with a graph are copied without it, and gradients are not copied;
+    - functions and bound methods (a replaced `forward`, hooks) refer to the copy instead of the network;
+    - wrappers of `torch.compile` and data parallelism are removed, from parts too;
+    - objects that cannot be copied are shared.
 
     Args:
-        module: any module; it is not changed.
+        module: any module; never changed.
 
     Returns:
-        The copy, in the same mode, on the same device, with the same flags `requires_grad`.
+        The copy, in the same mode, on the same device, with the same `requires_grad` flags.
 
     Raises:
         TypeError: for a scripted or exported module.
-        ValueError: if different parameters, or a parameter and a buffer, share memory; naming both.
+        ValueError: if two different parameters, or a parameter and a buffer, share memory; the message names both.
+        ValueError: for a lazy layer without a shape.
 
     >>> layer = nn.Linear(2, 2)
     >>> copied = structural_copy(nn.Sequential(layer, nn.ReLU(), layer))
     >>> copied[0] is copied[2], copied[0] is layer
     (True, False)
     """
-    return copied_with_places(module).module
+    return copy_with_places(module).module
 
 
-def copied_with_places(module: nn.Module) -> Copied:
-    """`structural_copy`, and where the copy refers to its tensors.
-
-    Raises:
-        ValueError: for a lazy layer that has not seen its inputs' shape; see `structural_copy` for others.
-    """
-    module = unwrapped(module)
-    lazy = [name for name, value in module.named_parameters() if isinstance(value, UninitializedParameter)]
-    if lazy:
-        msg = f"the weight {lazy[0]!r} of a lazy layer has no shape yet; expected one batch passed before"
-        raise ValueError(msg)
+def copy_with_places(module: nn.Module) -> Copied:
+    """`structural_copy`, with the places that refer to the tensors of the copy."""
+    module = unwrap(module)
+    check_shapes(module)
     check_storage(module)
     with torch.inference_mode(mode=False), torch.no_grad():
         copier = _Copier(module)
@@ -110,11 +104,11 @@ def copied_with_places(module: nn.Module) -> Copied:
 
 
 class _Copier:
-    """Copies whatever the modules of a network hold; `places` lists where the copies refer to tensors."""
+    """Copier of everything that the modules of a network hold."""
 
     def __init__(self, network: nn.Module) -> None:
         self.memo: dict[int, Any] = {}
-        self.kept: list[Any] = []  # the originals: an id is one object's while it lives
+        self.kept: list[Any] = []  # The originals live on, so that no other object gets their id.
         self.places: list[tuple[Any, Any, Tensor]] = []
         self.holders: list[tuple[Any, Any]] = []
         self._modules = {id(layer) for layer in network.modules()}
@@ -128,7 +122,7 @@ class _Copier:
         return copied
 
     def value(self, value: Any) -> Any:
-        """The copy of anything that a module holds; what has nothing to copy, or cannot be copied, itself."""
+        """The copy of an object, or the object if it cannot or need not be copied."""
         if isinstance(value, ATOMIC):
             return value
         if id(value) in self.memo:
@@ -152,7 +146,7 @@ class _Copier:
         return self._other(value)
 
     def module(self, layer: nn.Module) -> nn.Module:
-        """The copy of a module, made once.
+        """The only copy of a module.
 
         Raises:
             TypeError: for a scripted module.
@@ -160,7 +154,7 @@ class _Copier:
         if id(layer) in self.memo:
             copied: nn.Module = self.memo[id(layer)]
             return copied
-        inner = unwrapped(layer)
+        inner = unwrap(layer)
         if inner is not layer:
             return self._remember(layer, self.module(inner))  # type: ignore[no-any-return]
         if isinstance(layer, torch.jit.ScriptModule):
@@ -171,15 +165,15 @@ class _Copier:
             raise TypeError(msg)
         copied = self._remember(layer, object.__new__(type(layer)))
         self._fill_object(copied, layer)
-        taken_off(copied)
+        remove_wrappers(copied)
         return copied
 
     def _tensor(self, value: Tensor) -> Tensor:
         if id(value) not in self._state and storage_of(value) in self._storages:
-            return value  # a view of a parameter: using it at other weights is noticed, a copy of it would not be
+            return value  # A view of a parameter stays: its use at other weights is noticed, that of a copy is not.
         copied, differentiable = value.detach().clone(), value.is_leaf and value.requires_grad
         if isinstance(value, nn.Parameter):
-            copied = torch.Tensor._make_subclass(type(value), copied, differentiable)  # noqa: SLF001 - of its own kind
+            copied = torch.Tensor._make_subclass(type(value), copied, differentiable)  # noqa: SLF001 - keeps the subclass
         elif differentiable:
             copied.requires_grad_()
         if id(value) not in self._state:
@@ -188,7 +182,7 @@ class _Copier:
         return tensor
 
     def _container(self, value: Any) -> Any:
-        if not value and type(value) in {dict, OrderedDict}:  # most of what a module holds
+        if not value and type(value) in {dict, OrderedDict}:  # Most containers of a module are empty.
             return self._held(value, type(value)())
         copied = self._held(value, copy.copy(value))
         if isinstance(value, dict):
@@ -214,7 +208,7 @@ class _Copier:
             self._note(copied, own, found)
 
     def _fill_object(self, copied: Any, original: Any) -> None:
-        """The attributes of a new object, those in its dictionary and those in slots."""
+        """Fill in the attributes and slots of a new object."""
         if hasattr(original, "__dict__"):
             self.holders.append((vars(original), vars(copied)))
             self._fill(vars(copied), vars(original))
@@ -234,11 +228,11 @@ class _Copier:
         entries = [self.value(entry) for entry in value]
         if all(entry is before for entry, before in zip(entries, value, strict=True)):
             return value
-        # A tensor in a tuple is no place that another one can be put into, which `inspected` sees.
+        # No other tensor can be put into a tuple; `inspect_network` notices a tensor that is used there.
         return self._remember(value, type(value)(*entries) if hasattr(value, "_fields") else type(value)(entries))
 
     def _function(self, function: types.FunctionType) -> Any:
-        """The function with the copies in the place of what its closure, its defaults and its global names hold."""
+        """The function with copies in its closure, its defaults and its global names."""
         names = {name: self.value(found) for name, found in self._leading_in(function, set()).items()}
         cells = tuple(types.CellType() for _ in function.__closure__ or ())
         space = {**function.__globals__, **names} if names else function.__globals__
@@ -254,7 +248,7 @@ class _Copier:
         return copied
 
     def _refers(self, value: Any, seen: set[int]) -> bool:
-        """Whether a function, or what it holds, refers to something that has a copy of its own."""
+        """True if an object refers, through what it holds, to something copied."""
         if isinstance(value, ATOMIC) or id(value) in seen:
             return False
         seen.add(id(value))
@@ -273,7 +267,7 @@ class _Copier:
         return leads or not is_fixed(value) or any(self._refers(entry, seen) for entry in held_by(value))
 
     def _leading_in(self, function: types.FunctionType, seen: set[int]) -> dict[str, Any]:
-        """Of a function's global names those that lead to the network: others are the program's, and shared."""
+        """The global names of a function that lead to the network."""
         return {
             name: entry
             for name, entry in globals_of(function).items()
@@ -297,7 +291,7 @@ class _Copier:
             target = value.module() if value.with_module else None
             return self._remember(value, _WrappedHook(self.value(value.hook), self.value(target)))
         if self._left <= 0 or not is_plain(value) or not self._refers(value, set()):
-            return value  # shared, which keeps the identity of constants
+            return value  # Sharing keeps the identity of constants.
         self._left -= 1
         simple = isinstance(value, types.SimpleNamespace)
         copied = self._remember(value, types.SimpleNamespace() if simple else object.__new__(type(value)))

@@ -1,4 +1,4 @@
-"""Networks without the derivatives that are asked of them, and the layer that is the reason."""
+"""Missing derivatives of a network, and the layer that lacks them."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,19 +13,19 @@ from flatprobe.utils.plain_functions import twice_differentiable
 
 
 def check_differentiable(network: Network, inputs: Tensor) -> None:
-    """The logits have a gradient in the inputs; a pass of a few samples.
+    """Check that the logits of a few samples have a gradient in the inputs.
 
     Raises:
-        ValueError: where they have none, naming the first layer whose output has lost it.
+        ValueError: if they have none, naming the first layer whose output has no gradient.
     """
     rows = few_rows(len(inputs))
     few, held = inputs.detach()[rows.to(inputs.device)].requires_grad_(), network.choosing(rows)
-    with torch.inference_mode(mode=False), torch.enable_grad(), explained(held, few, twice=False):
+    with torch.inference_mode(mode=False), torch.enable_grad(), explain_errors(held, few, twice=False):
         logits = held(few)
         if logits.requires_grad:
             torch.autograd.grad(logits.sum(), few, allow_unused=True)
             return
-        layer = _cut(held, few)
+        layer = _find_cut(held, few)
     where = f"the layer {layer}" if layer else "its own forward, outside its layers"
     msg = (
         f"the logits of {network.name} do not depend differentiably on the inputs: the gradient ends "
@@ -35,9 +35,9 @@ def check_differentiable(network: Network, inputs: Tensor) -> None:
     raise ValueError(msg)
 
 
-def _cut(network: Network, inputs: Tensor) -> str | None:
-    """The first innermost module whose input has a gradient and whose output has none, run on a copy of the network."""
-    copied = network.copied()
+def _find_cut(network: Network, inputs: Tensor) -> str | None:
+    """The first innermost module whose output loses the gradient of its input."""
+    copied = network.copy()
     found: list[str] = []
 
     def watch(name: str) -> Any:
@@ -56,10 +56,10 @@ def _cut(network: Network, inputs: Tensor) -> str | None:
 
 
 def check_dense(network: Network, gradient: Sequence[Tensor | None]) -> None:
-    """No gradient is a sparse tensor.
+    """Check that no gradient is sparse.
 
     Raises:
-        ValueError: if one is.
+        ValueError: for a sparse gradient, with its shape.
     """
     for part in gradient:
         if part is not None and part.layout != torch.strided:
@@ -70,7 +70,7 @@ def check_dense(network: Network, gradient: Sequence[Tensor | None]) -> None:
             raise ValueError(msg)
 
 
-# Words of torch's errors about derivatives.
+# Words that mark an error of torch as one about derivatives.
 _ABOUT = ("derivative", "differentia", "grad", "backward")
 _FIXES = {
     "checkpoint": "switch activation checkpointing off, or give it use_reentrant=False",
@@ -81,17 +81,17 @@ _FIXES = {
 
 
 @contextmanager
-def explained(network: Network, inputs: Inputs, *, twice: bool) -> Iterator[None]:
-    """Torch's errors about derivatives in the block, in words that name the layer and a fix.
+def explain_errors(network: Network, inputs: Inputs, *, twice: bool) -> Iterator[None]:
+    """Context whose errors about derivatives name the layer and a fix.
 
     Args:
-        network: that is differentiated.
+        network: the network that is differentiated.
         inputs: some samples.
-        twice: whether second derivatives are meant.
+        twice: True for second derivatives.
 
     Raises:
-        ValueError: in place of torch's error.
-        RuntimeError: torch's own, where it is about something else, such as memory.
+        ValueError: for an error about derivatives.
+        RuntimeError: any other error of torch, such as exhausted memory, unchanged.
     """
     try:
         yield
@@ -102,20 +102,20 @@ def explained(network: Network, inputs: Inputs, *, twice: bool) -> Iterator[None
         fix = next((fix for word, fix in _FIXES.items() if word in said.lower()), "another layer in its place")
         msg = (
             f"{network.name} cannot be differentiated{' twice' if twice else ''} ({said}); torch refuses it in "
-            f"{_refusing(network, inputs, twice=twice)}; expected operations with "
+            f"{_find_refusing(network, inputs, twice=twice)}; expected operations with "
             f"{'second ' if twice else ''}derivatives: {fix}"
         )
         raise ValueError(msg) from error
 
 
-def _refusing(network: Network, inputs: Inputs, *, twice: bool) -> str:
-    """The first layer, innermost first, whose own output torch cannot differentiate (twice)."""
-    copied = network.copied()
+def _find_refusing(network: Network, inputs: Inputs, *, twice: bool) -> str:
+    """The first innermost layer that torch cannot differentiate (twice)."""
+    copied = network.copy()
     found: list[str] = []
 
     def watch(name: str) -> Any:
         def hook(layer: nn.Module, args: Any, kwargs: Any, _outputs: Any) -> None:
-            if not found and not _derivable(layer, args, kwargs, twice=twice):
+            if not found and not _is_differentiable(layer, args, kwargs, twice=twice):
                 found.append(f"the layer {name!r} ({type(layer).__name__})")
 
         return hook
@@ -129,7 +129,7 @@ def _refusing(network: Network, inputs: Inputs, *, twice: bool) -> str:
     return found[0] if found else "its own forward, outside its layers"
 
 
-def _derivable(layer: nn.Module, args: Any, kwargs: Any, *, twice: bool) -> bool:
+def _is_differentiable(layer: nn.Module, args: Any, kwargs: Any, *, twice: bool) -> bool:
     args = [
         part.detach().clone().requires_grad_() if isinstance(part, Tensor) and part.is_floating_point() else part
         for part in args
@@ -140,11 +140,11 @@ def _derivable(layer: nn.Module, args: Any, kwargs: Any, *, twice: bool) -> bool
             outputs = layer.forward(*args, **kwargs)
         if not isinstance(outputs, Tensor) or not outputs.requires_grad or not variables:
             return True
-        along = torch.ones_like(outputs).requires_grad_()
-        first = torch.autograd.grad(outputs, variables, along, create_graph=twice, allow_unused=True)
+        cotangent = torch.ones_like(outputs).requires_grad_()
+        first = torch.autograd.grad(outputs, variables, cotangent, create_graph=twice, allow_unused=True)
         curved = [part.square().sum() for part in first if part is not None and part.requires_grad]  # type: ignore[redundant-expr]
         if twice and curved:
-            torch.autograd.grad(curved, [*variables, along], allow_unused=True)
+            torch.autograd.grad(curved, [*variables, cotangent], allow_unused=True)
     except RuntimeError:
         return False
     return True

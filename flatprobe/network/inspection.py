@@ -1,4 +1,4 @@
-"""A network looked at with its first batch: whether it is one function of each sample, and what it reads and writes."""
+"""Inspection of a network with its first batch."""
 
 from collections.abc import Iterable
 
@@ -9,115 +9,113 @@ from flatprobe.data.inputs import Inputs, fix_of_integers, mapped, tensors
 from flatprobe.network.contexts import no_autocast
 from flatprobe.network.network import Network
 from flatprobe.network.storage import storage_of
-from flatprobe.network.watching import Watched, ends_in_sigmoid, leaves_of
+from flatprobe.network.watching import Observation, ends_in_sigmoid, leaves_of
 from flatprobe.utils.plain_functions import PlainFunctions
 from flatprobe.utils.rng import global_states_kept
 
-# Samples that a network is looked at with, and how far two passes over them may differ relative to the largest logit:
-# rounding differs between batch sizes and layouts; dropout, or another batch's statistics, change far more.
+# Samples of the second pass, and the tolerated difference between two passes relative to the largest logit. Rounding
+# differs between batch sizes and layouts; dropout and batch statistics change the logits far more.
 _FEW = 8
-_COMPANY = 4  # in smaller batches the company is made
+_COMPANY = 4  # To a smaller batch, other samples are added.
 _AGREE = 3e-4
-_AGREE_CUDA = 1e-3  # whose matrix products may keep 10 bits
-_ULPS = 16  # in half precision
+_AGREE_CUDA = 1e-3  # Matrix products on CUDA may keep 10 bits.
+_ULPS = 16  # The tolerance in half precision.
 
 
-def inspected(network: Network, inputs: Inputs) -> Tensor:
-    """The logits of a batch, of which a few samples are passed again: in other company, watched.
+def inspect_network(network: Network, inputs: Inputs) -> Tensor:
+    """Logits of the first batch, after an inspection of the network.
 
-    What is seen is noted in the network: whether inputs or weights are written to, which layout it can run in, which
-    attributes a pass changes.
+    A few samples are passed again with other samples beside them, in a watched pass. The network records the findings:
+    writes to inputs or weights, the memory layout that it can run in, and the attributes that a pass changes.
 
     Args:
-        network: not inspected yet; later batches are passed as what is seen here allows.
-        inputs: its first batch, from `Network.prepare`.
-
-    Returns:
-        The logits.
+        network: the network, not inspected yet; the findings decide how later batches are passed.
+        inputs: the first batch, from `Network.prepare`.
 
     Raises:
-        ValueError: if the network cannot take the inputs; if the logits of the few are others there, beyond rounding:
-            what is measured would be a random variable, or depend on the batch.
+        ValueError: if the network cannot run on the inputs.
+        ValueError: if two passes over the same inputs differ beyond rounding.
+        ValueError: if the logits of a sample depend on the other samples of the batch.
     """
     network.rest()
     with global_states_kept(), torch.no_grad():
         drawn, before = torch.get_rng_state(), network.slots.attributes()
         last = network.channels_last
-        logits, first = _first(network, inputs)
+        logits, first = _first_pass(network, inputs)
         _check_rows(network, logits, inputs)
         network.seeds = not torch.equal(drawn, torch.get_rng_state())
         network.slots.keep(before)
         network.classes = logits.shape[1]
-        for company, rows in enumerate(_companies(len(logits))):
+        for company, rows in enumerate(_choose_samples(len(logits))):
             few = mapped(lambda part, rows=rows: part[rows.to(part.device)], inputs)  # type: ignore[misc]
             if len(logits) < _COMPANY:
-                few = mapped(_with_others, few)
-            again = _watched(network, few, first) if company == 0 else network(few)
+                few = mapped(_add_samples, few)
+            again = _second_pass(network, few, first) if company == 0 else network(few)
             if last and not network.channels_last:
-                return inspected(network, inputs)  # from now on in the layout that is safe
+                return inspect_network(network, inputs)  # Later passes run in the safe layout.
             _check_rows(network, again, few)
             expected = logits[rows.to(logits.device)]
             if _agree(network, again[-len(rows) :], expected):
                 continue
             second = network(inputs)
             if not _agree(network, second, logits):
-                raise ValueError(_random(network, logits, second))
+                raise ValueError(_random_message(network, logits, second))
             if network.channels_last and _agree(network, network(few)[-len(rows) :], expected):
-                network.lay_out(last=False)  # another function in that layout: strides are part of its code
-                return inspected(network, inputs)
-            raise ValueError(_dependent(network, again[-len(rows) :], expected, len(logits)))
+                network.lay_out(last=False)  # The code reads strides, so that the layout changes the function.
+                return inspect_network(network, inputs)
+            raise ValueError(_dependent_message(network, again[-len(rows) :], expected, len(logits)))
     network.caller = None
     network.rest()
     return logits
 
 
-def _with_others(part: Tensor) -> Tensor:
-    """The samples behind others that are made of them, where a batch has too few."""
+def _add_samples(part: Tensor) -> Tensor:
+    """The samples of a small batch behind other samples that are made of them."""
     others = part.flip(-1) if part.ndim > 1 else part
     return torch.cat((2 * others if part.is_floating_point() else others, part))
 
 
-def _companies(count: int) -> list[Tensor]:
-    """Two choices of a few samples: one of them lacks each of the samples, and both are in another order."""
+def _choose_samples(count: int) -> list[Tensor]:
+    """Two disjoint choices of a few samples, in reverse order."""
     size = count if count < _COMPANY else min(_FEW, count // 2)
-    rows = torch.linspace(count - 1, 0, min(2 * size, count), device="cpu").round().long()  # in no company twice
+    rows = torch.linspace(count - 1, 0, min(2 * size, count), device="cpu").round().long()  # No sample is in both.
     return [rows[::2], rows[1::2]] if count >= _COMPANY else [rows]
 
 
-def _first(network: Network, inputs: Inputs) -> tuple[Tensor, Watched]:
-    """The logits of the whole batch, and what was seen of the pass; that it writes to its inputs is noted.
+def _first_pass(network: Network, inputs: Inputs) -> tuple[Tensor, Observation]:
+    """Logits of the whole batch, and the observed pass.
 
     Raises:
-        ValueError: if the network cannot take the inputs.
+        ValueError: if the network cannot run on the inputs.
     """
     own = network.laid_out(mapped(torch.clone, inputs))
-    network.in_place = False  # the inputs are copies already
+    network.in_place = False  # The inputs are copies already.
     try:
-        with Watched(map(storage_of, [*tensors(own), *network.slots.state.values()])) as seen:
+        with Observation(map(storage_of, [*tensors(own), *network.slots.state.values()])) as seen:
             logits = network(own)
     except (RuntimeError, TypeError, IndexError) as error:
-        if network.channels_last:  # a view of a convolution's output as a vector, say, needs the usual layout
+        if network.channels_last:  # A view of an output as a vector, say, needs the default layout.
             network.lay_out(last=False)
-            return _first(network, inputs)
+            return _first_pass(network, inputs)
         shapes = ", ".join(f"{tuple(part.shape)} {part.dtype}" for part in tensors(inputs))
         of_bytes = any(part.dtype == torch.uint8 and part.ndim > 2 for part in tensors(inputs))
         fix = fix_of_integers(inputs) if of_bytes else "is this the network for this data?"
         msg = (
             f"{network.name} cannot be run on inputs of shape {shapes} ({error}); expected inputs that the network "
-            f"takes: {fix}"
+            f"accepts: {fix}"
         )
         raise ValueError(msg) from error
-    network.in_place = _changed(tensors(own), tensors(inputs), seen)
+    network.in_place = _has_changed(tensors(own), tensors(inputs), seen)
     return logits, seen
 
 
-def _changed(now: Iterable[Tensor], before: Iterable[Tensor], seen: Watched) -> bool:
-    """Whether a pass has written to these tensors, through torch or past it."""
+def _has_changed(now: Iterable[Tensor], before: Iterable[Tensor], seen: Observation) -> bool:
+    """True if a pass has written to these tensors, through torch or past it."""
     return any(storage_of(a) in seen.written or not _equal(a, b) for a, b in zip(now, before, strict=True))
 
 
 def _equal(now: Tensor, before: Tensor) -> bool:
-    return torch.equal(now, before) or bool(before.isnan().any())  # NaN is nothing's equal
+    return torch.equal(now, before) or bool(before.isnan().any())  # NaN does not equal itself.
 
 
 def _check_rows(network: Network, logits: Tensor, inputs: Inputs) -> None:
@@ -135,15 +133,15 @@ def _agree(network: Network, logits: Tensor, expected: Tensor) -> bool:
 
 
 def agree(logits: Tensor, expected: Tensor, precisions: Iterable[torch.dtype]) -> bool:
-    """Whether logits differ by no more than rounding in these precisions may, in other batches and layouts."""
+    """True if logits agree up to rounding in these precisions."""
     coarsest = max(float(torch.finfo(dtype).eps) for dtype in precisions)
     limit = max(_AGREE if logits.device.type == "cpu" else _AGREE_CUDA, _ULPS * coarsest)
     difference = (logits - expected).abs().max()
-    # Logits that are not finite are reported by those who measure with them.
+    # Logits that are not finite are reported where they are measured.
     return not bool(difference > limit * expected.abs().max())
 
 
-def _random(network: Network, first: Tensor, second: Tensor) -> str:
+def _random_message(network: Network, first: Tensor, second: Tensor) -> str:
     return (
         f"two passes of {network.name} over the same {len(first)} inputs differ by up to "
         f"{float((first - second).abs().max()):.3g} in the logits; expected a deterministic network in eval mode: "
@@ -151,22 +149,22 @@ def _random(network: Network, first: Tensor, second: Tensor) -> str:
     )
 
 
-def _dependent(network: Network, few: Tensor, expected: Tensor, count: int) -> str:
+def _dependent_message(network: Network, few: Tensor, expected: Tensor, count: int) -> str:
     return (
         f"the logits of {network.name} for {len(few)} samples differ by up to "
-        f"{float((few - expected).abs().max()):.3g} when they are passed in a batch of {count} and in other company; "
+        f"{float((few - expected).abs().max()):.3g} between a batch of {count} and a batch with other samples; "
         "expected each sample's logits to depend on that sample alone: look for means, maxima or a softmax over the "
         "batch (dim 0), F.batch_norm(training=True), or a recurrent layer without batch_first=True"
     )
 
 
-def _watched(network: Network, few: Inputs, first: Watched) -> Tensor:
-    """The logits of a few samples, in torch's default layout and at copies of the weights; what is seen is noted.
+def _second_pass(network: Network, few: Inputs, first: Observation) -> Tensor:
+    """Logits of a few samples at copies of the weights, in an observed pass.
 
     Args:
-        network: after its first pass.
+        network: the network after its first pass.
         few: the samples.
-        first: what was seen in that pass.
+        first: the first pass.
     """
     caller, slots = network.caller, network.slots
     own = [] if caller is None else [*caller.named_parameters(), *caller.named_buffers()]
@@ -174,7 +172,7 @@ def _watched(network: Network, few: Inputs, first: Watched) -> Tensor:
     callers = names.keys() & first.foreign
     names |= {storage_of(value): name for name, value in slots.state.items()}
     remaining = {storage_of(value): value for value in first.remaining()}
-    wrote = {name for name in slots.written if _changed([slots.now(name)], [slots.state[name]], first)}
+    wrote = {name for name in slots.written if _has_changed([slots.current(name)], [slots.state[name]], first)}
     with torch.inference_mode(mode=False), torch.enable_grad():
         clones = {
             name: value.detach().clone(memory_format=torch.contiguous_format) for name, value in slots.state.items()
@@ -185,10 +183,10 @@ def _watched(network: Network, few: Inputs, first: Watched) -> Tensor:
         slots.written, network.plain = frozenset(), True
         with slots.lock, no_autocast():
             slots.place(clones)
-            with PlainFunctions() as functions, Watched() as seen:
+            with PlainFunctions() as functions, Observation() as seen:
                 logits = network.run(few)
     exchanged = {id(value) for value in clones.values()}
-    # Leaves that forward has made, of its inputs say, to differentiate by, are no weights.
+    # Leaves that forward makes in order to differentiate, of its inputs say, are not weights.
     passing = seen.made | {*map(storage_of, tensors(few))}
     found = [leaf for leaf in leaves_of(logits) if id(leaf) not in exchanged]
     network.unregistered = [leaf for leaf in found if storage_of(leaf) not in passing]
@@ -199,7 +197,7 @@ def _watched(network: Network, few: Inputs, first: Watched) -> Tensor:
     if seen.unsafe and network.channels_last:
         network.lay_out(last=False)
     looks = seen.looks or first.looks
-    # Where values decide what is done, another batch may be written to.
+    # If values decide what the pass does, it may write to another batch.
     network.in_place |= looks or any(storage_of(part) in seen.written for part in tensors(few))
     slots.written = frozenset(
         name
@@ -207,6 +205,6 @@ def _watched(network: Network, few: Inputs, first: Watched) -> Tensor:
         if name in wrote
         or storage_of(value) in seen.written
         or (looks and name in network.buffers)
-        or slots.replaced(name, value)
+        or slots.was_replaced(name, value)
     )
     return logits.detach()

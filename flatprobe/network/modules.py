@@ -1,4 +1,4 @@
-"""A caller's module looked at: what it wraps, its mode, its weights, its logits."""
+"""Checks of a user module: wrappers, mode, weights and logits."""
 
 import types
 import warnings
@@ -6,13 +6,16 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import UninitializedParameter
 from torch.optim.swa_utils import AveragedModel
 
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+_TOKENS = (nn.Embedding, nn.MultiheadAttention)
 
 
-def unwrapped(module: nn.Module) -> nn.Module:
-    """The network inside what `torch.compile`, `nn.DataParallel` or `AveragedModel` made of it; any other as it is."""
+def unwrap(module: nn.Module) -> nn.Module:
+    """The network inside `torch.compile`, `nn.DataParallel` or `AveragedModel`."""
     while True:
         inner = getattr(module, "_orig_mod", None)
         if isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel | AveragedModel):
@@ -22,11 +25,21 @@ def unwrapped(module: nn.Module) -> nn.Module:
         module = inner
 
 
+def architecture_of(module: nn.Module) -> str:
+    """The architecture of a network: "convolutional", "tokens" or "dense"."""
+    layers = list(module.modules())
+    if any(isinstance(layer, _CONVOLUTIONS) for layer in layers):
+        return "convolutional"
+    return "tokens" if any(isinstance(layer, _TOKENS) for layer in layers) else "dense"
+
+
 def check_finite(state: Mapping[str, Tensor], owner: str) -> None:
-    """Every tensor is dense and has values, and they are finite.
+    """Check that every tensor is dense, has values, and that the values are finite.
 
     Raises:
-        ValueError: naming the first parameter or buffer that is not, and how many of its entries are not finite.
+        ValueError: for a tensor on the meta device, naming it.
+        ValueError: for a sparse tensor, naming it.
+        ValueError: for NaN or infinite values, naming the tensor and their number.
     """
     for name, value in state.items():
         if value.is_meta:
@@ -51,7 +64,7 @@ def check_finite(state: Mapping[str, Tensor], owner: str) -> None:
 
 
 def warn_of_unregistered(name: str, found: Sequence[Tensor], consequence: str) -> None:
-    """Weights that a network holds and that neither it nor its state_dict knows of; a warning three calls up."""
+    """Warning for weights that a network holds without registering them."""
     if not found:
         return
     shapes = ", ".join(str(tuple(value.shape)) for value in found[:5]) + (", ..." if len(found) > 5 else "")
@@ -63,12 +76,19 @@ def warn_of_unregistered(name: str, found: Sequence[Tensor], consequence: str) -
     warnings.warn(msg, UserWarning, stacklevel=4)
 
 
-def check_real(module: nn.Module) -> None:
-    """Every parameter is real: directions, norms and derivatives are of real numbers.
+def check_shapes(module: nn.Module) -> None:
+    """Check that every parameter has a shape.
 
     Raises:
-        ValueError: naming the first that is complex.
+        ValueError: for a lazy layer that has not seen a batch.
     """
+    lazy = [name for name, value in module.named_parameters() if isinstance(value, UninitializedParameter)]
+    if lazy:
+        msg = f"the weight {lazy[0]!r} of a lazy layer has no shape yet; expected one batch passed before"
+        raise ValueError(msg)
+
+
+def _check_real(module: nn.Module) -> None:
     for name, value in module.named_parameters():
         if value.is_complex():
             msg = (
@@ -79,11 +99,13 @@ def check_real(module: nn.Module) -> None:
             raise ValueError(msg)
 
 
-def check_mode(module: nn.Module) -> None:
-    """The module is in eval mode throughout, and no BatchNorm depends on the batch.
+def check_module(module: nn.Module) -> None:
+    """Check that a module is real, in eval mode, and independent of the batch.
 
     Raises:
-        ValueError: naming the submodule that is not, and the cure; for what was compiled ahead of time.
+        ValueError: for a scripted or exported module, or a complex parameter.
+        ValueError: for a submodule in training mode, naming it.
+        ValueError: for a BatchNorm layer without running statistics, naming it.
     """
     kind = "TorchScript" if isinstance(module, torch.jit.ScriptModule) else "torch.export"
     if kind == "TorchScript" or any(base.__module__ == "torch.export._unlift" for base in type(module).__mro__):
@@ -98,24 +120,23 @@ def check_mode(module: nn.Module) -> None:
             part = f"its submodule {name!r}" if name else "it"
             msg = (
                 f"the network {type(module).__name__} cannot be probed: {part} is in training mode, expected eval "
-                "mode; "
-                "call model.eval() first"
+                "mode; call model.eval() first"
             )
             raise ValueError(msg)
         if isinstance(layer, BATCH_NORMS) and layer.running_mean is None:
             msg = (
                 f"the BatchNorm layer {name!r} of {type(module).__name__} keeps no running statistics, so its output "
-                "depends on "
-                "the batch; expected track_running_stats=True"
+                "depends on the batch; expected track_running_stats=True"
             )
             raise ValueError(msg)
+    _check_real(module)
 
 
 def logits_of(outputs: object, module: nn.Module) -> Tensor:
-    """The logits in what a module returned: a tensor, or its attribute or key `logits`.
+    """Logits of an output: the output itself, or its attribute or key `logits`.
 
     Raises:
-        ValueError: if they are no floating (batch, classes) of at least 2 classes.
+        ValueError: unless the logits are floating and of shape (batch, classes) with at least 2 classes.
     """
     logits = outputs.get("logits") if isinstance(outputs, Mapping) else getattr(outputs, "logits", outputs)
     if not isinstance(logits, Tensor) or logits.ndim != 2 or logits.shape[1] < 2 or not logits.is_floating_point():
@@ -124,7 +145,7 @@ def logits_of(outputs: object, module: nn.Module) -> Tensor:
 
 
 def _no_logits(outputs: object, module: nn.Module) -> str:
-    """The error's message: what was returned, and the `forward` of a wrapper that returns logits."""
+    """Error message with the output and a `forward` that returns logits."""
     fix = "at least 2 classes: wrap the network in a module that returns them"
     if isinstance(outputs, Tensor):
         what = f"shape {tuple(outputs.shape)}, {outputs.dtype}"
@@ -147,14 +168,14 @@ def _no_logits(outputs: object, module: nn.Module) -> str:
     return f"the output of {type(module).__name__} is {what}; expected {expected}"
 
 
-def taken_off(layer: nn.Module) -> None:
-    """The layer runs as its class defines it, without what compilation and mixed precision put around it."""
+def remove_wrappers(layer: nn.Module) -> None:
+    """Remove wrappers of compilation and mixed precision from a `forward`."""
     own = vars(layer)
-    own.pop("_compiled_call_impl", None)  # of module.compile()
-    if own.get("_compiler_ctx"):  # Lightning's, of a module that was compiled whole
+    own.pop("_compiled_call_impl", None)  # Set by module.compile().
+    if own.get("_compiler_ctx"):  # Lightning sets it on a compiled module.
         own["forward"] = own["_compiler_ctx"]["original_forward"]
-    if "_original_forward" in own:  # accelerate's, in mixed precision
+    if "_original_forward" in own:  # accelerate sets it in mixed precision.
         own["forward"] = own.pop("_original_forward")
     inside = getattr(type(layer).forward, "_torchdynamo_orig_callable", None)
-    if inside is not None and "forward" not in own:  # a method that was decorated with torch.compile
+    if inside is not None and "forward" not in own:  # The method was decorated with torch.compile.
         own["forward"] = types.MethodType(inside, layer)

@@ -1,4 +1,4 @@
-"""A caller's module made safe to call: checked once, never changed, evaluated at explicit weights."""
+"""The network of a user, evaluated at explicit weights and never changed."""
 
 import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -20,17 +20,17 @@ from flatprobe.data.inputs import (
     only_floating,
 )
 from flatprobe.network.contexts import no_autocast
-from flatprobe.network.modules import BATCH_NORMS, check_finite, check_mode, check_real, logits_of, unwrapped
-from flatprobe.network.parametrized import parametrised
+from flatprobe.network.modules import BATCH_NORMS, architecture_of, check_finite, check_module, logits_of, unwrap
+from flatprobe.network.parametrized import computed_weights
 from flatprobe.network.sequential import affine_in_inputs, layers_of, run, tensors_of
 from flatprobe.network.slots import Slots
 from flatprobe.network.weights import Weights
 from flatprobe.utils.plain_functions import PlainFunctions
 from flatprobe.utils.rng import global_states_kept
 
-# Samples a forward pass, by (architecture, device type): a fixed table rather than a timing at run time, so that
-# results repeat. The CPU's rows follow `python -m tests.benchmarks batch_size`; the GPU's are not measured yet.
-# Those for tokens bound the memory instead: 512 tokens of one sample are as much as 512 samples of a dense network.
+# Samples per forward pass, by (architecture, device type). A fixed table lets results repeat, unlike a timing at run
+# time. The rows of the CPU follow `python -m tests.benchmarks batch_size`; those of the GPU are not measured yet.
+# The rows for tokens bound the memory: 512 tokens of one sample take as much as 512 samples of a dense network.
 BATCH_SIZES = {
     ("dense", "cpu"): 512,
     ("convolutional", "cpu"): 64,
@@ -40,27 +40,25 @@ BATCH_SIZES = {
     ("tokens", "cuda"): 256,
 }
 
-_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
-_TOKENS = (nn.Embedding, nn.MultiheadAttention)
-
 Half = Callable[[Inputs, Mapping[str, Tensor]], Tensor]
 Split = tuple[Half, Half, frozenset[str]]
 
 
 class Network:
-    """A classifier x -> logits z at explicit weights; weights and buffers are snapshots taken here.
+    """A classifier x -> logits z at explicit weights, a snapshot of a module.
 
-    Convolutional networks are evaluated in channels-last layout on a CPU, where that changes nothing but the time.
+    On a CPU, convolutional networks run in channels-last layout unless the layout changes the function.
 
     Args:
         module: a classifier (`nn.Module`) in eval mode. It is copied (see `copies.structural_copy`), and neither
-            changed nor called. Of a compiled or data-parallel one, or part, the network inside is copied.
+            changed nor called. Wrappers of `torch.compile` and data parallelism are removed, from parts too.
 
     Raises:
-        TypeError: if it is no module, or a scripted one.
-        ValueError: if the module, or a submodule, is in training mode; if a parameter or buffer is not finite, or a
-            parameter complex (named); if different parameters share memory; if a BatchNorm layer has no running
-            statistics, since its output would depend on the batch.
+        TypeError: unless the model is an `nn.Module` that is not scripted.
+        ValueError: if the module or a submodule is in training mode.
+        ValueError: if a parameter or buffer is not finite, or a parameter is complex.
+        ValueError: if different parameters share memory.
+        ValueError: if a BatchNorm layer has no running statistics, so that its output depends on the batch.
     """
 
     def __init__(self, module: object) -> None:
@@ -70,40 +68,36 @@ class Network:
                 "network first"
             )
             raise TypeError(msg)
-        module = unwrapped(module)
-        check_mode(module)
-        check_real(module)
+        module = unwrap(module)
+        check_module(module)
         self.slots = Slots(module)
-        self.caller: nn.Module | None = module  # until `inspected` has seen whether its own tensors are used
+        self.caller: nn.Module | None = module  # Until `inspect_network` has run.
         state = self.slots.state
         check_finite(state, f"the network {type(module).__name__}")
         floating = [value for value in state.values() if value.is_floating_point()]
-        # Of a network in several precisions the first layer's, since that is what its inputs meet.
+        # In a network with several precisions, the inputs take that of the first layer.
         anchor = floating[0] if floating else torch.empty(0, device="cpu")
         self.precisions = dict.fromkeys(value.dtype for value in floating) or {anchor.dtype: None}
         self.device = anchor.device
         self.dtype = anchor.dtype
-        layers = list(self.slots.module.modules())
-        convolutional = any(isinstance(layer, _CONVOLUTIONS) for layer in layers)
-        tokens = any(isinstance(layer, _TOKENS) for layer in layers)
-        self.architecture = "convolutional" if convolutional else "tokens" if tokens else "dense"
-        self.batch_normalised = any(isinstance(layer, BATCH_NORMS) for layer in layers)
-        self.channels_last = convolutional and self.device.type == "cpu"
-        self.plain = True  # taken for granted until `inspected` has seen
-        self.classes = 0  # the number of logits; known once `inspected` has seen a batch
-        self.in_place = True  # whether a layer writes to the inputs; taken for granted until `inspected` has seen
-        self._held: Held | None = None  # the inputs of which one is passed alone: see `holding`
-        self.sigmoid = False  # whether the logits are what a sigmoid returns
-        self.seeds = False  # whether a pass moves torch's global generator
-        # What `inspected` finds: a tensor that is used but not exchanged, leaves that are no parameters, and what a
-        # pass has computed and the next one used.
+        self.architecture = architecture_of(self.slots.module)
+        self.batch_normalised = any(isinstance(layer, BATCH_NORMS) for layer in self.slots.module.modules())
+        self.channels_last = self.architecture == "convolutional" and self.device.type == "cpu"
+        self.plain = True  # Whether a pass calls a function of `PlainFunctions`; assumed until `inspect_network` knows.
+        self.classes = 0  # The number of logits, set by `inspect_network`.
+        self.in_place = True  # Whether a layer writes to the inputs; assumed until `inspect_network` knows.
+        self._held: Held | None = None  # The other inputs of a batch: see `holding`.
+        self.sigmoid = False  # Whether the logits are the output of a sigmoid.
+        self.seeds = False  # Whether a pass moves the global generator of torch.
+        # Findings of `inspect_network`: a tensor that a pass reads but that cannot be exchanged, leaves that are not
+        # parameters, and tensors that one pass computes and the next one uses.
         self.fixed: str | None = None
         self.unregistered: list[Tensor] = []
         self.remembered: list[Tensor] = []
         self.lay_out(last=self.channels_last)
 
     def lay_out(self, *, last: bool) -> None:
-        """Run from now on in channels-last layout, or in torch's default one."""
+        """Run later passes in channels-last layout, or in the default layout of torch."""
         self.channels_last = last
         if self.architecture == "convolutional":
             self.slots.lay_out(last=last)
@@ -112,13 +106,13 @@ class Network:
         self.buffers: Weights = {name: value for name, value in state.items() if name not in self.weights}
 
     def __call__(self, inputs: Inputs, weights: Mapping[str, Tensor] | None = None) -> Float[Tensor, "samples classes"]:
-        """Logits of inputs that `prepare` returned, at these weights (and buffers), by default the network's own."""
+        """Logits of inputs from `prepare`, by default at the network's weights."""
         inputs = self.laid_out(inputs if self._held is None else joined(self._held, _one(inputs)))
         with self._pass(weights):
             return self.run(inputs)
 
     def run(self, inputs: Inputs) -> Tensor:
-        """The logits at the tensors that the copy holds now."""
+        """Logits at the tensors that the copy holds at present."""
 
         def logits(inputs: Inputs) -> Tensor:
             args, kwargs = as_arguments(inputs)
@@ -128,23 +122,23 @@ class Network:
 
     @property
     def name(self) -> str:
-        """The name of the module's class."""
+        """The class name of the module."""
         return type(self.slots.module).__name__
 
     @property
     def module(self) -> nn.Module:
-        """The copy of the caller's module, at its own weights; another pass may move them."""
+        """The copy of the module at its original weights, until the next pass."""
         self.rest()
         return self.slots.module
 
     def rest(self) -> None:
-        """Let go of the weights of the last pass."""
+        """Release the weights of the last pass."""
         with self.slots.lock:
             self.slots.place(fresh=False)
 
     @contextmanager
     def _pass(self, weights: Mapping[str, Tensor] | None) -> Iterator[None]:
-        """The copy at these weights, for this thread alone."""
+        """Context in which the copy is at these weights, for one thread at a time."""
         states = global_states_kept() if self.seeds else nullcontext()
         functions = PlainFunctions() if self.plain else nullcontext()
         with self.slots.lock, no_autocast(), states:
@@ -152,21 +146,22 @@ class Network:
             with functions:
                 yield
 
-    def left(self, names: Iterable[str]) -> Weights:
-        """These buffers as the last pass has left them."""
-        return {name: self.slots.now(name) for name in names}
+    def buffers_after_pass(self, names: Iterable[str]) -> Weights:
+        """The buffers after the last pass."""
+        return {name: self.slots.current(name) for name in names}
 
-    def copied(self, *, dtype: torch.dtype | None = None) -> "Network":
-        """Another network with the same own weights, in its own precision or another one.
+    def copy(self, *, dtype: torch.dtype | None = None) -> "Network":
+        """A network with the same weights, in the same or another precision.
 
         Args:
-            dtype: of the copy; None for this network's. A copy in another precision has the default layout.
+            dtype: the precision of the copy; None for that of this network. A copy in another precision has the default
+                layout.
 
         Returns:
-            A network that shares nothing with this one but the other inputs that it holds.
+            A network that shares nothing with this one but the other inputs of `holding`.
         """
         result = copy.copy(self)
-        result.slots, result.caller = self.slots.copied(dtype), None
+        result.slots, result.caller = self.slots.copy(dtype), None
         if dtype is not None:
             result.dtype, result.precisions = dtype, {dtype: None}
         if self._held is not None:
@@ -175,14 +170,14 @@ class Network:
         return result
 
     def holding(self, inputs: Inputs) -> tuple["Network", Inputs]:
-        """The network as a function of the one floating tensor among several inputs, and that tensor.
+        """The network as a function of its only floating input, and this input.
 
         Args:
             inputs: a batch, from `prepare`.
 
         Returns:
-            A network that takes the floating tensor alone and passes the batch's other tensors (masks, positions) on
-            as they are. For a single tensor, or where not exactly one is floating, this network and the inputs.
+            A network of the floating tensor that passes the other tensors of the batch (masks, positions) on. This
+            network and the inputs for a single tensor, or unless exactly one is floating.
         """
         if isinstance(inputs, Tensor) or (place := only_floating(inputs)) is None:
             return self, inputs
@@ -191,14 +186,11 @@ class Network:
         return network, inputs[place]  # type: ignore[index] # the place is of its kind
 
     def repeating(self, inputs: Inputs, owners: Tensor) -> "Network":
-        """The network for points made of a batch's samples: each beside the other inputs of the sample it is made of.
+        """The network for points that are made from samples of a batch.
 
         Args:
             inputs: the batch, from `prepare`.
-            owners: (points,) which sample of the batch each point is made of.
-
-        Returns:
-            As `holding`; this network for a single tensor.
+            owners: (points,) the number of the sample behind each point.
         """
         if isinstance(inputs, Tensor):
             return self
@@ -206,7 +198,7 @@ class Network:
         return self.holding(mapped(lambda part: part[owners], inputs))[0]
 
     def choosing(self, rows: Tensor) -> "Network":
-        """The network for these samples of the batch whose other inputs it holds."""
+        """The network of `holding` for some samples of the batch."""
         if self._held is None:
             return self
         inputs, place = self._held
@@ -216,16 +208,16 @@ class Network:
         return network
 
     def prepare(self, inputs: Inputs) -> Inputs:
-        """The inputs on the weights' device, floating ones in the weights' dtype."""
+        """The inputs on the device and, if floating, in the dtype of the weights."""
         return mapped(self.placed, inputs)
 
     def placed(self, part: Tensor) -> Tensor:
-        """One tensor of a batch as `prepare` has it: of the inputs, or the labels."""
+        """One tensor of a batch, of the inputs or the labels, as `prepare` returns it."""
         part = part.to(self.device, self.dtype if part.is_floating_point() else None)
-        return part.clone() if part.is_inference() else part  # which no backward pass could keep
+        return part.clone() if part.is_inference() else part  # No backward pass can save an inference tensor.
 
     def batch_size(self, given: int | None = None) -> int:
-        """The given batch size, or the one of `BATCH_SIZES` for this architecture and device.
+        """The given batch size, by default that of `BATCH_SIZES`.
 
         Raises:
             ValueError: if it is below 1.
@@ -238,27 +230,26 @@ class Network:
         return int(given)
 
     def laid_out(self, inputs: Inputs) -> Inputs:
-        """The inputs in their memory layout, copied for a network whose first layer would write to them."""
+        """The inputs in the layout of the network, copied if a layer writes to them."""
         inputs = mapped(torch.clone, inputs) if self.in_place else inputs
         if self.channels_last:
             return channels_last(inputs) if isinstance(inputs, Tensor) else inputs
         return mapped(default_layout, inputs) if self.architecture == "convolutional" else inputs
 
     def first_linear(self, *, in_inputs: bool = False) -> Split | None:
-        """The network as tail(head(x)), head affine in its own weights, where the layers show that it is.
+        """The network as tail(head(x)), with a head that is affine in its weights.
 
-        Along a line or in a simplex of weights, the head's outputs are the same combination of the endpoints' outputs,
-        so they need to be computed only once an endpoint.
+        Along a line or in a simplex of weights, the outputs of the head are the same combination of the outputs at the
+        endpoints. They are computed once per endpoint.
 
         Args:
-            in_inputs: whether the head must be affine in the inputs too (nothing but flattening and
-                normalisation before its linear layer).
+            in_inputs: True if the head must be affine in the inputs too: only flattening and normalization come before
+                its linear layer.
 
         Returns:
-            `head(inputs, weights)`, which ends with the first layer that has parameters, an `nn.Linear`; `tail(outputs,
-            weights)`, the rest; and the names of the head's parameters. None where the module is not a plain nest of
-            `nn.Sequential`, where its first layer is another one, or where hooks or shared weights forbid taking it
-            apart.
+            `head(inputs, weights)`, up to the first layer with parameters, an `nn.Linear`; `tail(outputs, weights)`,
+            the rest; and the names of the parameters of the head. None unless the module is a plain nest of
+            `nn.Sequential` that begins with an `nn.Linear` and has no hooks or shared weights.
         """
         layers = layers_of(module := self.module)
         if layers is None:
@@ -266,7 +257,7 @@ class Network:
         names = [{f"{prefix}.{name}" for name, _ in layer.named_parameters()} for prefix, layer in layers]
         own = [f"{prefix}.{name}" for prefix, layer in layers for name, _ in tensors_of(layer)]
         first = next((index for index, found in enumerate(names) if found), None)
-        # A layer used twice, or a tensor that two layers share, is named once by the module and twice here.
+        # The module names a layer that is used twice, or a tensor that two layers share, once; this list has it twice.
         if first is None or len(own) != len(set(own)) or set(own) != {*self.weights, *self.buffers}:
             return None
         prefix, linear = layers[first]
@@ -288,7 +279,7 @@ class Network:
         return head, tail, frozenset(names[first])
 
     def describe(self) -> dict[str, object]:
-        """What a record says of the network."""
+        """Fingerprint of the network, as records hold it."""
         return {
             "class": self.name,
             "recipe": getattr(self.module, "recipe", None),
@@ -296,11 +287,11 @@ class Network:
             "dtype": ", ".join(str(dtype).removeprefix("torch.") for dtype in self.precisions),
             "device": str(self.device),
             "layout": "channels last" if self.channels_last else "contiguous",
-            # What moves and is measured in weight space are the parameters that these weights are computed from.
-            **({"parametrised": list(computed)} if (computed := parametrised(self.module)) else {}),
+            # Weight-space probes move the parameters that these weights are computed from.
+            **({"parametrised": list(computed)} if (computed := computed_weights(self.module)) else {}),
         }
 
 
 def _one(inputs: Inputs) -> Tensor:
-    assert isinstance(inputs, Tensor)  # what the layers of a sequence hand on, and what moves among held inputs
+    assert isinstance(inputs, Tensor)  # Layers of a sequence pass on one tensor, and one tensor moves in `holding`.
     return inputs

@@ -1,4 +1,4 @@
-"""Python's objects looked into: what they hold, and whether a copy of what they hold is a copy of them."""
+"""Contents of Python objects, and the kinds that can be copied."""
 
 import dis
 import enum
@@ -11,12 +11,12 @@ import torch
 
 ATOMIC = (type(None), bool, int, float, complex, str, bytes, torch.Size, torch.dtype, torch.device, range, type)
 _CONTAINERS = (list, set, dict, OrderedDict, defaultdict, deque)
-# What drives a training is shared: it is no part of the function, and holds the data, the logs and the network again.
+# Objects that drive a training are shared: they are not part of the function, and hold data, logs and the network.
 _DRIVERS = ("torch.optim", "lightning", "pytorch_lightning", "accelerate.accelerator", "logging", "threading")
 
 
 class Attributes(MutableMapping[str, Any]):
-    """What an object holds without a dictionary (a closure's cell, slots), read and written like one."""
+    """Mapping view of slots, or of the cell of a closure."""
 
     def __init__(self, owner: Any, names: Sequence[str]) -> None:
         self.owner, self.names = owner, names
@@ -24,7 +24,7 @@ class Attributes(MutableMapping[str, Any]):
     def __getitem__(self, name: str) -> Any:
         try:
             return getattr(self.owner, name)
-        except (AttributeError, ValueError):  # an empty slot, an empty cell
+        except (AttributeError, ValueError):  # The slot or cell is empty.
             raise KeyError(name) from None
 
     def __setitem__(self, name: str, value: Any) -> None:
@@ -41,7 +41,7 @@ class Attributes(MutableMapping[str, Any]):
 
 
 def is_container(value: Any) -> bool:
-    """Whether it is one of Python's containers, or of a subclass that stores its entries as they do."""
+    """True for a container of Python, or a subclass that stores entries alike."""
     kind = type(value)
     if kind in _CONTAINERS:
         return True
@@ -50,7 +50,7 @@ def is_container(value: Any) -> bool:
 
 
 def slots_of(value: Any) -> list[str]:
-    """The names of an object's slots."""
+    """Names of the slots of an object."""
     names = [name for base in type(value).__mro__ for name in _as_tuple(vars(base).get("__slots__", ()))]
     return [name for name in names if name not in {"__dict__", "__weakref__"}]
 
@@ -60,7 +60,7 @@ def _as_tuple(names: Any) -> tuple[str, ...]:
 
 
 def _writes_to_closure(function: types.FunctionType) -> bool:
-    """Whether it has a `nonlocal` variable, and so remembers something from one call to the next."""
+    """True if the function assigns a `nonlocal` variable."""
     code = function.__code__
     own = {"STORE_DEREF", "DELETE_DEREF"}
     return bool(code.co_freevars) and any(
@@ -69,7 +69,7 @@ def _writes_to_closure(function: types.FunctionType) -> bool:
 
 
 def held_by(value: Any) -> list[Any]:
-    """What a function holds in its closure and its defaults, or another object in its attributes."""
+    """Contents of the closure and defaults, or of the attributes of an object."""
     if isinstance(value, types.FunctionType):
         cells = [Attributes(cell, ["cell_contents"]) for cell in value.__closure__ or ()]
         held = [entry for cell in cells for entry in cell.values()]
@@ -78,7 +78,7 @@ def held_by(value: Any) -> list[Any]:
 
 
 def is_fixed(value: Any) -> bool:
-    """Whether a function remembers nothing from one call to the next; an object holds nothing, or may not change."""
+    """True for a function without memory, or an empty or frozen object."""
     if isinstance(value, types.FunctionType):
         return not _writes_to_closure(value)
     frozen = getattr(getattr(type(value), "__dataclass_params__", None), "frozen", False)
@@ -86,7 +86,7 @@ def is_fixed(value: Any) -> bool:
 
 
 def globals_of(function: types.FunctionType) -> dict[str, Any]:
-    """The global names in a function's code, and in the functions that it defines, with what they are now."""
+    """Values of the global names in a function and in its inner functions."""
     codes = [function.__code__]
     names: set[str] = set()
     while codes:
@@ -98,7 +98,7 @@ def globals_of(function: types.FunctionType) -> dict[str, Any]:
 
 
 def is_plain(value: Any) -> bool:
-    """Whether it is an object of Python's own making whose attributes are all that it is."""
+    """True for an object of a Python class that consists of its attributes alone."""
     kind = type(value)
     if kind is types.SimpleNamespace:
         return True
@@ -106,6 +106,6 @@ def is_plain(value: Any) -> bool:
     return (
         not special
         and not isinstance(value, type | types.ModuleType | enum.Enum | BaseException | types.FunctionType)
-        and kind.__flags__ & (1 << 9) != 0  # a class written in Python
+        and kind.__flags__ & (1 << 9) != 0  # The class is written in Python.
         and not kind.__module__.startswith(_DRIVERS)
     )

@@ -1,4 +1,4 @@
-"""Weights that a layer computes from its parameters: parametrizations, and the older hooks and masks."""
+"""Weights that layers compute from parameters: parametrizations and masks."""
 
 from collections.abc import Callable
 
@@ -12,14 +12,14 @@ from torch.nn.utils.weight_norm import WeightNorm
 from flatprobe.network.weights import Weights
 
 
-def parametrised(module: nn.Module) -> dict[str, tuple[list[str], Callable[[], Tensor]]]:
-    """The computed weights: name -> the names of the parameters that each is computed from, and its computation.
+def computed_weights(module: nn.Module) -> dict[str, tuple[list[str], Callable[[], Tensor]]]:
+    """Computed weights: name -> names of the parameters behind it, computation.
 
-    Known are `torch.nn.utils.parametrize` (whatever the parametrization), `torch.nn.utils.weight_norm`,
-    `spectral_norm` and `prune`.
+    Covers every parametrization of `torch.nn.utils.parametrize`, and `torch.nn.utils.weight_norm`, `spectral_norm` and
+    `prune`.
 
     >>> layer = nn.utils.parametrizations.weight_norm(nn.Linear(2, 3))
-    >>> {name: raw for name, (raw, _) in parametrised(layer).items()}
+    >>> {name: raw for name, (raw, _) in computed_weights(layer).items()}
     {'weight': ['parametrizations.weight.original0', 'parametrizations.weight.original1']}
     """
     parameters = [name for name, _ in module.named_parameters()]
@@ -50,7 +50,7 @@ def _older(hook: object, layer: nn.Module) -> tuple[str, Callable[[], Tensor] | 
 
 
 def holder_of(name: str) -> str:
-    """The name of the module that holds a parameter, or that holds the weight that is computed from it.
+    """The name of the module that holds a parameter or its computed weight.
 
     >>> holder_of("0.weight"), holder_of("0.parametrizations.weight.original"), holder_of("weight")
     ('0', '0', '')
@@ -60,15 +60,15 @@ def holder_of(name: str) -> str:
 
 
 def computes_weight(hook: object, layer: nn.Module) -> bool:
-    """Whether a forward pre-hook is one of torch's that compute a weight of the layer, and nothing else."""
+    """True for a forward pre-hook of torch that only computes a weight of the layer."""
     return _older(hook, layer)[1] is not None
 
 
-def applied(module: nn.Module, weights: Weights) -> Weights:
-    """The weights with those that layers compute in place of the parameters that they are computed from."""
+def with_computed(module: nn.Module, weights: Weights) -> Weights:
+    """The weights, with computed weights in place of the parameters behind them."""
     result = dict(weights)
     with torch.no_grad():
-        for name, (raw, compute) in parametrised(module).items():
+        for name, (raw, compute) in computed_weights(module).items():
             for own in raw:
                 result.pop(own, None)
             result[name] = compute().detach()

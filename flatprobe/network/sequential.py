@@ -1,4 +1,4 @@
-"""A nest of `nn.Sequential` taken apart into the layers that it applies one after the other."""
+"""Decomposition of nested `nn.Sequential` modules into layers."""
 
 from torch import Tensor, nn
 from torch.nn.modules import module as calls
@@ -9,7 +9,7 @@ Layers = list[tuple[str, nn.Module]]
 
 
 def layers_of(module: nn.Module, prefix: str = "") -> Layers | None:
-    """The named layers that a nest of plain `nn.Sequential` applies one after the other; None for any other."""
+    """The named layers of nested plain `nn.Sequential` modules, else None."""
     kind = type(module)
     if (
         kind.forward is not nn.Sequential.forward
@@ -17,7 +17,7 @@ def layers_of(module: nn.Module, prefix: str = "") -> Layers | None:
         or not calls_forward(module)
     ):
         return None
-    if any(map(_hooked, module.modules())):
+    if any(map(_has_hooks, module.modules())):
         return None
     if calls._global_forward_hooks or calls._global_forward_pre_hooks:  # noqa: SLF001 - torch has no public way to ask
         return None
@@ -30,13 +30,13 @@ def layers_of(module: nn.Module, prefix: str = "") -> Layers | None:
 
 
 def calls_forward(layer: nn.Module) -> bool:
-    """Whether calling a module is torch's own call, which runs its forward and its hooks and nothing else."""
+    """True if calling the module runs its forward and its hooks and nothing else."""
     kind = type(layer)
     return kind.__call__ is nn.Module.__call__ and kind._call_impl is nn.Module._call_impl  # noqa: SLF001
 
 
 def runs_as(layer: nn.Module, kind: type[nn.Module]) -> bool:
-    """Whether calling a module is calling one of torch's kind, with its weights as they are applied."""
+    """True if the module computes what `kind` computes with its weights."""
     before = layer._forward_pre_hooks.values()  # noqa: SLF001 - torch has no public way to ask
     return (
         type(layer).forward is kind.forward
@@ -47,23 +47,23 @@ def runs_as(layer: nn.Module, kind: type[nn.Module]) -> bool:
     )
 
 
-def _hooked(layer: nn.Module) -> bool:
+def _has_hooks(layer: nn.Module) -> bool:
     hooks = layer._forward_hooks or layer._forward_pre_hooks  # noqa: SLF001 - torch has no public way to ask
-    return bool(hooks) or "forward" in vars(layer)  # one that was replaced
+    return bool(hooks) or "forward" in vars(layer)  # A replaced forward counts as a hook.
 
 
 def affine_in_inputs(layer: nn.Module) -> bool:
-    """Whether a layer without parameters is known to be affine in its inputs."""
+    """True for a layer without parameters that is known to be affine in its inputs."""
     return isinstance(layer, nn.Flatten | nn.Identity) or getattr(layer, "affine_in_inputs", False)
 
 
 def tensors_of(layer: nn.Module) -> list[tuple[str, Tensor]]:
-    """A layer's own parameters and buffers, by name."""
+    """Parameters and buffers of a layer, by name."""
     return [*layer.named_parameters(), *layer.named_buffers()]
 
 
 def run(layers: Layers, inputs: Tensor) -> Tensor:
-    """The layers' output, with the tensors that they hold now."""
+    """Output of the layers with the tensors that they hold at present."""
     value = inputs
     for _, layer in layers:
         value = layer(value)

@@ -1,4 +1,4 @@
-"""Autograd's derivatives held against differences of the function that they should be the derivatives of."""
+"""Comparison of the derivatives of autograd with finite differences."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -9,21 +9,21 @@ import torch
 from torch import Tensor
 
 from flatprobe.data.inputs import Inputs, few_rows, mapped, tensors
-from flatprobe.network.differentiable import check_dense, explained
+from flatprobe.network.differentiable import check_dense, explain_errors
 from flatprobe.network.network import Network
-from flatprobe.network.watching import Watched
+from flatprobe.network.watching import Observation
 from flatprobe.utils import rng
 from flatprobe.utils.plain_functions import twice_differentiable
 
-# The most weights of a network that is copied to float64 for it.
+# The most weights of a network that is copied to float64 for the comparison.
 _PRECISE = 2**20
-# Steps of the differences relative to the point, and the disagreement that is let pass. In float64 a step can be so
-# small that no ReLU changes sides between the two ends. Larger ones are for networks that round to single precision on
-# the way, or throughout; there second derivatives cannot be told from kinks.
+# Steps of the differences relative to the point, and the tolerated relative error. In float64 a step can be so small
+# that no ReLU changes its side. Larger steps are for networks that round to single precision inside or throughout; with
+# these, second derivatives cannot be told from kinks.
 _FINE = ((1e-8, 1e-5), (1e-6, 1e-5))
 _COARSE = ((1e-4, 1e-2), (1e-3, 2e-2))
 _SINGLE = ((1e-2, 5e-2), (1e-3, 5e-2))
-# How far two differences may lie apart that count as one against autograd's derivative.
+# The largest relative distance of two differences that together outweigh the derivative of autograd.
 _CONSISTENT = 1e-3
 Steps = tuple[tuple[float, float], ...]
 
@@ -32,7 +32,7 @@ Moved = Callable[[list[Tensor]], Tensor]
 
 @dataclass(frozen=True)
 class _Function:
-    """The logits of a few samples as a function of what is moved, and the network and samples, for the messages."""
+    """Logits of a few samples as a function of the tensors that move."""
 
     logits: Moved
     network: Network
@@ -42,20 +42,20 @@ class _Function:
 
 @dataclass(frozen=True)
 class _Slope:
-    """Autograd's derivative along a direction, how large one there could be, and the rounding of a difference."""
+    """Directional derivative of autograd, its typical size, and its rounding."""
 
     given: float
     size: float
     rounding: float
 
     def difference_from(self, difference: Callable[[float], float], steps: Steps, coarse: Steps | None) -> float | None:
-        """The derivative by differences, where it is another one.
+        """The derivative by differences if it contradicts autograd, else None.
 
         Args:
             difference: step -> difference quotient.
-            steps: whose quotients must agree with each other to count against autograd.
-            coarse: what is tried where they do not, since the function rounds on the way or a kink lies between; None:
-                nothing is known there.
+            steps: steps whose quotients must agree with each other to contradict autograd.
+            coarse: steps for quotients that disagree, because the function rounds inside or has a kink; None for no
+                decision.
         """
         found = []
         for step, tolerance in steps:
@@ -75,21 +75,23 @@ class _Slope:
 
 
 def check_weight_slopes(network: Network, inputs: Inputs, names: Sequence[str], *, twice: bool) -> None:
-    """The derivatives of a few samples' logits in the weights are those of the function.
+    """Check of the derivatives in the weights against finite differences.
 
-    At weights beside the network's own, where no unit lies on a kink by construction (biases of 0), along two random
-    directions: a gradient that is cut, scaled or another function's differs along both. Up to 4 forward and 3 backward
-    passes of 4 samples of the batch, in float64 for networks of up to a million weights that run in it.
+    The check runs beside the weights of the network, where no unit is at a kink by construction (biases of 0). It takes
+    two random directions: a gradient that is cut, scaled or of another function differs along both.
+
+    Cost: up to 4 forward and 3 backward passes of 4 samples, in float64 for networks of up to a million weights that
+    run in float64.
 
     Args:
-        network: checked.
+        network: the network to check.
         inputs: a batch, from `prepare`.
-        names: the parameters that are differentiated by.
-        twice: whether second derivatives are wanted too; in single precision they are formed, but not compared.
+        names: the parameters of the derivatives.
+        twice: True for second derivatives too; in single precision these are computed, but not compared.
 
     Raises:
-        ValueError: if a derivative is not the function's, with the parameters that no gradient arrives at, or does not
-            exist, with the layer.
+        ValueError: if a derivative is not that of the function, naming the parameters without a gradient.
+        ValueError: if a derivative does not exist, naming the layer.
     """
     rows = few_rows(len(tensors(inputs)[0]))
     few = mapped(lambda part: part[rows.to(part.device)], inputs)
@@ -106,15 +108,17 @@ def check_weight_slopes(network: Network, inputs: Inputs, names: Sequence[str], 
 
 
 def check_input_slopes(network: Network, inputs: Tensor, *, forward: bool = False) -> None:
-    """The derivative of a few samples' logits in the inputs is that of the function; as `check_weight_slopes`.
+    """Check of the derivative in the inputs against finite differences.
+
+    As `check_weight_slopes`, for the inputs.
 
     Args:
-        network: checked; takes the one floating tensor alone (`Network.holding`).
-        inputs: that tensor of a batch.
-        forward: whether products with the Jacobian from the right are wanted too, which two backward passes give.
+        network: the network to check, a function of one floating tensor (`Network.holding`).
+        inputs: this tensor of a batch.
+        forward: True for Jacobian-vector products too, which take two backward passes.
 
     Raises:
-        ValueError: if it is not, or does not exist.
+        ValueError: if the derivative is not that of the function, or does not exist.
     """
     rows = few_rows(len(inputs))
     few, held = inputs.detach()[rows.to(inputs.device)], network.choosing(rows)
@@ -132,23 +136,23 @@ def check_input_slopes(network: Network, inputs: Tensor, *, forward: bool = Fals
 
 
 def _check_products(function: _Function, network: Network, inputs: Tensor) -> None:
-    """Two backward passes give the Jacobian's products from the right, or torch's refusal is told."""
+    """Check that two backward passes compute a Jacobian-vector product."""
     variable = inputs.clone().requires_grad_()
-    with explained(function.network, function.few, twice=True), torch.enable_grad(), twice_differentiable():
+    with explain_errors(function.network, function.few, twice=True), torch.enable_grad(), twice_differentiable():
         logits = network(variable)
         if not logits.requires_grad:
-            return  # constant, as `_check` has found; who needs a gradient refuses it
-        along = torch.zeros_like(logits).requires_grad_()
-        (pulled,) = torch.autograd.grad(logits, variable, along, create_graph=True)
-        torch.autograd.grad(pulled, along, torch.ones_like(pulled))
+            return  # The logits are constant, which `_check` has confirmed.
+        cotangent = torch.zeros_like(logits).requires_grad_()
+        (vjp,) = torch.autograd.grad(logits, variable, cotangent, create_graph=True)
+        torch.autograd.grad(vjp, cotangent, torch.ones_like(vjp))
 
 
 def _precise(network: Network, few: Inputs) -> Network:
-    """The network in float64, where it is small enough and runs there."""
+    """The network, in float64 if it is small enough and runs in float64."""
     if network.dtype == torch.float64 or sum(value.numel() for value in network.weights.values()) > _PRECISE:
         return network
     try:
-        precise = network.copied(dtype=torch.float64)
+        precise = network.copy(dtype=torch.float64)
         with torch.no_grad():
             precise(precise.prepare(few))
     except (RuntimeError, TypeError):
@@ -157,7 +161,7 @@ def _precise(network: Network, few: Inputs) -> Network:
 
 
 def _beside(value: Tensor, place: int) -> Tensor:
-    """A point beside the value, a hundredth of its size away in a random direction."""
+    """A point at a hundredth of the size of the value from it, in a random direction."""
     size = _root_mean_square(value) or 0.1
     return _normal(value, "beside", place).mul_(1e-2 * size).add_(value.detach())
 
@@ -173,7 +177,7 @@ def _normal(value: Tensor, *key: str | int) -> Tensor:
 def _check(function: _Function, point: list[Tensor], what: str, names: Sequence[str], *, twice: bool) -> None:
     with torch.inference_mode(mode=False):
         mismatch = _mismatch(function, point, 0, twice=twice)
-        # A kink may lie between the ends of a difference, so that one direction alone decides nothing.
+        # A kink may be within a difference, so that one direction alone decides nothing.
         if mismatch is None or _mismatch(function, point, 1, twice=twice) is None:
             return
     order, given, difference, cut = mismatch
@@ -185,7 +189,7 @@ def _check(function: _Function, point: list[Tensor], what: str, names: Sequence[
         f"{where}; expected layers that are differentiated as they are computed: look for torch.no_grad(), .detach(), "
         ".data or torch.utils.checkpoint(use_reentrant=True) in forward, straight-through estimators, hooks, or "
         "an autograd.Function of its own; probes without derivatives (flatness_radius, random_slice, "
-        "functional_margins, gaussian_robustness) need none"
+        "functional_margins, gaussian_robustness) work without them"
     )
     raise ValueError(msg)
 
@@ -193,11 +197,11 @@ def _check(function: _Function, point: list[Tensor], what: str, names: Sequence[
 def _mismatch(
     function: _Function, point: list[Tensor], draw: int, *, twice: bool
 ) -> tuple[str, float, float, list[bool]] | None:
-    """The first derivative along a random direction that is not the differences', its order, and what is cut off."""
-    with torch.no_grad(), Watched() as seen:
+    """The first directional derivative that contradicts the differences."""
+    with torch.no_grad(), Observation() as seen:
         logits = function.logits(point)
     if not bool(logits.isfinite().all()):
-        return None  # reported by those who measure there
+        return None  # The measurement reports such logits.
     exact = logits.dtype == torch.float64 and not seen.halves
     cotangent = _normal(logits, "cotangent", draw)
     scalar = partial(_along_cotangent, function.logits, cotangent)
@@ -208,25 +212,25 @@ def _mismatch(
     value = float((logits * cotangent).sum())
 
     def first(step: float) -> float:
-        ends, place = [], list(map(torch.empty_like, point))  # both ends in one place, to hold one copy less
+        ends, place = [], list(map(torch.empty_like, point))  # Both sides share one buffer, which saves a copy.
         with torch.no_grad():
             for sign in (1,) if exact else (1, -1):
                 for start, u, end in zip(point, along, place, strict=True):
                     torch.add(start, u, alpha=sign * step, out=end)
                 ends.append(float(scalar(place)))
-        # In float64 steps are so small that one side is as good as two.
+        # Steps in float64 are so small that one side suffices.
         return (ends[0] - value) / step if exact else (ends[0] - ends[1]) / (2 * step)
 
     def second(step: float) -> float:
-        side = _moved(point, along, step)
+        side = _move(point, along, step)
         return (_derivatives(function, scalar, side, across, across, twice=False).slope - here.lateral) / step
 
     rounding = eps * float((logits * cotangent).abs().sum())
-    # In half precision no difference shows a digit, but that of a function without any gradient.
+    # In half precision, differences only reveal a gradient that is missing altogether.
     slope = _Slope(here.slope, math.inf if seen.halves and here.size else here.size, rounding)
     if (found := slope.difference_from(first, _FINE if exact else _SINGLE, _COARSE if exact else ())) is not None:
         return "first", here.slope, found, here.cut
-    if twice and not exact:  # formed only, at weights that are held anyway
+    if twice and not exact:  # Computed only, at weights that are in memory anyway.
         _derivatives(function, scalar, function.center, along, along, twice=True)
     if not twice or not exact:
         return None
@@ -245,7 +249,7 @@ def _along_cotangent(logits: Moved, cotangent: Tensor, values: list[Tensor]) -> 
 
 @dataclass(frozen=True)
 class _Derivatives:
-    """Autograd's at a point: g . u and its size, g . v, (H u) . v and its size, and where no gradient arrives."""
+    """Derivatives at a point: g . u, g . v, sizes, (H u) . v, missing gradients."""
 
     slope: float
     lateral: float
@@ -256,16 +260,10 @@ class _Derivatives:
 
 
 def _derivatives(
-    function: _Function,
-    scalar: Moved,
-    point: list[Tensor],
-    along: list[Tensor],
-    across: list[Tensor],
-    *,
-    twice: bool,
+    function: _Function, scalar: Moved, point: list[Tensor], along: list[Tensor], across: list[Tensor], *, twice: bool
 ) -> _Derivatives:
     variables = [value.detach().requires_grad_() for value in point]
-    with explained(function.network, function.few, twice=twice), torch.enable_grad(), twice_differentiable():
+    with explain_errors(function.network, function.few, twice=twice), torch.enable_grad(), twice_differentiable():
         value = scalar(variables)
         if not value.requires_grad:
             return _Derivatives(0.0, 0.0, 0.0, 0.0, 0.0, [True for _ in point])
@@ -287,15 +285,15 @@ def _derivatives(
 
 
 def _dot(first: Tensor, second: Tensor, *, kept: bool) -> Tensor:
-    """The inner product; with a graph that is kept, in the form of which a graph keeps no copy."""
+    """The inner product; with a graph, in the form that saves no copy in the graph."""
     return (first * second).sum() if kept else torch.dot(first.flatten(), second.flatten())
 
 
-def _moved(point: list[Tensor], along: list[Tensor], step: float) -> list[Tensor]:
+def _move(point: list[Tensor], along: list[Tensor], step: float) -> list[Tensor]:
     return [torch.add(value.detach(), u, alpha=step) for value, u in zip(point, along, strict=True)]
 
 
 def _size(gradient: Sequence[Tensor | None], along: list[Tensor]) -> float:
-    """The standard deviation of the derivative over directions like this one."""
+    """Standard deviation of the directional derivative over such random directions."""
     pairs = [(g, u) for g, u in zip(gradient, along, strict=False) if g is not None]
     return math.sqrt(sum((float(g.detach().norm()) * _root_mean_square(u)) ** 2 for g, u in pairs))

@@ -1,4 +1,4 @@
-"""A copy of a caller's module whose parameters and buffers are exchanged from one pass to the next."""
+"""Copy of a user module whose tensors are exchanged between passes."""
 
 import copy
 import operator
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from flatprobe.data.inputs import channels_last, default_layout
-from flatprobe.network.copies import copied_with_places
+from flatprobe.network.copies import copy_with_places
 from flatprobe.network.objects import Attributes
 from flatprobe.network.weights import Weights
 
@@ -20,25 +20,28 @@ _MISSING = object()
 
 
 class Slots:
-    """f at explicit weights: a copy that shares nothing with the caller's module, and the places of its tensors.
+    """Copy of a user module, and the places of its parameters and buffers.
 
-    In contrast to `torch.func.functional_call`, each tensor is put into every place that refers to it (a layer under
-    two names, a list of parameters beside the layers), and it stays there until the next pass: what is computed again
-    in a backward pass (`torch.utils.checkpoint`) is computed at the weights of its forward pass.
+    Two differences from `torch.func.functional_call`:
+
+    - each tensor is put into every place that refers to it: a layer under two names, a list beside the layers;
+    - it stays there until the next pass, so that a recomputation in a backward pass (`torch.utils.checkpoint`) runs at
+      the weights of its forward pass.
 
     Args:
-        module: copied here, without its backward hooks, which change derivatives and not the function.
+        module: the user module. The copy has no backward hooks, which change derivatives and not the function.
 
     Attributes:
         module: the copy, at the weights of its last pass.
-        state: its own parameters and buffers by name, without gradients; a snapshot of the caller's.
-        written: the names whose tensors a pass writes to, which every pass gets fresh copies of; all, until it is seen.
-        unregistered: the copies of what requires gradients and has no name.
-        lock: held while a pass runs, so that two threads may share a network.
+        state: its parameters and buffers by name, without gradients; a snapshot of the user module.
+        written: names of the tensors that a pass writes to; every pass gets fresh copies of them. All names until
+            `inspect_network` knows.
+        unregistered: copies of tensors that require gradients and have no name.
+        lock: the lock that a pass holds, so that two threads may share a network.
     """
 
     def __init__(self, module: nn.Module) -> None:
-        copied = copied_with_places(module)
+        copied = copy_with_places(module)
         self.module = copied.module
         for layer in self.module.modules():
             layer._backward_hooks.clear()  # noqa: SLF001 - torch has no public way
@@ -54,8 +57,8 @@ class Slots:
         self._holders = copied.holders
         self._kept: list[tuple[Any, Any, Any]] = []
 
-    def copied(self, dtype: torch.dtype | None = None) -> "Slots":
-        """Slots of a copy of the copy at its own weights, floating ones in another precision where one is given."""
+    def copy(self, dtype: torch.dtype | None = None) -> "Slots":
+        """Slots of a second copy at the original weights."""
         with self.lock, torch.inference_mode(mode=False):
             self.place(fresh=False)
             result = Slots(self.module)
@@ -67,7 +70,7 @@ class Slots:
         return result
 
     def _kept_by(self, other: "Slots") -> list[tuple[Any, Any, Any]]:
-        """What a copy of this copy is put back to: its own copies of what this one is put back to."""
+        """The entries that a second copy resets before each pass."""
         twins = {_identity(original): holder for original, holder in other._holders}  # noqa: SLF001 - its own kind
         layers = dict(zip(self.module.modules(), other.module.modules(), strict=True))
         found = []
@@ -76,23 +79,23 @@ class Slots:
             if isinstance(twin, MutableMapping):
                 own = layers.get(key, key) if isinstance(key, nn.Module) else key
                 found.append((twin, own, twin.get(own, _MISSING)))
-            elif twin is not None:  # else a pass alone refers to it
+            elif twin is not None:  # Otherwise a pass alone refers to the holder.
                 found.append((twin, None, _snapshot(twin)))
         return found
 
     def lay_out(self, *, last: bool) -> None:
-        """The weights of convolutions in channels-last layout, or in torch's default one."""
-        with torch.inference_mode(mode=False):  # else backward passes could not keep them
+        """Store the weights in channels-last layout, or in the default layout of torch."""
+        with torch.inference_mode(mode=False):  # Backward passes cannot save inference tensors.
             for name in self.parameters:
                 value = self.state[name]
                 self.state[name] = _constant(value, channels_last(value) if last else default_layout(value))
 
     def place(self, weights: Mapping[str, Tensor] | None = None, *, fresh: bool = True) -> None:
-        """Put these tensors into the copy, in place of its own, and its attributes back to what they were.
+        """Put tensors into the copy, and reset its attributes.
 
         Args:
-            weights: by name; the copy's own for those that are left out.
-            fresh: whether those that a pass writes to are copied for it.
+            weights: tensors by name; missing names get the tensors of `state`.
+            fresh: True to copy the tensors that a pass writes to.
         """
         given = weights or {}
         for name, own in self.state.items():
@@ -105,27 +108,28 @@ class Slots:
                     container[key] = value
         self._restore()
 
-    def now(self, name: str) -> Tensor:
-        """The tensor that the copy holds now under a name: what a pass has put there, or written to."""
+    def current(self, name: str) -> Tensor:
+        """The tensor that the copy holds at present under a name."""
         container, key = self._places[name][0]
         tensor: Tensor = container[key]
         return tensor
 
-    def replaced(self, name: str, value: Tensor) -> bool:
-        """Whether a pass that this tensor was given to has put another one into its place."""
+    def was_replaced(self, name: str, value: Tensor) -> bool:
+        """True if a pass with this tensor has put another tensor into one of its places."""
         return any(container[key] is not value for container, key in self._places[name])
 
     def attributes(self) -> list[Any]:
-        """What the copy holds now beside its tensors, for `keep`."""
+        """Snapshot of what the copy holds beside its named tensors, for `keep`."""
         return [_snapshot(holder) for _, holder in self._holders]
 
     def keep(self, before: list[Any]) -> None:
-        """From now on, every pass begins with what it found at the first: entries that a pass has changed since.
+        """Reset every entry that a pass has changed, before each later pass.
 
-        A network that computes something of its weights once and keeps it would be another function at other weights.
+        Otherwise a network that computes something from its weights once and stores it is another function at other
+        weights.
 
         Args:
-            before: the `attributes` before a pass.
+            before: the `attributes` before the pass.
         """
         places = [place for found in self._places.values() for place in found]
         containers = {id(container) for container, _ in places}
@@ -151,7 +155,7 @@ class Slots:
                 (holder.update if isinstance(holder, set) else holder.extend)(value)
             elif isinstance(holder, Tensor):
                 holder.detach().copy_(value)
-            else:  # a list, an array of NumPy's or of bytes
+            else:  # The holder is a list, a NumPy array or a bytearray.
                 holder[:] = value
 
 
@@ -166,7 +170,7 @@ def _snapshot(holder: Any) -> Any:
 
 
 def _constant(value: Tensor, data: Tensor | None = None) -> Tensor:
-    """The tensor, or other data in its place, without gradients; a parameter stays one, as tracers want it."""
+    """A tensor without gradients, or other data in its place."""
     constant = (value if data is None else data).detach()
     return nn.Parameter(constant, requires_grad=False) if isinstance(value, nn.Parameter) else constant
 

@@ -1,4 +1,4 @@
-"""Memory that different tensors of a network share."""
+"""Memory shared by different tensors of a network."""
 
 from collections import defaultdict
 
@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 def storage_of(value: Tensor) -> int | None:
-    """The address of a tensor's memory; None where it has none of its own (meta, sparse or empty ones)."""
+    """Address of the memory of a tensor; None for meta, sparse and empty tensors."""
     try:
         return value.untyped_storage().data_ptr() or None
     except (NotImplementedError, RuntimeError):
@@ -15,10 +15,10 @@ def storage_of(value: Tensor) -> int | None:
 
 
 def check_storage(module: nn.Module) -> None:
-    """No two tensors of a module's state have an entry in common, unless they are one tensor.
+    """Check that different parameters and buffers share no entry of memory.
 
     Raises:
-        ValueError: naming the first two that have.
+        ValueError: for two tensors that share an entry, naming both.
     """
     found: defaultdict[int, list[tuple[str, Tensor]]] = defaultdict(list)
     for name, value in (*module.named_parameters(), *module.named_buffers()):
@@ -31,10 +31,10 @@ def check_storage(module: nn.Module) -> None:
 
 
 def _check_apart(sharing: list[tuple[str, Tensor]], network: str) -> None:
-    """The tensors of one storage have no entry in common: columns of one matrix, or pieces of a buffer, have none.
+    """Check that tensors of one storage share no entry.
 
     Raises:
-        ValueError: naming the first two that have one.
+        ValueError: for two tensors that share an entry, naming both.
     """
     size = max(_end(value) for _, value in sharing)
     owners = torch.full((size,), -1, device="cpu")
@@ -49,7 +49,7 @@ def _check_apart(sharing: list[tuple[str, Tensor]], network: str) -> None:
             other = sharing[int(before.max())][0]
             msg = (
                 f"{other!r} and {name!r} of {network} are different tensors in the same memory, which moving or "
-                "training them would part; expected one parameter, used in both places: a.weight = b.weight, or "
+                "training them would separate; expected one parameter, used in both places: a.weight = b.weight, or "
                 "F.linear(x, a.weight.T) for a transposed one"
             )
             raise ValueError(msg)
@@ -57,6 +57,6 @@ def _check_apart(sharing: list[tuple[str, Tensor]], network: str) -> None:
 
 
 def _end(value: Tensor) -> int:
-    """The byte behind a tensor's last entry's first, counted from the beginning of its storage."""
+    """One more than the offset of the last entry in its storage, in bytes."""
     last = sum((size - 1) * step for size, step in zip(value.shape, value.stride(), strict=True))
     return int(value.element_size() * (value.storage_offset() + last)) + 1

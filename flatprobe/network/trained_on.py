@@ -1,4 +1,4 @@
-"""Whether a network is probed on the samples that it was trained on, where that is known."""
+"""Fingerprint of the training data of a network."""
 
 import warnings
 from collections.abc import Mapping
@@ -11,22 +11,22 @@ from flatprobe.data import LabelledData
 _MARK = "trained_on"
 
 
-def mark(module: nn.Module, fingerprint: str) -> None:
-    """Note on a network which data it was trained on, by their fingerprint."""
+def mark_training_data(module: nn.Module, fingerprint: str) -> None:
+    """Record the fingerprint of the training data in a network."""
     setattr(module, _MARK, fingerprint)
 
 
-def own_samples(module: nn.Module, data: LabelledData) -> bool:
-    """Whether `fp.train` trained the network, or one inside it, on these data; False where it is not known."""
+def trained_on(module: nn.Module, data: LabelledData) -> bool:
+    """True if `fp.train` is known to have trained the network on these data."""
     marks = {vars(layer)[_MARK] for layer in module.modules() if _MARK in vars(layer)}
     return bool(marks) and data.fingerprint in marks
 
 
-def warn_of_own(settings: Mapping[str, Any]) -> None:
-    """Warn that a band for fresh samples was made of the network's own training samples."""
+def warn_of_training_data(settings: Mapping[str, Any]) -> None:
+    """Warn that a band for fresh samples was computed from training samples."""
     if settings.get("own_samples", False):
         warnings.warn(
-            "these are the samples that the network was trained on: the band is that of fresh samples for a network "
-            "that has not seen the measured ones, and fresh samples may lie far outside; probe held-out data",
+            "the network was trained on these samples: the band holds for a network that has not seen the "
+            "measured samples, and the value on fresh samples may be far outside; probe held-out data",
             stacklevel=3,
         )

@@ -1,4 +1,4 @@
-"""One pass of a network watched operation by operation: which memory it reads and writes, and what it looks at."""
+"""Observation of the memory that the operations of a pass read and write."""
 
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -10,26 +10,26 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from flatprobe.network.storage import storage_of
 
-# Torch's marks of operations that hand a tensor's values to Python, or how many of them meet a condition: it may then
-# do one thing or another.
+# The tags of operations that hand values, or the number of values that meet a condition, to Python, which may then
+# branch.
 _LOOKS = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
 _SAFE_CHANNELS = 8
-_LAST = 4  # operations: a view, a cast, a scale may follow
+_LAST = 4  # Operations from the end: a view, a cast or a scale may follow a sigmoid.
 
 
-class Watched(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch's own
-    """Notes what the operations in the block read and write.
-
-    Attributes:
-        foreign: addresses of the memory that they read and that none of them has made.
-        made: addresses of the memory of what they returned.
-        written: addresses of the memory that they wrote to.
-        unsafe: whether a convolution is among them that must not be differentiated in channels-last layout.
-        halves: whether something was computed in half precision, of which differences show no digit.
-        looks: whether a tensor's values were handed to Python, so that other inputs may take another way.
+class Observation(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch's own
+    """Context that records the memory that operations read and write.
 
     Args:
-        sources: addresses of the memory of weights and inputs, of which is followed what is computed from them.
+        sources: addresses of the memory of weights and inputs; tensors computed from them are followed.
+
+    Attributes:
+        foreign: addresses of memory that an operation reads and that none of them made.
+        made: addresses of the memory of the returned tensors.
+        written: addresses of the memory that an operation writes to.
+        unsafe: True if a convolution must not be differentiated in channels-last layout.
+        halves: True if a tensor was computed in half precision, where differences show no digit.
+        looks: True if values were handed to Python, so that other inputs may take another branch.
     """
 
     def __init__(self, sources: Iterable[int | None] = ()) -> None:
@@ -43,14 +43,14 @@ class Watched(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch's own
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        return False  # else torch imports its compiler for it, two seconds of work
+        return False  # True makes torch import its compiler, which takes two seconds.
 
     def __torch_dispatch__(
         self, func: Any, _types: Iterable[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
         schema = func._schema  # noqa: SLF001 - torch has no public way to ask
-        self.looks |= not _LOOKS.isdisjoint(func.tags) and (schema.name != "aten::index" or _masked(args[1:]))
+        self.looks |= not _LOOKS.isdisjoint(func.tags) and (schema.name != "aten::index" or _has_mask(args[1:]))
         self.unsafe |= schema.name == "aten::convolution" and _unsafe(*args[1:4:2])
         used = {*map(storage_of, _tensors((*args, *kwargs.values())))}
         self.foreign |= used - self.made
@@ -72,20 +72,21 @@ class Watched(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch's own
         return result
 
     def remaining(self) -> list[Tensor]:
-        """What was computed from weights or inputs, and is still held by someone."""
+        """Tensors that were computed from weights or inputs and still exist."""
         return [value for reference in self._followed if (value := reference()) is not None]
 
 
-def _masked(indices: Iterable[Any]) -> bool:
-    """Whether the entries are chosen by a condition, and not by numbers, of which there are as many as were given."""
+def _has_mask(indices: Iterable[Any]) -> bool:
+    """True if a mask chooses the entries."""
     return any(part.dtype in {torch.bool, torch.uint8} for part in _tensors(indices))
 
 
 def _unsafe(weight: Tensor, stride: Sequence[int]) -> bool:
-    """Whether torch 2.13's oneDNN corrupts the heap in this convolution's backward pass in channels-last layout.
+    """True if the backward pass corrupts the heap in channels-last layout.
 
-    Strided 1x1 convolutions of few channels, on CPUs without AVX-512: seen on an AMD EPYC with AVX2 alone, and anywhere
-    with ONEDNN_MAX_CPU_ISA=AVX2; not with other kernels, strides or layouts, nor in double or half precision.
+    The error concerns strided 1x1 convolutions of few channels on CPUs without AVX-512. It occurs on an AMD EPYC with
+    AVX2 alone, and on any CPU with ONEDNN_MAX_CPU_ISA=AVX2. Other kernels, strides and layouts, and double or half
+    precision, are safe.
     """
     return weight.ndim == 4 and max(stride) > 1 and weight[0, 0].numel() == 1 and weight.shape[1] < _SAFE_CHANNELS
 
@@ -99,7 +100,7 @@ def _tensors(values: Iterable[Any]) -> Iterator[Tensor]:
 
 
 def leaves_of(outputs: Tensor) -> list[Tensor]:
-    """The tensors that a gradient of the outputs arrives at."""
+    """Leaf tensors that receive a gradient of the outputs."""
     pending, seen, found = [outputs.grad_fn], set(), []
     while pending:
         node = pending.pop()
@@ -113,7 +114,7 @@ def leaves_of(outputs: Tensor) -> list[Tensor]:
 
 
 def ends_in_sigmoid(outputs: Tensor) -> bool:
-    """Whether the last few operations, followed through their first input, hold a sigmoid."""
+    """True if a sigmoid is among the last operations."""
     node = outputs.grad_fn
     for _ in range(_LAST):
         if node is None:

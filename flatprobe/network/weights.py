@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 Weights = dict[str, Tensor]
 
-# Numbers that are widened to float64 at once.
+# The most numbers that are converted to float64 at once.
 _PIECE = 2**20
 
 _PREFIXES = ("module.", "_orig_mod.")  # of nn.DataParallel and torch.compile
@@ -18,7 +18,7 @@ _COUNTER = "n_averaged"  # of torch.optim.swa_utils.AveragedModel
 
 
 def weights_of(module: nn.Module) -> Weights:
-    """The module's parameters, detached and copied: later training of the module does not change them.
+    """Detached copies of the parameters of a module.
 
     >>> weights_of(nn.Linear(2, 3))["weight"].shape
     torch.Size([3, 2])
@@ -27,29 +27,29 @@ def weights_of(module: nn.Module) -> Weights:
 
 
 def snapshot(tensors: Iterable[tuple[str, Tensor]]) -> Weights:
-    """Detached copies that can be differentiated through, whatever mode the caller is in."""
+    """Detached copies that can be differentiated, also under `torch.inference_mode`."""
     with torch.inference_mode(mode=False):
         return {name: tensor.detach().clone() for name, tensor in tensors}
 
 
-def unprefixed(state: Mapping[str, Tensor], names: Sequence[str]) -> Weights:
-    """The state under the network's names, which wrappers of it or of its parts have put words into.
+def strip_prefixes(state: Mapping[str, Tensor], names: Sequence[str]) -> Weights:
+    """A state_dict under the names of the network, without the prefixes of wrappers.
 
-    Those are `module.` (`nn.DataParallel`, `AveragedModel`) and `_orig_mod.` (`torch.compile`). The counter of an
-    `AveragedModel` is left out.
+    Wrappers of a network or of its parts insert `module.` (`nn.DataParallel`, `AveragedModel`) and `_orig_mod.`
+    (`torch.compile`). The counter of an `AveragedModel` is left out.
 
-    >>> list(unprefixed({"_orig_mod.weight": torch.zeros(1)}, ["weight"]))
+    >>> list(strip_prefixes({"_orig_mod.weight": torch.zeros(1)}, ["weight"]))
     ['weight']
-    >>> list(unprefixed({"n_averaged": torch.tensor(1), "module.0._orig_mod.bias": torch.zeros(1)}, ["0.bias"]))
+    >>> list(strip_prefixes({"n_averaged": torch.tensor(1), "module.0._orig_mod.bias": torch.zeros(1)}, ["0.bias"]))
     ['0.bias']
     """
     state = {name: value for name, value in state.items() if name != _COUNTER or _COUNTER in names}
-    for prefix in _PREFIXES * 2:  # either may be inside the other
+    for prefix in _PREFIXES * 2:  # Either wrapper may be inside the other.
         ours = all(name.startswith(prefix) for name in names)
         if not ours and all(name.startswith(prefix) for name in state):
             state = {name.removeprefix(prefix): value for name, value in state.items()}
     bare = {_bare(name): name for name in names}
-    known = set(names) if len(bare) == len(names) else set(state)  # else a word is all that tells two names apart
+    known = set(names) if len(bare) == len(names) else set(state)  # Otherwise only a prefix distinguishes two names.
     renamed = {name: name if name in known else bare.get(_bare(name), name) for name in state}
     return {name if new in state else new: state[name] for name, new in renamed.items()}
 
@@ -58,16 +58,16 @@ def _bare(name: str) -> str:
     return ".".join(word for word in name.split(".") if f"{word}." not in _PREFIXES)
 
 
-def moved(weights: Mapping[str, Tensor], direction: Mapping[str, Tensor], distance: float) -> Weights:
-    """w + s u. Names that the direction lacks stay where they are.
+def move(weights: Mapping[str, Tensor], direction: Mapping[str, Tensor], distance: float) -> Weights:
+    """The weights w + s u; names that the direction lacks do not move.
 
     Args:
         weights: the start w.
         direction: u, over some of the names of w.
-        distance: s, in units of the direction's length.
+        distance: s, in units of the length of the direction.
 
     Returns:
-        New weights; the tensors of unmoved names are shared with `weights`.
+        New weights, which share the tensors of the other names with `weights`.
     """
     return {
         name: torch.add(value, direction[name], alpha=distance) if name in direction else value
@@ -75,18 +75,18 @@ def moved(weights: Mapping[str, Tensor], direction: Mapping[str, Tensor], distan
     }
 
 
-def combined(vectors: Sequence[Mapping[str, Tensor]], coefficients: Sequence[float]) -> Weights:
-    """sum_k c_k w_k, name by name; a name that a vector lacks counts as zero there.
+def combine(vectors: Sequence[Mapping[str, Tensor]], coefficients: Sequence[float]) -> Weights:
+    """The weights sum_k c_k w_k; a name that a vector lacks counts as zero in it.
 
     A zero coefficient contributes nothing and a coefficient of one multiplies exactly, so that a corner of the simplex
-    is its endpoint to the last bit. Integer tensors (counters among the buffers) are not combined: they are left out.
+    equals its endpoint to the last bit. Integer tensors, such as counters among the buffers, are left out.
     """
     names = dict.fromkeys(name for vector in vectors for name, value in vector.items() if value.is_floating_point())
     return {name: linear_combination([vector.get(name) for vector in vectors], coefficients) for name in names}
 
 
 def linear_combination(tensors: Sequence[Tensor | None], coefficients: Sequence[float]) -> Tensor:
-    """sum_k c_k t_k in a new tensor; None counts as zero, and at least one tensor must be given."""
+    """The sum sum_k c_k t_k in a new tensor, with None as zero."""
     terms = [(c, t) for c, t in zip(coefficients, tensors, strict=True) if t is not None and c != 0.0]
     if not terms:
         return torch.zeros_like(next(t for t in tensors if t is not None))
@@ -98,37 +98,35 @@ def linear_combination(tensors: Sequence[Tensor | None], coefficients: Sequence[
 
 
 def norm(weights: Mapping[str, Tensor]) -> float:
-    """The Euclidean norm over all tensors, summed in float64."""
+    """Euclidean norm over all tensors, summed in float64."""
     return math.sqrt(
         sum(float(part.double().square().sum()) for value in weights.values() for (part,) in pieces(value))
     )
 
 
 def inner(first: Tensor, second: Tensor) -> float:
-    """sum_j a_j b_j in float64."""
+    """Inner product sum_j a_j b_j in float64."""
     return sum(float((a.double() * b.double()).sum()) for a, b in pieces(first, second))
 
 
 def pieces(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """Tensors of one shape in flat pieces: widened whole, each would take twice the memory of the weights."""
+    """Flat pieces of tensors of one shape, which save memory in float64."""
     return zip(*(torch.split(tensor.flatten(), _PIECE) for tensor in tensors), strict=True)
 
 
 def select(weights: Mapping[str, Tensor], parameters: str | Sequence[str] | Any) -> tuple[str, ...]:
-    """The names of a selection, in the order of the weights.
+    """Names of the selected parameters, in the order of the weights.
 
     Args:
-        weights: the weights to choose from.
-        parameters: None for all; `"last"` for the last layer ("top layer", T3 Table 1): the parameters that share the
-            module of the last registered one; otherwise names or shell-style patterns (`"conv*.weight"`).
-
-    Returns:
-        The selected names.
+        weights: the weights to select from.
+        parameters: None for all parameters; `"last"` for the last layer ("top layer" in Poggio et al. (2017), Table 1
+            [T3]), the module of the last registered parameter; otherwise names or shell-style patterns
+            (`"conv*.weight"`).
 
     Raises:
-        TypeError: for anything but names, such as the parameters themselves.
-        ValueError: if nothing, or one of the patterns nothing, matches; or if `"last"` does not name a layer with a
-            matrix.
+        TypeError: for anything but names, such as tensors.
+        ValueError: for an empty selection, or a pattern that matches no parameter.
+        ValueError: if `"last"` selects a layer without a matrix.
 
     >>> select(weights_of(nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 1))), "last")
     ('1.weight', '1.bias')
@@ -158,7 +156,7 @@ def _names(parameters: Any) -> list[str]:
     """The names or patterns of a selection.
 
     Raises:
-        TypeError: for anything else.
+        TypeError: for anything but names or patterns.
     """
     alone = isinstance(parameters, Tensor | nn.Module) or not isinstance(parameters, Iterable)
     patterns: list[Any] = [parameters] if alone else [*parameters]
@@ -172,8 +170,8 @@ def _names(parameters: Any) -> list[str]:
     return patterns
 
 
-def named(weights: object) -> Mapping[str, Tensor]:
-    """Weights as they were given to a risk; none for None.
+def as_mapping(weights: object) -> Mapping[str, Tensor]:
+    """The weights given to a risk, empty for None.
 
     Raises:
         TypeError: for anything but a dictionary, such as a module.
@@ -188,12 +186,12 @@ def named(weights: object) -> Mapping[str, Tensor]:
 
 
 def as_given(parameters: str | Sequence[str] | None) -> str | list[str] | None:
-    """A selection as it was asked for, JSON-able: it is the same for networks whose parameters have other names."""
+    """A selection as the user gave it, for JSON."""
     return parameters if parameters is None or isinstance(parameters, str) else list(parameters)
 
 
 def layers(names: Iterable[str]) -> dict[str, tuple[str, ...]]:
-    """The names by the module that holds them, in order; `"network"` stands for the outermost module.
+    """Names by the module that holds them; `"network"` is the outermost module.
 
     >>> layers(["0.weight", "0.bias", "head.weight", "scale"])
     {'0': ('0.weight', '0.bias'), 'head': ('head.weight',), 'network': ('scale',)}

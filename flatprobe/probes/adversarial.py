@@ -15,7 +15,7 @@ from flatprobe.data import LabelledData, checked_data
 from flatprobe.functional.losses import misclassified
 from flatprobe.network.contexts import standalone
 from flatprobe.network.network import Network
-from flatprobe.network.trained_on import own_samples, warn_of_own
+from flatprobe.network.trained_on import trained_on, warn_of_training_data
 from flatprobe.probes.per_sample import Subject, each_subject
 from flatprobe.utils import rng
 from flatprobe.utils.arguments import Checked, Numbers, Whole, at_least, numbers, one_of
@@ -81,7 +81,7 @@ class AdversarialAccuracy(Result):
         Warns:
             UserWarning: where `fp.train` trained the network on these very samples.
         """
-        warn_of_own(self.settings)
+        warn_of_training_data(self.settings)
         return self.interval(level)
 
     def interval(self, level: float = 0.95) -> tuple[Curve, Curve]:
@@ -206,7 +206,7 @@ def adversarial_accuracy(
         correct=torch.cat(parts, 1),
         labels=data.labels,
         settings=settings("adversarial_accuracy", described, budgets=levels, **arguments)
-        | {"own_samples": own_samples(model, data)},
+        | {"own_samples": trained_on(model, data)},
     )
 
 

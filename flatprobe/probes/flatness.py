@@ -16,7 +16,7 @@ from flatprobe.probes.rounding import check_loss, check_weights, float64_risk
 from flatprobe.risk.directions import LAWS, direction, scale
 from flatprobe.risk.empirical import Risk, RiskFunction, along, describe, explain_start
 from flatprobe.risk.function import risk_at, takes_risk
-from flatprobe.risk.inactive import looked_for
+from flatprobe.risk.inactive import find_inactive
 from flatprobe.risk.recalibration import Recalibration
 from flatprobe.utils.arguments import Checked, Number, Selection, Whole, at_least, one_of, positive
 from flatprobe.utils.first_exit import Exit, first_exit
@@ -177,7 +177,7 @@ def flatness_radius(
     one_of("inactive", inactive, ("move", "hold"))
     center = risk.center
     names = select(center, parameters)
-    idle, held = looked_for(risk, names, law, inactive)
+    idle, held = find_inactive(risk, names, law, inactive)
     unit = scale(center, names, law, held)
     limit = _FURTHEST * unit if max_radius is None else float(max_radius)
     epsilon, rtol = float(epsilon), float(rtol)  # NumPy's numbers would make the search's arithmetic single precision

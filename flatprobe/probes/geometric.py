@@ -15,7 +15,7 @@ from flatprobe.data import Batch, LabelledData, checked_data
 from flatprobe.data.pairs import random_pairs
 from flatprobe.functional import first_order_margins
 from flatprobe.functional.losses import functional_margin
-from flatprobe.graph.lipschitz import Bound, certified_ends, drowned
+from flatprobe.graph.lipschitz import Bound, certified_bounds, explain_zero_bounds
 from flatprobe.network.contexts import standalone
 from flatprobe.network.network import Network
 from flatprobe.network.slopes import check_input_slopes
@@ -182,7 +182,7 @@ def geometric_margins(
         if subject.start == 0:
             kinds = [kind for kind in methods if kind in CERTIFIED]
             single = isinstance(subject.given, Tensor)
-            bounds, uncertified = certified_ends(network.module, inputs, kinds, norm, single=single)
+            bounds, uncertified = certified_bounds(network.module, inputs, kinds, norm, single=single)
             if set(ESTIMATES) & set(methods):
                 check_input_slopes(forward, inputs)
             if "gamma_2" in methods:
@@ -207,7 +207,7 @@ def geometric_margins(
         for name in methods:
             lowers[name].append(torch.where(right, values[name].double(), 0.0).cpu())
     lower_ends, upper_ends = _join(lowers), _join(uppers)
-    uncertified |= drowned({kind: lower_ends[kind] for kind in bounds}, upper_ends.values(), network.dtype)
+    uncertified |= explain_zero_bounds({kind: lower_ends[kind] for kind in bounds}, upper_ends.values(), network.dtype)
     if uncertified:
         msg = (
             f"{network.name} is not certified by {', '.join(uncertified)}, whose lower bounds are 0: "

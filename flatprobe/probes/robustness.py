@@ -13,7 +13,7 @@ from flatprobe.functional.losses import misclassified
 from flatprobe.network.checks import check_batch, check_logits
 from flatprobe.network.contexts import standalone
 from flatprobe.network.network import Network
-from flatprobe.network.trained_on import own_samples, warn_of_own
+from flatprobe.network.trained_on import trained_on, warn_of_training_data
 from flatprobe.probes.per_sample import continuous, isolate
 from flatprobe.utils import rng
 from flatprobe.utils.arguments import Checked, Numbers, Whole, at_least, numbers, one_of
@@ -73,7 +73,7 @@ class Robustness(Result):
         one_of("method", method, ("wilson", "draws"))
         p, level = self.mean, float(level)
         if method == "wilson":
-            warn_of_own(self.settings)
+            warn_of_training_data(self.settings)
             return self.interval(level)
         wrong = (self.error * self.samples).round().sum(1).long()
         lower, upper = clopper_pearson(wrong, self.samples * self.error.shape[1], level)
@@ -161,7 +161,7 @@ def gaussian_robustness(
         error=wrong.double().cpu() / len(data),
         samples=len(data),
         settings=settings("gaussian_robustness", subject, **arguments)
-        | {"samples": len(data), "own_samples": own_samples(model, data)},
+        | {"samples": len(data), "own_samples": trained_on(model, data)},
     )
 
 

@@ -48,7 +48,7 @@ def float64_risk(risk: RiskFunction, epsilon: float, *, recalibrated: bool) -> R
         )
         raise ValueError(msg)
     exact = copy.copy(risk)
-    exact.network = network.copied(dtype=torch.float64)
+    exact.network = network.copy(dtype=torch.float64)
     return Recalibration(exact) if recalibrated else exact
 
 

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float64, Int64
 from torch import Tensor
 
-from flatprobe.network.weights import Weights, as_given, combined, norm, select
+from flatprobe.network.weights import Weights, as_given, combine, norm, select
 from flatprobe.risk.directions import direction
 from flatprobe.risk.empirical import RiskFunction, describe
 from flatprobe.risk.function import takes_risk
@@ -161,7 +161,7 @@ class _Ascent:
         loss, slope = self._at(u)
         step, passes = 1.0, 1
         while passes <= steps and step > _LEAST and (length := norm(slope)) > 0:
-            moved = self._project(combined([u, slope], [1.0, step * self.radius / length]))
+            moved = self._project(combine([u, slope], [1.0, step * self.radius / length]))
             passes += 1
             found, found_slope = self._at(moved)
             if found > loss:
@@ -183,7 +183,7 @@ class _Ascent:
         return loss, {name: self.scale[name] * value for name, value in gradient.items()}
 
     def _to_surface(self, u: Weights) -> Weights:
-        return combined([u], [self.radius / norm(u)])
+        return combine([u], [self.radius / norm(u)])
 
     def _project(self, u: Weights) -> Weights:
         return self._to_surface(u) if norm(u) > self.radius else u

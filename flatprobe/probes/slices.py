@@ -13,7 +13,7 @@ from flatprobe.probes.directional import Directed, describe_directions
 from flatprobe.risk.directions import LAWS, direction
 from flatprobe.risk.empirical import RiskFunction, along, describe, explain_start
 from flatprobe.risk.function import takes_risk
-from flatprobe.risk.inactive import looked_for
+from flatprobe.risk.inactive import find_inactive
 from flatprobe.risk.recalibration import Recalibration
 from flatprobe.utils.arguments import Checked, Number, Selection, Whole, is_whole, one_of, positive
 from flatprobe.utils.results import settings
@@ -136,7 +136,7 @@ def random_slice(
     center = risk.center
     names = select(center, parameters)
     # The search costs as much as several points, and inactive entries change no point: only `hold` needs it.
-    idle, held = looked_for(risk, names, law, inactive) if inactive != "move" else (None, {})
+    idle, held = find_inactive(risk, names, law, inactive) if inactive != "move" else (None, {})
     vectors = [direction(center, names, law, seed, index, held) for index in range(dimensions)]
     half = steps // 2
     axis = [extent * (k - half) / half for k in range(steps)]

@@ -14,7 +14,7 @@ from flatprobe.data import Batch, LabelledData, checked_data
 from flatprobe.network.checks import check_batch
 from flatprobe.network.contexts import standalone
 from flatprobe.network.network import Network
-from flatprobe.network.trained_on import own_samples, warn_of_own
+from flatprobe.network.trained_on import trained_on, warn_of_training_data
 from flatprobe.probes.per_sample import continuous, isolate
 from flatprobe.utils import rng
 from flatprobe.utils.arguments import Number, Whole, at_least, positive
@@ -105,7 +105,7 @@ class SmoothedCertificate(Result):
         Warns:
             UserWarning: where `fp.train` trained the network on these very samples.
         """
-        warn_of_own(self.settings)
+        warn_of_training_data(self.settings)
         return self.interval(radii, level)
 
     def interval(
@@ -205,7 +205,7 @@ def smoothed_certificate(
         selected=torch.cat(selected),
         counts=count,
         labels=data.labels,
-        settings=settings("smoothed_certificate", subject, **arguments) | {"own_samples": own_samples(model, data)},
+        settings=settings("smoothed_certificate", subject, **arguments) | {"own_samples": trained_on(model, data)},
     )
 
 

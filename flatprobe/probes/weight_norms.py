@@ -11,14 +11,14 @@ from jaxtyping import Float64
 from torch import Tensor, nn
 
 from flatprobe.data import LabelledData
-from flatprobe.graph import folded, trace
+from flatprobe.graph import fold, trace
 from flatprobe.graph.layer_norms import Layers, applied_layers, listed_layers
 from flatprobe.graph.path_norm import path_norm
 from flatprobe.network import weights
 from flatprobe.network.contexts import standalone
 from flatprobe.network.modules import warn_of_unregistered
 from flatprobe.network.network import Network
-from flatprobe.network.parametrized import applied, parametrised
+from flatprobe.network.parametrized import computed_weights, with_computed
 from flatprobe.utils.arguments import Checked, is_whole, one_of, positive, scalar
 from flatprobe.utils.results import Result, settings
 
@@ -68,7 +68,7 @@ class WeightNorms(Result):
         """The product over the layers of one of `QUANTITIES`.
 
         For a chain of these layers and activations of slope at most 1, the product bounds the network's Lipschitz
-        constant. With branches or left-out layers it does not, but `flatprobe.graph.lipschitz.propagated` does.
+        constant. With branches or left-out layers it does not, but `flatprobe.graph.lipschitz.propagate` does.
         """
         return float(self.of(quantity).prod())
 
@@ -175,7 +175,7 @@ def weight_norms(
     """
     network, shape = Network(model), _shape(input_shape)
     warn_of_unregistered(network.name, network.slots.unregistered, "the norms of all weights do not count them")
-    graph = None if shape is None else folded(trace(network.module, shape))
+    graph = None if shape is None else fold(trace(network.module, shape))
     if path and graph is None:
         msg = "input_shape must be a shape for the path norm, got None. Give the shape of one sample, or path=False"
         raise ValueError(msg)
@@ -184,7 +184,7 @@ def weight_norms(
     paths = path_norm(graph) if path and graph is not None else float("nan")
     _check_layers(network.name, layers)
     return WeightNorms(
-        l2=weights.norm(applied(network.module, network.weights)),
+        l2=weights.norm(with_computed(network.module, network.weights)),
         distance=distance,
         path=paths,
         names=tuple(layers.names),
@@ -242,7 +242,7 @@ def _distance(network: Network, initial: object) -> float:
         msg = f"initial must be a module or a state_dict, got {initial!r}. fp.load_checkpoint(path, model) reads one"
         raise TypeError(msg)
     given = dict(initial.named_parameters()) if isinstance(initial, nn.Module) else initial
-    start = weights.unprefixed(given, list(network.weights))
+    start = weights.strip_prefixes(given, list(network.weights))
     for name, value in network.weights.items():
         if name not in start or start[name].shape != value.shape:
             found = f"has shape {tuple(start[name].shape)}" if name in start else "is missing"
@@ -251,10 +251,13 @@ def _distance(network: Network, initial: object) -> float:
             )
             raise ValueError(msg)
     own, module = network.weights, network.module
-    if parametrised(module):
+    if computed_weights(module):
         begun = copy.deepcopy(module)
         begun.load_state_dict({name: start[name] for name in own}, strict=False)
-        own, start = applied(module, own), applied(begun, {name: start[name] for name in own})
+        own, start = (
+            with_computed(module, own),
+            with_computed(begun, {name: start[name] for name in own}),
+        )
     return weights.norm(
         {name: value.double() - start[name].detach().to(value.device).double() for name, value in own.items()}
     )

@@ -1,4 +1,4 @@
-"""The empirical risk as a function of the weights, its derivatives, and directions to move along."""
+"""The empirical risk as a function of the weights."""
 
 from flatprobe.risk.empirical import EmpiricalRisk, Risk, RiskFunction
 

@@ -1,4 +1,4 @@
-"""Sums over batches of a loss's derivatives with respect to named weights: gradients and Hessian products."""
+"""Gradients and Hessian products in named weights, summed over batches."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
@@ -8,20 +8,20 @@ from torch import Tensor
 from flatprobe.network.weights import Weights, inner
 from flatprobe.utils.plain_functions import twice_differentiable
 
-# One batch each: weights -> the batch's summed loss.
+# One function per batch: weights -> sum of the losses.
 Losses = Iterable[Callable[[Weights], Tensor]]
 
 
 def summed_gradient(losses: Losses, point: Mapping[str, Tensor], names: Sequence[str]) -> tuple[Tensor, Weights]:
-    """The loss summed over the batches and its gradient over the named weights, both in float64.
+    """The summed loss and its gradient in the named weights, in float64.
 
     Args:
-        losses: one function of the weights a batch.
+        losses: one function of the weights per batch.
         point: all weights.
-        names: those to differentiate by; nothing is computed for the others.
+        names: the parameters of the gradient; nothing is computed for the others.
 
     Returns:
-        The sum of the losses, a scalar, and of their gradients.
+        The sum of the losses, a scalar, and the sum of their gradients.
     """
     with torch.inference_mode(mode=False), torch.enable_grad():
         variables = _variables(point, names)
@@ -37,21 +37,19 @@ def summed_gradient(losses: Losses, point: Mapping[str, Tensor], names: Sequence
 def summed_products(
     losses: Losses, point: Mapping[str, Tensor], names: Sequence[str], directions: Sequence[Mapping[str, Tensor]]
 ) -> list[Weights]:
-    """H v for each direction v, H the Hessian over the named weights of the loss summed over the batches, in float64.
+    """Hessian products H v of the summed loss for directions v, in float64.
 
-    Reverse over reverse: each batch's gradient is differentiated along v. In `python -m tests.benchmarks sharpness` it
-    costs 1.9 gradients on an MLP, 3.0 on a CNN and 5.2 on a ResNet, forward over reverse (`torch.func.jvp` of `grad`)
-    3.0, 3.2 and 4.6; and the graph of the gradient is shared by the directions, so that further ones cost less.
-    Attention runs on its plain kernel, since the fused ones have no second derivative.
+    H is the Hessian in the named weights. Reverse over reverse: the gradient of each batch is differentiated along v.
+    In `python -m tests.benchmarks sharpness` it costs 1.9 gradients on an MLP, 3.0 on a CNN and 5.2 on a ResNet;
+    forward over reverse (`torch.func.jvp` of `grad`) costs 3.0, 3.2 and 4.6. The directions share the graph of the
+    gradient, so that further directions cost less. Attention runs on its plain kernel, since fused kernels have no
+    second derivative.
 
     Args:
-        losses: one function of the weights a batch.
+        losses: one function of the weights per batch.
         point: all weights.
-        names: those to differentiate by.
-        directions: over some of the names; one that a direction lacks counts as zero.
-
-    Returns:
-        One product a direction, over all the names.
+        names: the parameters of the Hessian.
+        directions: vectors over some of the names; a missing name counts as zero.
     """
     with torch.inference_mode(mode=False):
         total = [{name: torch.zeros_like(point[name], dtype=torch.float64) for name in names} for _ in directions]
@@ -62,16 +60,16 @@ def summed_products(
 def summed_forms(
     losses: Losses, point: Mapping[str, Tensor], names: Sequence[str], directions: Sequence[Mapping[str, Tensor]]
 ) -> list[dict[str, float]]:
-    """(v, H v), parameter by parameter, for each direction v: `summed_products` where the products are not kept.
+    """Quadratic forms (v, H v) per parameter, with H as in `summed_products`.
 
     Args:
-        losses: one function of the weights a batch.
+        losses: one function of the weights per batch.
         point: all weights.
-        names: those to differentiate by.
-        directions: over all of the names.
+        names: the parameters of the Hessian.
+        directions: vectors over all names.
 
     Returns:
-        For each direction, name -> sum over the name's entries of v_j (H v)_j.
+        For each direction, name -> sum of v_j (H v)_j over the entries j of the parameter.
     """
     total = [dict.fromkeys(names, 0.0) for _ in directions]
 
@@ -90,14 +88,14 @@ def _each_product(
     directions: Sequence[Mapping[str, Tensor]],
     take: Callable[[int, Weights], None],
 ) -> None:
-    """Hand each batch's product with each direction on, with the direction's place."""
+    """Pass the product of each batch with each direction to `take`."""
     with torch.inference_mode(mode=False), torch.enable_grad(), twice_differentiable():
         variables = _variables(point, names)
         for loss in losses:
             slopes = _gradient(loss({**point, **variables}), variables, again=True)
             for place, direction in enumerate(directions):
                 last = place + 1 == len(directions)
-                # A gradient without a graph is constant: the loss is affine in those weights.
+                # A gradient without a graph is constant, since the loss is affine in these weights.
                 curved = [name for name in slopes if slopes[name].requires_grad and name in direction]
                 if curved:
                     product = torch.autograd.grad(
@@ -107,17 +105,17 @@ def _each_product(
                     )  # fmt: skip
                     take(place, dict(zip(variables, product, strict=True)))
                     del product
-            del slopes  # and its graph, before the next batch's
+            del slopes  # Frees its graph before that of the next batch.
 
 
 def _variables(point: Mapping[str, Tensor], names: Sequence[str]) -> Weights:
-    """Leaves that share their numbers with the point; of an inference tensor, which no graph takes, a copy."""
+    """Leaf tensors that share memory with the point, if a graph can save them."""
     tensors = {name: point[name].detach() for name in names}
     return {name: (own.clone() if own.is_inference() else own).requires_grad_() for name, own in tensors.items()}
 
 
 def _gradient(loss: Tensor, variables: Weights, *, again: bool) -> Weights:
-    if not loss.requires_grad:  # none of the variables acts
+    if not loss.requires_grad:  # The loss depends on no variable.
         return {name: torch.zeros_like(variable) for name, variable in variables.items()}
     grads = torch.autograd.grad(loss, list(variables.values()), create_graph=again, materialize_grads=True)
     return dict(zip(variables, grads, strict=True))
@@ -125,4 +123,4 @@ def _gradient(loss: Tensor, variables: Weights, *, again: bool) -> Weights:
 
 def _add(total: Weights, terms: Mapping[str, Tensor]) -> None:
     for name, sums in total.items():
-        sums += terms[name]  # each number is widened as it is added, without a copy of the term
+        sums += terms[name]  # The addition converts to float64 without a copy of the term.

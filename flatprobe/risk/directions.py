@@ -1,4 +1,4 @@
-"""Direction laws: random directions in weight space, direction k a function of (seed, k) alone."""
+"""Random directions in weight space, by normalization."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -10,7 +10,7 @@ from flatprobe.network.weights import Weights, norm
 from flatprobe.utils import rng
 from flatprobe.utils.arguments import one_of
 
-# (weights, noise, ||noise|| over the selection) -> the direction's part in one parameter; None where it does not move.
+# (weights, noise, ||noise|| over the selection) -> the direction in one parameter; None if the parameter does not move.
 Law = Callable[[Tensor, Tensor, float], Tensor | None]
 
 
@@ -19,23 +19,23 @@ def _isotropic(weights: Tensor, noise: Tensor, length: float) -> Tensor:
 
 
 def _filter(weights: Tensor, noise: Tensor, _length: float) -> Tensor | None:
-    """Rescale per slice along the first dimension: a linear layer's unit, a convolution's filter."""
-    return _rescaled(noise, weights, tuple(range(1, noise.ndim)))
+    """Rescaling per slice along the first dimension: per unit or per filter."""
+    return _rescale(noise, weights, tuple(range(1, noise.ndim)))
 
 
 def _layer(weights: Tensor, noise: Tensor, _length: float) -> Tensor | None:
-    return _rescaled(noise, weights, tuple(range(noise.ndim)))
+    return _rescale(noise, weights, tuple(range(noise.ndim)))
 
 
 def _adaptive(weights: Tensor, noise: Tensor, length: float) -> Tensor:
     return noise.double().mul_(weights.abs()).div_(length).to(weights)
 
 
-def _rescaled(noise: Tensor, weights: Tensor, dims: tuple[int, ...]) -> Tensor | None:
+def _rescale(noise: Tensor, weights: Tensor, dims: tuple[int, ...]) -> Tensor | None:
     if noise.ndim < 2:
         return None
     w_norm, xi_norm = (torch.linalg.vector_norm(t.double(), dim=dims, keepdim=True) for t in (weights, noise))
-    # A filter that is held whole has no noise.
+    # The noise of a filter is zero if all its entries are held.
     rescaled: Tensor = noise * (w_norm / xi_norm.clamp_min(torch.finfo(torch.float64).tiny))
     return rescaled.to(weights)
 
@@ -56,31 +56,32 @@ def direction(
     index: int,
     held: Mapping[str, Tensor] | None = None,
 ) -> Weights:
-    """Direction number `index` of a law, over the named parameters.
+    """Direction number `index` of a normalization, over the named parameters.
 
-    With xi standard normal over the selection (each tensor drawn from (seed, index, its place in the selection)):
+    With xi standard normal over the selection, each tensor drawn from (seed, index, its position in the selection):
 
-    - `isotropic`: xi / ||xi||, so that distances along it are distances in weight space (T3 eq. 16);
-    - `filter`: each filter's part of xi rescaled to that filter's norm; 1-D parameters do not move (Li et al. 2018);
-    - `layer`: the same with each tensor rescaled to its norm;
-    - `adaptive`: |w_j| xi_j / ||xi|| (after Kwon et al. 2021): follows a rescaling of ReLU units exactly.
+    - `isotropic`: xi / ||xi||, so that distances along it are distances in weight space (Poggio et al. (2017), eq. 16
+      [T3]);
+    - `filter`: the part of xi in each filter, rescaled to the norm of the filter (Li et al. 2018);
+    - `layer`: the part of xi in each tensor, rescaled to the norm of the tensor;
+    - `adaptive`: |w_j| xi_j / ||xi|| (after Kwon et al. 2021), which follows a rescaling of ReLU units exactly.
 
-    Under the last three, weights that are zero do not move, and a parameter that is zero throughout (a bias at its
-    initial value) is left out like those of one dimension.
+    `filter` and `layer` do not move parameters of one dimension. Under `filter`, `layer` and `adaptive`, weights that
+    are zero do not move, and a parameter that is all zero (a bias at its initial value) is left out.
 
     Args:
-        weights: where the directions start.
+        weights: the start of the directions.
         names: the selected parameters, in order.
-        law: one of the four.
-        seed: which family of directions.
-        index: which direction of the family.
-        held: name -> mask of entries that are left out: xi is 0 there, and no norm counts them.
+        law: the normalization, one of the four.
+        seed: the family of directions.
+        index: the number of the direction in the family.
+        held: name -> mask of entries that do not move: xi is 0 there, and norms do not count them.
 
     Returns:
-        The direction over the names that move, in the weights' dtype, device and memory layout.
+        The direction over the names that move, in the dtype, device and memory layout of the weights.
 
     Raises:
-        ValueError: for an unknown law, or where nothing moves under it.
+        ValueError: for an unknown normalization, or if no selected parameter moves.
     """
     one_of("law", law, LAWS)
     noise = {
@@ -91,14 +92,14 @@ def direction(
     }
     for name, mask in (held or {}).items():
         noise[name].masked_fill_(mask, 0.0)
-    weights, length = _without(weights, names, held), norm(noise) or 1.0
-    parts = {name: LAWS[law](weights[name], noise.pop(name), length) for name in names}  # each noise is given up
+    weights, length = _mask_held(weights, names, held), norm(noise) or 1.0
+    parts = {name: LAWS[law](weights[name], noise.pop(name), length) for name in names}  # `pop` frees each noise.
     result = {name: part for name, part in parts.items() if part is not None and bool(part.any())}
     if not result:
         msg = (
-            f"under the law {law!r} none of the selected parameters moves ({', '.join(names)}): filter and layer "
-            "leave 1-D parameters "
-            'where they are, and all three relative laws zero weights; select a weight matrix or use law="isotropic"'
+            f"under the law {law!r} none of the selected parameters moves ({', '.join(names)}): filter and layer do "
+            "not move 1-D parameters, and filter, layer and adaptive do not move zero weights; select a weight matrix "
+            'or use law="isotropic"'
         )
         raise ValueError(msg)
     return result
@@ -107,20 +108,23 @@ def direction(
 def scale(
     weights: Mapping[str, Tensor], names: Sequence[str], law: str, held: Mapping[str, Tensor] | None = None
 ) -> float:
-    """The distance along a direction of the law that moves the selected weights by about their own norm.
+    """Distance along a direction that moves the selected weights by about their norm.
 
-    ||w|| for `isotropic` (unit directions), 1 for `filter` and `layer` (whose directions are as long as w), sqrt(number
-    of weights) for `adaptive` (whose directions are as long as w's root mean square); 1 for weights that are all zero.
-    Entries that are held do not count.
+    - `isotropic`: ||w||, since directions have length 1;
+    - `filter` and `layer`: 1, since directions are about as long as w;
+    - `adaptive`: sqrt(number of weights), since directions are as long as the root mean square of w;
+    - 1 for weights that are all zero.
+
+    Held entries do not count.
     """
     if law in {"filter", "layer"}:
         return 1.0
     if law == "adaptive":
         count = sum(weights[name].numel() for name in names) - sum(int(mask.sum()) for mask in (held or {}).values())
         return math.sqrt(count) or 1.0
-    return norm(_without(weights, names, held)) or 1.0
+    return norm(_mask_held(weights, names, held)) or 1.0
 
 
-def _without(weights: Mapping[str, Tensor], names: Sequence[str], held: Mapping[str, Tensor] | None) -> Weights:
+def _mask_held(weights: Mapping[str, Tensor], names: Sequence[str], held: Mapping[str, Tensor] | None) -> Weights:
     held = held or {}
     return {name: weights[name].masked_fill(held[name], 0.0) if name in held else weights[name] for name in names}

@@ -1,4 +1,4 @@
-"""EmpiricalRisk: the training objective as a function of the weights, the one object that weight-space probes ask."""
+"""The empirical risk of a network as a function of its weights."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,41 +17,41 @@ from flatprobe.network.checks import check_batch, check_exchangeable, report_not
 from flatprobe.network.contexts import standalone
 from flatprobe.network.network import Network
 from flatprobe.network.slopes import check_weight_slopes
-from flatprobe.network.weights import Weights, combined, named
+from flatprobe.network.weights import Weights, as_mapping, combine
 from flatprobe.risk.derivatives import summed_forms, summed_gradient, summed_products
 from flatprobe.risk.function import Risk as Risk
 from flatprobe.risk.function import RiskFunction as RiskFunction
 from flatprobe.risk.function import risk_at
 from flatprobe.risk.lines import along_split, split_for
 
-_CHECKED = 16  # samples on which a caller's own loss is looked at
+_CHECKED = 16  # Samples on which a user-defined loss is checked.
 
 
 class EmpiricalRisk:
-    """I(w) = (1/n) sum_i l(f_w(x_i), y_i) over a whole data set, at any weights.
+    """Empirical risk I(w) = (1/n) sum_i l(f_w(x_i), y_i) at any weights w.
 
-    The network runs in eval mode through `torch.func.functional_call` at explicit weights; per-sample losses in the
-    network's dtype (in float32 for half precision) are summed in float64 over the batches and divided once, so the
-    batch size changes the result by rounding alone. The weights are a snapshot taken here: later training of the model
-    does not change the risk. One call costs one forward pass over the data.
+    The network runs in eval mode at explicit weights. Losses per sample have the dtype of the network, or float32 in
+    half precision. Their sum over the batches is in float64 and divided once, so that the batch size changes the result
+    by rounding alone. The center is a snapshot of the weights: later training of the model does not change the risk.
+
+    Cost of a call: 1 forward pass over the data.
 
     Args:
-        model: a classifier in eval mode; it is never changed.
+        model: a classifier in eval mode; never changed.
         data: inputs and labels.
-        loss: `"cross_entropy"` (default: the objective of T3's experiments), another of `fp.train`'s objectives, or any
-            function or module (logits, labels) -> (samples,). Torch's losses are called with reduction="none", so that
-            I is the mean over the samples also of a class-weighted loss w_y l, where torch divides by the sum of the
-            w_y and leaves `ignore_index` out of the count.
-        batch_size: samples a forward pass; None (default) reads `flatprobe.network.network.BATCH_SIZES`, a fixed table
-            that `make bench` produced.
+        loss: `"cross_entropy"` (default: the objective in the experiments of Poggio et al. (2017) [T3]), another
+            objective of `fp.train`, or any function or module (logits, labels) -> (samples,). Losses of torch are
+            called with `reduction="none"`: I is the mean over the samples, also for a class-weighted loss w_y l, where
+            torch divides by the sum of the w_y and does not count `ignore_index`.
+        batch_size: samples per forward pass; None (default) reads `flatprobe.network.network.BATCH_SIZES`, a fixed
+            table that `make bench` produced.
 
     Raises:
-        ValueError: for a model in training mode, with weights that are not finite, whose output is not (batch,
-            classes), whose two passes over a batch differ, or with fewer classes than the labels; for a loss that
-            returns no value per sample, or one that depends on the other samples of the batch.
+        ValueError: for a model in training mode, or with weights that are not finite.
+        ValueError: for an output that is not (batch, classes), or with fewer classes than the labels.
+        ValueError: if two passes over a batch differ, or logits depend on the other samples of the batch.
+        ValueError: for a loss without one value per sample, or one that depends on the other samples of the batch.
         TypeError: for a loss that is neither a name nor a function.
-
-    Source: SPEC section 1 (empirical risk).
 
     >>> from flatprobe.data import LabelledData
     >>> data = LabelledData(torch.eye(2), torch.tensor([0, 1]))
@@ -77,29 +77,29 @@ class EmpiricalRisk:
 
     @property
     def center(self) -> Weights:
-        """The model's own weights, a snapshot."""
+        """The weights of the model, a snapshot."""
         return self.network.weights
 
     @property
     def buffers(self) -> Weights:
-        """The model's own buffers (BatchNorm statistics among them), a snapshot."""
+        """The buffers of the model (BatchNorm statistics among them), a snapshot."""
         return self.network.buffers
 
     @standalone
     def __call__(self, weights: Mapping[str, Tensor] | None = None, /) -> Risk:
-        """The risk at the given weights, over the whole data set.
+        """Risk at the given weights, over the whole data set.
 
         Args:
-            weights: by default the center. Names that are left out, parameters or buffers, keep the model's values.
+            weights: parameters or buffers by name; None for the center. Missing names keep the values of the model.
 
         Returns:
-            Loss and error; not finite where the network is not (probes count that as outside).
+            Loss and error. They are not finite if the logits are not, which probes count as outside the level.
 
         Raises:
-            ValueError: if the loss at the model's own weights is not finite, naming the first such sample; for a name
-                that the network does not have.
+            ValueError: if the loss at the center is not finite, naming the first such sample.
+            ValueError: for a name that the network does not have.
         """
-        self._check_names(named(weights))
+        self._check_names(as_mapping(weights))
         with torch.no_grad():
             risk = self._mean((self.network(inputs, weights), labels) for inputs, labels in self._batches())
         if weights is None and not math.isfinite(risk.loss):
@@ -108,22 +108,24 @@ class EmpiricalRisk:
 
     @standalone
     def along(self, vectors: Sequence[Mapping[str, Tensor]]) -> Callable[[Sequence[float]], Risk]:
-        """Evaluator of c -> I(sum_k c_k v_k): a line is `along([w, u])` at (1, s), a simplex `along([w1, w2, w3])`.
+        """The function c -> I(sum_k c_k v_k) of coefficients c.
 
-        Where the network's first layer is an `nn.Linear` inside plain `nn.Sequential`s, its outputs are affine in c:
-        they are computed once a vector, kept, and combined, which is the same sum and spares the largest product of an
-        MLP. Otherwise the weights are combined and the whole network is run.
+        A line is `along([w, u])` at (1, s), a simplex `along([w1, w2, w3])`.
+
+        If the first layer is an `nn.Linear` inside plain `nn.Sequential` modules, its outputs are affine in c. They are
+        computed once per vector, stored and combined, which gives the same sum without the largest product of an MLP.
+        Otherwise the weights are combined and the whole network runs.
 
         Args:
-            vectors: weights, or directions; a name that one lacks counts as zero there. Names that all lack keep the
-                model's values.
+            vectors: weights or directions; a name that a vector lacks counts as zero in it. Names that all vectors lack
+                keep the values of the model.
 
         Returns:
-            A function of the coefficients, one a vector.
+            A function of the coefficients, one per vector.
         """
         split = split_for(self.network, self.data, vectors)
         if split is None:
-            return lambda coefficients: self(combined(vectors, coefficients))
+            return lambda coefficients: self(combine(vectors, coefficients))
         return along_split(self.network, self._batches(), self._mean, split, vectors)
 
     def gradient(
@@ -132,12 +134,14 @@ class EmpiricalRisk:
         names: Sequence[str] | None = None,
         positions: Int64[Tensor, " positions"] | None = None,
     ) -> Weights:
-        """grad I(w): one forward and one backward pass over the data, summed in float64, in the weights' dtype.
+        """Gradient grad I(w), summed in float64, in the dtype of the weights.
+
+        Cost: 1 forward and 1 backward pass over the data.
 
         Args:
-            weights: where; None for the center.
-            names: the parameters to differentiate by, which spares the work for the others; None for all.
-            positions: the samples whose mean loss is meant; None for all of the data.
+            weights: the point w; None for the center.
+            names: the parameters of the gradient, which saves the work for the others; None for all.
+            positions: the samples of the mean loss; None for all of the data.
 
         Returns:
             The gradient over the names.
@@ -151,7 +155,7 @@ class EmpiricalRisk:
         names: Sequence[str] | None = None,
         positions: Int64[Tensor, " positions"] | None = None,
     ) -> tuple[float, Weights]:
-        """I(w) and grad I(w), by the same pass; arguments as in `gradient`."""
+        """Loss I(w) and gradient grad I(w) by the same pass; arguments as in `gradient`."""
         point, names = self._point(weights, names)
         self._check_slopes(names, twice=False)
         value, total = summed_gradient(self._losses(positions), point, names)
@@ -164,14 +168,14 @@ class EmpiricalRisk:
         direction: Mapping[str, Tensor],
         names: Sequence[str] | None = None,
     ) -> Weights:
-        """H(w) v, the Hessian of I times a direction, by differentiating the gradient along v.
+        """Hessian product H(w) v, the derivative of the gradient along a direction v.
 
-        Two to four gradients' cost.
+        Cost: 2 to 5 gradients.
 
         Args:
-            weights: where; None for the center.
-            direction: v; a name that it lacks counts as zero.
-            names: the parameters whose block of the Hessian is meant; None for all.
+            weights: the point w; None for the center.
+            direction: v; a missing name counts as zero.
+            names: the parameters of the block of the Hessian; None for all.
 
         Returns:
             The product over the names.
@@ -185,23 +189,23 @@ class EmpiricalRisk:
         directions: Sequence[Mapping[str, Tensor]],
         names: Sequence[str] | None = None,
     ) -> list[Weights]:
-        """`hvp` for several directions: they share the forward pass and the gradient, and each is kept in float64."""
+        """`hvp` for several directions, which share the forward pass and gradient."""
         point, names = self._point(weights, names)
         for direction in directions:
-            self._check_names(named(direction))
+            self._check_names(as_mapping(direction))
         self._check_slopes(names, twice=True)
         totals = summed_products(self._losses(None), point, names, directions)
         return [self._mean_of(total, len(self.data)) for total in totals]
 
     def forms(self, directions: Sequence[Mapping[str, Tensor]], names: Sequence[str]) -> list[dict[str, float]]:
-        """(v, H v) by parameter for directions over the names, H at the center: as `hvps`, the products not kept."""
+        """Quadratic forms (v, H v) per parameter and direction at the center."""
         self._point(None, names)
         self._check_slopes(names, twice=True)
         totals = summed_forms(self._losses(None), self.center, names, directions)
         return [{name: total / len(self.data) for name, total in own.items()} for own in totals]
 
     def describe(self) -> dict[str, object]:
-        """What a record says of the risk."""
+        """Fingerprint of the risk, as records hold it."""
         return {
             "network": self.network.describe(),
             "data": self.data.describe(),
@@ -210,18 +214,18 @@ class EmpiricalRisk:
         }
 
     def _check_slopes(self, names: Sequence[str], *, twice: bool) -> None:
-        """Autograd's derivatives over these parameters are the function's; looked at once.
+        """Check, once per selection, of the derivatives of autograd.
 
         Raises:
             ValueError: if they are not.
         """
-        asked = frozenset(names), twice
-        if asked not in self._compared:
+        key = frozenset(names), twice
+        if key not in self._compared:
             if isinstance(self._kernel, OwnLoss) and not self._compared:
-                self()  # whose derivatives where it is not finite may look as if it were
+                self()  # A user-defined loss that is not finite may have finite derivatives.
             inputs, _ = next(self._batches())
             check_weight_slopes(self.network, inputs, names, twice=twice)
-            self._compared |= {asked, (asked[0], False)}
+            self._compared |= {key, (key[0], False)}
 
     def _check_names(self, weights: Mapping[str, Tensor | None]) -> None:
         unknown = [name for name in weights if name not in self.center and name not in self.buffers]
@@ -246,14 +250,14 @@ class EmpiricalRisk:
         wrong = torch.zeros_like(loss)
         for logits, labels in outputs:
             loss += self._per_sample(logits, labels).double().sum()
-            # NaN where a logit is not finite: the argmax of NaN would count as a class.
+            # The error is NaN if a logit is not finite, since the argmax of NaN would count as a class.
             wrong += misclassified(logits, labels).sum() + 0 * logits.double().sum()
         return Risk(loss=float(loss) / len(self.data), error=float(wrong) / len(self.data))
 
     def _point(
         self, weights: Mapping[str, Tensor] | None, names: Sequence[str] | None
     ) -> tuple[Weights, Sequence[str]]:
-        self._check_names({**named(weights), **dict.fromkeys(names or ())})
+        self._check_names({**as_mapping(weights), **dict.fromkeys(names or ())})
         if isinstance(self._kernel, OwnLoss):
             self._kernel.check_differentiable()
         return {**self.center, **(weights or {})}, tuple(self.center) if names is None else names
@@ -266,28 +270,28 @@ class EmpiricalRisk:
         return self._per_sample(self.network(inputs, weights), labels).sum()
 
     def _mean_of(self, total: Weights, count: int) -> Weights:
-        """The sums divided, each given up as its mean is made: they are twice as long as the weights, or as long."""
+        """Means of the sums, each of which is freed after its division."""
         return {name: total.pop(name).div_(count).to(self.center[name]) for name in list(total)}
 
 
 def _at_least_single(logits: Tensor) -> Tensor:
-    """The logits: in half precision a loss of 2 nats is known to 1 %, and its steps would be those of the radii."""
+    """The logits in float32 at least, since half precision has steps of 1 %."""
     return logits.float() if logits.dtype.itemsize < 4 else logits
 
 
 def along(risk: RiskFunction, vectors: Sequence[Mapping[str, Tensor]]) -> Callable[[Sequence[float]], Risk]:
-    """`EmpiricalRisk.along`, or the same by combining weights where the risk is any other callable."""
+    """`EmpiricalRisk.along`, or the same function for any other risk."""
     if isinstance(risk, EmpiricalRisk):
         return risk.along(vectors)
-    return lambda coefficients: risk_at(risk, {**risk.center, **combined(vectors, coefficients)})
+    return lambda coefficients: risk_at(risk, {**risk.center, **combine(vectors, coefficients)})
 
 
 def describe(risk: RiskFunction) -> dict[str, object]:
-    """What a record says of the risk: an `EmpiricalRisk` describes itself, any other callable is named."""
+    """Fingerprint of an `EmpiricalRisk`, or the class name of any other risk."""
     return risk.describe() if isinstance(risk, EmpiricalRisk) else {"risk": type(risk).__name__}
 
 
 def explain_start(risk: RiskFunction) -> None:
-    """An error with the reason why a risk is not finite at its center, where it is known."""
+    """Error that explains a risk that is not finite at its center, if known."""
     if isinstance(risk, EmpiricalRisk):
         risk()

@@ -1,4 +1,4 @@
-"""Endpoints of an interpolation: networks, or their state_dicts, to the weights that a risk takes."""
+"""Weights of the endpoints of an interpolation, from networks or state_dicts."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -7,42 +7,43 @@ import torch
 from torch import Tensor, nn
 
 from flatprobe.network.inspection import agree
-from flatprobe.network.modules import BATCH_NORMS, check_finite, unwrapped
+from flatprobe.network.modules import BATCH_NORMS, check_finite, unwrap
 from flatprobe.network.network import Network
-from flatprobe.network.weights import Weights, unprefixed
+from flatprobe.network.weights import Weights, strip_prefixes
 from flatprobe.risk.empirical import EmpiricalRisk, RiskFunction
 from flatprobe.utils.rng import global_states_kept
 
 Endpoint = nn.Module | Mapping[str, Tensor]
 
-# What becomes of buffers that are no statistics and differ between the endpoints.
+# Policies for buffers that differ between the endpoints and are not running statistics.
 POLICIES = (None, "interpolate", "keep")
 
-_FEW = 8  # samples that an endpoint is looked at with
+_FEW = 8  # Samples of the check of an endpoint.
 
 
 def weights_of_endpoints(
     endpoints: Sequence[Endpoint] | Any, risk: RiskFunction, batch_norm: str | None, buffers: str | None
 ) -> list[Weights]:
-    """The endpoints' weights, and those of their buffers that are combined like weights.
+    """Weights of the endpoints, and the buffers that are combined like weights.
 
-    Buffers that differ but do not act on the logits (counters, caches) stay the risk's own. So do BatchNorm's
-    statistics, unless they are interpolated. Statistics of other normalisation layers and all other buffers that act
-    need a policy.
+    Buffers that do not affect the logits (counters, caches) and BatchNorm statistics keep the values of the risk,
+    unless the statistics are interpolated. Statistics of other normalization layers, and other buffers that affect the
+    logits and differ, need a policy.
 
     Args:
         endpoints: modules in eval mode, or state_dicts.
-        risk: whose network says which names and shapes there are.
+        risk: the risk, whose network defines names and shapes.
         batch_norm: the policy for statistics, as in `interpolate`.
         buffers: the policy for other buffers, as in `interpolate`.
 
     Returns:
-        A dictionary an endpoint.
+        One dictionary per endpoint.
 
     Raises:
-        TypeError: if they are no list.
-        ValueError: for an endpoint that does not fit, or is another function than the risk's model at its weights, and
-            for buffers that differ and have no policy.
+        TypeError: unless the endpoints are a list of modules or state_dicts.
+        ValueError: for an endpoint with other names or shapes, in training mode, or not finite.
+        ValueError: for a module that computes another function than the risk's network at its weights.
+        ValueError: for buffers that differ, affect the logits, and have no policy.
     """
     if isinstance(endpoints, nn.Module | Mapping | str) or not isinstance(endpoints, Sequence):
         msg = (
@@ -55,7 +56,7 @@ def weights_of_endpoints(
         for place, (endpoint, state) in enumerate(zip(endpoints, states, strict=True)):
             if isinstance(endpoint, nn.Module) and not isinstance(endpoint, torch.jit.ScriptModule):
                 _check_function(endpoint, state, place, risk)
-    averaged = _averaged(states, risk, batch_norm, buffers) if isinstance(risk, EmpiricalRisk) else set()
+    averaged = _averaged_buffers(states, risk, batch_norm, buffers) if isinstance(risk, EmpiricalRisk) else set()
     for place, state in enumerate(states):
         missing = sorted(averaged - state.keys())
         if missing:
@@ -66,21 +67,21 @@ def weights_of_endpoints(
 
 
 def _check_function(endpoint: nn.Module, state: Weights, place: int, risk: EmpiricalRisk) -> None:
-    """The risk's network at the endpoint's weights and buffers is the endpoint, on a few samples.
+    """Check that the network at the weights of an endpoint is the endpoint.
 
     Raises:
-        ValueError: if their logits differ, or the endpoint cannot be run on these.
+        ValueError: if the logits differ, or the endpoint cannot run on the samples.
     """
     inputs = next(iter(risk.data.batches(min(_FEW, len(risk.data))))).inputs
     try:
         own = Network(endpoint)
-        own.lay_out(last=False)  # whether it can run in another one is not known
+        own.lay_out(last=False)  # Without an inspection, only the default layout is safe.
         with torch.no_grad(), global_states_kept():
             logits = own(own.prepare(inputs)).to(risk.network.device)
     except (RuntimeError, TypeError, ValueError, IndexError, AttributeError) as error:
         msg = (
-            f"endpoint {place} cannot be run on the risk's data ({error}); expected a network that returns logits of "
-            "them, or, where its weights alone are meant, its state_dict()"
+            f"endpoint {place} cannot be run on the risk's data ({error}); expected a network that returns their "
+            "logits, or, if its weights alone are meant, its state_dict()"
         )
         raise ValueError(msg) from error
     with torch.no_grad():
@@ -91,13 +92,13 @@ def _check_function(endpoint: nn.Module, state: Weights, place: int, risk: Empir
         msg = (
             f"endpoint {place} is another function than the risk's model: its logits of {len(expected)} samples differ "
             f"by up to {size:.3g} from those of {risk.network.name} with its weights and buffers; expected the same "
-            "forward, activations, hooks and attributes, or, where its weights alone are meant, its state_dict()"
+            "forward, activations, hooks and attributes, or, if its weights alone are meant, its state_dict()"
         )
         raise ValueError(msg)
 
 
 def statistics_of(risk: EmpiricalRisk) -> set[str]:
-    """The names of running statistics: the floating buffers of every layer with one that is called running_*."""
+    """Floating buffers of every layer that has a buffer named running_*."""
     return {
         f"{name}.{buffer}" if name else buffer
         for name, layer in risk.network.module.named_modules()
@@ -107,32 +108,34 @@ def statistics_of(risk: EmpiricalRisk) -> set[str]:
     }
 
 
-def _averaged(states: Sequence[Weights], risk: EmpiricalRisk, batch_norm: str | None, buffers: str | None) -> set[str]:
-    """The names of the buffers to combine like weights.
+def _averaged_buffers(
+    states: Sequence[Weights], risk: EmpiricalRisk, batch_norm: str | None, buffers: str | None
+) -> set[str]:
+    """Names of the buffers to combine like weights.
 
     Raises:
-        ValueError: for buffers that differ and act, and have no policy.
+        ValueError: for buffers that differ, affect the logits, and have no policy.
     """
     statistics = statistics_of(risk)
     own = {name for name in statistics if isinstance(_holder(risk, name), BATCH_NORMS)}
     averaged = {name for name in statistics if name in risk.buffers} if batch_norm == "interpolate" else set()
     for place, state in enumerate(states):
-        for name in _acting(state, risk, averaged | own):
+        for name in _acting_buffers(state, risk, averaged | own):
             layer = f"{name!r} of endpoint {place}, of a layer {type(_holder(risk, name)).__name__},"
             if name in statistics:
                 msg = (
                     f"the running statistic {layer} differs from the risk's model, and batch_norm is {batch_norm!r}; "
-                    'expected batch_norm="interpolate", which combines them like the weights: only those of '
+                    'expected batch_norm="interpolate", which combines statistics like weights: only those of '
                     "torch.nn.BatchNorm can be recalibrated"
                 )
                 raise ValueError(msg)
-            between = state[name].is_floating_point() and not _singular(name, risk)
+            between = state[name].is_floating_point() and not _is_singular_vector(name, risk)
             if buffers is None or (buffers == "interpolate" and not between):
-                policies = ('"interpolate" (combine them like the weights) or ' if between else "") + '"keep"'
+                policies = '"interpolate" (combine them like weights) or "keep"' if between else '"keep"'
                 msg = (
                     f"the buffer {layer} differs from the risk's model and acts on its logits; expected "
-                    f"buffers={policies} (that of the risk's model), or endpoints whose parametrisation or pruning was "
-                    "made permanent, by torch.nn.utils.parametrize.remove_parametrizations, remove_spectral_norm or "
+                    f"buffers={policies} (that of the risk's model), or endpoints with permanent parametrizations and "
+                    "pruning: call torch.nn.utils.parametrize.remove_parametrizations, remove_spectral_norm or "
                     "prune.remove"
                 )
                 raise ValueError(msg)
@@ -141,13 +144,13 @@ def _averaged(states: Sequence[Weights], risk: EmpiricalRisk, batch_norm: str | 
     return averaged
 
 
-def _singular(name: str, risk: EmpiricalRisk) -> bool:
-    """One of the two singular vectors that a spectral normalisation keeps; either sign is right, so none between."""
+def _is_singular_vector(name: str, risk: EmpiricalRisk) -> bool:
+    """True for a singular vector of spectral normalization, of arbitrary sign."""
     return name.endswith(("_u", "_v")) and {f"{name[:-1]}u", f"{name[:-1]}v"} <= risk.buffers.keys()
 
 
-def _acting(state: Weights, risk: EmpiricalRisk, known: set[str]) -> Iterator[str]:
-    """The buffers beside the known ones that differ from the risk's and change the logits of its first batch."""
+def _acting_buffers(state: Weights, risk: EmpiricalRisk, known: set[str]) -> Iterator[str]:
+    """Unknown buffers that differ from those of the risk and change its logits."""
     found = [
         name
         for name, value in risk.buffers.items()
@@ -172,23 +175,23 @@ def _holder(risk: EmpiricalRisk, name: str) -> nn.Module:
 
 
 def _state(endpoint: object, place: int, risk: RiskFunction) -> Weights:
-    """The endpoint's weights and buffers, checked against the risk's network.
+    """Weights and buffers of an endpoint, checked against the risk's network.
 
-    Parts of names that `torch.compile`, `nn.DataParallel` or `AveragedModel` insert are left out. A weight that the
-    risk's network has under several names may be given under any of them.
+    Prefixes of `torch.compile`, `nn.DataParallel` and `AveragedModel` are removed. A tied weight may have any of its
+    names.
 
     Returns:
-        Weights and buffers, in the dtype, on the device and in the layout of the risk's own.
+        Weights and buffers in the dtype, on the device and in the layout of those of the risk.
 
     Raises:
-        TypeError: if it is neither a module nor a state_dict.
-        ValueError: if it is in training mode, not finite, or of another network (names, shapes, weights that are tied
-            there and differ here).
+        TypeError: for anything but a module or a state_dict.
+        ValueError: for an endpoint in training mode, or not finite.
+        ValueError: for missing or unexpected names, other shapes, or tied weights that differ.
     """
     given = _tensors(endpoint, place)
     expected = {**risk.center, **(risk.buffers if isinstance(risk, EmpiricalRisk) else {})}
-    state = {name: value.detach() for name, value in unprefixed(given, list(expected)).items()}
-    state = _untied(state, _aliases(risk), place)
+    state = {name: value.detach() for name, value in strip_prefixes(given, list(expected)).items()}
+    state = _untie(state, _aliases(risk), place)
     missing = [name for name in risk.center if name not in state]
     unexpected = [name for name in state if name not in expected]
     if missing or unexpected:
@@ -209,39 +212,39 @@ def _state(endpoint: object, place: int, risk: RiskFunction) -> Weights:
 
 
 def _tensors(endpoint: object, place: int) -> Mapping[str, Tensor]:
-    """The tensors of an endpoint by name.
+    """Tensors of an endpoint by name.
 
     Raises:
-        TypeError: if it is neither a module nor a dictionary of tensors.
-        ValueError: if it is in training mode.
+        TypeError: for anything but a module or a dictionary of tensors.
+        ValueError: for a module in training mode.
     """
     if isinstance(endpoint, nn.Module):
-        module = unwrapped(endpoint)
+        module = unwrap(endpoint)
         training = next((name or "it" for name, layer in module.named_modules() if layer.training), None)
         if training is not None:
             msg = f"endpoint {place} is in training mode ({training}); expected eval mode: call .eval() first"
             raise ValueError(msg)
-        endpoint = {**dict(module.named_buffers()), **module.state_dict()}  # some buffers are left out of the latter
+        endpoint = {**dict(module.named_buffers()), **module.state_dict()}  # A state_dict lacks some buffers.
     if not isinstance(endpoint, Mapping):
         kind = f"a {type(endpoint).__name__}"
         what = f"{endpoint!r}, {kind}" if isinstance(endpoint, str) else kind
         inner = isinstance(getattr(endpoint, "model", None), nn.Module)
-        cure = "its .model" if inner else "fp.load_checkpoint(path, model) reads one from a file"
-        msg = f"endpoint {place} is {what}; expected a module in eval mode or a state_dict: {cure}"
+        fix = "its .model" if inner else "fp.load_checkpoint(path, model) reads one from a file"
+        msg = f"endpoint {place} is {what}; expected a module in eval mode or a state_dict: {fix}"
         raise TypeError(msg)
     tensors = {name: value for name, value in endpoint.items() if not str(name).endswith("_extra_state")}
     for name, value in tensors.items():
         if not isinstance(value, Tensor):
             msg = (
                 f"the entry {name!r} of endpoint {place} is a {type(value).__name__}; expected a state_dict, whose "
-                "entries are tensors: of a checkpoint, the one that holds the weights"
+                "entries are tensors: take the entry of the checkpoint that holds the weights"
             )
             raise TypeError(msg)
     return tensors
 
 
 def _aliases(risk: RiskFunction) -> dict[str, str]:
-    """Each further name of a tensor that the risk's network has under several -> the name that its weights have."""
+    """Further names of tied tensors of the risk's network -> the name in its weights."""
     if not isinstance(risk, EmpiricalRisk):
         return {}
     state = risk.network.module.state_dict(keep_vars=True)
@@ -249,11 +252,11 @@ def _aliases(risk: RiskFunction) -> dict[str, str]:
     return {name: own[id(value)] for name, value in state.items() if id(value) in own and own[id(value)] != name}
 
 
-def _untied(state: Weights, aliases: Mapping[str, str], place: int) -> Weights:
-    """The state with tied tensors under one name each.
+def _untie(state: Weights, aliases: Mapping[str, str], place: int) -> Weights:
+    """The state with one name per tied tensor.
 
     Raises:
-        ValueError: where tensors that are tied in the risk's model differ.
+        ValueError: if tensors that are tied in the risk's model differ.
     """
     for name in aliases.keys() & state.keys():
         value = state.pop(name)

@@ -1,4 +1,4 @@
-"""What weight-space probes need of a risk: a start, and its value elsewhere; checked where a probe is given one."""
+"""The risk of weight-space probes: a function of the weights with a center."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ Probe = TypeVar("Probe", bound=Callable[..., Any])
 
 @dataclass(frozen=True)
 class Risk:
-    """The mean loss (in the loss's units: nats for the cross-entropy) and the fraction of samples misclassified."""
+    """Mean loss (cross-entropy: in nats) and fraction of misclassified samples."""
 
     loss: float
     error: float
@@ -25,21 +25,21 @@ class Risk:
 
 @runtime_checkable
 class RiskFunction(Protocol):
-    """What weight-space probes need: a start, and the risk elsewhere; `EmpiricalRisk`, or a quadratic bowl."""
+    """Function of the weights with a center, such as an `EmpiricalRisk`."""
 
     @property
     def center(self) -> Weights:
-        """The weights that directions start from."""
+        """The start of directions, a point in weight space."""
 
     def __call__(self, weights: Mapping[str, Tensor], /) -> Risk:
-        """The risk at these weights."""
+        """The risk at the given weights."""
 
 
 def risk_at(risk: RiskFunction, weights: Mapping[str, Tensor]) -> Risk:
-    """The value of a risk at these weights.
+    """Value of a risk at the given weights.
 
     Raises:
-        TypeError: if it returns something without a loss and an error.
+        TypeError: if the value has no loss or no error.
     """
     value = risk(weights)
     if not (hasattr(value, "loss") and hasattr(value, "error")):
@@ -52,7 +52,7 @@ def risk_at(risk: RiskFunction, weights: Mapping[str, Tensor]) -> Risk:
 
 
 def takes_risk(probe: Probe) -> Probe:
-    """The probe behind a check of its first argument, for whoever gives a network (and data) in its place."""
+    """Decorator that checks that the first argument of a probe is a risk."""
     own = signature(probe).parameters
     places = sum(parameter.kind is Parameter.POSITIONAL_OR_KEYWORD for parameter in own.values())
 
@@ -66,10 +66,11 @@ def takes_risk(probe: Probe) -> Probe:
 
 
 def _check_options(options: Mapping[str, tuple[object, object]]) -> None:
-    """What every probe asks of its options: (value, default) by name.
+    """Check of the options that all probes share: (value, default) by name.
 
     Raises:
-        ValueError: for None where the default is a value, a word for True or False, and a seed that is no integer.
+        ValueError: for None if the default is a value.
+        ValueError: for a word in place of True or False, or a seed that is not an integer.
     """
     for name, (value, default) in options.items():
         if value is None and default is not None and default is not Parameter.empty:
@@ -82,10 +83,10 @@ def _check_options(options: Mapping[str, tuple[object, object]]) -> None:
 
 
 def _check(probe: str, risk: object, places: int) -> None:
-    """It is a risk: it can be called, and has a center.
+    """Check that the first argument of a probe is a risk: callable, with a center.
 
     Raises:
-        TypeError: where it is none, with how to make one; for a center that holds no weights by name.
+        TypeError: for anything else, and for a center that is not a dictionary of weights.
     """
     if not callable(risk) or not hasattr(risk, "center"):
         found = f"the network {type(risk).__name__}" if isinstance(risk, nn.Module) else f"a {type(risk).__name__}"

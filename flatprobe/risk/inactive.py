@@ -1,4 +1,4 @@
-"""Entries of the weights that do not act on the logits: unused vocabulary, heads for training only, pruned weights."""
+"""Weights that do not affect the logits, such as an unused vocabulary."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,15 +13,15 @@ from flatprobe.risk.empirical import EmpiricalRisk, RiskFunction
 from flatprobe.utils import rng
 from flatprobe.utils.arguments import one_of
 
-# Samples that are looked at where not all are: with the gradient's pass, at most 3 % of ten directions' on an MLP.
+# Samples of the search, unless it covers all: with the gradient, at most 3 % of the cost of ten directions on an MLP.
 _SAMPLES = 256
-# Samples that are passed far away.
+# Samples of the passes far from the center.
 _FEW = 32
-# The points that are looked at, in distances that move the weights by their own norm. Beside the center no entry has a
-# gradient of 0 by coincidence (a factor of 0); further away, on either side, units wake that are off for all samples.
-# What has no gradient beside the center is moved from there by so little that no unit wakes.
+# Points of the search, in units of the distance that moves the weights by their norm. Beside the center, no gradient is
+# 0 by coincidence (a factor of 0). Far away on either side, units become active that are off for all samples at the
+# center. Entries without a gradient beside the center move by so little from there that no unit becomes active.
 _BESIDE, _MOVED, _FAR = 1e-2, 1e-4, (10.0, -10.0)
-# Forward passes that may be spent on entries without a gradient that act nevertheless.
+# The most forward passes for entries that have no gradient and affect the logits nevertheless.
 _TESTS = 64
 
 Masks = dict[str, Tensor]
@@ -31,11 +31,11 @@ Rows = dict[str, slice]
 
 @dataclass(frozen=True)
 class Inactive:
-    """What does not act.
+    """Entries of the weights that do not affect the logits.
 
     Attributes:
-        masks: name -> which entries, for the names that have any.
-        samples: the first ones of the data, which were looked at.
+        masks: name -> mask of the entries, for the names that have any.
+        samples: the number of samples of the search, the first of the data.
     """
 
     masks: Masks
@@ -43,33 +43,33 @@ class Inactive:
 
     @property
     def counts(self) -> dict[str, int]:
-        """Name -> how many entries."""
+        """Name -> number of entries."""
         return {name: int(mask.sum()) for name, mask in self.masks.items()}
 
 
 def inactive_entries(risk: RiskFunction, names: Sequence[str], law: str, *, whole: bool) -> Inactive | None:
-    """The entries of the selected weights that the logits do not depend on, where weights move as under the law.
+    """Selected weights that do not affect the logits along directions.
 
-    An entry counts where the gradient of sum_i c_i . z(x_i), c_i random, is exactly 0 at three points: beside the
-    center, on all samples that are looked at, and at ten times the weights' length to either side, on a few. A unit
-    that is off for all samples at all three counts too. Beside the center they are then moved: what changes a logit
-    without having a gradient (`padding_idx`, a forward under `no_grad`) does not count.
+    An entry is inactive if the gradient of sum_i c_i . z(x_i), c_i random, is exactly 0 at three points: beside the
+    center on the samples of the search, and at ten times the norm of the weights to either side on a few samples. A
+    unit that is off for all samples at the three points counts as inactive. Candidates are then moved beside the
+    center: an entry that changes a logit without a gradient (`padding_idx`, a forward under `no_grad`) is active.
 
-    One forward and backward pass of the first few samples where everything acts; otherwise of all that are looked at,
-    and a few forward passes.
+    Cost: 1 forward and 1 backward pass of a few samples if every entry is active. Otherwise 1 forward and 1 backward
+    pass of the samples of the search, and a few forward passes.
 
     Args:
-        risk: whose network and data are meant.
-        names: the selection; the other weights stay.
-        law: of `flatprobe.risk.directions`.
-        whole: whether all samples are looked at, or the first 256.
+        risk: the risk, whose network and data are examined.
+        names: the selection; other weights do not move.
+        law: the normalization, of `flatprobe.risk.directions`.
+        whole: True for a search over all samples, False for the first 256.
 
     Returns:
-        The entries; None where they are not known: the risk is a function without a network, the network cannot be
-        differentiated, or its logits are not finite beside the center.
+        The entries. None if they are not known: the risk has no network, the network has no derivative, or its logits
+        are not finite beside the center.
 
     Raises:
-        ValueError: if nothing moves under the law.
+        ValueError: if no selected parameter moves under the normalization.
     """
     if not isinstance(risk, EmpiricalRisk):
         return None
@@ -80,11 +80,14 @@ def inactive_entries(risk: RiskFunction, names: Sequence[str], law: str, *, whol
         risk.network.rest()
 
 
-def looked_for(risk: RiskFunction, names: Sequence[str], law: str, inactive: str) -> tuple[Inactive | None, Masks]:
-    """What does not act, and of it what directions leave out: all for `"hold"`, nothing for `"move"`.
+def find_inactive(risk: RiskFunction, names: Sequence[str], law: str, inactive: str) -> tuple[Inactive | None, Masks]:
+    """Inactive entries, and masks of the entries that directions hold.
+
+    Directions hold all inactive entries for `"hold"`, and none for `"move"`.
 
     Raises:
-        ValueError: for another word; if entries are to be held and are not known, or are all.
+        ValueError: for another value of `inactive`.
+        ValueError: for `"hold"` if the inactive entries are not known, or are all selected entries.
     """
     one_of("inactive", inactive, ("move", "hold"))
     idle = inactive_entries(risk, names, law, whole=inactive == "hold")
@@ -102,12 +105,12 @@ def looked_for(risk: RiskFunction, names: Sequence[str], law: str, inactive: str
 
 
 def check_acts(risk: RiskFunction, names: Sequence[str], law: str = "isotropic") -> None:
-    """Something of the selection acts on the logits of some sample.
+    """Check that the selected weights affect a logit.
 
-    One forward and backward pass of a few samples where it does.
+    Cost: usually 1 forward and 1 backward pass of a few samples.
 
     Raises:
-        ValueError: if nothing does.
+        ValueError: if no logit depends on the selection.
     """
     if not isinstance(risk, EmpiricalRisk):
         return
@@ -124,25 +127,25 @@ def _nothing_acts(risk: RiskFunction, names: Sequence[str]) -> str:
     network = risk.network.name if isinstance(risk, EmpiricalRisk) else type(risk).__name__
     return (
         f"the selected parameters ({', '.join(names)}) do not act on the loss: no logit of {network} changes when they "
-        "move; expected a selection that acts: choose others (parameters=None for all), or measure the network in the "
-        "form in which these act (adapters before eval() has merged them)"
+        "move; expected a selection that acts: choose others (parameters=None for all), or measure the network in a "
+        "form in which these parameters act (adapters before eval() has merged them)"
     )
 
 
 class _Look:
-    """The gradients and differences of the logits of the first samples, at points along one direction of the law."""
+    """Search for inactive entries at points along one direction."""
 
     def __init__(self, risk: EmpiricalRisk, names: Sequence[str], law: str, samples: int) -> None:
         self.risk, self.network, self.samples = risk, risk.network, samples
         self.center = risk.center
         self.u = direction(self.center, names, law, 0, -1)
         self.unit = scale(self.center, names, law)
-        # A backward pass keeps what a forward pass gives up on its way.
+        # A backward pass stores the intermediate values that a forward pass frees.
         self.together = max(1, risk.batch_size // 4)
-        self.logits: list[Tensor] | None = None  # beside the center, once they are needed
+        self.logits: list[Tensor] | None = None  # Computed beside the center at first use.
 
     def inactive(self) -> Inactive | None:
-        """See `inactive_entries`."""
+        """Inactive entries, as `inactive_entries` returns them."""
         masks = self._whole()
         beside = self._point(_BESIDE)
         for inputs in self._batches():
@@ -159,7 +162,7 @@ class _Look:
         return Inactive(masks, self.samples)
 
     def anything_acts(self) -> bool:
-        """Whether any entry has a gradient beside the center, or changes a logit there."""
+        """True if an entry has a gradient beside the center, or changes a logit there."""
         beside, masks = self._point(_BESIDE), self._whole()
         for inputs in self._batches():
             slopes = self._slopes(inputs, beside, masks)
@@ -179,10 +182,10 @@ class _Look:
         return {name: torch.add(self.center[name], value, alpha=distance * self.unit) for name, value in self.u.items()}
 
     def _slopes(self, inputs: Inputs, point: Weights, names: Iterable[str]) -> Weights | None:
-        """The gradients that arrive, by name; None where there are none, or a logit is not finite.
+        """Gradients by name; None without derivatives, or if logits are not finite.
 
         Raises:
-            RuntimeError: where memory runs out.
+            RuntimeError: if memory is exhausted.
         """
         with torch.enable_grad():
             variables = {name: point[name].detach().requires_grad_() for name in names}
@@ -192,19 +195,19 @@ class _Look:
             if not logits.requires_grad:
                 return {}
             cotangent = rng.normal(logits.shape, "inactive").to(logits)
-            along = (logits * cotangent).sum()
+            weighted = (logits * cotangent).sum()
             try:
-                slopes = torch.autograd.grad(along, list(variables.values()), allow_unused=True)
+                slopes = torch.autograd.grad(weighted, list(variables.values()), allow_unused=True)
             except RuntimeError as error:
                 if isinstance(error, torch.OutOfMemoryError) or "allocate" in str(error):
                     raise
-                return None  # no derivative, which the probes that do without it do not need
+                return None  # No derivative; some probes do not need one.
         found = zip(variables, slopes, strict=True)
-        # Embeddings' may be sparse.
+        # The gradient of an embedding may be sparse.
         return {name: slope.to_dense() for name, slope in found if slope is not None}  # type: ignore[redundant-expr]
 
     def _take(self, inputs: Inputs, point: Weights, masks: Masks) -> bool:
-        """Take what has a gradient there out of the masks; False, and nothing taken, where that is not known."""
+        """Remove entries with a gradient from the masks; False if it is unknown."""
         slopes = self._slopes(inputs, point, masks)
         for name, slope in (slopes or {}).items():
             masks[name] = masks[name] & (slope == 0)
@@ -213,7 +216,7 @@ class _Look:
         return slopes is not None
 
     def _confirmed(self, beside: Weights, masks: Masks) -> Masks:
-        """The masks without the rows that change a logit: found by halving what does until it is one row."""
+        """The masks without rows that change a logit, which bisection finds."""
         doubted: list[Rows] = [{name: slice(0, len(_rows(mask))) for name, mask in masks.items()}]
         confirmed = {name: torch.zeros_like(mask) for name, mask in masks.items()}
         for _ in range(_TESTS):
@@ -230,7 +233,7 @@ class _Look:
         return {name: mask for name, mask in confirmed.items() if bool(mask.any())}
 
     def _differs(self, beside: Weights, masks: Masks, rows: Rows) -> bool:
-        """Whether a logit changes when these entries move, beyond rounding."""
+        """True if a logit changes beyond rounding as these entries move."""
         moved = dict(beside)
         for name, part in rows.items():
             moved[name] = beside[name].clone()
@@ -248,12 +251,12 @@ class _Look:
 
 
 def _rows(value: Tensor) -> Tensor:
-    """A view whose first dimension can be cut."""
+    """A view with at least one dimension."""
     return value if value.ndim else value[None]
 
 
 def _halves(rows: Rows) -> list[Rows]:
-    """Half of the names each, or half of one name's rows; nothing of a single row."""
+    """Two halves of the names, or of the rows of a single name."""
     if len(rows) > 1:
         names = list(rows)
         return [{name: rows[name] for name in half} for half in (names[: len(names) // 2], names[len(names) // 2 :])]

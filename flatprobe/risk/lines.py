@@ -1,4 +1,4 @@
-"""The risk along lines and in simplices of weights, of networks whose first layer is linear in its own."""
+"""Risk along lines and in simplices of weights, by a linear first layer."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
@@ -8,20 +8,20 @@ from torch import Tensor
 from flatprobe.data import LabelledData
 from flatprobe.data.inputs import Inputs
 from flatprobe.network.network import Network, Split
-from flatprobe.network.weights import combined, linear_combination
+from flatprobe.network.weights import combine, linear_combination
 from flatprobe.risk.function import Risk
 
 Batches = Iterable[tuple[Inputs, Tensor]]
 Mean = Callable[[Iterator[tuple[Tensor, Tensor]]], Risk]
 Vectors = Sequence[Mapping[str, Tensor]]
 
-# Stored first-layer outputs of one call of `along` (bytes): a fixed bound, so that which path is taken never depends on
-# the machine. 60,000 samples x 512 units x 3 endpoints are 0.37 GB.
+# The most bytes of first-layer outputs that one call of `along` stores. The bound is fixed, so that the choice of the
+# method does not depend on the machine. 60,000 samples x 512 units x 3 endpoints are 0.37 GB.
 _STORE = 2**30
 
 
 def split_for(network: Network, data: LabelledData, vectors: Vectors) -> Split | None:
-    """The network taken apart after its first layer, where it can be, where that helps, and where it fits."""
+    """The split of the network after its first layer, if possible and useful."""
     split = network.first_linear()
     if split is None or not isinstance(next(iter(data.batches(1))).inputs, Tensor):
         return None
@@ -35,7 +35,7 @@ def split_for(network: Network, data: LabelledData, vectors: Vectors) -> Split |
 def along_split(
     network: Network, batches: Batches, mean: Mean, split: Split, vectors: Vectors
 ) -> Callable[[Sequence[float]], Risk]:
-    """`EmpiricalRisk.along` with the first layer's outputs computed once a vector, kept, and combined."""
+    """`EmpiricalRisk.along` by stored first-layer outputs, one per vector."""
     head, tail, names = split
     first = [
         {name: vector.get(name, torch.zeros_like(network.weights[name])) for name in names}
@@ -48,7 +48,7 @@ def along_split(
         stored = [([None if own is None else head(inputs, own) for own in first], labels) for inputs, labels in batches]
 
     def at(coefficients: Sequence[float]) -> Risk:
-        weights = {**network.weights, **combined(rest, coefficients)}
+        weights = {**network.weights, **combine(rest, coefficients)}
         with torch.no_grad():
             return mean(
                 (tail(linear_combination(outputs, coefficients), weights), labels) for outputs, labels in stored

@@ -1,4 +1,4 @@
-"""Derivatives of a risk in weight space, for probes: any risk that has them, only where asked for, checked."""
+"""Checked derivatives of a risk in weight space, for any risk that has them."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ class Sloped(RiskFunction, Protocol):
     """A risk with a gradient: `EmpiricalRisk`, or a quadratic bowl."""
 
     def gradient(self, weights: Mapping[str, Tensor], /) -> Weights:
-        """grad I(w)."""
+        """Gradient grad I(w)."""
 
 
 @runtime_checkable
@@ -25,26 +25,28 @@ class Curved(RiskFunction, Protocol):
     """A risk with a Hessian: `EmpiricalRisk`, or a quadratic bowl."""
 
     def hvp(self, weights: Mapping[str, Tensor], direction: Mapping[str, Tensor], /) -> Weights:
-        """H(w) v; a name that v lacks counts as zero."""
+        """Hessian product H(w) v; a name that v lacks counts as zero."""
 
 
 def loss_and_gradient(risk: RiskFunction, weights: Weights, names: Sequence[str]) -> tuple[float, Weights]:
-    """I(w) and its gradient over the names; one pass of an `EmpiricalRisk`, two calls of any other risk.
+    """Loss I(w) and its gradient over the names.
+
+    Cost: 1 forward and backward pass over the data of an `EmpiricalRisk`, or 2 calls of another risk.
 
     Raises:
         TypeError: for a risk without a gradient.
-        ValueError: naming the first parameter whose gradient is not finite though the loss is.
+        ValueError: if the loss is finite and the gradient is not, naming the parameter.
     """
     if isinstance(risk, EmpiricalRisk):
         loss, gradient = risk.loss_and_gradient(weights, names)
     elif isinstance(risk, Sloped):
-        loss, gradient = risk_at(risk, weights).loss, _restricted(risk.gradient(weights), names)
+        loss, gradient = risk_at(risk, weights).loss, _restrict(risk.gradient(weights), names)
     else:
         msg = (
             f"the risk {type(risk).__name__} has no gradient; expected an EmpiricalRisk, or a method gradient(weights)"
         )
         raise TypeError(msg)
-    if math.isfinite(loss):  # else the caller says where the loss ends
+    if math.isfinite(loss):  # Otherwise the caller reports the loss.
         _check_finite(gradient, "gradient")
     return loss, gradient
 
@@ -52,16 +54,16 @@ def loss_and_gradient(risk: RiskFunction, weights: Weights, names: Sequence[str]
 def hessian_products(
     risk: RiskFunction, weights: Weights, directions: Sequence[Weights], names: Sequence[str]
 ) -> list[Weights]:
-    """H(w) v for each direction, H the block of the Hessian over the names.
+    """Hessian products H(w) v, with H the block of the Hessian over the names.
 
     Raises:
         TypeError: for a risk without a Hessian product.
-        ValueError: naming the first parameter whose product is not finite.
+        ValueError: if a product is not finite, naming the parameter.
     """
     if isinstance(risk, EmpiricalRisk):
         products = risk.hvps(weights, directions, names)
     elif isinstance(risk, Curved):
-        products = [_restricted(risk.hvp(weights, direction), names) for direction in directions]
+        products = [_restrict(risk.hvp(weights, direction), names) for direction in directions]
     else:
         msg = (
             f"the risk {type(risk).__name__} has no Hessian product; expected an EmpiricalRisk, or a method "
@@ -74,18 +76,18 @@ def hessian_products(
 
 
 def hessian_forms(risk: RiskFunction, directions: Sequence[Weights], names: Sequence[str]) -> list[dict[str, float]]:
-    """(v, H v) by parameter for each direction, H at the center; errors as `hessian_products`."""
+    """Quadratic forms (v, H v) per parameter and direction at the center."""
     if isinstance(risk, EmpiricalRisk):
         forms = risk.forms(directions, names)
         if all(math.isfinite(value) for own in forms for value in own.values()):
             return forms
-    products = hessian_products(risk, risk.center, directions, names)  # in an error's case, to name the parameter
+    products = hessian_products(risk, risk.center, directions, names)  # Their error names the parameter.
     return [
         {name: inner(v[name], product[name]) for name in names} for v, product in zip(directions, products, strict=True)
     ]
 
 
-def _restricted(vector: Weights, names: Sequence[str]) -> Weights:
+def _restrict(vector: Weights, names: Sequence[str]) -> Weights:
     return {name: vector[name] for name in names}
 
 

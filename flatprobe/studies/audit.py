@@ -164,7 +164,7 @@ def audit(
 ) -> Audit:
     """P(w') / P(w) - 1 for probes P and other weights w' of the same function, f_w' = f_w.
 
-    `flatprobe.graph.reparametrize.reparametrised` changes copies of the network. `rescaling` of ReLU units,
+    `flatprobe.graph.reparametrize.reparametrize` changes copies of the network. `rescaling` of ReLU units,
     `batch_norm` scale absorption and `permutation` of units keep the function; `logit_scale` keeps the decisions. A
     number that moves is a property of the weights, not of the function that they compute.
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from flatprobe.data import LabelledData
-from flatprobe.graph.reparametrize import CHANGES, layout, reparametrised
+from flatprobe.graph.reparametrize import CHANGES, layout, reparametrize
 from flatprobe.network.checks import check_batch
 from flatprobe.network.network import Network
 from flatprobe.utils.arguments import one_of
@@ -36,8 +36,8 @@ def make_copies(network: Network, data: LabelledData, changes: Sequence[str], fa
         network: the network as given.
         data: samples whose logits are compared, all of them.
         changes: names in `CHANGES`.
-        factor: factor of `reparametrised`, by which `logit_scale` scales the logits.
-        seed: seed of `reparametrised`.
+        factor: factor of `reparametrize`, by which `logit_scale` scales the logits.
+        seed: seed of `reparametrize`.
 
     Returns:
         `Copies`.
@@ -58,7 +58,7 @@ def make_copies(network: Network, data: LabelledData, changes: Sequence[str], fa
         if not places:
             missing[change] = kind.missing
             continue
-        changed = reparametrised(network.module, found, change, factor=factor, seed=seed)
+        changed = reparametrize(network.module, found, change, factor=factor, seed=seed)
         scale = factor if kind.keeps == "decisions" else 1.0
         deviation, agree = _deviation(network, Network(changed), data, scale)
         if not deviation <= limit or (kind.keeps == "decisions" and not agree):

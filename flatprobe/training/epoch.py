@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from flatprobe.data import LabelledData
-from flatprobe.network.differentiable import explained
+from flatprobe.network.differentiable import explain_errors
 from flatprobe.training.diverged import FIX, DivergedError
 from flatprobe.training.objective import Objective
 from flatprobe.utils.rng import permutation
@@ -59,7 +59,7 @@ def train_epoch(
             optimizer.zero_grad(set_to_none=True)
             inputs, labels = data.gather(positions)
             try:
-                with explained(objective.placed, inputs, twice=bool(objective.penalties)):
+                with explain_errors(objective.placed, inputs, twice=bool(objective.penalties)):
                     total, values = objective(inputs, labels, step)
             except Exception as error:
                 if waiting:  # Terms of steps that were not checked yet may give the reason.
@@ -69,7 +69,7 @@ def train_epoch(
                 msg = f"weights are not finite any more in step {step} (counted from 0), in epoch {epoch + 1}; {FIX}"
                 raise DivergedError(msg) from error
             # Only the parameters' gradient: the inputs require one for the penalties, but the step does not use it.
-            with explained(objective.placed, inputs, twice=bool(objective.penalties)):
+            with explain_errors(objective.placed, inputs, twice=bool(objective.penalties)):
                 torch.autograd.backward(total, inputs=parameters)
             optimizer.step()
             after()

@@ -11,7 +11,7 @@ from flatprobe.data import LabelledData
 from flatprobe.functional.user_loss import Loss
 from flatprobe.network.contexts import standalone
 from flatprobe.network.copies import structural_copy
-from flatprobe.network.trained_on import mark
+from flatprobe.network.trained_on import mark_training_data
 from flatprobe.training.diverged import DivergedError
 from flatprobe.training.run import TrainingRun
 from flatprobe.training.run_folder import Progress, RunFolder, hash_state
@@ -181,7 +181,7 @@ def _run(
     with thread_count(config["environment"]["threads"]):
         _epochs(trainer, folder, save_every, progress)
     trainer.module.zero_grad(set_to_none=True)
-    mark(trainer.module, config["data"]["fingerprint"])
+    mark_training_data(trainer.module, config["data"]["fingerprint"])
     return TrainingRun(
         model=trainer.module,
         history=trainer.history,

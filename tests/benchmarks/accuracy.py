@@ -6,7 +6,7 @@ import torch
 
 import flatprobe as fp
 from flatprobe.attacks import pgd
-from flatprobe.network.inspection import inspected
+from flatprobe.network.inspection import inspect_network
 from flatprobe.network.network import Network
 from tests.benchmarks.harness import Row, data_for, interleaved, trained
 
@@ -22,7 +22,7 @@ def variants(name: str) -> dict[str, Callable[[], object]]:
     network = Network(model)
     inputs = network.prepare(data.inputs)
     assert isinstance(inputs, torch.Tensor)
-    inspected(network, inputs)
+    inspect_network(network, inputs)
 
     def anew() -> list[float]:
         accuracies = []

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 import flatprobe as fp
 from flatprobe.attacks import minimum_norm
-from flatprobe.network.inspection import inspected
+from flatprobe.network.inspection import inspect_network
 from flatprobe.network.network import Network
 from flatprobe.utils import rng
 from tests.benchmarks.harness import SHAPES, Row, interleaved
@@ -61,7 +61,7 @@ def ours(model: nn.Module, data: fp.LabelledData) -> dict[str, Attack]:
     inputs = data.inputs
     assert isinstance(inputs, Tensor)
     network = Network(model)
-    inspected(network, inputs)
+    inspect_network(network, inputs)
     prepared = network.prepare(inputs)
     assert isinstance(prepared, Tensor)
 

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Iterator
 
 import flatprobe as fp
-from flatprobe.network.weights import moved
+from flatprobe.network.weights import move
 from flatprobe.risk.directions import direction
 from tests.benchmarks.harness import Row, interleaved, trained
 
@@ -58,7 +58,7 @@ class Contest:
 
     def increase(self, k: int) -> Callable[[float], float]:
         u = direction(self.risk.center, tuple(self.risk.center), "isotropic", self.seed, k)
-        return lambda r: abs(self.risk(moved(self.risk.center, u, r)).loss - self.base)
+        return lambda r: abs(self.risk(move(self.risk.center, u, r)).loss - self.base)
 
     def ours(self) -> None:
         self.seed += 1

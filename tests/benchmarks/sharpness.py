@@ -13,7 +13,7 @@ from torch.func import functional_call, grad, vmap
 
 import flatprobe as fp
 from flatprobe.network.network import Network
-from flatprobe.network.weights import Weights, combined, norm, select
+from flatprobe.network.weights import Weights, combine, norm, select
 from flatprobe.utils import rng
 from tests.benchmarks.harness import (
     SHAPES,
@@ -51,7 +51,7 @@ class Products:
         v = {name: rng.normal(w.shape, 0, name) for name, w in self.risk.center.items()}
         for count in range(1, LIMIT + 1):
             self.counts["eigenvalue: power iteration"] = count
-            v = combined([v], [1 / norm(v)])
+            v = combine([v], [1 / norm(v)])
             product = self.risk.hvp(None, v)
             value = sum(float((v[name] * product[name]).sum()) for name in v)
             v = product

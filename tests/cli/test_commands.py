@@ -15,7 +15,7 @@ import torch
 import flatprobe as fp
 from flatprobe.cli import main
 from flatprobe.cli.inputs import architecture, data_of, group_of, names_of
-from tests.test_layers import HEAVY, ROOT
+from tests.helpers.packages import HEAVY, ROOT
 
 COMMANDS = ("demo", "train", "probe", "audit", "report")
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from flatprobe import models
 from flatprobe.graph import trace
 from flatprobe.graph.path_norm import path_norm
-from tests.graph.test_tracer import traced
+from tests.helpers.graphs import traced
 
 
 def randomised(network: nn.Module) -> nn.Module:

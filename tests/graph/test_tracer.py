@@ -5,54 +5,12 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+import flatprobe as fp
 from flatprobe import models
-from flatprobe.graph import Graph, folded, trace
-from flatprobe.graph.lipschitz import certified_margins
-from tests.helpers.cases import NETWORKS, affine
+from flatprobe.graph import fold, trace
+from tests.helpers.graphs import CASES, foreign, traced
 from tests.helpers.properties import assert_model_untouched
-
-
-class Foreign(nn.Module):
-    """Functional calls, an activation in place, string padding, a strided slice, a pad, branches, a bare parameter."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.convolution = nn.Conv2d(1, 4, 3, padding="same")
-        self.norm = nn.BatchNorm2d(4)
-        self.linear = nn.Linear(4 * 49, 10)
-        self.matrix = nn.Parameter(torch.rand(12, 12))
-
-    def forward(self, x: Tensor) -> Tensor:
-        before = self.norm(self.convolution(x))
-        after = F.relu(before, inplace=True)
-        halved = F.max_pool2d(after, 2, 2) + F.pad(before[:, :2, ::2, ::2], (0, 0, 0, 0, 1, 1))
-        z = self.linear(F.dropout(halved, 0.5, self.training).view(x.size(0), -1))
-        joined = torch.cat([F.gelu(z, approximate="tanh"), F.adaptive_max_pool2d(halved, 1)[:, :2, 0, 0]], 1)
-        joined = joined @ self.matrix.T + 1 - self.matrix[0] / 2
-        return joined + F.leaky_relu(joined * 2, 0.2) - F.silu(-joined)
-
-
-def foreign() -> nn.Module:
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        network = Foreign().double()
-        network(torch.rand(32, 1, 14, 14, dtype=torch.float64))
-    return network.eval()
-
-
-CASES = {
-    **{name: (build, (1, 8, 8)) for name, build in NETWORKS.items()},
-    "foreign": (foreign, (1, 14, 14)),
-    "affine": (affine, (7,)),
-}
-
-
-def traced(name: str) -> tuple[nn.Module, Graph, Tensor]:
-    build, shape = CASES[name]
-    network = build()
-    return network, trace(network, shape), torch.rand(2, *shape, dtype=torch.float64)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -62,16 +20,7 @@ def test_slow_reference_the_steps_reproduce_the_network(name: str) -> None:
     with torch.no_grad():
         logits = network(inputs)
     torch.testing.assert_close(graph.run(inputs), logits, rtol=0, atol=1e-12)
-    torch.testing.assert_close(folded(graph).run(inputs), logits, rtol=0, atol=1e-12)
-
-
-def test_closed_form_batch_norm_and_normalisation_are_folded() -> None:
-    kinds = [step.kind for step in folded(traced("residual")[1]).steps]
-    assert "affine" not in kinds
-    _, graph, _ = traced("foreign")
-    layer = next(step for step in folded(graph).steps if step.kind == "convolution")
-    assert layer.layer == "convolution"
-    assert layer.options["folded"] == ("norm",)
+    torch.testing.assert_close(fold(graph).run(inputs), logits, rtol=0, atol=1e-12)
 
 
 def test_property_tracing_leaves_the_model_alone() -> None:
@@ -98,17 +47,6 @@ def test_what_cannot_be_traced_is_refused() -> None:
         trace(nn.Identity().eval(), (3,)).run(torch.zeros(3, 3))
 
 
-def test_unknown_operations_keep_their_names() -> None:
-    network = nn.Sequential(nn.Linear(3, 3), nn.Softmax(1)).eval()
-    step = trace(network, (3,)).steps[-1]
-    assert step.kind == "other"
-    message = r"the Lipschitz constant is not known for the operation aten.softmax.int in the layer '1'"
-    with pytest.raises(ValueError, match=message):
-        step.refuse("the Lipschitz constant")
-    circular = nn.Sequential(nn.Conv1d(1, 2, 3, padding=1, padding_mode="circular"), nn.Flatten()).eval()
-    assert any(step.kind == "other" for step in trace(circular, (1, 6)).steps)
-
-
 def test_writing_to_a_view_is_followed_or_refused() -> None:
     class Viewed(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
@@ -128,27 +66,6 @@ def test_any_precision_is_read_in_float64(dtype: torch.dtype) -> None:
     network = models.mlp((1, 4, 4), widths=(8,)).to(dtype).eval()
     graph = trace(network, (1, 4, 4))
     assert all(value.dtype == torch.float64 for step in graph.steps for value in step.tensors.values())
-
-
-class Dead(nn.Module):
-    """A branch that leads nowhere, and logits that are folded back past it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.output, self.first, self.second = nn.Linear(6, 3), nn.Linear(6, 8), nn.Linear(8, 3)
-
-    def forward(self, x: Tensor) -> Tensor:
-        z = self.output(x)
-        self.feature = self.second(self.first(x).tanh())
-        return z / 0.01
-
-
-def test_regression_branches_that_lead_nowhere_are_no_part_of_the_network() -> None:
-    network = Dead().double().eval()
-    graph = folded(trace(network, (6,)))
-    assert [step.kind for step in graph.steps] == ["input", "linear"]
-    inputs = torch.randn(2, 6, dtype=torch.float64)
-    torch.testing.assert_close(graph.run(inputs), network(inputs).detach(), rtol=1e-12, atol=0)
 
 
 class Shared(nn.Module):
@@ -219,21 +136,6 @@ def test_regression_what_cannot_be_followed_says_where_to_look() -> None:
     assert any(step.kind == "other" for step in trace(pooled, (8,)).steps)  # torch takes the samples for channels
 
 
-def test_casts_to_another_precision_are_followed_and_not_certified() -> None:
-    class Cast(nn.Module):
-        def forward(self, x: Tensor) -> Tensor:
-            return (x.float() * 2).double()
-
-    network = nn.Sequential(nn.Linear(3, 3), Cast()).double().eval()
-    steps = trace(network, (3,)).steps
-    assert [step.kind for step in steps] == ["input", "linear", "rearrange", "affine", "rearrange"]
-    assert [step.dtype for step in steps] == [None, None, torch.float32, torch.float32, None]
-    with pytest.raises(
-        ValueError, match=r"aten.to.dtype in .* '1' in torch.float32, and takes its inputs in torch.float64"
-    ):
-        certified_margins(network, (3,))
-
-
 def test_regression_views_do_not_depend_on_the_layout_that_the_weights_have() -> None:
     network, inputs = foreign(), torch.rand(2, 1, 14, 14, dtype=torch.float64)
     expected = network(inputs).detach()
@@ -278,46 +180,18 @@ def test_regression_shared_layers_and_what_a_pass_leaves_are_traced() -> None:
     assert network.features.requires_grad
 
 
-class Signs(nn.Module):
-    """A sign turned, means over one dimension of unequal ones, and a normalisation that turns signs."""
+def test_a_forward_that_looks_at_values_is_told_without_torchs_graph(capfd: pytest.CaptureFixture[str]) -> None:
+    class Looking(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(4, 3)
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.convolution, self.norm, self.linear = nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Linear(4 * 4, 3)
-        with torch.no_grad():
-            self.norm.weight.copy_(torch.tensor([-2.0, 0.5, -1.0, 3.0]))
-            self.norm.running_mean.copy_(torch.tensor([0.1, -0.3, 0.2, 0.4]))
+        def forward(self, x: Tensor) -> Tensor:
+            return self.layer(x) if x.mean().item() > 0 else self.layer(2 * x)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return -self.linear(self.norm(self.convolution(-x)).mean(-1).flatten(1))  # type: ignore[no-any-return]
-
-
-def test_slow_reference_signs_and_means_over_dimensions_counted_from_behind() -> None:
-    network = Signs().double().eval()
-    graph, inputs = trace(network, (1, 6, 9)), torch.rand(2, 1, 6, 9, dtype=torch.float64)
-    with torch.no_grad():
-        logits = network(inputs)
-    torch.testing.assert_close(graph.run(inputs), logits, rtol=0, atol=1e-12)
-    torch.testing.assert_close(folded(graph).run(inputs), logits, rtol=0, atol=1e-12)
-    assert next(step for step in graph.steps if step.kind == "mean").options["count"] == 7
-    turned = [step for step in graph.steps if step.operation.startswith("aten.neg")]
-    assert [float(step.tensors["scale"]) for step in turned] == [-1.0, -1.0]
-    layer = next(step for step in folded(graph).steps if step.kind == "convolution")
-    scale = network.norm.weight / (network.norm.running_var + network.norm.eps).sqrt()
-    expected = network.convolution.weight * scale[:, None, None, None]
-    torch.testing.assert_close(layer.tensors["weight"], expected, rtol=1e-12, atol=0)
-
-
-def test_a_padding_on_one_side_is_no_convolution_that_is_known() -> None:
-    network = nn.Sequential(nn.Conv1d(1, 2, 2, padding="same"), nn.Flatten()).eval()
-    assert [step.kind for step in trace(network, (1, 6)).steps][1] == "other"
-
-
-def test_closed_form_the_offset_of_a_normalisation_is_as_large_as_what_cancels_in_it() -> None:
-    norm = nn.BatchNorm1d(2, eps=0.0).double().eval()
-    with torch.no_grad():
-        norm.running_mean.copy_(torch.tensor([1e3, -1e3]))
-        norm.bias.copy_(norm.running_mean)
-    step = trace(norm, (2,)).steps[-1]
-    assert step.tensors["shift"].flatten().tolist() == [0.0, 0.0]
-    assert step.tensors["magnitude"].flatten().tolist() == [2e3, 2e3]
+    with pytest.raises(
+        ValueError, match=r"cannot be traced on .* \(its forward decides by the values of a tensor: look"
+    ):
+        fp.weight_norms(Looking().eval(), 4)
+    captured = capfd.readouterr()
+    assert (captured.out, captured.err) == ("", "")

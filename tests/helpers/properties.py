@@ -96,3 +96,10 @@ def rescaled_relu(network: nn.Sequential, factor: float, units: slice = slice(0,
         first.bias[units] *= factor
         second.weight[:, units] /= factor
     return result
+
+
+def assert_same_state(first: nn.Module, second: nn.Module) -> None:
+    one, other = first.state_dict(), second.state_dict()
+    assert one.keys() == other.keys()
+    for name, value in one.items():
+        assert torch.equal(value, other[name]), name

@@ -13,7 +13,7 @@ from torch import nn
 from flatprobe.models import Normalised, mlp, resnet
 from flatprobe.models.checkpoints import load_checkpoint, save_checkpoint
 from flatprobe.utils.tensor_files import read_tensors, write_tensors
-from tests.models.test_models import assert_same_state
+from tests.helpers.properties import assert_same_state
 
 
 class Tied(nn.Module):

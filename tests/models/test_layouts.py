@@ -19,7 +19,8 @@ from flatprobe.models import (
     small_inception,
     wide_resnet,
 )
-from tests.models.test_models import BUILT, SHAPES, assert_same_state
+from tests.helpers.properties import assert_same_state
+from tests.models.test_models import BUILT, SHAPES
 
 EXACT = {"rtol": 0, "atol": 1e-12}  # float64, and the same operations in another order
 

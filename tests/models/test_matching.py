@@ -10,7 +10,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 from flatprobe.models.checkpoints import load_checkpoint
-from tests.models.test_models import assert_same_state
+from tests.helpers.properties import assert_same_state
 
 
 def network() -> nn.Module:

@@ -26,6 +26,7 @@ from flatprobe.models import (
     wide_resnet,
 )
 from flatprobe.utils.seeding import seeded
+from tests.helpers.properties import assert_same_state
 
 BUILT = {
     "mlp": lambda **more: mlp((1, 8, 8), widths=(7, 5), classes=3, activation="tanh", **more),
@@ -57,13 +58,6 @@ def wide_resnet_count(blocks: int, widening: int) -> int:
             total += 2 * inputs + 9 * inputs * filters + 2 * filters + 9 * filters * filters
             inputs = filters
     return total + 2 * inputs + 10 * (inputs + 1)
-
-
-def assert_same_state(first: nn.Module, second: nn.Module) -> None:
-    one, other = first.state_dict(), second.state_dict()
-    assert one.keys() == other.keys()
-    for name, value in one.items():
-        assert torch.equal(value, other[name]), name
 
 
 @pytest.mark.parametrize(

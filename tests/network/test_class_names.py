@@ -11,7 +11,7 @@ from torch import nn
 
 import flatprobe as fp
 from flatprobe.cli.inputs import data_of, numbered_for
-from flatprobe.network.class_names import class_names_of, misplaced
+from flatprobe.network.class_names import class_names_of, find_misplaced
 from flatprobe.probes.per_sample import PerSample
 from tests.helpers import foreign
 
@@ -97,9 +97,9 @@ def test_names_are_compared_as_far_as_both_know_them() -> None:
     fp.functional_margins(nn.Linear(4, 3).eval(), OTHER)
     with pytest.warns(UserWarning, match="1 of the 3 classes of the data, such as 'cow', are not among the 3 that the"):
         fp.functional_margins(model, named(["ant", "bee", "cow"]))
-    assert misplaced(["a", "b", "b"], ["b", "a", "b"]) == "a"
-    assert misplaced(["x", "a"], ["a"]) == misplaced(["a"], ["x", "a"]) == "a"
-    assert misplaced(["b", "b", "a"], ["c", "b", "a"]) is None  # b has two numbers
+    assert find_misplaced(["a", "b", "b"], ["b", "a", "b"]) == "a"
+    assert find_misplaced(["x", "a"], ["a"]) == find_misplaced(["a"], ["x", "a"]) == "a"
+    assert find_misplaced(["b", "b", "a"], ["c", "b", "a"]) is None  # b has two numbers
 
 
 def test_a_run_carries_the_names_and_so_does_its_folder(tmp_path: Path) -> None:

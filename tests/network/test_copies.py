@@ -1,4 +1,4 @@
-"""The copy that everything is measured on: each thing once, and nothing of the caller's in it."""
+"""Copies of a module: the same function, each tensor once, and nothing shared with the caller."""
 
 import copy
 import functools
@@ -11,11 +11,12 @@ import torch
 from torch import Tensor, nn
 
 import flatprobe as fp
-from flatprobe.network.copies import copied_with_places, structural_copy
-from flatprobe.network.inspection import inspected
+from flatprobe.network.copies import copy_with_places, structural_copy
+from flatprobe.network.inspection import inspect_network
 from flatprobe.network.network import Network
 from flatprobe.network.storage import storage_of
-from tests.helpers import strange
+from flatprobe.network.weights import move, norm, weights_of
+from tests.helpers import foreign, strange, strange_modules
 
 X = strange.data().inputs
 
@@ -45,7 +46,7 @@ def test_slow_reference_other_weights_reach_every_place_that_a_tensor_has(name: 
     model, doubled = strange.network(name), strange.network(name)
     network = Network(model)
     inputs = network.prepare(X)
-    inspected(network, inputs)
+    inspect_network(network, inputs)
     with torch.no_grad():
         for parameter in doubled.parameters():
             parameter.mul_(2)
@@ -57,7 +58,7 @@ def test_slow_reference_other_weights_reach_every_place_that_a_tensor_has(name: 
 
 
 def test_closed_form_a_layer_under_two_names_is_one_layer_with_one_name() -> None:
-    copied = copied_with_places(strange.TwoNames())
+    copied = copy_with_places(strange_modules.TwoNames())
     assert copied.module.fc is copied.module.layers[0]
     assert list(copied.places) == ["fc.weight", "fc.bias", "layers.1.weight", "layers.1.bias"]
 
@@ -89,7 +90,7 @@ class Holds(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         own = self.calls["namespace"].layer(x)
-        return own + self.calls["method"](x) + self.calls["partial"](x) + self.calls["closure"](x)  # type: ignore[no-any-return]
+        return own + self.calls["method"](x) + self.calls["partial"](x) + self.calls["closure"](x)
 
 
 def test_closed_form_methods_partials_closures_and_namespaces_follow_the_weights() -> None:
@@ -100,104 +101,6 @@ def test_closed_form_methods_partials_closures_and_namespaces_follow_the_weights
         assert torch.equal(network(X, zero), torch.zeros(len(X), 3).double())
         torch.testing.assert_close(network(X), 6 * model.layer(X), rtol=1e-12, atol=1e-12)
     assert structural_copy(model).config is model.config
-
-
-LAYER = nn.Linear(6, 3).double()
-
-
-def test_a_forward_that_reads_its_weights_past_self_is_refused_where_weights_move() -> None:
-    class Past(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.layer = LAYER
-
-        def forward(self, x: Tensor) -> Tensor:
-            return LAYER(x)  # type: ignore[no-any-return]
-
-    data = strange.data()
-    assert len(fp.functional_margins(Past().eval(), data)) == len(data)
-    with pytest.raises(ValueError, match=r"Past reads 'layer\.\w+' through a view, or past the layer"):
-        fp.EmpiricalRisk(Past().eval(), data)
-
-
-def test_a_view_of_a_parameter_kept_beside_it_is_refused_where_weights_move() -> None:
-    class Viewed(strange.Nested):
-        transposed: Tensor
-
-        def forward(self, x: Tensor) -> Tensor:
-            return self.body(x) @ self.transposed + 0 * self.head(self.body(x))  # type: ignore[no-any-return]
-
-    model = Viewed().double().eval()
-    model.transposed = model.head.weight.data.T
-    with pytest.raises(ValueError, match=r"reads 'head\.weight' through a view"):
-        fp.EmpiricalRisk(model, strange.data())
-
-
-@pytest.mark.parametrize("kind", ["list", "dict", "tuple", "list of a list", "tensor"])
-def test_weights_that_are_not_registered_are_refused_where_weights_move(kind: str) -> None:
-    """A plain list of layers is left out of `parameters()`: its radius would be another network's."""
-
-    class Loose(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            layer = nn.Linear(6, 8).double()
-            self.head = nn.Linear(8, 3)
-            self.kept: Any = {
-                "list": [layer], "dict": {"a": layer}, "tuple": (layer,), "list of a list": [nn.ModuleList([layer])],
-                "tensor": layer.weight.detach().clone().requires_grad_(),
-            }[kind]  # fmt: skip
-
-        def forward(self, x: Tensor) -> Tensor:
-            if kind == "tensor":
-                return self.head(x @ self.kept.T)  # type: ignore[no-any-return]
-            layer = {"list": 0, "dict": "a", "tuple": 0, "list of a list": 0}[kind]
-            found = self.kept[layer]
-            return self.head((found[0] if kind == "list of a list" else found)(x))  # type: ignore[no-any-return]
-
-    model, data = Loose().double().eval(), strange.data()
-    with pytest.raises(ValueError, match=r"tensors that require gradients and are no parameters.*\(8, 6\).*ModuleList"):
-        fp.EmpiricalRisk(model, data)
-    with pytest.raises(ValueError, match="are no parameters"):
-        fp.train(model, data, epochs=1)
-    assert len(fp.functional_margins(model, data)) == len(data)  # a function of the inputs all the same
-    loose = [model.kept] if kind == "tensor" else list(_parameters(model.kept))
-    for value in loose:
-        value.requires_grad_(requires_grad=False)
-    assert fp.EmpiricalRisk(model, data)().loss > 0  # what is frozen is a constant
-
-
-def _parameters(kept: Any) -> Any:
-    for value in kept.values() if isinstance(kept, dict) else kept:
-        yield from value.parameters()
-
-
-@pytest.mark.parametrize("how", ["transposed parameter", "transposed data", "same data", "buffer"])
-def test_different_tensors_in_one_memory_are_refused(how: str) -> None:
-    first, second = nn.Linear(6, 6, bias=False), nn.Linear(6, 6, bias=False)
-    model = nn.Sequential(first, nn.Tanh(), second, nn.Linear(6, 3)).double().eval()
-    if how == "transposed parameter":
-        second.weight = nn.Parameter(first.weight.T)
-    elif how == "transposed data":
-        second.weight.data = first.weight.data.T
-    elif how == "same data":
-        second.weight.data = first.weight.data
-    else:
-        second.register_buffer("kept", first.weight.data)
-    for call in (fp.EmpiricalRisk, fp.functional_margins, lambda m, d: fp.train(m, d, epochs=1)):
-        with pytest.raises(ValueError, match=r"'0.weight' and '2.(weight|kept)' of Sequential are different tensors"):
-            call(model, strange.data())  # type: ignore[operator]
-
-
-def test_pieces_of_one_memory_that_do_not_overlap_are_taken() -> None:
-    """As a flat vector of all weights, or two column blocks of one matrix."""
-    layer = nn.Linear(6, 3).double()
-    flat = torch.randn(24, dtype=torch.float64)
-    layer.weight.data, layer.bias.data = flat[:18].view(3, 6), flat[18:21]
-    assert fp.EmpiricalRisk(layer.eval(), strange.data())().loss > 0
-    columns = torch.randn(6, 12, dtype=torch.float64)
-    blocks = nn.Sequential(nn.Linear(6, 6, bias=False), nn.Linear(6, 6, bias=False)).double().eval()
-    blocks[0].weight.data, blocks[1].weight.data = columns[:, ::2], columns[:, 1::2]
-    assert fp.EmpiricalRisk(blocks, strange.data())().loss > 0
 
 
 def test_complex_lazy_and_scripted_networks_are_refused_with_a_fix() -> None:
@@ -216,7 +119,7 @@ def test_complex_lazy_and_scripted_networks_are_refused_with_a_fix() -> None:
 
 def test_a_tensor_with_a_graph_among_the_attributes_is_copied_without_it() -> None:
     """`copy.deepcopy` refuses it, and so did four functions, depending on what was called before."""
-    model = strange.Keeps().double().eval()
+    model = strange_modules.Keeps().double().eval()
     kept = model(X).sum() and model.features
     with pytest.raises(RuntimeError, match="deepcopy"):
         copy.deepcopy(model)
@@ -226,38 +129,44 @@ def test_a_tensor_with_a_graph_among_the_attributes_is_copied_without_it() -> No
     assert model.features is kept
 
 
-HIDDEN: dict[str, Any] = {
-    "list": lambda layer: [layer],
-    "tuple": lambda layer: (layer,),
-    "dict": lambda layer: {"0": layer},
-    "list of a ModuleList": lambda layer: [nn.ModuleList([layer])],
-    "closure": lambda layer: lambda inputs: layer(inputs),
-    "object": lambda layer: types.SimpleNamespace(layer=layer),
-    "tensor": lambda _: torch.ones(7, requires_grad=True),
-}
+def tied(seed: int = 0) -> nn.Module:
+    return foreign.built(foreign.Tied, seed)
 
 
-@pytest.mark.parametrize("kind", HIDDEN)
-def test_weights_that_are_not_registered_are_told_of_where_no_pass_shows_them(kind: str, tmp_path) -> None:
-    model = nn.Sequential(nn.Linear(4, 2)).eval()
-    layer = nn.Linear(4, 4)
-    model.hidden = HIDDEN[kind](layer)
-    shapes = r"\(7,\)" if kind == "tensor" else r"\(4, 4\), \(4,\)"
-    with pytest.warns(
-        UserWarning, match=rf"Sequential holds weights .* of shapes {shapes}: the norms .* nn.ModuleList"
-    ):
-        fp.weight_norms(model, (4,))
-    torch.save(model.state_dict(), tmp_path / "weights.pt")
-    with pytest.warns(
-        UserWarning, match=rf"of shapes {shapes}: checkpoints do not hold them.* requires_grad_\(False\)"
-    ):
-        fp.load_checkpoint(tmp_path / "weights.pt", model)
+def test_closed_form_tied_weights_move_together_and_count_once() -> None:
+    model, data = tied(), foreign.data("tied")
+    risk = fp.EmpiricalRisk(model, data)
+    assert "last.weight" not in risk.center
+    assert sum(value.numel() for value in risk.center.values()) == sum(p.numel() for p in model.parameters())
+    u = {"first.weight": torch.full_like(risk.center["first.weight"], 0.02)}
+    by_hand = copy.deepcopy(model)
+    with torch.no_grad():
+        by_hand.first.weight += 0.02
+    assert by_hand.last.weight is by_hand.first.weight
+    assert risk(move(risk.center, u, 1.0)) == fp.EmpiricalRisk(by_hand, data)()
+    assert risk.along([risk.center, u])([1.0, 1.0]) == fp.EmpiricalRisk(by_hand, data)()
+    h = 1e-6
+    slope = (risk(move(risk.center, u, h)).loss - risk(move(risk.center, u, -h)).loss) / (2 * h)
+    gradient = risk.gradient()["first.weight"]  # through both places
+    assert float((gradient * u["first.weight"]).sum()) == pytest.approx(slope, rel=1e-6)
+    radii = fp.flatness_radius(risk, directions=2)
+    assert norm({name: value for name, value in risk.center.items() if name in radii.settings["selected"]}) == norm(
+        weights_of(model)
+    )
 
 
-def test_nothing_is_told_of_registered_weights_and_of_a_frozen_teacher(tmp_path) -> None:
-    model = nn.Sequential(nn.Linear(4, 2)).eval()
-    model.layers = [model[0]]
-    model.teacher = [nn.Linear(3, 3).requires_grad_(requires_grad=False)]
-    torch.save(model.state_dict(), tmp_path / "weights.pt")
-    fp.weight_norms(model, (4,))
-    fp.load_checkpoint(tmp_path / "weights.pt", model)
+@pytest.mark.parametrize("kind", ["register_full_backward_hook", "register_full_backward_pre_hook"])
+def test_hooks_on_gradients_change_no_derivative_of_the_function(kind: str) -> None:
+    model, hooked = strange.network("plain"), strange.network("plain")
+    halve = (lambda _m, *parts: tuple(p / 2 for p in parts[0] if p is not None))  # fmt: skip # noqa: E731
+    getattr(hooked.body[1], kind)(halve)
+    expected, found = (fp.EmpiricalRisk(m, strange.data()).gradient() for m in (model, hooked))
+    assert all(torch.equal(found[name], value) for name, value in expected.items())
+
+
+def test_a_copy_made_in_inference_mode_can_be_differentiated() -> None:
+    model = strange.network("plain")
+    with torch.inference_mode():
+        copied = structural_copy(model)
+    assert not any(value.is_inference() for value in copied.parameters())
+    copied(X).sum().backward()

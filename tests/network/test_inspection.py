@@ -1,24 +1,26 @@
-"""What is seen of a network in its first batch: company, randomness, layout, what it writes to, what it returns."""
+"""The first batch of a network: dependence on other samples, randomness, and writes to its inputs."""
 
-import os
-import subprocess
-import sys
-import threading
+import random
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 import flatprobe as fp
+from flatprobe.network.inspection import inspect_network
 from flatprobe.network.network import Network
-from tests.helpers import cases, strange
+from tests.helpers import cases, foreign, strange, strange_modules
 
 DATA = strange.data(40)
 
 
-class Company(strange.Nested):
+IMAGES = cases.data_for((1, 8, 8), samples=20)
+
+
+class Company(strange_modules.Nested):
     """Its logits depend on the other samples of the batch."""
 
     def __init__(self, how: str) -> None:
@@ -39,7 +41,7 @@ class Company(strange.Nested):
             z = z.cumsum(0)
         elif self.how == "neighbour":
             z = z + z.roll(1, 0)
-        return self.head(z)  # type: ignore[no-any-return]
+        return self.head(z)
 
 
 class TimeFirst(nn.Module):
@@ -50,7 +52,7 @@ class TimeFirst(nn.Module):
         self.rnn, self.head = kind(2, 8), nn.Linear(8, 3)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.rnn(x.reshape(len(x), 3, 2))[0][:, -1])  # type: ignore[no-any-return]
+        return self.head(self.rnn(x.reshape(len(x), 3, 2))[0][:, -1])
 
 
 @pytest.mark.parametrize("size", [40, 8, 3, 2, 1])
@@ -64,7 +66,7 @@ def test_a_network_whose_logits_depend_on_the_batch_is_refused_at_every_batch_si
         if how == "batch norm" and size in {2, 3}:
             kwargs["batch_size"] = 4
         with pytest.raises(ValueError, match="expected each sample's logits to depend on that sample alone"):
-            call(model, DATA, **kwargs)  # type: ignore[operator]
+            call(model, DATA, **kwargs)
 
 
 @pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
@@ -77,7 +79,7 @@ def test_a_recurrent_network_that_takes_the_batch_for_time_is_refused(kind: type
             fp.functional_margins(model, DATA, batch_size=size)
 
 
-class Rows(strange.Nested):
+class Rows(strange_modules.Nested):
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x)[: max(1, len(x) - 1)]
 
@@ -87,7 +89,85 @@ def test_a_row_too_few_is_told() -> None:
         fp.functional_margins(Rows().double().eval(), DATA)
 
 
-class InPlace(strange.Nested):
+class Pairs(strange_modules.Nested):
+    """Adds to the second sample of each pair the first."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        z = super().forward(x).unflatten(0, (-1, 2))
+        return torch.stack([z[:, 0], z[:, 0] + z[:, 1]], 1).flatten(0, 1)
+
+
+class Scaled(strange_modules.Nested):
+    def __init__(self, scale: float, mean: float) -> None:
+        super().__init__()
+        self.scale, self.mean = scale, mean
+
+    def forward(self, x: Tensor) -> Tensor:
+        z = super().forward(x)
+        return self.scale * (z - self.mean * z.mean(0))
+
+
+class Words(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.head = nn.Embedding(9, 4), nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        z = self.head(self.table(x).tanh()).sum(1)
+        return z - z.mean(0)
+
+
+def test_company_is_seen_in_pairs_at_any_scale_and_among_words() -> None:
+    alone = "expected each sample's logits to depend on that sample alone"
+    with pytest.raises(ValueError, match=alone):
+        fp.functional_margins(strange.built(Pairs), DATA)
+    for scale in (1e-6, 1e6):
+        with pytest.raises(ValueError, match=alone):
+            fp.functional_margins(strange.built(Scaled, scale, 1.0), DATA)
+        single = fp.LabelledData(DATA.inputs.float(), DATA.labels)
+        assert len(fp.functional_margins(strange.built(Scaled, scale, 0.0).float(), single)) == 40
+    words = fp.LabelledData(torch.arange(60).view(12, 5) % 9, torch.arange(12) % 3)
+    for size in (1, 4, 12):
+        with pytest.raises(ValueError, match=alone):
+            fp.functional_margins(strange.built(Words), words, batch_size=size)
+
+
+def test_half_a_networks_precision_is_allowed_for() -> None:
+    """A bfloat16 body rounds its features to 8 bits, whatever the head has."""
+
+    class Mixed(strange_modules.Nested):
+        def forward(self, x: Tensor) -> Tensor:
+            noise = 2e-3 * len(x)  # as a kernel that rounds otherwise in another batch size
+            return self.head(self.body(x).float() * (1 + noise / 40))
+
+    model = strange.built(Mixed).float()
+    model.body.bfloat16()
+    assert len(fp.functional_margins(model, DATA)) == 40
+    with pytest.raises(ValueError, match="depend on that sample alone"):
+        fp.functional_margins(model.float(), DATA)
+
+
+class Draws(nn.Module):
+    def __init__(self, source: str) -> None:
+        super().__init__()
+        self.layer, self.source = nn.Linear(64, 10), source
+
+    def forward(self, x: Tensor) -> Tensor:
+        noise = {"numpy": np.random.rand, "python": random.random, "torch": lambda: float(torch.rand(()))}
+        return self.layer(x.flatten(1)) * (1 + noise[self.source]())
+
+
+@pytest.mark.parametrize("source", ["numpy", "python", "torch"])
+def test_networks_that_draw_from_a_global_state_are_refused_and_the_state_is_kept(source: str) -> None:
+    states = (torch.get_rng_state(), str(np.random.get_state()))
+    model = foreign.built(lambda: Draws(source))
+    with pytest.raises(ValueError, match="two passes of Draws over the same 20 inputs differ"):
+        fp.functional_margins(model, IMAGES)
+    assert torch.equal(torch.get_rng_state(), states[0])
+    assert str(np.random.get_state()) == states[1]  # Python's own is drawn from by beartype
+
+
+class InPlace(strange_modules.Nested):
     """Writes to its inputs where a value is negative, which the first batch may not have."""
 
     def __init__(self, *, looks: bool) -> None:
@@ -117,177 +197,69 @@ def test_inputs_are_kept_where_only_later_batches_would_show_that_they_are_writt
     assert len(fp.functional_margins(model, fp.LabelledData(kept.abs(), data.labels))) == 40  # pixels that it leaves
 
 
-class Strided(nn.Module):
-    """Reads memory by its strides: another function in channels-last layout."""
+class Looks(strange_modules.Nested):
+    """Writes to its inputs where they are not those that it knows, by one way of asking."""
 
-    def __init__(self) -> None:
+    def __init__(self, how: str) -> None:
         super().__init__()
-        self.conv, self.head = nn.Conv2d(1, 4, 3, padding=1), nn.Linear(4 * 64, 10)
+        self.how = how
 
     def forward(self, x: Tensor) -> Tensor:
-        z = self.conv(x)
-        return self.head(z.as_strided((len(x), 256), (256, 1)))  # type: ignore[no-any-return]
+        if self.how == "equal":
+            found = not torch.equal(x, x.abs())
+        elif self.how == "nonzero":
+            found = len((x < 0).nonzero()) > 0
+        else:
+            found = len(x[x < 0]) > 0
+        if found:
+            x.abs_()
+        return super().forward(x)
 
 
-class Viewed(Strided):
-    def forward(self, x: Tensor) -> Tensor:
-        z = self.conv(x)
-        return self.head(z.view(z.size(0), -1))  # type: ignore[no-any-return]
-
-
-@pytest.mark.parametrize("kind", [Strided, Viewed])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("strided", [False, True])
-def test_a_layout_is_an_optimisation_that_no_network_is_refused_for(
-    kind: type[nn.Module], dtype: torch.dtype, strided: bool
-) -> None:
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        model = kind().to(dtype).eval()
-    data = cases.data_for((1, 8, 8), samples=20)
-    inputs = data.inputs.to(dtype)
-    if strided:
-        inputs = inputs.repeat_interleave(2, 0)[::2].contiguous(memory_format=torch.channels_last)
-    labels = model(data.inputs.to(dtype)).argmax(1)
-    data = fp.LabelledData(inputs, labels, classes=10)
-    assert fp.EmpiricalRisk(model, data)().error == 0
-    margins = fp.geometric_margins(model, data, lower=("spectral",) if kind is Viewed else (), upper=("ddn",), steps=5)
-    assert bool((margins.upper > 0).all())
-    assert fp.EmpiricalRisk(model, data).describe()["network"]["layout"] == "contiguous"
-
-
-# torch 2.13's oneDNN without AVX-512, which this setting leaves unused; where the processor lacks it anyway, as there.
-CRASHES = """
-import torch
-from torch import nn
-import flatprobe as fp
-torch.set_num_threads(1)
-model = fp.models.resnet((1, 8, 8), depth=10, width=4)
-data = fp.LabelledData(torch.rand(64, 1, 8, 8), torch.arange(64) % 10)
-class Functional(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.conv, self.weight = nn.Conv2d(1, 4, 3, padding=1), nn.Parameter(torch.randn(8, 4, 1, 1))
-        self.head = nn.Linear(8, 10)
-    def forward(self, x):
-        return self.head(nn.functional.conv2d(self.conv(x).relu(), self.weight, stride=2).mean((2, 3)))
-for network in (model, Functional()):
-    run = fp.train(network, data, epochs=12, batch_size=16)
-    risk = fp.EmpiricalRisk(run.model, fp.LabelledData(
-        data.inputs.contiguous(memory_format=torch.channels_last), data.labels))
-    for _ in range(20):
-        risk.gradient()
-    fp.hessian_trace(risk, draws=4)
-    assert risk.describe()["network"]["layout"] == "contiguous"
-print("survived")
-"""
-
-
-def test_regression_strided_pointwise_convolutions_do_not_corrupt_the_heap_without_avx512() -> None:
-    environment = {**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, "-c", CRASHES], env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert done.stdout.strip() == "survived"
-
-
-@pytest.mark.parametrize(
-    ("ending", "fix"), [(nn.Softmax(1), r"return probabilities\.log\(\)"), (nn.Sigmoid(), "leave out the sigmoid")]
-)
-def test_probabilities_are_not_taken_for_logits_without_a_word(ending: nn.Module, fix: str) -> None:
-    model = nn.Sequential(strange.network("plain"), ending).eval()
-    for call in (fp.EmpiricalRisk, fp.functional_margins, fp.jacobian_norms):
-        with pytest.warns(UserWarning, match=f"are measured as logits.*{fix}"):
-            call(model, DATA)  # type: ignore[operator]
-    logs = nn.Sequential(strange.network("plain"), nn.LogSoftmax(1)).eval()  # the fix: the same losses and margins
-    expected = fp.functional_margins(strange.network("plain"), DATA).values
-    torch.testing.assert_close(fp.functional_margins(logs, DATA).values, expected)
-
-
-CALLS: dict[str, Any] = {
-    "risk": lambda m, d: [fp.EmpiricalRisk(m, d)().loss],
-    "gradient": lambda m, d: next(iter(fp.EmpiricalRisk(m, d).gradient().values())),
-    "radius": lambda m, d: fp.flatness_radius(fp.EmpiricalRisk(m, d), directions=2).radii,
-    "slice": lambda m, d: fp.random_slice(fp.EmpiricalRisk(m, d), dimensions=1, steps=3).loss,
-    "trace": lambda m, d: [fp.hessian_trace(fp.EmpiricalRisk(m, d), draws=2).trace],
-    "sharpness": lambda m, d: [fp.worst_case_sharpness(fp.EmpiricalRisk(m, d)).sharpness],
-    "margins": lambda m, d: fp.functional_margins(m, d).values,
-    "jacobian": lambda m, d: fp.jacobian_norms(m, d).values,
-    "geometric": lambda m, d: fp.geometric_margins(m, d, upper=("ddn",), steps=5).upper,
-    "certified": lambda m, d: fp.geometric_margins(m, d, upper=("ddn",), steps=5).lower,
-    "robustness": lambda m, d: fp.gaussian_robustness(m, d, gammas=[0.5], draws=5).error,
-    "smoothed": lambda m, d: fp.smoothed_certificate(m, d, sigma=0.2, draws=30).radius,
-    "accuracy": lambda m, d: fp.adversarial_accuracy(m, d, budgets=[0.3], steps=3).accuracy,
-    "norms": lambda m, _: [fp.weight_norms(m, (6,)).path],
-    "trained": lambda m, d: [fp.train(m, d, epochs=2).history[-1]["train_loss"]],
-}
-
-
-@pytest.mark.parametrize("call", CALLS)
-def test_property_a_surrounding_context_changes_no_number(call: str) -> None:
-    model = nn.Sequential(nn.Linear(6, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 3))
-    data = fp.LabelledData(DATA.inputs.float(), DATA.labels)
-    expected = torch.as_tensor(CALLS[call](model.eval(), data))
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert torch.equal(torch.as_tensor(CALLS[call](model, data)), expected)
-        assert torch.is_autocast_enabled("cpu")
-    with torch.inference_mode():
-        inside = fp.LabelledData(DATA.inputs.float().clone(), DATA.labels.clone())
-        assert torch.equal(torch.as_tensor(CALLS[call](model, inside)), expected)
+@pytest.mark.parametrize("how", ["equal", "nonzero", "mask"])
+def test_whichever_way_a_network_looks_at_values_its_inputs_are_kept(how: str) -> None:
+    network = Network(strange.built(Looks, how))
+    inspect_network(network, DATA.inputs.abs())
+    given = DATA.inputs.clone()
     with torch.no_grad():
-        assert torch.equal(torch.as_tensor(CALLS[call](model, data)), expected)
+        network(given)
+    assert torch.equal(given, DATA.inputs)
 
 
-def _in_threads(*calls: Any) -> list[Any]:
-    found: list[Any] = [None] * len(calls)
+def test_entries_that_are_chosen_by_number_are_no_look_at_values() -> None:
+    class Chosen(strange_modules.Nested):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x)[:, torch.tensor([2, 0, 1])]
 
-    def work(place: int) -> None:
-        try:
-            found[place] = calls[place]()
-        except Exception as error:  # noqa: BLE001 - compared below
-            found[place] = error
-
-    threads = [threading.Thread(target=work, args=(place,)) for place in range(len(calls))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return found
+    network = Network(strange.built(Chosen))
+    inspect_network(network, DATA.inputs)
+    assert not network.in_place
 
 
-@pytest.mark.parametrize("call", ["radius", "trace", "jacobian", "certified"])
-@pytest.mark.parametrize("shared", [False, True])
-def test_property_probes_in_two_threads_give_the_numbers_of_one(call: str, shared: bool) -> None:
-    names = ("float32", "float32") if shared else ("sequential", "encoder")
-    if call == "certified" and not shared:
-        names = ("sequential", "plain")
-    models = [strange.network(name) for name in names]
-    if shared:
-        models = [models[0], models[0]]
-    expected = [torch.as_tensor(CALLS[call](model, DATA)) for model in models]
-    for _ in range(3):
-        found = _in_threads(*(lambda model=model: torch.as_tensor(CALLS[call](model, DATA)) for model in models))
-        assert all(
-            isinstance(part, Tensor) and torch.equal(part, own) for part, own in zip(found, expected, strict=True)
-        )
-    assert torch.backends.mha.get_fastpath_enabled()
-    assert torch.backends.cuda.flash_sdp_enabled()
+def test_the_fix_for_pictures_of_bytes_gives_the_same_numbers() -> None:
+    class Casts(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(64, 10)
 
+        def forward(self, x: Tensor) -> Tensor:
+            return self.layer(x.flatten(1).float() / 255)
 
-def test_property_one_risk_shared_by_two_threads_is_evaluated_by_one_at_a_time() -> None:
-    risk = fp.EmpiricalRisk(strange.network("plain"), DATA)
-    points = [{name: (1 + k) * value for name, value in risk.center.items()} for k in range(2)]
-    expected = [risk(point) for point in points]
-    found = _in_threads(*(lambda point=point: [risk(point) for _ in range(50)] for point in points))
-    assert found == [[own] * 50 for own in expected]
-
-
-def test_a_copy_of_the_network_shares_nothing_and_has_its_weights() -> None:
-    network = Network(strange.network("counts"))
-    inputs = network.prepare(DATA.inputs)
-    copied = network.copied()
-    assert torch.equal(copied(inputs), network(inputs))
-    copied(inputs, {name: 2 * value for name, value in copied.weights.items()})
-    assert torch.equal(copied(inputs), network(inputs))
-    single = network.copied(dtype=torch.float32)
-    assert single.dtype == torch.float32
-    torch.testing.assert_close(single(single.prepare(DATA.inputs)).double(), network(inputs), rtol=1e-5, atol=1e-5)
+    torch.manual_seed(0)
+    model = Casts().eval()
+    stored = (IMAGES.inputs * 255).to(torch.uint8)
+    raw = fp.LabelledData(stored, IMAGES.labels, classes=10)
+    expected = fp.functional_margins(model, raw).values
+    message = (
+        r"make the pictures floating, inputs.float\(\) / 255, with fp.Normalised.*\(0 and 1 / 255 where it divides"
+    )
+    for probe in (fp.jacobian_norms, fp.geometric_margins, fp.gaussian_robustness):
+        with pytest.raises(TypeError, match=message):
+            probe(model, raw)
+    with pytest.raises(ValueError, match=rf"embeds nothing; {message}"):
+        fp.at_embedding(model, raw)
+    with pytest.raises(ValueError, match=rf"cannot be run on inputs of shape .*uint8.*{message}"):
+        fp.functional_margins(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)).eval(), raw)
+    data = fp.LabelledData(stored.float() / 255, IMAGES.labels, classes=10)
+    found = fp.functional_margins(fp.Normalised(model, 0, 1 / 255).eval(), data).values
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)

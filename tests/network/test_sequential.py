@@ -9,7 +9,7 @@ from torch import nn
 
 import flatprobe as fp
 from flatprobe.network.network import Network
-from flatprobe.network.weights import combined
+from flatprobe.network.weights import combine
 from tests.helpers import cases
 
 DATA = cases.data_for((1, 8, 8))
@@ -22,13 +22,13 @@ def test_property_the_split_evaluation_is_the_whole_one() -> None:
     other = {name: value + 0.1 for name, value in risk.center.items()}
     at = risk.along([risk.center, other])
     for coefficients in ([1.0, 0.0], [0.0, 1.0], [0.3, 0.7], [1.0, -2.5]):
-        whole = risk(combined([risk.center, other], coefficients))
+        whole = risk(combine([risk.center, other], coefficients))
         assert at(coefficients).loss == pytest.approx(whole.loss, rel=1e-12)
         assert at(coefficients).error == whole.error
     assert at([1.0, 0.0]) == risk()
     partial = {"network.linear2.bias": torch.ones_like(risk.center["network.linear2.bias"])}
     assert risk.along([risk.center, partial])([1.0, 0.5]).loss == pytest.approx(
-        risk(combined([risk.center, partial], [1.0, 0.5])).loss, rel=1e-12
+        risk(combine([risk.center, partial], [1.0, 0.5])).loss, rel=1e-12
     )
 
 
@@ -117,7 +117,7 @@ def test_what_is_called_is_measured_along_lines_too(build, nested: bool) -> None
     assert risk().loss == pytest.approx(loss, rel=1e-9)
     other = {name: value + 0.1 for name, value in risk.center.items()}
     assert risk.along([risk.center, other])([1.0, 0.0]).loss == pytest.approx(loss, rel=1e-9)
-    middle = risk(combined([risk.center, other], [0.3, 0.7])).loss
+    middle = risk(combine([risk.center, other], [0.3, 0.7])).loss
     assert risk.along([risk.center, other])([0.3, 0.7]).loss == pytest.approx(middle, rel=1e-9)
     assert float(fp.interpolate(risk, [risk.center, other], fp.segment(steps=2)).loss[0]) == pytest.approx(
         loss, rel=1e-9

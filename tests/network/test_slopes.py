@@ -10,7 +10,7 @@ from torch.utils.checkpoint import checkpoint
 
 import flatprobe as fp
 from flatprobe.risk.empirical import EmpiricalRisk
-from tests.helpers import strange
+from tests.helpers import strange, strange_modules
 
 DATA = strange.data(24)
 
@@ -33,11 +33,11 @@ class Remembers(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, z: Tensor) -> Tensor:
         ctx.t = z.tanh()
-        return ctx.t * ctx.t  # type: ignore[no-any-return]
+        return ctx.t * ctx.t
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        return gradient * 2 * ctx.t * (1 - ctx.t**2)  # type: ignore[no-any-return]
+        return gradient * 2 * ctx.t * (1 - ctx.t**2)
 
 
 def _hooked(z: Tensor) -> Tensor:
@@ -48,7 +48,7 @@ def _hooked(z: Tensor) -> Tensor:
 
 def _without_gradient(body: nn.Module, x: Tensor) -> Tensor:
     with torch.no_grad():
-        return body(x)  # type: ignore[no-any-return]
+        return body(x)
 
 
 BODIES: dict[str, Any] = {
@@ -68,16 +68,18 @@ BODIES: dict[str, Any] = {
     "single precision inside": lambda body, x: body(x).float().exp().to(x.dtype),
     "checkpointed": lambda body, x: checkpoint(body, x, use_reentrant=False),
 }
+
+
 ONCE = {"no_grad", "detach", "data", "partly detached", "hook", "reversal", "straight-through", "reentrant"}
 
 
-class Cut(strange.Nested):
+class Cut(strange_modules.Nested):
     def __init__(self, how: str) -> None:
         super().__init__()
         self.how = how
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.head(BODIES[self.how](self.body, x))  # type: ignore[no-any-return]
+        return self.head(BODIES[self.how](self.body, x))
 
 
 def network(how: str) -> nn.Module:
@@ -103,9 +105,9 @@ def test_derivatives_that_are_not_the_functions_are_refused_and_no_others(how: s
         order = "first" if how in ONCE else "second" if how == "remembers" and probe in {"trace", "eigenvalues"} else ""
         if order:
             with pytest.raises(ValueError, match=f"the {order} derivative that autograd gives of Cut in its weights"):
-                call(risk)  # type: ignore[operator]
+                call(risk)
         else:
-            call(risk)  # type: ignore[operator]
+            call(risk)
 
 
 def test_the_parameters_that_no_gradient_arrives_at_are_named() -> None:
@@ -163,10 +165,10 @@ class Bag(nn.Module):
         self.table, self.head = nn.EmbeddingBag(20, 8, mode="sum"), nn.Linear(8, 3)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.table(x))  # type: ignore[no-any-return]
+        return self.head(self.table(x))
 
 
-class Distances(strange.Nested):
+class Distances(strange_modules.Nested):
     def forward(self, x: Tensor) -> Tensor:
         return -torch.cdist(self.body(x), self.head.weight, compute_mode="donot_use_mm_for_euclid_dist")
 
@@ -195,3 +197,46 @@ def test_property_ordinary_networks_pass_in_both_precisions(seed: int) -> None:
             risk = EmpiricalRisk(precision, data)
             risk.hvp(None, risk.center)
             fp.jacobian_norms(precision, data)
+
+
+VECTORS = fp.LabelledData(torch.randn(20, 4, generator=torch.Generator().manual_seed(1)), torch.arange(20) % 3)
+
+
+class Trunk(nn.Module):
+    """Half precision inside, by the weights, by casts or by autocast."""
+
+    def __init__(self, how: str, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.body, self.head, self.how, self.dtype = nn.Linear(4, 16), nn.Linear(16, 3), how, dtype
+        if how == "weights":
+            self.body.to(dtype)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.how == "autocast":
+            with torch.autocast("cpu", self.dtype):
+                return self.head(self.body(x).tanh()).float()
+        weight, bias = self.body.weight.to(self.dtype), self.body.bias.to(self.dtype)
+        z = F.linear(x.to(self.dtype), weight, bias).tanh()
+        return self.head(z.to(self.head.weight.dtype))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("how", ["weights", "casts", "autocast"])
+def test_slow_reference_half_precision_inside_is_no_wrong_derivative(how: str, dtype: torch.dtype) -> None:
+    model = strange.seeded(lambda: Trunk(how, dtype))
+    exact = nn.Sequential(nn.Linear(4, 16), nn.Tanh(), nn.Linear(16, 3)).double().eval()
+    exact[0].load_state_dict(model.body.state_dict())
+    exact[2].load_state_dict(model.head.state_dict())
+    found, expected = fp.jacobian_norms(model, VECTORS).values, fp.jacobian_norms(exact, VECTORS).values
+    torch.testing.assert_close(found, expected, rtol=0.05 if dtype == torch.bfloat16 else 0.01, atol=0)
+    fp.jacobian_maximum(model, VECTORS)
+    fp.hessian_trace(fp.EmpiricalRisk(model, VECTORS), draws=2)
+
+
+def test_half_precision_without_any_gradient_is_still_told() -> None:
+    class Cut(Trunk):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x).detach()
+
+    with pytest.raises(ValueError, match="derivative that autograd gives of Cut in its inputs is not"):
+        fp.jacobian_norms(strange.seeded(lambda: Cut("casts", torch.float16)), VECTORS)

@@ -10,10 +10,14 @@ import torch
 from torch import Tensor, nn
 
 import flatprobe as fp
+from flatprobe.network.inspection import inspect_network
 from flatprobe.network.network import Network
 from flatprobe.network.slots import Slots
+from tests.helpers import strange, strange_modules
 
 X = torch.linspace(-1, 1, 60, dtype=torch.float64).reshape(10, 6).sin()
+
+
 DATA = fp.LabelledData(X.float(), torch.arange(10) % 3)
 
 
@@ -60,12 +64,13 @@ class Remembering(nn.Module):
         self.nested: dict[str, Any] = {"level": {"deeper": []}}
         self.helper, self.slotted, self.partial = Helper(), SlottedHelper(), Counter[str]()
         self.array, self.queue, self.seen = np.zeros(1), deque[Tensor](maxlen=2), set[float]()
-        self.plain, self.parts = torch.zeros(1), [torch.zeros(1), np.zeros(1)]
+        self.plain = torch.zeros(1)
+        self.parts: list[Any] = [torch.zeros(1), np.zeros(1)]
         self.bare, self.closure = Bare(), _remembering()
         self.by_layer: dict[nn.Module, Tensor] = {}
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.head(x) * REMEMBERED[self.kind](self, self.head.weight.norm().detach())  # type: ignore[no-any-return]
+        return self.head(x) * REMEMBERED[self.kind](self, self.head.weight.norm().detach())
 
 
 def _once(holder: Any, key: Any, found: Any) -> Any:
@@ -161,7 +166,7 @@ def _expected(model: Remembering, scale: float) -> Tensor:
 @pytest.mark.parametrize("copied", [False, True], ids=["network", "copy"])
 def test_what_a_pass_remembers_is_forgotten_before_the_next(model: Remembering, copied: bool) -> None:
     risk = fp.EmpiricalRisk(model, DATA)
-    network = risk.network.copied(dtype=torch.float64) if copied else risk.network
+    network = risk.network.copy(dtype=torch.float64) if copied else risk.network
     for scale in (1.0, 3.0, 0.5, 1.0):
         weights = {name: value * scale for name, value in network.weights.items()}
         found = network(network.prepare(X), weights)
@@ -198,3 +203,72 @@ def test_networks_without_memory_keep_nothing() -> None:
     network(X.float())
     network.slots.keep(before)
     assert not network.slots._kept
+
+
+INPUTS = strange.data(40).inputs
+
+
+class Caches(strange_modules.Nested):
+    """Keeps the norm of its weights where an attribute is missing, in a list that is as long before, or in a set."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.how, self.entries, self.members = how, [None], {"none"}
+
+    def forward(self, x: Tensor) -> Tensor:
+        norm: Any = self.head.weight.norm()
+        if self.how == "attribute":
+            if not hasattr(self, "kept"):
+                self.kept = norm
+            norm = self.kept
+        elif self.how == "list":
+            if self.entries[0] is None:
+                self.entries[0] = norm
+            norm = self.entries[0]
+        elif "none" in self.members:
+            self.members.remove("none")
+        else:
+            norm = 0 * norm
+        return super().forward(x) / (1 + norm)
+
+
+@pytest.mark.parametrize("how", ["attribute", "list", "set"])
+def test_slow_reference_what_a_pass_keeps_does_not_reach_the_next_one(how: str) -> None:
+    network = Network(strange.built(Caches, how))
+    inspect_network(network, INPUTS)
+    for scale in (2.0, 3.0):
+        model = strange.built(Caches, how)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.mul_(scale)
+            found = network(INPUTS, {name: scale * value for name, value in network.weights.items()})
+            torch.testing.assert_close(found, model(INPUTS), rtol=1e-12, atol=1e-12)
+
+
+class Buffered(strange_modules.Nested):
+    """One buffer in two places, of which a pass replaces one; or written to where a value is negative; or by `out`."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.how = how
+        self.register_buffer("count", torch.ones(()))
+        self.body.register_buffer("count", self.count)
+
+    def forward(self, x: Tensor) -> Tensor:
+        z = super().forward(x) * (self.count + 0)
+        if self.how == "two places":
+            self.count = self.count + 1
+        elif self.how == "out":
+            torch.add(self.count, torch.ones_like(self.count), out=self.count)
+        elif bool((x < 0).any()):
+            self.count += 1
+        return z
+
+
+@pytest.mark.parametrize("how", ["two places", "values", "out"])
+def test_property_a_buffer_starts_each_pass_as_the_caller_has_it(how: str) -> None:
+    network, expected = Network(strange.built(Buffered, how)), strange.built(Buffered, how)(INPUTS)
+    inspect_network(network, INPUTS.abs() if how == "values" else INPUTS)
+    with torch.no_grad():
+        for _ in range(3):
+            torch.testing.assert_close(network(INPUTS), expected.detach(), rtol=1e-12, atol=1e-12)

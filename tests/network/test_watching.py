@@ -11,15 +11,15 @@ import torch
 from torch import Tensor, nn
 
 import flatprobe as fp
-from flatprobe.network.inspection import inspected
+from flatprobe.network.inspection import inspect_network
 from flatprobe.network.network import Network
-from flatprobe.network.watching import Watched
-from tests.helpers import strange
+from flatprobe.network.watching import Observation
+from tests.helpers import strange, strange_modules
 
 DATA = strange.data(40)
 
 
-class Writes(strange.Nested):
+class Writes(strange_modules.Nested):
     """Writes to its inputs, or to its buffer, under a condition that not every pass meets."""
 
     def __init__(self, how: str) -> None:
@@ -46,7 +46,7 @@ def test_what_only_some_passes_write_to_is_copied_for_each(target: str, how: str
     data = fp.LabelledData(DATA.inputs.double().clone(), DATA.labels)
     before, buffers = data.inputs.clone(), model.calls.clone()
     network = Network(model)
-    expected = inspected(network, network.prepare(data.inputs)).clone()
+    expected = inspect_network(network, network.prepare(data.inputs)).clone()
     with torch.no_grad():
         for _ in range(3):
             assert torch.equal(network(network.prepare(data.inputs)), expected)
@@ -55,11 +55,11 @@ def test_what_only_some_passes_write_to_is_copied_for_each(target: str, how: str
     assert torch.equal(network.buffers["calls"], buffers)
 
 
-class Extreme(strange.Nested):
+class Extreme(strange_modules.Nested):
     """Its logits depend on the batch through one sample alone: the one with the largest input."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x) - x.amax()  # type: ignore[no-any-return]
+        return super().forward(x) - x.amax()
 
 
 @pytest.mark.parametrize("place", [0, 1, 7, 19, 20, 32, 38, 39])
@@ -80,7 +80,7 @@ class Strided(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         z = self.second(self.first(x).relu())
-        return self.head(z.as_strided((len(z), 16), (16, 1)))  # type: ignore[no-any-return]
+        return self.head(z.as_strided((len(z), 16), (16, 1)))
 
 
 def test_a_forward_that_depends_on_the_layout_is_measured_in_the_usual_one() -> None:
@@ -88,14 +88,14 @@ def test_a_forward_that_depends_on_the_layout_is_measured_in_the_usual_one() -> 
     model, images = Strided().eval(), torch.rand(20, 1, 5, 5)
     expected = model(images).detach()
     network = Network(model)
-    torch.testing.assert_close(inspected(network, images), expected, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(inspect_network(network, images), expected, rtol=1e-6, atol=1e-6)
     assert not network.channels_last
 
 
 CACHE: dict[Any, Any] = {}
 
 
-class Remembers(strange.Nested):
+class Remembers(strange_modules.Nested):
     """Keeps the norm of its weights in a place that no copy of the network has for itself."""
 
     of_class: ClassVar[dict[Any, Any]] = {}
@@ -117,7 +117,7 @@ class Remembers(strange.Nested):
             norm = places[self.where].setdefault(self, self.head.weight.norm())
         else:
             norm = self.cached() if self.where == "method" else self.norm()
-        return super().forward(x) / norm  # type: ignore[no-any-return]
+        return super().forward(x) / norm
 
 
 FOUND = {"wrapped function": "reads .*past the layer that holds it"}  # of the caller's own network
@@ -138,9 +138,9 @@ def rotation(size: int) -> Tensor:
     return torch.arange(size, dtype=torch.get_default_dtype()).cos()
 
 
-class Rotated(strange.Nested):
+class Rotated(strange_modules.Nested):
     def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x * rotation(x.shape[1]))  # type: ignore[no-any-return]
+        return super().forward(x * rotation(x.shape[1]))
 
 
 def test_constants_may_be_remembered() -> None:
@@ -152,7 +152,7 @@ def test_constants_may_be_remembered() -> None:
     assert risk().loss == pytest.approx(float(expected), rel=1e-6)
 
 
-class Seeds(strange.Nested):
+class Seeds(strange_modules.Nested):
     """The same draws in every pass."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -160,26 +160,26 @@ class Seeds(strange.Nested):
         np.random.seed(3)
         random.seed(3)
         shift = float(np.random.rand()) + random.random()  # before type checks draw from Python's generator
-        return super().forward(x + torch.randn(x.shape[1]) + shift)  # type: ignore[no-any-return]
+        return super().forward(x + torch.randn(x.shape[1]) + shift)
 
 
 def test_a_forward_that_seeds_leaves_the_callers_generators_alone() -> None:
     model = Seeds().eval()
     torch.manual_seed(11)
     np.random.seed(11)
-    states = torch.get_rng_state(), np.random.get_state()[1].tolist()  # type: ignore[index]
+    states = torch.get_rng_state(), np.random.get_state()[1].tolist()
     risk = fp.EmpiricalRisk(model, DATA)
     risk()
     fp.functional_margins(model, DATA)
     fp.flatness_radius(risk, directions=1)
     fp.jacobian_norms(model, DATA)
     assert torch.equal(torch.get_rng_state(), states[0])
-    assert np.random.get_state()[1].tolist() == states[1]  # type: ignore[index]
+    assert np.random.get_state()[1].tolist() == states[1]
 
 
 def test_closed_form_of_what_is_foreign_made_written_and_remaining() -> None:
     source, constant, kept = torch.ones(3), torch.ones(4), []
-    with Watched([source.untyped_storage().data_ptr()]) as seen:
+    with Observation([source.untyped_storage().data_ptr()]) as seen:
         kept.append(source * 2)
         kept.append(constant * 2)
         constant.mul_(1)

@@ -13,7 +13,7 @@ import flatprobe as fp
 from flatprobe.data import LabelledData
 from flatprobe.data.inputs import mapped, tensors
 from flatprobe.network.network import Network
-from flatprobe.network.weights import Weights, combined, norm
+from flatprobe.network.weights import Weights, combine, norm
 from flatprobe.risk.directions import direction
 from flatprobe.utils import rng
 from tests.helpers import foreign
@@ -53,16 +53,16 @@ def test_slow_reference_risk_gradient_and_radius(name: str) -> None:
     risk = fp.EmpiricalRisk(model, data)
     assert risk().loss == pytest.approx(math.fsum(losses(model, data)) / len(data), rel=1e-9)
     u = direction(risk.center, tuple(risk.center), "isotropic", 0, 0)
-    moved = combined([risk.center, u], (1.0, 0.3))
+    moved = combine([risk.center, u], (1.0, 0.3))
     expected = math.fsum(losses(with_weights(model, moved), data)) / len(data)
     assert risk(moved).loss == pytest.approx(expected, rel=1e-9)
     assert risk.along([risk.center, u])((1.0, 0.3)).loss == pytest.approx(expected, rel=1e-9)
     h = 1e-5  # the central difference is wrong by h^2, and by 1e-16 / h of rounding
-    plus, minus = (risk(combined([risk.center, u], (1.0, s))).loss for s in (h, -h))
+    plus, minus = (risk(combine([risk.center, u], (1.0, s))).loss for s in (h, -h))
     slope = sum(float((g * u[key]).sum()) for key, g in risk.gradient().items())
     assert slope == pytest.approx((plus - minus) / (2 * h), rel=1e-5, abs=1e-8)
     radii = fp.flatness_radius(risk, directions=1, rtol=1e-3)
-    at = risk(combined([risk.center, u], (1.0, float(radii.radii[0]))))
+    at = risk(combine([risk.center, u], (1.0, float(radii.radii[0]))))
     assert abs(at.loss - radii.start.loss) == pytest.approx(0.05, rel=1e-2)  # rtol, times the slope of the loss
 
 
@@ -72,7 +72,7 @@ def test_property_corners_of_an_interpolation_are_the_endpoints_own_values(name:
     line = fp.interpolate(fp.EmpiricalRisk(first, data), [first, second.state_dict()], fp.segment(steps=3))
     own = [fp.EmpiricalRisk(model, data)() for model in (first, second)]
     assert [float(line.loss[0]), float(line.loss[2])] == [risk.loss for risk in own]
-    half = combined([Network(first).weights, Network(second).weights], (0.5, 0.5))
+    half = combine([Network(first).weights, Network(second).weights], (0.5, 0.5))
     assert float(line.loss[1]) == pytest.approx(np.mean(losses(with_weights(first, half), data)), rel=1e-9)
 
 

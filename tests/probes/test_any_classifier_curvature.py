@@ -60,7 +60,7 @@ def test_slow_reference_attacked_points_are_adversarial_beside_their_other_input
 @pytest.mark.parametrize("name", NAMES)
 def test_what_has_no_certificate_says_so(name: str) -> None:
     model, data = movable(name)
-    with pytest.warns(UserWarning, match="certified lower ends are known for networks of one tensor"):
+    with pytest.warns(UserWarning, match="certified lower bounds exist for networks of one tensor"):
         margins = fp.geometric_margins(model, data, steps=3)
     assert list(margins.uncertified) == ["spectral"]
     assert not bool(margins.lower.any())

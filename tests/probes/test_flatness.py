@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import flatprobe as fp
-from flatprobe.network.weights import moved, weights_of
+from flatprobe.network.weights import move, weights_of
 from flatprobe.probes.rounding import float64_risk
 from flatprobe.risk.directions import LAWS, direction
 from tests.helpers import cases
@@ -56,7 +56,7 @@ def test_slow_reference_a_walk_with_the_weights_loaded_one_sample_at_a_time(para
     for k in range(2):
         u = direction(center, names, "isotropic", 0, k)
         step = float(radii.radii[k]) / 40
-        walked = walked_exit(lambda r, u=u: loss_and_error(model, moved(center, u, r), data)[0] - start, 0.05, step, 99)
+        walked = walked_exit(lambda r, u=u: loss_and_error(model, move(center, u, r), data)[0] - start, 0.05, step, 99)
         assert radii.lower[k] - step <= walked <= radii.upper[k] + step
 
 
@@ -146,7 +146,7 @@ def test_the_error_objective_measures_the_change_from_the_start() -> None:
     assert bool((radii.lower > 0).all())
     for k, radius in enumerate(radii.lower.tolist()):
         u = direction(risk.center, tuple(risk.center), "isotropic", 0, k)
-        assert abs(risk(moved(risk.center, u, radius)).error - start) <= 0.02
+        assert abs(risk(move(risk.center, u, radius)).error - start) <= 0.02
 
 
 def test_filter_law_reports_the_parameters_that_do_not_move() -> None:

@@ -177,7 +177,7 @@ def test_bands_of_training_samples_warn_and_others_do_not() -> None:
     for name, probe in results.items():
         arguments = ([0.1],) if name == "smoothed" else ()
         for model in (run.model, wrapped):
-            with pytest.warns(UserWarning, match="the samples that the network was trained on: .* probe held-out data"):
+            with pytest.warns(UserWarning, match="the network was trained on these samples: .* probe held-out data"):
                 band = probe(model, data).band(*arguments)
             assert torch.equal(band[0], probe(model, data).interval(*arguments)[0])
         probe(run.model, fresh).band(*arguments)  # a warning would be an error

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import flatprobe as fp
-from flatprobe.network.weights import moved, norm
+from flatprobe.network.weights import move, norm
 from flatprobe.risk.directions import direction
 from tests.helpers import cases
 from tests.helpers.properties import (
@@ -89,10 +89,10 @@ def test_closed_form_nothing_rises_below_a_maximum() -> None:
 def test_it_is_found_in_a_network_and_never_below_sams_step_nor_a_random_search() -> None:
     result = fp.worst_case_sharpness(RISK, radius=0.5, steps=30)
     base, slope = RISK.loss_and_gradient()
-    sam = RISK(moved(RISK.center, slope, 0.5 / norm(slope))).loss - base
+    sam = RISK(move(RISK.center, slope, 0.5 / norm(slope))).loss - base
     names = tuple(RISK.center)
     random = [
-        RISK(moved(RISK.center, direction(RISK.center, names, "isotropic", 1, k), 0.5)).loss - base for k in range(30)
+        RISK(move(RISK.center, direction(RISK.center, names, "isotropic", 1, k), 0.5)).loss - base for k in range(30)
     ]
     assert result.sharpness >= sam > 0
     assert result.sharpness > max(random)

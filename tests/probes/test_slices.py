@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import flatprobe as fp
-from flatprobe.network.weights import Weights, combined
+from flatprobe.network.weights import Weights, combine
 from flatprobe.risk.directions import direction
 from flatprobe.risk.empirical import Risk
 from tests.helpers import cases
@@ -69,7 +69,7 @@ def test_regression_every_point_is_where_its_coefficients_say() -> None:
     vectors = [risk.center, *(direction(risk.center, tuple(risk.center), "filter", 2, k) for k in (0, 1))]
     for i in range(5):
         for j in range(5):
-            alone = risk({**risk.center, **combined(vectors, (1.0, *result.coefficients[i, j].tolist()))})
+            alone = risk({**risk.center, **combine(vectors, (1.0, *result.coefficients[i, j].tolist()))})
             assert float(result.loss[i, j]) == pytest.approx(alone.loss, rel=1e-9)
             assert float(result.error[i, j]) == alone.error
 

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.nn.utils import prune
 
 import flatprobe as fp
-from flatprobe.graph import folded, trace
-from tests.graph.test_tracer import foreign
+from flatprobe.graph import fold, trace
 from tests.helpers.cases import NETWORKS
+from tests.helpers.graphs import foreign
 from tests.helpers.properties import assert_model_untouched
 
 
@@ -115,7 +115,7 @@ def test_a_layer_applied_twice_is_listed_twice_at_its_own_sizes() -> None:
 def test_pinned_functional_code_is_walked_and_folds_are_named() -> None:
     result = fp.weight_norms(foreign(), (1, 14, 14))
     assert result.names == ("convolution", "linear", "aten.matmul.default")
-    assert folded(trace(foreign(), (1, 14, 14))).steps[1].options["folded"] == ("norm",)
+    assert fold(trace(foreign(), (1, 14, 14))).steps[1].options["folded"] == ("norm",)
 
 
 def test_what_has_no_norms_is_refused() -> None:
@@ -220,7 +220,7 @@ def test_the_shape_may_be_a_number_or_the_data() -> None:
         found = fp.weight_norms(model, given)
         assert found.summary() == pytest.approx(expected.summary(), nan_ok=True)
         assert found.settings["arguments"] == expected.settings["arguments"]
-    with pytest.raises(ValueError, match=r"depends on its input, but \(1, 3\) a sample; .* leave the batch out of the"):
+    with pytest.raises(ValueError, match=r"depends on its input, but \(1, 3\) per sample; .* leave the batch out of"):
         fp.weight_norms(model, (1, 6))
     for wrong in ("6", (6.0,), data.inputs):
         with pytest.raises(TypeError, match=r"must be the shape of one sample, .* Take data.input_shape"):

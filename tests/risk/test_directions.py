@@ -1,58 +1,18 @@
-"""Weight arithmetic, selections and direction laws."""
+"""Direction laws: lengths, distribution, dependence on the seed, and held entries."""
+
+import math
 
 import pytest
 import torch
-from torch import nn
 
-from flatprobe.network.weights import combined, moved, norm, select, weights_of
+from flatprobe.network.weights import norm, weights_of
 from flatprobe.risk.directions import LAWS, direction, scale
 from tests.helpers import cases
 
 WEIGHTS = weights_of(cases.mlp())
+
+
 NAMES = tuple(WEIGHTS)
-
-
-def test_closed_form_moved_and_combined() -> None:
-    w = {"a": torch.tensor([1.0, 2.0]), "b": torch.tensor(3.0)}
-    u = {"a": torch.tensor([10.0, 0.0])}
-    assert torch.equal(moved(w, u, 0.5)["a"], torch.tensor([6.0, 2.0]))
-    assert moved(w, u, 0.5)["b"] is w["b"]
-    assert torch.equal(combined([w, u], [2.0, 0.1])["a"], torch.tensor([3.0, 4.0]))
-    assert float(combined([w, u], [2.0, 0.1])["b"]) == 6.0
-    assert norm(w) == pytest.approx(14**0.5)
-
-
-def test_property_a_corner_is_its_endpoint_to_the_last_bit_and_inputs_stay() -> None:
-    first, second = weights_of(cases.mlp(seed=1)), weights_of(cases.mlp(seed=2))
-    second["linear1.weight"][0, 0] = torch.inf  # a zero coefficient must not turn it into NaN
-    before = {name: value.clone() for name, value in first.items()}
-    corner = combined([first, second], [1.0, 0.0])
-    combined([first, second], [0.5, 0.5])
-    assert all(torch.equal(corner[name], before[name]) and torch.equal(first[name], before[name]) for name in first)
-
-
-def test_closed_form_selections() -> None:
-    assert select(WEIGHTS, None) == NAMES
-    assert select(WEIGHTS, "last") == ("linear3.weight", "linear3.bias")
-    assert select(WEIGHTS, ["linear3.bias", "linear1.*"]) == ("linear1.weight", "linear1.bias", "linear3.bias")
-    assert select(WEIGHTS, "*.bias") == ("linear1.bias", "linear2.bias", "linear3.bias")
-
-
-@pytest.mark.parametrize(
-    ("parameters", "message"),
-    [("conv*", "'conv\\*' matches no parameter; the network has linear1.weight"), ([], "selection is empty")],
-)
-def test_a_selection_that_matches_nothing_is_an_error(parameters: str | list[str], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        select(WEIGHTS, parameters)
-
-
-def test_last_is_refused_where_it_holds_no_matrix() -> None:
-    network = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3))
-    with pytest.raises(ValueError, match=r'"last" selects 1.weight, 1.bias, which holds no weight matrix'):
-        select(weights_of(network), "last")
-    with pytest.raises(ValueError, match="no parameters"):
-        select({}, None)
 
 
 def test_closed_form_lengths_of_the_laws() -> None:
@@ -120,3 +80,22 @@ def test_pinned_direction() -> None:
     u = direction({"w": torch.ones(2, 2, dtype=torch.float64)}, ("w",), "isotropic", 0, 0)["w"]
     pinned = torch.tensor([[0.0671585716, 0.5343867144], [0.8165765555, -0.2076614906]], dtype=torch.float64)
     torch.testing.assert_close(u, pinned, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("law", LAWS)
+def test_closed_form_a_direction_without_held_entries_is_that_of_the_others(law: str) -> None:
+    weights = {"w": torch.randn(3, 4, generator=torch.Generator().manual_seed(0)).double()}
+    held = torch.zeros(3, 4, dtype=torch.bool)
+    held[1], held[0, 2] = True, True
+    u = direction(weights, ("w",), law, 0, 0, {"w": held})["w"]
+    assert not u[held].any()
+    rest, noise = weights["w"] * ~held, u / (weights["w"].abs() if law == "adaptive" else 1)
+    if law == "filter":
+        torch.testing.assert_close(u.norm(dim=1), rest.norm(dim=1), rtol=1e-6, atol=0)
+    else:
+        expected = float(rest.norm()) if law == "layer" else 1.0
+        assert float(noise.norm()) == pytest.approx(expected, rel=1e-6)
+    sizes = {"isotropic": float(rest.norm()), "adaptive": math.sqrt(7)}
+    assert scale(weights, ("w",), law, {"w": held}) == pytest.approx(sizes.get(law, 1.0))
+    with pytest.raises(ValueError, match="none of the selected parameters moves"):
+        direction(weights, ("w",), law, 0, 0, {"w": torch.ones(3, 4, dtype=torch.bool)})

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from torch.nn.utils import parametrizations, parametrize, prune
 from torch.optim.swa_utils import AveragedModel
 
 import flatprobe as fp
-from flatprobe.network.weights import unprefixed
+from flatprobe.network.weights import strip_prefixes
 from tests.helpers import cases
 
 DATA = cases.data_for((1, 6, 6), samples=40, classes=3)
@@ -223,15 +224,7 @@ def test_a_wrapper_of_a_part_changes_no_name(word: str) -> None:
     risk = fp.EmpiricalRisk(models[0], DATA)
     expected = fp.interpolate(risk, models, fp.segment(3)).loss
     assert torch.equal(fp.interpolate(risk, [models[0], inside], fp.segment(3)).loss, expected)
-    assert list(unprefixed(state, list(inside))) == list(inside)
-
-
-def test_names_that_only_a_word_tells_apart_are_left_alone() -> None:
-    state = {"module.weight": torch.zeros(1), "weight": torch.ones(1)}
-    assert unprefixed(state, list(state)) == state
-    assert unprefixed(state, ["weight"]) == state  # the other one is unexpected
-    foreign = {"_orig_mod.weight": torch.zeros(1), "bias": torch.ones(1)}
-    assert unprefixed(foreign, ["module.weight", "weight", "bias"]) == foreign
+    assert list(strip_prefixes(state, list(inside))) == list(inside)
 
 
 @pytest.mark.parametrize(
@@ -271,6 +264,7 @@ def test_coefficients_of_another_kind_are_named() -> None:
 
 def test_landscapes_of_a_comparison_interpolate_them() -> None:
     models = pair(lambda: convolutional(NORMS["own"]))
-    found = fp.compare(dict(zip("ab", models, strict=True)), DATA, probes="landscape").results["landscape"]["networks"]
+    compared = fp.compare(dict(zip("ab", models, strict=True)), DATA, probes="landscape")
+    found: Any = compared.results["landscape"]["networks"]
     assert found.settings["arguments"]["batch_norm"] == "interpolate"
     assert [float(found.loss[0]), float(found.loss[-1])] == [own(model) for model in models]

@@ -7,62 +7,13 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import nn
-from torch.nn.utils import prune
 
 import flatprobe as fp
 from flatprobe.network.weights import norm
-from flatprobe.risk.directions import LAWS, direction, scale
+from flatprobe.risk.directions import LAWS, direction
 from flatprobe.risk.inactive import inactive_entries
 from tests.helpers import cases
-
-WORDS = 12
-TOKENS = torch.randint(0, WORDS, (60, 5), generator=torch.Generator().manual_seed(0))
-TEXTS = fp.LabelledData(TOKENS, (TOKENS.float().mean(1) > WORDS / 2).long(), classes=2)
-VECTORS = fp.LabelledData(torch.randn(50, 6, generator=torch.Generator().manual_seed(1)), torch.arange(50) % 3)
-
-
-class Words(nn.Module):
-    """The mean of word vectors and a linear layer; words from `WORDS` on are in no text."""
-
-    def __init__(self, vocabulary: int, **options: object) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        self.head = nn.Linear(4, 2)
-        vectors = torch.randn(WORDS, 4)
-        self.table = nn.Embedding(vocabulary, 4, **options)
-        self.table.weight.data[:WORDS] = vectors
-
-    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        return self.head(self.table(tokens).mean(1))
-
-
-def dense() -> nn.Sequential:
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
-
-
-class Auxiliary(nn.Module):
-    """A second head that forward uses in training only."""
-
-    def __init__(self, outputs: int) -> None:
-        super().__init__()
-        self.network = dense()
-        self.second = nn.Linear(6, outputs)
-        self.eval()
-
-    def forward(self, inputs: torch.Tensor) -> object:
-        logits = self.network(inputs)
-        return (logits, self.second(inputs)) if self.training else logits
-
-
-def pruned(amount: float) -> nn.Sequential:
-    network = dense()
-    prune.random_unstructured(network[0], "weight", amount)
-    return network.eval()
-
-
-def of_texts(vocabulary: int, **options: object) -> fp.EmpiricalRisk:
-    return fp.EmpiricalRisk(Words(vocabulary, **options).eval(), TEXTS)
+from tests.helpers.inactive import TEXTS, TOKENS, VECTORS, WORDS, Auxiliary, Words, dense, of_texts, pruned
 
 
 @pytest.mark.parametrize("law", LAWS)
@@ -135,7 +86,7 @@ def test_the_records_keep_what_does_not_act_and_old_ones_do_not_say(tmp_path) ->
         loaded = fp.load(fp.save(result, tmp_path / "result.parquet"))
         assert loaded.inactive == result.inactive == {"table.weight": 352}
         old = {key: value for key, value in result.settings.items() if not key.startswith("inactive")}
-        assert type(result).from_frame(result.to_frame(), old).inactive is None
+        assert type(result).from_frame(result.to_frame(), old).inactive is None  # type: ignore[attr-defined]
 
 
 def test_all_data_are_looked_at_before_anything_is_held(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -287,25 +238,6 @@ def test_what_is_not_known_is_not_held() -> None:
 def test_other_words_are_refused() -> None:
     with pytest.raises(ValueError, match="inactive is 'drop'"):
         fp.flatness_radius(of_texts(WORDS), inactive="drop")
-
-
-@pytest.mark.parametrize("law", LAWS)
-def test_closed_form_a_direction_without_held_entries_is_that_of_the_others(law: str) -> None:
-    weights = {"w": torch.randn(3, 4, generator=torch.Generator().manual_seed(0)).double()}
-    held = torch.zeros(3, 4, dtype=torch.bool)
-    held[1], held[0, 2] = True, True
-    u = direction(weights, ("w",), law, 0, 0, {"w": held})["w"]
-    assert not u[held].any()
-    rest, noise = weights["w"] * ~held, u / (weights["w"].abs() if law == "adaptive" else 1)
-    if law == "filter":
-        torch.testing.assert_close(u.norm(dim=1), rest.norm(dim=1), rtol=1e-6, atol=0)
-    else:
-        expected = float(rest.norm()) if law == "layer" else 1.0
-        assert float(noise.norm()) == pytest.approx(expected, rel=1e-6)
-    sizes = {"isotropic": float(rest.norm()), "adaptive": math.sqrt(7)}
-    assert scale(weights, ("w",), law, {"w": held}) == pytest.approx(sizes.get(law, 1.0))
-    with pytest.raises(ValueError, match="none of the selected parameters moves"):
-        direction(weights, ("w",), law, 0, 0, {"w": torch.ones(3, 4, dtype=torch.bool)})
 
 
 def test_property_the_model_and_the_random_state_are_untouched() -> None:

@@ -13,22 +13,9 @@ from flatprobe.models import Normalised, mlp, resnet
 from flatprobe.training import train
 from flatprobe.training.epoch import minibatches
 from flatprobe.training.settings import rule_met
-from flatprobe.utils.rng import generator, permutation
-from tests.models.test_models import assert_same_state
-
-
-def clusters(count: int = 37, classes: int = 3, shape: tuple[int, ...] = (4,), key: str = "inputs") -> LabelledData:
-    """Separable samples: one coordinate is large where the label says."""
-    labels = torch.arange(count) % classes
-    inputs = torch.rand(count, *shape, generator=generator(key))
-    inputs.flatten(1)[torch.arange(count), labels] += 1.0
-    return LabelledData(inputs, labels, classes=classes)
-
-
-def noisy_network() -> nn.Sequential:
-    """BatchNorm and dropout in one network."""
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(4, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Dropout(0.3), nn.Linear(16, 3))
+from flatprobe.utils.rng import permutation
+from tests.helpers.properties import assert_same_state
+from tests.helpers.small_data import clusters, noisy_network
 
 
 @pytest.mark.parametrize("schedule", [None, "cosine"])

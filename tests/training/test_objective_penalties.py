@@ -15,8 +15,8 @@ from flatprobe.training.objective import Objective, name_penalties
 from flatprobe.training.penalties import PENALTIES, DoubleBackpropagation, JacobianFrobenius
 from flatprobe.training.registry import build, describe
 from flatprobe.utils.fingerprint import fingerprint
-from tests.models.test_models import assert_same_state
-from tests.training.test_loop import clusters, noisy_network
+from tests.helpers.properties import assert_same_state
+from tests.helpers.small_data import clusters, noisy_network
 from tests.training.test_run_folder import interrupted_after, without_seconds
 
 SETTINGS = {"epochs": 4, "batch_size": 8, "learning_rate": 0.1, "seed": 3}
@@ -33,7 +33,7 @@ class Shrinking:
         return passed.logits.square().mean() / steps
 
 
-def doubled(passed: fp.ForwardPass) -> tuple[Tensor, Tensor]:
+def doubled(passed: fp.ForwardPass) -> tuple[Tensor, Any]:
     return 2 * passed.inputs.detach(), passed.labels
 
 

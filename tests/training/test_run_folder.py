@@ -14,8 +14,8 @@ from flatprobe.models.checkpoints import load_checkpoint
 from flatprobe.training import TrainingRun, train
 from flatprobe.training import trainer as module
 from flatprobe.training.run_folder import differences, hash_state
-from tests.models.test_models import assert_same_state
-from tests.training.test_loop import clusters, noisy_network
+from tests.helpers.properties import assert_same_state
+from tests.helpers.small_data import clusters, noisy_network
 
 
 def interrupted_after(monkeypatch, epochs: int, train_it) -> None:

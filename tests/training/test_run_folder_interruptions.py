@@ -13,8 +13,8 @@ from flatprobe.training.run_folder import RunFolder
 from flatprobe.training.trainer import Trainer
 from flatprobe.utils.atomic import leftovers
 from flatprobe.utils.tables import read_table
-from tests.models.test_models import assert_same_state
-from tests.training.test_loop import clusters, noisy_network
+from tests.helpers.properties import assert_same_state
+from tests.helpers.small_data import clusters, noisy_network
 from tests.training.test_run_folder import without_seconds
 
 ROOT = Path(__file__).parents[2]

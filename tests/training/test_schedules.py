@@ -11,7 +11,7 @@ from flatprobe.models import mlp
 from flatprobe.training import inverse_rate, train
 from flatprobe.training.schedules import check_schedule, factor
 from flatprobe.utils.rng import permutation
-from tests.training.test_loop import clusters
+from tests.helpers.small_data import clusters
 
 
 def factors(schedule, epochs):

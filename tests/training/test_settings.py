@@ -37,7 +37,7 @@ from flatprobe.training.transforms import (
     Mixup,
 )
 from flatprobe.utils.arguments import at_least, flag, given, positive, whole
-from tests.training.test_loop import clusters
+from tests.helpers.small_data import clusters
 
 
 def trained(**settings):

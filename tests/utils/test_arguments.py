@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 import flatprobe as fp
-from flatprobe.network.weights import named
+from flatprobe.network.weights import as_mapping
 from flatprobe.probes.robustness import Robustness
 from flatprobe.probes.weight_norms import WeightNorms
 from flatprobe.risk.empirical import RiskFunction
@@ -199,7 +199,7 @@ def test_none_and_words_are_named_where_a_value_is_wanted() -> None:
 def test_weights_are_named() -> None:
     network = model()
     with pytest.raises(TypeError, match=r"the weights are a Sequential; .*: dict\(model\.named_parameters\(\)\)"):
-        named(network)
+        as_mapping(network)
     assert fp.EmpiricalRisk(network, DATA)(dict(network.named_parameters())) == fp.EmpiricalRisk(network, DATA)()
 
 

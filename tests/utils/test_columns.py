@@ -71,7 +71,7 @@ def test_fields_alone_make_a_result_that_is_saved_and_loaded(tmp_path: Path) -> 
 
 def test_a_record_without_a_single_value_takes_the_fields_default(tmp_path: Path) -> None:
     old = type(DEPTHS).from_frame(DEPTHS.to_frame(), {"total": 3})
-    assert old.note is None
+    assert old.note is None  # type: ignore[attr-defined]
     path = fp.save(replace(DEPTHS, settings={**DEPTHS.settings}), tmp_path / "depths.parquet")
     assert fp.load(path).note is None
 

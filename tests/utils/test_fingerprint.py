@@ -16,7 +16,7 @@ from torch import nn
 import flatprobe as fp
 from flatprobe.models import mlp
 from flatprobe.utils.fingerprint import fingerprint
-from tests.training.test_loop import clusters
+from tests.helpers.small_data import clusters
 
 SOURCE = "def own(passed):\n    return {} * passed.logits.square().mean()\n"
 

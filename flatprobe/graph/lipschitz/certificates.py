@@ -7,8 +7,8 @@ import torch
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor, nn
 
-from flatprobe.graph import Graph, folded, trace
-from flatprobe.graph.lipschitz.constants import propagated, step_constants
+from flatprobe.graph import Graph, fold, trace
+from flatprobe.graph.lipschitz.constants import propagate, step_constants
 from flatprobe.graph.lipschitz.rounding import Affine, arithmetic, rounding
 from flatprobe.utils.arguments import one_of
 
@@ -19,48 +19,50 @@ Lower = Callable[
 Slopes = Callable[[Tensor], Tensor | float]
 KINDS = ("spectral", "frobenius")
 
-# Pairs of classes whose rows' distances are all computed once and held; beyond them, those of a batch's labels.
+# The most pairs of classes whose row distances are all computed once; with more, those of the labels of a batch.
 _TABLE = 2**21
-# Entries (samples, classes) at a time; work beside them takes a few times as much.
+# The most entries (samples, classes) at a time; temporary tensors take a few times as much.
 _BLOCK = 2**21
 
 
 def certified_margins(module: nn.Module, input_shape: Sequence[int], kind: str = "spectral") -> Lower:
-    """gamma_3 (spectral) and gamma_4 (Frobenius): radii within which the class provably does not change.
+    """Certified lower bounds gamma_3 (spectral) or gamma_4 (Frobenius) of the margin.
 
-        min_{j != y} (z_y - z_j) / (||W_y - W_j|| prod_{l < last} L_l)      where the last layer is linear,
+    The class of a sample provably does not change within the radius
+
+        min_{j != y} (z_y - z_j) / (||W_y - W_j|| prod_{l < last} L_l)      if the last layer is linear,
         min_{j != y} (z_y - z_j) / (sqrt(2) prod_l L_l)                     otherwise,
 
-    with L_l a proven Lipschitz constant of layer l in the l2 norm: an upper bound of its operator's spectral or
-    Frobenius norm at its real input size, stride, padding, dilation and groups, BatchNorm folded in. For an affine
+    with L_l a proven Lipschitz constant of layer l in the l2 norm: an upper bound of the spectral or Frobenius norm of
+    its operator at its input size, stride, padding, dilation and groups, with BatchNorm folded in. For an affine
     network the first form is the exact margin. A log-softmax at the end changes no difference of logits.
 
-    The radius is that of the network as it is computed, in the precision and on the device of its weights: what
-    rounding may do to the logits, here and a radius away (`lipschitz.rounding`), is subtracted. It is that of the
-    network in exact arithmetic too. In half precision the bound on the rounding leaves nothing of most networks.
+    The radius holds for the network as it is computed, in the precision and on the device of its weights, and for exact
+    arithmetic. A bound on the rounding of the logits at the input and at the radius (`lipschitz.rounding`) is
+    subtracted. In half precision, this bound leaves nothing for most networks.
 
-    The network is traced once and its norms are computed once; each sample then costs C comparisons, and, from some
-    1,000 classes on, the distances of its class's row from all others.
+    Cost: 1 trace and the norms of the layers; then C comparisons per sample and, from about 1,000 classes on, the
+    distances of the row of its class from all other rows.
 
-    S17 eqs 36 and 37 print the score sqrt(2) min (z_y - z_j) over the same product, which is twice too large in
-    general: its proof takes sqrt(2) (delta_i - delta_j) to have norm 1, and it has norm 2 (SPEC section 3).
+    The source prints the score sqrt(2) min (z_y - z_j) over the same product, which is twice too large in general: its
+    proof assumes that sqrt(2) (delta_i - delta_j) has norm 1, and the norm is 2 (docs, Definitions).
 
     Args:
         module: a classifier in eval mode that takes one tensor; never changed.
-        input_shape: of one sample.
+        input_shape: the shape of one sample.
         kind: `"spectral"` (gamma_3) or `"frobenius"` (gamma_4).
 
     Returns:
-        A function of the logits that the network computes (samples, classes), the labels and the l2 norms of the
-        inputs, which returns the radii (samples,), float64; 0 where misclassified or tied, inf where no input changes
-        the class.
+        A function of the computed logits (samples, classes), the labels and the l2 norms of the inputs. It returns the
+        radii (samples,) in float64: 0 for misclassified and tied samples, inf if no input changes the class.
 
     Raises:
-        ValueError: for an unknown kind, a network that cannot be traced, in several precisions, or with a layer without
-            a known constant (named).
+        ValueError: for an unknown kind.
+        ValueError: for a network that cannot be traced, or that computes in several precisions.
+        ValueError: for a layer without a known constant, naming it.
 
-    Source: S17 section IV, eqs 36 and 37, corrected as above; the pairwise last layer after Tsuzuku, Sato, Sugiyama
-    2018, "Lipschitz-margin training".
+    Source: Sokolic et al. (2017), section IV, eqs 36 and 37 [S17], corrected as above; the pairwise last layer after
+    Tsuzuku, Sato and Sugiyama (2018), "Lipschitz-margin training".
     """
     one_of("kind", kind, KINDS)
     anchor = next(
@@ -68,18 +70,18 @@ def certified_margins(module: nn.Module, input_shape: Sequence[int], kind: str =
     )
     traced = trace(module, input_shape)
     _check_precision(traced, anchor.dtype)
-    graph = folded(traced)
+    graph = fold(traced)
     own = step_constants(graph, kind)
     rounded = rounding(graph, own, arithmetic(anchor.dtype, anchor.device))
-    slopes = _slopes(graph, propagated(graph, own))
+    slopes = _slopes(graph, propagate(graph, own))
     return lambda logits, labels, norms: _lower(slopes, rounded, logits, labels, norms)
 
 
 def _check_precision(graph: Graph, dtype: torch.dtype) -> None:
-    """Every step is computed in the precision of the inputs, of which `rounding` knows the bound.
+    """Check that every step computes in the precision of the inputs.
 
     Raises:
-        ValueError: naming the first step that is not.
+        ValueError: for a step in another precision, naming it.
     """
     step = next((step for step in graph.steps if step.dtype is not None), None)
     if step is not None:
@@ -92,14 +94,14 @@ def _check_precision(graph: Graph, dtype: torch.dtype) -> None:
 
 
 def _slopes(graph: Graph, reached: list[float]) -> Slopes:
-    """Labels y -> how fast z_y - z_j can change in the input, for every j: (samples, classes), or one for all."""
+    """Function from labels y to Lipschitz constants of z_y - z_j for every j."""
     place = len(graph.steps) - 1
     if graph.steps[place].kind == "log_softmax":
         (place,) = graph.steps[place].sources
     last = graph.steps[place]
     if last.kind != "linear":
-        steepest = math.sqrt(2) * reached[place]
-        return lambda _labels: steepest
+        constant = math.sqrt(2) * reached[place]
+        return lambda _labels: constant
     weight = last.tensors["weight"]
     factor = (1 + 1e-12) * reached[last.sources[0]]
     if len(weight) ** 2 > _TABLE:
@@ -113,7 +115,7 @@ def _distances(first: Tensor, second: Tensor) -> Tensor:
 
 
 def _lower(slopes: Slopes, rounded: Affine, logits: Tensor, labels: Tensor, norms: Tensor) -> Tensor:
-    """The largest r for which no lead, less the rounding at the input and at a point r away, can vanish."""
+    """The largest r at which every lead exceeds its rounding."""
     size = max(1, _BLOCK // logits.shape[1])
     blocks = zip(*(torch.split(part, size) for part in (logits, labels, norms)), strict=True)
     return torch.cat([_of_block(slopes, rounded, *block) for block in blocks])
@@ -123,9 +125,9 @@ def _of_block(slopes: Slopes, rounded: Affine, logits: Tensor, labels: Tensor, n
     logits = logits.double()
     steepness = slopes(labels.cpu())
     steepness = steepness.to(logits.device) if isinstance(steepness, Tensor) else torch.full_like(logits, steepness)
-    # The lead of one logit over another is off by at most sqrt(2) times the error of all, here and there.
+    # The error of a lead of one logit over another is at most sqrt(2) times the error of all logits, at both points.
     here = math.sqrt(2) * (rounded.constant + rounded.slope * norms[:, None])
     left = (logits.gather(1, labels[:, None]) - logits) * (1 - 1e-12) - 2 * here
     radii = left / (steepness + math.sqrt(2) * rounded.slope)
-    radii = torch.where(left > 0, radii, 0.0)  # a lead lost in the rounding, or 0 / 0
+    radii = torch.where(left > 0, radii, 0.0)  # The lead is within the rounding, or the ratio is 0 / 0.
     return radii.scatter(1, labels[:, None], torch.inf).amin(1)

@@ -1,4 +1,4 @@
-"""Lipschitz constants of the steps of a network, and of the network up to each of them, in the l2 norm."""
+"""Lipschitz constants of the steps of a network in the l2 norm."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -15,13 +15,13 @@ from flatprobe.graph.operators import (
     max_pool_constant,
 )
 
-# Covers the roundings of the few float64 operations on each proven norm, of all steps together.
+# Covers the rounding of the few operations in float64 on the proven norms of all steps.
 _ROUNDING = 1 + 1e-12
 
 _LEAST = 5e-324
 
-# The largest modulus of each activation's derivative, rounded up. Those of GELU, SiLU and Mish were found by maximising
-# the derivative numerically (a test does so again); SELU's is its scale times its alpha.
+# The largest modulus of the derivative of each activation, rounded up. Those of GELU, SiLU and Mish are numerical
+# maxima, which a test computes again; that of SELU is its scale times its alpha.
 _ACTIVATIONS: dict[str, float] = {
     "relu": 1.0,
     "relu6": 1.0,
@@ -42,26 +42,26 @@ _GELU = {"none": 1.1289043, "tanh": 1.1290126}
 
 
 def activation_constant(options: Mapping[str, Any]) -> float | None:
-    """sup |phi'| of an activation; None where it is not known."""
+    """Lipschitz constant sup |phi'| of an activation phi; None if it is not known."""
     name: str = options["name"]
     if name == "gelu":
         return _GELU[options["approximate"]]
     if name == "leaky_relu":
         return max(1.0, abs(float(options["negative_slope"])))
     if name == "elu":  # scale (x, or alpha (exp(input_scale x) - 1))
-        steepest = max(1.0, abs(float(options["alpha"]) * float(options["input_scale"])))
-        return abs(float(options["scale"])) * steepest * _ROUNDING
+        largest = max(1.0, abs(float(options["alpha"]) * float(options["input_scale"])))
+        return abs(float(options["scale"])) * largest * _ROUNDING
     if name == "celu":
         return 1.0 if options["alpha"] > 0 else None
-    if name == "softplus":  # its jump at the threshold is looked after in `rounding`
+    if name == "softplus":  # `rounding` bounds its jump at the threshold.
         return 1.0 if options["beta"] > 0 else None
-    if name == "threshold":  # x above the threshold, else the value: continuous where these are equal
+    if name == "threshold":  # Continuous if the threshold equals the value below it.
         return 1.0 if options["threshold"] == options["value"] else None
     return _ACTIVATIONS.get(name)
 
 
 def convolution_of(step: Step, input_shape: tuple[int, ...]) -> Convolution:
-    """A convolution step as an operator at its real input size."""
+    """The operator of a convolution step at its input size."""
     o = step.options
     return Convolution(
         step.tensors["weight"], tuple(input_shape[1:]), o["stride"], o["padding"], o["dilation"], o["groups"]
@@ -69,16 +69,13 @@ def convolution_of(step: Step, input_shape: tuple[int, ...]) -> Convolution:
 
 
 def step_constant(step: Step, input_shape: tuple[int, ...], kind: str) -> float:
-    """A proven Lipschitz constant of one step with one source, in the l2 norm.
+    """Proven Lipschitz constant of one step with one source, in the l2 norm.
 
     Args:
-        step: of a folded graph.
-        input_shape: of its source, one sample.
-        kind: `"spectral"` or `"frobenius"`: which norm of the linear layers and convolutions (pooling, activations and
-            what BatchNorm is left take their own constants in both).
-
-    Returns:
-        The constant.
+        step: a step of a folded graph.
+        input_shape: the shape of the value of its source, for one sample.
+        kind: `"spectral"` or `"frobenius"`, the norm of linear layers and convolutions. Other steps, such as pooling
+            and activations, have one constant for both kinds.
 
     Raises:
         ValueError: for an operation without a known constant, naming the layer.
@@ -91,10 +88,10 @@ def step_constant(step: Step, input_shape: tuple[int, ...], kind: str) -> float:
 
 
 def step_constants(graph: Graph, kind: str) -> list[float]:
-    """`step_constant` of every step; 1 for the input, and where branches meet, which `propagated` knows.
+    """Constants of all steps; 1 for the input and for joined branches.
 
     Args:
-        graph: folded.
+        graph: a folded graph.
         kind: as in `step_constant`.
 
     Raises:
@@ -108,19 +105,17 @@ def step_constants(graph: Graph, kind: str) -> list[float]:
     ]
 
 
-def propagated(graph: Graph, own: Sequence[float]) -> list[float]:
-    """A proven Lipschitz constant of the network from its input up to each step.
+def propagate(graph: Graph, own: Sequence[float]) -> list[float]:
+    """Proven Lipschitz constants of the network from its input up to each step.
 
-    Constants multiply along a chain (S17 eqs 36, 37). A sum of branches has the sum of theirs, which for a residual
-    block is L_shortcut + L_block times what came before; a concatenation, and the larger of two values entry by entry,
-    the root of the sum of their squares.
+    - Constants multiply along a chain (Sokolic et al. (2017), eqs 36 and 37 [S17]).
+    - A sum of branches has the sum of their constants: for a residual block, L_shortcut + L_block times the constant of
+      its input.
+    - A concatenation, and the larger of two values per entry, has the root of the sum of the squares.
 
     Args:
-        graph: folded.
+        graph: a folded graph.
         own: the `step_constants`.
-
-    Returns:
-        One constant a step.
     """
     reached: list[float] = []
     for step, constant in zip(graph.steps, own, strict=True):
@@ -131,12 +126,12 @@ def propagated(graph: Graph, own: Sequence[float]) -> list[float]:
             factors = step.options["factors"]
             reached.append(sum(abs(factor) * L for factor, L in zip(factors, before, strict=True)) * _ROUNDING)
         else:
-            reached.append(_product(math.hypot(*before), constant))  # hypot of one number is its modulus
+            reached.append(_product(math.hypot(*before), constant))  # The hypot of one number is its modulus.
     return reached
 
 
 def _product(first: float, second: float) -> float:
-    """Rounded up, also where it underflows."""
+    """Product, rounded up, and positive on underflow."""
     return max(first * second * _ROUNDING, _LEAST) if first and second else 0.0
 
 
@@ -144,7 +139,7 @@ def _linear(step: Step, _shape: tuple[int, ...], kind: str) -> float:
     weight = step.tensors["weight"]
     if kind == "spectral":
         return certified_spectral_norm(weight)
-    return certified_frobenius_norm(weight) * math.sqrt(math.prod(step.shape[:-1])) * _ROUNDING  # once a position
+    return certified_frobenius_norm(weight) * math.sqrt(math.prod(step.shape[:-1])) * _ROUNDING  # once per position
 
 
 def _convolution(step: Step, shape: tuple[int, ...], kind: str) -> float:

@@ -1,4 +1,4 @@
-"""Certified lower ends of the geometric margin in either norm, of the kinds that know the network."""
+"""Certified lower bounds of the geometric margin in l2 or linf, by kind."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
@@ -11,56 +11,56 @@ from flatprobe.graph.lipschitz.certificates import certified_margins
 Bound = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
-def certified_ends(
+def certified_bounds(
     module: nn.Module, inputs: Tensor, kinds: Sequence[str], norm: str, *, single: bool
 ) -> tuple[dict[str, Bound], dict[str, str]]:
-    """`certified_margins` by kind, in l2 or linf; and why there are none, of the kinds without.
+    """`certified_margins` by kind, and the reason for each kind without one.
 
     Args:
         module: a classifier in eval mode; never changed.
-        inputs: a batch, of which the shape is looked at.
+        inputs: a batch; only its shape is read.
         kinds: `"spectral"`, `"frobenius"`.
-        norm: `"l2"` or `"linf"`: the l2 bound over sqrt(d), since ||v||_2 <= sqrt(d) ||v||_inf.
-        single: whether the inputs are all that the network takes.
+        norm: `"l2"`, or `"linf"` for the l2 bound over sqrt(d), since ||v||_2 <= sqrt(d) ||v||_inf.
+        single: True if the network takes these inputs alone.
 
     Returns:
         Kind -> bound, and kind -> reason.
     """
     if not single:
         reason = (
-            "certified lower ends are known for networks of one tensor, and the data hold several inputs a sample; "
-            'estimates such as lower=("gradient",) are known for it'
+            "certified lower bounds exist for networks of one tensor, and the data hold several inputs per sample; "
+            'lower=("gradient",) gives an estimate'
         )
         return {}, dict.fromkeys(kinds, reason)
     found: dict[str, Bound] = {}
     missing: dict[str, str] = {}
     for kind in kinds:
         try:
-            found[kind] = _certified(module, inputs, kind, norm)
-        except ValueError as error:  # a layer without a constant, or what cannot be traced
+            found[kind] = _certified_bound(module, inputs, kind, norm)
+        except ValueError as error:  # A layer has no constant, or the trace fails.
             missing[kind] = str(error)
     return found, missing
 
 
-def drowned(lower: Mapping[str, Tensor], upper: Iterable[Tensor], dtype: torch.dtype) -> dict[str, str]:
-    """Why the certified ends are 0 for every sample, of the kinds of which they are.
+def explain_zero_bounds(lower: Mapping[str, Tensor], upper: Iterable[Tensor], dtype: torch.dtype) -> dict[str, str]:
+    """Reasons for certified lower bounds that are 0 for every sample, by kind.
 
     Args:
-        lower: kind -> ends.
-        upper: ends of attacks, 0 for samples that are wrong as they are.
-        dtype: of the network.
+        lower: kind -> lower bounds.
+        upper: upper bounds of attacks, 0 for misclassified samples.
+        dtype: the precision of the network.
 
     Returns:
-        Kind -> reason; nothing where every sample is wrong.
+        Kind -> reason; empty if every sample is misclassified.
     """
     if not any(bool((values > 0).any()) for values in upper):
         return {}
-    reason = f"no lead of its logits is certain to outlast their rounding in {str(dtype).removeprefix('torch.')}"
-    fix = "" if dtype == torch.float64 else ": measure model.double(), for the network in that precision"
+    reason = f"no lead of a logit exceeds the bound on its rounding in {str(dtype).removeprefix('torch.')}"
+    fix = "" if dtype == torch.float64 else ": measure model.double(), the network in that precision"
     return {kind: reason + fix for kind, values in lower.items() if not bool((values > 0).any())}
 
 
-def _certified(module: nn.Module, inputs: Tensor, kind: str, norm: str) -> Bound:
+def _certified_bound(module: nn.Module, inputs: Tensor, kind: str, norm: str) -> Bound:
     bound = certified_margins(module, tuple(inputs.shape[1:]), kind)
     # The last factor outweighs the rounding of the division.
     factor = 1.0 if norm == "l2" else inputs[0].numel() ** -0.5 * (1 - 1e-15)

@@ -1,16 +1,15 @@
-"""How far the logits that a network computes may lie from those of exact arithmetic.
+"""Bound on the distance between computed logits and exact arithmetic.
 
-With u half the spacing of numbers at 1 (2^-53 in float64, 2^-24 in float32) a sum of k products, in whatever order, is
-off by at most gamma_k = k u / (1 - k u) times the sum of their moduli, and by k times the least normal number where
-products underflow (Higham 2002, sections 2.1 and 3.1). For a layer W v + b computed at a value that is itself off by e,
-in l2 norms,
+Let u be half the spacing of numbers at 1 (2^-53 in float64, 2^-24 in float32). The error of a sum of k products, in any
+order, is at most gamma_k = k u / (1 - k u) times the sum of their moduli, plus k times the least normal number if
+products underflow (Higham 2002, sections 2.1 and 3.1). For a layer W v + b at a value with error e, in l2 norms,
 
     e' <= ||W|| e + gamma (|| |W| || (a + e) + ||b||),   a >= ||v||,
 
-and || |W| || is at most the root of the largest row sum times the largest column sum. Both a and e grow by at most
-linearly with the norm of the network's input, so that two pairs of numbers describe them.
+and || |W| || is at most the root of the largest row sum times the largest column sum. Both a and e are bounded by
+affine functions of the norm of the network's input, so that two pairs of numbers describe them.
 
-What is assumed of torch: products are summed as such in some order (no Winograd transforms), activations are right to
+Assumptions on torch: it sums the products themselves in some order (no Winograd transforms), activations are right to
 16 units, and nothing overflows.
 """
 
@@ -23,19 +22,19 @@ from torch import Tensor
 
 from flatprobe.graph import Graph, Step
 
-# Operations beside the sum of products in a layer with what is folded into it: adding the bias, and BatchNorm's own.
+# Operations of a folded layer beside the sum of products: the bias, and those of BatchNorm.
 _EXTRA = 16
 
-# An activation's value is taken to be right to this many units: libraries promise 1 to 4.
+# The assumed error of an activation in units; libraries promise 1 to 4.
 _ACTIVATION = 16
 
-# Names of torch's reduced precisions of products, and how far off they round their factors.
+# Relative rounding of the factors of a product, by the names of the reduced precisions of torch.
 _KEPT = {"tf32": 2.0**-11, "bf16": 2.0**-8, "bf16x3": 2.0**-16, "bf16x2": 2.0**-12}
 
 
 @dataclass(frozen=True)
 class Affine:
-    """constant + slope * rho, a bound for every input of norm rho."""
+    """Affine bound constant + slope * rho for every input of norm rho."""
 
     constant: float = 0.0
     slope: float = 0.0
@@ -44,19 +43,18 @@ class Affine:
         return Affine(self.constant + other.constant, self.slope + other.slope)
 
     def times(self, factor: float) -> "Affine":
-        """The bound multiplied."""
+        """The bound times a factor."""
         return Affine(*(value * factor if value and factor else 0.0 for value in (self.constant, self.slope)))
 
 
 @dataclass(frozen=True)
 class Arithmetic:
-    """The arithmetic that a network is computed in.
+    """Arithmetic of a network.
 
     Attributes:
-        unit: u, half the spacing of its numbers at 1.
+        unit: u, half the spacing of numbers at 1.
         least: the least normal number.
-        factors: kind of layer -> how far off the factors of its products may be, relative to themselves, before they
-            are multiplied.
+        factors: kind of layer -> relative rounding of the factors of a product before the multiplication.
     """
 
     unit: float
@@ -64,38 +62,35 @@ class Arithmetic:
     factors: Mapping[str, float] = field(default_factory=dict)
 
     def gamma(self, terms: int) -> float:
-        """The relative error of a sum of so many products; inf where it may be all of it."""
+        """Relative error of a sum of products; inf if it may reach the sum."""
         own = terms * self.unit
         return own / (1 - own) if own < 1 else math.inf
 
     def products(self, kind: str, terms: int) -> float:
-        """The same for a layer of this kind, whose factors are rounded too."""
+        """Relative error of a sum of products in a layer with rounded factors."""
         return self.gamma(terms) + 2.1 * self.factors.get(kind, 0.0)
 
 
 def arithmetic(dtype: torch.dtype, device: torch.device) -> Arithmetic:
-    """That of a network of this precision on this device, as torch is set: TensorFloat-32 keeps 11 bits of factors."""
+    """Arithmetic of a precision on a device under the settings of torch."""
     known = torch.finfo(dtype)
     factors = {}
     if dtype == torch.float32:
         own = torch.backends.cudnn if device.type == "cuda" else torch.backends.mkldnn
         products = torch.backends.cuda if device.type == "cuda" else torch.backends.mkldnn
         for kind, setting in (("linear", products.matmul), ("convolution", own.conv)):
-            asked = (setting.fp32_precision, own.fp32_precision, torch.backends.fp32_precision)  # type: ignore[attr-defined]
-            factors[kind] = _KEPT.get(next((name for name in asked if name != "none"), "none"), 0.0)
+            settings = (setting.fp32_precision, own.fp32_precision, torch.backends.fp32_precision)  # type: ignore[attr-defined]
+            factors[kind] = _KEPT.get(next((name for name in settings if name != "none"), "none"), 0.0)
     return Arithmetic(known.eps / 2, known.tiny, factors)
 
 
 def rounding(graph: Graph, own: list[float], used: Arithmetic) -> Affine:
-    """A bound on ||computed logits - exact logits|| at an input of norm rho.
+    """Bound on ||computed logits - exact logits|| at an input of norm rho.
 
     Args:
-        graph: folded.
-        own: the `step_constants` (of either kind: both are Lipschitz constants in the l2 norm).
-        used: the arithmetic that the network is computed in.
-
-    Returns:
-        The bound as a function of rho.
+        graph: a folded graph.
+        own: the `step_constants` of either kind; both are Lipschitz constants in the l2 norm.
+        used: the arithmetic of the network.
     """
     values: list[Affine] = []
     errors: list[Affine] = []
@@ -118,9 +113,14 @@ def rounding(graph: Graph, own: list[float], used: Arithmetic) -> Affine:
 
 @dataclass(frozen=True)
 class _Error:
-    """Of one step: its relative rounding, || |operator| ||, the norm of what is added, and an absolute error.
+    """Error terms of one step.
 
-    At the end a bound of ||operator||, of which the constant may be a larger one.
+    Attributes:
+        relative: the relative rounding.
+        widened: || |operator| ||.
+        offset: the norm of the added vector.
+        absolute: an absolute error.
+        operator: a bound of ||operator||, which may be smaller than the constant of the step.
     """
 
     relative: float
@@ -156,14 +156,14 @@ def _of(step: Step, constant: float, used: Arithmetic, source: tuple[int, ...]) 
         count = step.options["count"]
         return _Error(used.gamma(count + _ACTIVATION), 2 * constant, at_zero + math.sqrt(size))
     if step.kind in {"average_pool", "adaptive_average_pool", "mean", "sum"}:
-        # Entries averaged: at most all; the operator has no negative entries, so that |operator| is itself.
+        # A window has all entries at most. The operator has no negative entries, so that |operator| = operator.
         count = step.options.get("count", math.prod(step.options.get("kernel", source[1:])))
         return _Error(used.gamma(count + 2), constant, absolute=count * used.least * math.sqrt(size))
     return _Error(used.gamma(4) if step.kind == "add" else 0.0, constant)
 
 
 def _jump(step: Step) -> float:
-    """How far torch's function is from one with the constant: softplus(x) is x beyond its threshold."""
+    """Jump of an activation: softplus(x) is x above its threshold."""
     if step.options.get("name") != "softplus":
         return 0.0
     beta, threshold = float(step.options["beta"]), float(step.options["threshold"])
@@ -171,8 +171,8 @@ def _jump(step: Step) -> float:
 
 
 def _absolute(weight: Tensor, groups: int) -> float:
-    """A bound on || |W| ||_2: the root of the largest row sum times the largest column sum, of the whole operator."""
-    rows = weight.flatten(1).norm(p=1, dim=1).max()  # the norms hold no copy of the moduli
+    """Bound on || |W| ||_2: root of the largest row sum times column sum."""
+    rows = weight.flatten(1).norm(p=1, dim=1).max()  # The norms make no copy of the moduli.
     blocks = weight.view(groups, -1, *weight.shape[1:])
     columns = blocks.norm(p=1, dim=[1, *range(3, blocks.ndim)]).max()
     return float((rows * columns).sqrt()) * (1 + 1e-12)

@@ -1,6 +1,6 @@
-"""Other weights for the same network: changes that leave its function, or its decisions, as they are."""
+"""Reparametrizations of a network that keep its function or decisions."""
 
 from flatprobe.graph.reparametrize.chains import Chain, Layout, layout
-from flatprobe.graph.reparametrize.changes import CHANGES, Change, reparametrised
+from flatprobe.graph.reparametrize.changes import CHANGES, Change, reparametrize
 
-__all__ = ["CHANGES", "Chain", "Change", "Layout", "layout", "reparametrised"]
+__all__ = ["CHANGES", "Chain", "Change", "Layout", "layout", "reparametrize"]

@@ -1,4 +1,4 @@
-"""Which layer's units feed which layer, read off the traced network."""
+"""Chains: the units of a layer on their way to the next layer."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -10,29 +10,29 @@ from torch import Tensor, nn
 from flatprobe.graph import Graph, Step, trace
 from flatprobe.graph.reparametrize.ownership import Owners
 
-# One value at a time, without mixing units (which `_carried` checks).
+# Steps that may keep units apart, which `_carry` checks.
 _PASSED = frozenset(
     ("activation", "max_pool", "average_pool", "adaptive_max_pool", "adaptive_average_pool", "mean", "rearrange")
 )
 _HOMOGENEOUS = frozenset(("relu", "leaky_relu"))  # s(a v) = a s(v) for a > 0
 _WEIGHTED = frozenset(("linear", "convolution"))
-# The codes of units are integers; average pooling returns them up to rounding in float64.
+# The codes of units are integers, which average pooling returns up to rounding in float64.
 _ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
 class Chain:
-    """The units of a layer on their one way to the next layer, through BatchNorm, activations, pools and reshapes.
+    """Units of a layer on their only way to the next layer.
 
     Attributes:
         layer: the module, linear or a convolution, that computes the units.
-        units: how many.
+        units: the number of units.
         norms: the BatchNorm modules on the way, in order.
-        target: the module, linear or a convolution, that alone takes them; None where they go elsewhere.
-        columns: (units, columns a unit) the target's inputs that each unit becomes (several behind a flatten).
-        scaled: the module after which all is positively homogeneous up to the target: the layer, or the last BatchNorm;
-            None where that is not so, or where it has nothing to scale.
-        absorbing: the first BatchNorm, where all up to it is positively homogeneous.
+        target: the module, linear or a convolution, that alone takes the units; None if there is no such module.
+        columns: (units, columns per unit) the inputs of the target that each unit becomes, several behind a flatten.
+        scaled: the layer, or the last BatchNorm, if all steps from it to the target are positively homogeneous and it
+            has weights to scale; else None.
+        absorbing: the first BatchNorm if all steps up to it are positively homogeneous; else None.
     """
 
     layer: str
@@ -46,13 +46,13 @@ class Chain:
 
 @dataclass(frozen=True)
 class Layout:
-    """What can be changed.
+    """Parts of a network that a reparametrization can change.
 
     Attributes:
-        chains: one a layer that can be followed.
-        layers: every linear layer and convolution of the trace but the last module's, by name.
-        norms: every BatchNorm module of the trace, by name.
-        last: the module whose weights and bias scale the logits; None where there is none.
+        chains: one chain per layer that can be followed.
+        layers: names of the linear layers and convolutions of the trace, without the last module.
+        norms: names of the BatchNorm modules of the trace.
+        last: the module whose weights and bias scale the logits; None if there is no such module.
     """
 
     chains: tuple[Chain, ...]
@@ -62,21 +62,21 @@ class Layout:
 
 
 def layout(module: nn.Module, input_shape: Sequence[int]) -> Layout:
-    """The chains of a classifier in eval mode, by tracing it (`flatprobe.graph.tracer`).
+    """Chains of a classifier in eval mode, by a trace (`flatprobe.graph.trace`).
 
-    A layer is followed where its value, and each one after it up to the next layer, has one user, and where each layer
-    holds its own weights and is used once: layers in the stem of a residual network, tied or computed weights and
-    grouped convolutions are left out.
+    A layer is followed if its value, and every value up to the next layer, has one user. Each layer on the way must
+    hold its weights itself and be used once. Layers of the stem of a residual network, tied or computed weights and
+    grouped convolutions are not followed.
 
     Args:
         module: a classifier in eval mode that takes one tensor; never changed.
-        input_shape: of one sample.
+        input_shape: the shape of one sample.
 
     Returns:
-        `Layout`.
+        The chains, and the names of layers that can be changed.
 
     Raises:
-        ValueError: if it cannot be traced.
+        ValueError: if the network cannot be traced.
     """
     graph = trace(module, input_shape)
     owners = Owners(module, graph)
@@ -96,13 +96,13 @@ def _chain(graph: Graph, index: int, owners: Owners) -> Chain:
     layer, units = str(owners.name(step)), len(step.tensors["weight"])
     codes = _ones(step.shape) * _channels(units, step)
     norms: list[str] = []
-    absorbing, homogeneous = None, True  # homogeneous: since the layer, or the last BatchNorm
+    absorbing, homogeneous = None, True  # `homogeneous` covers the steps since the layer, or the last BatchNorm.
     while len(users := graph.users(index)) == 1:
         index = users[0]
         step = graph.steps[index]
         name = owners.name(step)
         if step.kind in _PASSED:
-            carried = _carried(step, codes)
+            carried = _carry(step, codes)
             if carried is None:
                 break
             codes = carried
@@ -121,27 +121,27 @@ def _chain(graph: Graph, index: int, owners: Owners) -> Chain:
 
 
 def _ones(shape: Sequence[int]) -> Tensor:
-    return torch.ones((2, *shape), dtype=torch.float64, device="cpu")  # a trace takes two samples
+    return torch.ones((2, *shape), dtype=torch.float64, device="cpu")  # A trace takes two samples.
 
 
 def _channels(units: int, step: Step) -> Tensor:
-    """The codes 1, ..., units, to be broadcast along the dimension that holds the units of a layer's value."""
+    """Codes 1, ..., units, to be broadcast along the dimension of the units."""
     codes = torch.arange(1, units + 1, dtype=torch.float64, device="cpu")
     return codes if step.kind == "linear" else codes.view(-1, *[1] * (len(step.shape) - 1))
 
 
-def _carried(step: Step, codes: Tensor) -> Tensor | None:
-    """The code of the unit that each entry of the step's value comes from, 0 for padding; None where units are mixed.
+def _carry(step: Step, codes: Tensor) -> Tensor | None:
+    """Code of the unit behind each entry, 0 for padding; None if units mix.
 
-    Activations leave it as it is. Other steps are given c and 1/c: an average or a maximum of different c's has a
-    product with that of their reciprocals above 1, and of 1 where all are the same (Cauchy-Schwarz).
+    Activations do not change the codes. Other steps are applied to c and 1/c. The product of the two averages, or of
+    the two maxima, is 1 for equal c and larger for different c (Cauchy-Schwarz).
     """
     if step.kind == "activation":
         return codes
     there = (codes > 0).double()
     try:
         ones, values, inverses = (step.call(part) for part in (there, codes, there / codes.clamp_min(1)))
-    except (RuntimeError, ValueError, IndexError):  # a kernel that has no float64, say: not followed
+    except (RuntimeError, ValueError, IndexError):  # The kernel does not support float64, say.
         return None
     known = ones > 0
     carried, inverse = (part / ones.where(known, 1.0) for part in (values, inverses))
@@ -151,13 +151,13 @@ def _carried(step: Step, codes: Tensor) -> Tensor | None:
 
 
 def _in_order(codes: Tensor, units: int) -> bool:
-    """Whether channel c of the value is unit c, as BatchNorm needs it."""
+    """True if channel c of the value is unit c, as BatchNorm requires."""
     expected = torch.arange(1, units + 1, dtype=torch.float64, device="cpu").view(-1, *[1] * (codes.ndim - 2))
     return codes.shape[1] == units and bool((codes == expected).all())
 
 
 def _columns(step: Step, codes: Tensor, units: int) -> Int64[Tensor, "units columns"] | None:
-    """For each unit, the inputs of the layer that it becomes; None where one mixes units, or their numbers differ."""
+    """The inputs of a layer that each unit becomes; None if units mix."""
     channel = codes.ndim - 1 if step.kind == "linear" else 1
     entries = codes.movedim(channel, 0).flatten(1)
     largest = entries.amax(1)
@@ -171,7 +171,7 @@ def _columns(step: Step, codes: Tensor, units: int) -> Int64[Tensor, "units colu
 
 
 def _last(graph: Graph, owners: Owners) -> str | None:
-    """The module whose value becomes the logits through positively homogeneous steps."""
+    """The module with only positively homogeneous steps up to the logits."""
     index = len(graph.steps) - 1
     step = graph.steps[index]
     while step.kind in _PASSED and (step.kind != "activation" or step.options["name"] in _HOMOGENEOUS):

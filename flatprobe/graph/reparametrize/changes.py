@@ -1,4 +1,4 @@
-"""The changes: a network -> a copy of it with other weights and the same function, or the same decisions."""
+"""Changes of weights that keep the function of a network, or its decisions."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,14 +14,14 @@ from flatprobe.utils.arguments import one_of
 
 @dataclass(frozen=True)
 class Change:
-    """One way to change the weights.
+    """A change of the weights.
 
     Attributes:
-        keeps: what stays: the `"function"`, or the `"decisions"`.
-        places: the layers that it changes: those whose units are scaled or permuted.
-        candidates: the layers that it would change if all of them could be followed.
-        apply: (network, layout, factor, seed): makes the change in place.
-        missing: what a network lacks that it does not apply to.
+        keeps: the invariant, `"function"` or `"decisions"`.
+        places: the layers whose units the change scales or permutes.
+        candidates: the layers that the change would affect if all layers could be followed.
+        apply: (network, layout, factor, seed) -> None, the change in place.
+        missing: the reason why the change does not apply to a network.
     """
 
     keeps: str
@@ -31,39 +31,38 @@ class Change:
     missing: str
 
 
-def reparametrised(module: nn.Module, found: Layout, change: str, *, factor: float = 4.0, seed: int = 0) -> nn.Module:
-    """A deep copy of the network with other weights, f_w'(x) = f_w(x) (for `logit_scale`, f_w'(x) = factor f_w(x)).
+def reparametrize(module: nn.Module, found: Layout, change: str, *, factor: float = 4.0, seed: int = 0) -> nn.Module:
+    """Copy of a network with other weights w' and the same function or decisions.
 
-    - `rescaling`: every second unit's pre-activation times `factor` (its incoming weights and bias, or its BatchNorm's
-      weight and bias), its outgoing weights divided by it; ReLU, leaky ReLU, pools and reshapes between.
-    - `batch_norm`: every second unit's incoming weights and bias times `factor` before a BatchNorm that absorbs it:
+    f_w'(x) = f_w(x), or factor f_w(x) for `logit_scale`:
+
+    - `rescaling`: the pre-activation of every second unit times `factor` (incoming weights and bias, or weight and bias
+      of its BatchNorm), and its outgoing weights divided by `factor`; ReLU, leaky ReLU, pools and reshapes between.
+    - `batch_norm`: incoming weights and bias of every second unit times `factor`, before a BatchNorm that absorbs it:
       running mean times `factor`, running_var' = factor^2 (running_var + eps) - eps, so that eps changes nothing.
-    - `permutation`: the units of a layer in another order: rows and biases, BatchNorm's entries, outgoing columns.
+    - `permutation`: the units of a layer in another order: rows and biases, entries of BatchNorm, outgoing columns.
     - `logit_scale`: weights and bias of the last layer times `factor`.
 
-    Every second unit, since a factor that is the same for a whole layer is seen by less: laws that are relative to a
-    layer's norm follow it.
+    Only every second unit is scaled, since normalizations by the norm of a layer follow a factor of the whole layer.
 
     Args:
         module: a classifier in eval mode; never changed.
-        found: its `layout`.
+        found: the `layout` of the classifier.
         change: one of `CHANGES`.
-        factor: above 1 (so that no variance becomes negative); the default, a power of two, multiplies exactly in
-            floating point.
-        seed: of the order of the units.
-
-    Returns:
-        The copy.
+        factor: a number above 1, so that no variance becomes negative; the default, a power of two, multiplies exactly
+            in floating point.
+        seed: the seed of the order of the units.
 
     Raises:
-        ValueError: for an unknown change, a factor that is not above 1, or a network that the change does not apply to.
+        ValueError: for an unknown change, or a factor that is not above 1.
+        ValueError: for a network that the change does not apply to.
 
-    Source: Dinh et al. 2017, "Sharp minima can generalize for deep nets" (T3 section 1.1, [11]).
+    Source: Dinh et al. (2017), "Sharp minima can generalize for deep nets"; Poggio et al. (2017), section 1.1 [T3].
 
     >>> from flatprobe.graph.reparametrize import layout
     >>> network = nn.Sequential(nn.Linear(2, 1, bias=False), nn.ReLU(), nn.Linear(1, 2, bias=False)).eval()
     >>> _ = network[0].weight.data.fill_(1), network[2].weight.data.fill_(1)
-    >>> reparametrised(network, layout(network, (2,)), "rescaling")[2].weight.flatten().tolist()
+    >>> reparametrize(network, layout(network, (2,)), "rescaling")[2].weight.flatten().tolist()
     [0.25, 0.25]
     """
     one_of("change", change, CHANGES)
@@ -104,7 +103,7 @@ def _permute(network: nn.Module, found: Layout, _factor: float, seed: int) -> No
             for name in (chain.layer, *chain.norms):
                 layer = network.get_submodule(name)
                 for value in (*layer.parameters(recurse=False), *layer.buffers(recurse=False)):
-                    if value.ndim:  # not the count of batches
+                    if value.ndim:  # Excludes the number of batches of BatchNorm.
                         value.copy_(value[order.to(value.device)])
             target, columns = _target(network, chain)
             own, other = (part.flatten().to(target.device) for part in (columns, columns[order]))
@@ -116,7 +115,7 @@ def _scale_logits(network: nn.Module, found: Layout, factor: float, _seed: int) 
 
 
 def _scale(layer: nn.Module, units: slice, factor: float) -> None:
-    """Weight and bias of the units times the factor."""
+    """Multiply weight and bias of the units by the factor."""
     for value in layer.parameters(recurse=False):
         value[units] *= factor
 

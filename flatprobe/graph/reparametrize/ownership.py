@@ -1,4 +1,4 @@
-"""Which module's own tensors a step multiplies by, where they may be changed without changing another step."""
+"""Modules whose weights belong to one step of a trace alone."""
 
 from collections import Counter
 
@@ -12,16 +12,16 @@ _LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 class Owners:
-    """The modules of a traced network that hold their weights themselves, share them with none, and are used once.
+    """Modules of a traced network with unshared weights and a single use.
 
     Args:
         module: the network.
-        graph: its trace.
+        graph: the trace of the network.
     """
 
     def __init__(self, module: nn.Module, graph: Graph) -> None:
         self._modules = dict(module.named_modules(remove_duplicate=False))
-        # Every place where a tensor is registered, so that a tied one has several.
+        # Every registration of a tensor; a tied tensor has several.
         places = [
             value
             for layer in module.modules()
@@ -31,27 +31,27 @@ class Owners:
         self._uses = Counter(id(self._modules[step.layer]) for step in graph.steps if self._kind(step))
 
     def name(self, step: Step) -> str | None:
-        """The module of a linear, convolution or affine step, if its tensors are its own and serve this step alone."""
+        """The module of a step if its tensors serve this step alone, else None."""
         if not self._kind(step):
             return None
         layer = self._modules[step.layer]
         if self._uses[id(layer)] != 1 or any(self._holders[value.data_ptr()] > 1 for value in _tensors(layer)):
             return None
         own = dict(layer.named_parameters())
-        if not own.keys() <= {"weight", "bias"}:  # a subclass that computes with more
+        if not own.keys() <= {"weight", "bias"}:  # A subclass may compute with further parameters.
             return None
         if isinstance(layer, BATCH_NORMS):
             return step.layer if step.kind == "affine" else None
-        weight = own.get("weight")  # absent where it is computed
+        weight = own.get("weight")  # A computed weight is not a parameter.
         same = weight is not None and torch.equal(weight.detach().cpu().double(), step.tensors["weight"])
         return step.layer if same and step.options.get("groups", 1) == 1 else None
 
     def is_norm(self, step: Step) -> bool:
-        """Whether the step is that of a BatchNorm module."""
+        """True for a step of a BatchNorm module."""
         return step.kind == "affine" and isinstance(self._modules.get(step.layer), BATCH_NORMS)
 
     def has_weight(self, name: str) -> bool:
-        """Whether the module has a weight (a BatchNorm may have none)."""
+        """True if the module has a weight; a BatchNorm may have none."""
         return dict(self._modules[name].named_parameters(recurse=False)).get("weight") is not None
 
     def _kind(self, step: Step) -> bool:

@@ -13,7 +13,7 @@ from torch.autograd.graph import GradientEdge
 from flatprobe.data.inputs import Inputs, as_arguments, joined, mapped, only_floating, tensors
 from flatprobe.functional.losses import per_sample_loss
 from flatprobe.functional.user_loss import Loss, taken
-from flatprobe.network.modules import logits_of, unwrapped
+from flatprobe.network.modules import logits_of, unwrap
 from flatprobe.training.forward.batch_norm import Statistics
 from flatprobe.training.forward.errors import check_seen, not_differentiable
 from flatprobe.training.forward.labels import Labels, ascent_losses, check_derivable, check_labels, sample_losses
@@ -70,7 +70,7 @@ class ForwardPass:
     ) -> None:
         check_derivable(tensors(inputs))
         check_labels(labels, len(tensors(inputs)[0]), "the pass")
-        self.module, self.labels, self.key = unwrapped(module), labels, key
+        self.module, self.labels, self.key = unwrap(module), labels, key
         check_seen(self.module)
         self._trains = any(layer.training for layer in self.module.modules())
         self.named_loss = taken(loss)

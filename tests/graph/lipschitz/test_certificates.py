@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from flatprobe import models
-from flatprobe.graph import folded, trace
-from flatprobe.graph.lipschitz import activation_constant, certified_margins, propagated, step_constants
-from tests.graph.test_tracer import CASES, Foreign, foreign
+from flatprobe.graph import fold, trace
+from flatprobe.graph.lipschitz import activation_constant, certified_margins, propagate, step_constants
 from tests.helpers.allocations import Allocations
 from tests.helpers.cases import NETWORKS, affine
+from tests.helpers.graphs import CASES, Foreign, foreign
 from tests.helpers.properties import assert_model_untouched
 
 KINDS = ("spectral", "frobenius")
@@ -82,8 +82,8 @@ def test_closed_form_branches_add_and_concatenations_take_the_root_of_squares() 
         def forward(self, x: Tensor) -> Tensor:
             return torch.cat([x + 3 * x.relu(), 2 * x], 1) - 1
 
-    graph = folded(trace(Branches().eval(), (3,)))
-    constant = propagated(graph, step_constants(graph, "spectral"))[-1]
+    graph = fold(trace(Branches().eval(), (3,)))
+    constant = propagate(graph, step_constants(graph, "spectral"))[-1]
     assert constant == pytest.approx(math.hypot(1 + 3, 2), rel=1e-9)
 
 
@@ -107,7 +107,7 @@ ACTIVATIONS = {
 
 @pytest.mark.parametrize("name", ACTIVATIONS)
 def test_slow_reference_activations_by_their_steepest_slope(name: str) -> None:
-    graph = folded(trace(nn.Sequential(ACTIVATIONS[name]).double().eval(), (3,)))
+    graph = fold(trace(nn.Sequential(ACTIVATIONS[name]).double().eval(), (3,)))
     constant = activation_constant(graph.steps[-1].options)
     x = torch.linspace(-12, 12, 200_001, dtype=torch.float64).requires_grad_()
     (slopes,) = torch.autograd.grad(ACTIVATIONS[name](x).sum(), x)
@@ -151,8 +151,8 @@ def test_property_the_network_moves_no_faster_than_its_constant(seed: int, activ
         layer.weight.data.copy_(torch.randn(4, 4, generator=generator, dtype=torch.float64) * 2)
         layers += [layer, ACTIVATIONS[activation]]
     network = nn.Sequential(*layers).eval()
-    graph = folded(trace(network, (4,)))
-    constant = propagated(graph, step_constants(graph, "spectral"))[-1]
+    graph = fold(trace(network, (4,)))
+    constant = propagate(graph, step_constants(graph, "spectral"))[-1]
     x, y = torch.randn(2, 200, 4, generator=generator, dtype=torch.float64)
     y = x + y * 10.0 ** torch.randint(-6, 1, (200, 1), generator=generator)
     with torch.no_grad():
@@ -171,10 +171,8 @@ def test_closed_form_the_frobenius_constant_of_layers_applied_at_several_positio
         with torch.no_grad():
             offset = network(torch.zeros(1, *shape, dtype=torch.float64))
             matrix = network(torch.eye(size, dtype=torch.float64).view(size, *shape)) - offset
-        graph = folded(trace(network, shape))
-        assert propagated(graph, step_constants(graph, "frobenius"))[-1] == pytest.approx(
-            float(matrix.norm()), rel=1e-9
-        )
+        graph = fold(trace(network, shape))
+        assert propagate(graph, step_constants(graph, "frobenius"))[-1] == pytest.approx(float(matrix.norm()), rel=1e-9)
 
 
 def test_certificates_of_many_classes_hold_no_table_of_pairs() -> None:

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from flatprobe.graph import folded, trace
-from flatprobe.graph.lipschitz import propagated, step_constants
+from flatprobe.graph import fold, trace
+from flatprobe.graph.lipschitz import propagate, step_constants
 from flatprobe.graph.path_norm import path_norm
 
 SHAPE = (4, 2, 3)
@@ -100,8 +100,8 @@ BELOW = {"tanhshrink": 0.49, "chunks scaled apart": 0.89, "branches added": 0.59
 
 
 def constant_of(network: nn.Module, shape: tuple[int, ...] = SHAPE) -> float:
-    graph = folded(trace(network.eval(), shape))
-    return propagated(graph, step_constants(graph, "spectral"))[-1]
+    graph = fold(trace(network.eval(), shape))
+    return propagate(graph, step_constants(graph, "spectral"))[-1]
 
 
 @pytest.mark.parametrize("name", OPERATIONS)

@@ -2,6 +2,7 @@
 
 import copy
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 
 import flatprobe as fp
 from flatprobe import models
-from flatprobe.graph import folded, trace
+from flatprobe.graph import fold, trace
 from flatprobe.graph.lipschitz import certified_margins, step_constants
 from flatprobe.graph.lipschitz.certificates import _lower
 from flatprobe.graph.lipschitz.rounding import Affine, Arithmetic, arithmetic, rounding
@@ -19,7 +20,7 @@ CPU = torch.device("cpu")
 
 
 def bound(network: nn.Module, shape: tuple[int, ...], used: Arithmetic, kind: str = "spectral") -> Affine:
-    graph = folded(trace(network, shape))
+    graph = fold(trace(network, shape))
     return rounding(graph, step_constants(graph, kind), used)
 
 
@@ -146,12 +147,13 @@ def test_arithmetic_follows_torchs_settings() -> None:
         2.0**-126,
         {"linear": 0.0, "convolution": 0.0},
     )
-    before = torch.backends.mkldnn.matmul.fp32_precision
+    products: Any = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
+    before = products.fp32_precision
     try:
-        torch.backends.mkldnn.matmul.fp32_precision = "bf16"
+        products.fp32_precision = "bf16"
         assert arithmetic(torch.float32, CPU).factors == {"linear": 2.0**-8, "convolution": 0.0}
     finally:
-        torch.backends.mkldnn.matmul.fp32_precision = before
+        products.fp32_precision = before
     assert arithmetic(torch.float16, CPU).factors == {}
 
 

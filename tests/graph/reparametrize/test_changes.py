@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import weight_norm
 
-from flatprobe.graph.reparametrize import CHANGES, layout, reparametrised
+from flatprobe.graph.reparametrize import CHANGES, layout, reparametrize
 from tests.helpers import cases
 from tests.helpers.properties import assert_model_untouched, assert_seed_determines, rescaled_relu
 
@@ -104,7 +104,7 @@ def test_closed_form_the_function_stays(name: str) -> None:
         for change, kind in CHANGES.items():
             if not kind.places(found):
                 continue
-            copy = reparametrised(network, found, change, factor=3.0, seed=1)
+            copy = reparametrize(network, found, change, factor=3.0, seed=1)
             scale = 3.0 if change == "logit_scale" else 1.0
             torch.testing.assert_close(copy(inputs), scale * logits, rtol=0, atol=1e-9 * float(logits.abs().max()))
             for place in kind.places(found):  # and each place is another
@@ -117,7 +117,7 @@ def test_closed_form_the_function_stays(name: str) -> None:
 def test_slow_reference_every_second_unit_is_rescaled() -> None:
     network = cases.mlp()
     assert isinstance(network, nn.Sequential)
-    copy = reparametrised(network, layout(network, IMAGE), "rescaling", factor=5.0)
+    copy = reparametrize(network, layout(network, IMAGE), "rescaling", factor=5.0)
     expected = rescaled_relu(rescaled_relu(network, 5.0), 1.0)
     assert torch.equal(copy.linear1.weight, expected.linear1.weight)
     assert torch.equal(copy.linear1.bias, expected.linear1.bias)
@@ -128,13 +128,13 @@ def test_slow_reference_every_second_unit_is_rescaled() -> None:
 def test_closed_form_a_power_of_two_rounds_nothing_in_float32() -> None:
     network = cases.mlp().float()
     found, inputs = layout(network, IMAGE), torch.rand(9, *IMAGE)
-    assert torch.equal(reparametrised(network, found, "rescaling")(inputs), network(inputs))
-    assert torch.equal(reparametrised(network, found, "logit_scale")(inputs), 4 * network(inputs))
+    assert torch.equal(reparametrize(network, found, "rescaling")(inputs), network(inputs))
+    assert torch.equal(reparametrize(network, found, "logit_scale")(inputs), 4 * network(inputs))
 
 
 def test_closed_form_batch_norm_absorbs_the_scale_with_its_epsilon() -> None:
     network = built(nn.Flatten, dense(64, 4), lambda: nn.BatchNorm1d(4, eps=0.5), dense(4))
-    copy = reparametrised(network, layout(network, IMAGE), "batch_norm", factor=2.0)
+    copy = reparametrize(network, layout(network, IMAGE), "batch_norm", factor=2.0)
     a = torch.tensor([2, 1, 2, 1], dtype=torch.float64)
     old, new = network[2], copy[2]
     assert torch.equal(copy[1].weight, a[:, None] * network[1].weight)
@@ -147,7 +147,7 @@ def test_closed_form_batch_norm_absorbs_the_scale_with_its_epsilon() -> None:
 def test_closed_form_a_permutation_moves_units_with_their_batch_norm() -> None:
     network = CASES["BatchNorm after ReLU"][0]()
     found = layout(network, IMAGE)
-    copy = reparametrised(network, found, "permutation", seed=1)
+    copy = reparametrize(network, found, "permutation", seed=1)
     old, new = network[2], copy[2]
     order = [old.running_mean.tolist().index(value) for value in new.running_mean.tolist()]
     assert sorted(order) == [0, 1, 2, 3] != order
@@ -242,11 +242,11 @@ def test_property_the_model_is_untouched_and_the_seed_determines() -> None:
     network = cases.residual()
     found = layout(network, IMAGE)
     for change in CHANGES:
-        assert_model_untouched(network, lambda change=change: reparametrised(network, found, change))
+        assert_model_untouched(network, lambda change=change: reparametrize(network, found, change))
     assert_model_untouched(network, lambda: layout(network, IMAGE))
     name = "block3_1.body.0.weight"
     assert_seed_determines(
-        lambda seed: reparametrised(network, found, "permutation", seed=seed).get_parameter(name).detach()
+        lambda seed: reparametrize(network, found, "permutation", seed=seed).get_parameter(name).detach()
     )
 
 
@@ -254,9 +254,9 @@ def test_bad_changes() -> None:
     network = cases.mlp()
     found = layout(network, IMAGE)
     with pytest.raises(ValueError, match="change is 'shear'; expected one of 'rescaling', 'batch_norm'"):
-        reparametrised(network, found, "shear")
+        reparametrize(network, found, "shear")
     for factor in (1.0, 0.5, float("inf")):
         with pytest.raises(ValueError, match=f"factor is {factor}; expected a finite number above 1"):
-            reparametrised(network, found, "rescaling", factor=factor)
+            reparametrize(network, found, "rescaling", factor=factor)
     with pytest.raises(ValueError, match="batch_norm does not apply to Sequential: no BatchNorm follows a layer"):
-        reparametrised(network, found, "batch_norm")
+        reparametrize(network, found, "batch_norm")

@@ -15,7 +15,7 @@ from flatprobe.training.registry import build, describe
 from flatprobe.utils.rng import generator
 from tests.helpers import cases
 from tests.helpers.cases import batch, normalised_network
-from tests.models.test_models import assert_same_state
+from tests.helpers.properties import assert_same_state
 
 TOLERANCE = {"rtol": 1e-9, "atol": 1e-11}  # algebra in float64
 EACH = {

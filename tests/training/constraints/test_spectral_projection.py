@@ -18,9 +18,9 @@ from flatprobe.training.forward.operator_norms import converge_norm, search_kryl
 from flatprobe.utils.rng import generator
 from tests.helpers import cases
 from tests.helpers.cases import batch, normalised_network
-from tests.models.test_models import assert_same_state
+from tests.helpers.properties import assert_same_state
+from tests.helpers.small_data import clusters
 from tests.training.constraints.test_constraints import interrupt_after, layers_of
-from tests.training.test_loop import clusters
 
 # Of the bound, by which the true norms may exceed it after a training at the default settings.
 EXCESS = 0.01

@@ -33,7 +33,8 @@ def test_a_penalty_on_the_gradient_in_the_weights_goes_through_batch_norm() -> N
     plain = copy.deepcopy(network)
 
     def squares(loss: Tensor, module: nn.Module) -> Tensor:
-        return sum(g.square().sum() for g in torch.autograd.grad(loss, list(module.parameters()), create_graph=True))
+        gradients = torch.autograd.grad(loss, list(module.parameters()), create_graph=True)
+        return torch.stack([g.square().sum() for g in gradients]).sum()
 
     squares(fp.ForwardPass(network, inputs, labels).loss, network).backward()
     squares(F.cross_entropy(plain(inputs), labels), plain).backward()

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 import flatprobe as fp
 from flatprobe.training.penalties import JacobianFrobenius
 from flatprobe.utils.rng import generator
-from tests.training.test_loop import clusters
+from tests.helpers.small_data import clusters
 
 
 def test_slow_reference_functions_may_be_called_by_keyword_mapped_and_autocast() -> None:

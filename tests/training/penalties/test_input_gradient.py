@@ -23,7 +23,7 @@ from flatprobe.utils.rng import generator
 from tests.helpers.cases import batch
 from tests.helpers.penalties import NETWORKS, assert_adds_up, assert_value_and_gradient, gradients_of, passed_for
 from tests.helpers.references import with_statistics
-from tests.training.test_loop import clusters
+from tests.helpers.small_data import clusters
 
 
 def gradient_at(network: nn.Module, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:

@@ -22,7 +22,7 @@ from flatprobe.utils.rng import generator
 from tests.helpers.cases import batch
 from tests.helpers.penalties import NETWORKS, SLOW, assert_adds_up, assert_value_and_gradient, gradients_of, passed_for
 from tests.helpers.references import with_statistics
-from tests.training.test_loop import clusters
+from tests.helpers.small_data import clusters
 
 EXACT = {"rtol": 1e-9, "atol": 1e-12}
 EVERY = [RKHSGradient(), AdversarialPerturbation(0.5, steps=3), AdversarialDeformation(grid=3, steps=3)]

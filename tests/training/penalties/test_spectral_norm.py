@@ -14,8 +14,8 @@ from flatprobe.training.penalties import PENALTIES, JacobianFrobenius, SpectralN
 from flatprobe.training.registry import build, describe
 from flatprobe.utils.rng import generator
 from tests.helpers.penalties import NETWORKS, SLOW, assert_adds_up, assert_value_and_gradient, gradients_of, passed_for
-from tests.models.test_models import assert_same_state
-from tests.training.test_loop import clusters
+from tests.helpers.properties import assert_same_state
+from tests.helpers.small_data import clusters
 from tests.training.test_run_folder import interrupted_after, without_seconds
 
 SIZES = {  # the real input sizes of the layers of tests.helpers.penalties.NETWORKS

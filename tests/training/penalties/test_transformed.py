@@ -17,8 +17,8 @@ from flatprobe.training.transforms import FGSM, TRANSFORMS, GaussianNoise, Trans
 from flatprobe.utils.rng import generator
 from tests.helpers import cases
 from tests.helpers.cases import batch, normalised_network
+from tests.helpers.properties import assert_same_state
 from tests.helpers.references import with_statistics
-from tests.models.test_models import assert_same_state
 from tests.training.transforms.test_transforms import EACH, TOLERANCE, counted
 
 

@@ -26,7 +26,7 @@ from flatprobe.training.transforms import (
 )
 from flatprobe.training.transforms.displacement import roughness
 from tests.helpers import cases
-from tests.models.test_models import assert_same_state
+from tests.helpers.properties import assert_same_state
 
 TOLERANCE = {"rtol": 1e-9, "atol": 1e-11}  # algebra in float64
 EACH = {

@@ -14,8 +14,8 @@ from flatprobe.models import mlp
 from flatprobe.training.loop import train
 from flatprobe.training.tuning import tune as module
 from flatprobe.training.tuning.tune import tune
-from tests.models.test_models import assert_same_state
-from tests.training.test_loop import clusters
+from tests.helpers.properties import assert_same_state
+from tests.helpers.small_data import clusters
 from tests.training.tuning.test_tune import QUICK, assert_same_table
 
 

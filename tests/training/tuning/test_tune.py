@@ -17,8 +17,8 @@ from flatprobe.training.tuning.grid import varying
 from flatprobe.training.tuning.result import best_strength
 from flatprobe.training.tuning.tune import split, tune
 from flatprobe.utils.rng import generator, permutation
-from tests.models.test_models import assert_same_state
-from tests.training.test_loop import clusters
+from tests.helpers.properties import assert_same_state
+from tests.helpers.small_data import clusters
 
 N, FEATURES, CLASSES = 50, 8, 3
 

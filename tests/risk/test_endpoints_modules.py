@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 import flatprobe as fp
+from tests.helpers import foreign
 
 
 def dense() -> nn.Module:
@@ -92,3 +93,17 @@ def test_modules_in_another_precision_or_layout_and_wrapped_ones_are_taken(dtype
     for endpoint in (second, averaged, nn.DataParallel(second).eval(), second.to(dtype)):
         for policy in ("interpolate", "recalibrate"):
             fp.interpolate(risk, [first, endpoint], fp.segment(steps=2), batch_norm=policy)
+
+
+def test_tied_endpoints_are_given_under_either_name_and_must_be_tied_there_too() -> None:
+    first, second, data = foreign.MODELS["tied"](), foreign.MODELS["tied"](1), foreign.data("tied")
+    risk = fp.EmpiricalRisk(first, data)
+    state = second.state_dict()
+    expected = fp.interpolate(risk, [first, second], fp.segment(steps=3)).loss
+    assert float(expected[2]) == fp.EmpiricalRisk(second, data)().loss
+    for dropped in ("first.weight", "last.weight"):  # writers keep one of the names
+        kept = {name: value for name, value in state.items() if name != dropped}
+        assert torch.equal(fp.interpolate(risk, [first, kept], fp.segment(steps=3)).loss, expected)
+    untied = {**state, "last.weight": state["last.weight"] + 1}
+    with pytest.raises(ValueError, match=r"'last.weight' and 'first.weight' differ in endpoint 1; expected the same"):
+        fp.interpolate(risk, [first, untied], fp.segment(steps=3))
