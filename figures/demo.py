@@ -1,4 +1,4 @@
-"""The demo in one picture: radii, landscapes' accuracy, margins, Jacobian norms, robustness.
+"""The demo in one picture: flatness radii, margins, Jacobian norms, robustness.
 
     make demo
     python -m figures.demo
@@ -9,31 +9,35 @@ reads flatprobe-demo/records and writes figures/out/demo.png.
 import argparse
 from pathlib import Path
 
-from flatprobe.plotting import canvas, jacobian, margins, radii, robustness
+from flatprobe.plotting import canvas, draw
 from flatprobe.report import load_records
 
 ROOT = Path(__file__).parents[1]
 PANELS = {
-    "flatness_radius": ("Flatness radius", radii.draw),
-    "functional_margins": ("Functional margins", margins.draw),
-    "jacobian_norms": ("Jacobian spectral norms", jacobian.draw),
-    "gaussian_robustness": ("Error under Gaussian noise", robustness.draw),
+    "flatness_radius": "Flatness radius",
+    "functional_margins": "Functional margins",
+    "jacobian_norms": "Jacobian spectral norms",
+    "gaussian_robustness": "Error under Gaussian noise",
 }
 
 
 def main(arguments: list[str] | None = None) -> Path:
-    """Draw a folder of the demo's records."""
+    """Draw the records of the demo."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--records", type=Path, default=ROOT / "flatprobe-demo" / "records")
     parser.add_argument("--out", type=Path, default=ROOT / "figures" / "out" / "demo.png")
     options = parser.parse_args(arguments)
     records = load_records(options.records)
     figure = canvas.blank(13, 8.4)
-    for place, (measurement, (title, draw)) in enumerate(PANELS.items(), start=1):
+    for place, (measurement, title) in enumerate(PANELS.items(), start=1):
         results = records[measurement]
         groups = {name: f"{name.rpartition('-')[0]} labels" for name in results}
         axes = draw(results, figure.add_subplot(2, 2, place), groups=groups)
         axes.set_title(title, loc="left")
+        legend = axes.get_legend()
+        assert legend is not None
+        legend.set_loc("best")  # each panel has a free corner: the legend need not be above the axes
+        legend.set_bbox_to_anchor(None)
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_bytes(canvas.png(figure, resolution=100))
     print(options.out)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from flatprobe.plotting import adversarial, geometric, png
+from flatprobe.plotting import curve, geometric, png
 from flatprobe.plotting.names import agreed
 from flatprobe.probes.adversarial import AdversarialAccuracy
 from flatprobe.probes.geometric import GeometricMargins
@@ -55,7 +55,7 @@ def accuracy_sections(title: str, results: Results, groups: Groups) -> list[Sect
         "later belongs to a more robust network, and a stronger attack could only lower it."
     )
     words = f"Curves of {', '.join(results)}"
-    return [Section(title, sentence, png(adversarial.draw(results, groups=groups)), words, accuracy_table(results))]
+    return [Section(title, sentence, png(curve.draw(results, groups=groups)), words, accuracy_table(results))]
 
 
 def accuracy_table(results: Mapping[str, AdversarialAccuracy]) -> Table:

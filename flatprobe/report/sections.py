@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from flatprobe.bounds import Bound
-from flatprobe.plotting import jacobian, landscape, line, margins, png, radii, robustness, smoothing, surface
+from flatprobe.plotting import curve, histogram, line, png, radii, triangle
 from flatprobe.plotting.names import agreed
 from flatprobe.probes.adversarial import AdversarialAccuracy
 from flatprobe.probes.flatness import FlatnessRadii
@@ -113,9 +113,10 @@ def _triangles(title: str, results: Results) -> list[Section]:
         "that the networks can be mixed at no cost, a sagging one that accuracy is lost between them."
     )
     words = _alternative("Triangles of loss", results)
-    loss = Section(f"{title}: loss", contours, png(landscape.draw_row(results)), words, tables.landscapes(results))
+    loss = Section(f"{title}: loss", contours, png(triangle.draw_row(results)), words, tables.landscapes(results))
     words = _alternative("Surfaces of accuracy", results)
-    return [loss, Section(f"{title}: accuracy", heights, png(surface.draw_row(results)), words)]
+    surfaces = png(triangle.draw_row(results, quantity="accuracy", surface=True))
+    return [loss, Section(f"{title}: accuracy", heights, surfaces, words)]
 
 
 def _lines(title: str, results: Results) -> list[Section]:
@@ -140,7 +141,7 @@ def _margins(title: str, results: Results, groups: Groups) -> list[Section]:
         what = "The true class's logit minus the largest other logit, for every sample"
         scale = "a surer one lies further right, on a scale that grows with the last layer's weights"
     sentence = f"{what}: a sample left of 0 is misclassified, and {scale}."
-    picture = png(margins.draw(results, groups=groups))
+    picture = png(histogram.draw(results, groups=groups))
     return [Section(title, sentence, picture, _alternative("Histograms", results), tables.samples(results))]
 
 
@@ -154,7 +155,7 @@ def _jacobian(title: str, results: Results, groups: Groups) -> list[Section]:
         f"The {norm} norm of the Jacobian of the {agreed(results, 'outputs')} with respect to the input, for every "
         f"sample: {meaning[norm]}, so smaller is smoother."
     )
-    picture = png(jacobian.draw(results, groups=groups))
+    picture = png(histogram.draw(results, groups=groups))
     return [Section(title, sentence, picture, _alternative("Histograms", results), tables.samples(results))]
 
 
@@ -165,7 +166,7 @@ def _robustness(title: str, results: Results, groups: Groups) -> list[Section]:
         f"standard deviation, as the mean over {first.error.shape[1]} draws with {tables.fresh_band(results)}: "
         "a curve that rises later belongs to a more robust network."
     )
-    picture = png(robustness.draw(results, groups=groups))
+    picture = png(curve.draw(results, groups=groups))
     return [Section(title, sentence, picture, _alternative("Curves", results), tables.errors(results))]
 
 
@@ -178,7 +179,7 @@ def _smoothing(title: str, results: Results, groups: Groups) -> list[Section]:
         f"with probability {alpha:g}. The radii belong to the vote, not to the network: they say nothing of the "
         "network's own answers."
     )
-    picture = png(smoothing.draw(results, groups=groups))
+    picture = png(curve.draw(results, groups=groups))
     return [Section(title, sentence, picture, _alternative("Curves", results), tables.certificates(results))]
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from flatprobe.bounds import Bound
-from flatprobe.plotting import bounds, jacobian, png, weight_norms
+from flatprobe.plotting import bounds, histogram, png, weight_norms
 from flatprobe.plotting.names import agreed
 from flatprobe.probes.jacobian_maximum import JacobianMaximum
 from flatprobe.probes.weight_norms import WeightNorms
@@ -41,7 +41,7 @@ def maximum(title: str, results: Results, groups: Groups) -> list[Section]:
         "estimate from below of the supremum, which bounds how much distances can grow; smaller is smoother."
     )
     words = f"Histograms of {', '.join(results)}"
-    return [Section(title, sentence, png(jacobian.draw(results, groups=groups)), words, _maximum_table(results))]
+    return [Section(title, sentence, png(histogram.draw(results, groups=groups)), words, _maximum_table(results))]
 
 
 def _maximum_table(results: Mapping[str, JacobianMaximum]) -> Table:
