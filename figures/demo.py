@@ -34,10 +34,6 @@ def main(arguments: list[str] | None = None) -> Path:
         groups = {name: f"{name.rpartition('-')[0]} labels" for name in results}
         axes = draw(results, figure.add_subplot(2, 2, place), groups=groups)
         axes.set_title(title, loc="left")
-        legend = axes.get_legend()
-        assert legend is not None
-        legend.set_loc("best")  # each panel has a free corner: the legend need not be above the axes
-        legend.set_bbox_to_anchor(None)
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_bytes(canvas.png(figure, resolution=100))
     print(options.out)

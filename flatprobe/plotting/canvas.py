@@ -7,11 +7,12 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 # Sizes in points, for a figure about 7 inches wide that is still read on a telephone.
 STYLE: dict[str, Any] = {
@@ -54,9 +55,14 @@ def colour_bar(axes: list[Axes], norm: Normalize, palette: str, label: str, **op
         assert norm.vmin is not None
         assert norm.vmax is not None
         decades = np.log10(norm.vmax / norm.vmin)
-        bar.ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if decades < 3 else (1,)))
-        bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        bar.ax.minorticks_off()
+        use_plain_ticks(bar.ax.yaxis, subs=(1, 2, 5) if decades < 3 else (1,))
+
+
+def use_plain_ticks(axis: Axis, subs: tuple[int, ...]) -> None:
+    """Plain numbers on a logarithmic axis, at these multiples of the powers of ten."""
+    axis.set_major_locator(LogLocator(subs=subs))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_locator(NullLocator())
 
 
 def png(picture: Axes | Figure, *, resolution: float = 200) -> bytes:

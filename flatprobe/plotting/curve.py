@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from torch import Tensor
 
 from flatprobe.plotting import canvas
-from flatprobe.plotting.names import Look, agreed, legend, named, prepare
+from flatprobe.plotting.names import Look, agreed, named, prepare
 from flatprobe.probes.adversarial import AdversarialAccuracy
 from flatprobe.probes.robustness import Robustness
 from flatprobe.probes.smoothing import SmoothedCertificate
@@ -106,14 +106,14 @@ def _curves(
     groups: Groups,
     notes: Mapping[str, str] | None = None,
 ) -> Axes:
-    ax, own = prepare(ax, list(curves), groups, notes=notes)
+    picture = prepare(ax, list(curves), groups, notes=notes)
     handles = {}
     for place, (name, (x, y, band)) in enumerate(curves.items()):
         # The markers of a dense curve are thinned out, and shifted from network to network so that all are seen.
         marked = (place * 5 % _APART, _APART) if len(x) > _APART else None
-        handles[name] = plot(ax, own[name], x, y, band, markevery=marked)
-    legend(ax, handles, groups, notes=notes)
-    return ax
+        handles[name] = plot(picture.ax, picture.looks[name], x, y, band, markevery=marked)
+    picture.legend(handles)
+    return picture.ax
 
 
 def _certificates(results: Mapping[str, SmoothedCertificate], ax: Axes | None, groups: Groups, level: float) -> Axes:

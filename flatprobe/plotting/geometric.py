@@ -8,7 +8,7 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 
 from flatprobe.plotting import canvas
-from flatprobe.plotting.names import agreed, legend, named, prepare
+from flatprobe.plotting.names import agreed, named, prepare
 from flatprobe.probes.geometric import GeometricMargins
 from flatprobe.utils.results import Result
 
@@ -39,11 +39,12 @@ def draw(
     """
     margins = named(results, GeometricMargins)
     norm = agreed(margins, "norm")
-    ax, own = prepare(ax, list(margins), groups)
+    picture = prepare(ax, list(margins), groups)
+    ax = picture.ax
     grid = _grid(margins)
     handles = {}
     for name, result in margins.items():
-        look = own[name]
+        look = picture.looks[name]
         upper, lower = (_within(bound.numpy(), grid) for bound in (result.upper, result.lower))
         ax.fill_between(grid, upper, np.maximum(lower, upper), color=look.colour, alpha=0.12, linewidth=0)
         (handles[name],) = ax.plot(grid, upper, color=look.colour, linestyle=look.line)
@@ -55,7 +56,7 @@ def draw(
     curves = f"thick: adversarial points found; thin: {kind} lower bounds"
     ax.set_xlabel(f"{norm} distance (pixel scale 0-1)\n{curves}")
     ax.set_ylabel("fraction of samples within")
-    legend(ax, handles, groups)
+    picture.legend(handles)
     return ax
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from flatprobe.plotting import canvas
-from flatprobe.plotting.names import agreed, legend, named, prepare
+from flatprobe.plotting.names import agreed, named, prepare
 from flatprobe.probes.gradient_noise import GradientNoise
 from flatprobe.utils.results import Result
 
@@ -37,7 +37,8 @@ def draw(
     """
     noises = named(results, GradientNoise)
     size = agreed(noises, "batch_size")
-    ax, own = prepare(ax, list(noises), groups)
+    picture = prepare(ax, list(noises), groups)
+    ax = picture.ax
     bounds = np.linspace(-_REACH, _REACH, _BINS + 1)
     width, least = float(bounds[1] - bounds[0]), 1.0
     handles = {}
@@ -46,7 +47,7 @@ def draw(
         values = values[np.isfinite(values)].clip(-_REACH, _REACH)
         density = np.histogram(values, bounds)[0] / (max(len(values), 1) * width)
         least = min(least, 1 / (max(len(values), 1) * width))
-        look = own[name]
+        look = picture.looks[name]
         handles[name] = ax.stairs(density, bounds, color=look.colour, linestyle=look.line, linewidth=1.6, label=name)
     grid = np.linspace(-_REACH, _REACH, 201)
     ax.plot(grid, np.exp(-(grid**2) / 2) / (2 * np.pi) ** 0.5, color="#777777", linewidth=1.2, zorder=1)
@@ -56,5 +57,5 @@ def draw(
     ax.set_xlabel(f"component of the noise in its standard deviations (minibatches of {size})")
     ax.set_ylabel("density")
     ax.annotate("normal density", (2.0, 0.054), (6, 4), textcoords="offset points", color="#555555")
-    legend(ax, handles, groups)
+    picture.legend(handles)
     return ax

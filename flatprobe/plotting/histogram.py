@@ -9,7 +9,7 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 
 from flatprobe.plotting import canvas
-from flatprobe.plotting.names import agreed, legend, named, prepare
+from flatprobe.plotting.names import agreed, named, prepare
 from flatprobe.probes.jacobian import JacobianNorms
 from flatprobe.probes.jacobian_maximum import JacobianMaximum
 from flatprobe.probes.margins import Margins
@@ -48,25 +48,25 @@ def draw(
     low, high = min(float(own.min()) for own in values.values()), max(float(own.max()) for own in values.values())
     logarithmic = not signed and 0 < 10 * low <= high
     edges = _bin_edges(list(values.values()), low, high, logarithmic=logarithmic)
-    ax, own = prepare(ax, list(values), groups)
-    handles = {}
+    picture = prepare(ax, list(values), groups)
+    ax, handles = picture.ax, {}
     for name, column in values.items():
-        heights, look = np.histogram(column, edges)[0] / len(column), own[name]
+        heights, look = np.histogram(column, edges)[0] / len(column), picture.looks[name]
         ax.stairs(heights, edges, fill=True, color=look.colour, alpha=0.08)
         handles[name] = ax.stairs(heights, edges, color=look.colour, linestyle=look.line, linewidth=1.6, label=name)
     if signed:
         ax.axvline(0, color="#333333", linewidth=1.2)
     if signed and low < 0:
         ax.annotate(
-            "misclassified", (0, 1), (-4, -2), xycoords=("data", "axes fraction"), textcoords="offset points",
-            ha="right", va="top",
+            "misclassified", (0, 1), (-2, -4), xycoords=("data", "axes fraction"), textcoords="offset points",
+            ha="right", va="top", rotation=90,
         )  # fmt: skip
     if logarithmic:
         ax.set_xscale("log")
     ax.set_ylim(bottom=0)
     ax.set_xlabel(label)
     ax.set_ylabel(f"fraction of {'segments' if agreed(found, 'along') == 'segments' else 'samples'}")
-    legend(ax, handles, groups)
+    picture.legend(handles)
     return ax
 
 

@@ -8,7 +8,7 @@ import torch
 from matplotlib.axes import Axes
 
 from flatprobe.plotting import canvas, curve
-from flatprobe.plotting.names import legend, named, prepare
+from flatprobe.plotting.names import named, prepare
 from flatprobe.plotting.scale import QUANTITIES
 from flatprobe.probes.interpolation import Interpolation
 from flatprobe.utils.arguments import one_of
@@ -48,17 +48,17 @@ def draw(
         if endpoints != 2:
             msg = f"{name!r} must be between 2 endpoints, got {endpoints}. Draw three with flatprobe.plotting.triangle"
             raise ValueError(msg)
-    ax, own = prepare(ax, list(lines), groups)
-    handles = {}
+    picture = prepare(ax, list(lines), groups)
+    ax, handles = picture.ax, {}
     for name, result in lines.items():
         values = torch.where(result.loss.isfinite(), getattr(result, quantity), torch.nan)
-        handles[name] = curve.plot(ax, own[name], result.coefficients[:, 1], values, markersize=4)
+        handles[name] = curve.plot(ax, picture.looks[name], result.coefficients[:, 1], values, markersize=4)
         if quantity == "loss" and bool(values.isfinite().all()) and result.barrier > 0:
-            _annotate_barrier(ax, result, own[name].colour)
+            _annotate_barrier(ax, result, picture.looks[name].colour)
     ax.margins(y=0.12)
     ax.set_xlabel("$t$, from the first network (0) to the second (1)")
     ax.set_ylabel(f"training {quantity}")
-    legend(ax, handles, groups)
+    picture.legend(handles)
     return ax
 
 

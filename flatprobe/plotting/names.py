@@ -6,7 +6,6 @@ from typing import Any, TypeVar
 
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex, to_rgb
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from flatprobe.plotting import canvas
@@ -21,7 +20,7 @@ MARKERS = ("o", "s", "D", "P", "X", "v")  # the triangle that points up is kept 
 _SHADES = (0.0, 0.5, -0.5)  # towards white or black, from the seventh network of a group on, when the lines repeat
 _LONGEST = 40  # letters of a name in a picture
 _LETTER, _HANDLE, _ROW = 0.078, 0.55, 0.23  # inches in a legend: a letter, what precedes the name, a row
-_UPRIGHT = 8  # networks along an axis, at most, whose labels are upright
+_UPRIGHT = 8  # networks, at most, whose labels along an axis are upright, and whose legend may be within given axes
 
 
 @dataclass(frozen=True)
@@ -130,6 +129,33 @@ def _longest_line(labels: Sequence[str]) -> int:
     return max(len(line) for label in labels for line in label.split("\n"))
 
 
+@dataclass(frozen=True)
+class Picture:
+    """The axes of several named results, with their looks and their legend.
+
+    Attributes:
+        ax: the axes.
+        looks: network name -> its look.
+        legend_columns: the (name, label) pairs of the legend by column; a group's heading has an empty name.
+        above: whether the legend is above the axes, clear of all data; else it is at matplotlib's best place within.
+    """
+
+    ax: Axes
+    looks: dict[str, Look]
+    legend_columns: list[list[tuple[str, str]]]
+    above: bool
+
+    def legend(self, handles: Mapping[str, Any]) -> None:
+        """Draw the legend, given what shows each network's look; none for a single unnamed result."""
+        if not self.legend_columns:
+            return
+        blank, height = Line2D([], [], linestyle="none"), max(map(len, self.legend_columns))
+        entries = [pair for column in self.legend_columns for pair in [*column, *[("", "")] * (height - len(column))]]
+        place = {"loc": "lower left", "bbox_to_anchor": (0, 1), "borderaxespad": 0.2} if self.above else {"loc": "best"}
+        artists, labels = [handles.get(name, blank) for name, _ in entries], [label for _, label in entries]
+        self.ax.legend(artists, labels, ncols=len(self.legend_columns), **place)
+
+
 def prepare(
     ax: Axes | None,
     names: Sequence[str],
@@ -138,57 +164,38 @@ def prepare(
     notes: Mapping[str, str] | None = None,
     width: float = 7.0,
     height: float = 3.9,
-) -> tuple[Axes, dict[str, Look]]:
-    """The axes, and the look of each network; a new figure (inches) has room for the legend above the axes."""
-    given, own = ax, looks(names, groups)
-    ax = canvas.axes(given, width=width, height=height)
-    figure = ax.get_figure(root=True)
-    if given is None and isinstance(figure, Figure):
-        rows = max(map(len, _legend_columns(ax, names, groups, notes)), default=0)
-        figure.set_figheight(height + _ROW * rows)
-    return ax, own
+) -> Picture:
+    """The given axes, or those of a new figure (inches) with room for the legend above them.
 
-
-def legend(
-    ax: Axes,
-    handles: Mapping[str, Any],
-    groups: Mapping[str, str] | None,
-    *,
-    notes: Mapping[str, str] | None = None,
-    **options: Any,
-) -> None:
-    """A legend above the axes, clear of all data; none for a single unnamed result.
+    In axes that were given, where a title may be above, a legend of up to eight networks is within.
 
     Args:
-        ax: the axes.
-        handles: network name -> what shows its look.
-        groups: network name -> group; each group is a column headed by its name.
-        notes: network name -> words to add after the name.
-        **options: of the legend.
+        ax: the axes, or None.
+        names: the networks.
+        groups: network name -> group; each group is a column of the legend, headed by its name.
+        notes: network name -> words in the legend after the name.
+        width: of a new figure.
+        height: of a new figure without its legend.
     """
-    columns = _legend_columns(ax, list(handles), groups, notes)
-    if not columns:
-        return
-    blank = Line2D([], [], linestyle="none")
-    height = max(map(len, columns))
-    entries = [entry for column in columns for entry in [*column, *[("", "")] * (height - len(column))]]
-    artists = [handles.get(name, blank) for name, _ in entries]
-    place = {"loc": "lower left", "bbox_to_anchor": (0, 1), "borderaxespad": 0.2, "ncols": len(columns)}
-    ax.legend(artists, [label for _, label in entries], **place, **options)
+    given, own = ax is not None, looks(names, groups)
+    ax = canvas.axes(ax, width=width, height=height)
+    figure = ax.get_figure(root=True)
+    assert figure is not None
+    columns = _legend_columns(names, groups, notes, ax.bbox.width / figure.dpi)
+    if not given:
+        figure.set_figheight(height + _ROW * max(map(len, columns), default=0))
+    return Picture(ax, own, columns, above=not given or len(names) > _UPRIGHT)
 
 
 def _legend_columns(
-    ax: Axes, names: Sequence[str], groups: Mapping[str, str] | None, notes: Mapping[str, str] | None
+    names: Sequence[str], groups: Mapping[str, str] | None, notes: Mapping[str, str] | None, width: float
 ) -> list[list[tuple[str, str]]]:
-    """(name, label) pairs column by column; a group's heading has an empty name."""
     if list(names) == [""]:
         return []
     entries = [(name, f"{caption(name)} ({notes[name]})" if notes else caption(name)) for name in names]
     if groups is not None and any(groups[name] != name for name in names):
         heads = dict.fromkeys(groups[name] for name in names)
         return [[("", caption(str(head))), *(own for own in entries if groups[own[0]] == head)] for head in heads]
-    figure = ax.get_figure(root=True)
-    assert figure is not None
-    fitting = int(ax.bbox.width / figure.dpi / (_HANDLE + _LETTER * max(len(label) for _, label in entries)))
+    fitting = int(width / (_HANDLE + _LETTER * max(len(label) for _, label in entries)))
     rows = -(-len(entries) // max(fitting, 1))
     return [entries[start : start + rows] for start in range(0, len(entries), rows)]

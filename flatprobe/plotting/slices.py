@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from flatprobe.plotting import canvas, curve
-from flatprobe.plotting.names import legend, named, prepare
+from flatprobe.plotting.names import named, prepare
 from flatprobe.plotting.scale import Limits, Scale, finite, row
 from flatprobe.probes.slices import RandomSlice
 from flatprobe.utils.results import Result
@@ -86,12 +86,12 @@ def draw_row(results: Mapping[str, Result], *, quantity: str = "loss", limits: L
 def _draw_lines(
     ax: Axes | None, slices: Mapping[str, RandomSlice], scale: Scale, groups: Mapping[str, str] | None
 ) -> Axes:
-    ax, own = prepare(ax, list(slices), groups)
-    handles = {}
+    picture = prepare(ax, list(slices), groups)
+    ax, handles = picture.ax, {}
     for name, result in slices.items():
         values = torch.where(result.loss.isfinite(), getattr(result, scale.quantity), torch.nan)
         values = values.clamp(min=scale.low) if scale.floored else values
-        handles[name] = curve.plot(ax, own[name], result.coefficients[:, 0], values, markersize=3.5)
+        handles[name] = curve.plot(ax, picture.looks[name], result.coefficients[:, 0], values, markersize=3.5)
     if scale.logarithmic:
         ax.set_yscale("log")
         room = (scale.high / scale.low) ** 0.04
@@ -100,7 +100,7 @@ def _draw_lines(
         ax.set_ylim(scale.low, scale.high + 0.04 * (scale.high - scale.low))
     ax.set_xlabel("$a$ in $w + a u$, $u$ a random direction")
     ax.set_ylabel(scale.label)
-    legend(ax, handles, groups)
+    picture.legend(handles)
     return ax
 
 

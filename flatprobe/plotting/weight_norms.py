@@ -5,10 +5,9 @@ from collections.abc import Mapping
 import matplotlib as mpl
 import torch
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, LogLocator
 
 from flatprobe.plotting import canvas
-from flatprobe.plotting.names import caption, legend, named, prepare
+from flatprobe.plotting.names import caption, named, prepare
 from flatprobe.probes.weight_norms import WeightNorms
 from flatprobe.utils.results import Result
 
@@ -38,10 +37,11 @@ def draw(
     """
     norms = named(results, WeightNorms)
     longest = max(norms.values(), key=lambda result: len(result.names)).names
-    ax, own = prepare(ax, list(norms), groups, width=max(7.0, 1.5 + _SLOT * len(longest)))
+    picture = prepare(ax, list(norms), groups, width=max(7.0, 1.5 + _SLOT * len(longest)))
+    ax = picture.ax
     handles = {}
     for name, result in norms.items():
-        look, places = own[name], range(1, len(result.names) + 1)
+        look, places = picture.looks[name], range(1, len(result.names) + 1)
         style = {"color": look.colour, "linestyle": look.line, "marker": look.marker, "markersize": 6, "linewidth": 1.2}
         (handles[name],) = ax.plot(places, result.of("spectral").numpy(), label=name, **style)
         reshaped = result.of("reshaped_spectral").numpy()
@@ -49,9 +49,7 @@ def draw(
     values = torch.cat([result.of(norm) for result in norms.values() for norm in ("spectral", "reshaped_spectral")])
     if 0 < 10 * values.min() <= values.max():
         ax.set_yscale("log")
-        ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        ax.minorticks_off()
+        canvas.use_plain_ticks(ax.yaxis, subs=(1, 2, 5))
     same = all(result.names == longest for result in norms.values())
     ax.set_xticks(range(1, len(longest) + 1), list(map(caption, longest)) if same else None)
     if same and max(map(len, longest)) * len(longest) > 60:
@@ -60,5 +58,5 @@ def draw(
             label.set_horizontalalignment("right")
     ax.set_xlabel("layer, in order of application")
     ax.set_ylabel("spectral norm (filled: operator,\nopen: reshaped kernel)")
-    legend(ax, handles, groups)
+    picture.legend(handles)
     return ax

@@ -314,6 +314,13 @@ def test_the_legend_is_above_the_axes_and_all_of_it_in_the_picture(count: int, g
     assert axes.height > 0.5 * 3.9 * figure.dpi
 
 
+def test_in_given_axes_the_legend_of_a_few_networks_leaves_the_place_of_the_title_free() -> None:
+    figure = Figure(layout="constrained")
+    ax = curve_plot.draw({"a": curve(0), "b": curve(1)}, figure.add_subplot())
+    figure.draw_without_rendering()
+    assert ax.get_legend().get_window_extent().y1 <= ax.get_window_extent().y1
+
+
 def test_networks_of_a_large_group_differ_in_line_marker_or_shade() -> None:
     names = [f"n{k}" for k in range(18)]
     found = looks(names, dict.fromkeys(names, "all"))
