@@ -5,13 +5,13 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from flatprobe.data.inputs import Inputs, fix_of_integers, mapped, tensors
+from flatprobe.data.inputs import Inputs, fix_of_integers, map_tensors, tensors
 from flatprobe.network.contexts import no_autocast
 from flatprobe.network.network import Network
 from flatprobe.network.storage import storage_of
 from flatprobe.network.watching import Watched, ends_in_sigmoid, leaves_of
 from flatprobe.utils.plain_functions import PlainFunctions
-from flatprobe.utils.rng import global_states_kept
+from flatprobe.utils.rng import keep_global_states
 
 # Samples that a network is looked at with, and how far two passes over them may differ relative to the largest logit:
 # rounding differs between batch sizes and layouts; dropout, or another batch's statistics, change far more.
@@ -40,7 +40,7 @@ def inspected(network: Network, inputs: Inputs) -> Tensor:
             what is measured would be a random variable, or depend on the batch.
     """
     network.rest()
-    with global_states_kept(), torch.no_grad():
+    with keep_global_states(), torch.no_grad():
         drawn, before = torch.get_rng_state(), network.slots.attributes()
         last = network.channels_last
         logits, first = _first(network, inputs)
@@ -49,9 +49,9 @@ def inspected(network: Network, inputs: Inputs) -> Tensor:
         network.slots.keep(before)
         network.classes = logits.shape[1]
         for company, rows in enumerate(_companies(len(logits))):
-            few = mapped(lambda part, rows=rows: part[rows.to(part.device)], inputs)  # type: ignore[misc]
+            few = map_tensors(lambda part, rows=rows: part[rows.to(part.device)], inputs)  # type: ignore[misc]
             if len(logits) < _COMPANY:
-                few = mapped(_with_others, few)
+                few = map_tensors(_with_others, few)
             again = _watched(network, few, first) if company == 0 else network(few)
             if last and not network.channels_last:
                 return inspected(network, inputs)  # from now on in the layout that is safe
@@ -90,7 +90,7 @@ def _first(network: Network, inputs: Inputs) -> tuple[Tensor, Watched]:
     Raises:
         ValueError: if the network cannot take the inputs.
     """
-    own = network.laid_out(mapped(torch.clone, inputs))
+    own = network.laid_out(map_tensors(torch.clone, inputs))
     network.in_place = False  # the inputs are copies already
     try:
         with Watched(map(storage_of, [*tensors(own), *network.slots.state.values()])) as seen:
@@ -181,7 +181,7 @@ def _watched(network: Network, few: Inputs, first: Watched) -> Tensor:
         }
         for name in slots.parameters:
             clones[name].requires_grad_(clones[name].is_floating_point())
-        few = mapped(lambda part: part.clone(memory_format=torch.contiguous_format), few)
+        few = map_tensors(lambda part: part.clone(memory_format=torch.contiguous_format), few)
         slots.written, network.plain = frozenset(), True
         with slots.lock, no_autocast():
             slots.place(clones)

@@ -13,10 +13,10 @@ from flatprobe.data.inputs import (
     Inputs,
     as_arguments,
     channels_last,
+    compute_logits,
     default_layout,
-    joined,
-    mapped,
-    never_alone,
+    join,
+    map_tensors,
     only_floating,
 )
 from flatprobe.network.contexts import no_autocast
@@ -26,7 +26,7 @@ from flatprobe.network.sequential import affine_in_inputs, layers_of, run, tenso
 from flatprobe.network.slots import Slots
 from flatprobe.network.weights import Weights
 from flatprobe.utils.plain_functions import PlainFunctions
-from flatprobe.utils.rng import global_states_kept
+from flatprobe.utils.rng import keep_global_states
 
 # Samples a forward pass, by (architecture, device type): a fixed table rather than a timing at run time, so that
 # results repeat. The CPU's rows follow `python -m tests.benchmarks batch_size`; the GPU's are not measured yet.
@@ -113,7 +113,7 @@ class Network:
 
     def __call__(self, inputs: Inputs, weights: Mapping[str, Tensor] | None = None) -> Float[Tensor, "samples classes"]:
         """Logits of inputs that `prepare` returned, at these weights (and buffers), by default the network's own."""
-        inputs = self.laid_out(inputs if self._held is None else joined(self._held, _one(inputs)))
+        inputs = self.laid_out(inputs if self._held is None else join(self._held, _one(inputs)))
         with self._pass(weights):
             return self.run(inputs)
 
@@ -124,7 +124,7 @@ class Network:
             args, kwargs = as_arguments(inputs)
             return logits_of(self.slots.module(*args, **kwargs), self.slots.module)
 
-        return never_alone(logits, inputs)
+        return compute_logits(logits, inputs)
 
     @property
     def name(self) -> str:
@@ -145,7 +145,7 @@ class Network:
     @contextmanager
     def _pass(self, weights: Mapping[str, Tensor] | None) -> Iterator[None]:
         """The copy at these weights, for this thread alone."""
-        states = global_states_kept() if self.seeds else nullcontext()
+        states = keep_global_states() if self.seeds else nullcontext()
         functions = PlainFunctions() if self.plain else nullcontext()
         with self.slots.lock, no_autocast(), states:
             self.slots.place(weights)
@@ -203,7 +203,7 @@ class Network:
         if isinstance(inputs, Tensor):
             return self
         owners = owners.to(self.device)
-        return self.holding(mapped(lambda part: part[owners], inputs))[0]
+        return self.holding(map_tensors(lambda part: part[owners], inputs))[0]
 
     def choosing(self, rows: Tensor) -> "Network":
         """The network for these samples of the batch whose other inputs it holds."""
@@ -211,13 +211,13 @@ class Network:
             return self
         inputs, place = self._held
         network = copy.copy(self)
-        chosen = mapped(lambda part: part[rows.to(part.device)], inputs)
+        chosen = map_tensors(lambda part: part[rows.to(part.device)], inputs)
         network._held = (chosen, place)  # type: ignore[assignment] # noqa: SLF001
         return network
 
     def prepare(self, inputs: Inputs) -> Inputs:
         """The inputs on the weights' device, floating ones in the weights' dtype."""
-        return mapped(self.placed, inputs)
+        return map_tensors(self.placed, inputs)
 
     def placed(self, part: Tensor) -> Tensor:
         """One tensor of a batch as `prepare` has it: of the inputs, or the labels."""
@@ -239,10 +239,10 @@ class Network:
 
     def laid_out(self, inputs: Inputs) -> Inputs:
         """The inputs in their memory layout, copied for a network whose first layer would write to them."""
-        inputs = mapped(torch.clone, inputs) if self.in_place else inputs
+        inputs = map_tensors(torch.clone, inputs) if self.in_place else inputs
         if self.channels_last:
             return channels_last(inputs) if isinstance(inputs, Tensor) else inputs
-        return mapped(default_layout, inputs) if self.architecture == "convolutional" else inputs
+        return map_tensors(default_layout, inputs) if self.architecture == "convolutional" else inputs
 
     def first_linear(self, *, in_inputs: bool = False) -> Split | None:
         """The network as tail(head(x)), head affine in its own weights, where the layers show that it is.
@@ -283,7 +283,7 @@ class Network:
 
         def tail(outputs: Inputs, weights: Mapping[str, Tensor]) -> Tensor:
             with self._pass(weights):
-                return never_alone(lambda value: logits_of(run(layers[first + 1 :], _one(value)), module), outputs)
+                return compute_logits(lambda value: logits_of(run(layers[first + 1 :], _one(value)), module), outputs)
 
         return head, tail, frozenset(names[first])
 

@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Float64, Int64
 from torch import Tensor, nn
 
-from flatprobe.data import Batch, LabelledData, checked_data, parts_of
-from flatprobe.data.inputs import Inputs, fix_of_integers, mapped, tensors
+from flatprobe.data import Batch, LabelledData, check_data, parts_of
+from flatprobe.data.inputs import Inputs, fix_of_integers, map_tensors, tensors
 from flatprobe.network.checks import check_batch, check_logits
 from flatprobe.network.differentiable import check_differentiable
 from flatprobe.network.network import Network
@@ -92,7 +92,7 @@ def map_samples(
         ValueError: for a network that is refused (mode, weights, output, determinism), or a value that is not finite,
             naming the sample.
     """
-    network, data = Network(model), checked_data(data)
+    network, data = Network(model), check_data(data)
     size = network.batch_size(batch_size)
     values = []
     for batch in data.batches(size):
@@ -172,7 +172,7 @@ class Subject:
 
     def forward(self, rows: Tensor | None = None) -> Network:
         """Points in place of these rows' inputs (None: all) -> logits."""
-        return self.network.holding(self.given if rows is None else mapped(lambda part: part[rows], self.given))[0]
+        return self.network.holding(self.given if rows is None else map_tensors(lambda part: part[rows], self.given))[0]
 
 
 def attacked(
@@ -200,7 +200,7 @@ def attacked(
     for batch in data.batches(batch_size):
         if batch.start == 0:
             check_batch(network, batch, data.classes)
-        batch = Batch(mapped(_plain, batch.inputs), _plain(batch.labels), batch.start)
+        batch = Batch(map_tensors(_plain, batch.inputs), _plain(batch.labels), batch.start)
         held, prepared = placed(network, batch)
         inputs = continuous(prepared, probe)
         if batch.start == 0:

@@ -1,4 +1,4 @@
-"""The one figure of each result that the summary shows, with its uncertainty."""
+"""Headline figures of the summary, one per result, with their uncertainty."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -29,7 +29,7 @@ _LEVEL = 0.2
 
 @dataclass(frozen=True)
 class Headline:
-    """A result's figure: its value, for statistics across networks, and its words."""
+    """Headline figure of a result: value, for statistics across networks, and words."""
 
     value: float
     words: str
@@ -37,13 +37,13 @@ class Headline:
 
 
 def headline(result: Result) -> Headline | None:
-    """The figure of one result; None for a landscape, which has no single one."""
+    """Headline figure of one result; None for a landscape, which has none."""
     entry = _KINDS.get(type(result))
     return entry[0](result) if entry else None
 
 
 def unit(results: Mapping[str, Result]) -> str:
-    """What the figures of these results of one kind are, and their unit."""
+    """Meaning and unit of the headline figures of results of one class."""
     return _KINDS[type(next(iter(results.values())))][1](results)
 
 
@@ -80,7 +80,7 @@ def _worst(result: WorstCaseSharpness) -> Headline:
 
 
 def _worst_unit(results: Mapping[str, Result]) -> str:
-    return f"rise of the loss found within {agreed(results, 'radius'):g}, {agreed(results, 'law')} ball"
+    return f"increase of the loss found within {agreed(results, 'radius'):g}, {agreed(results, 'law')} ball"
 
 
 def _slice(result: RandomSlice) -> Headline:
@@ -145,11 +145,11 @@ def _sandwich_unit(results: Mapping[str, Result]) -> str:
     first = next(iter(results.values()))
     assert isinstance(first, GeometricMargins)
     low = "certified" if first.certified or first.uncertified else "estimated"
-    return f"{agreed(results, 'norm')} distance; medians over samples, {low} lower end and shortest found"
+    return f"{agreed(results, 'norm')} distance; medians over samples, {low} lower bound and shortest found"
 
 
 def _budget(result: AdversarialAccuracy) -> int:
-    """A third of the way through the grid, whose largest budgets mislead every sample of any network."""
+    """Position of the budget a third of the way up the grid, whose largest budgets fool any network."""
     order = result.budgets.argsort()
     return int(order[(len(order) + 1) // 3])
 
@@ -173,7 +173,9 @@ _KINDS: dict[type[Result], tuple[Callable[[Any], Headline], Callable[[Mapping[st
     FlatnessRadii: (_radius, _radius_unit),
     RandomSlice: (
         _slice,
-        lambda results: f"largest rise of the loss within {agreed(results, 'extent'):g}, {agreed(results, 'law')} law",
+        lambda results: (
+            f"largest increase of the loss within {agreed(results, 'extent'):g}, {agreed(results, 'law')} law"
+        ),
     ),
     HessianEigenvalues: (_eigenvalue, lambda results: f"loss per squared weight; {agreed(results, 'which')}"),
     HessianTrace: (_trace, lambda _results: "loss per squared weight; ± standard error over draws"),

@@ -1,4 +1,4 @@
-"""What a reader needs to repeat the measurements: arguments, data, networks, versions; said once where it is shared."""
+"""Provenance of the measurements: arguments, data, networks and versions, shared entries once."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -11,7 +11,7 @@ Records = Mapping[str, Mapping[str, Result]]
 
 
 def provenance(records: Records) -> list[tuple[str, Table]]:
-    """Titled tables of the measurements' arguments, the data, the networks and the machines.
+    """Titled tables of arguments, data, networks and machines.
 
     Args:
         records: measurement -> network -> result.
@@ -31,7 +31,7 @@ def provenance(records: Records) -> list[tuple[str, Table]]:
 
 
 def words(value: object) -> str:
-    """A value of a record in one line.
+    """A value of a record on one line.
 
     >>> words({"name": "digits", "shape": [1, 8, 8], "noise": {"seed": None, "rate": 0.10000000001}})
     'name digits; shape [1, 8, 8]; noise (seed none; rate 0.1)'
@@ -50,7 +50,7 @@ def words(value: object) -> str:
 
 
 def _arguments(records: Records) -> Iterable[tuple[str, str]]:
-    """Each measurement's arguments, with its loss and batch size; where its networks' differ, all that occur."""
+    """Arguments, loss and batch size per measurement; all values where the networks differ."""
     for key, results in records.items():
         values: dict[str, list[str]] = {}
         for result in results.values():
@@ -63,7 +63,7 @@ def _arguments(records: Records) -> Iterable[tuple[str, str]]:
 
 
 def _shared(records: Records, path: tuple[str, ...]) -> Iterable[tuple[str, str]]:
-    """What lies at this path in the settings, once each, with the networks (or groups) that record it."""
+    """Distinct values at this path of the settings, each with the networks (or groups) that have it."""
     found: dict[str, list[str]] = {}
     for results in records.values():
         for name, result in results.items():

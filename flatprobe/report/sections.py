@@ -1,4 +1,4 @@
-"""From the results of one measurement to the sections that show them; the kind follows from the results' class."""
+"""Report sections of a measurement, chosen by the class of its results."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -31,10 +31,10 @@ Groups = Mapping[str, str] | None
 
 
 def kind(key: str, results: Mapping[str, Result]) -> type[Result]:
-    """The class of a measurement's results.
+    """Class of the results of a measurement.
 
     Raises:
-        ValueError: for no results, results of several classes, or of a class that has no picture.
+        ValueError: for no results, results of several classes, or a class without a section.
     """
     kinds = {type(result) for result in results.values()}
     if len(kinds) != 1 or not kinds <= _KINDS.keys():
@@ -46,18 +46,18 @@ def kind(key: str, results: Mapping[str, Result]) -> type[Result]:
 
 
 def sections(key: str, results: Mapping[str, Result], groups: Groups) -> list[Section]:
-    """The sections of one measurement.
+    """Sections of one measurement.
 
     Args:
-        key: the measurement's name, from which the titles are made.
-        results: by network, or by group for landscapes; all of one class.
+        key: name of the measurement, from which the titles are made.
+        results: network -> result, or group -> result for landscapes; all of one class.
         groups: network -> group.
 
     Returns:
-        One section; for landscapes one for the loss and one for the accuracy of triangles, and one for lines.
+        One section; landscapes have one for the loss and one for the accuracy of triangles, and one for lines.
 
     Raises:
-        ValueError: if the records lack a setting that the section names.
+        ValueError: if the records lack a setting that the section needs.
     """
     try:
         return _KINDS[kind(key, results)](titled(key), results, groups)
@@ -72,10 +72,10 @@ def _radii(title: str, results: Results, groups: Groups) -> list[Section]:
     first: FlatnessRadii = next(iter(results.values()))
     law, objective, epsilon = (agreed(results, name) for name in ("law", "objective", "epsilon"))
     sentence = (
-        f"How far the weights can move along a random direction ({law} law, {_parameters(results)}) before the "
-        f"training {objective} first changes by {epsilon:g}: each point is one of {len(first.radii)} directions, the "
-        "box holds their quartiles, an open triangle at the upper edge is a direction that had not left when the "
-        "search ended, and a larger radius means a flatter minimum."
+        f"The distance that the weights can move along a random direction ({law} law, {_parameters(results)}) before "
+        f"the training {objective} first changes by {epsilon:g}. Each point is one of {len(first.radii)} directions, "
+        "and the box shows their quartiles. An open triangle at the upper edge is a direction without such a change "
+        "before the search ended. A larger radius means a flatter minimum."
     )
     picture = png(radii.draw(results, groups=groups))
     return [
@@ -104,13 +104,13 @@ def _landscapes(title: str, results: Results, _groups: Groups) -> list[Section]:
 
 def _triangles(title: str, results: Results) -> list[Section]:
     contours = (
-        "Training loss at the combinations a w₁ + b w₂ + c w₃ (a + b + c = 1) of three trained networks' weights, "
-        "which are the corners in the order given, with the same logarithmic colours in every panel: dark between "
-        "bright corners is a barrier that separates the networks."
+        "Training loss at the combinations a w₁ + b w₂ + c w₃ (a + b + c = 1) of the weights of three trained "
+        "networks, which are the corners in the given order. All panels have the same logarithmic colours. A dark "
+        "area between bright corners is a barrier that separates the networks."
     )
     heights = (
-        "Training accuracy at the same combinations as the height of a surface over the triangle: a level sheet means "
-        "that the networks can be mixed at no cost, a sagging one that accuracy is lost between them."
+        "Training accuracy at the same combinations as the height of a surface over the triangle. A level surface "
+        "means that the networks can be mixed without loss, a sagging surface that accuracy is lost between them."
     )
     words = _alternative("Triangles of loss", results)
     loss = Section(f"{title}: loss", contours, png(triangle.draw_row(results)), words, tables.landscapes(results))
@@ -121,9 +121,9 @@ def _triangles(title: str, results: Results) -> list[Section]:
 
 def _lines(title: str, results: Results) -> list[Section]:
     sentence = (
-        "Training loss on the straight line between two trained networks' weights: the arrow is the barrier, the "
-        "loss's largest excess over the straight line between its values at the ends, and no barrier means that the "
-        "networks lie in one basin."
+        "Training loss on the straight line between the weights of two trained networks. The arrow is the barrier, the "
+        "largest excess of the loss over the straight line between its values at the two networks. Without a barrier "
+        "the networks are in one basin."
     )
     picture = png(line.draw(results))
     words = _alternative("Curves of loss", results)
@@ -133,14 +133,14 @@ def _lines(title: str, results: Results) -> list[Section]:
 def _margins(title: str, results: Results, groups: Groups) -> list[Section]:
     if next(iter(results.values())).settings["probe"] == "scores":
         what = (
-            f"√2 times the smallest lead of the true class's output over another class's ({agreed(results, 'outputs')} "
-            "outputs, on which √2 is the most), for every sample"
+            f"√2 times the smallest lead of the true class's output over another class's, per sample "
+            f"({agreed(results, 'outputs')} outputs, for which √2 is the maximum)"
         )
-        scale = "a surer one lies further right"
+        scale = "a more certain sample is further right"
     else:
-        what = "The true class's logit minus the largest other logit, for every sample"
-        scale = "a surer one lies further right, on a scale that grows with the last layer's weights"
-    sentence = f"{what}: a sample left of 0 is misclassified, and {scale}."
+        what = "The true class's logit minus the largest other logit, per sample"
+        scale = "a more certain sample is further right, on a scale that grows with the last layer's weights"
+    sentence = f"{what}. A sample left of 0 is misclassified; {scale}."
     picture = png(histogram.draw(results, groups=groups))
     return [Section(title, sentence, picture, _alternative("Histograms", results), tables.samples(results))]
 
@@ -148,12 +148,12 @@ def _margins(title: str, results: Results, groups: Groups) -> list[Section]:
 def _jacobian(title: str, results: Results, groups: Groups) -> list[Section]:
     norm = agreed(results, "norm")
     meaning = {
-        "spectral": "the most that the output moves for a small step of the input",
-        "frobenius": "the size of all its slopes together",
+        "spectral": "the largest change of the output per small step of the input",
+        "frobenius": "the size of all slopes together",
     }
     sentence = (
-        f"The {norm} norm of the Jacobian of the {agreed(results, 'outputs')} with respect to the input, for every "
-        f"sample: {meaning[norm]}, so smaller is smoother."
+        f"The {norm} norm of the Jacobian of the {agreed(results, 'outputs')} with respect to the input, per sample: "
+        f"{meaning[norm]}. Smaller is smoother."
     )
     picture = png(histogram.draw(results, groups=groups))
     return [Section(title, sentence, picture, _alternative("Histograms", results), tables.samples(results))]
@@ -163,8 +163,8 @@ def _robustness(title: str, results: Results, groups: Groups) -> list[Section]:
     first: Robustness = next(iter(results.values()))
     sentence = (
         "The fraction of samples misclassified when Gaussian noise is added to the inputs, against the noise's "
-        f"standard deviation, as the mean over {first.error.shape[1]} draws with {tables.fresh_band(results)}: "
-        "a curve that rises later belongs to a more robust network."
+        f"standard deviation, as the mean over {first.error.shape[1]} draws with {tables.fresh_band(results)}. "
+        "A curve that rises later belongs to a more robust network."
     )
     picture = png(curve.draw(results, groups=groups))
     return [Section(title, sentence, picture, _alternative("Curves", results), tables.errors(results))]
@@ -173,11 +173,11 @@ def _robustness(title: str, results: Results, groups: Groups) -> list[Section]:
 def _smoothing(title: str, results: Results, groups: Groups) -> list[Section]:
     sigma, alpha, draws = (agreed(results, name) for name in ("sigma", "alpha", "draws"))
     sentence = (
-        "The fraction of samples that the smoothed classifier, a vote of the network's answers under Gaussian noise of "
-        f"standard deviation {sigma:g}, answers rightly and provably so within an l2 radius, with "
-        f"{tables.fresh_band(results)}. It abstains where {draws:,} draws prove no majority; a radius may be wrong "
-        f"with probability {alpha:g}. The radii belong to the vote, not to the network: they say nothing of the "
-        "network's own answers."
+        "The fraction of samples whose class the smoothed classifier, a vote of the network under Gaussian noise of "
+        f"standard deviation {sigma:g}, predicts correctly and provably within an l2 radius, with "
+        f"{tables.fresh_band(results)}. It abstains where {draws:,} draws prove no majority. A radius is wrong "
+        f"with probability at most {alpha:g}. The radii belong to the vote, not to the network: they do not bound the "
+        "predictions of the network itself."
     )
     picture = png(curve.draw(results, groups=groups))
     return [Section(title, sentence, picture, _alternative("Curves", results), tables.certificates(results))]
@@ -187,7 +187,7 @@ def _alternative(what: str, results: Results) -> str:
     return f"{what} of {', '.join(results)}"
 
 
-# In the order of the page: the weights' space first, then the inputs'.
+# In the order of the page: weight space first, then input space.
 _KINDS: dict[type[Result], Callable[[str, Results, Groups], list[Section]]] = {
     FlatnessRadii: _radii,
     Interpolation: _landscapes,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from flatprobe.data import LabelledData, checked_data
+from flatprobe.data import LabelledData, check_data
 from flatprobe.network.contexts import standalone
 from flatprobe.network.network import Network
 from flatprobe.probes.adversarial import AdversarialAccuracy
@@ -140,7 +140,7 @@ def _checked(
     if not models:
         msg = "there are no networks to compare; expected at least one"
         raise ValueError(msg)
-    own = dict(data) if isinstance(data, Mapping) else dict.fromkeys(models, checked_data(data))
+    own = dict(data) if isinstance(data, Mapping) else dict.fromkeys(models, check_data(data))
     group = dict.fromkeys(models, "networks") if groups is None else dict(groups)
     for name in models:
         if name not in own or name not in group:

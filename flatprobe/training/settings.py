@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from flatprobe.functional.losses import per_sample_loss
-from flatprobe.functional.user_loss import Loss, described_loss, taken
+from flatprobe.functional.user_loss import Loss, as_loss, describe_loss
 from flatprobe.training.constraints import CONSTRAINTS, Constraint
 from flatprobe.training.optimizers import check_optimizer
 from flatprobe.training.penalties import PENALTIES, Penalty
@@ -76,7 +76,7 @@ class Settings:
             )
             raise ValueError(msg)
         one_of("precision", self.precision, (None, "bfloat16"))
-        object.__setattr__(self, "objective", taken(self.objective))
+        object.__setattr__(self, "objective", as_loss(self.objective))
         per_sample_loss(self.objective)
         check_optimizer(self.optimizer, momentum=self.momentum)
         check_schedule(self.schedule, self.epochs)
@@ -84,7 +84,7 @@ class Settings:
     def as_json(self) -> dict[str, Any]:
         """All settings as JSON has them (a tuple is a list there), for the record and to compare with one."""
         named = {
-            "objective": described_loss(self.objective),
+            "objective": describe_loss(self.objective),
             "optimizer": plain(self.optimizer),
             "schedule": None if self.schedule is None else plain(self.schedule),
         }

@@ -1,1 +1,1 @@
-"""What has no network in it: argument checks, random numbers, files, results, progress."""
+"""Tools that know no network: argument checks, random numbers, files, results, search, progress."""

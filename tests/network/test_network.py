@@ -231,6 +231,6 @@ def test_networks_in_several_precisions_take_inputs_in_the_first_layers() -> Non
 def test_global_random_states_are_kept() -> None:
     drawn = []
     for _ in range(2):
-        with rng.global_states_kept():
+        with rng.keep_global_states():
             drawn.append((np.random.rand(), random.random(), float(torch.rand(()))))
     assert drawn[0] == drawn[1]

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import flatprobe as fp
-from flatprobe.data import checked_data
+from flatprobe.data import check_data
 from flatprobe.network.network import Network
 from flatprobe.network.weights import combined, norm, weights_of
 from flatprobe.risk.lines import split_for
@@ -191,7 +191,7 @@ def test_other_kinds_of_models_and_data_are_refused() -> None:
         Network(cases.mlp().state_dict())
     loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(DATA.inputs, DATA.labels), shuffle=True)
     with pytest.raises(TypeError, match="the data are a DataLoader; expected LabelledData"):
-        checked_data(loader)
+        check_data(loader)
 
 
 def test_unknown_losses_and_batch_sizes() -> None:
@@ -346,9 +346,7 @@ def test_the_fix_for_pictures_of_bytes_gives_the_same_numbers() -> None:
     stored = (DATA.inputs * 255).to(torch.uint8)
     raw = fp.LabelledData(stored, DATA.labels, classes=10)
     expected = fp.functional_margins(model, raw).values
-    message = (
-        r"make the pictures floating, inputs.float\(\) / 255, with fp.Normalised.*\(0 and 1 / 255 where it divides"
-    )
+    message = r"make the images floating, inputs.float\(\) / 255, with fp.Normalised.*\(mean 0 and std 1 / 255 where"
     for probe in (fp.jacobian_norms, fp.geometric_margins, fp.gaussian_robustness):
         with pytest.raises(TypeError, match=message):
             probe(model, raw)

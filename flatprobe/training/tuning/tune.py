@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from flatprobe.data import LabelledData, checked_data
+from flatprobe.data import LabelledData, check_data
 from flatprobe.risk.empirical import EmpiricalRisk
 from flatprobe.training.diverged import DivergedError
 from flatprobe.training.loop import train
@@ -94,7 +94,7 @@ def tune(
     fixed = without_seed(others)
     study = _Study(
         network=network,
-        data=checked_data(data),
+        data=check_data(data),
         vary=varying(setting, penalty, fixed),
         validation=validation,
         others=fixed,
@@ -106,7 +106,7 @@ def tune(
     check_arguments(study.vary, ascending, fixed)
     first = made_network(network, repetitions[0])
     if test is not None:
-        check_test(first, data, checked_data(test), fixed.get("objective", "cross_entropy"))
+        check_test(first, data, check_data(test), fixed.get("objective", "cross_entropy"))
     tell = _telling((len(ascending) + 1) * len(repetitions), progress)
     rows = [row for seed in repetitions for row in study.searched(ascending, seed, tell)]
     best = best_strength(rows, criterion)
