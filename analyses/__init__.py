@@ -1,1 +1,1 @@
-"""Reproductions: one folder per paper, one script per table or figure, each of which writes a record."""
+"""Reproductions: one folder per paper, one script per table or figure."""

@@ -1,4 +1,4 @@
-"""T3 Table 1 as a figure: radii against n, and the ratio of natural to random, with the printed values.
+"""T3 Table 1 as a figure: radii against n, and the ratio of natural to random.
 
     python -m figures.theory3_2017_table1 --preset cpu
 
@@ -28,7 +28,7 @@ Printed = Mapping[tuple[str, str], float]
 
 
 def draw(frame: pd.DataFrame, printed: Printed, preset: Mapping[str, Any], rate: float) -> Figure:
-    """Three panels: radii over all parameters and the top layer at one learning rate, and the ratio at every rate."""
+    """Panels of radii over all parameters and the top layer, and of their ratio."""
     figure = Figure(figsize=(13, 4.2), layout="constrained")
     FigureCanvasAgg(figure)
     panels = figure.subplots(1, 3)
@@ -73,7 +73,7 @@ def _radii(axes: Axes, frame: pd.DataFrame, parameters: str, printed: Printed) -
 
 
 def _ratio(axes: Axes, frame: pd.DataFrame, printed: Printed) -> None:
-    """Ratio over all parameters, one colour per learning rate, which the paper does not give."""
+    """Ratio over all parameters, one colour per learning rate."""
     rates = sorted(frame["learning_rate"].unique())
     for rate, colour in zip(rates, RATES, strict=False):
         chosen = frame[(frame["learning_rate"] == rate) & (frame["parameters"] == "all")]

@@ -23,7 +23,7 @@ def jacobian(**options: str) -> Quantity:
 def own(asked: Mapping[str, object]) -> Quantity:
     """Mean over batches of the exact form of the penalty."""
 
-    def measured(model: torch.nn.Module, data: fp.LabelledData) -> float:
+    def measure(model: torch.nn.Module, data: fp.LabelledData) -> float:
         penalty = made("penalty", asked, PENALTIES)
         values = [
             float(penalty(fp.ForwardPass(model, batch.inputs, batch.labels, key=(0, index))).detach())
@@ -31,7 +31,7 @@ def own(asked: Mapping[str, object]) -> Quantity:
         ]
         return sum(values) / len(values)
 
-    return measured
+    return measure
 
 
 def operator_norms(model: torch.nn.Module, data: fp.LabelledData) -> float:
@@ -65,7 +65,7 @@ LAYERS = {"name": "jacobian_per_layer"}
 
 
 def cases(factors: Mapping[str, float] = MappingProxyType({}), noise: float = 0.3) -> dict[str, Case]:
-    """All penalties, at strengths that change the quantity and let a network of the digits reach the target.
+    """All penalties, at strengths that let a network of the digits reach the target.
 
     Args:
         factors: case -> factor of its strengths, for other data.

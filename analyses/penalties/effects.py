@@ -1,4 +1,4 @@
-"""Effect of each penalty on its quantity: networks trained with and without it to one training loss.
+"""Effect of each penalty on its quantity at equal training loss.
 
 Claim (ours): at equal training loss, the quantity of a penalty is lower in the network that was trained with it. The
 quantity is measured by its probe where there is one (Jacobian norms, operator norms of the layers, error under noise
@@ -81,12 +81,12 @@ class Cell:
     seed: int
 
     def rows(self) -> list[dict[str, object]]:
-        """Train and measure, one row per quantity; the network without a penalty is measured by all quantities."""
+        """Train and measure; the network without a penalty has all quantities."""
         started = time.monotonic()
         preset, everything = self.preset, self.preset.cases()
         data = fp.load_data(self.data, split="train", limit=preset.train)
         test = fp.load_data(self.data, split="test", limit=preset.test)
-        run = self._trained(data, () if self.case is None else everything[self.case].penalties)
+        run = self._train(data, () if self.case is None else everything[self.case].penalties)
         common = {
             "data": self.data,
             "penalised": self.case is not None,
@@ -105,7 +105,7 @@ class Cell:
         sys.stderr.write(f"{self.data}, {self.case}, seed {self.seed}: {time.monotonic() - started:.0f} s\n")
         return found
 
-    def _trained(self, data: fp.LabelledData, penalties: object) -> fp.TrainingRun | None:
+    def _train(self, data: fp.LabelledData, penalties: object) -> fp.TrainingRun | None:
         """The run, or None if it diverged, which is a result too."""
         preset = self.preset
         try:
@@ -132,7 +132,7 @@ def network(data: fp.LabelledData, seed: int) -> torch.nn.Module:
 
 
 def measure(preset: Preset, workers: int = 1) -> tuple[pd.DataFrame, dict[str, object]]:
-    """Rows of a preset, and its data. Results do not depend on the number of workers."""
+    """Rows of a preset, and its data, with any number of workers."""
     chosen = [
         Cell(preset, data, case, seed)
         for data in preset.data
@@ -146,7 +146,7 @@ def measure(preset: Preset, workers: int = 1) -> tuple[pd.DataFrame, dict[str, o
 
 
 def table(frame: pd.DataFrame) -> pd.DataFrame:
-    """Means with and without the penalty, and the paired difference with its 95 % interval by Student's t."""
+    """Means with and without the penalty, and the difference with its 95 % interval."""
     keys = ["data", "on", "case", "quantity"]
     rows = []
     for names, group in frame.groupby(keys, sort=False):
@@ -173,7 +173,7 @@ def table(frame: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def accepted(frame: pd.DataFrame) -> dict[str, bool]:
+def check_claims(frame: pd.DataFrame) -> dict[str, bool]:
     """Parts of the acceptance rule, and whether they hold."""
     return {
         f"{row.data}: {row.case} lowers {row.quantity} on training samples": bool(row.met and row.high < 0)
@@ -204,7 +204,7 @@ def main(arguments: list[str] | None = None) -> Path:
         "subject": subject,
         "environment": environment() | {"seconds": round(time.monotonic() - started, 1)},
     }
-    return write_record(frame, out, metadata, shown=(table(frame),), claims=accepted(frame))
+    return write_record(frame, out, metadata, shown=(table(frame),), claims=check_claims(frame))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""S17 eqs 34 to 37 against adversarial examples: tightness of the lower bounds of the margin.
+"""S17 eqs 34 to 37: tightness of the lower bounds of the margin.
 
 Claim (S17 section IV): the margin of a sample is bounded from below by its score over a Jacobian norm, ever more
 loosely as the norm is taken over a ball around the sample (gamma_1, eq. 34), over the training data (gamma_2, eq. 35),
@@ -61,7 +61,7 @@ PRESETS = {
 
 
 def networks(preset: Preset, seed: int) -> dict[str, nn.Module]:
-    """The networks by name, trained to 100 % accuracy: T3's MLP of 512 units, N20's small CNN."""
+    """T3's MLP of 512 units and N20's small CNN, trained to 100 % accuracy."""
     data = fp.load_data(preset.data, split="train", limit=preset.train)
     build = {
         "mlp": lambda: fp.models.mlp(data.input_shape, widths=(512,), seed=seed),
@@ -107,7 +107,7 @@ def table(frame: pd.DataFrame) -> pd.DataFrame:
     return grouped.agg(median=("value", "median"), above=("above", "sum"), samples=("value", "size")).reset_index()
 
 
-def accepted(frame: pd.DataFrame) -> dict[str, bool]:
+def check_claims(frame: pd.DataFrame) -> dict[str, bool]:
     """Parts of the acceptance rule, and whether they hold."""
     found: dict[str, bool] = {}
     for network, rows in table(frame).groupby("network"):
@@ -116,11 +116,11 @@ def accepted(frame: pd.DataFrame) -> dict[str, bool]:
         best = frame[frame["network"] == network].drop_duplicates("sample")["closest"].median()
         violated = any(counts[method] for method in CERTIFIED)
         found[f"{network}: no certified lower bound above an upper bound"] = not violated
-        found[f"{network}: medians in S17's order"] = _ordered(medians, best)
+        found[f"{network}: medians in S17's order"] = _is_ordered(medians, best)
     return found
 
 
-def _ordered(medians: Mapping[str, float], best: float) -> bool:
+def _is_ordered(medians: Mapping[str, float], best: float) -> bool:
     frobenius, spectral = (medians[f"{kind}{DOUBLE}"] for kind in CERTIFIED)
     order = frobenius <= spectral <= min(medians["gamma_1"], medians["gamma_2"])
     return bool(order and max(medians["gamma_1"], medians["gamma_2"]) <= best)
@@ -142,7 +142,7 @@ def main(arguments: list[str] | None = None) -> Path:
     settings = {"preset": asdict(preset), "learning_rate": LEARNING_RATE, "batch_size": BATCH_SIZE}
     metadata = {"kind": "analysis", "command": command, "settings": settings, "subject": subject}
     return write_record(
-        frame, out, metadata | {"environment": environment()}, shown=(table(frame),), claims=accepted(frame)
+        frame, out, metadata | {"environment": environment()}, shown=(table(frame),), claims=check_claims(frame)
     )
 
 

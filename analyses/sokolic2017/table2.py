@@ -1,4 +1,4 @@
-"""S17 Table II, MNIST: a small CNN on few samples, with weight decay or the Jacobian penalty.
+"""S17 Table II, MNIST: weight decay and the Jacobian penalty on few samples.
 
 Claim (S17 section VI-B1): the Jacobian regularizer (eq. 49: the mean of ||dp/dx||_F^2) gives a higher test accuracy
 than weight decay at every training-set size, most of all at the smallest. The paper prints 94.00 against 96.03 % at
@@ -92,7 +92,7 @@ class Cell:
     runs: Path
 
     def row(self) -> dict[str, object]:
-        """Train, and measure on the validation samples in the search, on the test set at the end."""
+        """Train, and measure on validation samples in the search, on the test set at the end."""
         preset, seed = self.preset, self.draw
         data = preset.training(self.n, self.draw)
         regularizer = (
@@ -129,7 +129,7 @@ class Cell:
 
 
 def measure(preset: Preset, runs: Path, workers: int = 1) -> tuple[pd.DataFrame, dict[str, object]]:
-    """Rows of a preset, and its data. Results do not depend on the number of workers."""
+    """Rows of a preset, and its data, with any number of workers."""
     smallest = min(preset.sizes)
     search = [
         Cell(preset, smallest, method, strength, 0, "search", runs)
@@ -138,7 +138,7 @@ def measure(preset: Preset, runs: Path, workers: int = 1) -> tuple[pd.DataFrame,
     ]
     with pool(workers) as workplace:
         found = list(workplace.map(Cell.row, search))
-        best = chosen(pd.DataFrame(found))
+        best = choose_strengths(pd.DataFrame(found))
         final = [
             Cell(preset, n, method, best[method], draw, "final", runs)
             for n in sorted(preset.sizes)
@@ -154,8 +154,8 @@ def measure(preset: Preset, runs: Path, workers: int = 1) -> tuple[pd.DataFrame,
     return pd.DataFrame(found), subject
 
 
-def chosen(frame: pd.DataFrame) -> dict[str, float]:
-    """The strength of each method with the highest validation accuracy, the smallest one in a tie."""
+def choose_strengths(frame: pd.DataFrame) -> dict[str, float]:
+    """The best strength of each method in validation, the smallest one in a tie."""
     search = frame[frame["stage"] == "search"].sort_values(
         ["method", "accuracy", "strength"], ascending=[True, False, True]
     )
@@ -164,7 +164,7 @@ def chosen(frame: pd.DataFrame) -> dict[str, float]:
 
 
 def table(frame: pd.DataFrame) -> pd.DataFrame:
-    """Mean and standard deviation (ddof 1) of the test accuracy over the draws, and the published mean."""
+    """Mean and standard deviation (ddof 1) of the test accuracy, and S17's."""
     final = frame[frame["stage"] == "final"]
     keys = ["n", "method"]
     averaged = final.groupby(keys)["accuracy"].agg(["mean", "std", "count"])
@@ -179,7 +179,7 @@ def table(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def leads(frame: pd.DataFrame) -> pd.DataFrame:
-    """Lead of the Jacobian penalty over weight decay by n: mean and standard deviation over the draws, and S17's."""
+    """Lead of the Jacobian penalty over weight decay by n, and S17's lead."""
     final = frame[frame["stage"] == "final"].pivot_table(index=["n", "draw"], columns="method", values="accuracy")
     lead = (final["jacobian"] - final["weight decay"]).groupby("n").agg(["mean", "std"]).reset_index()
     nothing = (float("nan"),) * 2
@@ -187,7 +187,7 @@ def leads(frame: pd.DataFrame) -> pd.DataFrame:
     return lead
 
 
-def accepted(frame: pd.DataFrame) -> dict[str, bool]:
+def check_claims(frame: pd.DataFrame) -> dict[str, bool]:
     """Parts of the acceptance rule, and whether they hold."""
     means = leads(frame).sort_values("n")["mean"]
     return {
@@ -230,7 +230,7 @@ def main(arguments: list[str] | None = None) -> Path:
         "environment": environment() | {"seconds": round(time.monotonic() - started, 1)},
     }
     searched = frame[frame["stage"] == "search"]
-    return write_record(frame, out, metadata, shown=(searched, table(frame), leads(frame)), claims=accepted(frame))
+    return write_record(frame, out, metadata, shown=(searched, table(frame), leads(frame)), claims=check_claims(frame))
 
 
 if __name__ == "__main__":

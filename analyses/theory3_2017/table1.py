@@ -1,4 +1,4 @@
-"""T3 Table 1, the "flatness test": radii of minimizers for natural and random labels.
+"""T3 Table 1, the "flatness test": radii for natural and random labels.
 
 Claim: around minimizers of SGD the training loss is flatter for natural labels than for random labels. The distance
 along a random unit direction at which the loss has risen by 0.05 is larger. The paper prints, for MNIST, 45.4 +-
@@ -101,7 +101,7 @@ def cells(preset: Preset, seed: int) -> list[Cell]:
 
 
 def measure(preset: Preset, seed: int = 0, workers: int = 1) -> tuple[pd.DataFrame, dict[str, object]]:
-    """Rows of a preset, one per direction, and its data. Results do not depend on the number of workers."""
+    """Rows of a preset, one per direction, and its data, with any number of workers."""
     chosen = cells(preset, seed)
     if workers == 1:
         measured = list(map(rows, chosen))
@@ -120,7 +120,7 @@ def measure(preset: Preset, seed: int = 0, workers: int = 1) -> tuple[pd.DataFra
 
 
 def rows(cell: Cell) -> list[dict[str, object]]:
-    """Train one network through both stages and measure its radii, one row per direction."""
+    """Train one network through both stages, with a row per direction and radius."""
     start = time.monotonic()
     preset, seed, data = cell.preset, cell.seed + cell.minimizer, cell.data()
     test = fp.load_data(preset.data, split="test")
@@ -182,7 +182,7 @@ def table(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def ratios(frame: pd.DataFrame) -> pd.DataFrame:
-    """Ratio of the mean radii, natural over random, and the published ratio at n = 60,000.
+    """Ratio of the mean radii, natural over random, and the published ratio.
 
     `relative` is the ratio of the radii divided by the weight norms of their minimizers.
     """
@@ -201,7 +201,7 @@ def ratios(frame: pd.DataFrame) -> pd.DataFrame:
     return result
 
 
-def accepted(frame: pd.DataFrame) -> dict[str, bool]:
+def check_claims(frame: pd.DataFrame) -> dict[str, bool]:
     """Parts of the acceptance rule, and whether they hold."""
     rows = ratios(frame)
     rows = rows[rows["parameters"] == "all"].sort_values("n")
@@ -248,7 +248,7 @@ def main(arguments: list[str] | None = None) -> Path:
         "subject": subject,
         "environment": environment() | {"seconds": round(time.monotonic() - started, 1)},
     }
-    return write_record(frame, out, metadata, shown=(table(frame), ratios(frame)), claims=accepted(frame))
+    return write_record(frame, out, metadata, shown=(table(frame), ratios(frame)), claims=check_claims(frame))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Adversarial attacks of minimum norm (`minimum_norm`) and of a fixed budget (`fgsm`, `pgd`).
+"""Adversarial attacks of minimum norm and of a fixed budget.
 
 Every attack takes `forward`, inputs and labels of one batch. The steps and decisions of a sample do not depend on the
 other samples.

@@ -1,4 +1,4 @@
-"""Boundary bisection on the segment from a sample to its adversarial point, the last step of every attack."""
+"""Boundary bisection between a sample and its adversarial point."""
 
 import torch
 from torch import Tensor

@@ -32,7 +32,9 @@ _FIRST_CHANGE, _LAST_CHANGE = 0.05, 0.005  # of the norm per step, cosine betwee
 def ddn(
     forward: Forward, inputs: Points, labels: Labels, *, norm: str, box: Box, draw: Draw, steps: int = STEPS
 ) -> Perturbed:
-    """d <- d + a v, rescaled to the length e, which shrinks where x + d is adversarial and else grows.
+    """DDN: d <- d + a v, rescaled to the length e.
+
+    e shrinks where x + d is adversarial, and grows elsewhere.
 
     v is the dual-norm maximizer of the gradient of the loss. The first steps are FAB's, moved onto the boundary; they
     give the direction, the class and e, so that no step is spent on the scale. Then a and the relative change of e

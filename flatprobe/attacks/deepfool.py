@@ -24,7 +24,9 @@ _CANDIDATES = 10  # classes with the next largest logits among which a step choo
 def deepfool(
     forward: Forward, inputs: Points, labels: Labels, *, norm: str, box: Box, draw: Draw, steps: int = STEPS
 ) -> Perturbed:
-    """x' <- x' + r, with r the smallest step onto the nearest boundary z_j = z_y linearized at x'.
+    """DeepFool: x' <- x' + r.
+
+    r is the smallest step onto the nearest boundary z_j = z_y linearized at x'.
 
     A sample stops where its class changes, usually after 2 or 3 steps. With a box, r is the smallest step within the
     box. Cost: 1 forward pass and up to 10 backward passes per step, one per candidate class. The draws are not used.

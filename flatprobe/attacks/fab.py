@@ -1,4 +1,4 @@
-"""FAB: steps towards the linearized boundary, biased towards its point nearest to the sample."""
+"""Fast adaptive boundary attack (FAB)."""
 
 import torch
 from torch import Tensor
@@ -32,7 +32,9 @@ _BACK = 0.9  # beta: from an adversarial point, the next step starts at this fra
 def fab(
     forward: Forward, inputs: Points, labels: Labels, *, norm: str, box: Box, draw: Draw, steps: int = STEPS
 ) -> Perturbed:
-    """x' <- (1 - a) (x' + eta d') + a (x + eta d), d' and d the smallest steps onto the linearized boundary.
+    """FAB: x' <- (1 - a) (x' + eta d') + a (x + eta d).
+
+    d' and d are the smallest steps from x' and x onto the linearized boundary.
 
     The first step chooses, of the 3 classes with the next largest logits, the class with the nearest linearized
     boundary; later steps follow the leading class. The weight is a = min(||d'|| / (||d'|| + ||d||), 0.1), but 1 at the
@@ -78,7 +80,7 @@ def walk(forward: Forward, inputs: Points, labels: Labels, norm: str, box: Box, 
 
 
 def _onto(point: Tensor, at: Tensor, height: Tensor, gradient: Tensor, norm: str, box: Box) -> Tensor:
-    """Smallest step from a point onto height + gradient . (x' - at) = 0, from either side."""
+    """Smallest step from a point onto the linearized boundary, from either side."""
     gap = -(height + (gradient * (point - at)).sum(1))
     side = torch.where(gap < 0, -1.0, 1.0).to(gap)
     return nearest_point(point, gradient * side[:, None], gap.abs(), norm, box) - point

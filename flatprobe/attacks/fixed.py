@@ -1,4 +1,4 @@
-"""Attacks of a fixed budget in l2 and linf: one step (FGSM), or projected steps (PGD)."""
+"""Attacks of a fixed budget in l2 and linf: FGSM and PGD."""
 
 import torch
 from torch import Tensor
@@ -24,7 +24,9 @@ REACH = 2.5
 
 
 def fgsm(forward: Forward, inputs: Points, labels: Labels, budget: Values, *, norm: str, box: Box) -> Points:
-    """x + e argmax_{||v|| <= 1} v . grad l(x): the sign of the gradient in linf, the unit gradient in l2.
+    """FGSM: x + e argmax_{||v|| <= 1} v . grad l(x).
+
+    The step is the sign of the gradient in linf, the unit gradient in l2.
 
     Cost: 1 forward and 1 backward pass.
 
@@ -61,7 +63,9 @@ def pgd(
     steps: int = PGD_STEPS,
     noise: Tensor | None = None,
 ) -> tuple[Points, Tensor]:
-    """x' <- P(x' + a argmax_{||v|| <= 1} v . grad l(x')), P the projection onto the ball of the budget and the box.
+    """PGD: x' <- P(x' + a argmax_{||v|| <= 1} v . grad l(x')).
+
+    P is the projection onto the ball of the budget and the box.
 
     The step a is 2.5 budgets divided by the number of steps. Cost: 1 forward and 1 backward pass per step.
 
@@ -115,6 +119,6 @@ def project(offset: Points, budget: Values, norm: str) -> Points:
 
 
 def start_randomly(inputs: Points, noise: Tensor, budget: Values, *, norm: str, box: Box) -> Points:
-    """x and a uniformly random point of the cube (linf) or of the sphere (l2), made of standard normal numbers."""
+    """x plus a uniformly random point of the cube (linf) or the sphere (l2)."""
     unit = 2 * torch.special.ndtr(noise) - 1 if norm == "linf" else dual_norm_maximizer(noise, "l2")
     return clip(inputs + per_sample(budget, inputs) * unit, box)

@@ -1,4 +1,4 @@
-"""Nearest point of a half-space within a box, in l2 and linf: the step of linearizing attacks."""
+"""Nearest point of a half-space within a box, in l2 and linf."""
 
 import torch
 from torch import Tensor
@@ -11,7 +11,7 @@ _NEWTON_STEPS = 4
 
 
 def nearest_point(start: Tensor, normal: Tensor, gap: Tensor, norm: str, box: Box) -> Tensor:
-    """argmin ||x' - x|| subject to w . (x' - x) >= c > 0 and x' in the box, per sample.
+    """argmin ||x' - x|| with w . (x' - x) >= c > 0 and x' in the box, per sample.
 
     The minimizer is x + t w in l2 and x + t sign(w) in linf, clipped to the box, with the smallest t >= 0 that meets
     the constraint; w . (x'(t) - x) is concave and increasing in t. Without a box, t is c / ||w||_2^2 in l2 and c /

@@ -25,7 +25,9 @@ _BUDGETS = 12  # tried one after the other
 def ifgsm(
     forward: Forward, inputs: Points, labels: Labels, *, norm: str, box: Box, draw: Draw, steps: int = STEPS
 ) -> Perturbed:
-    """The smallest budget e at which steps argmax_{||v|| <= 1} v . grad l(x') in the ball of e succeed.
+    """Iterated FGSM at the smallest budget e that changes the class.
+
+    The steps are argmax_{||v|| <= 1} v . grad l(x') in the ball of e.
 
     At the first budget the linearized lead is 0. The budget doubles until the class changes, and is then bisected.
     Cost: 12 budgets of `steps` + 2 forward and `steps` backward passes. The draws are not used.

@@ -1,4 +1,4 @@
-"""Log-barrier attack: from a misclassified point towards the sample, behind a barrier."""
+"""Log-barrier attack."""
 
 import torch
 from torch import Tensor
@@ -34,7 +34,9 @@ _MOVE = 0.3  # fraction of the way to the minimizer that a step goes
 def log_barrier(
     forward: Forward, inputs: Points, labels: Labels, *, norm: str, box: Box, draw: Draw, steps: int = STEPS
 ) -> Perturbed:
-    """min ||d||_2^2 / 2 - lambda log(max_{j != y} z_j - z_y), lambda decreasing (linf: ||d||_inf in the first term).
+    """Log-barrier attack: min ||d||_2^2 / 2 - lambda log(max_{j != y} z_j - z_y).
+
+    In linf the first term is ||d||_inf. lambda decreases.
 
     The start is a misclassified point moved onto the boundary: the weakest Gaussian noise among increasing levels that
     changes the class, or the first such point of an ascent with increasing steps, whichever is closer. Each step
@@ -54,7 +56,7 @@ def log_barrier(
         crossed = adversarial(logits, labels)
         best = best.closer(current, rough_distance(current, inputs, norm), crossed)
         share = _FIRST * (_LAST / _FIRST) ** (step / max(steps - 1, 1))
-        target = _minimiser(inputs, current, lead(logits, labels), gradient, share, norm, box)
+        target = _minimize(inputs, current, lead(logits, labels), gradient, share, norm, box)
         moved = clip(torch.lerp(current, target, _MOVE), box)
         mask = per_sample(crossed, inputs)
         kept, current = torch.where(mask, current, kept), torch.where(mask, moved, (current + kept) / 2)
@@ -63,10 +65,10 @@ def log_barrier(
     return best.closer(current, rough_distance(current, inputs, norm), crossed)
 
 
-def _minimiser(
+def _minimize(
     inputs: Points, current: Points, height: Tensor, gradient: Points, share: float, norm: str, box: Box
 ) -> Points:
-    """Minimizer d' of the barrier problem in the box, with the linearized lead l + g . (d' - d).
+    """Minimizer d' of the barrier problem in the box, with the linearized lead.
 
     In R^d the minimizer is s g, at which the linearized lead is lambda / s. With lambda = share ||d||^2 and d along g,
     as at a solution, that lead is share g . d. The minimizer, also in a box, is then the point nearest to the sample at
@@ -79,7 +81,7 @@ def _minimiser(
 
 
 def _start(forward: Forward, inputs: Points, labels: Labels, norm: str, box: Box, draw: Draw) -> Perturbed:
-    """The closer of two misclassified points, from noise and from ascent, each moved onto the boundary."""
+    """The closer of two boundary points, from noise and from ascent."""
     found = Perturbed.none(inputs)
     for first in (_in_noise(forward, inputs, labels, norm, box, draw), _uphill(forward, inputs, labels, norm, box)):
         own = bisect_to_boundary(forward, inputs, labels, first, norm=norm, box=box, passes=6)
@@ -103,7 +105,7 @@ def _in_noise(forward: Forward, inputs: Points, labels: Labels, norm: str, box: 
 
 
 def _uphill(forward: Forward, inputs: Points, labels: Labels, norm: str, box: Box) -> Perturbed:
-    """The first point that changes the class in an ascent of the lead with increasing steps."""
+    """The first point of an ascent of the lead that changes the class."""
     found, current, size = Perturbed.none(inputs), inputs, torch.zeros(len(inputs), dtype=torch.float32, device="cpu")
     for number in range(_TRIES):
         logits, gradient = with_gradient(forward, current, labels)

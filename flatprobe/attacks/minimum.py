@@ -33,7 +33,7 @@ def minimum_norm(
     draw: Draw,
     steps: int | None = None,
 ) -> Perturbed:
-    """Upper bound of min { ||x' - x|| : argmax f(x') != y } by one attack (O20 eq. 8.1).
+    """Upper bound of min { ||x' - x|| : argmax f(x') != y } (O20 eq. 8.1).
 
     The attack runs on the correctly classified samples. Its points are moved onto the boundary by bisection on the
     segment to their sample. The steps and decisions of a sample do not depend on the other samples.

@@ -41,7 +41,7 @@ class Perturbed:
         return Perturbed(inputs, torch.full((len(inputs),), torch.inf, dtype=torch.float64, device=inputs.device))
 
     def closer(self, points: Points, distance: Tensor, adversarial: Tensor) -> "Perturbed":
-        """The closer of these and the given points per sample; points that are not adversarial do not count."""
+        """The closer of these and the given adversarial points per sample."""
         better = adversarial & (distance < self.distance)
         return Perturbed(
             torch.where(per_sample(better, points), points, self.points), torch.where(better, distance, self.distance)
@@ -60,25 +60,25 @@ def length(vectors: Points, norm: str) -> Values:
 
 
 def dual_length(vectors: Points, norm: str) -> Values:
-    """The dual norm: ||v||_2 for l2, ||v||_1 for linf. The smallest step that raises v . x by c is c / dual norm."""
+    """The dual norm per sample: ||v||_2 for l2, ||v||_1 for linf."""
     flat = vectors.flatten(1)
     return flat.norm(dim=1) if norm == "l2" else flat.abs().sum(1)
 
 
 def step_length(gap: Values, slope: Values) -> Values:
-    """gap / slope, the step that closes the gap of the linearized lead; 0 where the slope is 0."""
+    """gap / slope, the step that closes the gap; 0 where the slope is 0."""
     return torch.where(slope > 0, gap / torch.where(slope > 0, slope, 1.0), 0.0)
 
 
 def dual_norm_maximizer(gradient: Points, norm: str) -> Points:
-    """argmax_{||v|| <= 1} v . gradient: the sign for linf, the unit vector for l2; 0 for a gradient of 0."""
+    """argmax_{||v|| <= 1} v . gradient: the sign for linf, the unit vector for l2."""
     if norm == "linf":
         return gradient.sign()
     return gradient / per_sample(length(gradient, "l2"), gradient).clamp_min(torch.finfo(gradient.dtype).tiny)
 
 
 def divide_by_largest(vectors: Points) -> Points:
-    """Vectors divided by their largest entry, since squares of small entries would underflow; 0 stays 0."""
+    """Vectors divided by their largest entry, so that squares do not underflow."""
     largest = length(vectors, "linf")
     return vectors / per_sample(torch.where(largest > 0, largest, 1), vectors)
 
@@ -89,7 +89,7 @@ def distance(points: Points, inputs: Points, norm: str) -> Float64[Tensor, " sam
 
 
 def rough_distance(points: Points, inputs: Points, norm: str) -> Float64[Tensor, " samples"]:
-    """||x' - x|| in the inputs' precision, several times faster: enough to compare the points of a walk."""
+    """||x' - x|| in the precision of the inputs, several times faster."""
     return length(points - inputs, norm).double()
 
 
@@ -122,7 +122,7 @@ def adversarial(logits: Logits, labels: Labels) -> Bool[Tensor, " samples"]:
 def with_gradient(
     forward: Forward, points: Points, labels: Labels, objective: Callable[[Tensor, Tensor], Tensor] = lead
 ) -> tuple[Logits, Points]:
-    """Logits, and gradient of the objective per sample, by 1 forward and 1 backward pass."""
+    """Logits, and gradient of the objective per sample."""
     with torch.inference_mode(mode=False), torch.enable_grad():
         variable = points.detach().clone().requires_grad_()
         logits = forward(variable)
@@ -133,7 +133,7 @@ def with_gradient(
 def nearest_class(
     forward: Forward, points: Points, labels: Labels, norm: str, candidates: int
 ) -> tuple[Logits, Values, Points]:
-    """The class with the nearest linearized boundary z_j = z_y, among the largest logits beside y.
+    """The class with the nearest linearized boundary, among the largest logits.
 
     Cost: 1 forward pass, and 1 backward pass per candidate for all samples together.
 

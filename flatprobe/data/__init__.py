@@ -1,4 +1,4 @@
-"""Labelled data in memory or streamed: ordered, repeatable, sample-indexed batches."""
+"""Labelled data in ordered, repeatable, sample-indexed batches."""
 
 from flatprobe.data.batch import Batch
 from flatprobe.data.checks import check_data

@@ -117,7 +117,7 @@ def _whole(values: Sequence[int]) -> Int64[Tensor, " samples"]:
 
 
 def _shared_names(splits: Mapping[str, Any], split: str, column: str) -> list[str]:
-    """Class names of a column in one order for all splits: the order of the split that has all classes.
+    """Class names of a column in one order for all splits.
 
     Raises:
         ValueError: if the names differ between the splits, and no split has all of them.
@@ -150,7 +150,7 @@ def _is_label(kind: Any) -> bool:
 
 
 def _is_encoded(kind: Any) -> bool:
-    """True for a column of file contents, as other libraries than `datasets` store images."""
+    """True for a column of file contents, in which other libraries store images."""
     kind = kind.get("bytes") if isinstance(kind, dict) else kind
     return getattr(kind, "dtype", None) in {"binary", "large_binary"}
 

@@ -1,4 +1,4 @@
-"""Folders of images: the first level may name the splits, the folder of an image its class."""
+"""Folders of images, with folders for splits and classes."""
 
 import os
 import re
@@ -147,7 +147,7 @@ def _roots(folder: Path, found: Found) -> dict[str, str]:
 
 
 def _classes(folder: Path, paths: Sequence[str], root: str, *, wanted: bool) -> list[str] | None:
-    """Class of each image of a split, which is the name of its folder; None without class folders.
+    """Class of each image of a split, the name of its folder; None without folders.
 
     Raises:
         ValueError: for the requested split, if its images are at several depths, or in folders that may be splits.

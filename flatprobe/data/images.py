@@ -59,26 +59,26 @@ class Images(Dataset[tuple[Tensor, int]]):
         return len(self._rows)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        return self._decoded(self._rows[index][self._column], index), int(self._labels[index])
+        return self._decode(self._rows[index][self._column], index), int(self._labels[index])
 
     @property
     def encoding(self) -> str:
         """Encoding of the images read so far: `exact`, or the names of the other formats."""
         return ", ".join(sorted(self._encodings))
 
-    def decoded(self) -> Float32[Tensor, "samples channels height width"]:
+    def decode(self) -> Float32[Tensor, "samples channels height width"]:
         """All images, read a thousand at a time."""
         first = self[0][0]
         whole = torch.empty((len(self), *first.shape), dtype=torch.float32, device="cpu")  # torch's defaults may differ
         index = 0
         for block in self._rows.iter(batch_size=1000):
             for stored in block[self._column]:
-                whole[index] = self._decoded(stored, index)
+                whole[index] = self._decode(stored, index)
                 index += 1
         return whole
 
-    def _decoded(self, stored: Any, index: int) -> Tensor:
-        opened, encoding = _opened(stored, index)
+    def _decode(self, stored: Any, index: int) -> Tensor:
+        opened, encoding = _open(stored, index)
         self._encodings.add(encoding)
         picture = crop_center(_pixels(opened, index), self._crop, f"image {index}")
         self._shape = self._shape or picture.shape
@@ -125,7 +125,7 @@ def _encoding(picture: Any, stored: object) -> str:
     return "exact" if kind in _EXACT else {"MPO": "jpeg"}.get(kind, kind.lower())
 
 
-def _opened(stored: Any, index: int) -> tuple[Any, str]:
+def _open(stored: Any, index: int) -> tuple[Any, str]:
     """The image and the encoding of its pixels.
 
     Raises:

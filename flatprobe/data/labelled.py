@@ -125,7 +125,7 @@ class LabelledData:
 
     @property
     def labels(self) -> Int64[Tensor, " samples"]:
-        """All labels, on the CPU; streamed data without given labels are read once, at the first use."""
+        """All labels, on the CPU; streamed labels are read at the first use."""
         if self._labels is None:
             self._labels = leave_inference_mode(torch.cat([batch.labels for batch in self.batches(256)]))
         return self._labels
@@ -149,7 +149,7 @@ class LabelledData:
         return tuple(self._store.first.shape)
 
     def batches(self, batch_size: int) -> Iterator[Batch]:
-        """Batches of all samples in order, the same at every call; the last batch may be short.
+        """Batches of all samples in order; the last batch may be short.
 
         Args:
             batch_size: samples per batch.
@@ -201,7 +201,7 @@ class LabelledData:
         return self._part(self._store.head(int(count)), slice(int(count)), {"limit": int(count)})
 
     def subset(self, positions: Int64[Tensor, " subset"], **note: object) -> "LabelledData":
-        """The samples at these positions, in their order, with the number of classes of the whole.
+        """The samples at these positions, in their order.
 
         The keyword arguments of `note` are added to `source`.
         """
@@ -210,10 +210,10 @@ class LabelledData:
     def _part(self, store: Memory | Stream, rows: slice | Tensor, note: Mapping[str, object]) -> "LabelledData":
         classes = self.classes  # before the labels are selected, since this may read them
         labels = None if self._labels is None else self._labels[rows]
-        return self._changed(_store=store, _given_classes=classes, _labels=labels, source={**self.source, **note})
+        return self._replace(_store=store, _given_classes=classes, _labels=labels, source={**self.source, **note})
 
     def with_random_labels(self, fraction: float = 1.0, seed: int = 0) -> "LabelledData":
-        """The data with each label replaced, with probability `fraction`, by a uniformly drawn class.
+        """The data with each label replaced by a random class with probability `fraction`.
 
         The drawn class may be the old one. The draw depends on (seed, position) alone: it commutes with `head`, and a
         larger fraction replaces the same labels and further ones.
@@ -235,7 +235,7 @@ class LabelledData:
             msg = f"fraction is {fraction}; expected a number in [0, 1]"
             raise ValueError(msg)
         draws = [*self.source.get("random_labels", []), {"fraction": float(fraction), "seed": int(seed)}]
-        return self._changed(
+        return self._replace(
             _given_classes=self.classes,
             _labels=randomize(self.labels, self.classes, fraction, int(seed)),
             source={**self.source, "random_labels": draws},
@@ -262,9 +262,9 @@ class LabelledData:
             msg = "the data must have class names, got none. Make them with source={'class_names': [...]}"
             raise ValueError(msg)
         labels = renumber(self.labels, own, [*names])
-        return self._changed(_given_classes=len(names), _labels=labels, source={**self.source, "class_names": [*names]})
+        return self._replace(_given_classes=len(names), _labels=labels, source={**self.source, "class_names": [*names]})
 
-    def _changed(self, **fields: Any) -> "LabelledData":
+    def _replace(self, **fields: Any) -> "LabelledData":
         other = copy.copy(self)
         labels = fields.get("_labels")
         vars(other).update(fields, _labels=None if labels is None else leave_inference_mode(labels), _fingerprint=None)
@@ -272,8 +272,8 @@ class LabelledData:
 
     @property
     def fingerprint(self) -> str:
-        """blake2b of shapes, dtypes and bytes of inputs and labels, in hex; of 16 samples for streamed inputs."""
-        inputs = self._store.fingerprinted()
+        """blake2b of inputs and labels in hex; of 16 samples for streamed inputs."""
+        inputs = self._store.fingerprint_inputs()
         if self._fingerprint is None:
             self._fingerprint = digest({**parts_of(inputs), "labels": self.labels})
         return self._fingerprint

@@ -30,7 +30,7 @@ def load_data(
     label_column: str | None = None,
     stream: bool = False,
 ) -> LabelledData:
-    """Labelled images as float32 in [0, 1], (n, channels, height, width), in the order of the data set.
+    """Labelled images as float32 in [0, 1], of shape (n, channels, height, width).
 
     Grey images (with or without transparency) have 1 channel, all others 3 (RGB). 8 bits are divided by 255, 16 bits of
     grey by 65,535, and 16 bits of colour are read as 8. Transparency is dropped, and the orientation in a photograph's
@@ -101,7 +101,7 @@ def load_data(
         data = LabelledData.from_dataset(pictures, labels=labels[:count], classes=classes, source=source)
         looked = f" (of {SAMPLED} pictures)" if count > SAMPLED else ""
     else:
-        data = LabelledData(pictures.decoded(), labels[:count], classes=classes, source=source)
+        data = LabelledData(pictures.decode(), labels[:count], classes=classes, source=source)
         looked = ""
     data.source["encoding"] = f"{pictures.encoding}{looked}"
     return data

@@ -54,7 +54,7 @@ def splits_of(name: Any, split: str) -> tuple[Mapping[str, Any], dict[str, objec
         msg = f"there is no data set {str(name)!r}: {looked}; a path is not looked up on the hub. {fix}"
         raise FileNotFoundError(msg)
     try:
-        return _loaded(name), {"name": name, "hub": name}
+        return _load(name), {"name": name, "hub": name}
     except (OSError, ValueError, RuntimeError) as error:
         msg = f"there is no data set {name!r}: {looked}; the Hugging Face hub says: {error}. {fix}"
         raise FileNotFoundError(msg) from error
@@ -132,7 +132,7 @@ def _read_folder(folder: Path, split: str) -> Mapping[str, Any]:
     try:
         with _literal(folder) as path:
             if not saved:
-                return _loaded(path) if path == str(folder) else _parquet(path)
+                return _load(path) if path == str(folder) else _parquet(path)
             with _quiet():
                 tables = datasets.load_from_disk(path)
         return tables if isinstance(tables, datasets.DatasetDict) else {str(tables.split or "train"): tables}
@@ -148,7 +148,7 @@ def _read_folder(folder: Path, split: str) -> Mapping[str, Any]:
 
 @contextmanager
 def _literal(folder: Path) -> Iterator[str]:
-    """A path of the folder that `datasets` cannot take for a pattern or a chain of file systems.
+    """A path of the folder that `datasets` cannot take for a pattern.
 
     Where the path itself is a pattern, a link in the cache of `datasets` replaces it. The link is always the same, so
     that cached contents are found again.
@@ -167,7 +167,7 @@ def _literal(folder: Path) -> Iterator[str]:
 
 
 def _parquet(path: str) -> Mapping[str, Any]:
-    """The parquet files below a link, split by name as `load_dataset` does, which would resolve the link."""
+    """The parquet files below a link, which `load_dataset` would resolve."""
     import datasets
     from datasets.data_files import get_data_patterns
 
@@ -177,7 +177,7 @@ def _parquet(path: str) -> Mapping[str, Any]:
     return tables
 
 
-def _loaded(name: str) -> Mapping[str, Any]:
+def _load(name: str) -> Mapping[str, Any]:
     import datasets
 
     with _quiet():

@@ -1,4 +1,4 @@
-"""Storage of samples: tensors in memory, or a map-style data set read item by item."""
+"""Storage of samples: tensors in memory, or a map-style data set."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -83,7 +83,7 @@ class Memory:
         """The inputs at these positions: views for a range, copies for a tensor."""
         return map_tensors(lambda part: rows(part, positions), self.all()), None
 
-    def fingerprinted(self) -> Inputs:
+    def fingerprint_inputs(self) -> Inputs:
         """The inputs that the fingerprint covers: all."""
         return self.all()
 
@@ -107,7 +107,7 @@ class Stream:
     def __init__(self, dataset: Any, count: int | None = None, columns: Columns | None = None) -> None:
         self._columns = columns
         if isinstance(dataset, DataLoader):
-            dataset = _unwrapped(dataset)
+            dataset = _unwrap(dataset)
         kind = type(dataset).__name__
         if isinstance(dataset, IterableDataset) or not (
             hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__")
@@ -145,9 +145,9 @@ class Stream:
     def read(self, positions: Positions) -> tuple[Inputs, Tensor]:
         """Inputs and labels at these positions."""
         with keep_global_states():
-            return self._collated(as_list(positions))
+            return self._collate(as_list(positions))
 
-    def fingerprinted(self) -> Inputs:
+    def fingerprint_inputs(self) -> Inputs:
         """The inputs that the fingerprint covers: a few samples spread over the data."""
         return self.read(torch.tensor(_spread(self._count), device="cpu"))[0]
 
@@ -162,7 +162,7 @@ class Stream:
         """
         for position in _spread(self._count):
             with keep_global_states():  # for both readings: states restored between them would hide augmentation
-                (inputs, label), (again, label_again) = self._collated([position]), self._collated([position])
+                (inputs, label), (again, label_again) = self._collate([position]), self._collate([position])
             pairs = zip(parts_of(inputs).values(), parts_of(again).values(), strict=True)
             if not (torch.equal(label, label_again) and all(torch.equal(one, two) for one, two in pairs)):
                 msg = (
@@ -178,7 +178,7 @@ class Stream:
                 )
                 raise ValueError(msg)
 
-    def _collated(self, positions: Sequence[int]) -> tuple[Inputs, Tensor]:
+    def _collate(self, positions: Sequence[int]) -> tuple[Inputs, Tensor]:
         pairs = [self._item(position) for position in positions]
         shapes = {name: tuple(part.shape) for name, part in parts_of(self.first).items()}
         for position, (inputs, _) in zip(positions, pairs, strict=True):
@@ -198,7 +198,7 @@ class Stream:
     def _item(self, position: int) -> tuple[Inputs, Any]:
         item = self.dataset[position]
         if isinstance(item, Mapping):
-            item = self._chosen(item, position)
+            item = self._choose(item, position)
         if not (isinstance(item, tuple | list) and len(item) == 2):
             msg = (
                 f"item {position} of the {type(self.dataset).__name__} is a {type(item).__name__}; expected a pair "
@@ -218,7 +218,7 @@ class Stream:
             raise TypeError(msg)
         return inputs, item[1]
 
-    def _chosen(self, item: Mapping[str, Any], position: int) -> tuple[Any, Any]:
+    def _choose(self, item: Mapping[str, Any], position: int) -> tuple[Any, Any]:
         """Input and label of an item that is a dict.
 
         Raises:
@@ -236,7 +236,7 @@ class Stream:
 
 
 def _check_undecoded(dataset: Any) -> None:
-    """Refuse tables whose images `datasets` would decode: in some formats that starts a program.
+    """Refuse tables whose images `datasets` would decode, which can start a program.
 
     Raises:
         TypeError: for such a table, unless a user-defined function makes its items.
@@ -256,7 +256,7 @@ def _check_undecoded(dataset: Any) -> None:
         raise TypeError(msg)
 
 
-def _unwrapped(loader: "DataLoader[Any]") -> Any:
+def _unwrap(loader: "DataLoader[Any]") -> Any:
     """Data set of a loader that changes neither order nor items.
 
     Raises:

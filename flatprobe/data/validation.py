@@ -57,7 +57,7 @@ def as_dict(inputs: Any) -> Any:
 
 
 def leave_inference_mode(tensor: Tensor) -> Tensor:
-    """The tensor, or a copy of a tensor made in inference mode, which no backward pass can save."""
+    """The tensor, or a copy of a tensor that was made in inference mode."""
     if not tensor.is_inference():
         return tensor
     with torch.inference_mode(mode=False):

@@ -1,4 +1,4 @@
-"""First-order estimates of the geometric margin from sampled slopes of the network."""
+"""First-order estimates of the geometric margin from sampled slopes."""
 
 from collections.abc import Callable, Iterator
 
@@ -27,10 +27,10 @@ def slopes(forward: Forward, points: Tensor, labels: Tensor, norm: str) -> tuple
     return spectral, differences.norm(dim=2) if norm == "l2" else differences.abs().sum(2)
 
 
-def neighbourhood(
+def sample_ball(
     inputs: Tensor, adversarial: Tensor, radius: Values, noise: Iterator[Tensor], norm: str, count: int
 ) -> Iterator[Tensor]:
-    """`count` points per sample in the ball of `radius`, half of them on the segment to the adversarial point.
+    """`count` points per sample in the ball of `radius`.
 
     Half of the points, rounded up, are evenly spaced on the segment, both ends included. The others are uniform in the
     ball and made of standard normal noise. In linf they are its quantiles. In l2 they have its direction; the quantile
@@ -82,14 +82,14 @@ def estimate_near(
     count: int,
     noise: Iterator[Tensor],
 ) -> dict[str, Values]:
-    """`gamma_1` and `gradient` from slopes at the same `count` points per ball; 0 for an infinite radius."""
+    """`gamma_1` and `gradient` from `count` points per ball; 0 for an infinite radius."""
     with torch.no_grad():
         logits = forward(inputs)
     known = radius.isfinite()
     radius = torch.where(known, radius, 0.0)
     spectral = torch.zeros_like(radius)
     steepest = torch.zeros(logits.shape, dtype=torch.float64, device=inputs.device)
-    for point in neighbourhood(inputs, adversarial, radius, noise, norm, count):
+    for point in sample_ball(inputs, adversarial, radius, noise, norm, count):
         jacobian, differences = slopes(forward, point, labels, norm)
         spectral, steepest = torch.maximum(spectral, jacobian), torch.maximum(steepest, differences)
     found = {

@@ -30,7 +30,7 @@ LANCZOS_CLASSES = {"dense": 128, "convolutional": 56}
 
 
 def method_for(norm: str, classes: int, architecture: str) -> str:
-    """The faster of `"lanczos"` and `"gram"` for a `Network.architecture`; an unknown one counts as dense."""
+    """The faster of `"lanczos"` and `"gram"` for a `Network.architecture`."""
     many = classes >= LANCZOS_CLASSES.get(architecture, LANCZOS_CLASSES["dense"])
     return "lanczos" if norm == "spectral" and many else "gram"
 
@@ -74,12 +74,12 @@ def jacobian_rows(forward: Forward, inputs: Float[Tensor, "samples ..."]) -> tup
     Raises:
         ValueError: if the logits do not depend differentiably on the inputs.
     """
-    with _differentiated(forward, inputs) as (logits, derivative):
+    with _differentiate(forward, inputs) as (logits, derivative):
         return logits.detach(), rows_of(logits, derivative)
 
 
 @contextmanager
-def _differentiated(forward: Forward, inputs: Tensor) -> Iterator[tuple[Tensor, Forward]]:
+def _differentiate(forward: Forward, inputs: Tensor) -> Iterator[tuple[Tensor, Forward]]:
     """The logits, and u -> J^T u."""
     with torch.inference_mode(mode=False), torch.enable_grad():
         variable = inputs.detach().clone().requires_grad_()
@@ -114,7 +114,7 @@ def gram_frobenius(forward: Forward, inputs: Tensor, *, softmax: bool = False) -
     ||dp/dx||_F^2 = sum_k p_k^2 ||R_k||^2 - 2 m . sum_k p_k^2 R_k + sum_k p_k^2 ||m||^2, summed in float64. The result
     contains p_max^2 ||m||^2, and p_k <= p_max, so no term exceeds the result by more than a factor of C.
     """
-    with _differentiated(forward, inputs) as (logits, derivative):
+    with _differentiate(forward, inputs) as (logits, derivative):
         if not softmax:
             squares = torch.zeros(len(logits), dtype=torch.float64, device=logits.device)
             for row in each_row(logits, derivative):
@@ -133,7 +133,7 @@ def gram_frobenius(forward: Forward, inputs: Tensor, *, softmax: bool = False) -
 
 
 def _softmax_gram(forward: Forward, inputs: Tensor) -> Float64[Tensor, "samples classes classes"]:
-    with _differentiated(forward, inputs) as (logits, derivative):
+    with _differentiate(forward, inputs) as (logits, derivative):
         rows = relative_rows(logits, derivative)
         return gram_of_softmax(logits.detach(), gram([row.double() for row in rows]))
 
@@ -146,7 +146,7 @@ def _largest_root(products: Tensor) -> Norms:
 
 
 def lanczos_spectral(forward: Forward, inputs: Tensor, start: Tensor, *, softmax: bool = False) -> Norms:
-    """||J||_2 by Golub-Kahan bidiagonalization with full reorthogonalization, for all samples of the batch at once.
+    """||J||_2 per sample by Golub-Kahan bidiagonalization.
 
     Step k multiplies once by J^T (a backward pass) and once by J (a backward pass through that pass). The norm
     ||B_k||_2 of the k x k bidiagonal matrix approaches ||J||_2 from below. It is within the residual of *a* singular
@@ -184,7 +184,7 @@ def lanczos_spectral(forward: Forward, inputs: Tensor, start: Tensor, *, softmax
 
 
 def _tolerance(dtype: torch.dtype) -> float:
-    """sqrt(eps), for half precision that of single, since its own sqrt(eps) is 3 to 9 %."""
+    """sqrt(eps), for half precision that of single, since its own is 3 to 9 %."""
     return float(min(torch.finfo(dtype).eps, torch.finfo(torch.float32).eps) ** 0.5)
 
 
@@ -216,7 +216,7 @@ def _bidiagonalise(transposed: Forward, product: Forward, start: Tensor, toleran
 
 
 def _orthonormal(vector: Tensor, basis: list[Tensor]) -> tuple[Tensor, Tensor]:
-    """Norm of the part of a vector orthogonal to the basis, and the part normalized (0 where nothing is left)."""
+    """Norm of the part of a vector orthogonal to the basis, and the unit part."""
     if basis:
         columns = torch.stack(basis, 2)
         for _ in range(2):  # twice is enough (Kahan; Giraud, Langou, Rozloznik 2005)
@@ -226,7 +226,7 @@ def _orthonormal(vector: Tensor, basis: list[Tensor]) -> tuple[Tensor, Tensor]:
 
 
 def _top_singular(alphas: list[Tensor], betas: list[Tensor]) -> tuple[Tensor, Tensor]:
-    """Largest singular value of the lower bidiagonal B_k, and the last entry of its right singular vector."""
+    """Largest singular value of B_k, and the last entry of its right vector."""
     k = len(alphas)
     matrix = torch.zeros(len(alphas[0]), k, k, dtype=torch.float64, device=alphas[0].device)
     for i in range(k):

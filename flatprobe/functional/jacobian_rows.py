@@ -23,7 +23,7 @@ def rows_of(logits: Float[Tensor, "samples classes"], derivative: Forward) -> li
 
 
 def each_row(logits: Float[Tensor, "samples classes"], derivative: Forward) -> Iterator[Tensor]:
-    """`rows_of`, one row at a time: with 50,000 classes the rows do not fit into memory together."""
+    """`rows_of`, one row at a time, since many classes do not fit into memory."""
     for k in range(logits.shape[1]):
         unit = torch.zeros_like(logits[0])
         unit[k] = 1
@@ -37,7 +37,7 @@ def likeliest_first(logits: Float[Tensor, "samples classes"]) -> Int64[Tensor, "
 
 
 def relative_rows(logits: Float[Tensor, "samples classes"], derivative: Forward) -> list[Tensor]:
-    """Rows of J less the row of the likeliest class, which is left out, by C - 1 backward passes.
+    """Rows of J less the row of the likeliest class, by C - 1 backward passes.
 
     A derivative of the softmax depends on these differences alone, since (diag(p) - p p^T) 1 = 0. Differences taken
     before the multiplication by probabilities do not cancel where the network is certain.
@@ -67,7 +67,7 @@ def squared_frobenius(rows: list[Tensor]) -> Float[Tensor, " samples"]:
 
 
 class _Squares(torch.autograd.Function):
-    """||v||^2 per sample, forward and backward in three passes over v, where torch needs six."""
+    """||v||^2 per sample, in three passes over v, where torch needs six."""
 
     @staticmethod
     def forward(ctx: Any, vectors: Tensor) -> Tensor:
@@ -91,19 +91,19 @@ def gram_of_softmax(
     logits: Float[Tensor, "samples classes"],
     products: Float[Tensor, "samples others others"],
 ) -> Float64[Tensor, "samples classes classes"]:
-    """(dp/dx) (dp/dx)^T in float64 from the Gram matrix of `relative_rows`, in the order of their classes."""
+    """(dp/dx) (dp/dx)^T in float64 from the Gram matrix of `relative_rows`."""
     jacobian = softmax_jacobian(logits.gather(1, likeliest_first(logits)))[:, :, 1:]
     return jacobian @ products.double() @ jacobian.mT
 
 
 def top_eigenvector(products: Float64[Tensor, "samples rows rows"]) -> Float64[Tensor, "samples rows"]:
-    """A unit eigenvector of the largest eigenvalue; NaN for a matrix that is not finite."""
+    """A unit eigenvector of the largest eigenvalue; NaN for non-finite matrices."""
     products, bad = finite(products)
     vectors: Tensor = torch.linalg.eigh(products)[1]
     return vectors[:, :, -1].masked_fill(bad[:, None], torch.nan)
 
 
 def finite(products: Tensor) -> tuple[Tensor, Tensor]:
-    """The matrices with zeros in place of those that are not finite, which eigh refuses, and a mask of those."""
+    """Matrices with 0 in place of non-finite ones, which eigh refuses, and their mask."""
     bad = ~products.isfinite().all(2).all(1)
     return products.masked_fill(bad[:, None, None], 0.0), bad

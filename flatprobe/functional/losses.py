@@ -23,7 +23,7 @@ def cross_entropy(logits: Logits, labels: Labels) -> Values:
 
 
 def squared(logits: Logits, labels: Labels) -> Values:
-    """sum_j (z_j - 1[j = y])^2: a sum over classes, so that the risk is the mean over samples."""
+    """sum_j (z_j - 1[j = y])^2, a sum over classes, not a mean."""
     return (logits - F.one_hot(labels, logits.shape[1]).to(logits)).square().sum(1)
 
 
@@ -38,7 +38,7 @@ def hinge(logits: Logits, labels: Labels) -> Values:
 
 
 def maximum(logits: Logits, labels: Labels) -> Values:
-    """max_j z_j - z_y (O20 eq. 2.5): 0 where z_y is largest or tied, so no upper bound of the 0-1 loss.
+    """max_j z_j - z_y (O20 eq. 2.5), which is no upper bound of the 0-1 loss at ties.
 
     Tied logits share the subgradient equally.
     """
@@ -65,7 +65,7 @@ LOSSES: dict[str, Callable[..., Tensor]] = {
 
 
 def per_sample_loss(loss: Loss | Any) -> Callable[[Tensor, Tensor], Tensor]:
-    """A loss by name, or a user-defined loss, as a function (logits, labels) -> (samples,).
+    """A named or user-defined loss as a function (logits, labels) -> (samples,).
 
     Args:
         loss: a name, a name with its arguments, `{"name": "smoothed_maximum", "epsilon": 0.2}`, or a function or module
@@ -138,7 +138,7 @@ def softmax_product(logits: Logits, vectors: Logits) -> Logits:
 
 
 def hessian_root_product(logits: Logits, vectors: Logits) -> Logits:
-    """L u for diag(p) - p p^T = L L^T, L = diag(sqrt p) - p sqrt(p)^T, in the type of the logits.
+    """L u with L = diag(sqrt p) - p sqrt(p)^T, so that L L^T = diag(p) - p p^T.
 
     sqrt(p) is exp(log p / 2), whose derivative is finite where p vanishes. The columns of L sum to 0, so the entry at
     the likeliest class is minus the sum of the others; formed directly, it would cancel where the network is certain.
@@ -152,7 +152,7 @@ def hessian_root_product(logits: Logits, vectors: Logits) -> Logits:
 
 
 def softmax_temperature(loss: Loss | Any) -> float | None:
-    """Temperature epsilon of a loss with the Hessian (diag(p) - p p^T) / epsilon, p = softmax(z / epsilon).
+    """Temperature epsilon of a loss with the Hessian (diag(p) - p p^T) / epsilon.
 
     None for the squared losses, whose Hessian in the logits is 2 I.
 

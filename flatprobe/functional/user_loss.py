@@ -36,7 +36,7 @@ class UserLoss:
     """
 
     def __init__(self, given: Callable[..., Any]) -> None:
-        self._function = _unreduced(given)
+        self._function = _without_reduction(given)
         self.description = of_caller(self._function)
         self.name = str(self.description["name"])
         self.differentiable = True
@@ -134,7 +134,7 @@ def describe_loss(loss: Any) -> Named:
     return loss.description if isinstance(loss, UserLoss) else plain(loss)
 
 
-def _unreduced(given: Callable[..., Any]) -> Callable[..., Any]:
+def _without_reduction(given: Callable[..., Any]) -> Callable[..., Any]:
     """The function with its `reduction`, if any, set to "none"."""
     if isinstance(given, nn.Module):
         module = copy.deepcopy(given).eval().requires_grad_(requires_grad=False)

@@ -1,4 +1,4 @@
-"""Architectures of the papers, each with the recipe from which `build` rebuilds it."""
+"""Architectures of the papers, with recipes from which `build` rebuilds them."""
 
 from collections.abc import Callable, Mapping, Sequence
 from inspect import signature
@@ -94,7 +94,7 @@ def build(recipe: Mapping[str, object]) -> nn.Sequential:
 
 
 def layer_count(recipe: Mapping[str, object]) -> int:
-    """Lower bound of the number of layers with weights in a recipe, from its widths or depth."""
+    """Lower bound of the number of layers with weights in a recipe."""
     arguments = recipe.get("arguments")
     if not isinstance(arguments, Mapping):
         return 0
@@ -105,7 +105,7 @@ def layer_count(recipe: Mapping[str, object]) -> int:
 
 
 def _check_whole(builder: Callable[..., nn.Sequential], arguments: Mapping[str, object]) -> None:
-    """Check a builder's whole numbers: 3.5 would be rounded, and a string read letter by letter.
+    """Check a builder's whole numbers; 3.5 would be rounded, a string split.
 
     Raises:
         TypeError: if an argument is not whole.

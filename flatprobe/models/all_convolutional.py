@@ -1,4 +1,4 @@
-"""All-convolutional networks, with strides in place of pooling (T3 Figs 1-4 and 21-24, S17 section VI-B2)."""
+"""All-convolutional networks, with strides in place of pooling."""
 
 from collections.abc import Callable, Sequence
 
@@ -19,7 +19,7 @@ def all_convolutional(
     classes: int = 10,
     seed: int = 0,
 ) -> nn.Sequential:
-    """Five 3x3 convolutions of stride 2, each with its activation, and a linear layer.
+    """All-convolutional network: five 3x3 convolutions of stride 2, then linear.
 
     The papers give the number of layers and channels, no pooling and about 10,000 weights. Stride 2, padding 1 and the
     linear layer are our choice, with 9,898 parameters on CIFAR-10, where the last map is one pixel.

@@ -63,14 +63,14 @@ def load_checkpoint(path: str | Path, model: object = None, *, which: str = "las
     if "model_type" in config:
         network = load_pretrained(path, config)
         if model is not None:  # transformers reads the file, whose names are not always those of the module
-            state, network = network.state_dict(), _copied(model)
+            state, network = network.state_dict(), _copy(model)
             load_weights(network, state, str(path))
         return network.eval()
     file = _in_folder(path, which) if path.is_dir() else path
     state = read_state(file)
-    network = _rebuilt(file, state).to(_dtype(state)) if model is None else _copied(model)
+    network = _rebuild(file, state).to(_dtype(state)) if model is None else _copy(model)
     load_weights(network, state, str(file))
-    data = _trained_on(file)
+    data = _training_data(file)
     source = data.get("source")
     set_class_names(network, source.get("class_names") if isinstance(source, dict) else None)
     if isinstance(data.get("fingerprint"), str):
@@ -78,7 +78,7 @@ def load_checkpoint(path: str | Path, model: object = None, *, which: str = "las
     return network.eval()
 
 
-def _copied(model: nn.Module) -> nn.Module:
+def _copy(model: nn.Module) -> nn.Module:
     copied = copied_with_places(model)
     warn_of_unregistered(
         type(model).__name__, copied.unregistered, "checkpoints do not hold them, and they stay as they are in model"
@@ -98,7 +98,7 @@ def save_checkpoint(module: nn.Module, path: str | Path, metadata: Mapping[str, 
 
 
 def load_weights(network: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
-    """Copy a state_dict into the network, in place, after a check of names, shapes and kinds of numbers.
+    """Copy a state_dict into the network, after a check of names, shapes and kinds.
 
     Args:
         network: the network that receives the values.
@@ -109,10 +109,10 @@ def load_weights(network: nn.Module, state: Mapping[str, Tensor], source: str) -
     Raises:
         ValueError: if names, shapes or kinds differ.
     """
-    network.load_state_dict(_checked(network, state, source), strict=False)
+    network.load_state_dict(_check_state(network, state, source), strict=False)
 
 
-def _checked(network: nn.Module, state: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
+def _check_state(network: nn.Module, state: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
     """The state under all names of the network.
 
     Raises:
@@ -151,7 +151,7 @@ def _checked(network: nn.Module, state: Mapping[str, Tensor], source: str) -> di
 
 
 def _kind(value: Tensor) -> str:
-    """Complex, floating or integer; a conversion from one to another loses information."""
+    """Kind of number: complex, floating or integer."""
     return "complex" if value.is_complex() else "floating" if value.is_floating_point() else "integer"
 
 
@@ -177,7 +177,7 @@ def _in_folder(folder: Path, which: str) -> Path:
     raise FileNotFoundError(msg)
 
 
-def _rebuilt(file: Path, state: Mapping[str, Tensor]) -> nn.Module:
+def _rebuild(file: Path, state: Mapping[str, Tensor]) -> nn.Module:
     """The untrained network of the config.json beside the file.
 
     The network is built without weights first, since a recipe of a larger network could fill the memory.
@@ -197,11 +197,11 @@ def _rebuilt(file: Path, state: Mapping[str, Tensor]) -> nn.Module:
         msg = f"the recipe beside {file} is of {layers} layers, and the file holds {len(state)} tensors; {_HOW}"
         raise ValueError(msg)
     with torch.device("meta"):
-        _checked(build(recipe), state, str(file))
+        _check_state(build(recipe), state, str(file))
     return build(recipe)
 
 
-def _trained_on(file: Path) -> dict[str, Any]:
+def _training_data(file: Path) -> dict[str, Any]:
     """The training data in the config.json beside the file; empty without one."""
     try:
         data = _config(file.with_name(CONFIG))["data"]
@@ -216,7 +216,7 @@ def _config(file: Path) -> dict[str, Any]:
 
 
 def _dtype(state: Mapping[str, Tensor]) -> torch.dtype:
-    """The narrowest floating dtype that holds all floating tensors of the state exactly."""
+    """The narrowest dtype that holds all floating tensors of the state exactly."""
     dtypes = [value.dtype for value in state.values() if value.is_floating_point()]
     return functools.reduce(torch.promote_types, dtypes) if dtypes else torch.get_default_dtype()
 

@@ -16,7 +16,7 @@ from flatprobe.models.recipes import (
 
 
 def sokolic_cnn(input_shape: Sequence[int], *, classes: int = 10, dropout: float = 0.0, seed: int = 0) -> nn.Sequential:
-    """(32,5,5)-conv, 2x2 max-pool, (32,5,5)-conv, 2x2 max-pool, linear.
+    """Small CNN of S17: (32,5,5)-conv, 2x2 max-pool, twice, then linear.
 
     A ReLU follows each convolution, as in all networks of S17. The paper does not give the padding: zero padding of 2
     keeps the size of the map, so that the network also takes the 8 x 8 digits (42,154 parameters on MNIST).
@@ -58,7 +58,9 @@ def sokolic_cnn(input_shape: Sequence[int], *, classes: int = 10, dropout: float
 def thumwanit_cnn(
     input_shape: Sequence[int], *, classes: int = 10, dropout: float = 0.0, seed: int = 0
 ) -> nn.Sequential:
-    """3x3 convolutions of 32, 64 and 64 filters, 2x2 max-pools after the first two, 64 hidden units, linear.
+    """Small CNN of N20.
+
+    3x3 convolutions of 32, 64 and 64 filters, 2x2 max-pools after the first two, 64 hidden units, linear.
 
     A ReLU follows each convolution and the hidden layer. The paper does not give the padding; 0
     is assumed, the Keras default.

@@ -1,4 +1,4 @@
-"""Matching of the tensor names of a checkpoint and a network, with or without wrappers."""
+"""Matching of the tensor names of a checkpoint and a network."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,7 +20,7 @@ _EARLIER = (
 
 
 def match_names(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The state under the names of the network; a value without a match keeps its name.
+    """The state under the names of the network.
 
     Segments of wrappers are ignored, and so is a prefix that all names of one side have and the other side lacks.
     Counters without effect in eval mode are left out, or taken from the network.
@@ -48,7 +48,7 @@ def match_names(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[
 
 
 def _plain(names: Iterable[str]) -> list[str]:
-    """Names without wrappers and in torch's earlier form; unchanged if two would become equal."""
+    """Names without wrappers, or unchanged if two would become equal."""
     given = list(names)
     plain = [".".join(part for part in name.split(".") if part not in _WRAPPERS) for name in given]
     for pattern, earlier in _EARLIER:
@@ -57,7 +57,7 @@ def _plain(names: Iterable[str]) -> list[str]:
 
 
 def _prefixes(found: Sequence[str], names: Sequence[str]) -> tuple[str, str]:
-    """The prefix of the found names that the network's names lack, and the prefix in the other direction."""
+    """The prefix of one side's names that the other side lacks, in both directions."""
     weights, others = ([name for name in side if name.rpartition(".")[2] not in _IDLE] for side in (found, names))
     if {*weights} & {*others}:
         return "", ""

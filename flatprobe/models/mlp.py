@@ -20,7 +20,7 @@ def mlp(
     dropout: float = 0.0,
     seed: int = 0,
 ) -> nn.Sequential:
-    """Logits z = W_L s(... s(W_1 x + b_1) ...) + b_L on the flattened input.
+    """MLP: z = W_L s(... s(W_1 x + b_1) ...) + b_L on the flattened input.
 
     Args:
         input_shape: shape of one input; it is flattened.

@@ -1,4 +1,4 @@
-"""Normalization as a layer, so that a network takes pixels and probes report pixel units."""
+"""Normalization as a layer, so that probes report pixel units."""
 
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -65,7 +65,7 @@ class Normalise(nn.Module):
 
 
 class Normalised(nn.Sequential):
-    """`Normalise(mean, std)` followed by the network itself, which is shared, not copied.
+    """`Normalise(mean, std)` followed by the network itself, which is not copied.
 
     Args:
         network: any module whose input is one tensor. The new layer has the dtype and device of its weights, and the

@@ -1,4 +1,4 @@
-"""Least-squares polynomial of ReLU (T3 Figs 21-24), which makes a network a polynomial of its input."""
+"""Least-squares polynomial of ReLU (T3 Figs 21-24)."""
 
 import math
 
@@ -11,7 +11,7 @@ DEGREE = 10
 
 
 class PolynomialReLU(nn.Module):
-    """p = argmin int_{-a}^{a} (p(x) - max(x, 0))^2 dx over the polynomials of degree 10.
+    """Polynomial p = argmin int_{-a}^{a} (p(x) - max(x, 0))^2 dx of degree 10.
 
     The minimum has a closed form, since Legendre's polynomials are orthogonal and ReLU is linear on each side of 0.
     Since max(a t, 0) = a max(t, 0), the fit on [-1, 1] gives all others: p(x) = x / 2 + a q(x^2 / a^2) with q of
@@ -84,7 +84,7 @@ def _rms_error() -> float:
 
 
 def _largest_error(fit: Polynomial) -> float:
-    """max |p - relu| over 0, 1 and the points where p' = relu'; the difference is even, so 0 <= x <= 1 suffices."""
+    """max |p - relu| over 0, 1 and the points with p' = relu', by symmetry."""
     difference = fit - Polynomial([0, 1])
     stationary = np.asarray(difference.deriv().roots(), dtype=np.complex128)
     real: list[float] = stationary.real[np.abs(stationary.imag) < 1e-9].tolist()

@@ -11,7 +11,9 @@ from flatprobe.models.resnet import Residual
 def wide_resnet(
     input_shape: Sequence[int], *, depth: int = 40, widening: int = 4, classes: int = 10, seed: int = 0
 ) -> nn.Sequential:
-    """3x3 convolution of 16, three stages of (depth - 4) / 6 blocks, BatchNorm, ReLU, average pool, linear.
+    """Wide ResNet.
+
+    3x3 convolution of 16, three stages of (depth - 4) / 6 blocks, BatchNorm, ReLU, average pool, linear.
 
     A block is BN-ReLU-conv-BN-ReLU-conv plus its shortcut; all its convolutions are 3x3, padded by 1, without bias.
     The stages have 16, 32 and 64 filters times the widening; the second and third halve the map in their first block.
@@ -57,7 +59,9 @@ def wide_resnet(
 
 
 def resnet18(input_shape: Sequence[int], *, width: int = 64, classes: int = 1000, seed: int = 0) -> nn.Sequential:
-    """7x7 convolution of stride 2, BatchNorm, ReLU, 3x3 max-pool of stride 2, eight blocks, average pool, linear.
+    """ResNet-18 with pre-activation blocks.
+
+    7x7 convolution of stride 2, BatchNorm, ReLU, 3x3 max-pool of stride 2, eight blocks, average pool, linear.
 
     Four stages of two blocks as in `wide_resnet`, with `width` times 1, 2, 4 and 8 filters. The first block uses the
     BatchNorm and ReLU of the stem (He et al. 2016b, section 3.2). BatchNorm and ReLU precede the average pool.

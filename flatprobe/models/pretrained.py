@@ -1,4 +1,4 @@
-"""Classifiers from folders of transformers, read from safetensors files in the folder only."""
+"""Classifiers from folders of transformers, read from safetensors files only."""
 
 import json
 from collections.abc import Iterator, Mapping

@@ -84,7 +84,7 @@ def dropout_rate(dropout: float) -> float:
 
 
 def dropout_layers(name: str, dropout: float) -> Modules:
-    """A dropout layer, or no layer for a rate of 0, so that the network is the one without the argument."""
+    """A dropout layer, or no layer for a rate of 0."""
     return [(name, nn.Dropout(dropout))] if dropout else []
 
 

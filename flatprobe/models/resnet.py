@@ -1,4 +1,4 @@
-"""Residual networks with BatchNorm for CIFAR-like images (He et al. 2016, section 4.2)."""
+"""Residual networks with BatchNorm for CIFAR-like images."""
 
 from collections.abc import Sequence
 
@@ -30,7 +30,9 @@ class Residual(nn.Module):
 def resnet(
     input_shape: Sequence[int], *, depth: int = 22, width: int = 16, classes: int = 10, seed: int = 0
 ) -> nn.Sequential:
-    """3x3 convolution, three stages of (depth - 4) / 6 residual blocks, average pool over the map, linear.
+    """ResNet with BatchNorm for small images.
+
+    3x3 convolution, three stages of (depth - 4) / 6 residual blocks, average pool over the map, linear.
 
     A block is conv-BN-ReLU-conv-BN plus its shortcut, then a ReLU; all convolutions are 3x3, padded by 1,
     without bias. The second and third stage halve the map and double the width in their first block, whose

@@ -36,7 +36,9 @@ class Concatenated(nn.Module):
 
 
 def small_alexnet(input_shape: Sequence[int], *, classes: int = 10, seed: int = 0) -> nn.Sequential:
-    """Twice a 5x5 convolution of 64 filters and a 3x3 max-pool of stride 2; 384 and 192 hidden units, linear.
+    """Small AlexNet of Zhang et al. (2017).
+
+    Twice a 5x5 convolution of 64 filters and a 3x3 max-pool of stride 2; 384 and 192 hidden units, linear.
 
     A ReLU follows each convolution and hidden layer; convolutions are padded by 2 and pools by 1, so that the map is
     halved twice. Zhang et al. use local response normalization after each pool; T3's parameter count does not show
@@ -76,7 +78,9 @@ def small_alexnet(input_shape: Sequence[int], *, classes: int = 10, seed: int = 
 
 
 def small_inception(input_shape: Sequence[int], *, classes: int = 10, seed: int = 0) -> nn.Sequential:
-    """3x3 convolution of 96, eight Inception and two downsampling modules, average pool over the map, linear.
+    """Small Inception network of Zhang et al. (2017).
+
+    3x3 convolution of 96, eight Inception and two downsampling modules, average pool over the map, linear.
 
     An Inception module joins the channels of a 1x1 and a 3x3 convolution; a downsampling module those of a 3x3
     convolution and a 3x3 max-pool, both of stride 2. A convolution has its bias and is followed by BatchNorm without

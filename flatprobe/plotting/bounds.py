@@ -1,4 +1,4 @@
-"""Generalization bounds as bars of their terms, relative to the maximum of the loss."""
+"""Generalization bounds as bars of their terms."""
 
 from collections.abc import Mapping
 
@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 
 from flatprobe.bounds import Bound
 from flatprobe.plotting import canvas
-from flatprobe.plotting.names import COLOURS, caption, named
+from flatprobe.plotting.names import COLOURS, caption, name_results
 from flatprobe.utils.results import Result
 
 _EMPIRICAL = "#777777"
@@ -18,7 +18,7 @@ _LONGEST = 2.0  # in units of M; the label gives the length of a longer bar
 def draw(
     results: Result | Mapping[str, Result], ax: Axes | None = None, *, groups: Mapping[str, str] | None = None
 ) -> Axes:
-    """A bar per bound: the empirical loss and the terms end to end, in units of the maximum M of the loss.
+    """Generalization bounds as bars of their terms, in units of the loss's maximum M.
 
     A bound of 1 or more is vacuous. The axis ends at 2: a longer bar is cut there, and its label gives its length.
 
@@ -35,7 +35,7 @@ def draw(
         ValueError: for no results.
     """
     del groups
-    found = named(results, Bound)
+    found = name_results(results, Bound)
     ax = canvas.axes(ax, height=1.3 + 0.55 * len(found))
     names = list(dict.fromkeys(term for bound in found.values() for term in bound.terms))
     colours = {name: COLOURS[place % len(COLOURS)] for place, name in enumerate(names)}

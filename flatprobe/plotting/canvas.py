@@ -47,7 +47,7 @@ def axes(ax: Axes | None, *, width: float = 7.0, height: float = 3.9, projection
 
 
 def colour_bar(axes: list[Axes], norm: Normalize, palette: str, label: str, **options: Any) -> None:
-    """One colour bar beside all the axes, which are in one figure; a logarithmic bar has plain numbers too."""
+    """One colour bar beside all the axes of one figure."""
     figure = axes[0].get_figure(root=True)
     assert figure is not None
     bar = figure.colorbar(ScalarMappable(norm, palette), ax=axes, label=label, **options)

@@ -1,4 +1,4 @@
-"""Curves with confidence bands: error under Gaussian noise, adversarial accuracy, certified accuracy."""
+"""Curves with confidence bands: robustness, adversarial and certified accuracy."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from torch import Tensor
 
 from flatprobe.plotting import canvas
-from flatprobe.plotting.names import Look, agreed, named, prepare
+from flatprobe.plotting.names import Look, common, name_results, prepare
 from flatprobe.probes.adversarial import AdversarialAccuracy
 from flatprobe.probes.robustness import Robustness
 from flatprobe.probes.smoothing import SmoothedCertificate
@@ -51,7 +51,7 @@ def draw(
         TypeError: for results of another class, or of several.
         ValueError: for no results, arguments that differ between the results, or a level outside (0, 1).
     """
-    found: dict[str, Any] = named(results, *KINDS)
+    found: dict[str, Any] = name_results(results, *KINDS)
     kind = type(next(iter(found.values())))
     if kind is Robustness:
         curves = {name: (own.gammas, own.mean, own.interval(level)) for name, own in found.items()}
@@ -59,7 +59,7 @@ def draw(
         ax.set_ylim(bottom=0)
         ax.set(xlabel="noise standard deviation (pixel scale 0-1)", ylabel="fraction misclassified")
     elif kind is AdversarialAccuracy:
-        attack, norm = agreed(found, "attack"), agreed(found, "norm")
+        attack, norm = common(found, "attack"), common(found, "norm")
         curves = {name: (own.budgets, own.accuracy, own.interval(level)) for name, own in found.items()}
         ax = _curves(curves, ax, groups)
         ax.set_ylim(0, 1.02)
@@ -73,7 +73,7 @@ def draw(
 def plot(
     ax: Axes, look: Look, x: Points, y: Points, band: tuple[Points, Points] | None = None, **options: Any
 ) -> Line2D:
-    """One curve over ascending x, with its band; points that are not finite are crosses at the upper edge.
+    """One curve with its band; non-finite points are crosses at the upper edge.
 
     Args:
         ax: where to draw.
@@ -117,7 +117,7 @@ def _curves(
 
 
 def _certificates(results: Mapping[str, SmoothedCertificate], ax: Axes | None, groups: Groups, level: float) -> Axes:
-    sigma, alpha, draws = (agreed(results, name) for name in ("sigma", "alpha", "draws"))
+    sigma, alpha, draws = (common(results, name) for name in ("sigma", "alpha", "draws"))
     most = sigma * float(torch.special.ndtri(torch.tensor(alpha, dtype=torch.float64, device="cpu") ** (1 / draws)))
     radii = torch.linspace(0, 1.04 * most, _RADII, dtype=torch.float64, device="cpu")
     curves = {n: (radii, own.certified_accuracy(radii), own.interval(radii, level)) for n, own in results.items()}

@@ -1,4 +1,4 @@
-"""Distribution of the geometric margin, between the distributions of its lower and upper bounds."""
+"""Distributions of the lower and upper bounds of the geometric margin."""
 
 from collections.abc import Mapping
 
@@ -8,7 +8,7 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 
 from flatprobe.plotting import canvas
-from flatprobe.plotting.names import agreed, named, prepare
+from flatprobe.plotting.names import common, name_results, prepare
 from flatprobe.probes.geometric import GeometricMargins
 from flatprobe.utils.results import Result
 
@@ -19,7 +19,7 @@ _DECADES = 4  # below the largest bound, at most: the 0 of a misclassified sampl
 def draw(
     results: Result | Mapping[str, Result], ax: Axes | None = None, *, groups: Mapping[str, str] | None = None
 ) -> Axes:
-    """The fraction of samples whose bound is at most a distance, for both bounds; the margin's curve is between.
+    """Distributions of both bounds of the geometric margin, which enclose its own.
 
     The curve of the upper bound (thick) is what attacks achieve within the distance. The curve of the lower bound
     (thin) is what is not ruled out. Misclassified samples count at every distance. Samples without an upper bound keep
@@ -37,8 +37,8 @@ def draw(
         TypeError: for results of another kind.
         ValueError: for no results, or different norms.
     """
-    margins = named(results, GeometricMargins)
-    norm = agreed(margins, "norm")
+    margins = name_results(results, GeometricMargins)
+    norm = common(margins, "norm")
     picture = prepare(ax, list(margins), groups)
     ax = picture.ax
     grid = _grid(margins)

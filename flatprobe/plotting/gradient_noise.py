@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from flatprobe.plotting import canvas
-from flatprobe.plotting.names import agreed, named, prepare
+from flatprobe.plotting.names import common, name_results, prepare
 from flatprobe.probes.gradient_noise import GradientNoise
 from flatprobe.utils.results import Result
 
@@ -18,7 +18,7 @@ _REACH, _BINS = 6.0, 49
 def draw(
     results: Result | Mapping[str, Result], ax: Axes | None = None, *, groups: Mapping[str, str] | None = None
 ) -> Axes:
-    """Density of the noise of all components, each in its standard deviations, on a logarithmic scale (T3 Fig. 5).
+    """Density of gradient noise in standard deviations per component (T3 Fig. 5).
 
     The grey curve is the normal density, a parabola on this scale: noise with heavier tails is above it at the sides.
     Values beyond 6 standard deviations are counted in the outermost bins.
@@ -35,8 +35,8 @@ def draw(
         TypeError: for results of another kind.
         ValueError: for no results, or different minibatch sizes.
     """
-    noises = named(results, GradientNoise)
-    size = agreed(noises, "batch_size")
+    noises = name_results(results, GradientNoise)
+    size = common(noises, "batch_size")
     picture = prepare(ax, list(noises), groups)
     ax = picture.ax
     bounds = np.linspace(-_REACH, _REACH, _BINS + 1)

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 
 from flatprobe.plotting import canvas
-from flatprobe.plotting.names import agreed, named, prepare
+from flatprobe.plotting.names import common, name_results, prepare
 from flatprobe.probes.jacobian import JacobianNorms
 from flatprobe.probes.jacobian_maximum import JacobianMaximum
 from flatprobe.probes.margins import Margins
@@ -23,7 +23,7 @@ _FEWEST, _MOST = 20, 60
 def draw(
     results: Result | Mapping[str, Result], ax: Axes | None = None, *, groups: Mapping[str, str] | None = None
 ) -> Axes:
-    """The fraction of samples per bin, as an outline per network; all networks have the same bins.
+    """Histograms of per-sample values in common bins, an outline per network.
 
     - `Margins`: functional margins or scores. Samples left of the line at 0 are misclassified.
     - `JacobianNorms` and `JacobianMaximum`: the axis is logarithmic where the norms span a factor of ten or more.
@@ -41,7 +41,7 @@ def draw(
         TypeError: for results of another class, or of several.
         ValueError: for no results, margins mixed with scores, or arguments that differ between the results.
     """
-    found: dict[str, Any] = named(results, *KINDS)
+    found: dict[str, Any] = name_results(results, *KINDS)
     signed = isinstance(next(iter(found.values())), Margins)
     label = _margin_label(found) if signed else _norm_label(found)
     values = {name: result.values.numpy() for name, result in found.items()}
@@ -65,7 +65,7 @@ def draw(
         ax.set_xscale("log")
     ax.set_ylim(bottom=0)
     ax.set_xlabel(label)
-    ax.set_ylabel(f"fraction of {'segments' if agreed(found, 'along') == 'segments' else 'samples'}")
+    ax.set_ylabel(f"fraction of {'segments' if common(found, 'along') == 'segments' else 'samples'}")
     picture.legend(handles)
     return ax
 
@@ -75,18 +75,18 @@ def _margin_label(results: Mapping[str, Margins]) -> str:
     if len(probes) > 1:
         msg = f"the results are {' and '.join(probes)}; expected one of them: their units differ, draw them apart"
         raise ValueError(msg)
-    outputs = agreed(results, "outputs")
+    outputs = common(results, "outputs")
     return f"score ({outputs})" if probes == ["scores"] else "functional margin (logits)"
 
 
 def _norm_label(results: Mapping[str, JacobianNorms | JacobianMaximum]) -> str:
-    norm, outputs, along = (agreed(results, name) for name in ("norm", "outputs", "along"))
+    norm, outputs, along = (common(results, name) for name in ("norm", "outputs", "along"))
     largest = "largest " if along == "segments" else ""
     return f"{largest}{norm} norm of the input Jacobian ({outputs} per unit of the input)"
 
 
 def _bin_edges(values: list[np.ndarray], low: float, high: float, *, logarithmic: bool) -> Float[np.ndarray, " edges"]:
-    """The edges of equal bins, of the values or of their logarithms, over all networks.
+    """Edges of equal bins of the values or their logarithms, over all networks.
 
     Their number is that of Freedman and Diaconis' rule for the narrowest histogram, between 20 and 60.
     """

@@ -8,7 +8,7 @@ import torch
 from matplotlib.axes import Axes
 
 from flatprobe.plotting import canvas, curve
-from flatprobe.plotting.names import named, prepare
+from flatprobe.plotting.names import name_results, prepare
 from flatprobe.plotting.scale import QUANTITIES
 from flatprobe.probes.interpolation import Interpolation
 from flatprobe.utils.arguments import one_of
@@ -23,7 +23,7 @@ def draw(
     quantity: str = "loss",
     groups: Mapping[str, str] | None = None,
 ) -> Axes:
-    """Training loss or accuracy against t in w_t = (1 - t) w_0 + t w_1, with the loss barrier as an arrow.
+    """Training loss or accuracy on the line w_t = (1 - t) w_0 + t w_1.
 
     The arrow is where the loss is furthest above the straight line between its values at the two networks, and is as
     long as the barrier. Points whose loss is not finite are crosses at the upper edge.
@@ -42,7 +42,7 @@ def draw(
         ValueError: for no results, an unknown quantity, or another number of endpoints.
     """
     one_of("quantity", quantity, QUANTITIES)
-    lines = named(results, Interpolation)
+    lines = name_results(results, Interpolation)
     for name, result in lines.items():
         endpoints = result.coefficients.shape[1]
         if endpoints != 2:

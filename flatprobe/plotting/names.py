@@ -32,8 +32,8 @@ class Look:
     marker: str
 
 
-def named(results: object, *kinds: type[R]) -> dict[str, R]:
-    """One result, or several by name, as a mapping of names to results of one class; one result has an empty name.
+def name_results(results: object, *kinds: type[R]) -> dict[str, R]:
+    """Name -> result of one class; a single result has an empty name.
 
     Raises:
         TypeError: for anything but results of one of these classes, or results of several.
@@ -55,8 +55,8 @@ def named(results: object, *kinds: type[R]) -> dict[str, R]:
     return found
 
 
-def agreed(results: Mapping[str, Result], argument: str) -> Any:
-    """The value of an argument that the results of one picture must share; None where no result records the argument.
+def common(results: Mapping[str, Result], argument: str) -> Any:
+    """The value of an argument that all results of a picture must share, or None.
 
     Raises:
         ValueError: if the values differ.
@@ -70,7 +70,7 @@ def agreed(results: Mapping[str, Result], argument: str) -> Any:
 
 
 def looks(names: Sequence[str], groups: Mapping[str, str] | None) -> dict[str, Look]:
-    """A colour per group, and a line, a marker and a shade per network in the group; without groups, a colour each.
+    """Look per network: a colour per group, then line, marker and shade.
 
     Raises:
         ValueError: if a network has no group.
@@ -86,19 +86,19 @@ def looks(names: Sequence[str], groups: Mapping[str, str] | None) -> dict[str, L
         colour = COLOURS[order.index(group_of[name]) % len(COLOURS)]
         member = place if groups is None else sum(group_of[other] == group_of[name] for other in found)
         if groups is not None:
-            colour = _shaded(colour, _SHADES[member // len(LINES) % len(_SHADES)])
+            colour = _shade(colour, _SHADES[member // len(LINES) % len(_SHADES)])
         found[name] = Look(colour, LINES[member % len(LINES)], MARKERS[member % len(MARKERS)])
     return found
 
 
-def _shaded(colour: str, shade: float) -> str:
+def _shade(colour: str, shade: float) -> str:
     end = 1.0 if shade > 0 else 0.0
     red, green, blue = (part + abs(shade) * (end - part) for part in to_rgb(colour))
     return to_hex((red, green, blue)).upper()
 
 
 def caption(name: str) -> str:
-    r"""A name as matplotlib draws it letter by letter: no formula between dollars, no control characters, 40 letters.
+    r"""A name of at most 40 letters that matplotlib draws letter by letter.
 
     >>> caption(r"lr$\frac{$"), len(caption("long" * 100))
     ('lr\\$\\frac{\\$', 40)
@@ -146,7 +146,7 @@ class Picture:
     above: bool
 
     def legend(self, handles: Mapping[str, Any]) -> None:
-        """Draw the legend, given what shows each network's look; none for a single unnamed result."""
+        """Draw the legend of the named handles; none for a single unnamed result."""
         if not self.legend_columns:
             return
         blank, height = Line2D([], [], linestyle="none"), max(map(len, self.legend_columns))
@@ -165,7 +165,7 @@ def prepare(
     width: float = 7.0,
     height: float = 3.9,
 ) -> Picture:
-    """The given axes, or those of a new figure (inches) with room for the legend above them.
+    """Axes and looks; a new figure (inches) has room for the legend above its axes.
 
     In axes that were given, where a title may be above, a legend of up to eight networks is within.
 

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from flatprobe.plotting import canvas
-from flatprobe.plotting.names import Look, agreed, caption, label_networks, looks, named, strip_width
+from flatprobe.plotting.names import Look, caption, common, label_networks, looks, name_results, strip_width
 from flatprobe.probes.flatness import FlatnessRadii
 from flatprobe.utils.results import Result
 
@@ -21,7 +21,7 @@ _GOLDEN = (5**0.5 - 1) / 2
 def draw(
     results: Result | Mapping[str, Result], ax: Axes | None = None, *, groups: Mapping[str, str] | None = None
 ) -> Axes:
-    """A point per direction, and a box per network (quartiles, median, range) over the directions that were reached.
+    """Flatness radii: a point per direction and a box (quartiles, range) per network.
 
     Censored directions are open triangles at the upper edge, and the network's label says how many directions are
     censored beyond which radius. The axis starts at 0, and is logarithmic where the radii span a factor of ten or more.
@@ -38,9 +38,9 @@ def draw(
         TypeError: for results of another kind.
         ValueError: for no results, or for different laws, epsilons or objectives.
     """
-    radii = named(results, FlatnessRadii)
-    law = agreed(radii, "law")
-    epsilon, objective = agreed(radii, "epsilon"), agreed(radii, "objective")
+    radii = name_results(results, FlatnessRadii)
+    law = common(radii, "law")
+    epsilon, objective = common(radii, "epsilon"), common(radii, "objective")
     own = looks(list(radii), groups)
     places = _places(list(radii), groups)
     labels = [_label(name, result) for name, result in radii.items()]

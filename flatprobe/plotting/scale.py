@@ -1,4 +1,4 @@
-"""One scale of values and colours for the pictures of a landscape or slice, and rows of panels on one scale."""
+"""Common scale of values and colours for landscapes and slices."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ _PALETTES = {"loss": "viridis_r", "accuracy": "viridis"}
 
 
 def finite(result: Interpolation | RandomSlice) -> Bool[np.ndarray, " *points"]:
-    """Where the loss is finite; elsewhere the accuracy of the network means nothing either."""
+    """Mask of points with a finite loss; elsewhere the accuracy means nothing either."""
     return result.loss.isfinite().numpy()
 
 
@@ -54,7 +54,7 @@ class Scale:
     def over(
         cls, results: Iterable[Interpolation | RandomSlice], quantity: str, limits: Limits | None = None
     ) -> "Scale":
-        """The scale between the limits, or the scale that holds every finite value of the results.
+        """The scale between the limits, or over all finite values of the results.
 
         Raises:
             ValueError: for an unknown quantity, limits that are not in order, or if no value is finite.
@@ -77,7 +77,7 @@ class Scale:
 
     @property
     def logarithmic(self) -> bool:
-        """Whether the scale is logarithmic."""
+        """True for a logarithmic scale."""
         return self.quantity == "loss" and self.low > 0
 
     @property
@@ -105,7 +105,7 @@ class Scale:
         return _PALETTES[self.quantity]
 
     def values(self, result: Interpolation | RandomSlice) -> Float[np.ndarray, " *points"]:
-        """The quantity at each point, cut to the scale; the lower end of the scale where the loss is not finite."""
+        """The quantity per point, clipped to the scale; its lower end where not finite."""
         values = np.where(finite(result), getattr(result, self.quantity).numpy(), self.low)
         return values.clip(self.low, self.high)
 
@@ -120,7 +120,7 @@ def row(
     draw: Callable[[L, Axes, Scale], object],
     projection: str | None = None,
 ) -> Figure:
-    """One panel per result, titled with its name, all on one scale with one colour bar; three panels per row."""
+    """One titled panel per result, all on one scale with one colour bar."""
     columns = min(len(results), _COLUMNS)
     rows = -(-len(results) // columns)
     figure = canvas.blank(3.1 * columns + 1.0, (3.3 if projection else 3.1) * rows)

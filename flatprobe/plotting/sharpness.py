@@ -1,4 +1,4 @@
-"""Curvature of the minimum, a column of points per network: eigenvalues, trace, worst-case sharpness."""
+"""Curvature of the minimum: eigenvalues, trace, worst-case sharpness."""
 
 from collections.abc import Mapping
 
@@ -6,7 +6,7 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 
 from flatprobe.plotting import canvas
-from flatprobe.plotting.names import agreed, caption, label_networks, looks, named, strip_width
+from flatprobe.plotting.names import caption, common, label_networks, looks, name_results, strip_width
 from flatprobe.probes.hessian_eigenvalues import HessianEigenvalues
 from flatprobe.probes.hessian_trace import HessianTrace
 from flatprobe.probes.sharpness import WorstCaseSharpness
@@ -20,7 +20,7 @@ KINDS = (HessianEigenvalues, HessianTrace, WorstCaseSharpness)
 def draw(
     results: Result | Mapping[str, Result], ax: Axes | None = None, *, groups: Mapping[str, str] | None = None
 ) -> Axes:
-    """A column of points per network: eigenvalues, the trace with its standard error, or the increase of each restart.
+    """Eigenvalues, trace with standard error, or increases, a column per network.
 
     Args:
         results: one `HessianEigenvalues`, `HessianTrace` or `WorstCaseSharpness`, or several of one class by name.
@@ -34,7 +34,7 @@ def draw(
         TypeError: for results of another class, or of several.
         ValueError: for no results, or results that were measured differently.
     """
-    found: dict[str, Curvature] = named(results, *KINDS)
+    found: dict[str, Curvature] = name_results(results, *KINDS)
     own, labels = looks(list(found), groups), list(map(caption, found))
     ax = canvas.axes(ax, width=max(7.0, strip_width(labels)))
     for place, (name, result) in enumerate(found.items()):
@@ -62,8 +62,8 @@ def _points(result: Curvature) -> tuple[list[float], float | None]:
 def _label(found: Mapping[str, Curvature]) -> str:
     first = next(iter(found.values()))
     if isinstance(first, HessianEigenvalues):
-        return f"{agreed(found, 'which')} Hessian eigenvalues\nof the training loss"
+        return f"{common(found, 'which')} Hessian eigenvalues\nof the training loss"
     if isinstance(first, HessianTrace):
         return "trace of the training loss's Hessian"
-    law, radius = agreed(found, "law"), agreed(found, "radius")
+    law, radius = common(found, "law"), common(found, "radius")
     return f"largest increase of the training loss\nfound within {radius:g} ({law} ball)"

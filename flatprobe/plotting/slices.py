@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from flatprobe.plotting import canvas, curve
-from flatprobe.plotting.names import named, prepare
+from flatprobe.plotting.names import name_results, prepare
 from flatprobe.plotting.scale import Limits, Scale, finite, row
 from flatprobe.probes.slices import RandomSlice
 from flatprobe.utils.results import Result
@@ -24,7 +24,7 @@ def draw(
     quantity: str = "loss",
     limits: Limits | None = None,
 ) -> Axes:
-    """The training loss or accuracy along a random line, a curve each, or over one random plane, as filled contours.
+    """Training loss or accuracy along random lines, or over a random plane.
 
     A cross marks the network itself. Points whose loss is not finite are crosses at the upper edge of a line, and grey
     crosses in a hole of a plane. The loss is on a logarithmic scale, unless the lower limit is 0.
@@ -45,7 +45,7 @@ def draw(
         ValueError: for no results, an unknown quantity, several planes, lines with planes, limits that are not in
             order, or if no point is finite.
     """
-    slices = named(results, RandomSlice)
+    slices = name_results(results, RandomSlice)
     scale = Scale.over(slices.values(), quantity, limits)
     if {result.loss.ndim for result in slices.values()} == {1}:
         return _draw_lines(ax, slices, scale, groups)
@@ -61,7 +61,7 @@ def draw(
 
 @mpl.rc_context(canvas.STYLE)
 def draw_row(results: Mapping[str, Result], *, quantity: str = "loss", limits: Limits | None = None) -> Figure:
-    """Planes side by side, on one colour scale with one colour bar, so that colours compare.
+    """Planes side by side on one colour scale with one colour bar.
 
     Args:
         results: name -> `RandomSlice` over a plane.
@@ -75,7 +75,7 @@ def draw_row(results: Mapping[str, Result], *, quantity: str = "loss", limits: L
         TypeError: for results of another kind.
         ValueError: for no results, a line, an unknown quantity, limits that are not in order, or if no point is finite.
     """
-    slices = named(results, RandomSlice)
+    slices = name_results(results, RandomSlice)
     for name, result in slices.items():
         if result.loss.ndim != 2:
             msg = f"the slice {name!r} is a line; expected planes: draw lines with draw"

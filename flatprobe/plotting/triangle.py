@@ -14,7 +14,7 @@ from matplotlib.tri import TriAnalyzer, Triangulation
 from mpl_toolkits.mplot3d import Axes3D
 
 from flatprobe.plotting import canvas
-from flatprobe.plotting.names import named
+from flatprobe.plotting.names import name_results
 from flatprobe.plotting.scale import Scale, finite, row
 from flatprobe.probes.interpolation import Interpolation
 from flatprobe.utils.results import Result
@@ -22,7 +22,7 @@ from flatprobe.utils.results import Result
 
 @mpl.rc_context(canvas.STYLE)
 def draw(result: Result, ax: Axes | None = None, *, quantity: str = "loss", surface: bool = False) -> Axes:
-    """The training loss (logarithmic) or accuracy over the triangle (T3 Figs 11 and 12).
+    """Training loss or accuracy over the triangle (T3 Figs 11 and 12).
 
     The corners are the three networks, a point inside is the affine combination of their weights. Points whose loss
     is not finite are grey crosses in a hole of the contours or the surface.
@@ -55,7 +55,7 @@ def draw(result: Result, ax: Axes | None = None, *, quantity: str = "loss", surf
 
 @mpl.rc_context(canvas.STYLE)
 def draw_row(results: Mapping[str, Result], *, quantity: str = "loss", surface: bool = False) -> Figure:
-    """Landscapes side by side on one scale with one colour bar, so that colours and heights compare.
+    """Landscapes side by side on one scale with one colour bar.
 
     Args:
         results: name (such as a group's) -> `Interpolation` of three endpoints.
@@ -75,7 +75,7 @@ def draw_row(results: Mapping[str, Result], *, quantity: str = "loss", surface: 
 
 
 def _three_points(results: object) -> dict[str, Interpolation]:
-    found = named(results, Interpolation)
+    found = name_results(results, Interpolation)
     for result in found.values():
         endpoints = result.coefficients.shape[1]
         if endpoints != 3:
@@ -134,13 +134,13 @@ def _draw_surface(result: Interpolation, ax: Axes, scale: Scale) -> None:
 
 
 def _places(result: Interpolation) -> tuple[Float[np.ndarray, " points"], Float[np.ndarray, " points"]]:
-    """(x, y) in an upright equilateral triangle of side 1: w_1 on top, w_2 left, w_3 right."""
+    """(x, y) in an equilateral triangle of side 1: w_1 top, w_2 left, w_3 right."""
     top, _, right = result.coefficients.numpy().T
     return right + top / 2, top * 3**0.5 / 2
 
 
 def _triangles(result: Interpolation) -> Triangulation:
-    """The points as triangles, without the triangles that touch a point that is not finite."""
+    """The points as triangles, except triangles at a point that is not finite."""
     triangulation = Triangulation(*_places(result))
     flat = TriAnalyzer(triangulation).get_flat_tri_mask(1e-3)
     touching = ~finite(result)[triangulation.triangles].all(1)

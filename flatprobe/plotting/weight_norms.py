@@ -7,7 +7,7 @@ import torch
 from matplotlib.axes import Axes
 
 from flatprobe.plotting import canvas
-from flatprobe.plotting.names import caption, named, prepare
+from flatprobe.plotting.names import caption, name_results, prepare
 from flatprobe.probes.weight_norms import WeightNorms
 from flatprobe.utils.results import Result
 
@@ -18,7 +18,7 @@ _SLOT = 0.45  # inches per layer
 def draw(
     results: Result | Mapping[str, Result], ax: Axes | None = None, *, groups: Mapping[str, str] | None = None
 ) -> Axes:
-    """Spectral norm of each layer as a linear operator (filled) and of its reshaped kernel (open).
+    """Spectral norms of layers as operators (filled) and of reshaped kernels (open).
 
     The axis is logarithmic where the norms span a factor of ten or more.
 
@@ -35,7 +35,7 @@ def draw(
         TypeError: for results of another kind.
         ValueError: for no results.
     """
-    norms = named(results, WeightNorms)
+    norms = name_results(results, WeightNorms)
     longest = max(norms.values(), key=lambda result: len(result.names)).names
     picture = prepare(ax, list(norms), groups, width=max(7.0, 1.5 + _SLOT * len(longest)))
     ax = picture.ax

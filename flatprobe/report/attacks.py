@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from flatprobe.plotting import curve, geometric, png
-from flatprobe.plotting.names import agreed
+from flatprobe.plotting.names import common
 from flatprobe.probes.adversarial import AdversarialAccuracy
 from flatprobe.probes.geometric import GeometricMargins
 from flatprobe.report import tables
@@ -20,7 +20,7 @@ def margin_sections(title: str, results: Results, groups: Groups) -> list[Sectio
     certified = all(result.certified or result.uncertified for result in results.values())
     low = "a certified distance within which the class cannot change" if certified else "an estimate of that distance"
     sentence = (
-        f"The {agreed(results, 'norm')} distance that an input can move before its class changes, per sample, between "
+        f"The {common(results, 'norm')} distance that an input can move before its class changes, per sample, between "
         f"{low} (thin curve) and the shortest perturbation found that changes the class (thick curve). Curves further "
         "right belong to a more robust network. Misclassified samples count at distance 0."
     )
@@ -48,7 +48,7 @@ def margin_table(results: Mapping[str, GeometricMargins]) -> Table:
 
 def accuracy_sections(title: str, results: Results, groups: Groups) -> list[Section]:
     """Section with the curves of accuracy against the budget."""
-    attack, norm = agreed(results, "attack"), agreed(results, "norm")
+    attack, norm = common(results, "attack"), common(results, "norm")
     sentence = (
         f"The fraction of samples that are still classified correctly when {attack.upper()} moves each by a budget "
         f"({norm} distance), with {tables.fresh_band(results)}. A curve that falls later belongs to a more robust "

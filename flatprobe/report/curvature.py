@@ -5,7 +5,7 @@ from typing import Any
 
 from flatprobe.plotting import gradient_noise, png, sharpness
 from flatprobe.plotting import slices as slice_plot
-from flatprobe.plotting.names import agreed
+from flatprobe.plotting.names import common
 from flatprobe.probes.gradient_noise import GradientNoise
 from flatprobe.probes.hessian_eigenvalues import HessianEigenvalues
 from flatprobe.probes.hessian_trace import HessianTrace
@@ -23,7 +23,7 @@ def slices(title: str, results: Results, groups: Groups) -> list[Section]:
     by_dimensions: dict[int, dict[str, RandomSlice]] = {}
     for name, result in results.items():
         by_dimensions.setdefault(result.loss.ndim, {})[name] = result
-    law = agreed(results, "law")
+    law = common(results, "law")
     found = []
     for dimensions, own in sorted(by_dimensions.items()):
         where = "a random line" if dimensions == 1 else "a random plane"
@@ -41,7 +41,7 @@ def slices(title: str, results: Results, groups: Groups) -> list[Section]:
 def eigenvalues(title: str, results: Results, groups: Groups) -> list[Section]:
     """Section with the eigenvalues as points."""
     sentence = (
-        f"The {agreed(results, 'which')} eigenvalues of the Hessian of the loss over the whole data set"
+        f"The {common(results, 'which')} eigenvalues of the Hessian of the loss over the whole data set"
         f"{_blocks(results)}{_selection(results)}: the curvature along the eigenvectors. A smaller largest eigenvalue "
         "means a flatter minimum. It depends on the scale of the weights."
     )
@@ -63,7 +63,7 @@ def worst(title: str, results: Results, groups: Groups) -> list[Section]:
     """Section with the increase of each restart as points."""
     sentence = (
         "The largest increase of the loss that gradient ascent found within a ball around the weights "
-        f"({agreed(results, 'law')} law, radius {agreed(results, 'radius'):g}{_selection(results)}), one point per "
+        f"({common(results, 'law')} law, radius {common(results, 'radius'):g}{_selection(results)}), one point per "
         "restart. It is a lower bound of the worst case."
     )
     picture = png(sharpness.draw(results, groups=groups))
@@ -73,7 +73,7 @@ def worst(title: str, results: Results, groups: Groups) -> list[Section]:
 def noise(title: str, results: Results, groups: Groups) -> list[Section]:
     """Section with the histograms of the components."""
     sentence = (
-        f"The difference between the gradients of random minibatches of {agreed(results, 'batch_size')} and the full "
+        f"The difference between the gradients of random minibatches of {common(results, 'batch_size')} and the full "
         f"gradient{_selection(results)}, per component in standard deviations, beside the normal density. The noise "
         "scale is the minibatch size whose noise is as long as the gradient."
     )
@@ -82,15 +82,15 @@ def noise(title: str, results: Results, groups: Groups) -> list[Section]:
 
 
 def _selection(results: Results) -> str:
-    """The selected weights, if not all; results of different selections cannot share a section."""
-    selection = agreed(results, "parameters")
+    """The selected weights in words, if not all."""
+    selection = common(results, "parameters")
     if selection is None:
         return ""
     return f", of the selected weights only ({selection if isinstance(selection, str) else ', '.join(selection)})"
 
 
 def _blocks(results: Results) -> str:
-    return ", separately for the block of each layer" if agreed(results, "per_layer") else ""
+    return ", separately for the block of each layer" if common(results, "per_layer") else ""
 
 
 def _words(what: str, results: Results) -> str:

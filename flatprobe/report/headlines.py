@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from flatprobe.plotting.names import agreed
+from flatprobe.plotting.names import common
 from flatprobe.probes.adversarial import AdversarialAccuracy
 from flatprobe.probes.flatness import FlatnessRadii
 from flatprobe.probes.geometric import GeometricMargins
@@ -61,7 +61,7 @@ def _radius(result: FlatnessRadii) -> Headline:
 
 
 def _radius_unit(results: Mapping[str, Result]) -> str:
-    law = agreed(results, "law")
+    law = common(results, "law")
     kind = "distance in weight space" if law == "isotropic" else f"relative to the weights, {law} law"
     return f"{kind}; mean ± sd across directions"
 
@@ -80,7 +80,7 @@ def _worst(result: WorstCaseSharpness) -> Headline:
 
 
 def _worst_unit(results: Mapping[str, Result]) -> str:
-    return f"increase of the loss found within {agreed(results, 'radius'):g}, {agreed(results, 'law')} ball"
+    return f"increase of the loss found within {common(results, 'radius'):g}, {common(results, 'law')} ball"
 
 
 def _slice(result: RandomSlice) -> Headline:
@@ -120,7 +120,7 @@ def _error(result: Robustness) -> Headline:
 
 
 def _error_unit(results: Mapping[str, Result]) -> str:
-    agreed(results, "gammas")
+    common(results, "gammas")
     first = next(iter(results.values()))
     assert isinstance(first, Robustness)
     return f"% misclassified at noise {first.gammas[_place(first)]:g} [Wilson 95 %]"
@@ -145,7 +145,7 @@ def _sandwich_unit(results: Mapping[str, Result]) -> str:
     first = next(iter(results.values()))
     assert isinstance(first, GeometricMargins)
     low = "certified" if first.certified or first.uncertified else "estimated"
-    return f"{agreed(results, 'norm')} distance; medians over samples, {low} lower bound and shortest found"
+    return f"{common(results, 'norm')} distance; medians over samples, {low} lower bound and shortest found"
 
 
 def _budget(result: AdversarialAccuracy) -> int:
@@ -154,19 +154,19 @@ def _budget(result: AdversarialAccuracy) -> int:
     return int(order[(len(order) + 1) // 3])
 
 
-def _withstood(result: AdversarialAccuracy) -> Headline:
+def _accuracy(result: AdversarialAccuracy) -> Headline:
     place = _budget(result)
     lower, upper = (percent(float(end[place])) for end in result.interval())
     value = float(result.accuracy[place])
     return Headline(100 * value, f"{percent(value)} [{lower}, {upper}]")
 
 
-def _withstood_unit(results: Mapping[str, Result]) -> str:
-    agreed(results, "budgets")
+def _accuracy_unit(results: Mapping[str, Result]) -> str:
+    common(results, "budgets")
     first = next(iter(results.values()))
     assert isinstance(first, AdversarialAccuracy)
-    attack = str(agreed(results, "attack")).upper()
-    return f"% correct under {attack}, {agreed(results, 'norm')} budget {first.budgets[_budget(first)]:g} [Wilson 95 %]"
+    attack = str(common(results, "attack")).upper()
+    return f"% correct under {attack}, {common(results, 'norm')} budget {first.budgets[_budget(first)]:g} [Wilson 95 %]"
 
 
 _KINDS: dict[type[Result], tuple[Callable[[Any], Headline], Callable[[Mapping[str, Result]], str]]] = {
@@ -174,28 +174,28 @@ _KINDS: dict[type[Result], tuple[Callable[[Any], Headline], Callable[[Mapping[st
     RandomSlice: (
         _slice,
         lambda results: (
-            f"largest increase of the loss within {agreed(results, 'extent'):g}, {agreed(results, 'law')} law"
+            f"largest increase of the loss within {common(results, 'extent'):g}, {common(results, 'law')} law"
         ),
     ),
-    HessianEigenvalues: (_eigenvalue, lambda results: f"loss per squared weight; {agreed(results, 'which')}"),
+    HessianEigenvalues: (_eigenvalue, lambda results: f"loss per squared weight; {common(results, 'which')}"),
     HessianTrace: (_trace, lambda _results: "loss per squared weight; ± standard error over draws"),
     WorstCaseSharpness: (_worst, _worst_unit),
     WeightNorms: (_norms, lambda _results: "product of spectral norms; path norm"),
     GradientNoise: (_noise, lambda _results: "samples; noise scale ± standard error over draws"),
-    Margins: (_margin, lambda results: f"{agreed(results, 'outputs') or 'logits'}; median over samples"),
+    Margins: (_margin, lambda results: f"{common(results, 'outputs') or 'logits'}; median over samples"),
     JacobianNorms: (
         _jacobian,
-        lambda results: f"{agreed(results, 'outputs')} per input unit; median; mean ± standard error over samples",
+        lambda results: f"{common(results, 'outputs')} per input unit; median; mean ± standard error over samples",
     ),
     JacobianMaximum: (
         lambda result: Headline(result.maximum, f"≥ {three(result.maximum)}"),
-        lambda results: f"{agreed(results, 'outputs')} per input unit; largest found",
+        lambda results: f"{common(results, 'outputs')} per input unit; largest found",
     ),
     Robustness: (_error, _error_unit),
     SmoothedCertificate: (
         _certificate,
-        lambda results: f"% certified at l2 radius {agreed(results, 'sigma'):g}, smoothed [Wilson 95 %]",
+        lambda results: f"% certified at l2 radius {common(results, 'sigma'):g}, smoothed [Wilson 95 %]",
     ),
     GeometricMargins: (_sandwich, _sandwich_unit),
-    AdversarialAccuracy: (_withstood, _withstood_unit),
+    AdversarialAccuracy: (_accuracy, _accuracy_unit),
 }

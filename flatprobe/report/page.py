@@ -10,7 +10,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from flatprobe.probes.interpolation import Interpolation
 from flatprobe.report.provenance import provenance
 from flatprobe.report.sections import ORDER, kind, sections
-from flatprobe.report.summary import summarise
+from flatprobe.report.summary import summarize
 from flatprobe.utils.results import Result
 from flatprobe.utils.tensor_files import write_text
 
@@ -24,7 +24,7 @@ def write_report(
     introduction: str = "",
     notes: Sequence[str] = (),
 ) -> Path:
-    """Write results as one HTML page that contains its images and needs no other file or script.
+    """Write results as one self-contained HTML page, without scripts.
 
     The page has a summary table with uncertainties, then a picture per measurement with a description and its reading,
     then arguments, seeds, data, networks and versions. The class of the results determines the picture, which takes
@@ -61,7 +61,7 @@ def write_report(
         title=title,
         introduction=introduction,
         notes=list(notes),
-        summary=summarise(ordered, groups),
+        summary=summarize(ordered, groups),
         sections=[section for key, results in ordered.items() for section in sections(key, results, groups)],
         provenance=provenance(ordered),
     )

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from flatprobe.report.section import Table
-from flatprobe.report.summary import titled
+from flatprobe.report.summary import make_title
 from flatprobe.utils.results import Result
 
 Records = Mapping[str, Mapping[str, Result]]
@@ -21,11 +21,11 @@ def provenance(records: Records) -> list[tuple[str, Table]]:
     """
     return [
         ("Measurements", Table(("measurement", "arguments"), tuple(_arguments(records)))),
-        ("Data", Table(("data", "measured on it"), tuple(_shared(records, ("subject", "data"))))),
-        ("Networks", Table(("network", "measured in"), tuple(_shared(records, ("subject", "network"))))),
+        ("Data", Table(("data", "measured on it"), tuple(_collect_values(records, ("subject", "data"))))),
+        ("Networks", Table(("network", "measured in"), tuple(_collect_values(records, ("subject", "network"))))),
         (
             "Versions and machine",
-            Table(("versions and machine", "measured there"), tuple(_shared(records, ("environment",)))),
+            Table(("versions and machine", "measured there"), tuple(_collect_values(records, ("environment",)))),
         ),
     ]
 
@@ -50,7 +50,7 @@ def words(value: object) -> str:
 
 
 def _arguments(records: Records) -> Iterable[tuple[str, str]]:
-    """Arguments, loss and batch size per measurement; all values where the networks differ."""
+    """Arguments, loss and batch size per measurement."""
     for key, results in records.items():
         values: dict[str, list[str]] = {}
         for result in results.values():
@@ -59,10 +59,10 @@ def _arguments(records: Records) -> Iterable[tuple[str, str]]:
             for name, value in (further | result.settings.get("arguments", {})).items():
                 values.setdefault(name, []).append(words(value))
         parts = [f"{name} {' | '.join(dict.fromkeys(own))}" for name, own in values.items()]
-        yield titled(key), "; ".join(parts) or "none"
+        yield make_title(key), "; ".join(parts) or "none"
 
 
-def _shared(records: Records, path: tuple[str, ...]) -> Iterable[tuple[str, str]]:
+def _collect_values(records: Records, path: tuple[str, ...]) -> Iterable[tuple[str, str]]:
     """Distinct values at this path of the settings, each with the networks (or groups) that have it."""
     found: dict[str, list[str]] = {}
     for results in records.values():

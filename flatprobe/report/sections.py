@@ -5,7 +5,7 @@ from typing import Any
 
 from flatprobe.bounds import Bound
 from flatprobe.plotting import curve, histogram, line, png, radii, triangle
-from flatprobe.plotting.names import agreed
+from flatprobe.plotting.names import common
 from flatprobe.probes.adversarial import AdversarialAccuracy
 from flatprobe.probes.flatness import FlatnessRadii
 from flatprobe.probes.geometric import GeometricMargins
@@ -23,7 +23,7 @@ from flatprobe.probes.smoothing import SmoothedCertificate
 from flatprobe.probes.weight_norms import WeightNorms
 from flatprobe.report import attacks, curvature, single, tables
 from flatprobe.report.section import Section
-from flatprobe.report.summary import titled
+from flatprobe.report.summary import make_title
 from flatprobe.utils.results import Result
 
 Results = Mapping[str, Any]
@@ -60,7 +60,7 @@ def sections(key: str, results: Mapping[str, Result], groups: Groups) -> list[Se
         ValueError: if the records lack a setting that the section needs.
     """
     try:
-        return _KINDS[kind(key, results)](titled(key), results, groups)
+        return _KINDS[kind(key, results)](make_title(key), results, groups)
     except KeyError as error:
         msg = (
             f"the records of the measurement {key!r} lack {error} in their settings; expected a probe's: measure again"
@@ -70,7 +70,7 @@ def sections(key: str, results: Mapping[str, Result], groups: Groups) -> list[Se
 
 def _radii(title: str, results: Results, groups: Groups) -> list[Section]:
     first: FlatnessRadii = next(iter(results.values()))
-    law, objective, epsilon = (agreed(results, name) for name in ("law", "objective", "epsilon"))
+    law, objective, epsilon = (common(results, name) for name in ("law", "objective", "epsilon"))
     sentence = (
         f"The distance that the weights can move along a random direction ({law} law, {_parameters(results)}) before "
         f"the training {objective} first changes by {epsilon:g}. Each point is one of {len(first.radii)} directions, "
@@ -84,7 +84,7 @@ def _radii(title: str, results: Results, groups: Groups) -> list[Section]:
 
 
 def _parameters(results: Results) -> str:
-    names = agreed(results, "parameters")
+    names = common(results, "parameters")
     if names is None:
         return "all parameters"
     if isinstance(names, str):
@@ -134,7 +134,7 @@ def _margins(title: str, results: Results, groups: Groups) -> list[Section]:
     if next(iter(results.values())).settings["probe"] == "scores":
         what = (
             f"√2 times the smallest lead of the true class's output over another class's, per sample "
-            f"({agreed(results, 'outputs')} outputs, for which √2 is the maximum)"
+            f"({common(results, 'outputs')} outputs, for which √2 is the maximum)"
         )
         scale = "a more certain sample is further right"
     else:
@@ -146,13 +146,13 @@ def _margins(title: str, results: Results, groups: Groups) -> list[Section]:
 
 
 def _jacobian(title: str, results: Results, groups: Groups) -> list[Section]:
-    norm = agreed(results, "norm")
+    norm = common(results, "norm")
     meaning = {
         "spectral": "the largest change of the output per small step of the input",
         "frobenius": "the size of all slopes together",
     }
     sentence = (
-        f"The {norm} norm of the Jacobian of the {agreed(results, 'outputs')} with respect to the input, per sample: "
+        f"The {norm} norm of the Jacobian of the {common(results, 'outputs')} with respect to the input, per sample: "
         f"{meaning[norm]}. Smaller is smoother."
     )
     picture = png(histogram.draw(results, groups=groups))
@@ -171,7 +171,7 @@ def _robustness(title: str, results: Results, groups: Groups) -> list[Section]:
 
 
 def _smoothing(title: str, results: Results, groups: Groups) -> list[Section]:
-    sigma, alpha, draws = (agreed(results, name) for name in ("sigma", "alpha", "draws"))
+    sigma, alpha, draws = (common(results, name) for name in ("sigma", "alpha", "draws"))
     sentence = (
         "The fraction of samples whose class the smoothed classifier, a vote of the network under Gaussian noise of "
         f"standard deviation {sigma:g}, predicts correctly and provably within an l2 radius, with "

@@ -5,7 +5,7 @@ from typing import Any
 
 from flatprobe.bounds import Bound
 from flatprobe.plotting import bounds, histogram, png, weight_norms
-from flatprobe.plotting.names import agreed
+from flatprobe.plotting.names import common
 from flatprobe.probes.jacobian_maximum import JacobianMaximum
 from flatprobe.probes.weight_norms import WeightNorms
 from flatprobe.report.numbers import three
@@ -34,7 +34,7 @@ def _weights_table(results: Mapping[str, WeightNorms]) -> Table:
 
 def maximum(title: str, results: Results, groups: Groups) -> list[Section]:
     """Section with histograms of the largest norms."""
-    norm, outputs, along = (agreed(results, name) for name in ("norm", "outputs", "along"))
+    norm, outputs, along = (common(results, name) for name in ("norm", "outputs", "along"))
     where = "each sample" if along == "samples" else "each segment between two random samples"
     sentence = (
         f"The largest {norm} norm of the Jacobian of the {outputs} found at {where}. The rightmost value is a lower "

@@ -27,18 +27,18 @@ class Summary:
     rows: tuple[Row, ...]
 
 
-def titled(key: str) -> str:
+def make_title(key: str) -> str:
     """Key of a measurement as a title.
 
-    >>> titled("flatness_radius (top layer)")
+    >>> make_title("flatness_radius (top layer)")
     'Flatness radius (top layer)'
     """
     words = key.replace("_", " ")
     return words[:1].upper() + words[1:]
 
 
-def summarise(records: Mapping[str, Mapping[str, Result]], groups: Mapping[str, str] | None) -> Summary:
-    """A column per measurement with a headline figure; a row per network, and per group before its networks.
+def summarize(records: Mapping[str, Mapping[str, Result]], groups: Mapping[str, str] | None) -> Summary:
+    """Summary with a column per measurement and a row per group and network.
 
     The figure of a group is the mean and standard deviation (ddof 1) over its networks of the first figure in each
     cell. With exactly two groups, a last row has the ratio of their means with its standard error to first order.
@@ -48,7 +48,7 @@ def summarise(records: Mapping[str, Mapping[str, Result]], groups: Mapping[str, 
         found = {name: figure for name, result in results.items() if (figure := headline(result)) is not None}
         if found:
             figures[key] = found
-    columns = tuple((titled(key), unit(records[key])) for key in figures)
+    columns = tuple((make_title(key), unit(records[key])) for key in figures)
     names = list(dict.fromkeys(name for found in figures.values() for name in found))
     if groups is None:
         return Summary(columns, tuple(_network(name, figures) for name in names))
@@ -78,7 +78,7 @@ def _values(found: Mapping[str, Headline], names: Sequence[str]) -> list[float]:
 
 
 def _across(figures: Sequence[Headline]) -> str:
-    """Mean ± standard deviation across networks, with the number of censored directions."""
+    """Mean ± standard deviation across networks, with the censored count."""
     if not figures:
         return MISSING
     values = [figure.value for figure in figures if not math.isnan(figure.value)]
@@ -90,7 +90,7 @@ def _across(figures: Sequence[Headline]) -> str:
 
 
 def _ratio(one: Sequence[float], two: Sequence[float]) -> str:
-    """mean(one) / mean(two) ± standard error to first order, if both means are positive."""
+    """mean(one) / mean(two) ± standard error, if both means are positive."""
     if not one or not two or not (mean(one) > 0 and mean(two) > 0):
         return MISSING
     ratio = mean(one) / mean(two)

@@ -52,7 +52,7 @@ def landscapes(results: Mapping[str, Interpolation]) -> Table:
 
 
 def samples(results: Mapping[str, PerSample]) -> Table:
-    """Mean, median and range of the values; for margins also the misclassified fraction."""
+    """Mean, median and range of the values, and the misclassified fraction of margins."""
     heading = ("network", "samples", "mean ± standard error", "median", "least", "largest")
     rows = []
     for name, result in results.items():
@@ -92,7 +92,7 @@ def errors(results: Mapping[str, Robustness]) -> Table:
 
 
 def certificates(results: Mapping[str, SmoothedCertificate]) -> Table:
-    """Abstentions, radii, and certified accuracy at multiples of sigma; a wrong or withheld prediction has radius 0."""
+    """Abstentions, radii, and certified accuracy at multiples of sigma."""
     multiples = (0, 0.5, 1, 2)
     heading = ("network", "samples", "abstains", "median radius", "mean radius")
     rows = []

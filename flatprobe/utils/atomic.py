@@ -20,7 +20,7 @@ _count = itertools.count()
 
 @contextmanager
 def write_beside(path: Path) -> Iterator[Path]:
-    """A temporary path that becomes the path when the block succeeds, and is removed when the block fails.
+    """A temporary path that replaces the path if the block succeeds.
 
     Missing folders are made. The temporary file is locked while the block runs, which tells it from the file of a
     killed process.
@@ -50,7 +50,7 @@ def write_beside(path: Path) -> Iterator[Path]:
 
 
 def check_writable(folder: Path) -> None:
-    """Check, before hours of measuring, that files can be written in the folder; a missing folder is made.
+    """Check that files can be written in the folder; a missing folder is made.
 
     Raises:
         OSError: if no file can be written.
@@ -81,12 +81,12 @@ def is_abandoned(temporary: Path) -> bool:
 
 
 def add_seal(content: bytes) -> bytes:
-    """The content with its SHA-256 in the place of `UNSEALED`, which the content holds once."""
+    """The content with its SHA-256 in the place of `UNSEALED`."""
     return content.replace(UNSEALED.encode(), f"sha256:{hashlib.sha256(content).hexdigest()}".encode(), 1)
 
 
 def is_intact(content: memoryview, position: int) -> bool:
-    """True if the content is as it was sealed; `position` is the first byte of the seal."""
+    """True if the content is as it was sealed, with the seal at `position`."""
     end = position + len(UNSEALED)
     digest = hashlib.sha256(content[:position])
     digest.update(UNSEALED.encode())

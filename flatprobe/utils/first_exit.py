@@ -83,7 +83,7 @@ class _Search:
         return self.upper <= self.lower * (1 + self.rtol)
 
     def slope(self, guess: float) -> float:
-        """d log(increase) / d log(r), from the two points nearest the level at least 1 % apart, else the guess."""
+        """d log(increase) / d log(r) from the two points nearest the level, or the guess."""
         usable = [(math.log(r), math.log(v)) for r, v in self.points.items() if r > 0 and 0 < v < math.inf]
         usable.sort(key=lambda point: abs(point[1] - math.log(self.level)))
         for place, second in enumerate(usable):
@@ -94,7 +94,7 @@ class _Search:
         return guess
 
     def crossing(self, slope: float) -> float:
-        """The radius at which the increase meets the level, from both bounds if usable, else from the nearest point."""
+        """The radius at which the increase meets the level, by interpolation."""
         below, above = self.points.get(self.lower, 0.0), self.points.get(self.upper, math.inf)
         if self.lower > 0 and 0 < below < above < math.inf:
             share = math.log(self.level / below) / math.log(above / below)
@@ -106,7 +106,7 @@ class _Search:
         return radius * math.exp(min(max(math.log(self.level / value) / slope, -30.0), 30.0))
 
     def midpoint(self) -> float:
-        """The geometric middle of the bracket; a quarter of its upper bound where no radius inside is known."""
+        """The geometric middle of the bracket, or a quarter of its upper bound."""
         return math.sqrt(self.lower * self.upper) if self.lower > 0 else self.upper / _STRIDE
 
 
@@ -121,7 +121,7 @@ def first_exit(
     smooth: bool = True,
     verify: int = 0,
 ) -> Exit:
-    """sup{ r : |increase(s)| <= level for all s in [0, r] }, bracketed to a relative tolerance.
+    """First exit sup{ r : |increase(s)| <= level for all s <= r } with a bracket.
 
     The radius grows or shrinks from `start` until the exit is bracketed. Each step goes to the crossing that a power
     law through the last value predicts. Within the bracket the next radius is the secant's crossing in
@@ -192,7 +192,7 @@ def _shrink(search: _Search, slope: float, *, smooth: bool) -> None:
 
 
 def _beyond(search: _Search, slope: float, *, smooth: bool) -> float:
-    """The next larger radius: half a tolerance past the predicted crossing, at most one stride away."""
+    """The next larger radius, half a tolerance above the predicted crossing."""
     crossing = search.crossing(search.slope(slope)) if smooth else math.nan
     if math.isnan(crossing):
         return search.lower * _STRIDE
@@ -201,7 +201,7 @@ def _beyond(search: _Search, slope: float, *, smooth: bool) -> float:
 
 
 def _below(search: _Search, slope: float, *, smooth: bool) -> float:
-    """The next smaller radius: half a tolerance short of the predicted crossing, at most two strides away."""
+    """The next smaller radius, half a tolerance below the predicted crossing."""
     crossing = search.crossing(search.slope(slope)) if smooth else math.nan
     if math.isnan(crossing):
         return search.upper / _STRIDE

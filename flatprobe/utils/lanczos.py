@@ -1,4 +1,4 @@
-"""Extreme eigenpairs of a symmetric operator, with multiplicity, in a small Krylov space."""
+"""Extreme eigenpairs of a symmetric operator by thick-restart Lanczos."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -53,7 +53,7 @@ def extreme_pairs(
     space: int,
     budget: int,
 ) -> tuple[Vectors, bool]:
-    """Orthonormal approximate eigenvectors of the `count` eigenvalues at one end, counted with multiplicity.
+    """Orthonormal approximate eigenvectors of the `count` eigenvalues at one end.
 
     Lanczos with full orthogonalization and thick restarts finds the outermost pairs in which a random start has a
     component, and one pair per set of equal eigenvalues. Converged pairs are set aside. Another random start,
@@ -79,7 +79,7 @@ def extreme_pairs(
     while True:
         missing = count - len(values)
         beyond = values[-1:] if missing == 0 else None
-        pairs = _converged(search, found, max(missing, 1), space, beyond)
+        pairs = _find_pairs(search, found, max(missing, 1), space, beyond)
         if pairs is None:
             return found, False
         outermost = pairs[0][0]
@@ -91,10 +91,10 @@ def extreme_pairs(
             return found, True
 
 
-def _converged(
+def _find_pairs(
     search: _Search, known: Known, wanted: int, space: int, beyond: Values | None
 ) -> tuple[Values, Vectors] | None:
-    """The outermost pairs orthogonal to the known vectors: at least one, at most `wanted`.
+    """The outermost pairs orthogonal to the known vectors, at most `wanted`.
 
     Args:
         search: operator, end and tolerance.
@@ -109,11 +109,11 @@ def _converged(
     start = search.draw()
     basis = start.new_empty(space + 1, len(start))
     matrix = torch.zeros(space, space, dtype=torch.float64, device="cpu")  # the operator, projected onto the basis
-    _into(basis, 0, start, known)
+    _insert(basis, 0, start, known)
     kept, spent, first = 0, 0, 0
     while spent == 0 or spent + space - kept <= search.budget:
         spent += space - kept
-        left = _filled(search, basis, matrix, kept, known)
+        left = _fill(search, basis, matrix, kept, known)
         values, rotation = torch.linalg.eigh(matrix)
         search.scale = max(search.scale, float(values.abs().max()))
         order = search.end(values).argsort(descending=True)
@@ -134,8 +134,8 @@ def _converged(
     return None
 
 
-def _filled(search: _Search, basis: Vectors, matrix: Tensor, kept: int, known: Known) -> float:
-    """Extend basis and projected matrix from `kept` vectors to the whole space; return the last remainder's norm.
+def _fill(search: _Search, basis: Vectors, matrix: Tensor, kept: int, known: Known) -> float:
+    """Fill the Krylov space from `kept` vectors on; return the last remainder's norm.
 
     A product within the space gives no new direction: a new one is drawn.
     """
@@ -143,27 +143,27 @@ def _filled(search: _Search, basis: Vectors, matrix: Tensor, kept: int, known: K
     for place in range(kept, len(basis) - 1):
         product = search.operator(basis[place])
         basis[place + 1] = product
-        overlaps = _orthogonalised(basis, place + 1, known)
+        overlaps = _orthogonalize(basis, place + 1, known)
         matrix[place, : place + 1] = matrix[: place + 1, place] = overlaps
         left = float(torch.linalg.vector_norm(basis[place + 1], dtype=torch.float64))
         rounding = _ROUNDING * torch.finfo(basis.dtype).eps * max(search.scale, float(matrix.abs().max()))
         if left <= rounding:
             left = 0.0
-            _into(basis, place + 1, search.draw(), known)
+            _insert(basis, place + 1, search.draw(), known)
         else:
             basis[place + 1] /= left
     return left
 
 
-def _into(basis: Vectors, place: int, vector: Vector, known: Known) -> None:
-    """Write to basis[place] the unit part of a vector that is orthogonal to the earlier and the known vectors."""
+def _insert(basis: Vectors, place: int, vector: Vector, known: Known) -> None:
+    """Write to basis[place] a vector, orthogonalized and normalized."""
     basis[place] = vector
-    _orthogonalised(basis, place, known)
+    _orthogonalize(basis, place, known)
     basis[place] /= torch.linalg.vector_norm(basis[place])
 
 
-def _orthogonalised(basis: Vectors, place: int, known: Known) -> Values:
-    """Subtract from basis[place] its projections onto the earlier and known vectors, twice, since once leaves rounding.
+def _orthogonalize(basis: Vectors, place: int, known: Known) -> Values:
+    """Orthogonalize basis[place] against earlier and known vectors, twice for rounding.
 
     Returns:
         The projections onto the earlier vectors.
@@ -181,7 +181,7 @@ def _orthogonalised(basis: Vectors, place: int, known: Known) -> Values:
 
 
 def _rotate(basis: Vectors, rotation: Tensor) -> None:
-    """Replace the first vectors by combinations of all but the last, piece by piece to save the memory of a basis."""
+    """Rotate the first vectors in place, piece by piece to save the memory of a basis."""
     turned = rotation.mT.to(basis)
     for piece in torch.split(basis, 2**16, dim=1):
         piece[: len(turned)] = turned @ piece[:-1]

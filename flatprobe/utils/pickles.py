@@ -1,4 +1,4 @@
-"""Safe reading of checkpoints that torch.save wrote: no code is executed, and hostile files do not hang it."""
+"""Reading of torch.save's checkpoints without executing code."""
 
 import pickle
 import pickletools
@@ -60,11 +60,11 @@ def unpickle(file: Path) -> object:
         msg = f"the pickle {file} was refused, since reading it could execute code: {reason}; {FIX}"
         raise ValueError(msg) from error
     except Exception as error:  # damaged bytes make the unpickler raise exceptions of any kind
-        raise ValueError(_damaged(file, str(error) or type(error).__name__)) from error
+        raise ValueError(_damage_message(file, str(error) or type(error).__name__)) from error
     return content
 
 
-def _damaged(file: Path, reason: str) -> str:
+def _damage_message(file: Path, reason: str) -> str:
     size = file.stat().st_size
     return (
         f"the checkpoint {file} ({size} bytes) is truncated or corrupt ({reason.splitlines()[0][:200]}); copy or save "
@@ -88,7 +88,7 @@ def _check_archive(file: Path) -> None:
             if whole <= _EXPANSION * size and any(entry.CRC for entry in entries):
                 changed = archive.testzip()  # set_crc32_options(False) writes no checksums
     except (zipfile.BadZipFile, EOFError, OSError, NotImplementedError, RuntimeError, zlib.error) as error:
-        raise ValueError(_damaged(file, str(error) or "its end is missing")) from error
+        raise ValueError(_damage_message(file, str(error) or "its end is missing")) from error
     if {Path(entry.filename).name for entry in entries} & {"constants.pkl", "archive_format"}:
         msg = f"{file} is a TorchScript or torch.export archive and was refused: it holds a program; {FIX}"
         raise ValueError(msg)
@@ -99,11 +99,11 @@ def _check_archive(file: Path) -> None:
         )
         raise ValueError(msg)
     if changed is not None:
-        raise ValueError(_damaged(file, f"the checksum of {changed} does not fit"))
+        raise ValueError(_damage_message(file, f"the checksum of {changed} does not fit"))
 
 
 def _check_extent(file: Path, *, zipped: bool) -> None:
-    """Refuse pickles that build too much: a few hundred bytes of nested tuples would take hours to hash.
+    """Refuse pickles that build too much; nested tuples could take hours to hash.
 
     Raises:
         ValueError: if a pickle builds more objects, or nests them deeper, than any checkpoint.
@@ -134,7 +134,7 @@ def _streams(file: Path, *, zipped: bool) -> Iterator[Any]:
 
 
 def _check_pickle(stream: Any) -> None:
-    """Count the objects that a pickle builds, with repetitions, and the nesting of its tuples.
+    """Count the objects that a pickle builds, and the nesting of its tuples.
 
     The descriptions of the opcodes give their effect on the stack, so nothing is built. A damaged pickle ends the
     count: torch reports the damage.
@@ -169,7 +169,7 @@ def _check_pickle(stream: Any) -> None:
 
 
 def state_of(content: object, file: Path) -> dict[str, Tensor]:
-    """The state_dict of a checkpoint: the content itself, the one under a customary key, or the only one.
+    """The state_dict of a checkpoint: the content, or the one under a customary key.
 
     Entries that are no tensors (an epoch, a version, an empty _extra_state) are left out.
 

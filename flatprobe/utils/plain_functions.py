@@ -1,4 +1,6 @@
-"""Plain formulas in place of torch's fast kernels that compute another function or lack a right second derivative.
+"""Plain formulas in place of torch's fast kernels.
+
+Some kernels compute another function without gradients, or have no right second derivative.
 
 A function mode holds for one thread. The switches of torch hold for the process, where other threads may measure too.
 """
@@ -26,7 +28,7 @@ _TWICE: ContextVar[bool] = ContextVar("twice", default=False)
 
 
 class PlainFunctions(TorchFunctionMode):
-    """Function mode in which a network is one function with and without gradients, or runs by plain formulas.
+    """Function mode that makes a network one function with and without gradients.
 
     In eval mode without gradients, the fast path of `nn.TransformerEncoder` cuts padded tokens off. It returns zeros
     there, and as many tokens as the longest sample of the batch has. The network would be another function than under a
@@ -66,7 +68,7 @@ class PlainFunctions(TorchFunctionMode):
 def plain_attention(
     query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, *args: Any, **kwargs: Any
 ) -> Tensor:
-    """`scaled_dot_product_attention` by its plain formula: the fused backward passes have no derivative."""
+    """Attention by its plain formula: fused backward passes have no derivative."""
     if attn_mask is not None and attn_mask.dtype == torch.bool:
         attn_mask = torch.zeros_like(attn_mask, dtype=query.dtype).masked_fill(~attn_mask, -torch.inf)
     names = ("dropout_p", "is_causal")
@@ -79,7 +81,7 @@ def plain_attention(
 
 
 def plain_weight_norm(v: Tensor, g: Tensor, dim: int = 0) -> Tensor:
-    """g v / ||v||, the norm over all axes but one; the second derivative of torch 2.13's fused kernel is wrong."""
+    """g v / ||v||; the second derivative of torch 2.13's fused kernel is wrong."""
     result: Tensor = v * (g / torch.norm_except_dim(v, 2, dim))
     return result
 
@@ -101,7 +103,7 @@ _PLAIN: dict[Any, Callable[..., Any]] = {
 
 
 def plain_form(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The plain form of one of torch's functions for second derivatives; any other function unchanged."""
+    """The plain form of a torch function, or the function itself."""
     return _PLAIN.get(function, function)
 
 

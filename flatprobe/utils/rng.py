@@ -1,4 +1,4 @@
-"""Indexed randomness: every draw is a function of an explicit key; no other module makes a generator."""
+"""Indexed randomness: every draw is a function of an explicit key."""
 
 import hashlib
 import random
@@ -39,12 +39,12 @@ def generator(*key: Key) -> torch.Generator:
 
 
 def normal(shape: Sequence[int], *key: Key) -> Float32[Tensor, "..."]:
-    """A float32 CPU tensor of independent standard normal numbers, a function of the key and the shape."""
+    """Standard normal float32 CPU tensor, a function of the key and the shape."""
     return torch.randn(tuple(shape), generator=generator(*key), dtype=torch.float32, device="cpu")
 
 
 def rademacher(shape: Sequence[int], *key: Key) -> Float32[Tensor, "..."]:
-    """A Rademacher vector, +1 or -1 with equal probability, as a float32 CPU tensor; a function of key and shape."""
+    """A float32 Rademacher vector (entries +1 or -1), a function of key and shape."""
     drawn = torch.randint(2, tuple(shape), generator=generator(*key), dtype=torch.float32, device="cpu")
     return drawn.mul_(2).sub_(1)
 
@@ -57,7 +57,7 @@ def _blocks(start: int, stop: int) -> Iterator[tuple[int, slice]]:
 
 
 def sample_normal(start: int, stop: int, shape: Sequence[int], *key: Key) -> Float32[Tensor, "samples ..."]:
-    """Standard normal noise for the samples start, ..., stop - 1: the noise of sample i depends on (key, i) alone.
+    """Standard normal noise per sample; that of sample i depends on (key, i) alone.
 
     Args:
         start: position of the first sample in its data set.
@@ -77,7 +77,7 @@ def sample_normal(start: int, stop: int, shape: Sequence[int], *key: Key) -> Flo
 
 
 def sample_uniform(start: int, stop: int, *key: Key) -> Float32[Tensor, " samples"]:
-    """A uniform number in [0, 1) per sample start, ..., stop - 1, a function of (key, i) alone."""
+    """A uniform number in [0, 1) per sample, a function of (key, i) alone."""
     parts = [
         torch.rand(BLOCK, generator=generator(*key, block), dtype=torch.float32, device="cpu")[rows]
         for block, rows in _blocks(start, stop)

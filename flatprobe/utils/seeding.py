@@ -1,4 +1,4 @@
-"""Seeds for random numbers inside torch modules (initial weights, dropout), which use the global generator."""
+"""Seeding of the global generators, which torch modules draw from."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

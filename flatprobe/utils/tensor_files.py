@@ -84,15 +84,15 @@ def read_tensors(file: Path) -> tuple[State, dict[str, str]]:
             metadata = opened.metadata() or {}
             seal = metadata.pop(_SEAL, None)
             if len(opened.keys()) > _MOST:
-                raise ValueError(_damaged(file, f"its header names {len(opened.keys())} tensors"))
+                raise ValueError(_damage_message(file, f"its header names {len(opened.keys())} tensors"))
             _check_seal(file, seal)
             # Copies, so that a later change of the memory-mapped file cannot change the tensors.
             return {name: opened.get_tensor(name).clone() for name in opened.keys()}, metadata  # noqa: SIM118
     except safetensors.SafetensorError as error:
-        raise ValueError(_damaged(file, str(error))) from error
+        raise ValueError(_damage_message(file, str(error))) from error
 
 
-def _damaged(file: Path, reason: str) -> str:
+def _damage_message(file: Path, reason: str) -> str:
     size = file.stat().st_size
     return f"the safetensors file {file} ({size} bytes) is truncated or corrupt ({reason}); copy or save it again"
 
@@ -112,7 +112,7 @@ def _check_seal(file: Path, seal: str | None) -> None:
     ):
         intact = is_intact(view, content.find(seal.encode()))
     if not intact:
-        raise ValueError(_damaged(file, "its SHA-256 is another than when it was written"))
+        raise ValueError(_damage_message(file, "its SHA-256 is another than when it was written"))
 
 
 def read_state(file: Path) -> State:

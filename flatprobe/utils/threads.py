@@ -11,7 +11,7 @@ SMALL = 2**26
 
 
 def thread_rule(parameters: int, batch_size: int, architecture: str) -> int:
-    """Number of threads for training: one for a small dense network, otherwise the number that torch is set to.
+    """Number of threads for training: one for a small dense network, else torch's.
 
     Args:
         parameters: number of parameters of the network.
@@ -28,7 +28,7 @@ def thread_rule(parameters: int, batch_size: int, architecture: str) -> int:
 
 @contextmanager
 def thread_count(threads: int) -> Iterator[None]:
-    """Let torch use this number of threads in the block, and the earlier number after it."""
+    """Set torch's number of threads within the block."""
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
