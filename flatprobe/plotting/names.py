@@ -181,10 +181,11 @@ def prepare(
     ax = canvas.axes(ax, width=width, height=height)
     figure = ax.get_figure(root=True)
     assert figure is not None
-    columns = _legend_columns(names, groups, notes, ax.bbox.width / figure.dpi)
+    above = not given or len(names) > _UPRIGHT
+    columns = _legend_columns(names, groups, notes, ax.bbox.width / figure.dpi if above else 0)
     if not given:
         figure.set_figheight(height + _ROW * max(map(len, columns), default=0))
-    return Picture(ax, own, columns, above=not given or len(names) > _UPRIGHT)
+    return Picture(ax, own, columns, above)
 
 
 def _legend_columns(
