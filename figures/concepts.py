@@ -1,4 +1,4 @@
-"""The pictures of the docs' Concepts pages: each probe on the bundled digits, natural against random labels.
+"""Pictures of the docs' Concepts pages: probes for natural and random labels.
 
     python -m figures.concepts
 
@@ -115,7 +115,7 @@ def pictures() -> dict[str, Figure]:
 
 
 def bounded(network: Any, data: fp.LabelledData) -> Figure:
-    """Four bounds of one network that fits its training data, so that every sample has a margin."""
+    """Four bounds of one network that fits its training data."""
     model = fp.train(network, data, **{**TRAINING, "until": "interpolation", "target_loss": None}).model
     samples, layers = len(data), fp.weight_norms(model, data.input_shape)
     margin, prior = fp.bounds.dyadic(float(fp.geometric_margins(model, data, upper="ddn").lower.min()))
@@ -153,7 +153,7 @@ def rescaled(model: Any, data: fp.LabelledData) -> Figure:
 
 
 def main(arguments: list[str] | None = None) -> Path:
-    """Draw every picture, or those that are named."""
+    """Draw every picture."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=ROOT / "figures" / "out" / "concepts")
     folder: Path = parser.parse_args(arguments).out

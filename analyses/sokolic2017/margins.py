@@ -100,7 +100,7 @@ def in_double(network: nn.Module, data: fp.LabelledData) -> dict[str, torch.Tens
 
 
 def table(frame: pd.DataFrame) -> pd.DataFrame:
-    """Medians over the samples, and the number of lower bounds above the closest adversarial point."""
+    """Medians over the samples, and lower bounds above adversarial points."""
     keys = ["network", "side", "method"]
     above = (frame["side"] == "lower") & (frame["value"] > frame["closest"])
     grouped = frame.assign(above=above).groupby(keys, sort=False)

@@ -92,7 +92,7 @@ class Cell:
     runs: Path
 
     def row(self) -> dict[str, object]:
-        """Train, and measure on validation samples in the search, on the test set at the end."""
+        """Train, and measure on validation samples (search) or the test set (final)."""
         preset, seed = self.preset, self.draw
         data = preset.training(self.n, self.draw)
         regularizer = (

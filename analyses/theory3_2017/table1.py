@@ -161,7 +161,7 @@ def rows(cell: Cell) -> list[dict[str, object]]:
 
 
 def table(frame: pd.DataFrame) -> pd.DataFrame:
-    """Mean and standard deviation (ddof 1) of the minimizers' mean radii, and the published figures.
+    """Mean and standard deviation of the minimizers' mean radii, beside T3's.
 
     Censored directions, and networks that did not meet the stopping rule of the stage within the epochs, are left out
     of the means and counted.

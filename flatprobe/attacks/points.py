@@ -1,4 +1,4 @@
-"""Shared parts of attacks: lengths, boxes, leads, gradients and the closest adversarial points."""
+"""Shared parts of attacks: lengths, boxes, leads, gradients, closest points."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -48,12 +48,12 @@ def compute_logits(logits: Callable[[Inputs], Tensor], inputs: Inputs) -> Tensor
 
 
 def as_arguments(inputs: Inputs) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
-    """Positional and keyword arguments of a module: a dict is passed by keyword, a tuple by position."""
+    """Positional and keyword arguments of a module for its inputs."""
     return ((), inputs) if isinstance(inputs, dict) else (tensors(inputs), {})
 
 
 def fix_of_integers(inputs: Inputs) -> str:
-    """The fix for integer inputs, which cannot move: floating pixels for images, else the embedding."""
+    """Fix for integer inputs, which cannot move: floating pixels, or the embedding."""
     if any(part.dtype == torch.uint8 and part.ndim > 2 for part in tensors(inputs)):
         return (
             "make the images floating, inputs.float() / 255, with fp.Normalised(network, mean, std) for the network's "
@@ -63,7 +63,7 @@ def fix_of_integers(inputs: Inputs) -> str:
 
 
 def only_floating(inputs: dict[str, Tensor] | tuple[Tensor, ...]) -> str | int | None:
-    """Name or position of the only floating tensor, which can move; None without one or with several.
+    """Name or position of the only floating tensor, or None.
 
     >>> import torch
     >>> only_floating({"pixel_values": torch.zeros(2, 3), "mask": torch.ones(2, 3, dtype=torch.bool)})
@@ -107,7 +107,7 @@ def channels_last(value: Tensor) -> Tensor:
 
 
 def default_layout(value: Tensor) -> Tensor:
-    """A tensor in torch's default layout and strides; a tensor that has them is returned unchanged."""
+    """A tensor in torch's default layout and strides, copied if necessary."""
     strides, step = [], 1
     for size in reversed(value.shape):
         strides.append(step)
@@ -116,5 +116,5 @@ def default_layout(value: Tensor) -> Tensor:
 
 
 def few_rows(count: int) -> Tensor:
-    """Positions of a few samples, spread over a batch of `count`, with which derivatives are checked."""
+    """Positions of a few samples, spread over a batch of `count`."""
     return torch.linspace(0, count - 1, min(_FEW, count), device="cpu").round().long()

@@ -10,7 +10,7 @@ from flatprobe.utils.rng import sample_uniform
 
 
 def randomize(labels: Int64[Tensor, " samples"], classes: int, fraction: float, seed: int) -> Int64[Tensor, " samples"]:
-    """Labels, each replaced with probability `fraction` by a uniform class; see `with_random_labels`."""
+    """Labels, each replaced by a uniform class with probability `fraction`."""
     count = len(labels)
     replaced = sample_uniform(0, count, seed, "random labels", "replaced").double() < fraction
     # In float64 the product of a float32 number below 1 and the number of classes cannot round up to that number.

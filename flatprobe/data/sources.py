@@ -187,7 +187,7 @@ def _load(name: str) -> Mapping[str, Any]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Hide progress bars, log lines and warnings of `datasets` and the hub's client within the block."""
+    """Silence `datasets` and the client of the hub within the block."""
     import datasets
     from huggingface_hub.utils import logging as hub_logging
 

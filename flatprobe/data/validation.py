@@ -95,7 +95,7 @@ def check_finite(inputs: Inputs, positions: Sequence[int]) -> None:
 
 
 def check_labels(labels: Any, positions: Sequence[int], classes: int | None) -> Int64[Tensor, " samples"]:
-    """The labels of the samples at these positions as int64 on the CPU; False and True are 0 and 1.
+    """Labels as int64 on the CPU; False and True are 0 and 1.
 
     Args:
         labels: the given labels.
@@ -167,7 +167,7 @@ def digest(parts: Mapping[str, Tensor]) -> str:
 
 
 def warn_of_missed_classes(labels: Tensor, count: int, stacklevel: int = 2) -> None:
-    """Warn if the first samples miss more classes of the split than chance would, as in a sorted set."""
+    """Warn if the first samples miss more classes than chance, as in a sorted set."""
     sizes = labels.unique(return_counts=True)[1]  # type: ignore[no-untyped-call]
     missed = len(sizes) - len(labels[:count].unique())  # type: ignore[no-untyped-call]
     # In random order the number of missing classes has this mean, and a smaller variance.

@@ -63,7 +63,7 @@ def pairwise(logits: Tensor, labels: Tensor, steepest: Tensor) -> Values:
 
 
 def jacobian_ratio(logits: Tensor, labels: Tensor, spectral: Tensor, norm: str, size: int) -> Values:
-    """min_{j != y} (z_y - z_j) / (sqrt(2) ||J||_2) = o / (2 ||J||_2); in linf divided by sqrt(d) too.
+    """min_{j != y} (z_y - z_j) / (sqrt(2) ||J||_2); in linf divided by sqrt(d) too.
 
     S17's eqs 34 and 35 print o / ||J||_2, but v_ij has norm 2, not 1 (docs, Definitions).
     """

@@ -79,7 +79,7 @@ def all_convolutional(
 
 
 def all_cnn_c(input_shape: Sequence[int], *, classes: int = 10, seed: int = 0) -> nn.Sequential:
-    """All-CNN-C with BatchNorm: 3 x 96, 3 x 192, 192, 192 and `classes` filters, average pool, linear.
+    """All-CNN-C with BatchNorm: 3 x 96, 3 x 192, 192, 192 and `classes` filters.
 
     The convolutions are 3x3 except for the last two, which are 1x1. The third and the sixth have stride 2, the first
     six are padded by 1 and the seventh is not. BatchNorm and a ReLU follow each of the nine, which therefore have no

@@ -65,7 +65,7 @@ class PolynomialReLU(nn.Module):
 
 
 def _legendre_coefficients() -> np.ndarray:
-    """c_k = (2 k + 1) / 2 int_0^1 t P_k(t) dt; DEGREE Gauss nodes are exact for these integrands."""
+    """c_k = (2 k + 1) / 2 int_0^1 t P_k(t) dt, exact with DEGREE Gauss nodes."""
     nodes, weights = legendre.leggauss(DEGREE)
     t, half_weights = (nodes + 1) / 2, weights / 2
     k = np.arange(DEGREE + 1)
@@ -78,7 +78,7 @@ def _unit_fit() -> Polynomial:
 
 
 def _rms_error() -> float:
-    """Parseval: int (p - relu)^2 = 1/3 - sum_k c_k^2 2 / (2 k + 1), over an interval of length 2."""
+    """Parseval: int_{-1}^{1} (p - relu)^2 = 1/3 - sum_k c_k^2 2 / (2 k + 1)."""
     k = np.arange(DEGREE + 1)
     return math.sqrt((1 / 3 - float(np.sum(_legendre_coefficients() ** 2 * 2 / (2 * k + 1)))) / 2)
 

@@ -70,7 +70,7 @@ def load_pretrained(folder: Path, config: Mapping[str, Any]) -> nn.Module:
 
 
 def _check_files(folder: Path, config: Mapping[str, Any]) -> None:
-    """Check that transformers will read only safetensors of the folder, of the size in the config.
+    """Check that transformers will read safetensors of the folder only.
 
     Raises:
         ValueError: for other files, an adapter, code or other sizes.
@@ -97,7 +97,7 @@ def _check_files(folder: Path, config: Mapping[str, Any]) -> None:
         elsewhere = key == "transformers_weights" and value is not None
         program = key.endswith("_implementation") and isinstance(value, str) and "/" in value
         if elsewhere or program:
-            msg = f"the config.json of {folder} asks for {key} = {value!r}, which lies elsewhere; {_EXPECTED}"
+            msg = f"the config.json of {folder} names {key} = {value!r} in another place; {_EXPECTED}"
             raise ValueError(msg)
         sizes = [size for size in (value if isinstance(value, list) else [value]) if isinstance(size, int)]
         if any(word in key and size > limit for word, limit in most.items() for size in sizes):

@@ -1,4 +1,4 @@
-"""The small AlexNet and Inception of Zhang et al. 2017 on 28x28 crops of CIFAR-10 (T3 Table 2)."""
+"""Small AlexNet and Inception of Zhang et al. (2017) for T3 Table 2."""
 
 from collections.abc import Sequence
 from itertools import pairwise

@@ -1,4 +1,4 @@
-"""Pictures of results: `draw(results, ax=None)`. matplotlib is imported here and in no room below.
+"""Pictures of results: `draw(results, ax=None)`. No room below imports matplotlib.
 
 Each module draws one kind of picture. Its `draw` takes one result, or a mapping of names to results of one class, and
 an optional mapping of names to groups: networks of one group share a colour and differ by line and marker. Figures

@@ -19,7 +19,7 @@ LINES: tuple[Any, ...] = ("-", "--", ":", "-.", (0, (6, 1, 1, 1, 1, 1)), (0, (1,
 MARKERS = ("o", "s", "D", "P", "X", "v")  # the triangle that points up is kept for censored directions
 _SHADES = (0.0, 0.5, -0.5)  # towards white or black, from the seventh network of a group on, when the lines repeat
 _LONGEST = 40  # letters of a name in a picture
-_LETTER, _HANDLE, _ROW = 0.078, 0.55, 0.23  # inches in a legend: a letter, what precedes the name, a row
+_LETTER, _HANDLE, _ROW = 0.078, 0.55, 0.23  # inches in a legend: a letter, the handle, a row
 _UPRIGHT = 8  # networks, at most, whose labels along an axis are upright, and whose legend may be within given axes
 
 
@@ -117,7 +117,7 @@ def strip_width(labels: Sequence[str]) -> float:
 
 
 def label_networks(ax: Axes, places: Sequence[float], labels: Sequence[str]) -> None:
-    """The networks' labels along the x axis, aslant or turned where they would run into each other."""
+    """Label the networks along the x axis, turned where labels would overlap."""
     aslant = 3 < len(places) <= _UPRIGHT and _longest_line(labels) > 12
     angle = 90 if len(places) > _UPRIGHT else 30 if aslant else 0
     ax.set_xticks(places, labels, rotation=angle, ha="right" if aslant else "center")

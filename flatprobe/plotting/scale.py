@@ -36,7 +36,7 @@ def finite(result: Interpolation | RandomSlice) -> Bool[np.ndarray, " *points"]:
 
 @dataclass(frozen=True)
 class Scale:
-    """The scale of every panel: the accuracy linear, the loss logarithmic unless its lower limit is 0.
+    """Scale of a picture: linear for accuracy, logarithmic for a loss above 0.
 
     Attributes:
         quantity: "loss" or "accuracy".

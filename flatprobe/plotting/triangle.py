@@ -1,4 +1,4 @@
-"""Three-point landscapes over the triangle between the networks: filled contours, or a surface."""
+"""Three-point landscapes over a triangle, as filled contours or a surface."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -149,7 +149,7 @@ def _sandwich_unit(results: Mapping[str, Result]) -> str:
 
 
 def _budget(result: AdversarialAccuracy) -> int:
-    """Position of the budget a third of the way up the grid, whose largest budgets fool any network."""
+    """Position of the budget a third of the way up the grid."""
     order = result.budgets.argsort()
     return int(order[(len(order) + 1) // 3])
 

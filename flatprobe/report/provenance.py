@@ -1,4 +1,4 @@
-"""Provenance of the measurements: arguments, data, networks and versions, shared entries once."""
+"""Provenance of the measurements: arguments, data, networks and versions."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -63,7 +63,7 @@ def _arguments(records: Records) -> Iterable[tuple[str, str]]:
 
 
 def _collect_values(records: Records, path: tuple[str, ...]) -> Iterable[tuple[str, str]]:
-    """Distinct values at this path of the settings, each with the networks (or groups) that have it."""
+    """Distinct values at this path of the settings, with their networks or groups."""
     found: dict[str, list[str]] = {}
     for results in records.values():
         for name, result in results.items():

@@ -1,1 +1,1 @@
-"""Tools that know no network: argument checks, random numbers, files, results, search, progress."""
+"""Tools without networks: arguments, random numbers, files, results, search."""

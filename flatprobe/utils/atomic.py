@@ -70,7 +70,7 @@ def leftovers(path: Path) -> list[Path]:
 
 
 def is_abandoned(temporary: Path) -> bool:
-    """True if the writer of the temporary file has ended; a writer at work holds the lock of its file."""
+    """True if the writer of the temporary file has ended, and its lock with it."""
     try:
         with temporary.open("r+b") as opened:
             if fcntl is not None:

@@ -235,7 +235,7 @@ def _secant(search: _Search, slope: float) -> float:
 
 
 def _earlier_exit(search: _Search, lower: float, verify: int) -> float | None:
-    """The first of `verify` evenly spaced radii below `lower` that is outside, or None."""
+    """The first outside of `verify` evenly spaced radii below `lower`, or None."""
     for j in range(1, verify + 1):
         radius = lower * j / (verify + 1)
         if radius > 0 and radius not in search.points and not _inside(search, radius):

@@ -29,7 +29,7 @@ _ROUNDING = 16.0
 
 @dataclass
 class _Search:
-    """Operator, tolerance and scale that all searches for one end of the spectrum share."""
+    """Operator, tolerance and scale of all searches for one end of the spectrum."""
 
     operator: Callable[[Vector], Vector]
     draw: Callable[[], Vector]
@@ -163,7 +163,7 @@ def _insert(basis: Vectors, place: int, vector: Vector, known: Known) -> None:
 
 
 def _orthogonalize(basis: Vectors, place: int, known: Known) -> Values:
-    """Orthogonalize basis[place] against earlier and known vectors, twice for rounding.
+    """Orthogonalize basis[place] against earlier and known vectors, twice.
 
     Returns:
         The projections onto the earlier vectors.

@@ -73,7 +73,7 @@ def _damage_message(file: Path, reason: str) -> str:
 
 
 def _check_archive(file: Path) -> None:
-    """Refuse damaged archives and programs: TorchScript and torch.export archives are zip files too.
+    """Refuse damaged archives, and programs of TorchScript and torch.export.
 
     torch does not compare the checksums that it writes, so they are compared here.
 

@@ -87,7 +87,7 @@ def plain_weight_norm(v: Tensor, g: Tensor, dim: int = 0) -> Tensor:
 
 
 def _with_plain_attention(function: Any) -> Callable[..., Any]:
-    """A copy of one of torch's functions that calls the plain attention; the original is unchanged."""
+    """A copy of a torch function that calls the plain attention."""
     space = {**function.__globals__, "scaled_dot_product_attention": plain_attention}
     copied = FunctionType(function.__code__, space, function.__name__, function.__defaults__, function.__closure__)
     copied.__kwdefaults__ = function.__kwdefaults__

@@ -50,7 +50,7 @@ def rademacher(shape: Sequence[int], *key: Key) -> Float32[Tensor, "..."]:
 
 
 def _blocks(start: int, stop: int) -> Iterator[tuple[int, slice]]:
-    """The blocks that hold the samples [start, stop), each with the rows of these samples."""
+    """Blocks that hold the samples [start, stop), with the rows of these samples."""
     for block in range(start // BLOCK, -(-stop // BLOCK)):
         first = block * BLOCK
         yield block, slice(max(start - first, 0), min(stop - first, BLOCK))
@@ -86,13 +86,13 @@ def sample_uniform(start: int, stop: int, *key: Key) -> Float32[Tensor, " sample
 
 
 def permutation(count: int, *key: Key) -> Int64[Tensor, " count"]:
-    """A uniformly random order of 0, ..., count - 1, a function of the key and the count."""
+    """A random order of 0, ..., count - 1, a function of the key and the count."""
     return torch.randperm(count, generator=generator(*key), device="cpu")
 
 
 @contextmanager
 def keep_global_states() -> Iterator[None]:
-    """Restore the global generators after the block, whatever a data set or a network draws in it."""
+    """Restore the global generators after the block."""
     python, legacy = random.getstate(), np.random.get_state()
     devices = range(torch.cuda.device_count() if torch.cuda.is_initialized() else 0)  # type: ignore[no-untyped-call]
     with torch.random.fork_rng(devices=devices):

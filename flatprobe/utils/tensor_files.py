@@ -29,12 +29,12 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8", errors="replace")  # for names that the system could not decode
 
 
-def read_json(file: Path, cure: str) -> dict[str, Any]:
+def read_json(file: Path, fix: str) -> dict[str, Any]:
     """The JSON object of a file.
 
     Args:
         file: the file.
-        cure: the fix that the error names.
+        fix: what the error advises.
 
     Raises:
         ValueError: if the file is no JSON, is nested too deep, or holds no object.
@@ -42,10 +42,10 @@ def read_json(file: Path, cure: str) -> dict[str, Any]:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        msg = f"{file} is not valid JSON ({str(error)[:100]}); {cure}"
+        msg = f"{file} is not valid JSON ({str(error)[:100]}); {fix}"
         raise ValueError(msg) from error
     if not isinstance(content, dict):
-        msg = f"{file} holds a {type(content).__name__}; expected a JSON object, {{...}}: {cure}"
+        msg = f"{file} holds a {type(content).__name__}; expected a JSON object, {{...}}: {fix}"
         raise ValueError(msg)
     return content
 
@@ -56,7 +56,7 @@ def bytes_of(value: Tensor) -> memoryview:
 
 
 def write_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str] | None = None) -> None:
-    """Write tensors to a safetensors file, atomically, with the SHA-256 of the file in its header.
+    """Write tensors to a safetensors file, atomically and with its SHA-256.
 
     safetensors knows neither shared storage nor strides: a tied tensor is stored once under each of its
     names, and a tensor in any memory layout as a contiguous one.
