@@ -1,1 +1,1 @@
-"""One folder a paper, one script a table or figure: each measures and writes a record; figures/ draws them."""
+"""Reproductions: one folder per paper, one script per table or figure."""

@@ -1,4 +1,4 @@
-"""What the analyses share: worker processes of one thread each, and the record with what is printed of it."""
+"""Worker processes, records and printed tables of the analyses."""
 
 from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
@@ -12,11 +12,11 @@ from flatprobe.utils.tables import write_table
 
 
 def pool(workers: int) -> ProcessPoolExecutor:
-    """So many processes of one thread: the networks are small."""
+    """A pool of processes with one thread each, since the networks are small."""
     return ProcessPoolExecutor(workers, get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,))
 
 
-def recorded(
+def write_record(
     frame: pd.DataFrame,
     out: Path,
     metadata: Mapping[str, object],
@@ -24,14 +24,14 @@ def recorded(
     shown: tuple[pd.DataFrame, ...],
     claims: Mapping[str, bool],
 ) -> Path:
-    """Write the record; print its tables and which of the claims hold.
+    """Write the record, and print its tables and the claims that hold.
 
     Args:
         frame: the rows of the record.
         out: its file.
         metadata: kind, command, settings, subject, environment.
-        shown: tables of it.
-        claims: the acceptance rule, part by part.
+        shown: tables to print.
+        claims: parts of the acceptance rule, and whether they hold.
 
     Returns:
         The file.

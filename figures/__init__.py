@@ -1,1 +1,1 @@
-"""One script a figure: reads records, draws; out/ holds the pictures."""
+"""Figures drawn from records, one script each; out/ holds the images."""

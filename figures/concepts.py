@@ -1,4 +1,4 @@
-"""The pictures of the docs' Concepts pages: each probe on the bundled digits, natural against random labels.
+"""Pictures of the docs' Concepts pages: probes for natural and random labels.
 
     python -m figures.concepts
 
@@ -14,23 +14,9 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 
 import flatprobe as fp
-from flatprobe.plotting import (
-    adversarial,
-    bounds,
-    canvas,
-    geometric,
-    gradient_noise,
-    jacobian,
-    landscape,
-    margins,
-    radii,
-    robustness,
-    sharpness,
-    slices,
-    smoothing,
-    weight_norms,
-)
+from flatprobe.plotting import canvas, draw, triangle
 from flatprobe.plotting.names import COLOURS
+from flatprobe.probes.flatness import FlatnessRadii
 
 ROOT = Path(__file__).parents[1]
 SAMPLES = 300
@@ -42,8 +28,6 @@ TRAINING: dict[str, Any] = {
 BUDGETS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 1.25, 1.5)  # l2, pixels in [0, 1]
 FACTORS = (1, 2, 4, 16, 64)  # of the audit's rescaling
 RESOLUTION = 110  # dots per inch, which keeps each picture below 60 kB
-
-Draw = Callable[..., object]
 
 
 def digits() -> dict[str, fp.LabelledData]:
@@ -58,13 +42,13 @@ def trained(data: fp.LabelledData, seed: int = 0) -> Any:
 
 
 @mpl.rc_context(canvas.STYLE)
-def row(panels: Iterable[tuple[str, Draw, object]], *, width: float = 3.9, height: float = 3.3) -> Figure:
-    """Panels side by side: a title ("" keeps the drawing's own), a drawing and what it draws."""
+def row(panels: Iterable[tuple[str, Any]], *, width: float = 3.9, height: float = 3.3) -> Figure:
+    """Panels side by side, each a title ("" keeps the picture's own) and results."""
     panels = list(panels)
     figure = canvas.blank(width * len(panels), height)
-    for place, (title, draw, results) in enumerate(panels, start=1):
+    for place, (title, results) in enumerate(panels, start=1):
         axes = figure.add_subplot(1, len(panels), place)
-        grouped = isinstance(results, dict) and draw is not radii.draw
+        grouped = isinstance(results, dict) and not isinstance(next(iter(results.values())), FlatnessRadii)
         draw(results, axes, groups={name: name for name in results} if grouped else None)
         if title:
             axes.set_title(title, loc="left")
@@ -88,9 +72,9 @@ def pictures() -> dict[str, Figure]:
     cnn = fp.train(fp.models.sokolic_cnn(natural.input_shape), natural, **TRAINING).model
     return {
         "flatness-radius": row(
-            (f"{law} directions", radii.draw, of_risk(fp.flatness_radius, law=law)) for law in ("isotropic", "adaptive")
+            (f"{law} directions", of_risk(fp.flatness_radius, law=law)) for law in ("isotropic", "adaptive")
         ),
-        "landscapes": landscape.draw_row(
+        "landscapes": triangle.draw_row(
             {
                 name: fp.interpolate(
                     fp.EmpiricalRisk(models[name], own), [trained(own, seed) for seed in range(3)], fp.simplex(3)
@@ -98,42 +82,40 @@ def pictures() -> dict[str, Figure]:
                 for name, own in data.items()
             }
         ),
-        "random-slices": row([("", slices.draw, of_risk(fp.random_slice, dimensions=1))], width=6),
+        "random-slices": row([("", of_risk(fp.random_slice, dimensions=1))], width=6),
         "curvature": row(
             [
-                ("five largest eigenvalues", sharpness.draw, of_risk(fp.hessian_eigenvalues, count=5)),
-                ("trace", sharpness.draw, of_risk(fp.hessian_trace)),
+                ("five largest eigenvalues", of_risk(fp.hessian_eigenvalues, count=5)),
+                ("trace", of_risk(fp.hessian_trace)),
             ]
         ),
         "worst-case-sharpness": row(
             [
-                (f"ball of radius {radius}, {law}", sharpness.draw, of_risk(fp.worst_case_sharpness, law=law))
+                (f"ball of radius {radius}, {law}", of_risk(fp.worst_case_sharpness, law=law))
                 for law, radius in (("l2", 0.05), ("adaptive", 0.5))
             ]
         ),
-        "gradient-noise": row([("", gradient_noise.draw, of_risk(fp.gradient_noise, batch_size=32))], width=6.5),
-        "weight-norms": row([("", weight_norms.draw, fp.weight_norms(cnn, natural.input_shape))], width=6),
+        "gradient-noise": row([("", of_risk(fp.gradient_noise, batch_size=32))], width=6.5),
+        "weight-norms": row([("", fp.weight_norms(cnn, natural.input_shape))], width=6),
         "functional-margins": row(
             [
-                ("functional margins", margins.draw, of_model(fp.functional_margins)),
-                ("scores", margins.draw, of_model(fp.scores)),
+                ("functional margins", of_model(fp.functional_margins)),
+                ("scores", of_model(fp.scores)),
             ],
             width=5,
         ),
-        "geometric-margins": row([("", geometric.draw, of_model(fp.geometric_margins))], width=6.5),
-        "jacobian-norms": row([("", jacobian.draw, of_model(fp.jacobian_norms))], width=6.5),
-        "gaussian-robustness": row([("", robustness.draw, of_model(fp.gaussian_robustness))], width=6.5),
-        "adversarial-accuracy": row(
-            [("", adversarial.draw, of_model(fp.adversarial_accuracy, budgets=BUDGETS))], width=6.5
-        ),
-        "smoothed-certificate": row([("", smoothing.draw, of_model(fp.smoothed_certificate))], width=6.5),
+        "geometric-margins": row([("", of_model(fp.geometric_margins))], width=6.5),
+        "jacobian-norms": row([("", of_model(fp.jacobian_norms))], width=6.5),
+        "gaussian-robustness": row([("", of_model(fp.gaussian_robustness))], width=6.5),
+        "adversarial-accuracy": row([("", of_model(fp.adversarial_accuracy, budgets=BUDGETS))], width=6.5),
+        "smoothed-certificate": row([("", of_model(fp.smoothed_certificate))], width=6.5),
         "generalization-bounds": bounded(fp.models.mlp(natural.input_shape, widths=WIDTHS), natural),
         "audit": rescaled(models["natural labels"], natural),
     }
 
 
 def bounded(network: Any, data: fp.LabelledData) -> Figure:
-    """Four bounds of one network that fits its training data, so that every sample has a margin."""
+    """Four bounds of one network that fits its training data."""
     model = fp.train(network, data, **{**TRAINING, "until": "interpolation", "target_loss": None}).model
     samples, layers = len(data), fp.weight_norms(model, data.input_shape)
     margin, prior = fp.bounds.dyadic(float(fp.geometric_margins(model, data, upper="ddn").lower.min()))
@@ -146,7 +128,7 @@ def bounded(network: Any, data: fp.LabelledData) -> Figure:
         "bits": fp.bounds.network_bits(model, data),
         "Frobenius norms": fp.bounds.frobenius(samples=samples, empirical=0.0, norms=layers.of("frobenius").tolist()),
     }
-    figure = bounds.draw(found).get_figure(root=True)
+    figure = draw(found).get_figure(root=True)
     assert isinstance(figure, Figure)
     return figure
 
@@ -171,7 +153,7 @@ def rescaled(model: Any, data: fp.LabelledData) -> Figure:
 
 
 def main(arguments: list[str] | None = None) -> Path:
-    """Draw every picture, or those that are named."""
+    """Draw every picture."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=ROOT / "figures" / "out" / "concepts")
     folder: Path = parser.parse_args(arguments).out

@@ -13,15 +13,15 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from flatprobe import Result
-from flatprobe.plotting import canvas, jacobian, margins, radii, robustness, surface
+from flatprobe.plotting import canvas, draw, triangle
 from flatprobe.report import load_records
 
 ROOT = Path(__file__).parents[1]
 PANELS = {
-    "flatness_radius": ("Flatness radius", radii.draw),
-    "functional_margins": ("Functional margins", margins.draw),
-    "jacobian_norms": ("Jacobian spectral norms", jacobian.draw),
-    "gaussian_robustness": ("Error under Gaussian noise", robustness.draw),
+    "flatness_radius": "Flatness radius",
+    "functional_margins": "Functional margins",
+    "jacobian_norms": "Jacobian spectral norms",
+    "gaussian_robustness": "Error under Gaussian noise",
 }
 
 
@@ -32,7 +32,10 @@ def main(arguments: list[str] | None = None) -> list[Path]:
     parser.add_argument("--out", type=Path, default=ROOT / "figures" / "out")
     options = parser.parse_args(arguments)
     records = load_records(options.records)
-    pictures = {"landscape": surface.draw_row(records["landscape"]), "demo": panels(records)}
+    pictures = {
+        "landscape": triangle.draw_row(records["landscape"], quantity="accuracy", surface=True),
+        "demo": panels(records),
+    }
     options.out.mkdir(parents=True, exist_ok=True)
     for name, figure in pictures.items():
         (options.out / f"{name}.png").write_bytes(canvas.png(figure, resolution=100))
@@ -43,7 +46,7 @@ def main(arguments: list[str] | None = None) -> list[Path]:
 def panels(records: Mapping[str, Mapping[str, Result]]) -> Figure:
     """Radii, margins, Jacobian norms and robustness, each over all networks."""
     figure = canvas.blank(13, 8.4)
-    for place, (measurement, (title, draw)) in enumerate(PANELS.items(), start=1):
+    for place, (measurement, title) in enumerate(PANELS.items(), start=1):
         results = records[measurement]
         groups = {name: f"{name.rpartition('-')[0]} labels" for name in results}
         axes = draw(results, figure.add_subplot(2, 2, place), groups=groups)

@@ -1,4 +1,4 @@
-"""T3 Table 1 as a picture: radii against n, and the ratio of natural to random, beside the printed values.
+"""T3 Table 1 as a figure: radii against n, and the ratio of natural to random.
 
     python -m figures.theory3_2017_table1 --preset cpu
 
@@ -20,7 +20,7 @@ from flatprobe.utils.tables import read_table
 ROOT = Path(__file__).parents[1]
 COLOURS = {"natural": "#0072B2", "random": "#D55E00"}  # Okabe and Ito's blue and vermilion
 TITLES = {"all": "all parameters", "last": "top layer"}
-RATES = ("#000000", "#009E73", "#CC79A7", "#E69F00")  # one a learning rate, also Okabe and Ito's
+RATES = ("#000000", "#009E73", "#CC79A7", "#E69F00")  # one per learning rate, also Okabe and Ito's
 STAGES = {"first 100 %": "o", "equal loss": "s"}
 
 
@@ -28,7 +28,7 @@ Printed = Mapping[tuple[str, str], float]
 
 
 def draw(frame: pd.DataFrame, printed: Printed, preset: Mapping[str, Any], rate: float) -> Figure:
-    """Three panels: radii over all parameters and over the top layer at one learning rate, and the ratio at each."""
+    """Panels of radii over all parameters and the top layer, and of their ratio."""
     figure = Figure(figsize=(13, 4.2), layout="constrained")
     FigureCanvasAgg(figure)
     panels = figure.subplots(1, 3)
@@ -47,7 +47,7 @@ def draw(frame: pd.DataFrame, printed: Printed, preset: Mapping[str, Any], rate:
 
 
 def _means(frame: pd.DataFrame) -> pd.Series:
-    """The mean radius of every minimizer."""
+    """Mean radius of every minimizer."""
     return frame[frame["reached"] & frame["met"]].groupby(["stage", "labels", "n", "minimizer"])["radius"].mean()
 
 
@@ -73,7 +73,7 @@ def _radii(axes: Axes, frame: pd.DataFrame, parameters: str, printed: Printed) -
 
 
 def _ratio(axes: Axes, frame: pd.DataFrame, printed: Printed) -> None:
-    """Over all parameters, a colour a learning rate: what the paper leaves open moves the ratio most."""
+    """Ratio over all parameters, one colour per learning rate."""
     rates = sorted(frame["learning_rate"].unique())
     for rate, colour in zip(rates, RATES, strict=False):
         chosen = frame[(frame["learning_rate"] == rate) & (frame["parameters"] == "all")]
@@ -110,7 +110,7 @@ def main(arguments: list[str] | None = None) -> Path:
     parser.add_argument("--preset", default="cpu")
     parser.add_argument("--record", type=Path, help="by default records/theory3_2017/table1-PRESET.parquet")
     parser.add_argument("--out", type=Path, help="by default figures/out/theory3_2017_table1-PRESET.png")
-    parser.add_argument("--learning-rate", type=float, help="which of the record's; by default its first")
+    parser.add_argument("--learning-rate", type=float, help="a learning rate of the record; by default its first")
     options = parser.parse_args(arguments)
     record = options.record or ROOT / "records" / "theory3_2017" / f"table1-{options.preset}.parquet"
     out = options.out or ROOT / "figures" / "out" / f"theory3_2017_table1-{options.preset}.png"

@@ -1,1 +1,1 @@
-"""Whether the penalties of the training core do what they are for."""
+"""Effects of the training penalties."""

@@ -1,4 +1,4 @@
-"""The penalties of the table, and the quantity that each is to lower."""
+"""The penalties of the table, and the quantity that each should lower."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -10,7 +10,7 @@ import flatprobe as fp
 from flatprobe.training.penalties import PENALTIES
 from flatprobe.training.registry import build
 
-BATCH = 250  # samples at a time where a penalty's own form is measured; those that take a maximum take it over these
+BATCH = 250  # samples per batch for the penalty's exact form; a maximum over samples is taken over the batch
 
 Quantity = Callable[[torch.nn.Module, fp.LabelledData], float]
 
@@ -21,9 +21,9 @@ def jacobian(**options: str) -> Quantity:
 
 
 def own(asked: Mapping[str, object]) -> Quantity:
-    """The mean over batches of the penalty's exact form."""
+    """Mean over batches of the exact form of the penalty."""
 
-    def measured(model: torch.nn.Module, data: fp.LabelledData) -> float:
+    def measure(model: torch.nn.Module, data: fp.LabelledData) -> float:
         penalty = build("penalty", asked, PENALTIES)
         values = [
             float(penalty(fp.ForwardPass(model, batch.inputs, batch.labels, key=(0, index))).detach())
@@ -31,11 +31,11 @@ def own(asked: Mapping[str, object]) -> Quantity:
         ]
         return sum(values) / len(values)
 
-    return measured
+    return measure
 
 
 def operator_norms(model: torch.nn.Module, data: fp.LabelledData) -> float:
-    """The sum of the layers' squared operator norms, by the probe."""
+    """Sum of the squared operator norms of the layers, by the probe."""
     return float(fp.weight_norms(model, data.input_shape).of("spectral").square().sum())
 
 
@@ -51,7 +51,7 @@ def under_attack(budget: float) -> Quantity:
 
 @dataclass(frozen=True)
 class Case:
-    """A penalty (or several), and the quantity that it is to lower."""
+    """One or more penalties, and the quantity that they should lower."""
 
     penalties: tuple[tuple[float, Mapping[str, object]], ...]
     quantity: str
@@ -65,11 +65,11 @@ LAYERS = {"name": "jacobian_per_layer"}
 
 
 def cases(factors: Mapping[str, float] = MappingProxyType({}), noise: float = 0.3) -> dict[str, Case]:
-    """All penalties, at strengths that change the quantity and let the digits' network reach the target.
+    """All penalties, at strengths that let a network of the digits reach the target.
 
     Args:
-        factors: on a case's strengths, by its name, for other data.
-        noise: standard deviation, in the inputs' units.
+        factors: case -> factor of its strengths, for other data.
+        noise: standard deviation in the units of the inputs.
     """
     return {
         name: replace(case, penalties=tuple((factors.get(name, 1) * strength, own) for strength, own in case.penalties))

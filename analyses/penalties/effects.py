@@ -1,21 +1,21 @@
-"""Each penalty lowers its own quantity: networks trained with and without it to one training loss, seed by seed.
+"""Effect of each penalty on its quantity at equal training loss.
 
-Claim (ours): at matched training loss, the quantity that a penalty penalises is lower in the network that was trained
-with it. Measured by the probe of that quantity where there is one (Jacobian norms, the layers' operator norms, error
-under noise and under attack), else by the penalty's own exact form on the network in eval mode; on training samples,
-where it is penalised, and on test samples, where misclassified and uncertain ones dominate the quantities of loss and
+Claim (ours): at equal training loss, the quantity of a penalty is lower in the network that was trained with it. The
+quantity is measured by its probe where there is one (Jacobian norms, operator norms of the layers, error under noise
+and under attack), else by the exact form of the penalty on the network in eval mode. It is measured on training
+samples, where it is penalized, and on test samples, where misclassified and uncertain samples dominate loss and
 softmax.
 
-Both networks of a pair have the same initial weights and the same order of samples, and stop at the first epoch whose
-training loss (eval mode, all training data) is at most the preset's target. Reported: the mean over the seeds of the
-difference, with its 95 % interval by Student's t.
+Both networks of a pair have the same initial weights and the same order of samples. Training stops at the first epoch
+whose training loss (eval mode, all training data) is at most the target of the preset. Reported: the mean difference
+over the seeds, with its 95 % interval by Student's t.
 
-Acceptance: for every penalty and data set, the interval on training samples lies below 0. The strengths were chosen by
-looking at single runs: large enough to show, small enough to reach the target loss.
+Acceptance: for every penalty and data set, the interval on training samples is below 0. The strengths were chosen from
+single runs: large enough for an effect, small enough to reach the target loss.
 
     python -m analyses.penalties.effects --preset digits --workers 2
 
-writes records/penalties/effects-digits.parquet: a row a network and quantity. Run time on two cores:
+writes records/penalties/effects-digits.parquet: a row per network and quantity. Run time on two cores:
 digits 6 min, mnist 8 min.
 """
 
@@ -32,7 +32,7 @@ from scipy import stats
 
 import flatprobe as fp
 from analyses.penalties.cases import Case, cases
-from analyses.running import pool, recorded
+from analyses.running import pool, write_record
 from flatprobe.training.diverged import DivergedError
 from flatprobe.utils.results import environment
 from flatprobe.utils.threads import thread_count
@@ -42,25 +42,25 @@ ROOT = Path(__file__).parents[2]
 
 @dataclass(frozen=True)
 class Preset:
-    """What a preset runs on."""
+    """Data and training of a preset."""
 
     data: tuple[str, ...]
     train: int  # samples
     test: int  # samples
     target_loss: float  # nats
     seeds: int
-    epochs: int  # the most that a training takes
+    epochs: int  # largest number per training
     learning_rate: float = 0.02  # SGD with momentum 0.9; slow, so that networks stop close to the target
     batch_size: int = 64
-    noise: float = 0.3  # of the case with noise; MNIST's networks hardly notice that of the digits
-    factors: tuple[tuple[str, float], ...] = ()  # on the strengths of `cases`, which were chosen for the digits
+    noise: float = 0.3  # standard deviation of the case with noise; for MNIST that of the digits is too small
+    factors: tuple[tuple[str, float], ...] = ()  # of the strengths of `cases`, which were chosen for the digits
 
     def cases(self) -> dict[str, Case]:
-        """At this preset's strengths."""
+        """All cases at the strengths of this preset."""
         return cases(dict(self.factors), self.noise)
 
 
-# Ten times the digits' strengths, but where that is too much to train: R_T above 1 rewards a high loss, say.
+# Ten times the strengths of the digits, unless that prevents training: R_T above 1, for example, rewards a high loss.
 MNIST_FACTORS = dict.fromkeys(cases(), 10.0) | dict.fromkeys(
     ("gradient, l2", "gradient, linf", "RKHS, deformation", "R_T, Gaussian noise", "R_T, PGD"), 1.0
 )
@@ -81,12 +81,12 @@ class Cell:
     seed: int
 
     def rows(self) -> list[dict[str, object]]:
-        """Train and measure: a row a quantity; the network without a penalty is measured by every case's quantity."""
+        """Train and measure; the network without a penalty has all quantities."""
         started = time.monotonic()
         preset, everything = self.preset, self.preset.cases()
         data = fp.load_data(self.data, split="train", limit=preset.train)
         test = fp.load_data(self.data, split="test", limit=preset.test)
-        run = self._trained(data, () if self.case is None else everything[self.case].penalties)
+        run = self._train(data, () if self.case is None else everything[self.case].penalties)
         common = {
             "data": self.data,
             "penalised": self.case is not None,
@@ -105,8 +105,8 @@ class Cell:
         sys.stderr.write(f"{self.data}, {self.case}, seed {self.seed}: {time.monotonic() - started:.0f} s\n")
         return found
 
-    def _trained(self, data: fp.LabelledData, penalties: object) -> fp.TrainingRun | None:
-        """The run; None of one that diverged, which is a result too."""
+    def _train(self, data: fp.LabelledData, penalties: object) -> fp.TrainingRun | None:
+        """The run, or None if it diverged, which is a result too."""
         preset = self.preset
         try:
             return fp.train(
@@ -127,12 +127,12 @@ class Cell:
 
 
 def network(data: fp.LabelledData, seed: int) -> torch.nn.Module:
-    """One hidden layer: 128 units for the digits, T3's 512 for MNIST."""
+    """An MLP with one hidden layer: 128 units for the digits, T3's 512 for MNIST."""
     return fp.models.mlp(data.input_shape, widths=(128 if data.input_shape == (1, 8, 8) else 512,), seed=seed)
 
 
 def measure(preset: Preset, workers: int = 1) -> tuple[pd.DataFrame, dict[str, object]]:
-    """All rows of a preset, and what was read. Results do not depend on the number of workers."""
+    """Rows of a preset, and its data, with any number of workers."""
     chosen = [
         Cell(preset, data, case, seed)
         for data in preset.data
@@ -146,7 +146,7 @@ def measure(preset: Preset, workers: int = 1) -> tuple[pd.DataFrame, dict[str, o
 
 
 def table(frame: pd.DataFrame) -> pd.DataFrame:
-    """Means with and without the penalty, and the paired difference with its 95 % interval by Student's t."""
+    """Means with and without the penalty, and the difference with its 95 % interval."""
     keys = ["data", "on", "case", "quantity"]
     rows = []
     for names, group in frame.groupby(keys, sort=False):
@@ -173,8 +173,8 @@ def table(frame: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def accepted(frame: pd.DataFrame) -> dict[str, bool]:
-    """The acceptance rule, part by part."""
+def check_claims(frame: pd.DataFrame) -> dict[str, bool]:
+    """Parts of the acceptance rule, and whether they hold."""
     return {
         f"{row.data}: {row.case} lowers {row.quantity} on training samples": bool(row.met and row.high < 0)
         for row in table(frame).itertuples()
@@ -187,7 +187,7 @@ def main(arguments: list[str] | None = None) -> Path:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--preset", choices=PRESETS, default="quick")
     parser.add_argument("--out", type=Path, help="record to write; by default records/penalties/effects-PRESET.parquet")
-    parser.add_argument("--workers", type=int, default=1, help="processes; one a core")
+    parser.add_argument("--workers", type=int, default=1, help="processes; one per core")
     options = parser.parse_args(arguments)
     preset = PRESETS[options.preset]
     out = options.out or ROOT / "records" / "penalties" / f"effects-{options.preset}.parquet"
@@ -204,7 +204,7 @@ def main(arguments: list[str] | None = None) -> Path:
         "subject": subject,
         "environment": environment() | {"seconds": round(time.monotonic() - started, 1)},
     }
-    return recorded(frame, out, metadata, shown=(table(frame),), claims=accepted(frame))
+    return write_record(frame, out, metadata, shown=(table(frame),), claims=check_claims(frame))
 
 
 if __name__ == "__main__":

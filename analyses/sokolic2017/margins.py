@@ -1,21 +1,20 @@
-"""S17 eqs 34 to 37 against adversarial examples: how tight the lower ends of the classification margin are.
+"""S17 eqs 34 to 37: tightness of the lower bounds of the margin.
 
 Claim (S17 section IV): the margin of a sample is bounded from below by its score over a Jacobian norm, ever more
 loosely as the norm is taken over a ball around the sample (gamma_1, eq. 34), over the training data (gamma_2, eq. 35),
 as a product of spectral norms (gamma_3, eq. 36) or of Frobenius norms (gamma_4, eq. 37). The paper prints no figures.
-All are taken with SPEC's corrected constant; gamma_3 and gamma_4 are certified, gamma_1 and gamma_2 are estimates over
-sampled points, as is the pairwise form "gradient". The upper ends are the shortest perturbations that each attack
-finds. Certificates subtract what single precision may round: gamma_3 and gamma_4 are taken of the network in double
-precision too, where that is nothing.
+All have the corrected constant (docs, Definitions). gamma_3 and gamma_4 are certified; gamma_1, gamma_2 and the
+pairwise form "gradient" are estimates over sampled points. The upper bounds are the shortest perturbations that each
+attack finds. Certificates subtract the rounding of single precision, so gamma_3 and gamma_4 are also computed for the
+network in double precision.
 
-Acceptance: no certified end above an upper one on any sample, and medians in S17's order: gamma_4 <= gamma_3 <=
-gamma_1, gamma_3 <= gamma_2, and each of them below the median of the best attack, in double precision. The order of
-gamma_3 and gamma_2 fails on the MLP (0.489 against 0.482): the certificate takes the last layer's rows pair by pair,
-and S17's does not.
+Acceptance: no certified lower bound above an upper bound on any sample, and medians in S17's order: gamma_4 <= gamma_3
+<= gamma_1, gamma_3 <= gamma_2, each below the median of the best attack, in double precision. The order of gamma_3 and
+gamma_2 fails on the MLP (0.489 against 0.482): the certificate uses the last layer's rows pair by pair, S17's does not.
 
     python -m analyses.sokolic2017.margins --preset cpu
 
-writes records/sokolic2017/margins-cpu.parquet: a row a network, sample and method. Run time on one core: quick 10 s,
+writes records/sokolic2017/margins-cpu.parquet: a row per network, sample and method. Run time on one core: quick 10 s,
 cpu 3 min.
 """
 
@@ -31,14 +30,14 @@ import torch
 from torch import nn
 
 import flatprobe as fp
-from analyses.running import recorded
+from analyses.running import write_record
 from flatprobe.attacks import MINIMUM_NORM
 from flatprobe.graph.lipschitz import certified_margins
 from flatprobe.utils.results import environment
 
 LOWER = ("frobenius", "spectral", "gamma_2", "gamma_1", "gradient")
 CERTIFIED = ("frobenius", "spectral")
-DOUBLE = " in float64"  # behind the name of a certified method
+DOUBLE = " in float64"  # follows the name of a certified method
 LEARNING_RATE = 0.05  # SGD with momentum 0.9
 BATCH_SIZE = 64  # samples
 ROOT = Path(__file__).parents[2]
@@ -46,13 +45,13 @@ ROOT = Path(__file__).parents[2]
 
 @dataclass(frozen=True)
 class Preset:
-    """What a preset runs on."""
+    """Data and networks of a preset."""
 
     data: str
     train: int  # samples that the networks interpolate
     test: int  # samples whose margins are measured
     networks: tuple[str, ...]
-    epochs: int  # the most that a training takes
+    epochs: int  # largest number per training
 
 
 PRESETS = {
@@ -62,7 +61,7 @@ PRESETS = {
 
 
 def networks(preset: Preset, seed: int) -> dict[str, nn.Module]:
-    """The networks by name, trained to 100 % accuracy: T3's MLP of 512 units, N20's small CNN."""
+    """T3's MLP of 512 units and N20's small CNN, trained to 100 % accuracy."""
     data = fp.load_data(preset.data, split="train", limit=preset.train)
     build = {
         "mlp": lambda: fp.models.mlp(data.input_shape, widths=(512,), seed=seed),
@@ -73,7 +72,7 @@ def networks(preset: Preset, seed: int) -> dict[str, nn.Module]:
 
 
 def measure(preset: Preset, seed: int = 0) -> tuple[pd.DataFrame, dict[str, object]]:
-    """All rows of a preset, one a network, sample and method, and what was read."""
+    """Rows of a preset, one per network, sample and method, and its data."""
     test = fp.load_data(preset.data, split="test", limit=preset.test)
     rows = []
     for name, network in networks(preset, seed).items():
@@ -87,7 +86,7 @@ def measure(preset: Preset, seed: int = 0) -> tuple[pd.DataFrame, dict[str, obje
 
 
 def in_double(network: nn.Module, data: fp.LabelledData) -> dict[str, torch.Tensor]:
-    """The certified ends of the same network in double precision."""
+    """The certified lower bounds of the network in double precision."""
     double = copy.deepcopy(network).double()
     assert isinstance(data.inputs, torch.Tensor)
     inputs = data.inputs.double()
@@ -101,26 +100,27 @@ def in_double(network: nn.Module, data: fp.LabelledData) -> dict[str, torch.Tens
 
 
 def table(frame: pd.DataFrame) -> pd.DataFrame:
-    """Medians over the samples, and how often a lower end lies above the closest adversarial point."""
+    """Medians over the samples, and lower bounds above adversarial points."""
     keys = ["network", "side", "method"]
     above = (frame["side"] == "lower") & (frame["value"] > frame["closest"])
     grouped = frame.assign(above=above).groupby(keys, sort=False)
     return grouped.agg(median=("value", "median"), above=("above", "sum"), samples=("value", "size")).reset_index()
 
 
-def accepted(frame: pd.DataFrame) -> dict[str, bool]:
-    """The acceptance rule, part by part."""
+def check_claims(frame: pd.DataFrame) -> dict[str, bool]:
+    """Parts of the acceptance rule, and whether they hold."""
     found: dict[str, bool] = {}
     for network, rows in table(frame).groupby("network"):
         medians = rows.set_index("method")["median"].to_dict()
         counts = rows.set_index("method")["above"].to_dict()
         best = frame[frame["network"] == network].drop_duplicates("sample")["closest"].median()
-        found[f"{network}: no certified end above an upper one"] = not any(counts[method] for method in CERTIFIED)
-        found[f"{network}: medians in S17's order"] = _ordered(medians, best)
+        violated = any(counts[method] for method in CERTIFIED)
+        found[f"{network}: no certified lower bound above an upper bound"] = not violated
+        found[f"{network}: medians in S17's order"] = _is_ordered(medians, best)
     return found
 
 
-def _ordered(medians: Mapping[str, float], best: float) -> bool:
+def _is_ordered(medians: Mapping[str, float], best: float) -> bool:
     frobenius, spectral = (medians[f"{kind}{DOUBLE}"] for kind in CERTIFIED)
     order = frobenius <= spectral <= min(medians["gamma_1"], medians["gamma_2"])
     return bool(order and max(medians["gamma_1"], medians["gamma_2"]) <= best)
@@ -141,8 +141,8 @@ def main(arguments: list[str] | None = None) -> Path:
     command = f"python -m analyses.sokolic2017.margins --preset {options.preset} --seed {options.seed}"
     settings = {"preset": asdict(preset), "learning_rate": LEARNING_RATE, "batch_size": BATCH_SIZE}
     metadata = {"kind": "analysis", "command": command, "settings": settings, "subject": subject}
-    return recorded(
-        frame, out, metadata | {"environment": environment()}, shown=(table(frame),), claims=accepted(frame)
+    return write_record(
+        frame, out, metadata | {"environment": environment()}, shown=(table(frame),), claims=check_claims(frame)
     )
 
 

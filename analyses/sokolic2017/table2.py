@@ -1,23 +1,23 @@
-"""S17 Table II, MNIST: a small CNN trained on few samples, with weight decay or with the Jacobian penalty.
+"""S17 Table II, MNIST: weight decay and the Jacobian penalty on few samples.
 
 Claim (S17 section VI-B1): the Jacobian regularizer (eq. 49: the mean of ||dp/dx||_F^2) gives a higher test accuracy
 than weight decay at every training-set size, most of all at the smallest. The paper prints 94.00 against 96.03 % at
 1,000 samples and 97.59 against 98.20 % at 5,000 (its text says 96.3 for the former).
 
 S17's settings: two layers of 32 5x5 filters with 2x2 max pooling and a linear layer; SGD with momentum 0.9, batches of
-128, learning rate 0.01, divided by ten after 40 and 80 of 120 epochs. Strengths are chosen on a validation set of their
-own; training sets and initial weights are drawn anew for each repetition (S17: 5). What the paper leaves open is chosen
-here: pixels in [0, 1], not normalised; the strength of a method is the one with the lowest validation error at the
-preset's smallest n on the first draw, and serves every n; the penalty is sampled with one projection, whose value and
-gradient are unbiased, in place of ten backward passes.
+128, learning rate 0.01, divided by ten after 40 and 80 of 120 epochs. Strengths are chosen on a validation
+set; training sets and initial weights are drawn anew for each repetition (S17: 5). The paper leaves open, and is chosen
+here: pixels are in [0, 1], without normalization. The strength of a method is the one with the lowest validation error
+at the preset's smallest n on the first draw, and is used for every n. The penalty is sampled with one projection, whose
+value and gradient are unbiased, in place of ten backward passes.
 
 Acceptance: the Jacobian penalty's mean test accuracy is above weight decay's at every n, and the lead is largest at the
 smallest n.
 
     python -m analyses.sokolic2017.table2 --preset cpu --workers 2
 
-writes records/sokolic2017/table2-cpu.parquet: a row a training. Run time: quick 20 s; cpu about 2 h on one core.
-Interrupted, it goes on where it stopped (--runs).
+writes records/sokolic2017/table2-cpu.parquet: a row per training. Run time: quick 20 s; cpu about 2 h on one core.
+An interrupted run resumes where it stopped (--runs).
 """
 
 import argparse
@@ -31,7 +31,7 @@ import pandas as pd
 import torch
 
 import flatprobe as fp
-from analyses.running import pool, recorded
+from analyses.running import pool, write_record
 from flatprobe.utils.results import environment
 from flatprobe.utils.rng import permutation
 from flatprobe.utils.threads import thread_count
@@ -49,12 +49,12 @@ ROOT = Path(__file__).parents[2]
 
 @dataclass(frozen=True)
 class Preset:
-    """What a preset runs on."""
+    """Data, sizes and strengths of a preset."""
 
     data: str
     sizes: tuple[int, ...]  # n, training samples
-    pool: int  # samples that the training sets are drawn from
-    validation: int  # samples after the pool, which strengths are chosen on
+    pool: int  # samples from which the training sets are drawn
+    validation: int  # samples after the pool, on which strengths are chosen
     epochs: int  # S17: 120; the rate falls after each third
     draws: int  # repetitions
     strengths: dict[str, tuple[float, ...]]
@@ -92,7 +92,7 @@ class Cell:
     runs: Path
 
     def row(self) -> dict[str, object]:
-        """Train and measure: on the validation samples in the search, on the test set at the end."""
+        """Train, and measure on validation samples (search) or the test set (final)."""
         preset, seed = self.preset, self.draw
         data = preset.training(self.n, self.draw)
         regularizer = (
@@ -129,7 +129,7 @@ class Cell:
 
 
 def measure(preset: Preset, runs: Path, workers: int = 1) -> tuple[pd.DataFrame, dict[str, object]]:
-    """All rows of a preset, and what was read. Results do not depend on the number of workers."""
+    """Rows of a preset, and its data, with any number of workers."""
     smallest = min(preset.sizes)
     search = [
         Cell(preset, smallest, method, strength, 0, "search", runs)
@@ -138,7 +138,7 @@ def measure(preset: Preset, runs: Path, workers: int = 1) -> tuple[pd.DataFrame,
     ]
     with pool(workers) as workplace:
         found = list(workplace.map(Cell.row, search))
-        best = chosen(pd.DataFrame(found))
+        best = choose_strengths(pd.DataFrame(found))
         final = [
             Cell(preset, n, method, best[method], draw, "final", runs)
             for n in sorted(preset.sizes)
@@ -154,8 +154,8 @@ def measure(preset: Preset, runs: Path, workers: int = 1) -> tuple[pd.DataFrame,
     return pd.DataFrame(found), subject
 
 
-def chosen(frame: pd.DataFrame) -> dict[str, float]:
-    """The strength of each method with the highest validation accuracy; of equals the smallest."""
+def choose_strengths(frame: pd.DataFrame) -> dict[str, float]:
+    """The best strength of each method in validation, the smallest one in a tie."""
     search = frame[frame["stage"] == "search"].sort_values(
         ["method", "accuracy", "strength"], ascending=[True, False, True]
     )
@@ -164,7 +164,7 @@ def chosen(frame: pd.DataFrame) -> dict[str, float]:
 
 
 def table(frame: pd.DataFrame) -> pd.DataFrame:
-    """Mean and standard deviation (ddof 1) of the test accuracy over the draws, beside the published."""
+    """Mean and standard deviation (ddof 1) of the test accuracy, and S17's."""
     final = frame[frame["stage"] == "final"]
     keys = ["n", "method"]
     averaged = final.groupby(keys)["accuracy"].agg(["mean", "std", "count"])
@@ -179,7 +179,7 @@ def table(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def leads(frame: pd.DataFrame) -> pd.DataFrame:
-    """The Jacobian penalty's lead over weight decay by n: mean and standard deviation over the draws, and S17's."""
+    """Lead of the Jacobian penalty over weight decay by n, and S17's lead."""
     final = frame[frame["stage"] == "final"].pivot_table(index=["n", "draw"], columns="method", values="accuracy")
     lead = (final["jacobian"] - final["weight decay"]).groupby("n").agg(["mean", "std"]).reset_index()
     nothing = (float("nan"),) * 2
@@ -187,8 +187,8 @@ def leads(frame: pd.DataFrame) -> pd.DataFrame:
     return lead
 
 
-def accepted(frame: pd.DataFrame) -> dict[str, bool]:
-    """The acceptance rule, part by part."""
+def check_claims(frame: pd.DataFrame) -> dict[str, bool]:
+    """Parts of the acceptance rule, and whether they hold."""
     means = leads(frame).sort_values("n")["mean"]
     return {
         "the Jacobian penalty ahead at every n": bool((means > 0).all()),
@@ -206,7 +206,7 @@ def main(arguments: list[str] | None = None) -> Path:
     parser.add_argument(
         "--runs", type=Path, help="folder for the runs, which resume there; by default they are not kept"
     )
-    parser.add_argument("--workers", type=int, default=1, help="processes; one a core")
+    parser.add_argument("--workers", type=int, default=1, help="processes; one per core")
     options = parser.parse_args(arguments)
     preset = PRESETS[options.preset]
     out = options.out or ROOT / "records" / "sokolic2017" / f"table2-{options.preset}.parquet"
@@ -230,7 +230,7 @@ def main(arguments: list[str] | None = None) -> Path:
         "environment": environment() | {"seconds": round(time.monotonic() - started, 1)},
     }
     searched = frame[frame["stage"] == "search"]
-    return recorded(frame, out, metadata, shown=(searched, table(frame), leads(frame)), claims=accepted(frame))
+    return write_record(frame, out, metadata, shown=(searched, table(frame), leads(frame)), claims=check_claims(frame))
 
 
 if __name__ == "__main__":

@@ -1,21 +1,21 @@
-"""T3 Table 1, the "flatness test": radii of minimizers for natural and for random labels.
+"""T3 Table 1, the "flatness test": radii for natural and random labels.
 
-Claim: around minimizers found by SGD the training loss is flatter for natural labels than for random ones: moving along
-a random direction of length one, it takes longer until the loss has risen by 0.05. The paper prints, for MNIST, 45.4 +-
+Claim: around minimizers of SGD the training loss is flatter for natural labels than for random labels. The distance
+along a random unit direction at which the loss has risen by 0.05 is larger. The paper prints, for MNIST, 45.4 +-
 2.7 against 6.9 +- 1.0 over all parameters (a ratio of 6.6) and 15.0 +- 1.7 against 3.0 +- 0.1 over the top layer.
 
-What the paper leaves open is chosen here and recorded: network (Table 2's MLP 1x512), T = 10 directions, SGD's
-settings, the stop (the first epoch with 100 % training accuracy), n (presumably all 60,000). Since the loss at that
-epoch is several times larger for random labels than for natural ones, and an epsilon in the loss then means different
-things, every network is also measured after training on to one equal loss.
+The paper leaves open, and is chosen and recorded here: network (Table 2's MLP 1x512), T = 10 directions, SGD's
+settings, the stopping rule (the first epoch with 100 % training accuracy), n (presumably all 60,000). At that epoch the
+loss is several times larger for random labels than for natural labels, which gives an epsilon in the loss different
+meanings. Every network is therefore also measured after further training to one equal loss.
 
 Acceptance: for each learning rate, n and stage, the mean radius over all parameters is larger for natural labels than
 for random ones, and the ratio grows with n.
 
     python -m analyses.theory3_2017.table1 --preset cpu --workers 2
 
-writes records/theory3_2017/table1-cpu.parquet: a row a direction. Run time on two cores: quick 10 s, cpu 10 min; paper
-is meant for a GPU.
+writes records/theory3_2017/table1-cpu.parquet: a row per direction. Run time on two cores: quick 10 s, cpu 10 min;
+paper is meant for a GPU.
 """
 
 import argparse
@@ -28,7 +28,7 @@ import pandas as pd
 from torch import nn
 
 import flatprobe as fp
-from analyses.running import pool, recorded
+from analyses.running import pool, write_record
 from flatprobe.network.weights import norm
 from flatprobe.utils.results import environment
 from flatprobe.utils.threads import thread_count
@@ -51,14 +51,14 @@ PARAMETERS = {"all": None, "last": "last"}
 
 @dataclass(frozen=True)
 class Preset:
-    """What a preset runs on."""
+    """Data, sizes and training of a preset."""
 
     data: str
     sizes: tuple[int, ...]  # n, training samples
     minimizers: int  # per cell
-    epochs: int  # the most that a stage of a training takes
+    epochs: int  # largest number per stage of a training
     learning_rates: tuple[float, ...]  # SGD with momentum 0.9, constant; not stated
-    equal_loss: float  # nats; below what any of the preset's networks has at its first 100 % epoch
+    equal_loss: float  # nats; below the loss of every network of the preset at its first 100 % epoch
     device: str = "cpu"
 
 
@@ -74,14 +74,14 @@ ROOT = Path(__file__).parents[2]
 
 @dataclass(frozen=True)
 class Cell:
-    """One network of the table: what it is trained on and how."""
+    """One network of the table, with its data and training."""
 
     preset: Preset
     n: int
     labels: str
     learning_rate: float
     minimizer: int
-    seed: int  # of the random labels and the first minimizer
+    seed: int  # seed of the random labels and the first minimizer
 
     def data(self) -> fp.LabelledData:
         """The training data."""
@@ -101,7 +101,7 @@ def cells(preset: Preset, seed: int) -> list[Cell]:
 
 
 def measure(preset: Preset, seed: int = 0, workers: int = 1) -> tuple[pd.DataFrame, dict[str, object]]:
-    """All rows of a preset, one a direction, and what was read. Results do not depend on the number of workers."""
+    """Rows of a preset, one per direction, and its data, with any number of workers."""
     chosen = cells(preset, seed)
     if workers == 1:
         measured = list(map(rows, chosen))
@@ -120,7 +120,7 @@ def measure(preset: Preset, seed: int = 0, workers: int = 1) -> tuple[pd.DataFra
 
 
 def rows(cell: Cell) -> list[dict[str, object]]:
-    """Train one network through both stages and measure its radii: one row a direction."""
+    """Train one network through both stages, with a row per direction and radius."""
     start = time.monotonic()
     preset, seed, data = cell.preset, cell.seed + cell.minimizer, cell.data()
     test = fp.load_data(preset.data, split="test")
@@ -161,10 +161,10 @@ def rows(cell: Cell) -> list[dict[str, object]]:
 
 
 def table(frame: pd.DataFrame) -> pd.DataFrame:
-    """Measured beside published: mean over the minimizers' mean radii, standard deviation across them (ddof 1).
+    """Mean and standard deviation of the minimizers' mean radii, beside T3's.
 
-    Kept out of the means and counted: directions that were censored, as in `flatprobe.probes.flatness`, and networks
-    that did not meet the stage's stopping rule within the epochs.
+    Censored directions, and networks that did not meet the stopping rule of the stage within the epochs, are left out
+    of the means and counted.
     """
     keys = ["learning_rate", "stage", "parameters", "n", "labels"]
     means = frame[frame["reached"] & frame["met"]].groupby([*keys, "minimizer"])["radius"].mean()
@@ -182,9 +182,9 @@ def table(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def ratios(frame: pd.DataFrame) -> pd.DataFrame:
-    """Natural over random mean radius, by stage, parameters and n, beside the published ratio at n = 60,000.
+    """Ratio of the mean radii, natural over random, and the published ratio.
 
-    `relative` is the ratio of the radii in units of the minimizers' own weight norms.
+    `relative` is the ratio of the radii divided by the weight norms of their minimizers.
     """
     averaged = table(frame)
     averaged["per_norm"] = averaged["mean"] / averaged["weight_norm"]
@@ -201,8 +201,8 @@ def ratios(frame: pd.DataFrame) -> pd.DataFrame:
     return result
 
 
-def accepted(frame: pd.DataFrame) -> dict[str, bool]:
-    """The acceptance rule, part by part."""
+def check_claims(frame: pd.DataFrame) -> dict[str, bool]:
+    """Parts of the acceptance rule, and whether they hold."""
     rows = ratios(frame)
     rows = rows[rows["parameters"] == "all"].sort_values("n")
     return {
@@ -223,7 +223,7 @@ def main(arguments: list[str] | None = None) -> Path:
         "--out", type=Path, help="record to write; by default records/theory3_2017/table1-PRESET.parquet"
     )
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--workers", type=int, default=1, help="processes; one a core")
+    parser.add_argument("--workers", type=int, default=1, help="processes; one per core")
     options = parser.parse_args(arguments)
     out = options.out or ROOT / "records" / "theory3_2017" / f"table1-{options.preset}.parquet"
     started = time.monotonic()
@@ -248,7 +248,7 @@ def main(arguments: list[str] | None = None) -> Path:
         "subject": subject,
         "environment": environment() | {"seconds": round(time.monotonic() - started, 1)},
     }
-    return recorded(frame, out, metadata, shown=(table(frame), ratios(frame)), claims=accepted(frame))
+    return write_record(frame, out, metadata, shown=(table(frame), ratios(frame)), claims=check_claims(frame))
 
 
 if __name__ == "__main__":

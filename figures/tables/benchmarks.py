@@ -1,4 +1,4 @@
-"""Tables of the benchmarks: what an alternative costs, in units of flatprobe's cost on the same machine."""
+"""Tables of the benchmarks: costs of alternatives relative to flatprobe's."""
 
 from collections.abc import Callable
 from functools import partial
@@ -189,7 +189,7 @@ def _attack(frame: pd.DataFrame, network: str, variant: str) -> list[str]:
 
 
 def foolbox() -> str:
-    """For each of foolbox's settings, our fastest one that is no worse in distance, samples found and time."""
+    """Per setting of foolbox, our fastest setting that is no worse in any figure."""
     frame, origin = _load("attacks")
     figures = ["median_distance", "not_found", "seconds"]
     rows = []

@@ -14,13 +14,13 @@ GAP = "\N{NO-BREAK SPACE}"  # keeps a number with its spread in one line of a na
 
 
 def record(path: str) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """The table of a committed record and its metadata; the path is relative to the repository."""
+    """Table and metadata of a committed record, by its path in the repository."""
     words = pq.read_schema(ROOT / path).metadata[b"flatprobe"]
     return pd.read_parquet(ROOT / path), json.loads(words)
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]], *notes: str) -> str:
-    """A pipe table with its notes below; the first column is left-aligned, the others are right-aligned."""
+    """A pipe table with notes; the first column is left-aligned, the others right."""
     head = [_line(columns), _line(["---", *["---:"] * (len(columns) - 1)])]
     return "\n".join([*head, *map(_line, rows), "", *(f"{note}\n" for note in notes)])
 

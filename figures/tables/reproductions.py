@@ -9,7 +9,7 @@ from figures.tables.markdown import GAP, marked, provenance, record, spread, tab
 
 
 def _radii(preset: str) -> tuple[pd.DataFrame, list[dict[str, object]], str]:
-    """The mean radius of every minimizer that met its stop, with its weight norm; the published rows; the origin."""
+    """Mean radius and weight norm of each minimizer that met its stop, with origin."""
     path = f"records/theory3_2017/table1-{preset}.parquet"
     frame, metadata = record(path)
     keys = ["parameters", "stage", "labels", "n", "minimizer"]
@@ -108,7 +108,7 @@ MARGINS = {
 
 
 def margins() -> str:
-    """Lower and upper bounds of the margin: medians, and how many lower bounds lie above an adversarial point."""
+    """Medians of the bounds of the margin, and lower bounds above adversarial points."""
     path = "records/sokolic2017/margins-cpu.parquet"
     frame, metadata = record(path)
     rows = []
@@ -128,7 +128,7 @@ def _medians(part: pd.DataFrame) -> list[float]:
 
 
 def effects() -> str:
-    """What each penalty does to its own quantity at equal training loss."""
+    """Effect of each penalty on its quantity at equal training loss."""
     paths = {name: f"records/penalties/effects-{name}.parquet" for name in ("digits", "mnist")}
     records = {name: record(path) for name, path in paths.items()}
     first = records["digits"][0]

@@ -1,7 +1,7 @@
-"""Adversarial attacks: of minimum norm (`minimum_norm`), and of a fixed budget (`fgsm`, `pgd`); one file each.
+"""Adversarial attacks of minimum norm and of a fixed budget.
 
-Every attack takes `forward`, inputs and labels of one batch and works on all samples side by side; none of a sample's
-steps or decisions depends on the others.
+Every attack takes `forward`, inputs and labels of one batch. The steps and decisions of a sample do not depend on the
+other samples.
 """
 
 from flatprobe.attacks.fixed import fgsm, pgd

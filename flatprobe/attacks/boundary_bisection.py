@@ -1,16 +1,16 @@
-"""The last step of every attack: onto the boundary, along the segment from the sample to its adversarial point."""
+"""Boundary bisection between a sample and its adversarial point."""
 
 import torch
 from torch import Tensor
 
-from flatprobe.attacks.points import Box, Forward, Perturbed, Points, adversarial, boxed, distance, lead, per_sample
+from flatprobe.attacks.points import Box, Forward, Perturbed, Points, adversarial, clip, distance, lead, per_sample
 
-# Of the bracket, how far beyond the secant's root a trial is laid: where the lead is linear along the segment, which it
-# is near the boundary of a piecewise linear network, each pair of passes leaves this fraction of the excess.
+# Distance of a trial beyond the secant's root, relative to the bracket. Near the boundary of a piecewise linear network
+# the lead is linear along the segment, and each pair of passes leaves this fraction of the excess.
 _BEYOND = 0.01
 
 
-def closed(
+def bisect_to_boundary(
     forward: Forward,
     inputs: Points,
     labels: Tensor,
@@ -21,25 +21,25 @@ def closed(
     passes: int = 6,
     below: Tensor | None = None,
 ) -> Perturbed:
-    """The points pulled towards their inputs as far as they stay adversarial.
+    """Adversarial points moved towards their inputs, up to the boundary.
 
-    On the segment x + t (x' - x), a bracket [a, b] keeps a correct end and an adversarial one. Trials alternate between
-    slightly beyond the secant's root and the middle, so that the bracket at least halves with every two passes. Every
-    point that is returned was itself passed through the network as it is rounded.
+    On the segment x + t (x' - x), a bracket [a, b] is correct at a and adversarial at b. Trials alternate between a
+    point slightly beyond the secant's root and the middle, so that two passes at least halve the bracket. Every
+    returned point was itself passed through the network as it is rounded.
 
     Args:
         forward: inputs -> logits.
         inputs: x.
         labels: y.
         found: adversarial points x'.
-        norm: in which the distance is reported.
-        box: None, or what the points are kept in.
-        passes: forward passes, beside two at the ends; 6 leave 1e-6 of the excess where the lead is linear, 1/8 at
-            worst.
-        below: the leads at x, where they are known.
+        norm: norm of the reported distance.
+        box: (lower, upper) bounds of the points, or None.
+        passes: forward passes, beside two at the ends of the segment; 6 leave 1e-6 of the excess if the lead is linear,
+            and at most 1/8.
+        below: leads at x, if known.
 
     Returns:
-        The closest points that were seen to be adversarial.
+        The closest points that the network misclassified.
     """
     points, known = found.points, found.distance.isfinite()
     step = points - inputs
@@ -51,7 +51,7 @@ def closed(
         for number in range(passes):
             root = (low - below * (high - low) / (above - below)).nan_to_num(0.0).clamp(low, high)
             t = (low + high) / 2 if number % 2 else root + _BEYOND * (high - root)
-            trial = boxed(inputs + per_sample(t, inputs).to(inputs) * step, box)
+            trial = clip(inputs + per_sample(t, inputs).to(inputs) * step, box)
             logits = forward(trial)
             height, crossed = lead(logits, labels).double(), adversarial(logits, labels) & known
             low, below = torch.where(crossed, low, t), torch.where(crossed, below, height)

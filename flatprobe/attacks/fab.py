@@ -1,9 +1,9 @@
-"""FAB: towards the linearised boundary, drawn towards the nearest point of it to the sample."""
+"""Fast adaptive boundary attack (FAB)."""
 
 import torch
 from torch import Tensor
 
-from flatprobe.attacks.halfspace import nearest
+from flatprobe.attacks.halfspace import nearest_point
 from flatprobe.attacks.points import (
     Box,
     Draw,
@@ -12,42 +12,44 @@ from flatprobe.attacks.points import (
     Perturbed,
     Points,
     adversarial,
-    boxed,
+    clip,
     lead,
     length,
     nearest_class,
-    roughly,
+    rough_distance,
     with_gradient,
 )
 
 STEPS = 30
 _CANDIDATES = 3  # classes among which the first step chooses
 _TOWARDS = 0.1  # alpha_max of the paper: the largest weight of the point nearest to the sample
-# The second step goes all the way to the point nearest to the sample; this is ours.
+# The second step goes all the way to the point nearest to the sample; the paper's does not.
 _ALL_THE_WAY = 1
-_BEYOND = 1.05  # eta: steps go this far, so that they land beyond the linearised boundary
-_BACK = 0.9  # beta: from an adversarial point, the walk goes on from here on the way to the sample
+_BEYOND = 1.05  # eta: length of a step, which ends beyond the linearized boundary
+_BACK = 0.9  # beta: from an adversarial point, the next step starts at this fraction of the way from the sample
 
 
 def fab(
     forward: Forward, inputs: Points, labels: Labels, *, norm: str, box: Box, draw: Draw, steps: int = STEPS
 ) -> Perturbed:
-    """x' <- (1 - a) (x' + eta d') + a (x + eta d), d' and d the least steps of x' and x onto the linearised boundary.
+    """FAB: x' <- (1 - a) (x' + eta d') + a (x + eta d).
 
-    One forward and one backward pass a step, and 3 backward passes at the first, which chooses, of the 3 runners-up,
-    the class whose linearised boundary is nearest; later steps follow whichever class leads. The weight is
-    a = min(||d'|| / (||d'|| + ||d||), 0.1), but 1 at the second step. Without random restarts (the draws are not used):
-    `ddn` puts further passes to better use.
+    d' and d are the smallest steps from x' and x onto the linearized boundary.
+
+    The first step chooses, of the 3 classes with the next largest logits, the class with the nearest linearized
+    boundary; later steps follow the leading class. The weight is a = min(||d'|| / (||d'|| + ||d||), 0.1), but 1 at the
+    second step. Cost: 1 forward and 1 backward pass per step, 3 backward passes at the first. There are no random
+    restarts, since `ddn` makes better use of further passes. The draws are not used.
 
     Source: Croce and Hein 2020, "Minimally distorted adversarial examples with a fast adaptive boundary attack",
-    constants as there but for the second step.
+    with the constants of the paper except for the second step.
     """
     del draw  # this attack is deterministic
     return walk(forward, inputs, labels, norm, box, steps)[0]
 
 
 def walk(forward: Forward, inputs: Points, labels: Labels, norm: str, box: Box, steps: int) -> tuple[Perturbed, Points]:
-    """What `fab` found, and where it stood at the end."""
+    """The closest adversarial points of `fab`, and its last points."""
     start = inputs.flatten(1)
     current, best = start, Perturbed.none(start)
 
@@ -61,7 +63,7 @@ def walk(forward: Forward, inputs: Points, labels: Labels, norm: str, box: Box, 
         else:
             logits, gradient = with_gradient(flat, current, labels)
             height, crossed = lead(logits, labels), adversarial(logits, labels)
-            best = best.closer(current, roughly(current, start, norm), crossed)
+            best = best.closer(current, rough_distance(current, start, norm), crossed)
             base = torch.where(crossed[:, None], start + _BACK * (current - start), current)
         from_base = _onto(base, current, height, gradient, norm, box)
         from_start = _onto(start, current, height, gradient, norm, box) if step else from_base
@@ -70,15 +72,15 @@ def walk(forward: Forward, inputs: Points, labels: Labels, norm: str, box: Box, 
         if step == _ALL_THE_WAY:
             weight = torch.ones_like(weight)
         current = torch.lerp(base + _BEYOND * from_base, start + _BEYOND * from_start, weight)
-        current = boxed(current, box)
+        current = clip(current, box)
     with torch.no_grad():
         crossed = adversarial(flat(current), labels)
-    best = best.closer(current, roughly(current, start, norm), crossed)
+    best = best.closer(current, rough_distance(current, start, norm), crossed)
     return Perturbed(best.points.view_as(inputs), best.distance), current.view_as(inputs)
 
 
 def _onto(point: Tensor, at: Tensor, height: Tensor, gradient: Tensor, norm: str, box: Box) -> Tensor:
-    """The least step from a point onto height + gradient . (x' - at) = 0, from either side."""
+    """Smallest step from a point onto the linearized boundary, from either side."""
     gap = -(height + (gradient * (point - at)).sum(1))
     side = torch.where(gap < 0, -1.0, 1.0).to(gap)
-    return nearest(point, gradient * side[:, None], gap.abs(), norm, box) - point
+    return nearest_point(point, gradient * side[:, None], gap.abs(), norm, box) - point

@@ -1,4 +1,4 @@
-"""Attacks of a given budget: one step (FGSM), or several with projection (PGD), in l2 and linf."""
+"""Attacks of a fixed budget in l2 and linf: FGSM and PGD."""
 
 import torch
 from torch import Tensor
@@ -9,45 +9,47 @@ from flatprobe.attacks.points import (
     Labels,
     Points,
     Values,
-    boxed,
+    clip,
+    dual_norm_maximizer,
     lead,
     length,
     log_odds,
     per_sample,
-    steepest,
     with_gradient,
 )
 
 PGD_STEPS = 20
-# Of the budget, so that 20 steps can cross the ball more than twice: Madry et al. 2018 use 2.5 budgets over all steps.
+# Length of all steps together in budgets, as in Madry et al. (2018): enough to cross the ball once.
 REACH = 2.5
 
 
 def fgsm(forward: Forward, inputs: Points, labels: Labels, budget: Values, *, norm: str, box: Box) -> Points:
-    """x + e argmax_{||v|| <= 1} v . grad l(x): the sign of the gradient in linf, the unit gradient in l2.
+    """FGSM: x + e argmax_{||v|| <= 1} v . grad l(x).
 
-    One forward and one backward pass.
+    The step is the sign of the gradient in linf, the unit gradient in l2.
+
+    Cost: 1 forward and 1 backward pass.
 
     Args:
         forward: inputs -> logits.
         inputs: x.
         labels: y.
-        budget: e, one a sample.
+        budget: e, one per sample.
         norm: "l2" or "linf".
-        box: None, or what the points are clipped to.
+        box: (lower, upper) bounds to which points are clipped, or None.
 
     Returns:
         Points within the budget (and the box), adversarial or not.
 
-    Source: O20 eqs 8.3 to 8.5, the maximiser in 8.4 (SPEC section 7); Goodfellow et al. 2015.
+    Source: O20 eqs 8.3 to 8.5, with the maximizer in 8.4 (docs, Definitions); Goodfellow et al. 2015.
     """
     _, gradient = with_gradient(forward, inputs, labels, log_odds)
-    return stepped(inputs, gradient, budget, norm=norm, box=box)
+    return take_step(inputs, gradient, budget, norm=norm, box=box)
 
 
-def stepped(inputs: Points, gradient: Points, budget: Values, *, norm: str, box: Box) -> Points:
-    """The point of `fgsm`, given the gradient: whoever has it already needs no pass."""
-    return boxed(inputs + per_sample(budget, inputs) * steepest(gradient, norm), box)
+def take_step(inputs: Points, gradient: Points, budget: Values, *, norm: str, box: Box) -> Points:
+    """The point of `fgsm` for a given gradient, without a pass."""
+    return clip(inputs + per_sample(budget, inputs) * dual_norm_maximizer(gradient, norm), box)
 
 
 def pgd(
@@ -61,27 +63,29 @@ def pgd(
     steps: int = PGD_STEPS,
     noise: Tensor | None = None,
 ) -> tuple[Points, Tensor]:
-    """x' <- P(x' + a argmax_{||v|| <= 1} v . grad l(x')), P the projection onto the ball of the budget and the box.
+    """PGD: x' <- P(x' + a argmax_{||v|| <= 1} v . grad l(x')).
 
-    The step a is 2.5 budgets divided by the number of steps. One forward and one backward pass a step.
+    P is the projection onto the ball of the budget and the box.
+
+    The step a is 2.5 budgets divided by the number of steps. Cost: 1 forward and 1 backward pass per step.
 
     Args:
         forward: inputs -> logits.
         inputs: x.
         labels: y.
-        budget: e, one a sample.
+        budget: e, one per sample.
         norm: "l2" or "linf".
-        box: None, or what the points are clipped to.
-        steps: of the ascent; 20 by convention.
-        noise: standard normal, like the inputs, from which a uniformly random start in the cube (linf) or on the
-            sphere (l2) of the budget is made; None starts at x.
+        box: (lower, upper) bounds to which points are clipped, or None.
+        steps: number of steps; 20 by convention.
+        noise: standard normal, like the inputs, from which a uniformly random start is made, in the cube (linf) or on
+            the sphere (l2) of the budget; None starts at x.
 
     Returns:
-        For each sample, the point of the walk with the largest lead of another class, and that lead.
+        Per sample, the point of the walk with the largest lead of another class, and that lead.
 
     Source: Madry et al. 2018, "Towards deep learning models resistant to adversarial attacks".
     """
-    current = inputs if noise is None else started(inputs, noise, budget, norm=norm, box=box)
+    current = inputs if noise is None else start_randomly(inputs, noise, budget, norm=norm, box=box)
     best, highest = current, torch.full_like(budget, -torch.inf)
     for step in range(steps + 1):
         if step == steps:
@@ -92,20 +96,20 @@ def pgd(
         height = lead(logits, labels)
         best = torch.where(per_sample(height > highest, best), current, best)
         highest = torch.maximum(height, highest)
-        current = ascended(current, gradient, inputs, budget, norm=norm, box=box, steps=steps)
+        current = ascend(current, gradient, inputs, budget, norm=norm, box=box, steps=steps)
     return best, highest
 
 
-def ascended(
+def ascend(
     current: Points, gradient: Points, inputs: Points, budget: Values, *, norm: str, box: Box, steps: int
 ) -> Points:
-    """One of the steps of `pgd` from the current points, given the gradient there."""
+    """One step of `pgd` from the current points, given the gradient there."""
     size = per_sample(REACH / steps * budget, inputs)
-    offset = current + size * steepest(gradient, norm) - inputs
-    return boxed(inputs + projected(offset, budget, norm), box)
+    offset = current + size * dual_norm_maximizer(gradient, norm) - inputs
+    return clip(inputs + project(offset, budget, norm), box)
 
 
-def projected(offset: Points, budget: Values, norm: str) -> Points:
+def project(offset: Points, budget: Values, norm: str) -> Points:
     """The nearest offset in the ball of the budget."""
     bound = per_sample(budget, offset)
     if norm == "linf":
@@ -114,7 +118,7 @@ def projected(offset: Points, budget: Values, norm: str) -> Points:
     return offset * (bound / size).clamp_max(1)
 
 
-def started(inputs: Points, noise: Tensor, budget: Values, *, norm: str, box: Box) -> Points:
-    """x and a uniformly random point of the cube (linf) or of the sphere (l2), made of standard normal numbers."""
-    unit = 2 * torch.special.ndtr(noise) - 1 if norm == "linf" else steepest(noise, "l2")
-    return boxed(inputs + per_sample(budget, inputs) * unit, box)
+def start_randomly(inputs: Points, noise: Tensor, budget: Values, *, norm: str, box: Box) -> Points:
+    """x plus a uniformly random point of the cube (linf) or the sphere (l2)."""
+    unit = 2 * torch.special.ndtr(noise) - 1 if norm == "linf" else dual_norm_maximizer(noise, "l2")
+    return clip(inputs + per_sample(budget, inputs) * unit, box)

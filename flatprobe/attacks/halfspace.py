@@ -1,30 +1,31 @@
-"""The nearest point of a half-space within a box, in l2 and linf: the step of the attacks that linearise."""
+"""Nearest point of a half-space within a box, in l2 and linf."""
 
 import torch
 from torch import Tensor
 
 from flatprobe.attacks.points import Box, step_length
 
-# Newton on a concave, increasing, piecewise smooth function rises to its root from below; each step passes at least one
-# kink, in practice many, and what is left after these is made up by the next linearisation.
+# Newton's method on a concave, increasing, piecewise smooth function approaches its root from below. Each step passes
+# at least one kink, in practice many, and the next linearization of the attack covers the remainder.
 _NEWTON_STEPS = 4
 
 
-def nearest(start: Tensor, normal: Tensor, gap: Tensor, norm: str, box: Box) -> Tensor:
-    """argmin ||x' - x|| subject to w . (x' - x) >= c and x' in the box, c > 0, sample by sample.
+def nearest_point(start: Tensor, normal: Tensor, gap: Tensor, norm: str, box: Box) -> Tensor:
+    """argmin ||x' - x|| with w . (x' - x) >= c > 0 and x' in the box, per sample.
 
-    The minimiser is x + t w in l2 and x + t sign(w) in linf, clipped to the box, with the least t >= 0 that meets the
-    constraint; w . (x'(t) - x) is concave and increasing in t. Without a box, t is c over the dual norm's power.
+    The minimizer is x + t w in l2 and x + t sign(w) in linf, clipped to the box, with the smallest t >= 0 that meets
+    the constraint; w . (x'(t) - x) is concave and increasing in t. Without a box, t is c / ||w||_2^2 in l2 and c /
+    ||w||_1 in linf.
 
     Args:
         start: x, (samples, size).
         normal: w, (samples, size).
-        gap: c, (samples,); where it is not positive, x itself is the answer.
+        gap: c, (samples,); where it is not positive, the result is x.
         norm: "l2" or "linf".
-        box: its two ends, or None.
+        box: (lower, upper), or None.
 
     Returns:
-        (samples, size); where the box does not reach the half-space, the point of it that comes nearest.
+        (samples, size); where the box does not reach the half-space, the point of the box nearest to it.
     """
     direction = normal if norm == "l2" else normal.sign()
     slope = (normal * direction).sum(1)
@@ -32,7 +33,7 @@ def nearest(start: Tensor, normal: Tensor, gap: Tensor, norm: str, box: Box) -> 
     if box is None:
         return start + t[:, None] * direction
     low, high = box
-    # How far along its own direction each coordinate can go.
+    # Largest step of each coordinate within the box.
     room = (torch.where(direction > 0, high, low) - start) / direction
     room = torch.where(direction == 0, 0.0, room)
     gain = normal * direction

@@ -1,4 +1,4 @@
-"""Iterated FGSM at the smallest budget at which it changes the class: the weak baseline."""
+"""Iterated FGSM at the smallest budget that changes the class: a weak baseline."""
 
 import torch
 
@@ -13,7 +13,7 @@ from flatprobe.attacks.points import (
     adversarial,
     dual_length,
     lead,
-    roughly,
+    rough_distance,
     step_length,
     with_gradient,
 )
@@ -25,12 +25,14 @@ _BUDGETS = 12  # tried one after the other
 def ifgsm(
     forward: Forward, inputs: Points, labels: Labels, *, norm: str, box: Box, draw: Draw, steps: int = STEPS
 ) -> Perturbed:
-    """The least budget e at which steps along argmax_{||v|| <= 1} v . grad l(x'), kept in the ball of e, succeed.
+    """Iterated FGSM at the smallest budget e that changes the class.
 
-    The first budget is where the linearised lead is 0; it doubles until the class changes and is then halved into the
-    bracket, 12 budgets in all, each `steps` forward and backward passes and one forward pass. The draws are not used.
+    The steps are argmax_{||v|| <= 1} v . grad l(x') in the ball of e.
 
-    Source: O20 eqs 8.3 to 8.5, the maximiser in 8.4 (SPEC section 7); Kurakin et al. 2017.
+    At the first budget the linearized lead is 0. The budget doubles until the class changes, and is then bisected.
+    Cost: 12 budgets of `steps` + 2 forward and `steps` backward passes. The draws are not used.
+
+    Source: O20 eqs 8.3 to 8.5, with the maximizer in 8.4 (docs, Definitions); Kurakin et al. 2017.
     """
     del draw  # this attack is deterministic
     logits, gradient = with_gradient(forward, inputs, labels)
@@ -41,7 +43,7 @@ def ifgsm(
         points, _ = pgd(forward, inputs, labels, budget, norm=norm, box=box, steps=steps)
         with torch.no_grad():
             crossed = adversarial(forward(points), labels)
-        found = found.closer(points, roughly(points, inputs, norm), crossed)
+        found = found.closer(points, rough_distance(points, inputs, norm), crossed)
         low, high = torch.where(crossed, low, budget), torch.where(crossed, budget, high)
         budget = torch.where(high.isinf(), 2 * budget, (low + high) / 2)
     return found

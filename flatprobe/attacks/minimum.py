@@ -1,10 +1,10 @@
-"""The minimum-norm attacks under one signature: from samples to the closest adversarial points found."""
+"""Minimum-norm attacks under one signature."""
 
 from collections.abc import Callable
 
 import torch
 
-from flatprobe.attacks.boundary_bisection import closed
+from flatprobe.attacks.boundary_bisection import bisect_to_boundary
 from flatprobe.attacks.ddn import ddn
 from flatprobe.attacks.deepfool import deepfool
 from flatprobe.attacks.fab import fab
@@ -33,24 +33,24 @@ def minimum_norm(
     draw: Draw,
     steps: int | None = None,
 ) -> Perturbed:
-    """min { ||x' - x|| : argmax f(x') != y }, approached from above by one attack (O20 eq. 8.1).
+    """Upper bound of min { ||x' - x|| : argmax f(x') != y } (O20 eq. 8.1).
 
-    The attack runs on the samples that are classified correctly, and its points are pulled onto the boundary along the
-    segment to their sample (`closed`). No step size or decision of a sample depends on the others.
+    The attack runs on the correctly classified samples. Its points are moved onto the boundary by bisection on the
+    segment to their sample. The steps and decisions of a sample do not depend on the other samples.
 
     Args:
         attack: a key of `MINIMUM_NORM`.
         forward: inputs -> logits, differentiable.
-        inputs: x, floating, in the box if there is one.
+        inputs: x, floating, within the box.
         labels: y.
-        norm: `"l2"` or `"linf"`, in which the distance is small and is reported.
-        box: least and largest value that an input can take, or None for all of R^d.
+        norm: norm of the distance, `"l2"` or `"linf"`.
+        box: smallest and largest value of an input, or None for all of R^d.
         draw: k -> the k-th standard normal noise, like the inputs; only `log_barrier` draws.
-        steps: of the attack; None for its own number.
+        steps: number of steps; None for the attack's default.
 
     Returns:
-        `Perturbed`: distance 0 at the sample itself where it is misclassified (a tie counts), `inf` where nothing was
-        found; every other point was passed through the network as it is and is of another class.
+        `Perturbed`, with distance 0 at a sample that is misclassified (a tie counts), and `inf` where no point was
+        found. Every other point was passed through the network as it is, and has another class.
 
     Raises:
         ValueError: for an unknown attack or norm, or fewer than 1 steps.
@@ -69,9 +69,9 @@ def minimum_norm(
         asked = forward if logits.dtype == inputs.dtype else lambda points: forward(points.to(inputs.dtype))
         options = {} if steps is None else {"steps": steps}
         found = MINIMUM_NORM[attack](asked, own, classes, norm=norm, box=box, draw=lambda k: draw(k)[right], **options)
-        if found.points.dtype != own.dtype:  # of a network in several precisions, which has seen them rounded
+        if found.points.dtype != own.dtype:  # a network in several precisions was given rounded points
             rounded, reached = found.points.to(own.dtype), found.distance.isfinite()
             found = Perturbed(rounded, distance(rounded, own, norm).where(reached, torch.inf))
-        found = closed(forward, own, classes, found, norm=norm, box=box, below=height[right])
+        found = bisect_to_boundary(forward, own, classes, found, norm=norm, box=box, below=height[right])
         points[right], distances[right] = found.points, found.distance
     return Perturbed(points, distances)

@@ -1,4 +1,4 @@
-"""What every attack shares: lengths, boxes, when a point counts as adversarial, and the closest one found so far."""
+"""Shared parts of attacks: lengths, boxes, leads, gradients, closest points."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from torch import Tensor
 from flatprobe.functional.losses import functional_margin, misclassified
 
 Forward = Callable[[Tensor], Tensor]
-Draw = Callable[[int], Tensor]  # number of the draw -> standard normal noise like the inputs, indexed by sample
+Draw = Callable[[int], Tensor]  # index of the draw -> standard normal noise like the inputs, indexed by sample
 Box = tuple[float, float] | None
 Points = Float[Tensor, "samples ..."]
 Logits = Float[Tensor, "samples classes"]
@@ -18,18 +18,18 @@ Labels = Int64[Tensor, " samples"]
 Values = Float[Tensor, " samples"]
 NORMS = ("l2", "linf")
 
-# A point whose winning class leads by less than this many rounding errors of its largest logit does not count: the same
-# point in a batch of another size, whose sums are ordered otherwise, may fall back to its class.
+# A point counts as adversarial only if another class leads by more than this number of rounding errors of the largest
+# logit: in a batch of another size, whose sums have another order, the point could be classified correctly.
 _ROUNDINGS = 16
 
 
 @dataclass(frozen=True)
 class Perturbed:
-    """Per sample, the closest adversarial point found.
+    """The closest adversarial point per sample.
 
     Attributes:
-        points: (samples, ...) in the inputs' dtype; the input itself where none was found.
-        distance: (samples,) float64, the exact length of points - inputs as rounded; `inf` where none was found.
+        points: (samples, ...) in the inputs' dtype; the input itself where no point was found.
+        distance: (samples,) float64, the exact length of points - inputs as rounded; `inf` where no point was found.
     """
 
     points: Points
@@ -37,11 +37,11 @@ class Perturbed:
 
     @staticmethod
     def none(inputs: Points) -> "Perturbed":
-        """Nothing found yet."""
+        """The start of a search: no point found."""
         return Perturbed(inputs, torch.full((len(inputs),), torch.inf, dtype=torch.float64, device=inputs.device))
 
     def closer(self, points: Points, distance: Tensor, adversarial: Tensor) -> "Perturbed":
-        """The closer of these and the given points, sample by sample; points that are not adversarial do not count."""
+        """The closer of these and the given adversarial points per sample."""
         better = adversarial & (distance < self.distance)
         return Perturbed(
             torch.where(per_sample(better, points), points, self.points), torch.where(better, distance, self.distance)
@@ -49,7 +49,7 @@ class Perturbed:
 
 
 def per_sample(values: Tensor, like: Tensor) -> Tensor:
-    """(samples,) as (samples, 1, ..., 1), to go with tensors of samples."""
+    """(samples,) as (samples, 1, ..., 1), for broadcasting."""
     return values.view(-1, *(1,) * (like.ndim - 1))
 
 
@@ -60,61 +60,61 @@ def length(vectors: Points, norm: str) -> Values:
 
 
 def dual_length(vectors: Points, norm: str) -> Values:
-    """The dual norm: ||v||_2 for l2, ||v||_1 for linf. The least step that raises v . x by c is c over it."""
+    """The dual norm per sample: ||v||_2 for l2, ||v||_1 for linf."""
     flat = vectors.flatten(1)
     return flat.norm(dim=1) if norm == "l2" else flat.abs().sum(1)
 
 
 def step_length(gap: Values, slope: Values) -> Values:
-    """gap / slope: how far the linearised lead has to go; 0 where nothing moves, so that the point stays."""
+    """gap / slope, the step that closes the gap; 0 where the slope is 0."""
     return torch.where(slope > 0, gap / torch.where(slope > 0, slope, 1.0), 0.0)
 
 
-def steepest(gradient: Points, norm: str) -> Points:
-    """The v with ||v|| <= 1 that maximises v . gradient: the sign for linf, the unit vector for l2; 0 where it is 0."""
+def dual_norm_maximizer(gradient: Points, norm: str) -> Points:
+    """argmax_{||v|| <= 1} v . gradient: the sign for linf, the unit vector for l2."""
     if norm == "linf":
         return gradient.sign()
     return gradient / per_sample(length(gradient, "l2"), gradient).clamp_min(torch.finfo(gradient.dtype).tiny)
 
 
-def levelled(vectors: Points) -> Points:
-    """Each sample's over its largest entry, 0 where it is 0: squares of small entries would underflow."""
+def divide_by_largest(vectors: Points) -> Points:
+    """Vectors divided by their largest entry, so that squares do not underflow."""
     largest = length(vectors, "linf")
     return vectors / per_sample(torch.where(largest > 0, largest, 1), vectors)
 
 
 def distance(points: Points, inputs: Points, norm: str) -> Float64[Tensor, " samples"]:
-    """||x' - x|| of the points as they are rounded: the difference is formed in float64."""
+    """||x' - x|| of the points as they are rounded, with the difference in float64."""
     return length(points.double() - inputs.double(), norm)
 
 
-def roughly(points: Points, inputs: Points, norm: str) -> Float64[Tensor, " samples"]:
-    """The same in the inputs' own precision, several times faster: enough to tell which point of a walk is closer."""
+def rough_distance(points: Points, inputs: Points, norm: str) -> Float64[Tensor, " samples"]:
+    """||x' - x|| in the precision of the inputs, several times faster."""
     return length(points - inputs, norm).double()
 
 
-def boxed(points: Points, box: Box) -> Points:
-    """The nearest points of the box in l2 and in linf: each coordinate is clipped."""
+def clip(points: Points, box: Box) -> Points:
+    """The nearest points of the box, in l2 and in linf: each coordinate is clipped."""
     return points if box is None else points.clamp(*box)
 
 
 def lead(logits: Logits, labels: Labels) -> Values:
-    """max_{j != y} z_j - z_y: what an attack makes positive."""
+    """max_{j != y} z_j - z_y, which is positive for an adversarial point."""
     return -functional_margin(logits, labels)
 
 
 def log_odds(logits: Logits, labels: Labels) -> Values:
     """log((1 - p_y) / p_y) = log sum_{j != y} exp(z_j) - z_y.
 
-    Its gradient has the direction of the cross-entropy's, log(1 + exp(log odds)), and does not underflow where the
-    network is certain.
+    The cross-entropy is log(1 + exp(log odds)), so both gradients have one direction. This one does not underflow where
+    the network is certain.
     """
     others = logits.scatter(1, labels[:, None], -torch.inf)
     return others.logsumexp(1) - logits.gather(1, labels[:, None]).squeeze(1)
 
 
 def adversarial(logits: Logits, labels: Labels) -> Bool[Tensor, " samples"]:
-    """Whether another class wins, by more than rounding may take back."""
+    """True where another class leads by more than rounding."""
     rounding = _ROUNDINGS * torch.finfo(logits.dtype).eps * logits.abs().amax(1)
     return misclassified(logits, labels) & (lead(logits, labels) > rounding)
 
@@ -122,7 +122,7 @@ def adversarial(logits: Logits, labels: Labels) -> Bool[Tensor, " samples"]:
 def with_gradient(
     forward: Forward, points: Points, labels: Labels, objective: Callable[[Tensor, Tensor], Tensor] = lead
 ) -> tuple[Logits, Points]:
-    """The logits, and the gradient of the objective per sample: one forward and one backward pass."""
+    """Logits, and gradient of the objective per sample."""
     with torch.inference_mode(mode=False), torch.enable_grad():
         variable = points.detach().clone().requires_grad_()
         logits = forward(variable)
@@ -133,12 +133,12 @@ def with_gradient(
 def nearest_class(
     forward: Forward, points: Points, labels: Labels, norm: str, candidates: int
 ) -> tuple[Logits, Values, Points]:
-    """Of the classes with the largest logits beside y, the one whose linearised boundary z_j = z_y is nearest.
+    """The class with the nearest linearized boundary, among the largest logits.
 
-    One forward pass, and one backward pass a candidate: all samples' k-th candidates together.
+    Cost: 1 forward pass, and 1 backward pass per candidate for all samples together.
 
     Returns:
-        The logits; z_j - z_y and its gradient for the class chosen.
+        The logits; z_j - z_y and its gradient for that class.
 
     Raises:
         ValueError: if the logits do not depend differentiably on the inputs.

@@ -14,7 +14,7 @@ from flatprobe.network.modules import unwrap
 from flatprobe.risk.empirical import Risk
 from flatprobe.utils.arguments import at_least
 from flatprobe.utils.results import Result
-from flatprobe.utils.rng import global_states_kept
+from flatprobe.utils.rng import keep_global_states
 
 if TYPE_CHECKING:
     import pandas
@@ -91,7 +91,7 @@ class Probing:
 
     def _one(self, name: str, epoch: int, network: nn.Module) -> tuple[Any, dict[str, float]]:
         try:
-            with global_states_kept(), torch.inference_mode(mode=False), torch.enable_grad():
+            with keep_global_states(), torch.inference_mode(mode=False), torch.enable_grad():
                 result = self.probes[name](eval_copy(network))
             figures = figures_of(result)
         except Exception as error:  # noqa: BLE001 - no error of a user-defined probe may end the training

@@ -15,7 +15,7 @@ from torch import nn
 
 from flatprobe.data import LabelledData
 from flatprobe.data.load import load_data
-from flatprobe.data.validation import tell_missed_classes
+from flatprobe.data.validation import warn_of_missed_classes
 from flatprobe.network.class_names import class_names_of, find_misplaced
 from flatprobe.utils.results import printable
 from flatprobe.utils.tensor_files import read_json
@@ -175,7 +175,7 @@ def data_of(run: Path, name: str | None, split: str | None, limit: int | None) -
         raise ValueError(msg)
     if limit is None:
         return data
-    tell_missed_classes(data.labels, limit)
+    warn_of_missed_classes(data.labels, limit)
     return data.head(limit)
 
 

@@ -10,7 +10,7 @@ from flatprobe.data.inputs import Inputs
 
 @dataclass(frozen=True)
 class Batch:
-    """The samples start, ..., start + len(labels) - 1 of a data set, in order, and its classes' names where known."""
+    """Consecutive samples of a data set from `start` on, and known class names."""
 
     inputs: Inputs
     labels: Int64[Tensor, " samples"]

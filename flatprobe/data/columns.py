@@ -1,4 +1,4 @@
-"""Which columns of a table hold pictures and labels, and the labels as integers."""
+"""Image and label columns of a table, and the labels as integers."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-# Names by which data sets on the hub call their labels, the likeliest first.
+# Names of label columns on the hub, the likeliest first.
 LABEL_NAMES = ("label", "labels", "class", "fine_label")
 _EXPECTED = (
     "class labels, integers, words or booleans: table.cast_column(name, datasets.Value('int64')) converts whole numbers"
@@ -15,43 +15,43 @@ _EXPECTED = (
 
 
 def image_column_of(rows: Any, name: str | None) -> str:
-    """The column of pictures.
+    """Name of the image column.
 
     Args:
         rows: a table of the `datasets` library.
-        name: which one; None finds the only one of image type.
+        name: the column; None finds the only column of image type.
 
     Returns:
         Its name.
 
     Raises:
-        ValueError: if it is unknown, holds no pictures, or cannot be told.
+        ValueError: if the column is unknown, holds no images, or is not unique.
     """
     from datasets import Image
 
     found = [column for column, kind in rows.features.items() if isinstance(kind, Image)]
     encoded = [column for column, kind in rows.features.items() if _is_encoded(kind)]
     if name is None:
-        return _only(found or encoded, "image_column", "holds pictures", rows)
+        return _only(found or encoded, "image_column", "holds images", rows)
     _known(name, "image_column", rows)
     if name not in found + encoded:
-        msg = f"image_column {name!r} has the type {rows.features[name]}; expected pictures ({_columns(rows)})"
+        msg = f"image_column {name!r} has the type {rows.features[name]}; expected images ({_columns(rows)})"
         raise ValueError(msg)
     return name
 
 
 def label_column_of(rows: Any, name: str | None) -> str:
-    """The column of labels.
+    """Name of the label column.
 
     Args:
         rows: a table of the `datasets` library.
-        name: which one; None finds the only one of class-label type, else one of a usual name.
+        name: the column; None finds the only column of class-label type, else a column with a usual name.
 
     Returns:
         Its name.
 
     Raises:
-        ValueError: if it is unknown, holds neither integers nor words, or cannot be told.
+        ValueError: if the column is unknown, holds neither integers nor strings, or is not unique.
     """
     from datasets import ClassLabel
 
@@ -75,18 +75,17 @@ def label_column_of(rows: Any, name: str | None) -> str:
 def labels_of(
     splits: Mapping[str, Any], split: str, column: str
 ) -> tuple[Int64[Tensor, " samples"], int | None, list[str] | None]:
-    """The labels of a split as integers.
+    """Labels of a split as integers.
 
-    Words are numbered in alphabetical order over all splits, so that training and test data agree.
+    Strings are numbered in alphabetical order over all splits, so that training and test data agree.
 
     Args:
-        splits: the data set's tables by split.
-        split: which one.
-        column: the column of labels.
+        splits: split -> table.
+        split: the split.
+        column: the label column.
 
     Returns:
-        Labels (samples,), the number of classes where the data set declares it, and the classes' names where they
-        have any.
+        Labels (samples,), the number of classes where the data set declares it, and the class names where it has any.
 
     Raises:
         ValueError: if a label is missing.
@@ -118,10 +117,10 @@ def _whole(values: Sequence[int]) -> Int64[Tensor, " samples"]:
 
 
 def _shared_names(splits: Mapping[str, Any], split: str, column: str) -> list[str]:
-    """The classes of a column of class labels, in one order for all splits: that of the split that has them all.
+    """Class names of a column in one order for all splits.
 
     Raises:
-        ValueError: if the splits' names differ, and none has all of them.
+        ValueError: if the names differ between the splits, and no split has all of them.
     """
     kinds = {name: rows.features.get(column) for name, rows in splits.items()}
     named: dict[str, list[str]] = {name: list(kind.names) for name, kind in kinds.items() if hasattr(kind, "names")}
@@ -131,9 +130,9 @@ def _shared_names(splits: Mapping[str, Any], split: str, column: str) -> list[st
     for names in (named.get("train", []), *named.values()):
         if whole == {*names}:
             return names
-    told = "; ".join(f"{name}: {', '.join(names[:5])}, ... ({len(names)})" for name, names in named.items())
+    listed = "; ".join(f"{name}: {', '.join(names[:5])}, ... ({len(names)})" for name, names in named.items())
     msg = (
-        f"the classes of {column!r} differ between the splits, and none has all of them ({told}); expected one list: "
+        f"the classes of {column!r} differ between the splits, and none has all of them ({listed}); expected one list: "
         "table.cast_column(name, datasets.ClassLabel(names=...)) of each"
     )
     raise ValueError(msg)
@@ -151,7 +150,7 @@ def _is_label(kind: Any) -> bool:
 
 
 def _is_encoded(kind: Any) -> bool:
-    """Whether it is the bytes of files, as other libraries than `datasets` write pictures."""
+    """True for a column of file contents, in which other libraries store images."""
     kind = kind.get("bytes") if isinstance(kind, dict) else kind
     return getattr(kind, "dtype", None) in {"binary", "large_binary"}
 

@@ -1,4 +1,4 @@
-"""Folders of pictures: the first level names the splits, or nothing does, and a picture's folder names its class."""
+"""Folders of images, with folders for splits and classes."""
 
 import os
 import re
@@ -10,9 +10,9 @@ from typing import Any
 
 from flatprobe.data.columns import LABEL_NAMES
 from flatprobe.data.images import ENDINGS
-from flatprobe.data.metadata import METADATA, described
+from flatprobe.data.metadata import METADATA, read_metadata
 
-# First-level folders that are splits, whatever their case; `datasets` knows the same words.
+# First-level folders that are splits, in any case; `datasets` knows the same words.
 _SPLITS = {
     **dict.fromkeys(("train", "training"), "train"),
     **dict.fromkeys(("validation", "valid", "val", "dev"), "validation"),
@@ -25,11 +25,11 @@ _LISTED = 5
 
 @dataclass
 class Found:
-    """What lies below a folder, as paths relative to it, sorted.
+    """Contents of a folder, as sorted paths relative to it.
 
     Attributes:
-        pictures: files whose name ends like a picture's.
-        others: all other files, hidden folders that hold pictures (with a slash at the end), and broken links.
+        pictures: files with the ending of an image file.
+        others: all other files, hidden folders that hold images (with a slash at the end), and broken links.
         empty: folders without any entry.
     """
 
@@ -39,19 +39,19 @@ class Found:
 
     @property
     def holds_tables(self) -> bool:
-        """Whether there are tables, which hold the data rather than describe the pictures."""
+        """True if there are tables that hold the data, rather than metadata of the images."""
         names = (Path(path) for path in self.others)
         return any(path.suffix.lower() in _TABLES and path.name not in METADATA for path in names)
 
 
 def scan(folder: Path) -> Found:
-    """The files below a folder; links are followed, hidden files are passed over.
+    """Contents of a folder; links are followed, hidden files are skipped.
 
     Args:
-        folder: taken literally, whatever characters its path holds.
+        folder: the folder, whose path is taken literally.
 
     Returns:
-        What was found.
+        The files and empty folders.
     """
     found = Found()
     _scan(folder, "", (folder.resolve(),), found)
@@ -72,7 +72,7 @@ def _scan(folder: Path, prefix: str, above: tuple[Path, ...], found: Found) -> N
             own = Path(entry.path).resolve()
             if hidden:
                 found.others += [f"{place}/"] if any(map(_is_picture, Path(entry.path).iterdir())) else []
-            elif own not in above:  # a link to a folder that it lies in leads nowhere new
+            elif own not in above:  # a link to a folder above it would never end
                 _scan(Path(entry.path), f"{place}/", (*above, own), found)
         elif not hidden:
             (found.pictures if entry.is_file() and _is_picture(Path(entry.name)) else found.others).append(place)
@@ -84,25 +84,26 @@ def _is_picture(path: Path) -> bool:
     return path.suffix.lower() in ENDINGS
 
 
-def picture_splits(folder: Path, found: Found, split: str) -> Mapping[str, Any]:
-    """The tables of a folder of pictures by split.
+def read_image_splits(folder: Path, found: Found, split: str) -> Mapping[str, Any]:
+    """Split -> table of a folder of images.
 
     Args:
         folder: `split/class/picture` or `class/picture`; a `metadata.csv`, `.jsonl` or `.parquet` with a column
             `file_name` may give further columns, labels among them.
-        found: what `scan` found in it.
-        split: the split that is wanted, whose pictures must have classes.
+        found: the contents, from `scan`.
+        split: the requested split, whose images must have classes.
 
     Returns:
-        Split to table of the `datasets` library, with columns `image` and `label`; one split, `train`, where the first
-        level names none. Classes are numbered in alphabetical order over all splits, empty class folders among them.
+        Split -> table of the `datasets` library, with columns `image` and `label`; the split `train` alone where the
+        first level names no splits. Classes, also of empty class folders, are numbered in alphabetical order over all
+        splits.
 
     Raises:
-        ValueError: where the folders do not tell the classes, with what was found.
+        ValueError: if the folders do not give the classes.
     """
     roots = _roots(folder, found)
     pictures = {name: _below(found.pictures, root) for name, root in roots.items()}
-    metadata = described(folder, [*dict.fromkeys(["", *roots.values()])], set(found.pictures))
+    metadata = read_metadata(folder, [*dict.fromkeys(["", *roots.values()])], set(found.pictures))
     kept = {name: [path for path in paths if not metadata or path in metadata] for name, paths in pictures.items()}
     said = {column for row in metadata.values() for column in row}
     folders: dict[str, list[str] | None] = dict.fromkeys(roots)
@@ -110,8 +111,8 @@ def picture_splits(folder: Path, found: Found, split: str) -> Mapping[str, Any]:
         folders = {name: _classes(folder, paths, roots[name], wanted=name == split) for name, paths in kept.items()}
         if split in roots and folders[split] is None and not said:
             msg = (
-                f"the pictures of {folder / roots[split]} lie in no class folders ({_few(kept[split])}); expected a "
-                "folder a class below it, named as the class, or a metadata.csv with the columns file_name and label"
+                f"the images of {folder / roots[split]} are in no class folders ({_few(kept[split])}); expected one "
+                "folder per class, named as the class, or a metadata.csv with the columns file_name and label"
             )
             raise ValueError(msg)
     names = _names(folder, roots, folders, found)
@@ -120,7 +121,7 @@ def picture_splits(folder: Path, found: Found, split: str) -> Mapping[str, Any]:
 
 
 def _roots(folder: Path, found: Found) -> dict[str, str]:
-    """Split -> where its pictures lie ("" or "train/").
+    """Split -> the folder of its images ("" or "train/").
 
     Raises:
         ValueError: for two folders of one split.
@@ -146,10 +147,10 @@ def _roots(folder: Path, found: Found) -> dict[str, str]:
 
 
 def _classes(folder: Path, paths: Sequence[str], root: str, *, wanted: bool) -> list[str] | None:
-    """The class of each picture of a split: the name of its folder. None where they lie in none.
+    """Class of each image of a split, the name of its folder; None without folders.
 
     Raises:
-        ValueError: of the split that is wanted, where they lie at several depths, or in folders that may be splits.
+        ValueError: for the requested split, if its images are at several depths, or in folders that may be splits.
     """
     below = [path.removeprefix(root).split("/")[:-1] for path in paths]
     depths = {len(parts): path for parts, path in zip(below, paths, strict=True)}
@@ -157,14 +158,14 @@ def _classes(folder: Path, paths: Sequence[str], root: str, *, wanted: bool) -> 
         return None
     if len(depths) > 1:
         msg = (
-            f"the pictures of {folder / root} lie at different depths ({_few([*depths.values()])}); expected every one "
-            "in a class folder of the same depth: move the others"
+            f"the images of {folder / root} are at different depths ({_few([*depths.values()])}); expected each in a "
+            "class folder of one depth: move the others"
         )
         raise ValueError(msg)
     for parts, path in zip(below, paths, strict=True):
         if doubtful := [part for part in parts[:-1] if _has_a_splits_word(part)]:
             msg = (
-                f"{path!r} in {folder} lies in {doubtful[0]!r}, which may be a split and is not on the first level or "
+                f"{path!r} in {folder} is in {doubtful[0]!r}, which may be a split and is not on the first level or "
                 f"not named as one ({', '.join(_SPLITS)}); expected split/class/picture: rename it, or give the path "
                 "of the folder that holds the splits"
             )
@@ -177,10 +178,10 @@ def _has_a_splits_word(name: str) -> bool:
 
 
 def _names(folder: Path, roots: Mapping[str, str], folders: Mapping[str, list[str] | None], found: Found) -> list[str]:
-    """The classes over all splits, in alphabetical order.
+    """Class names over all splits, in alphabetical order.
 
     Raises:
-        ValueError: if there is only one.
+        ValueError: if there is only one class.
     """
     names = {name for classes in folders.values() if classes is not None for name in classes}
     if not names:
@@ -197,8 +198,8 @@ def _names(folder: Path, roots: Mapping[str, str], folders: Mapping[str, list[st
         raise ValueError(msg)
     if further:
         warnings.warn(
-            f"{folder} has classes that its training split has no pictures of ({_few(further)}); they are counted, in "
-            "alphabetical order over all splits: is it a folder of pictures without labels? Then move it out",
+            f"{folder} has classes without images in its training split ({_few(further)}); they are numbered in "
+            "alphabetical order over all splits. Move a folder of images without labels out",
             stacklevel=6,
         )
     return sorted(names)
@@ -225,14 +226,14 @@ def _table(
 
 
 def _tell_left_out(folder: Path, found: Found, roots: Mapping[str, str], kept: set[str], stacklevel: int) -> None:
-    """A warning that counts what lies in the class folders and is not read."""
+    """Warn of entries of the class folders that are not read."""
     levels = {"", *roots.values()}
     lost = [path for path in found.pictures if path not in kept]
     lost += [path for path in found.others if path.endswith("/") or path[: path.rfind("/") + 1] not in levels]
     if lost:
         warnings.warn(
-            f"{len(lost)} of the entries of {folder} are left out ({_few(sorted(lost))}): they are hidden, lie beside "
-            f"the classes, are not in the metadata file, or do not end like pictures ({', '.join(sorted(ENDINGS))})",
+            f"{len(lost)} of the entries of {folder} are left out ({_few(sorted(lost))}): they are hidden, beside the "
+            f"class folders, not in the metadata file, or without an image's ending ({', '.join(sorted(ENDINGS))})",
             stacklevel=stacklevel,
         )
 

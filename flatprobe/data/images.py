@@ -1,4 +1,4 @@
-"""Stored pictures to tensors."""
+"""Decoding of stored images to tensors."""
 
 import io
 import struct
@@ -16,13 +16,13 @@ _GREY = {"1", "L", "LA", "La"}
 _SIXTEEN_BITS = {"I", "I;16", "I;16L", "I;16B", "I;16N"}  # Pillow opens 16-bit grey PNGs as "I" before 11.3
 _FLOATING = {"F"}
 _EXACT = {"PNG", "BMP", "DIB", "PPM"}
-# The formats that are decoded, by Pillow's names: others (EPS, WMF) would let Pillow start a program on the file.
+# The decoded formats, by Pillow's names: for others (EPS, WMF) Pillow would start a program on the file.
 _FORMATS = ("PNG", "JPEG", "MPO", "BMP", "DIB", "PPM", "GIF", "TIFF", "WEBP", "AVIF", "JPEG2000", "TGA")
-# How the names of such files end.
+# The endings of such files.
 _PNG_AND_JPEG = (".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".jp2", ".j2k")
 _OTHERS = (".bmp", ".dib", ".ppm", ".pgm", ".pbm", ".pnm", ".gif", ".tif", ".tiff", ".webp", ".avif", ".tga")
 ENDINGS = frozenset(_PNG_AND_JPEG + _OTHERS)
-# What Pillow's decoders raise on damaged files.
+# Exceptions of Pillow's decoders on damaged files.
 _DAMAGED = (
     OSError,
     SyntaxError,
@@ -37,13 +37,13 @@ _DAMAGED = (
 )
 
 
-class Pictures(Dataset[tuple[Tensor, int]]):
-    """(picture, label) pairs, decoded when they are read.
+class Images(Dataset[tuple[Tensor, int]]):
+    """Map-style data set of (image, label) pairs, decoded on reading.
 
     Args:
-        rows: a table of the `datasets` library whose pictures are undecoded.
-        column: which of its columns holds them.
-        labels: one a row.
+        rows: a table of the `datasets` library with undecoded images.
+        column: the image column.
+        labels: one per row.
         crop: side of the central square, or None.
     """
 
@@ -59,52 +59,52 @@ class Pictures(Dataset[tuple[Tensor, int]]):
         return len(self._rows)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        return self._decoded(self._rows[index][self._column], index), int(self._labels[index])
+        return self._decode(self._rows[index][self._column], index), int(self._labels[index])
 
     @property
     def encoding(self) -> str:
-        """How the pixels of the pictures that were read so far are stored: `exact`, or the formats among them."""
+        """Encoding of the images read so far: `exact`, or the names of the other formats."""
         return ", ".join(sorted(self._encodings))
 
-    def decoded(self) -> Float32[Tensor, "samples channels height width"]:
-        """All pictures; the file's bytes are read a thousand at a time."""
+    def decode(self) -> Float32[Tensor, "samples channels height width"]:
+        """All images, read a thousand at a time."""
         first = self[0][0]
-        whole = torch.empty((len(self), *first.shape), dtype=torch.float32, device="cpu")  # whatever torch's defaults
+        whole = torch.empty((len(self), *first.shape), dtype=torch.float32, device="cpu")  # torch's defaults may differ
         index = 0
         for block in self._rows.iter(batch_size=1000):
             for stored in block[self._column]:
-                whole[index] = self._decoded(stored, index)
+                whole[index] = self._decode(stored, index)
                 index += 1
         return whole
 
-    def _decoded(self, stored: Any, index: int) -> Tensor:
-        opened, encoding = _opened(stored, index)
+    def _decode(self, stored: Any, index: int) -> Tensor:
+        opened, encoding = _open(stored, index)
         self._encodings.add(encoding)
-        picture = cropped(_pixels(opened, index), self._crop, f"picture {index}")
+        picture = crop_center(_pixels(opened, index), self._crop, f"image {index}")
         self._shape = self._shape or picture.shape
         if picture.shape != self._shape:
-            cure = "crop=..." if len(picture) == self._shape[0] else "all of them stored in one colour mode"
+            fix = "Give crop=..." if len(picture) == self._shape[0] else "Store all in one colour mode"
             msg = (
-                f"picture {index} has shape {tuple(picture.shape)} (channels, height, width), and the first one read "
-                f"has {tuple(self._shape)}; expected one shape: {cure}"
+                f"image {index} must have the shape of the first one read, {tuple(self._shape)} (channels, height, "
+                f"width), got {tuple(picture.shape)}. {fix}"
             )
             raise ValueError(msg)
         return picture
 
 
-def cropped(pictures: Tensor, side: int | None, name: str) -> Tensor:
-    """The central square of the last two dimensions.
+def crop_center(pictures: Tensor, side: int | None, name: str) -> Tensor:
+    """Central square of the last two dimensions.
 
     Args:
         pictures: (..., height, width).
-        side: of the square, in pixels; None leaves the pictures whole.
-        name: what to call them in an error.
+        side: length of the square's side in pixels; None leaves the images whole.
+        name: the images' name in an error.
 
     Returns:
         A view (..., side, side).
 
     Raises:
-        ValueError: if the square is larger than the picture.
+        ValueError: if the square is larger than the image.
     """
     if side is None:
         return pictures
@@ -117,24 +117,24 @@ def cropped(pictures: Tensor, side: int | None, name: str) -> Tensor:
 
 
 def _encoding(picture: Any, stored: object) -> str:
-    """How the pixels are stored, from Pillow's arguments for the decoder: the raw mode, of a PPM the largest value."""
+    """Encoding of the pixels, from Pillow's arguments for the decoder."""
     kind = str(picture.format)
     largest = stored[-1] if kind == "PPM" and isinstance(stored, tuple) else 0
     if (";16" in str(stored) or largest > 255) and picture.mode not in _SIXTEEN_BITS:
-        return f"{kind.lower()} of 16 bits a channel, read as 8"  # Pillow has no mode for them
+        return f"{kind.lower()} of 16 bits a channel, read as 8"  # Pillow has no mode for it
     return "exact" if kind in _EXACT else {"MPO": "jpeg"}.get(kind, kind.lower())
 
 
-def _opened(stored: Any, index: int) -> tuple[Any, str]:
-    """The picture, and how its pixels are stored.
+def _open(stored: Any, index: int) -> tuple[Any, str]:
+    """The image and the encoding of its pixels.
 
     Raises:
-        ValueError: if there is none, or it cannot be decoded.
+        ValueError: if the image is missing or cannot be decoded.
     """
     from PIL import Image
 
     if not isinstance(stored, dict) or (stored.get("bytes") is None and stored.get("path") is None):
-        msg = f"picture {index} is missing (the table holds {stored!r} there); expected the bytes of an image file"
+        msg = f"image {index} must be the bytes of an image file, got {stored!r}"
         raise ValueError(msg)
     Image.init()
     formats = [kind for kind in _FORMATS if kind in Image.OPEN]
@@ -146,8 +146,8 @@ def _opened(stored: Any, index: int) -> tuple[Any, str]:
     except (*_DAMAGED, Image.DecompressionBombError) as error:
         name = f" ({stored['path']})" if stored.get("path") else ""
         msg = (
-            f"picture {index}{name} cannot be decoded ({error}); it may be damaged: download or write it again, or of "
-            f"another format than {', '.join(formats)}: convert it"
+            f"image {index}{name} cannot be decoded ({error}). Replace it if it is damaged, or convert it if its "
+            f"format is not among {', '.join(formats)}"
         )
         raise ValueError(msg) from error
     return picture, _encoding(picture, arguments)
@@ -158,16 +158,16 @@ def _pixels(picture: Any, index: int) -> Float32[Tensor, "channels height width"
 
     ImageOps.exif_transpose(picture, in_place=True)
     if picture.mode in _FLOATING:
-        msg = f"picture {index} holds floating-point pixels, whose scale is unknown; expected 8 or 16 bits a channel"
+        msg = f"image {index} must have 8 or 16 bits per channel, got floating-point pixels, whose scale is unknown"
         raise ValueError(msg)
     if picture.mode in _SIXTEEN_BITS:
         array = np.asarray(picture, dtype=np.float32) / 65535
         if array.max() > 1 or array.min() < 0:
-            msg = f"picture {index} holds 32-bit pixels outside 0 to 65535; expected 8 or 16 bits a channel"
+            msg = f"image {index} must have 8 or 16 bits per channel, got 32-bit pixels outside 0 to 65535"
             raise ValueError(msg)
         return torch.from_numpy(array)[None]
     mode = "L" if picture.mode in _GREY else "RGB"
-    if picture.mode == "P":  # Pillow warns of a palette with transparency that goes to RGB directly
+    if picture.mode == "P":  # Pillow warns when a palette with transparency is converted to RGB directly
         picture = picture.convert("RGBA")
     array = np.asarray(picture if picture.mode == mode else picture.convert(mode), dtype=np.float32) / 255
     return torch.from_numpy(array)[None] if mode == "L" else torch.from_numpy(array).permute(2, 0, 1)

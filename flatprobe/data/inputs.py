@@ -1,4 +1,4 @@
-"""What a network is given: a tensor, or a dict or tuple of tensors, of which one may move while the others rest."""
+"""Network inputs: a tensor, or a dict or tuple of tensors, one of which may move."""
 
 from collections.abc import Callable
 
@@ -8,29 +8,29 @@ from torch import Tensor
 Inputs = Tensor | dict[str, Tensor] | tuple[Tensor, ...]
 Held = tuple[dict[str, Tensor] | tuple[Tensor, ...], str | int]
 
-_FEW = 4  # samples that derivatives are looked at with
+_FEW = 4  # samples with which derivatives are checked
 
 
 def tensors(inputs: Inputs) -> tuple[Tensor, ...]:
-    """The tensors that the inputs consist of."""
+    """All tensors of the inputs."""
     return tuple(inputs.values()) if isinstance(inputs, dict) else inputs if isinstance(inputs, tuple) else (inputs,)
 
 
-def mapped(function: Callable[[Tensor], Tensor], inputs: Inputs) -> Inputs:
-    """The function of each of the tensors, in the same dict or tuple."""
+def map_tensors(function: Callable[[Tensor], Tensor], inputs: Inputs) -> Inputs:
+    """The function applied to each tensor, in the same dict or tuple."""
     if isinstance(inputs, dict):
         return {name: function(part) for name, part in inputs.items()}
     return tuple(map(function, inputs)) if isinstance(inputs, tuple) else function(inputs)
 
 
-def never_alone(logits: Callable[[Inputs], Tensor], inputs: Inputs) -> Tensor:
-    """The logits of the inputs; of a single sample that is refused alone, as one of two that are alike.
+def compute_logits(logits: Callable[[Inputs], Tensor], inputs: Inputs) -> Tensor:
+    """Logits of the inputs; a single sample that the network refuses is passed twice.
 
-    A `squeeze` in a network's forward takes the batch of a single sample away.
+    A `squeeze` in a network's forward removes the batch dimension of a single sample.
 
     Args:
         logits: inputs -> (samples, classes).
-        inputs: of one or more samples.
+        inputs: one or more samples.
 
     Returns:
         (samples, classes).
@@ -41,29 +41,29 @@ def never_alone(logits: Callable[[Inputs], Tensor], inputs: Inputs) -> Tensor:
         return logits(inputs)
     except (RuntimeError, IndexError, ValueError):
         try:
-            return logits(mapped(lambda part: part.repeat_interleave(2, 0), inputs))[:1]
+            return logits(map_tensors(lambda part: part.repeat_interleave(2, 0), inputs))[:1]
         except (RuntimeError, IndexError, ValueError):
-            pass  # told by the first error
+            pass  # the first error is raised
         raise
 
 
 def as_arguments(inputs: Inputs) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
-    """What a module is called with: a dict by keyword, a tuple by place."""
+    """Positional and keyword arguments of a module for its inputs."""
     return ((), inputs) if isinstance(inputs, dict) else (tensors(inputs), {})
 
 
 def fix_of_integers(inputs: Inputs) -> str:
-    """What makes integer inputs such as can move: of bytes in a picture's shape, floating pixels."""
+    """Fix for integer inputs, which cannot move: floating pixels, or the embedding."""
     if any(part.dtype == torch.uint8 and part.ndim > 2 for part in tensors(inputs)):
         return (
-            "make the pictures floating, inputs.float() / 255, with fp.Normalised(network, mean, std) for what the "
-            "network wants (0 and 1 / 255 where it divides by 255 itself)"
+            "make the images floating, inputs.float() / 255, with fp.Normalised(network, mean, std) for the network's "
+            "own scale (mean 0 and std 1 / 255 where it divides by 255 itself)"
         )
     return "measure at the embedding, model, data = fp.at_embedding(model, data)"
 
 
 def only_floating(inputs: dict[str, Tensor] | tuple[Tensor, ...]) -> str | int | None:
-    """The name or place of the only floating tensor, the one that can move; None where there are none or several.
+    """Name or position of the only floating tensor, or None.
 
     >>> import torch
     >>> only_floating({"pixel_values": torch.zeros(2, 3), "mask": torch.ones(2, 3, dtype=torch.bool)})
@@ -74,18 +74,18 @@ def only_floating(inputs: dict[str, Tensor] | tuple[Tensor, ...]) -> str | int |
     return found[0] if len(found) == 1 else None
 
 
-def joined(held: Held, moving: Tensor) -> Inputs:
-    """The held inputs with another tensor at the place that moves.
+def join(held: Held, moving: Tensor) -> Inputs:
+    """The fixed inputs with another tensor at the place that moves.
 
     Raises:
-        ValueError: if that has another number of samples: each sample has its own mask, say.
+        ValueError: if the tensor has another number of samples, since a mask belongs to its sample.
     """
     inputs, place = held
     own = inputs[place]  # type: ignore[index] # the place is of the kind that the container has
     if len(own) != len(moving):
         msg = (
-            f"{len(moving)} samples were passed to a network that holds the other inputs (all but {place!r}) of "
-            f"{len(own)}; expected the same samples: hold the inputs of the ones that are passed"
+            f"the input {place!r} must have {len(own)} samples, as the other inputs that are held fixed have, got "
+            f"{len(moving)}. Fix the other inputs of the same samples"
         )
         raise ValueError(msg)
     if isinstance(inputs, dict):
@@ -94,10 +94,10 @@ def joined(held: Held, moving: Tensor) -> Inputs:
 
 
 def channels_last(value: Tensor) -> Tensor:
-    """A 4-D tensor in channels-last layout; others as they are.
+    """A 4-D tensor in channels-last layout; other tensors unchanged.
 
-    With one channel both layouts have the same bytes and torch's kernels go by the strides alone, which arithmetic
-    resets: they are written anew, as a view.
+    With one channel both layouts have the same bytes, and torch's kernels depend on the strides alone, which arithmetic
+    resets: a view has the strides of channels-last again.
     """
     if value.ndim != 4:
         return value
@@ -107,7 +107,7 @@ def channels_last(value: Tensor) -> Tensor:
 
 
 def default_layout(value: Tensor) -> Tensor:
-    """A tensor in torch's default layout, with the strides that tell it; one that has them as it is."""
+    """A tensor in torch's default layout and strides, copied if necessary."""
     strides, step = [], 1
     for size in reversed(value.shape):
         strides.append(step)
@@ -116,5 +116,5 @@ def default_layout(value: Tensor) -> Tensor:
 
 
 def few_rows(count: int) -> Tensor:
-    """The numbers of a few samples, spread over a batch of `count`, which derivatives are looked at with."""
+    """Positions of a few samples, spread over a batch of `count`."""
     return torch.linspace(0, count - 1, min(_FEW, count), device="cpu").round().long()

@@ -1,4 +1,4 @@
-"""LabelledData: the pairs that probes measure on and training trains on."""
+"""Labelled data: the samples of probes and training."""
 
 import copy
 import json
@@ -11,25 +11,34 @@ from torch import Tensor
 
 from flatprobe.data.batch import Batch
 from flatprobe.data.inputs import Inputs
-from flatprobe.data.relabelling import randomised, renumbered
+from flatprobe.data.relabelling import randomize, renumber
 from flatprobe.data.storage import Columns, Memory, Stream
-from flatprobe.data.validation import Positions, checked_labels, digest, listed, ordinary, parts_of, rows, tell_large
+from flatprobe.data.validation import (
+    Positions,
+    as_list,
+    check_labels,
+    digest,
+    leave_inference_mode,
+    parts_of,
+    rows,
+    warn_of_large,
+)
 from flatprobe.utils.arguments import as_json, at_least
 
 
 class LabelledData:
     """Pairs (x_i, y_i), i = 0, ..., n - 1, in a fixed order.
 
-    The inputs are kept as they are, not copied (MNIST is 188 MB): changing them in place afterwards is an error at the
-    next use (torch counts in-place changes; writes through NumPy's view of the memory escape it). The labels, small,
-    are copied, and so are inputs that were made under `torch.inference_mode`, which derivatives cannot keep.
+    The inputs are not copied (MNIST is 188 MB). Changing them in place is an error at the next use; torch counts
+    in-place changes, but not writes through a NumPy view of the memory. The labels are copied, and so are inputs made
+    under `torch.inference_mode`, through which no derivative can be taken.
 
     Args:
         inputs: a tensor (n, ...), or a dict (or another mapping) or tuple of such tensors; finite.
         labels: integers in 0, ..., classes - 1, or booleans, shape (n,).
         classes: number of classes; None takes 1 + the largest label.
-        source: where the data come from, JSON-able; recorded beside every result. A list of its `"class_names"` is
-            compared with the names that a network knows.
+        source: origin of the data, JSON-able; recorded beside every result. The list under its key `"class_names"` is
+            compared with the class names of a network.
 
     Raises:
         TypeError: for inputs or labels of another type.
@@ -49,16 +58,16 @@ class LabelledData:
         try:
             self.source: dict[str, Any] = json.loads(json.dumps(dict(source or {}), default=as_json))
         except TypeError as error:
-            msg = f"source holds something that JSON cannot ({error}); expected strings, numbers, lists and dicts"
+            msg = f"source must hold strings, numbers, lists and dicts, as JSON does ({error})"
             raise TypeError(msg) from error
         self._store = inputs if isinstance(inputs, Stream) else Memory(inputs)  # a Stream comes from from_dataset
         self._given_classes = None if classes is None else int(classes)
         self._labels: Tensor | None = None
         self._fingerprint: str | None = None
         if labels is not None or isinstance(self._store, Memory):
-            self._labels = ordinary(checked_labels(labels, range(len(self)), classes).clone())
+            self._labels = leave_inference_mode(check_labels(labels, range(len(self)), classes).clone())
         if isinstance(inputs, Tensor):
-            tell_large(inputs, stacklevel=3)
+            warn_of_large(inputs, stacklevel=3)
 
     @classmethod
     def from_dataset(
@@ -70,33 +79,33 @@ class LabelledData:
         source: Mapping[str, object] | None = None,
         columns: Columns | None = None,
     ) -> "LabelledData":
-        """Stream a map-style data set: items are read when they are needed, never more than one batch at a time.
+        """Labelled data streamed from a map-style data set, at most one batch at a time.
 
-        Up to 16 items spread over the data are read twice: probes need the same data at every pass. The global random
-        states are left as they were.
+        Probes need the same data at every pass, so up to 16 items spread over the data are read twice and compared. The
+        global random states are restored.
 
         Args:
-            dataset: `dataset[i]` is (input, label): a tensor, or a dict or tuple of tensors, and an integer. Or a
-                `DataLoader` that neither shuffles nor collates by itself: all of its `.dataset` is taken.
+            dataset: `dataset[i]` is (input, label), a tensor, dict or tuple of tensors and an integer. Or a
+                `DataLoader` that neither shuffles nor has its own `collate_fn`: all of its `.dataset` is used.
             labels: all labels (n,), where known; None reads them in one pass over the items, when first needed.
             classes: number of classes; None takes 1 + the largest label, which needs all labels.
-            source: where the data come from, JSON-able.
-            columns: of items that are dicts: the key of the input (or a list of keys, for a dict of tensors), and that
-                of the label, such as `(["input_ids", "attention_mask"], "label")`.
+            source: origin of the data, JSON-able.
+            columns: keys of items that are dicts: the key of the input (or a list of keys, for a dict of tensors) and
+                the key of the label, such as `(["input_ids", "attention_mask"], "label")`.
 
         Returns:
-            The data, whose `inputs` cannot be asked for as a whole.
+            The data; their `inputs` are not available as a whole.
 
         Raises:
             TypeError: for an iterable data set, or items of another kind.
             ValueError: for a loader that shuffles or collates, items that differ between two readings (augmentation),
-                or labels that are not the items' own.
+                or labels that differ from the labels of the items.
         """
         stream = Stream(dataset, columns=columns)
         data = cls(stream, labels, classes=classes, source=source)
         stream.assert_repeatable(labels)
         if isinstance(stream.first, Tensor):
-            tell_large(stream.first[None], stacklevel=3)
+            warn_of_large(stream.first[None], stacklevel=3)
         return data
 
     def __len__(self) -> int:
@@ -104,49 +113,49 @@ class LabelledData:
 
     @property
     def inputs(self) -> Inputs:
-        """All inputs, as they were given.
+        """All inputs, as given.
 
         Raises:
-            RuntimeError: for streamed data, or inputs that were changed since.
+            RuntimeError: for streamed data, or inputs that were changed in place.
         """
         if isinstance(self._store, Stream):
-            msg = "the inputs are streamed and never held as a whole; read them with batches(...) or gather(...)"
+            msg = "the inputs are streamed and not available as a whole. Read them with batches(...) or gather(...)"
             raise RuntimeError(msg)
         return self._store.all()
 
     @property
     def labels(self) -> Int64[Tensor, " samples"]:
-        """All labels, on the CPU; of streamed data whose labels were not given, by one pass the first time."""
+        """All labels, on the CPU; streamed labels are read at the first use."""
         if self._labels is None:
-            self._labels = ordinary(torch.cat([batch.labels for batch in self.batches(256)]))
+            self._labels = leave_inference_mode(torch.cat([batch.labels for batch in self.batches(256)]))
         return self._labels
 
     @property
     def classes(self) -> int:
-        """The number of classes as given, or 1 + the largest label."""
+        """Number of classes: as given, or 1 + the largest label."""
         return int(self.labels.max()) + 1 if self._given_classes is None else self._given_classes
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """The shape of one sample.
+        """Shape of one sample.
 
         Raises:
-            TypeError: where a sample is a dict or tuple of tensors.
+            TypeError: if a sample is a dict or tuple of tensors.
         """
         if not isinstance(self._store.first, Tensor):
             kind = type(self._store.first).__name__
-            msg = f"a sample is a {kind} of tensors and has no single shape; describe()['input_shape'] has them all"
+            msg = f"a sample is a {kind} of tensors and has no single shape. describe()['input_shape'] has all shapes"
             raise TypeError(msg)
         return tuple(self._store.first.shape)
 
     def batches(self, batch_size: int) -> Iterator[Batch]:
-        """All samples in order, the same at every call; the last batch may be short.
+        """Batches of all samples in order; the last batch may be short.
 
         Args:
-            batch_size: samples a batch.
+            batch_size: samples per batch.
 
         Returns:
-            An iterator; in memory its inputs are views, which must not be written to.
+            An iterator over batches. The inputs of data in memory are views, which must not be written to.
 
         Raises:
             ValueError: if the batch size is below 1.
@@ -157,13 +166,13 @@ class LabelledData:
         return (Batch(*self._read(span), span.start, self.source.get("class_names")) for span in spans)
 
     def gather(self, positions: Int64[Tensor, " batch"]) -> tuple[Inputs, Int64[Tensor, " batch"]]:
-        """Inputs and labels at these positions, in their order, as a copy.
+        """Copies of the inputs and labels at these positions, in their order.
 
         Args:
             positions: indices in 0, ..., n - 1.
 
         Returns:
-            Inputs (positions, ...) and labels (positions,).
+            Inputs (batch, ...) and labels (batch,).
 
         Raises:
             IndexError: if a position is outside the data.
@@ -175,40 +184,43 @@ class LabelledData:
         return self._read(positions.cpu())
 
     def head(self, count: int) -> "LabelledData":
-        """The first samples, with the classes of the whole.
+        """The first samples, with the number of classes of the whole.
 
         Args:
-            count: how many.
+            count: number of samples.
 
         Returns:
             New data that share these inputs; `source["limit"]` records the count.
 
         Raises:
-            ValueError: if it is below 1, or there are fewer.
+            ValueError: if the count is below 1 or above the number of samples.
         """
         if not 1 <= count <= len(self):
-            msg = f"asked for the first {count} samples; expected 1 to {len(self)}, the number that there are"
+            msg = f"count must be 1 to {len(self)}, the number of samples, got {count}"
             raise ValueError(msg)
         return self._part(self._store.head(int(count)), slice(int(count)), {"limit": int(count)})
 
     def subset(self, positions: Int64[Tensor, " subset"], **note: object) -> "LabelledData":
-        """The samples at these positions, in their order, with the classes of the whole; `note` goes into `source`."""
+        """The samples at these positions, in their order.
+
+        The keyword arguments of `note` are added to `source`.
+        """
         return self._part(self._store.subset(positions), positions, note)
 
     def _part(self, store: Memory | Stream, rows: slice | Tensor, note: Mapping[str, object]) -> "LabelledData":
-        classes = self.classes  # first: it may read the labels
+        classes = self.classes  # before the labels are selected, since this may read them
         labels = None if self._labels is None else self._labels[rows]
-        return self._changed(_store=store, _given_classes=classes, _labels=labels, source={**self.source, **note})
+        return self._replace(_store=store, _given_classes=classes, _labels=labels, source={**self.source, **note})
 
     def with_random_labels(self, fraction: float = 1.0, seed: int = 0) -> "LabelledData":
-        """Each label replaced with probability `fraction` by a uniform class, which may be the old one.
+        """The data with each label replaced by a random class with probability `fraction`.
 
-        Whether and by what depends on (seed, position) alone, so it commutes with `head`, and a larger fraction
-        replaces the same labels and more.
+        The drawn class may be the old one. The draw depends on (seed, position) alone: it commutes with `head`, and a
+        larger fraction replaces the same labels and further ones.
 
         Args:
-            fraction: in [0, 1]; 1 (default) randomises all, as T3 does.
-            seed: of the draw.
+            fraction: probability of replacement; 1 (default) randomizes all labels, as T3 does.
+            seed: seed of the draw.
 
         Returns:
             New data that share these inputs; `source["random_labels"]` records the draw.
@@ -223,23 +235,23 @@ class LabelledData:
             msg = f"fraction is {fraction}; expected a number in [0, 1]"
             raise ValueError(msg)
         draws = [*self.source.get("random_labels", []), {"fraction": float(fraction), "seed": int(seed)}]
-        return self._changed(
+        return self._replace(
             _given_classes=self.classes,
-            _labels=randomised(self.labels, self.classes, fraction, int(seed)),
+            _labels=randomize(self.labels, self.classes, fraction, int(seed)),
             source={**self.source, "random_labels": draws},
         )
 
     def with_class_names(self, names: Sequence[str]) -> "LabelledData":
-        """The same samples with their classes numbered anew: class k is the one that is called `names[k]`.
+        """The data with classes renumbered, so that class k has the name `names[k]`.
 
         Args:
-            names: in the wanted order, such as a network's; further names are classes without samples.
+            names: the names in order, such as those of a network; further names are classes without samples.
 
         Returns:
             New data that share these inputs; `source["class_names"]` records the names.
 
         Raises:
-            ValueError: if the data do not know their classes' names, or a sample's is not among the given ones.
+            ValueError: if the data have no class names, or a class with samples is not among the names.
 
         >>> data = LabelledData(torch.eye(2), torch.tensor([0, 1]), source={"class_names": ["ant", "bee"]})
         >>> data.with_class_names(["bee", "cow", "ant"]).labels
@@ -247,27 +259,27 @@ class LabelledData:
         """
         own = self.source.get("class_names")
         if own is None:
-            msg = "the data do not say what their classes are called; expected source={'class_names': [...]} in them"
+            msg = "the data must have class names, got none. Make them with source={'class_names': [...]}"
             raise ValueError(msg)
-        labels = renumbered(self.labels, own, [*names])
-        return self._changed(_given_classes=len(names), _labels=labels, source={**self.source, "class_names": [*names]})
+        labels = renumber(self.labels, own, [*names])
+        return self._replace(_given_classes=len(names), _labels=labels, source={**self.source, "class_names": [*names]})
 
-    def _changed(self, **fields: Any) -> "LabelledData":
+    def _replace(self, **fields: Any) -> "LabelledData":
         other = copy.copy(self)
         labels = fields.get("_labels")
-        vars(other).update(fields, _labels=None if labels is None else ordinary(labels), _fingerprint=None)
+        vars(other).update(fields, _labels=None if labels is None else leave_inference_mode(labels), _fingerprint=None)
         return other
 
     @property
     def fingerprint(self) -> str:
-        """blake2b of shapes, dtypes and bytes of inputs and labels, in hex; of streamed inputs, 16 samples' alone."""
-        inputs = self._store.fingerprinted()
+        """blake2b of inputs and labels in hex; of 16 samples for streamed inputs."""
+        inputs = self._store.fingerprint_inputs()
         if self._fingerprint is None:
             self._fingerprint = digest({**parts_of(inputs), "labels": self.labels})
         return self._fingerprint
 
     def describe(self) -> dict[str, object]:
-        """What a record says of the data; JSON-able."""
+        """Fingerprint and description of the data in records; JSON-able."""
         shapes = {name: list(part.shape) for name, part in parts_of(self._store.first).items()}
         return {
             "source": self.source,
@@ -279,7 +291,7 @@ class LabelledData:
         }
 
     def __repr__(self) -> str:
-        """Counts, shapes and source on one line; costs no pass over the data."""
+        """Counts, shapes and source on one line, without a pass over the data."""
         shapes = {name: tuple(part.shape) for name, part in parts_of(self._store.first).items()}
         known = self._labels is not None or self._given_classes is not None
         where = "in memory" if isinstance(self._store, Memory) else "streamed"
@@ -296,4 +308,4 @@ class LabelledData:
         inputs, labels = self._store.read(positions)
         if self._labels is not None:
             return inputs, rows(self._labels, positions)
-        return inputs, checked_labels(labels, listed(positions), self._given_classes)
+        return inputs, check_labels(labels, as_list(positions), self._given_classes)

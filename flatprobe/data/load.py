@@ -1,4 +1,4 @@
-"""load_data: a name, and what is wanted of it, to LabelledData."""
+"""Loading of labelled images by name or folder."""
 
 import os
 from typing import Any
@@ -10,10 +10,10 @@ from torch.utils.data import TensorDataset
 
 from flatprobe.data import LabelledData
 from flatprobe.data.columns import image_column_of, label_column_of, labels_of
-from flatprobe.data.images import Pictures, cropped
+from flatprobe.data.images import Images, crop_center
 from flatprobe.data.sources import one_split, splits_of
 from flatprobe.data.storage import SAMPLED
-from flatprobe.data.validation import tell_missed_classes
+from flatprobe.data.validation import warn_of_missed_classes
 from flatprobe.utils.arguments import at_least, one_of
 from flatprobe.utils.rng import permutation
 
@@ -30,45 +30,44 @@ def load_data(
     label_column: str | None = None,
     stream: bool = False,
 ) -> LabelledData:
-    """Labelled pictures as float32 in [0, 1], shape (n, channels, height, width), in the data set's own order.
+    """Labelled images as float32 in [0, 1], of shape (n, channels, height, width).
 
-    Pictures are decoded as they are stored: grey ones (with or without transparency) have 1 channel, all others 3
-    (RGB); 8 bits are divided by 255, 16 bits of grey by 65,535, and 16 bits of colour are read as 8; transparency is
-    dropped, and the orientation in a photograph's header is followed. No format is decoded that needs a program of its
-    own (PostScript). About 5 s for MNIST's 60,000.
+    Grey images (with or without transparency) have 1 channel, all others 3 (RGB). 8 bits are divided by 255, 16 bits of
+    grey by 65,535, and 16 bits of colour are read as 8. Transparency is dropped, and the orientation in a photograph's
+    header is followed. Formats that need a program of their own (PostScript) are not decoded. MNIST's 60,000 images
+    take about 5 s.
 
-    In a folder of pictures, `class/picture` or `split/class/picture`, the names on the first level say the split
-    (train, training; validation, valid, val, dev; test, testing, eval, evaluation) where class folders lie in them;
-    otherwise all of it is the split "train". Links are followed.
+    A folder of images is `class/image` or `split/class/image`. The first level names the splits (train, training;
+    validation, valid, val, dev; test, testing, eval, evaluation) where class folders are below; otherwise the whole
+    folder is the split "train". Links are followed.
 
     Args:
         name: `"digits"`: scikit-learn's bundled 8x8 digits, divided by 16, in a fixed random split of 1,500 and 297
-            (our choice). Or a folder, whose path is taken literally: parquet files in the Hugging Face layout, a folder
-            of pictures a class, or what `datasets.save_to_disk` wrote. Or a table of `datasets`, or a dictionary of
-            such tables by split. Or a name on the Hugging Face hub; `"ylecun/mnist"` and `"uoft-cs/cifar10"`
-            are read from `mnist` and `cifar10` below the folder that the environment variable FLATPROBE_DATASETS names,
-            where it has them.
-        split: which part of the data set.
-        limit: the first so many samples; None (default) takes all. In a set that is sorted by class they are the first
-            classes alone; a warning counts the classes that are missed.
-        crop: side of a central square to cut out, in pixels (T3's CIFAR-10 is 28); where the rest is odd, its larger
-            half is below and right. None (default) leaves the pictures whole.
-        image_column: which column holds the pictures; None finds the one whose type says so.
-        label_column: which column holds the labels; None finds the one whose type or name says so. Words are numbered
-            in alphabetical order over all splits, False and True are 0 and 1. Where the splits list the same classes
-            in several orders, one order is used for all.
-        stream: whether pictures are decoded when they are needed rather than now; the numbers are the same.
+            (our choice). Or a folder, whose path is taken literally: parquet files in the Hugging Face layout, one
+            folder of images per class, or the output of `datasets.save_to_disk`. Or a table of `datasets`, or a
+            dictionary of such tables by split. Or a name on the Hugging Face hub; `"ylecun/mnist"` and
+            `"uoft-cs/cifar10"` are read from `mnist` and `cifar10` below the folder that the environment variable
+            FLATPROBE_DATASETS names, where they exist there.
+        split: split of the data set.
+        limit: number of samples, from the first on; None (default) takes all. In a set sorted by class these are the
+            first classes alone; a warning counts the missing classes.
+        crop: side of a central square in pixels (28 for T3's CIFAR-10); an odd remainder is larger below and right.
+            None (default) leaves the images whole.
+        image_column: name of the image column; None finds it by its type.
+        label_column: name of the label column; None finds it by its type or name. Strings are numbered in alphabetical
+            order over all splits, False and True are 0 and 1. Where the splits list the same classes in several orders,
+            one order is used for all.
+        stream: whether images are decoded at every use rather than once; the numbers are the same.
 
     Returns:
-        The data; `source` records what was read: name, folder or hub, split, limit, crop, class names, and `encoding`:
-        "exact", or the other formats among the pictures ("jpeg", say, which is lossy); of a stream, among the 16 that
-        were looked at.
+        The data. Their `source` records name, folder or hub, split, limit, crop, class names and `encoding`: "exact",
+        or the other formats among the images, such as "jpeg", which is lossy. A stream is judged by 16 images.
 
     Raises:
-        FileNotFoundError: if there is no such data set, with where it was looked for.
-        TypeError: if it is another object.
-        ValueError: for a split, column, limit or crop that the data set does not have, for folders that do not tell the
-            classes, or pictures of several shapes or that cannot be decoded.
+        FileNotFoundError: if there is no such data set.
+        TypeError: if the name is another object.
+        ValueError: for a split, column, limit or crop that the data set does not have, folders that do not give the
+            classes, or images of several shapes or that cannot be decoded.
 
     >>> load_data("digits", split="test")
     LabelledData(297 samples of (1, 8, 8), 10 classes, in memory, digits, test)
@@ -77,7 +76,7 @@ def load_data(
     if isinstance(name, str) and name == "digits":
         for argument, column in (("image_column", image_column), ("label_column", label_column)):
             if column is not None:
-                msg = f"{argument} is {column!r}, but the bundled digits have no columns; leave it out"
+                msg = f"{argument} must be None for the bundled digits, which have no columns, got {column!r}"
                 raise ValueError(msg)
         return _digits(split, limit, crop, stream=stream)
     splits, origin = splits_of(name, split)
@@ -86,8 +85,8 @@ def load_data(
     column = label_column_of(rows, label_column)
     labels, classes, names = labels_of(splits, split, column)
     count = _count(limit, len(rows))
-    tell_missed_classes(labels, count, stacklevel=3)
-    pictures = Pictures(rows.select(range(count)), images, labels[:count], crop)
+    warn_of_missed_classes(labels, count, stacklevel=3)
+    pictures = Images(rows.select(range(count)), images, labels[:count], crop)
     source = {
         **origin,
         "split": split,
@@ -102,20 +101,20 @@ def load_data(
         data = LabelledData.from_dataset(pictures, labels=labels[:count], classes=classes, source=source)
         looked = f" (of {SAMPLED} pictures)" if count > SAMPLED else ""
     else:
-        data = LabelledData(pictures.decoded(), labels[:count], classes=classes, source=source)
+        data = LabelledData(pictures.decode(), labels[:count], classes=classes, source=source)
         looked = ""
     data.source["encoding"] = f"{pictures.encoding}{looked}"
     return data
 
 
 def _count(limit: int | None, available: int) -> int:
-    """How many samples to take.
+    """Number of samples to load.
 
     Raises:
-        ValueError: if there are fewer than asked for.
+        ValueError: if the split has fewer than the limit.
     """
     if limit is not None and limit > available:
-        msg = f"limit is {limit}, and the split has {available} samples; expected at most that many"
+        msg = f"limit must be at most {available}, the number of samples of the split, got {limit}"
         raise ValueError(msg)
     return available if limit is None else limit
 
@@ -126,7 +125,7 @@ def _digits(split: str, limit: int | None, crop: int | None, *, stream: bool) ->
     order = permutation(len(labels), "digits", "split")
     chosen = order[:_DIGITS_TRAIN] if split == "train" else order[_DIGITS_TRAIN:]
     chosen = chosen[: _count(limit, len(chosen))]
-    inputs, labels = cropped(inputs[chosen], crop, "each digit").contiguous(), labels[chosen]
+    inputs, labels = crop_center(inputs[chosen], crop, "each digit").contiguous(), labels[chosen]
     source = {"name": "digits", "split": split, "limit": limit, "crop": crop, "encoding": "exact"}
     if stream:
         return LabelledData.from_dataset(TensorDataset(inputs, labels), labels=labels, classes=10, source=source)

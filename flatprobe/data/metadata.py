@@ -1,4 +1,4 @@
-"""What a metadata file beside pictures says of each of them."""
+"""Metadata files beside images, with one row per image."""
 
 from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
@@ -11,19 +11,19 @@ METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 _FILE = "file_name"
 
 
-def described(folder: Path, places: Sequence[str], pictures: Set[str]) -> Mapping[str, Mapping[str, Any]]:
-    """The rows of the metadata files, by the picture that they describe.
+def read_metadata(folder: Path, places: Sequence[str], pictures: Set[str]) -> Mapping[str, Mapping[str, Any]]:
+    """Path of an image -> its row in the metadata files.
 
     Args:
-        folder: the data set's.
+        folder: the folder of the data set.
         places: the folders below it that may hold a metadata file ("", "train/").
-        pictures: the pictures' paths relative to the folder.
+        pictures: paths of the images relative to the folder.
 
     Returns:
-        Path to {column: value}; nothing where there is no metadata file.
+        Path -> {column: value}; empty without a metadata file.
 
     Raises:
-        ValueError: for a file that cannot be read, has no column `file_name`, or names a picture that is not there.
+        ValueError: for a file that cannot be read, has no column `file_name`, or names an image that does not exist.
     """
     rows: dict[str, dict[str, Any]] = {}
     for place in places:
@@ -35,7 +35,7 @@ def described(folder: Path, places: Sequence[str], pictures: Set[str]) -> Mappin
             for row in values:
                 path = f"{place}{row.pop(_FILE)}"
                 if path not in pictures:
-                    msg = f"{file} names the picture {path!r}, which {folder} does not hold; expected a picture a row"
+                    msg = f"{file} names the image {path!r}, which {folder} does not hold; expected one image per row"
                     raise ValueError(msg)
                 rows[path] = {str(column): value for column, value in row.items()}
     return rows
@@ -50,7 +50,7 @@ def _read(file: Path) -> "pandas.DataFrame":
         else:
             frame = pd.read_json(file, lines=True) if file.suffix == ".jsonl" else pd.read_parquet(file)
     except (OSError, ValueError) as error:
-        msg = f"{file} cannot be read ({error}); expected a table with a column {_FILE!r}: mend or remove it"
+        msg = f"{file} cannot be read ({error}); expected a table with a column {_FILE!r}: repair or remove it"
         raise ValueError(msg) from error
     if _FILE not in frame.columns:
         msg = f"{file} has the columns {', '.join(map(str, frame.columns))}; expected {_FILE!r} among them"

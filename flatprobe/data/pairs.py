@@ -1,4 +1,4 @@
-"""Random pairs of samples, pair k a function of (seed, k)."""
+"""Random pairs of samples; pair k is a function of (seed, k)."""
 
 import torch
 from jaxtyping import Int64
@@ -10,19 +10,19 @@ BETWEEN = ("any", "same", "different")
 
 
 def random_pairs(labels: Int64[Tensor, " samples"], count: int, between: str, seed: int) -> Int64[Tensor, "pairs 2"]:
-    """Positions of two different samples a pair: the first uniform over those that have a partner, then its partner.
+    """Positions of random pairs of different samples.
 
     Args:
-        labels: of all samples.
-        count: how many pairs; they may recur.
-        between: `"any"` two samples, two of the `"same"` class, or of `"different"` ones.
-        seed: which family; pair k depends on (seed, k) and the labels alone.
+        labels: labels of all samples.
+        count: number of pairs, which may repeat.
+        between: `"any"` two samples, two of the `"same"` class, or of `"different"` classes.
+        seed: seed of the draw; pair k depends on (seed, k) and the labels alone.
 
     Returns:
-        (pairs, 2) positions.
+        (pairs, 2) positions: the first is uniform over the samples with a partner, the second over its partners.
 
     Raises:
-        ValueError: if there is no such pair.
+        ValueError: if no pair exists.
     """
     counts = labels.bincount()
     partners = {"any": len(labels) - 1, "same": counts[labels] - 1, "different": len(labels) - counts[labels]}[between]

@@ -1,4 +1,4 @@
-"""Other labels for the same samples: drawn at random, or numbered by the classes' names."""
+"""New labels for the same samples: random draws, or renumbering by class names."""
 
 from collections.abc import Sequence
 
@@ -9,38 +9,34 @@ from torch import Tensor
 from flatprobe.utils.rng import sample_uniform
 
 
-def randomised(
-    labels: Int64[Tensor, " samples"], classes: int, fraction: float, seed: int
-) -> Int64[Tensor, " samples"]:
-    """The labels, each replaced with probability `fraction` by a uniform class; see `with_random_labels`."""
+def randomize(labels: Int64[Tensor, " samples"], classes: int, fraction: float, seed: int) -> Int64[Tensor, " samples"]:
+    """Labels, each replaced by a uniform class with probability `fraction`."""
     count = len(labels)
     replaced = sample_uniform(0, count, seed, "random labels", "replaced").double() < fraction
-    # In float64 the product of a float32 number below 1 and the classes cannot round up to the classes.
+    # In float64 the product of a float32 number below 1 and the number of classes cannot round up to that number.
     drawn = (sample_uniform(0, count, seed, "random labels", "class").double() * classes).long()
     return torch.where(replaced, drawn, labels)
 
 
-def renumbered(
-    labels: Int64[Tensor, " samples"], own: Sequence[str], names: Sequence[str]
-) -> Int64[Tensor, " samples"]:
-    """The labels of the same classes in another list of names.
+def renumber(labels: Int64[Tensor, " samples"], own: Sequence[str], names: Sequence[str]) -> Int64[Tensor, " samples"]:
+    """Labels of the same classes in another list of names.
 
     Args:
-        labels: numbers in `own`.
-        own: the names of the classes as they are numbered now.
-        names: the names as they are to be numbered.
+        labels: positions in `own`.
+        own: class names in the present order.
+        names: class names in the new order.
 
     Returns:
-        Numbers in `names`.
+        Positions in `names`.
 
     Raises:
-        ValueError: if a class that has samples is not named exactly once.
+        ValueError: if a class with samples is not exactly once among the names.
     """
     held: list[int] = labels.unique().tolist()  # type: ignore[no-untyped-call]
     called = [own[k] if k < len(own) else f"number {k}, which has no name," for k in held]
     if unclear := [name for name in called if names.count(name) != 1]:
         listed = ", ".join(map(repr, names[:5])) + (", ..." if len(names) > 5 else "")
-        msg = f"the names are {listed}; expected each class of the data once among them, and {unclear[0]!r} is not"
+        msg = f"names must hold each class of the data once, and {unclear[0]!r} is not, got {listed}"
         raise ValueError(msg)
     places = torch.zeros(len(own), dtype=torch.int64, device="cpu")
     places[held] = torch.tensor([names.index(own[k]) for k in held], device="cpu")

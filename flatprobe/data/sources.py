@@ -1,4 +1,4 @@
-"""Where a data set is read from: a folder, a folder that stands for the hub, or the hub."""
+"""Sources of data sets: folders, a local copy of the hub, or the Hugging Face hub."""
 
 import hashlib
 import logging
@@ -10,27 +10,27 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from flatprobe.data.folders import Found, picture_splits, scan
+from flatprobe.data.folders import Found, read_image_splits, scan
 
-# The environment variable, and the folders below it, that stand for names on the hub (offline machines).
+# The environment variable of a local copy, and its folders by the names on the hub (for offline machines).
 VARIABLE = "FLATPROBE_DATASETS"
 _FOLDERS = {"ylecun/mnist": "mnist", "mnist": "mnist", "uoft-cs/cifar10": "cifar10", "cifar10": "cifar10"}
 _ARCHIVES = (".zip", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".rar")
 
 
 def splits_of(name: Any, split: str) -> tuple[Mapping[str, Any], dict[str, object]]:
-    """The tables of a data set by split, and what a record says of where they were read.
+    """Split -> table of a data set, and its origin for records.
 
     Args:
         name: a folder, a name on the hub, or a table or dictionary of tables of the `datasets` library.
-        split: the split that is wanted.
+        split: the requested split.
 
     Returns:
-        Split to table of the `datasets` library, and {"name": ..., "folder": ...}, {"name": ..., "hub": ...} or {}.
+        Split -> table of the `datasets` library, and {"name": ..., "folder": ...}, {"name": ..., "hub": ...} or {}.
 
     Raises:
         TypeError: for another kind of object.
-        FileNotFoundError: if there is no such data set, with where it was looked for.
+        FileNotFoundError: if there is no such data set.
     """
     if not isinstance(name, str | os.PathLike):
         return _tables_of(name, split), {}
@@ -39,40 +39,40 @@ def splits_of(name: Any, split: str) -> tuple[Mapping[str, Any], dict[str, objec
         return _read_folder(folder, split), {"name": str(name), "folder": str(folder)}
     if str(name) in _readers():
         msg = (
-            f"{str(name)!r} is a reader of `datasets`, which would read the files of the current folder; give its path"
+            f"{str(name)!r} is a reader of `datasets`, which would read the files of the current folder. Give its path"
         )
         raise FileNotFoundError(msg)
     given = os.environ.get(VARIABLE)
     looked = f"no folder {Path(name).expanduser().absolute()}; {VARIABLE} is {repr(given) if given else 'not set'}"
     if str(name) in _FOLDERS:
         looked += f" (looked for its {_FOLDERS[str(name)]!r})" if given else ""
-    cure = (
-        f"give the path of a folder, set {VARIABLE} to one that holds {' or '.join(sorted({*_FOLDERS.values()}))}, or "
+    fix = (
+        f"Give the path of a folder, set {VARIABLE} to one that holds {' or '.join(sorted({*_FOLDERS.values()}))}, or "
         "connect to the hub"
     )
     if isinstance(name, os.PathLike) or not name or name.startswith(("/", ".", "~")) or name.count("/") > 1:
-        msg = f"there is no data set {str(name)!r}: {looked}; a path is not looked up on the hub: {cure}"
+        msg = f"there is no data set {str(name)!r}: {looked}; a path is not looked up on the hub. {fix}"
         raise FileNotFoundError(msg)
     try:
-        return _loaded(name), {"name": name, "hub": name}
+        return _load(name), {"name": name, "hub": name}
     except (OSError, ValueError, RuntimeError) as error:
-        msg = f"there is no data set {name!r}: {looked}; the Hugging Face hub says: {error}. Cure: {cure}"
+        msg = f"there is no data set {name!r}: {looked}; the Hugging Face hub says: {error}. {fix}"
         raise FileNotFoundError(msg) from error
 
 
 def one_split(splits: Mapping[str, Any], split: str, name: str) -> Any:
-    """The table of one split.
+    """Table of one split.
 
     Args:
-        splits: tables by split.
-        split: which.
-        name: the data set's, for the error.
+        splits: split -> table.
+        split: the split.
+        name: name of the data set in an error.
 
     Returns:
-        The table, giving plain Python values.
+        The table, with plain Python values.
 
     Raises:
-        ValueError: if there is no such split, or it is empty.
+        ValueError: if the split does not exist or is empty.
     """
     if split not in splits:
         msg = f"{name} has no split {split!r}; expected one of {', '.join(map(repr, splits))}"
@@ -80,7 +80,7 @@ def one_split(splits: Mapping[str, Any], split: str, name: str) -> Any:
     if len(splits[split]) == 0:
         msg = f"the split {split!r} of {name} is empty; expected at least one row"
         raise ValueError(msg)
-    return splits[split].with_format(None)  # save_to_disk keeps formats
+    return splits[split].with_format(None)  # save_to_disk keeps a table's format
 
 
 def _folder_of(name: str | os.PathLike[str]) -> Path | None:
@@ -93,7 +93,7 @@ def _folder_of(name: str | os.PathLike[str]) -> Path | None:
 
 
 def _tables_of(tables: Any, split: str) -> Mapping[str, Any]:
-    """The tables that were read already, by split.
+    """Split -> table, of tables that were read already.
 
     Raises:
         TypeError: for anything else.
@@ -106,8 +106,8 @@ def _tables_of(tables: Any, split: str) -> Mapping[str, Any]:
         return {**tables}
     msg = (
         f"the name is a {type(tables).__name__}; expected the name of a data set, the path of its folder, or a table "
-        "of `datasets`: fp.LabelledData.from_dataset(...) takes data sets of (input, label) pairs, "
-        "fp.LabelledData(inputs, labels) tensors"
+        "of `datasets`. fp.LabelledData.from_dataset(...) takes data sets of (input, label) pairs, "
+        "fp.LabelledData(inputs, labels) takes tensors"
     )
     raise TypeError(msg)
 
@@ -124,36 +124,34 @@ def _read_folder(folder: Path, split: str) -> Mapping[str, Any]:
     saved = (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file()
     found = Found() if saved else scan(folder)
     if found.pictures and not found.holds_tables:
-        return picture_splits(folder, found, split)
+        return read_image_splits(folder, found, split)
     archives = [path for path in found.others if path.lower().endswith(_ARCHIVES)]
     if archives and not found.holds_tables:
-        msg = (
-            f"the folder {folder} holds {archives[0]!r}, an archive, and no pictures; expected its contents: unpack it"
-        )
+        msg = f"the folder {folder} holds {archives[0]!r}, an archive, and no images; expected its contents: unpack it"
         raise FileNotFoundError(msg)
     try:
         with _literal(folder) as path:
             if not saved:
-                return _loaded(path) if path == str(folder) else _parquet(path)
+                return _load(path) if path == str(folder) else _parquet(path)
             with _quiet():
                 tables = datasets.load_from_disk(path)
         return tables if isinstance(tables, datasets.DatasetDict) else {str(tables.split or "train"): tables}
-    # A script beside the files is a RuntimeError: `datasets` runs none.
+    # A script beside the files is a RuntimeError, since `datasets` runs no script.
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetGenerationError) as error:
         several = f"; it holds {len(found.others)} other files, such as {found.others[0]!r}" if found.others else ""
         msg = (
             f"the folder {folder} is no data set that `datasets` can read ({error}{several}); expected parquet files "
-            "(data/train-*.parquet), a folder of pictures a class, or what save_to_disk wrote"
+            "(data/train-*.parquet), one folder of images per class, or the output of save_to_disk"
         )
         raise FileNotFoundError(msg) from error
 
 
 @contextmanager
 def _literal(folder: Path) -> Iterator[str]:
-    """A path of the folder that `datasets` does not take for a pattern or a chain of file systems.
+    """A path of the folder that `datasets` cannot take for a pattern.
 
-    Where its own is one, a link in the cache of `datasets` stands for it, always the same, so that what is cached of
-    its contents is found again.
+    Where the path itself is a pattern, a link in the cache of `datasets` replaces it. The link is always the same, so
+    that cached contents are found again.
     """
     import datasets
 
@@ -169,7 +167,7 @@ def _literal(folder: Path) -> Iterator[str]:
 
 
 def _parquet(path: str) -> Mapping[str, Any]:
-    """The parquet files below a link, split by their names as `load_dataset` does, which would resolve the link."""
+    """The parquet files below a link, which `load_dataset` would resolve."""
     import datasets
     from datasets.data_files import get_data_patterns
 
@@ -179,7 +177,7 @@ def _parquet(path: str) -> Mapping[str, Any]:
     return tables
 
 
-def _loaded(name: str) -> Mapping[str, Any]:
+def _load(name: str) -> Mapping[str, Any]:
     import datasets
 
     with _quiet():
@@ -189,7 +187,7 @@ def _loaded(name: str) -> Mapping[str, Any]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """No progress bars, log lines or warnings of `datasets` and the hub's client; afterwards as the user had them."""
+    """Silence `datasets` and the client of the hub within the block."""
     import datasets
     from huggingface_hub.utils import logging as hub_logging
 

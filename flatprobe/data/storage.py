@@ -1,4 +1,4 @@
-"""Where the samples lie: tensors in memory, or a map-style data set that is read item by item."""
+"""Storage of samples: tensors in memory, or a map-style data set."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,46 +7,46 @@ import torch
 from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset, SequentialSampler, Subset, default_collate
 
-from flatprobe.data.inputs import Inputs, mapped
-from flatprobe.data.validation import Positions, checked_finite, listed, ordinary, parts_of, plain, rows
-from flatprobe.utils.rng import global_states_kept
+from flatprobe.data.inputs import Inputs, map_tensors
+from flatprobe.data.validation import Positions, as_dict, as_list, check_finite, leave_inference_mode, parts_of, rows
+from flatprobe.utils.rng import keep_global_states
 
-# Items of a streamed data set that are read twice to see that they repeat, and that its fingerprint covers.
+# Items of a streamed data set that are read twice to check that they repeat, and that its fingerprint covers.
 SAMPLED = 16
 
 Columns = tuple[str | Sequence[str], str]
 
 
 class Memory:
-    """Inputs that are tensors, kept without a copy and watched for in-place changes.
+    """Inputs in memory, not copied, and watched for in-place changes.
 
     Args:
         inputs: a tensor, or a dict or tuple of tensors, whose first dimension counts the samples.
 
     Raises:
         TypeError: for anything else.
-        ValueError: where lengths differ, or values are not finite.
+        ValueError: if lengths differ, or values are not finite.
     """
 
     fingerprint_of = "all samples"
 
     def __init__(self, inputs: Any) -> None:
-        inputs = plain(inputs)
+        inputs = as_dict(inputs)
         parts = parts_of(inputs)
         for name, part in parts.items():
             if part.ndim == 0:
-                msg = f"{name} is a tensor without dimensions; expected its first dimension to count the samples"
+                msg = f"{name} must have a first dimension that counts the samples, got a tensor without dimensions"
                 raise ValueError(msg)
         lengths = {name: len(part) for name, part in parts.items()}
         if len(set(lengths.values())) > 1:
-            msg = f"the inputs differ in length: {lengths}; expected one row a sample in each"
+            msg = f"the inputs must have one row per sample each, got the lengths {lengths}"
             raise ValueError(msg)
-        self._inputs: Inputs = mapped(lambda part: ordinary(part.detach()), inputs)
+        self._inputs: Inputs = map_tensors(lambda part: leave_inference_mode(part.detach()), inputs)
         self._count = next(iter(lengths.values()))
         if self._count == 0:
             msg = "the data are empty (0 samples); expected at least one"
             raise ValueError(msg)
-        checked_finite(self._inputs, range(self._count))
+        check_finite(self._inputs, range(self._count))
         self._versions = self._current_versions()
 
     def __len__(self) -> int:
@@ -55,36 +55,36 @@ class Memory:
     @property
     def first(self) -> Inputs:
         """The first sample, without the sample dimension."""
-        return mapped(lambda part: part[0], self._inputs)
+        return map_tensors(lambda part: part[0], self._inputs)
 
     def head(self, count: int) -> "Memory":
         """The first samples, as views."""
-        return Memory(mapped(lambda part: part[:count], self.all()))
+        return Memory(map_tensors(lambda part: part[:count], self.all()))
 
     def subset(self, positions: Tensor) -> "Memory":
         """The samples at these positions, as a copy."""
-        return Memory(mapped(lambda part: rows(part, positions), self.all()))
+        return Memory(map_tensors(lambda part: rows(part, positions), self.all()))
 
     def all(self) -> Inputs:
         """All inputs.
 
         Raises:
-            RuntimeError: if they were changed in place since they were given.
+            RuntimeError: if the inputs were changed in place.
         """
         if self._versions != self._current_versions():
             msg = (
-                "the inputs were changed in place after the LabelledData was made of them; make a new one, or give it "
-                "a clone (a network whose first layer works in place changes its inputs, too)"
+                "the inputs were changed in place after the LabelledData was made of them. Make it of a clone (a "
+                "network whose first layer works in place changes its inputs, too)"
             )
             raise RuntimeError(msg)
         return self._inputs
 
     def read(self, positions: Positions) -> tuple[Inputs, None]:
-        """The inputs at these positions: views for a range, a copy for a tensor."""
-        return mapped(lambda part: rows(part, positions), self.all()), None
+        """The inputs at these positions: views for a range, copies for a tensor."""
+        return map_tensors(lambda part: rows(part, positions), self.all()), None
 
-    def fingerprinted(self) -> Inputs:
-        """What the fingerprint covers: all inputs."""
+    def fingerprint_inputs(self) -> Inputs:
+        """The inputs that the fingerprint covers: all."""
         return self.all()
 
     def _current_versions(self) -> list[int]:
@@ -92,29 +92,29 @@ class Memory:
 
 
 class Stream:
-    """The items of a map-style data set, each (input, label), read when asked for.
+    """Items (input, label) of a map-style data set, read at every use.
 
     Args:
-        dataset: a map-style data set, or a `DataLoader` that leaves order and items as they are.
-        count: how many of its items, from the first; None for all.
-        columns: of items that are dicts, the key or keys of the input, and the key of the label.
+        dataset: a map-style data set, or a `DataLoader` that changes neither order nor items.
+        count: number of items, from the first on; None for all.
+        columns: for items that are dicts, the key or keys of the input, and the key of the label.
 
     Raises:
         TypeError: for data sets without positions.
-        ValueError: for an empty one, or a loader that shuffles or collates.
+        ValueError: for an empty data set, or a loader that shuffles or collates.
     """
 
     def __init__(self, dataset: Any, count: int | None = None, columns: Columns | None = None) -> None:
         self._columns = columns
         if isinstance(dataset, DataLoader):
-            dataset = _unwrapped(dataset)
+            dataset = _unwrap(dataset)
         kind = type(dataset).__name__
         if isinstance(dataset, IterableDataset) or not (
             hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__")
         ):
             msg = (
-                f"the data set is a {kind}, which has no positions; expected a map-style data set (with __len__ and "
-                "__getitem__), so that every pass reads the same samples in the same order: store its items in a list"
+                f"the data set must be map-style (with __len__ and __getitem__), so that every pass reads the same "
+                f"samples in the same order, got {kind}, which has no positions. Store its items in a list"
             )
             raise TypeError(msg)
         _check_undecoded(dataset)
@@ -123,7 +123,7 @@ class Stream:
         if self._count == 0:
             msg = f"the {kind} is empty (0 samples); expected at least one"
             raise ValueError(msg)
-        with global_states_kept():
+        with keep_global_states():
             self.first = self._item(0)[0]
 
     def __len__(self) -> int:
@@ -131,7 +131,7 @@ class Stream:
 
     @property
     def fingerprint_of(self) -> str:
-        """What the fingerprint covers, in words."""
+        """The samples that the fingerprint covers, in words."""
         return f"labels and {len(_spread(self._count))} samples"
 
     def head(self, count: int) -> "Stream":
@@ -144,69 +144,68 @@ class Stream:
 
     def read(self, positions: Positions) -> tuple[Inputs, Tensor]:
         """Inputs and labels at these positions."""
-        with global_states_kept():
-            return self._collated(listed(positions))
+        with keep_global_states():
+            return self._collate(as_list(positions))
 
-    def fingerprinted(self) -> Inputs:
-        """What the fingerprint covers: a few samples spread over the data."""
+    def fingerprint_inputs(self) -> Inputs:
+        """The inputs that the fingerprint covers: a few samples spread over the data."""
         return self.read(torch.tensor(_spread(self._count), device="cpu"))[0]
 
     def assert_repeatable(self, labels: Tensor | None) -> None:
-        """A few items, read twice, are the same, and their labels are the given ones.
+        """Check that a few items are the same in two readings, and have the given labels.
 
         Args:
-            labels: all labels, where they were given.
+            labels: all labels, or None.
 
         Raises:
-            ValueError: where they differ, naming the position.
+            ValueError: if an item or a label differs.
         """
         for position in _spread(self._count):
-            with global_states_kept():  # both readings inside: restored between them, augmentation would repeat
-                (inputs, label), (again, label_again) = self._collated([position]), self._collated([position])
+            with keep_global_states():  # for both readings: states restored between them would hide augmentation
+                (inputs, label), (again, label_again) = self._collate([position]), self._collate([position])
             pairs = zip(parts_of(inputs).values(), parts_of(again).values(), strict=True)
             if not (torch.equal(label, label_again) and all(torch.equal(one, two) for one, two in pairs)):
                 msg = (
                     f"item {position} of the {type(self.dataset).__name__} differs between two readings; expected the "
-                    "same sample at every pass: give it a deterministic transform (no augmentation)"
+                    "same sample at every pass. Give it a deterministic transform (no augmentation)"
                 )
                 raise ValueError(msg)
             if labels is not None and int(labels[position]) != int(label[0]):
                 msg = (
                     f"labels[{position}] is {int(labels[position])}, but item {position} of the "
-                    f"{type(self.dataset).__name__} has label {int(label[0])}; expected the items' own labels: "
-                    "with_random_labels(...) randomises them"
+                    f"{type(self.dataset).__name__} has label {int(label[0])}; expected the labels of the items. "
+                    "with_random_labels(...) randomizes them"
                 )
                 raise ValueError(msg)
 
-    def _collated(self, positions: Sequence[int]) -> tuple[Inputs, Tensor]:
+    def _collate(self, positions: Sequence[int]) -> tuple[Inputs, Tensor]:
         pairs = [self._item(position) for position in positions]
         shapes = {name: tuple(part.shape) for name, part in parts_of(self.first).items()}
         for position, (inputs, _) in zip(positions, pairs, strict=True):
             own = {name: tuple(part.shape) for name, part in parts_of(inputs).items()}
             if own != shapes:
                 msg = (
-                    f"the input of item {position} has shape {own}, and item 0 has {shapes}; expected one shape: pad "
-                    "or crop them"
+                    f"the input of item {position} must have the shape of item 0, {shapes}, got {own}. Pad or crop them"
                 )
                 raise ValueError(msg)
-        with torch.device("cpu"):  # whatever torch's default: of Python's integers it makes tensors
+        with torch.device("cpu"):  # Python's integers become tensors, which would be on torch's default device
             inputs = default_collate([inputs for inputs, _ in pairs])
             labels = default_collate([label for _, label in pairs])
         inputs = tuple(inputs) if isinstance(inputs, list) else inputs
-        checked_finite(inputs, positions)
+        check_finite(inputs, positions)
         return inputs, labels
 
     def _item(self, position: int) -> tuple[Inputs, Any]:
         item = self.dataset[position]
         if isinstance(item, Mapping):
-            item = self._chosen(item, position)
+            item = self._choose(item, position)
         if not (isinstance(item, tuple | list) and len(item) == 2):
             msg = (
                 f"item {position} of the {type(self.dataset).__name__} is a {type(item).__name__}; expected a pair "
-                "(input, label): wrap the data set so that its items are pairs"
+                "(input, label). Wrap the data set so that its items are pairs"
             )
             raise TypeError(msg)
-        inputs = tuple(item[0]) if isinstance(item[0], list) else plain(item[0])
+        inputs = tuple(item[0]) if isinstance(item[0], list) else as_dict(item[0])
         parts_of(inputs, f"the input of item {position}")
         if item[1] is None:
             msg = f"item {position} of the {type(self.dataset).__name__} has no label; expected an integer"
@@ -214,34 +213,33 @@ class Stream:
         if not isinstance(item[1], int | float | Tensor) and not hasattr(item[1], "dtype"):
             msg = (
                 f"the label of item {position} of the {type(self.dataset).__name__} is {item[1]!r}, a "
-                f"{type(item[1]).__name__}; expected an integer: number the classes in the data set"
+                f"{type(item[1]).__name__}; expected an integer. Number the classes in the data set"
             )
             raise TypeError(msg)
         return inputs, item[1]
 
-    def _chosen(self, item: Mapping[str, Any], position: int) -> tuple[Any, Any]:
+    def _choose(self, item: Mapping[str, Any], position: int) -> tuple[Any, Any]:
         """Input and label of an item that is a dict.
 
         Raises:
-            TypeError: where it is not said which they are, or they are not there.
+            TypeError: if the keys are not given, or the item lacks one of them.
         """
         inputs, label = self._columns or ((), "")
         wanted = [inputs] if isinstance(inputs, str) else [*inputs]
         if not wanted or not {*wanted, label} <= item.keys():
             msg = (
                 f"item {position} of the {type(self.dataset).__name__} is a dict with {', '.join(map(repr, item))}; "
-                "expected a pair (input, label), or columns=(key or keys of the input, key of the label) to be among "
-                "these"
+                "expected a pair (input, label). Name the keys by columns=(key or keys of the input, key of the label)"
             )
             raise TypeError(msg)
         return item[inputs] if isinstance(inputs, str) else {key: item[key] for key in wanted}, item[label]
 
 
 def _check_undecoded(dataset: Any) -> None:
-    """No reading of an item lets `datasets` decode a picture: it takes any format, some of which start programs.
+    """Refuse tables whose images `datasets` would decode, which can start a program.
 
     Raises:
-        TypeError: for such a table, unless a function of the caller's own makes its items.
+        TypeError: for such a table, unless a user-defined function makes its items.
     """
     while isinstance(dataset, Subset):
         dataset = dataset.dataset
@@ -252,17 +250,17 @@ def _check_undecoded(dataset: Any) -> None:
     pictures = [name for name, kind in kinds.items() if type(kind).__name__ == "Image" and kind.decode]
     if pictures:
         msg = (
-            f"the column {pictures[0]!r} of the {type(dataset).__name__} holds encoded pictures; expected tensors: "
+            f"the column {pictures[0]!r} of the {type(dataset).__name__} holds encoded images; expected tensors. "
             "fp.load_data(dataset) decodes them, and dataset.remove_columns(...) leaves them out"
         )
         raise TypeError(msg)
 
 
-def _unwrapped(loader: "DataLoader[Any]") -> Any:
-    """The data set of a loader that changes neither order nor items.
+def _unwrap(loader: "DataLoader[Any]") -> Any:
+    """Data set of a loader that changes neither order nor items.
 
     Raises:
-        ValueError: for a loader that does.
+        ValueError: for a loader that changes the order or the items.
     """
     batches = loader.batch_sampler
     sampler = loader.sampler if batches is None else getattr(batches, "sampler", None)
@@ -270,14 +268,14 @@ def _unwrapped(loader: "DataLoader[Any]") -> Any:
         return loader.dataset
     if type(sampler) is not SequentialSampler or type(batches) not in {BatchSampler, type(None)}:
         msg = (
-            f"the DataLoader chooses its own order ({type(batches or sampler).__name__} over "
-            f"{type(sampler).__name__}); expected the data set's: pass loader.dataset"
+            f"the DataLoader must keep the order of its data set, got {type(batches or sampler).__name__} over "
+            f"{type(sampler).__name__}. Pass loader.dataset"
         )
         raise ValueError(msg)
     if batches is not None and loader.collate_fn is not default_collate:
         msg = (
-            "the DataLoader has its own collate_fn, which makes other inputs of the items; expected items that are "
-            "(input, label) as they stand: do its work in the data set, and pass that"
+            "the DataLoader must have torch's default collate_fn, got its own, which changes the items. Do its work in "
+            "the data set, and pass that"
         )
         raise ValueError(msg)
     return loader.dataset

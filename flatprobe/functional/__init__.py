@@ -1,1 +1,1 @@
-"""Per-sample losses, margins and Jacobian norms: a batch in, one value per sample out."""
+"""Losses, margins and Jacobian norms: a batch in, one value per sample out."""

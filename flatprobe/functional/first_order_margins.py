@@ -1,4 +1,4 @@
-"""First-order estimates of the geometric margin: the functional margin over sampled slopes of the network."""
+"""First-order estimates of the geometric margin from sampled slopes."""
 
 from collections.abc import Callable, Iterator
 
@@ -13,10 +13,12 @@ Values = Float64[Tensor, " samples"]
 
 
 def slopes(forward: Forward, points: Tensor, labels: Tensor, norm: str) -> tuple[Values, Tensor]:
-    """||J||_2 and the dual norms of grad (z_y - z_j), one point a sample; one forward and C backward passes.
+    """||J||_2 and the dual norms of grad (z_y - z_j), at one point per sample.
+
+    Cost: 1 forward and C backward passes.
 
     Returns:
-        (samples,) and (samples, classes), float64; in the second, 0 at j = y.
+        (samples,) and (samples, classes), float64; the second is 0 at j = y.
     """
     _, rows = jacobian_rows(forward, points)
     matrix = torch.stack(rows, 1).double()
@@ -25,14 +27,14 @@ def slopes(forward: Forward, points: Tensor, labels: Tensor, norm: str) -> tuple
     return spectral, differences.norm(dim=2) if norm == "l2" else differences.abs().sum(2)
 
 
-def neighbourhood(
+def sample_ball(
     inputs: Tensor, adversarial: Tensor, radius: Values, noise: Iterator[Tensor], norm: str, count: int
 ) -> Iterator[Tensor]:
-    """`count` points a sample in the ball of `radius`: evenly along the segment to its adversarial point, and random.
+    """`count` points per sample in the ball of `radius`.
 
-    Half of them, rounded up, lie on the segment, both ends included; the others are uniform in the ball, made of
-    standard normal noise (linf: its quantiles; l2: its direction, and the quantile of its squared length, which is
-    uniform whatever the direction, so that its d-th root is distributed as the lengths in a ball).
+    Half of the points, rounded up, are evenly spaced on the segment, both ends included. The others are uniform in the
+    ball and made of standard normal noise. In linf they are its quantiles. In l2 they have its direction; the quantile
+    of its squared length is uniform for every direction, and the d-th root is distributed as the lengths in a ball.
     """
     along = (count + 1) // 2
     for number in range(along):
@@ -45,15 +47,15 @@ def neighbourhood(
             continue
         flat = draw.flatten(1).double()
         half = torch.tensor(flat.shape[1] / 2, dtype=torch.float64, device=flat.device)
-        uniform = torch.special.gammainc(half, flat.square().sum(1, keepdim=True) / 2)  # of chi-squared
+        uniform = torch.special.gammainc(half, flat.square().sum(1, keepdim=True) / 2)  # chi-squared's distribution
         length = uniform ** (1 / flat.shape[1])
         yield inputs + size * (flat / flat.norm(dim=1, keepdim=True) * length).to(draw).view_as(draw)
 
 
 def pairwise(logits: Tensor, labels: Tensor, steepest: Tensor) -> Values:
-    """min_{j != y} (z_y - z_j) / s_j, the slopes s_j given; 0 where misclassified.
+    """min_{j != y} (z_y - z_j) / s_j, given the slopes s_j; 0 where misclassified.
 
-    A class whose difference does not move at any sampled point never overtakes; where none moves, the estimate is inf.
+    A class with slope 0 at all sampled points never overtakes; if all have slope 0, the estimate is inf.
     """
     leads = (logits.gather(1, labels[:, None]) - logits).double().clamp_min(0)
     ratios = torch.where(leads > 0, leads / steepest, 0.0)
@@ -61,16 +63,16 @@ def pairwise(logits: Tensor, labels: Tensor, steepest: Tensor) -> Values:
 
 
 def jacobian_ratio(logits: Tensor, labels: Tensor, spectral: Tensor, norm: str, size: int) -> Values:
-    """min_{j != y} (z_y - z_j) / (sqrt(2) ||J||_2), which is o / (2 ||J||_2); linf: over sqrt(d) more.
+    """min_{j != y} (z_y - z_j) / (sqrt(2) ||J||_2); in linf divided by sqrt(d) too.
 
-    S17's eqs 34 and 35 print o / ||J||_2; v_ij has norm 2, not 1 (SPEC section 3, Correction).
+    S17's eqs 34 and 35 print o / ||J||_2, but v_ij has norm 2, not 1 (docs, Definitions).
     """
     factor = 2**0.5 if norm == "l2" else (2 * size) ** 0.5
     lead = functional_margin(logits, labels).double().clamp_min(0)
     return torch.where(lead > 0, lead / (factor * spectral), 0.0)
 
 
-def near(
+def estimate_near(
     forward: Callable[[Tensor], Tensor],
     inputs: Tensor,
     labels: Tensor,
@@ -80,14 +82,14 @@ def near(
     count: int,
     noise: Iterator[Tensor],
 ) -> dict[str, Values]:
-    """`gamma_1` and `gradient`, from the slopes at the same `count` points of the balls of the radii; 0 without one."""
+    """`gamma_1` and `gradient` from `count` points per ball; 0 for an infinite radius."""
     with torch.no_grad():
         logits = forward(inputs)
     known = radius.isfinite()
     radius = torch.where(known, radius, 0.0)
     spectral = torch.zeros_like(radius)
     steepest = torch.zeros(logits.shape, dtype=torch.float64, device=inputs.device)
-    for point in neighbourhood(inputs, adversarial, radius, noise, norm, count):
+    for point in sample_ball(inputs, adversarial, radius, noise, norm, count):
         jacobian, differences = slopes(forward, point, labels, norm)
         spectral, steepest = torch.maximum(spectral, jacobian), torch.maximum(steepest, differences)
     found = {

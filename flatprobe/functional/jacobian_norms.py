@@ -1,4 +1,4 @@
-"""Kernels of the input Jacobian: batch -> spectral or Frobenius norm of dz/dx per sample."""
+"""Spectral and Frobenius norms of the input Jacobian dz/dx per sample."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,13 +24,13 @@ from flatprobe.utils.plain_functions import twice_differentiable
 Forward = Callable[[Tensor], Tensor]
 Norms = Float64[Tensor, " samples"]
 
-# From this many classes on Lanczos is the faster, by architecture: where its time crosses that of C backward passes
-# in `python -m tests.benchmarks jacobian` (between 100 and 1,000 classes on an MLP, 40 and 100 on a CNN and a ResNet).
+# Number of classes from which on Lanczos is faster, by architecture: its time crosses that of C backward passes in
+# `python -m tests.benchmarks jacobian` (between 100 and 1,000 classes on an MLP, 40 and 100 on a CNN and a ResNet).
 LANCZOS_CLASSES = {"dense": 128, "convolutional": 56}
 
 
 def method_for(norm: str, classes: int, architecture: str) -> str:
-    """`"lanczos"` or `"gram"`, whichever is faster for a network of this `Network.architecture` (as dense if new)."""
+    """The faster of `"lanczos"` and `"gram"` for a `Network.architecture`."""
     many = classes >= LANCZOS_CLASSES.get(architecture, LANCZOS_CLASSES["dense"])
     return "lanczos" if norm == "spectral" and many else "gram"
 
@@ -38,13 +38,13 @@ def method_for(norm: str, classes: int, architecture: str) -> str:
 def norms(
     forward: Forward, inputs: Float[Tensor, "samples ..."], *, norm: str, softmax: bool, start: Tensor | None
 ) -> Norms:
-    """The spectral or Frobenius norm of each sample's Jacobian.
+    """Spectral or Frobenius norm of the Jacobian per sample.
 
     Args:
         forward: inputs -> logits.
         inputs: the batch.
         norm: `"spectral"` or `"frobenius"`.
-        softmax: whether dp/dx is meant in place of dz/dx.
+        softmax: whether the Jacobian is dp/dx in place of dz/dx.
         start: (samples, classes) random start vectors for Lanczos; None for the Gram matrix.
 
     Returns:
@@ -58,15 +58,15 @@ def norms(
 
 
 def jacobian_rows(forward: Forward, inputs: Float[Tensor, "samples ..."]) -> tuple[Tensor, list[Tensor]]:
-    """The logits and the rows of J = dz/dx, one class at a time.
+    """Logits and rows of J = dz/dx, one class at a time.
 
-    One forward pass and C backward passes over it. The batch's logits of a class are summed before differentiating, and
-    since no sample's logits depend on another's input, each sample receives its own gradient. A loop over classes keeps
-    one set of activations; `vmap` over the classes would expand them C times.
+    Cost: 1 forward and C backward passes. The logits of a class are summed over the batch before differentiating; since
+    the logits of a sample do not depend on other samples, each sample receives its own gradient. A loop over classes
+    keeps one set of activations, which `vmap` over the classes would expand C times.
 
     Args:
         forward: inputs -> logits.
-        inputs: the batch; its first dimension is the samples.
+        inputs: the batch; its first dimension counts the samples.
 
     Returns:
         Logits (samples, classes), detached, and C tensors (samples, input dimension).
@@ -74,12 +74,12 @@ def jacobian_rows(forward: Forward, inputs: Float[Tensor, "samples ..."]) -> tup
     Raises:
         ValueError: if the logits do not depend differentiably on the inputs.
     """
-    with _differentiated(forward, inputs) as (logits, derivative):
+    with _differentiate(forward, inputs) as (logits, derivative):
         return logits.detach(), rows_of(logits, derivative)
 
 
 @contextmanager
-def _differentiated(forward: Forward, inputs: Tensor) -> Iterator[tuple[Tensor, Forward]]:
+def _differentiate(forward: Forward, inputs: Tensor) -> Iterator[tuple[Tensor, Forward]]:
     """The logits, and u -> J^T u."""
     with torch.inference_mode(mode=False), torch.enable_grad():
         variable = inputs.detach().clone().requires_grad_()
@@ -95,9 +95,9 @@ def _differentiated(forward: Forward, inputs: Tensor) -> Iterator[tuple[Tensor, 
 def gram_spectral(forward: Forward, inputs: Tensor, *, softmax: bool = False) -> Norms:
     """||J||_2 as the square root of the largest eigenvalue of J J^T (C x C).
 
-    Forming the Gram matrix squares J's condition number, which costs the *small* singular values their digits. The
-    largest is safe: the products are summed in float64, so its relative error stays that of J's own entries. For the
-    softmax, dp/dx = S J with S = diag(p) - p p^T, and S J J^T S is formed in float64 from C - 1 relative rows.
+    The Gram matrix squares the condition number of J, which costs the *small* singular values their digits. The largest
+    one is safe: the products are summed in float64, so its relative error is that of the entries of J. For the softmax,
+    dp/dx = S J with S = diag(p) - p p^T, and S J J^T S is formed in float64 from C - 1 relative rows.
     """
     if softmax:
         return _largest_root(_softmax_gram(forward, inputs))
@@ -106,13 +106,15 @@ def gram_spectral(forward: Forward, inputs: Tensor, *, softmax: bool = False) ->
 
 
 def gram_frobenius(forward: Forward, inputs: Tensor, *, softmax: bool = False) -> Norms:
-    """||J||_F, exact, by C backward passes, for the softmax C - 1; no more than one row is held.
+    """||J||_F, exact.
 
-    Row k of dp/dx is p_k (R_k - m), R_k the rows relative to the likeliest class's, which is 0 itself, and m their mean
-    sum_j p_j R_j. So ||dp/dx||_F^2 = sum_k p_k^2 ||R_k||^2 - 2 m . sum_k p_k^2 R_k + sum_k p_k^2 ||m||^2, summed in
-    float64; with p_max^2 ||m||^2 in the result and p_k <= p_max, no term exceeds it by more than C.
+    Cost: 1 forward and C backward passes, C - 1 for the softmax, in the memory of one row.
+
+    Row k of dp/dx is p_k (R_k - m). R_k is row k of J less the row of the likeliest class, and m = sum_j p_j R_j. So
+    ||dp/dx||_F^2 = sum_k p_k^2 ||R_k||^2 - 2 m . sum_k p_k^2 R_k + sum_k p_k^2 ||m||^2, summed in float64. The result
+    contains p_max^2 ||m||^2, and p_k <= p_max, so no term exceeds the result by more than a factor of C.
     """
-    with _differentiated(forward, inputs) as (logits, derivative):
+    with _differentiate(forward, inputs) as (logits, derivative):
         if not softmax:
             squares = torch.zeros(len(logits), dtype=torch.float64, device=logits.device)
             for row in each_row(logits, derivative):
@@ -131,40 +133,40 @@ def gram_frobenius(forward: Forward, inputs: Tensor, *, softmax: bool = False) -
 
 
 def _softmax_gram(forward: Forward, inputs: Tensor) -> Float64[Tensor, "samples classes classes"]:
-    with _differentiated(forward, inputs) as (logits, derivative):
+    with _differentiate(forward, inputs) as (logits, derivative):
         rows = relative_rows(logits, derivative)
         return gram_of_softmax(logits.detach(), gram([row.double() for row in rows]))
 
 
 def _largest_root(products: Tensor) -> Norms:
-    # Samples that are not finite are reported as NaN.
+    # A Jacobian that is not finite is reported as NaN.
     products, bad = finite(products)
     largest: Tensor = torch.linalg.eigvalsh(products)[:, -1]
     return largest.clamp_min(0).sqrt().masked_fill(bad, torch.nan)
 
 
 def lanczos_spectral(forward: Forward, inputs: Tensor, start: Tensor, *, softmax: bool = False) -> Norms:
-    """||J||_2 by Golub-Kahan bidiagonalisation with full reorthogonalisation, all samples of the batch side by side.
+    """||J||_2 per sample by Golub-Kahan bidiagonalization.
 
-    Step k multiplies once by J^T (a backward pass) and once by J (a backward pass through that pass). ||B_k||_2 of its
-    k x k bidiagonal matrix approaches ||J||_2 from below, and lies within the residual of *a* singular value of J: of
-    the largest, but for a random start that happens to be all but orthogonal to it. A sample stops at the first step
-    whose residual is at most sqrt(eps) ||B_k||_2, eps the precision of the inputs' type; where ||J||_2 stands apart
-    from the next singular value, the error is of the order of the residual *squared*, hence of eps. It is frozen there,
-    so that its value does not depend on the other samples of the batch. At most C steps, after which it is exact.
+    Step k multiplies once by J^T (a backward pass) and once by J (a backward pass through that pass). The norm
+    ||B_k||_2 of the k x k bidiagonal matrix approaches ||J||_2 from below. It is within the residual of *a* singular
+    value of J, which is the largest one unless the random start is almost orthogonal to its vector. A sample stops at
+    the first step whose residual is at most sqrt(eps) ||B_k||_2, with eps the precision of the inputs' type. If ||J||_2
+    is separated from the next singular value, the error is of the order of the residual *squared*, hence of eps. The
+    value of a stopped sample is kept, so that it does not depend on the other samples. After C steps the norm is exact.
 
     Args:
         forward: inputs -> logits.
         inputs: the batch.
         start: (samples, classes) random start vectors.
-        softmax: whether dp/dx is meant in place of dz/dx.
+        softmax: whether the Jacobian is dp/dx in place of dz/dx.
 
     Returns:
         The norms, float64.
     """
     with torch.inference_mode(mode=False), torch.enable_grad():
         variable = inputs.detach().clone().requires_grad_()
-        with twice_differentiable():  # the kernel that the forward pass takes decides for the backward passes
+        with twice_differentiable():  # the kernel of the forward pass determines the backward passes
             logits = _differentiable(forward(variable))
         dual = torch.zeros_like(logits).requires_grad_()
         (pulled,) = torch.autograd.grad(logits, variable, dual, create_graph=True)
@@ -182,7 +184,7 @@ def lanczos_spectral(forward: Forward, inputs: Tensor, start: Tensor, *, softmax
 
 
 def _tolerance(dtype: torch.dtype) -> float:
-    """sqrt(eps); half precision stops no earlier than single, since its own sqrt(eps) is 3 to 9 %."""
+    """sqrt(eps), for half precision that of single, since its own is 3 to 9 %."""
     return float(min(torch.finfo(dtype).eps, torch.finfo(torch.float32).eps) ** 0.5)
 
 
@@ -214,7 +216,7 @@ def _bidiagonalise(transposed: Forward, product: Forward, start: Tensor, toleran
 
 
 def _orthonormal(vector: Tensor, basis: list[Tensor]) -> tuple[Tensor, Tensor]:
-    """The norm of a vector's part orthogonal to the basis, and that part normalised (zero where nothing is left)."""
+    """Norm of the part of a vector orthogonal to the basis, and the unit part."""
     if basis:
         columns = torch.stack(basis, 2)
         for _ in range(2):  # twice is enough (Kahan; Giraud, Langou, Rozloznik 2005)
@@ -224,7 +226,7 @@ def _orthonormal(vector: Tensor, basis: list[Tensor]) -> tuple[Tensor, Tensor]:
 
 
 def _top_singular(alphas: list[Tensor], betas: list[Tensor]) -> tuple[Tensor, Tensor]:
-    """The largest singular value of the lower bidiagonal B_k, and the last entry of its right singular vector."""
+    """Largest singular value of B_k, and the last entry of its right vector."""
     k = len(alphas)
     matrix = torch.zeros(len(alphas[0]), k, k, dtype=torch.float64, device=alphas[0].device)
     for i in range(k):
@@ -241,9 +243,8 @@ def _top_singular(alphas: list[Tensor], betas: list[Tensor]) -> tuple[Tensor, Te
 def _differentiable(logits: Tensor) -> Tensor:
     if not logits.requires_grad:
         msg = (
-            "the logits do not depend differentiably on the inputs; expected a network whose layers have gradients: "
-            "look for "
-            ".detach(), torch.no_grad() or a rounding inside its forward"
+            "the logits do not depend differentiably on the inputs; expected a network whose layers have gradients. "
+            "Look for .detach(), torch.no_grad() or a rounding inside its forward"
         )
         raise ValueError(msg)
     return logits

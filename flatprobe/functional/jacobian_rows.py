@@ -1,4 +1,4 @@
-"""The rows of a Jacobian, by backward passes, and their inner products: what probes and penalties are made of."""
+"""Rows of the input Jacobian by backward passes, and their inner products."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -13,17 +13,17 @@ Forward = Callable[[Tensor], Tensor]
 
 
 def rows_of(logits: Float[Tensor, "samples classes"], derivative: Forward) -> list[Tensor]:
-    """The rows of J = dz/dx, (samples, input dimension) each, by C backward passes.
+    """Rows of J = dz/dx, (samples, input dimension) each, by C backward passes.
 
     Args:
         logits: z.
-        derivative: u -> J^T u, (samples, classes) -> like the inputs; where it keeps its graph, so do the rows.
+        derivative: the vjp u -> J^T u, (samples, classes) -> like the inputs; the rows keep the graph if it does.
     """
     return list(each_row(logits, derivative))
 
 
 def each_row(logits: Float[Tensor, "samples classes"], derivative: Forward) -> Iterator[Tensor]:
-    """`rows_of`, one after the other: with 50,000 classes they do not fit into memory together."""
+    """`rows_of`, one row at a time, since many classes do not fit into memory."""
     for k in range(logits.shape[1]):
         unit = torch.zeros_like(logits[0])
         unit[k] = 1
@@ -31,29 +31,29 @@ def each_row(logits: Float[Tensor, "samples classes"], derivative: Forward) -> I
 
 
 def likeliest_first(logits: Float[Tensor, "samples classes"]) -> Int64[Tensor, "samples classes"]:
-    """Each sample's classes, its likeliest one at the beginning and the others in turn."""
+    """The classes per sample, rotated so that the likeliest one is first."""
     classes = logits.shape[1]
     return (logits.detach().argmax(1, keepdim=True) + torch.arange(classes, device=logits.device)) % classes
 
 
 def relative_rows(logits: Float[Tensor, "samples classes"], derivative: Forward) -> list[Tensor]:
-    """The rows of J less the row of the sample's likeliest class, which is left out: C - 1 backward passes.
+    """Rows of J less the row of the likeliest class, by C - 1 backward passes.
 
-    A derivative of the softmax depends on these differences alone, since (diag(p) - p p^T) 1 = 0. Taken before the
-    probabilities multiply them, they do not cancel where the network is certain.
+    A derivative of the softmax depends on these differences alone, since (diag(p) - p p^T) 1 = 0. Differences taken
+    before the multiplication by probabilities do not cancel where the network is certain.
 
     Args:
         logits: z.
-        derivative: u -> J^T u, as in `rows_of`.
+        derivative: the vjp u -> J^T u, as in `rows_of`.
 
     Returns:
-        C - 1 tensors (samples, input dimension), in the order of `likeliest_first`, of which the first has no row.
+        C - 1 tensors (samples, input dimension), in the order of `likeliest_first` without its first class.
     """
     return list(each_relative_row(logits, derivative))
 
 
 def each_relative_row(logits: Float[Tensor, "samples classes"], derivative: Forward) -> Iterator[Tensor]:
-    """`relative_rows`, one after the other."""
+    """`relative_rows`, one row at a time."""
     order = likeliest_first(logits)
     top = torch.zeros_like(logits).scatter(1, order[:, :1], 1)
     for k in range(1, logits.shape[1]):
@@ -61,13 +61,13 @@ def each_relative_row(logits: Float[Tensor, "samples classes"], derivative: Forw
 
 
 def squared_frobenius(rows: list[Tensor]) -> Float[Tensor, " samples"]:
-    """The sum of the rows' squares, sample by sample, in the rows' type."""
+    """The sum of the squared rows per sample, in the type of the rows."""
     squares: list[Tensor] = [_Squares.apply(row.flatten(1)) for row in rows]  # type: ignore[no-untyped-call]
     return torch.stack(squares).sum(0)
 
 
 class _Squares(torch.autograd.Function):
-    """||v||^2 of each sample's v; torch's own takes six passes over v, back and forth, and this three."""
+    """||v||^2 per sample, in three passes over v, where torch needs six."""
 
     @staticmethod
     def forward(ctx: Any, vectors: Tensor) -> Tensor:
@@ -82,7 +82,7 @@ class _Squares(torch.autograd.Function):
 
 
 def gram(rows: list[Tensor]) -> Float[Tensor, "samples rows rows"]:
-    """The rows' inner products, sample by sample, in the rows' type."""
+    """Inner products of the rows per sample, in the type of the rows."""
     matrix = torch.stack(rows, 1)
     return matrix @ matrix.mT
 
@@ -91,19 +91,19 @@ def gram_of_softmax(
     logits: Float[Tensor, "samples classes"],
     products: Float[Tensor, "samples others others"],
 ) -> Float64[Tensor, "samples classes classes"]:
-    """(dp/dx) (dp/dx)^T from the Gram matrix of `relative_rows`, the classes in their order, in float64."""
+    """(dp/dx) (dp/dx)^T in float64 from the Gram matrix of `relative_rows`."""
     jacobian = softmax_jacobian(logits.gather(1, likeliest_first(logits)))[:, :, 1:]
     return jacobian @ products.double() @ jacobian.mT
 
 
 def top_eigenvector(products: Float64[Tensor, "samples rows rows"]) -> Float64[Tensor, "samples rows"]:
-    """The unit eigenvector of the largest eigenvalue, one of them where several share it; NaN of what is not finite."""
+    """A unit eigenvector of the largest eigenvalue; NaN for non-finite matrices."""
     products, bad = finite(products)
     vectors: Tensor = torch.linalg.eigh(products)[1]
     return vectors[:, :, -1].masked_fill(bad[:, None], torch.nan)
 
 
 def finite(products: Tensor) -> tuple[Tensor, Tensor]:
-    """The matrices, zeros in place of those that are not finite, and which those are: eigh refuses NaN."""
+    """Matrices with 0 in place of non-finite ones, which eigh refuses, and their mask."""
     bad = ~products.isfinite().all(2).all(1)
     return products.masked_fill(bad[:, None, None], 0.0), bad

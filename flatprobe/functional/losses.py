@@ -1,4 +1,4 @@
-"""Batch -> one value per sample: losses, margins, scores. Probes measure with these and training penalises the same."""
+"""Losses, margins and scores per sample, the same in probes and training."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 from torch.nn import functional as F
 
-from flatprobe.functional.user_loss import Loss, OwnLoss, taken
+from flatprobe.functional.user_loss import Loss, UserLoss, as_loss
 from flatprobe.utils.arguments import chosen, positive
 
 Logits = Float[Tensor, "samples classes"]
@@ -23,7 +23,7 @@ def cross_entropy(logits: Logits, labels: Labels) -> Values:
 
 
 def squared(logits: Logits, labels: Labels) -> Values:
-    """sum_j (z_j - 1[j = y])^2: the sum over classes, so that the mean over samples is the risk (SPEC section 5)."""
+    """sum_j (z_j - 1[j = y])^2, a sum over classes, not a mean."""
     return (logits - F.one_hot(labels, logits.shape[1]).to(logits)).square().sum(1)
 
 
@@ -38,7 +38,7 @@ def hinge(logits: Logits, labels: Labels) -> Values:
 
 
 def maximum(logits: Logits, labels: Labels) -> Values:
-    """max_j z_j - z_y (O20 eq. 2.5): 0 where z_y is largest, alone or tied, so no upper bound of the 0-1 loss.
+    """max_j z_j - z_y (O20 eq. 2.5), which is no upper bound of the 0-1 loss at ties.
 
     Tied logits share the subgradient equally.
     """
@@ -48,7 +48,7 @@ def maximum(logits: Logits, labels: Labels) -> Values:
 def smoothed_maximum(logits: Logits, labels: Labels, *, epsilon: float) -> Values:
     """epsilon log sum_j exp(z_j / epsilon) - z_y (O20 eqs 7.1, 7.2).
 
-    From `maximum` to `maximum` + epsilon log C; the cross-entropy at epsilon = 1. It is computed as
+    It is between `maximum` and `maximum` + epsilon log C, and is the cross-entropy at epsilon = 1. It is computed as
     epsilon l(z / epsilon) with the cross-entropy l, which does not cancel where the network is certain.
     """
     return epsilon * cross_entropy(logits / epsilon, labels)
@@ -65,28 +65,28 @@ LOSSES: dict[str, Callable[..., Tensor]] = {
 
 
 def per_sample_loss(loss: Loss | Any) -> Callable[[Tensor, Tensor], Tensor]:
-    """The loss of that name, or the caller's own: (logits, labels) -> (samples,).
+    """A named or user-defined loss as a function (logits, labels) -> (samples,).
 
     Args:
         loss: a name, a name with its arguments, `{"name": "smoothed_maximum", "epsilon": 0.2}`, or a function or module
-            as in `flatprobe.functional.user_loss.OwnLoss`.
+            as in `flatprobe.functional.user_loss.UserLoss`.
 
     Returns:
-        A function, differentiable where the caller's own is.
+        The function; a user-defined one is differentiable if its function is.
 
     Raises:
-        TypeError: for something that is neither.
-        ValueError: if there is no such name, with the names that there are; if the arguments do not fit.
+        TypeError: for anything but a name or a function.
+        ValueError: for an unknown name, or arguments that do not fit.
     """
-    loss = taken(loss)
-    if isinstance(loss, OwnLoss):
+    loss = as_loss(loss)
+    if isinstance(loss, UserLoss):
         return loss
     if not isinstance(loss, str | Mapping):
         what = f"the class {loss.__name__}" if isinstance(loss, type) else f"{loss!r}"
-        cure = f": an object of it, {loss.__name__}()" if isinstance(loss, type) else ""
+        fix = f". Pass an object of it, {loss.__name__}()" if isinstance(loss, type) else ""
         msg = (
             f"the loss is {what}; expected one of {', '.join(map(repr, LOSSES))}, or a function (logits, labels) -> "
-            f"(samples,) such as torch.nn.CrossEntropyLoss(label_smoothing=0.1){cure}"
+            f"(samples,) such as torch.nn.CrossEntropyLoss(label_smoothing=0.1){fix}"
         )
         raise TypeError(msg)
     function, arguments = chosen("loss", loss, LOSSES)
@@ -118,8 +118,8 @@ def score(outputs: Logits, labels: Labels) -> Values:
 def softmax_jacobian(logits: Logits) -> Float[Tensor, "samples classes classes"]:
     """dp/dz = diag(p) - p p^T in float64.
 
-    The diagonal p_k (1 - p_k) is formed as p_k times the sum of the other probabilities: 1 - p_k would lose all digits
-    where the network is certain.
+    The diagonal p_k (1 - p_k) is p_k times the sum of the other probabilities: 1 - p_k would lose all digits where the
+    network is certain.
     """
     p = logits.double().softmax(1)
     others = 1 - torch.eye(p.shape[1], dtype=p.dtype, device=p.device)
@@ -128,9 +128,9 @@ def softmax_jacobian(logits: Logits) -> Float[Tensor, "samples classes classes"]
 
 
 def softmax_product(logits: Logits, vectors: Logits) -> Logits:
-    """(dp/dz) u = p * (u - <p, u>), in the logits' type.
+    """(dp/dz) u = p * (u - <p, u>), in the type of the logits.
 
-    u is taken relative to its entry at the likeliest class, so that nothing cancels where the network is certain.
+    The entry of u at the likeliest class is subtracted first, so that nothing cancels where the network is certain.
     """
     p = logits.softmax(1)
     relative = vectors - vectors.gather(1, logits.detach().argmax(1, keepdim=True))
@@ -138,11 +138,10 @@ def softmax_product(logits: Logits, vectors: Logits) -> Logits:
 
 
 def hessian_root_product(logits: Logits, vectors: Logits) -> Logits:
-    """L u for diag(p) - p p^T = L L^T, L = diag(sqrt p) - p sqrt(p)^T, in the logits' type.
+    """L u with L = diag(sqrt p) - p sqrt(p)^T, so that L L^T = diag(p) - p p^T.
 
-    sqrt(p) is exp(log p / 2), whose derivative stays finite where p vanishes. The columns of L sum to 0, so the entry
-    at the likeliest class is minus the sum of the others: formed by itself it would cancel where the network is
-    certain.
+    sqrt(p) is exp(log p / 2), whose derivative is finite where p vanishes. The columns of L sum to 0, so the entry at
+    the likeliest class is minus the sum of the others; formed directly, it would cancel where the network is certain.
     """
     log_p = logits.log_softmax(1)
     roots = (log_p / 2).exp()
@@ -153,20 +152,20 @@ def hessian_root_product(logits: Logits, vectors: Logits) -> Logits:
 
 
 def softmax_temperature(loss: Loss | Any) -> float | None:
-    """epsilon, where the loss has the Hessian (diag(p) - p p^T) / epsilon in the logits, p = softmax(z / epsilon).
+    """Temperature epsilon of a loss with the Hessian (diag(p) - p p^T) / epsilon.
 
-    None where it has 2 I, as the squared losses.
+    None for the squared losses, whose Hessian in the logits is 2 I.
 
     Args:
         loss: as in `per_sample_loss`.
 
     Raises:
-        ValueError: for a loss that is piecewise linear in the logits, and for a caller's own.
+        ValueError: for a loss that is piecewise linear in the logits, or user-defined.
     """
-    loss = taken(loss)
-    if isinstance(loss, OwnLoss):
+    loss = as_loss(loss)
+    if isinstance(loss, UserLoss):
         msg = (
-            f"the loss {loss.name} is the caller's own, and its Hessian in the logits is not known; expected one of "
+            f"the Hessian of the user-defined loss {loss.name} in the logits is not known; expected one of "
             "cross_entropy, smoothed_maximum, squared or squared_signs"
         )
         raise ValueError(msg)
@@ -179,7 +178,7 @@ def softmax_temperature(loss: Loss | Any) -> float | None:
         return None
     name = loss if isinstance(loss, str) else loss["name"]
     msg = (
-        f"the loss {name!r} is piecewise linear in the logits: its Hessian is 0 wherever there is one; expected a loss "
-        "with a curvature: cross_entropy, smoothed_maximum, squared or squared_signs"
+        f"the loss {name!r} is piecewise linear in the logits, so its Hessian is 0; expected a loss with a curvature: "
+        "cross_entropy, smoothed_maximum, squared or squared_signs"
     )
     raise ValueError(msg)

@@ -1,4 +1,4 @@
-"""A caller's own loss as a function of logits and labels with one value per sample."""
+"""User-defined losses with one value per sample."""
 
 import copy
 import inspect
@@ -13,39 +13,39 @@ from torch.nn import functional as F
 
 from flatprobe.utils.arguments import Named, plain
 from flatprobe.utils.fingerprint import fingerprint
-from flatprobe.utils.rng import global_states_kept
+from flatprobe.utils.rng import keep_global_states
 
-# A name of `flatprobe.functional.losses.LOSSES` (with its arguments), or a function (logits, labels) -> (samples,).
+# A name in `flatprobe.functional.losses.LOSSES`, with its arguments, or a function (logits, labels) -> (samples,).
 Loss = Named | Callable[[Tensor, Tensor], Tensor]
 
 
-class OwnLoss:
-    """l(z, y) by a caller's function or module, as one value per sample.
+class UserLoss:
+    """A user-defined function or module l(z, y) with one value per sample.
 
-    What has a `reduction`, as torch's losses have, is called with "none" (a module is copied first, and follows the
-    logits' device and dtype; parameters of its own are constants). So the risk is the plain mean over the samples: of a
-    class-weighted loss, that of w_y l, where torch divides by the sum of the w_y in place of n.
+    A loss with a `reduction`, as torch's losses, is called with "none". A module is copied first, follows the device
+    and dtype of the logits, and its parameters are constants. The risk is the plain mean over the samples. For a
+    class-weighted loss that is the mean of w_y l, where torch divides by the sum of the w_y in place of n.
 
     Args:
         given: the function or module.
 
     Attributes:
-        description: what a record says of it, as it is called.
+        description: fingerprint for records.
         name: for messages.
-        differentiable: whether it has a derivative in the logits; known once `check` was called.
+        differentiable: whether the loss has a derivative in the logits; known after `check`.
     """
 
     def __init__(self, given: Callable[..., Any]) -> None:
-        self._function = _unreduced(given)
+        self._function = _without_reduction(given)
         self.description = fingerprint(self._function)
         self.name = str(self.description["name"])
         self.differentiable = True
 
     def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """The loss of each sample.
+        """The loss per sample.
 
         Raises:
-            ValueError: if it cannot be evaluated on these, or returns anything but one value per sample.
+            ValueError: if the loss cannot be evaluated, or returns anything but one value per sample.
         """
         if isinstance(self._function, nn.Module):
             self._function.to(logits)
@@ -55,7 +55,7 @@ class OwnLoss:
             msg = (
                 f"the loss {self.name} cannot be evaluated on logits {tuple(logits.shape)} ({logits.dtype}) and labels "
                 f"{tuple(labels.shape)} ({labels.dtype}): {error}; expected a function of both with one value per "
-                "sample: are tensors that it holds of this dtype and on this device?"
+                "sample, whose tensors have this dtype and device"
             )
             raise ValueError(msg) from error
         if not isinstance(values, Tensor) or values.shape != labels.shape or not values.is_floating_point():
@@ -63,12 +63,12 @@ class OwnLoss:
         return values
 
     def check(self, logits: Tensor, labels: Tensor) -> None:
-        """The value of a sample is its own: the same beside other samples, and the same twice.
+        """Check that the value of a sample does not depend on other samples, and repeats.
 
         Raises:
-            ValueError: where it is not, or where a call fails.
+            ValueError: if a value depends on the batch, or a call fails.
         """
-        with global_states_kept(), torch.inference_mode(mode=False), torch.enable_grad():
+        with keep_global_states(), torch.inference_mode(mode=False), torch.enable_grad():
             logits, labels = logits.detach().clone().requires_grad_(), labels.clone()
             whole = self(logits, labels)
             self.differentiable = whole.requires_grad
@@ -79,21 +79,21 @@ class OwnLoss:
         if difference > torch.finfo(whole.dtype).eps ** 0.5 * float(whole.abs().max()):
             msg = (
                 f"the loss {self.name} gives {len(labels)} samples values that differ by up to {difference:.3g} from "
-                "those in two smaller batches; expected a function of each sample alone: look for a mean or a division "
-                "over the batch, or for random numbers"
+                "the values in two smaller batches; expected a function of each sample alone. Look for a mean or a "
+                "division over the batch, or for random numbers"
             )
             raise ValueError(msg)
 
     def check_differentiable(self) -> None:
-        """It has a derivative in the logits.
+        """Check that the loss has a derivative in the logits.
 
         Raises:
-            ValueError: where `check` has found none.
+            ValueError: if `check` has found none.
         """
         if not self.differentiable:
             msg = (
                 f"the loss {self.name} has no gradient in the logits, and this probe differentiates it; expected a "
-                "differentiable function: look for argmax, rounding, .detach(), .item() or torch.no_grad() in it"
+                "differentiable function. Look for argmax, rounding, .detach(), .item() or torch.no_grad() in it"
             )
             raise ValueError(msg)
 
@@ -102,22 +102,22 @@ class OwnLoss:
             found = f"a tensor of shape {tuple(values.shape)}, {values.dtype}," if values.ndim else "a scalar"
         else:
             found = f"a {type(values).__name__}"
-        cure = (
-            'leave out its mean over the samples (reduction="none" of torch\'s losses), which the risk takes'
+        fix = (
+            'Leave out its mean over the samples (reduction="none" of torch\'s losses), which the risk takes'
             if not isinstance(values, Tensor) or values.ndim == 0
-            else "sum over the further dimensions, not over the samples"
+            else "Sum over the further dimensions, not over the samples"
         )
         return (
             f"the loss {self.name} returned {found} for {samples} samples; expected one floating value per sample, of "
-            f"shape ({samples},): {cure}"
+            f"shape ({samples},). {fix}"
         )
 
 
-def taken(loss: object) -> Any:
-    """A loss as it is worked with: its name, or the caller's own as an `OwnLoss`.
+def as_loss(loss: object) -> Any:
+    """The internal form of a loss: its name, or a `UserLoss`.
 
-    Torch's own plain cross-entropy, `F.cross_entropy` or `nn.CrossEntropyLoss()`, is "cross_entropy", so that what is
-    known of that is known of it. What is neither a name nor callable is left for `per_sample_loss` to refuse.
+    Torch's plain cross-entropy, `F.cross_entropy` or `nn.CrossEntropyLoss()`, becomes "cross_entropy", whose properties
+    are known. `per_sample_loss` refuses anything but names and callables, which is returned unchanged here.
     """
     if loss is F.cross_entropy or (
         type(loss) is nn.CrossEntropyLoss
@@ -126,22 +126,22 @@ def taken(loss: object) -> Any:
         and loss.ignore_index < 0
     ):
         return "cross_entropy"
-    return OwnLoss(loss) if callable(loss) and not isinstance(loss, OwnLoss | type) else loss
+    return UserLoss(loss) if callable(loss) and not isinstance(loss, UserLoss | type) else loss
 
 
-def described_loss(loss: Any) -> Named:
-    """What a record says of a loss that `taken` returned."""
-    return loss.description if isinstance(loss, OwnLoss) else plain(loss)
+def describe_loss(loss: Any) -> Named:
+    """Fingerprint of a loss in its internal form, for records."""
+    return loss.description if isinstance(loss, UserLoss) else plain(loss)
 
 
-def _unreduced(given: Callable[..., Any]) -> Callable[..., Any]:
-    """The function with its `reduction`, where it has one, at "none"."""
+def _without_reduction(given: Callable[..., Any]) -> Callable[..., Any]:
+    """The function with its `reduction`, if any, set to "none"."""
     if isinstance(given, nn.Module):
         module = copy.deepcopy(given).eval().requires_grad_(requires_grad=False)
         if hasattr(module, "reduction"):
-            module.reduction = "none"  # type: ignore[assignment] # of a module any attribute may be a tensor
+            module.reduction = "none"  # type: ignore[assignment] # any attribute of a module may be a tensor
         return module
-    with suppress(ValueError, TypeError):  # what Python knows no signature of
+    with suppress(ValueError, TypeError):  # some callables have no signature
         if "reduction" in inspect.signature(given).parameters:
             return partial(given, reduction="none")
     return given

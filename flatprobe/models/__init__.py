@@ -1,4 +1,4 @@
-"""The papers' networks as `nn.Sequential`s that carry the recipe from which `build` makes them again."""
+"""Architectures of the papers, with recipes from which `build` rebuilds them."""
 
 from collections.abc import Callable, Mapping, Sequence
 from inspect import signature
@@ -55,7 +55,7 @@ NETWORKS: dict[str, Callable[..., nn.Sequential]] = {
 
 
 def build(recipe: Mapping[str, object]) -> nn.Sequential:
-    """The network of a recipe, with its initial (untrained) weights.
+    """The untrained network of a recipe.
 
     Args:
         recipe: `{"name": ..., "arguments": {...}}`, as `network.recipe` of every network built here.
@@ -64,7 +64,7 @@ def build(recipe: Mapping[str, object]) -> nn.Sequential:
         A new network in training mode.
 
     Raises:
-        ValueError: if the recipe is not of that form, names an unknown network or argument, or is too large.
+        ValueError: if the recipe has another form, names an unknown network or argument, or is too large.
 
     >>> build(mlp((4,), widths=(3,)).recipe)[1]
     Linear(in_features=4, out_features=3, bias=True)
@@ -94,7 +94,7 @@ def build(recipe: Mapping[str, object]) -> nn.Sequential:
 
 
 def layer_count(recipe: Mapping[str, object]) -> int:
-    """How many layers with weights a recipe asks for, at least, where that is a number of it."""
+    """Lower bound of the number of layers with weights in a recipe."""
     arguments = recipe.get("arguments")
     if not isinstance(arguments, Mapping):
         return 0
@@ -105,10 +105,10 @@ def layer_count(recipe: Mapping[str, object]) -> int:
 
 
 def _check_whole(builder: Callable[..., nn.Sequential], arguments: Mapping[str, object]) -> None:
-    """What a builder takes as whole numbers is whole: 3.5 would be rounded, and a word read letter by letter.
+    """Check a builder's whole numbers; 3.5 would be rounded, a string split.
 
     Raises:
-        TypeError: if it is not.
+        TypeError: if an argument is not whole.
     """
     for name, parameter in signature(builder).parameters.items():
         value = arguments.get(name, parameter.default)

@@ -1,11 +1,11 @@
-"""Networks of convolutions that stride where others pool: T3 Figs 1-4 and 21-24, S17 section VI-B2."""
+"""All-convolutional networks, with strides in place of pooling."""
 
 from collections.abc import Callable, Sequence
 
 from torch import nn
 
 from flatprobe.models.polynomial import PolynomialReLU
-from flatprobe.models.recipes import Modules, assembled, class_count, image_shape
+from flatprobe.models.recipes import Modules, assemble, class_count, image_shape
 
 LAYERS = 5
 
@@ -19,19 +19,19 @@ def all_convolutional(
     classes: int = 10,
     seed: int = 0,
 ) -> nn.Sequential:
-    """Five 3x3 convolutions of stride 2, each with its activation, and a linear layer on what is left.
+    """All-convolutional network: five 3x3 convolutions of stride 2, then linear.
 
-    The papers give the number of layers and channels, no pooling and about 10,000 weights; stride 2, padding 1 and the
-    linear layer are the choice here that comes to 9,898 parameters on CIFAR-10, whose map ends as one pixel.
+    The papers give the number of layers and channels, no pooling and about 10,000 weights. Stride 2, padding 1 and the
+    linear layer are our choice, with 9,898 parameters on CIFAR-10, where the last map is one pixel.
 
     Args:
         input_shape: (channels, height, width), any size.
-        channels: k, filters of each layer; 16 as in T3 Figs 1-2.
+        channels: k, filters per layer; 16 as in T3 Figs 1-2.
         activation: `"relu"`, or `"polynomial"`: the degree-10 least-squares fit of ReLU, whose error
             `PolynomialReLU` shows.
-        interval: a; ReLU is fitted on [-a, a]. T3 does not give it; the default is wide beside what the layers of a
-            newly built network are given on pixels in [0, 1] (at most about 1.4), so that training has room. Used by
-            `"polynomial"` only.
+        interval: a; ReLU is fitted on [-a, a]. T3 does not give it. The default is wide compared with the inputs of the
+            layers of an untrained network on pixels in [0, 1] (at most about 1.4), which leaves room for training. Used
+            by `"polynomial"` only.
         classes: number of outputs; the default is that of CIFAR-10.
         seed: of the initial weights, torch's default laws.
 
@@ -75,17 +75,17 @@ def all_convolutional(
     }
     if activation == "polynomial":
         arguments["interval"] = float(interval)
-    return assembled("all_convolutional", seed, layers, arguments)
+    return assemble("all_convolutional", seed, layers, arguments)
 
 
 def all_cnn_c(input_shape: Sequence[int], *, classes: int = 10, seed: int = 0) -> nn.Sequential:
-    """All-CNN-C with BatchNorm: 3 x 96, 3 x 192, 192, 192 and `classes` filters, average pool, linear.
+    """All-CNN-C with BatchNorm: 3 x 96, 3 x 192, 192, 192 and `classes` filters.
 
-    The convolutions are 3x3 but for the last two, which are 1x1; the third and the sixth have stride 2, the first six
-    are padded by 1 and the seventh is not. BatchNorm and a ReLU follow each of the nine, which therefore have no bias.
-    S17's softmax layer has weights (they are weight-normalized), so that a linear layer from `classes` averages to
-    `classes` logits stands after the pool, which Springenberg et al. do not have. Their dropout, which S17 does not
-    mention, is left out.
+    The convolutions are 3x3 except for the last two, which are 1x1. The third and the sixth have stride 2, the first
+    six are padded by 1 and the seventh is not. BatchNorm and a ReLU follow each of the nine, which therefore have no
+    bias. S17's softmax layer has weights (they are weight-normalized), so a linear layer from `classes` averages to
+    `classes` logits follows the pool; Springenberg et al. have none. Their dropout, which S17 does not mention, is left
+    out.
 
     Args:
         input_shape: (channels, height, width), at least 9 x 9 pixels.
@@ -96,7 +96,7 @@ def all_cnn_c(input_shape: Sequence[int], *, classes: int = 10, seed: int = 0) -
         The network: 1,371,106 parameters on CIFAR-10, of which 1,368,480 are the convolutions' (Springenberg et al.:
         1.3 million).
 
-    A `ValueError` names inputs that are not images or are too small.
+    It raises `ValueError` for inputs that are not images or too small.
 
     Source: S17 section VI-B2; Springenberg, Dosovitskiy, Brox, Riedmiller, "Striving for Simplicity: The All
     Convolutional Net", ICLR workshop 2015, Table 1.
@@ -127,4 +127,4 @@ def all_cnn_c(input_shape: Sequence[int], *, classes: int = 10, seed: int = 0) -
             ("linear", nn.Linear(outputs, outputs)),
         ]
 
-    return assembled("all_cnn_c", seed, layers, {"input_shape": [channels, height, width], "classes": outputs})
+    return assemble("all_cnn_c", seed, layers, {"input_shape": [channels, height, width], "classes": outputs})

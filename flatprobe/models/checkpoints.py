@@ -1,4 +1,4 @@
-"""Any checkpoint -> a model in eval mode."""
+"""Loading of checkpoints as models in eval mode, and saving."""
 
 import functools
 from collections.abc import Mapping
@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from flatprobe.models import build, layer_count
-from flatprobe.models.matching import matched
-from flatprobe.models.pretrained import pretrained
+from flatprobe.models.matching import match_names
+from flatprobe.models.pretrained import load_pretrained
 from flatprobe.network.class_names import set_class_names
 from flatprobe.network.copies import copy_with_places
 from flatprobe.network.modules import warn_of_unregistered
@@ -23,32 +23,34 @@ _LISTED = 5
 
 
 def load_checkpoint(path: str | Path, model: object = None, *, which: str = "last") -> nn.Module:
-    """The network of a checkpoint, in eval mode; no file that is read can execute code.
+    """The network of a checkpoint, in eval mode; no file that is read executes code.
 
     Args:
-        path: a safetensors file, or the `.index.json` of several; a state_dict that `torch.save` wrote, whatever the
-            file's ending, also under a key such as `"state_dict"`, `"model"` or `"net"` (of a network and its averaged
-            copy, the network); a flatprobe run folder; a folder with `model.safetensors`, or its index; or a folder
-            that transformers' `save_pretrained` wrote, of an image or sequence classifier, where transformers is
-            installed.
-        model: the architecture. It is never changed: a copy receives the weights, in the model's dtype and on
-            its device. None (default): the network is rebuilt from the recipe in the run folder's
-            config.json, or in the one beside the file, in the checkpoint's dtype.
-        which: of a run folder, `"last"` (default: what training ended with) or `"best"`, the weights with the
-            lowest validation loss, or training loss where there was no validation.
+        path: one of these:
+
+            - a safetensors file, or the `.index.json` of several;
+            - a file of `torch.save` with a state_dict, itself or under a key such as `"state_dict"`, `"model"` or
+              `"net"` (where an averaged copy is beside the network, the network is read);
+            - a flatprobe run folder, or a folder with `model.safetensors` or its index;
+            - a folder of transformers' `save_pretrained`, with an image or sequence classifier.
+
+        model: the architecture. It is never changed: a copy receives the weights, in the model's dtype and on its
+            device. None (default) rebuilds the network from the recipe in the config.json of the run folder or beside
+            the file, in the checkpoint's dtype.
+        which: for a run folder, `"last"` (default), the weights at the end of training, or `"best"`, the weights with
+            the lowest validation loss, or training loss without validation.
 
     Returns:
-        A new module in eval mode, with the names of its classes as `class_names` where a run's data had them. A warning
-        names what the model holds without having registered it (layers in a plain list), which stays as it is.
+        A new module in eval mode, with its class names as `class_names` where the data of the run had them. A warning
+        names unregistered parts of the model (layers in a plain list), which keep their weights.
 
     Raises:
         FileNotFoundError: if there is no such file.
         TypeError: if `model` is not a module.
+        ImportError: for a transformers folder if transformers is not installed.
 
-        ImportError: for a transformers folder where transformers is not installed.
-
-    A `ValueError` tells of a file that is damaged, holds no state_dict, holds code, or is one of another
-    network, and of an architecture that is not known.
+    It raises `ValueError` for a file that is damaged, holds no state_dict, holds code or belongs to another network,
+    and for an unknown architecture.
     """
     path = Path(path)
     if model is not None and not isinstance(model, nn.Module):
@@ -59,16 +61,16 @@ def load_checkpoint(path: str | Path, model: object = None, *, which: str = "las
         raise FileNotFoundError(msg)
     config = _config(path / CONFIG) if path.is_dir() else {}
     if "model_type" in config:
-        network = pretrained(path, config)
-        if model is not None:  # through transformers too, since the file's names are not always the module's
-            state, network = network.state_dict(), _copied(model)
+        network = load_pretrained(path, config)
+        if model is not None:  # transformers reads the file, whose names are not always those of the module
+            state, network = network.state_dict(), _copy(model)
             load_weights(network, state, str(path))
         return network.eval()
     file = _in_folder(path, which) if path.is_dir() else path
     state = read_state(file)
-    network = _rebuilt(file, state).to(_dtype(state)) if model is None else _copied(model)
+    network = _rebuild(file, state).to(_dtype(state)) if model is None else _copy(model)
     load_weights(network, state, str(file))
-    data = _trained_on(file)
+    data = _training_data(file)
     source = data.get("source")
     set_class_names(network, source.get("class_names") if isinstance(source, dict) else None)
     if isinstance(data.get("fingerprint"), str):
@@ -76,7 +78,7 @@ def load_checkpoint(path: str | Path, model: object = None, *, which: str = "las
     return network.eval()
 
 
-def _copied(model: nn.Module) -> nn.Module:
+def _copy(model: nn.Module) -> nn.Module:
     copied = copy_with_places(model)
     warn_of_unregistered(
         type(model).__name__, copied.unregistered, "checkpoints do not hold them, and they stay as they are in model"
@@ -88,36 +90,36 @@ def save_checkpoint(module: nn.Module, path: str | Path, metadata: Mapping[str, 
     """Write the module's parameters and buffers to a safetensors file, atomically.
 
     Args:
-        module: any module; it is not changed. Tied weights are stored once under each of their names.
+        module: any module; it is not changed. A tied weight is stored once under each of its names.
         path: the file; replaced if it exists.
-        metadata: words for the file's header.
+        metadata: strings for the header of the file.
     """
     write_tensors(module.state_dict(), Path(path), metadata)
 
 
 def load_weights(network: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
-    """Copy a state_dict into the network, in place, after comparing all names, shapes and kinds of numbers.
+    """Copy a state_dict into the network, after a check of names, shapes and kinds.
 
     Args:
-        network: receives the values.
-        state: names and values, which `flatprobe.models.matching` finds in the network; a name that is missing takes
-            the value of a name that it is tied to, since many writers drop duplicates.
-        source: what the error calls the state.
+        network: the network that receives the values.
+        state: names and values, matched to the network by `flatprobe.models.matching`. A missing name takes the value
+            of a name to which it is tied, since many writers drop duplicates.
+        source: the state's name in an error.
 
     Raises:
-        ValueError: if names, shapes or kinds differ, with the first few of each.
+        ValueError: if names, shapes or kinds differ.
     """
-    network.load_state_dict(_checked(network, state, source), strict=False)
+    network.load_state_dict(_check_state(network, state, source), strict=False)
 
 
-def _checked(network: nn.Module, state: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
-    """The state under the network's own names, all of them.
+def _check_state(network: nn.Module, state: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
+    """The state under all names of the network.
 
     Raises:
-        ValueError: if it is of another network.
+        ValueError: if the state belongs to another network.
     """
     own = {name: value for name, value in network.state_dict(keep_vars=True).items() if isinstance(value, Tensor)}
-    found = matched(state, own)
+    found = match_names(state, own)
     tied = {id(value): found[name] for name, value in own.items() if name in found}
     found |= {name: tied[id(value)] for name, value in own.items() if name not in found and id(value) in tied}
     both = [(name, found[name], value) for name, value in own.items() if name in found]
@@ -149,15 +151,15 @@ def _checked(network: nn.Module, state: Mapping[str, Tensor], source: str) -> di
 
 
 def _kind(value: Tensor) -> str:
-    """Complex, floating or integer: what cannot be converted into one another without loss."""
+    """Kind of number: complex, floating or integer."""
     return "complex" if value.is_complex() else "floating" if value.is_floating_point() else "integer"
 
 
 def _in_folder(folder: Path, which: str) -> Path:
-    """The file of weights in a run folder, or in a folder of weights alone.
+    """The file of weights in a run folder or a folder of weights.
 
     Raises:
-        FileNotFoundError: if it is neither.
+        FileNotFoundError: if the folder is neither.
         ValueError: if `which` is unknown.
     """
     if which not in {"last", "best"}:
@@ -175,13 +177,13 @@ def _in_folder(folder: Path, which: str) -> Path:
     raise FileNotFoundError(msg)
 
 
-def _rebuilt(file: Path, state: Mapping[str, Tensor]) -> nn.Module:
+def _rebuild(file: Path, state: Mapping[str, Tensor]) -> nn.Module:
     """The untrained network of the config.json beside the file.
 
-    It is made without weights first: a recipe of more than the file holds would fill the memory.
+    The network is built without weights first, since a recipe of a larger network could fill the memory.
 
     Raises:
-        ValueError: if there is no recipe there, or it is that of another network.
+        ValueError: if there is no recipe, or the recipe of another network.
     """
     network = _config(file.with_name(CONFIG)).get("network")
     recipe = network.get("recipe") if isinstance(network, dict) else None
@@ -195,26 +197,26 @@ def _rebuilt(file: Path, state: Mapping[str, Tensor]) -> nn.Module:
         msg = f"the recipe beside {file} is of {layers} layers, and the file holds {len(state)} tensors; {_HOW}"
         raise ValueError(msg)
     with torch.device("meta"):
-        _checked(build(recipe), state, str(file))
+        _check_state(build(recipe), state, str(file))
     return build(recipe)
 
 
-def _trained_on(file: Path) -> dict[str, Any]:
-    """What the config.json beside the file says of the training data; nothing where there is none."""
+def _training_data(file: Path) -> dict[str, Any]:
+    """The training data in the config.json beside the file; empty without one."""
     try:
         data = _config(file.with_name(CONFIG))["data"]
-    except (KeyError, TypeError, ValueError):  # another program's, which the weights do not depend on
+    except (KeyError, TypeError, ValueError):  # the config.json of another program, on which the weights do not depend
         return {}
     return data if isinstance(data, dict) else {}
 
 
 def _config(file: Path) -> dict[str, Any]:
-    """What a config.json holds; nothing where there is none."""
+    """Content of a config.json; empty without the file."""
     return read_json(file, _HOW) if file.is_file() else {}
 
 
 def _dtype(state: Mapping[str, Tensor]) -> torch.dtype:
-    """The narrowest floating dtype that holds all of the state's floating tensors exactly."""
+    """The narrowest dtype that holds all floating tensors of the state exactly."""
     dtypes = [value.dtype for value in state.values() if value.is_floating_point()]
     return functools.reduce(torch.promote_types, dtypes) if dtypes else torch.get_default_dtype()
 

@@ -6,33 +6,32 @@ from torch import nn
 
 from flatprobe.models.recipes import (
     Modules,
-    assembled,
+    add_dropout,
+    assemble,
     class_count,
+    dropout_layers,
     dropout_rate,
-    dropping,
     image_shape,
-    with_dropout,
 )
 
 
 def sokolic_cnn(input_shape: Sequence[int], *, classes: int = 10, dropout: float = 0.0, seed: int = 0) -> nn.Sequential:
-    """(32,5,5)-conv, 2x2 max-pool, (32,5,5)-conv, 2x2 max-pool, linear.
+    """Small CNN of S17: (32,5,5)-conv, 2x2 max-pool, twice, then linear.
 
-    A ReLU follows each convolution, as in all of S17's networks. The paper does not give the padding: zero
-    padding of 2 keeps the map's size here, so that the network also takes the 8 x 8 digits (42,154 parameters
-    on MNIST).
+    A ReLU follows each convolution, as in all networks of S17. The paper does not give the padding: zero padding of 2
+    keeps the size of the map, so that the network also takes the 8 x 8 digits (42,154 parameters on MNIST).
 
     Args:
         input_shape: (channels, height, width), at least 4 x 4 pixels.
         classes: number of outputs; the default is that of MNIST, CIFAR-10 and the digits.
-        dropout: the probability with which an input of the linear layer is set to zero in training (the others are
-            scaled up); none by default, since it is one of the regularizers to study.
+        dropout: probability with which an input of the linear layer is set to zero in training (the others are scaled
+            up); 0 by default, since dropout is one of the regularizers under study.
         seed: of the initial weights, torch's default laws.
 
     Returns:
         The network.
 
-    A `ValueError` names inputs that are not images or are too small, or a dropout that is not in [0, 1).
+    It raises `ValueError` for inputs that are not images or too small, and for a dropout outside [0, 1).
 
     Source: S17 section VI-B1.
     """
@@ -48,33 +47,35 @@ def sokolic_cnn(input_shape: Sequence[int], *, classes: int = 10, dropout: float
             ("relu2", nn.ReLU()),
             ("pool2", nn.MaxPool2d(2)),
             ("flatten", nn.Flatten()),
-            *dropping("dropout", rate),
+            *dropout_layers("dropout", rate),
             ("linear", nn.Linear(32 * (height // 4) * (width // 4), outputs)),
         ]
 
     arguments = {"input_shape": [channels, height, width], "classes": outputs}
-    return assembled("sokolic_cnn", seed, layers, with_dropout(arguments, rate))
+    return assemble("sokolic_cnn", seed, layers, add_dropout(arguments, rate))
 
 
 def thumwanit_cnn(
     input_shape: Sequence[int], *, classes: int = 10, dropout: float = 0.0, seed: int = 0
 ) -> nn.Sequential:
-    """3x3 convolutions of 32, 64 and 64 filters, 2x2 max-pools after the first two, 64 hidden units, linear.
+    """Small CNN of N20.
 
-    A ReLU follows each convolution and the hidden layer. The paper does not give the padding: none is
-    assumed, the Keras default.
+    3x3 convolutions of 32, 64 and 64 filters, 2x2 max-pools after the first two, 64 hidden units, linear.
+
+    A ReLU follows each convolution and the hidden layer. The paper does not give the padding; 0
+    is assumed, the Keras default.
 
     Args:
         input_shape: (channels, height, width), at least 18 x 18 pixels.
         classes: number of outputs; the default is that of MNIST and CIFAR-10.
-        dropout: the probability with which a hidden unit is set to zero in training (the others are scaled up); none
-            by default, since it is one of the regularizers to study.
+        dropout: probability with which a hidden unit is set to zero in training (the others are scaled up); 0 by
+            default, since dropout is one of the regularizers under study.
         seed: of the initial weights, torch's default laws.
 
     Returns:
         The network: 93,322 parameters on MNIST, 122,570 on CIFAR-10.
 
-    A `ValueError` names inputs that are not images or are too small, or a dropout that is not in [0, 1).
+    It raises `ValueError` for inputs that are not images or too small, and for a dropout outside [0, 1).
 
     Source: N20 section 7.1.1 ("small model").
     """
@@ -95,9 +96,9 @@ def thumwanit_cnn(
             ("flatten", nn.Flatten()),
             ("linear1", nn.Linear(64 * rows * columns, 64)),
             ("relu4", nn.ReLU()),
-            *dropping("dropout", rate),
+            *dropout_layers("dropout", rate),
             ("linear2", nn.Linear(64, outputs)),
         ]
 
     arguments = {"input_shape": [channels, height, width], "classes": outputs}
-    return assembled("thumwanit_cnn", seed, layers, with_dropout(arguments, rate))
+    return assemble("thumwanit_cnn", seed, layers, add_dropout(arguments, rate))

@@ -1,17 +1,16 @@
-"""The names of a checkpoint's tensors -> those of a network, however the one or the other was wrapped."""
+"""Matching of the tensor names of a checkpoint and a network."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from torch import Tensor
 
-# Segments that wrappers put into names: nn.DataParallel and AveragedModel, torch.compile, activation checkpointing,
+# Segments of names that come from wrappers: nn.DataParallel and AveragedModel, torch.compile, activation checkpointing,
 # FSDP and DeepSpeed.
 _WRAPPERS = {"module", "_orig_mod", "_checkpoint_wrapped_module", "_fsdp_wrapped_module", "_forward_module"}
-# Names, by their last segment, that no network in eval mode depends on: counters of BatchNorm and of AveragedModel, and
-# what profilers leave.
+# Last segments of names on which no network in eval mode depends: counters of BatchNorm, AveragedModel and profilers.
 _IDLE = {"num_batches_tracked", "n_averaged", "total_ops", "total_params", "_extra_state"}
-# Of parametrizations, as torch.nn.utils.weight_norm and spectral_norm named them before.
+# Names of parametrizations, and the earlier names in torch.nn.utils.weight_norm and spectral_norm.
 _EARLIER = (
     (r"parametrizations\.(\w+)\.original0$", r"\1_g"),
     (r"parametrizations\.(\w+)\.original1$", r"\1_v"),
@@ -20,15 +19,15 @@ _EARLIER = (
 )
 
 
-def matched(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The state under the network's names; what finds no name there keeps its own.
+def match_names(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The state under the names of the network.
 
-    Segments of wrappers do not count, wherever they are; nor does a prefix that all names of one side have and those of
-    the other lack. Counters that do not act in eval mode are left out, or taken from the network.
+    Segments of wrappers are ignored, and so is a prefix that all names of one side have and the other side lacks.
+    Counters without effect in eval mode are left out, or taken from the network.
 
     Args:
         state: names and values.
-        own: the network's.
+        own: names and values of the network.
 
     >>> import torch
     >>> list(matched({"net.module.weight": torch.zeros(1), "net.n_averaged": torch.ones(1)}, {"weight": torch.ones(1)}))
@@ -49,7 +48,7 @@ def matched(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str,
 
 
 def _plain(names: Iterable[str]) -> list[str]:
-    """The names without the segments of wrappers, as earlier versions of torch had them; as given where two agree."""
+    """Names without wrappers, or unchanged if two would become equal."""
     given = list(names)
     plain = [".".join(part for part in name.split(".") if part not in _WRAPPERS) for name in given]
     for pattern, earlier in _EARLIER:
@@ -58,12 +57,12 @@ def _plain(names: Iterable[str]) -> list[str]:
 
 
 def _prefixes(found: Sequence[str], names: Sequence[str]) -> tuple[str, str]:
-    """The prefix of all found names that the others lack, and that of all others that the found ones lack."""
+    """The prefix of one side's names that the other side lacks, in both directions."""
     weights, others = ([name for name in side if name.rpartition(".")[2] not in _IDLE] for side in (found, names))
     if {*weights} & {*others}:
         return "", ""
     for long, short, swapped in ((weights, others, False), (others, weights, True)):
-        for ending in short[:20]:  # more than one, since a tied weight may be stored under its other name only
+        for ending in short[:20]:  # several, since a tied weight may be stored under another name
             for name in long:
                 prefix = name.removesuffix(ending)
                 if name.endswith(f".{ending}") and all(each.startswith(prefix) for each in long):

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 from torch import nn
 
-from flatprobe.models.recipes import Modules, assembled, class_count, dropout_rate, dropping, with_dropout
+from flatprobe.models.recipes import Modules, add_dropout, assemble, class_count, dropout_layers, dropout_rate
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh, "sigmoid": nn.Sigmoid}
 
@@ -20,15 +20,15 @@ def mlp(
     dropout: float = 0.0,
     seed: int = 0,
 ) -> nn.Sequential:
-    """Logits z = W_L s(... s(W_1 x + b_1) ...) + b_L on the flattened input.
+    """MLP: z = W_L s(... s(W_1 x + b_1) ...) + b_L on the flattened input.
 
     Args:
         input_shape: shape of one input; it is flattened.
-        widths: units of each hidden layer; `()` is the affine classifier. The default is T3's MLP 1 x 512.
+        widths: units per hidden layer; `()` is the affine classifier. The default is T3's MLP 1 x 512.
         classes: number of outputs; the default is that of MNIST, CIFAR-10 and the digits.
         activation: `"relu"` (as in T3), `"tanh"` or `"sigmoid"`.
-        dropout: the probability with which a hidden unit is set to zero in training (the others are scaled up), after
-            each hidden layer; none by default, since it is one of the regularizers to study.
+        dropout: probability with which a hidden unit is set to zero in training (the others are scaled up), after each
+            hidden layer; 0 by default, since dropout is one of the regularizers under study.
         seed: of the initial weights, torch's default law for linear layers.
 
     Returns:
@@ -61,9 +61,9 @@ def mlp(
             modules += [
                 (f"linear{index}", nn.Linear(inputs, outputs)),
                 (f"{activation}{index}", ACTIVATIONS[activation]()),
-                *dropping(f"dropout{index}", rate),
+                *dropout_layers(f"dropout{index}", rate),
             ]
         return [*modules, (f"linear{len(sizes) - 1}", nn.Linear(sizes[-2], sizes[-1]))]
 
     arguments = {"input_shape": shape, "widths": hidden, "classes": int(classes), "activation": activation}
-    return assembled("mlp", seed, layers, with_dropout(arguments, rate))
+    return assemble("mlp", seed, layers, add_dropout(arguments, rate))

@@ -1,4 +1,4 @@
-"""Normalisation as a layer, so that a network takes pixels and probes speak in pixel units."""
+"""Normalization as a layer, so that probes report pixel units."""
 
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -14,9 +14,9 @@ class Normalise(nn.Module):
     """x -> (x - mean) / std, channel by channel (dimension 1).
 
     Args:
-        mean: one number, or one a channel, in the units of the inputs (pixels lie in [0, 1]).
+        mean: one number, or one per channel, in the units of the inputs (pixels in [0, 1]).
         std: the same; positive.
-        dtype: of the stored numbers; None for torch's default.
+        dtype: dtype of the stored numbers; None for torch's default.
 
     Raises:
         ValueError: if a value is not finite, a std is not positive, or the two have different lengths.
@@ -42,13 +42,13 @@ class Normalise(nn.Module):
             raise ValueError(msg)
         lengths = {len(means), len(stds)}
         if 0 in lengths or len(lengths - {1}) > 1:
-            msg = f"mean has {len(means)} entries and std {len(stds)}; expected one, or one a channel, in both"
+            msg = f"mean has {len(means)} entries and std {len(stds)}; expected one, or one per channel, in both"
             raise ValueError(msg)
         self.register_buffer("mean", means.to(dtype or torch.get_default_dtype()))
         self.register_buffer("std", stds.to(dtype or torch.get_default_dtype()))
 
     def forward(self, x: Float[Tensor, "samples *shape"]) -> Float[Tensor, "samples *shape"]:
-        """The normalised inputs.
+        """The normalized inputs.
 
         Raises:
             ValueError: if there are several means or stds and the inputs have another number of channels.
@@ -65,12 +65,12 @@ class Normalise(nn.Module):
 
 
 class Normalised(nn.Sequential):
-    """The network on normalised inputs: `Normalise(mean, std)`, then the network itself (shared, not copied).
+    """`Normalise(mean, std)` followed by the network itself, which is not copied.
 
     Args:
-        network: any module whose inputs are one tensor. The new layer takes the dtype and device of its
-            weights, the whole takes its mode.
-        mean: one number, or one a channel, in pixel units.
+        network: any module whose input is one tensor. The new layer has the dtype and device of its weights, and the
+            whole has its mode.
+        mean: one number, or one per channel, in pixel units.
         std: the same; positive.
 
     >>> Normalised(nn.Flatten(), 0.5, [0.25, 0.5])(torch.ones(1, 2, 1, 1))

@@ -1,4 +1,4 @@
-"""ReLU's least-squares polynomial (T3 Figs 21-24), which turns a network into a polynomial of its input."""
+"""Least-squares polynomial of ReLU (T3 Figs 21-24)."""
 
 import math
 
@@ -11,20 +11,20 @@ DEGREE = 10
 
 
 class PolynomialReLU(nn.Module):
-    """p minimises int_{-a}^{a} (p(x) - max(x, 0))^2 dx among the polynomials of degree 10.
+    """Polynomial p = argmin int_{-a}^{a} (p(x) - max(x, 0))^2 dx of degree 10.
 
-    The minimum is known in closed form: Legendre's polynomials are orthogonal and ReLU is linear on each side of 0.
+    The minimum has a closed form, since Legendre's polynomials are orthogonal and ReLU is linear on each side of 0.
     Since max(a t, 0) = a max(t, 0), the fit on [-1, 1] gives all others: p(x) = x / 2 + a q(x^2 / a^2) with q of
-    degree 5, which Horner's rule evaluates. Outside the interval p grows as x^10: it is the plain polynomial there
-    too, else the network were none.
+    degree 5, evaluated by Horner's rule. p is the polynomial outside the interval too, where it grows as x^10, since
+    otherwise the network would be no polynomial.
 
     Args:
-        interval: a, in the units of what the layer is given.
+        interval: a, in the units of the layer's input.
 
     Attributes:
         interval: a.
-        largest_error: max |p(x) - max(x, 0)| over the interval, 0.02776 a; it is that at 0.
-        rms_error: root of the mean of (p(x) - max(x, 0))^2 over the interval, 0.00592 a.
+        largest_error: max |p(x) - max(x, 0)| over the interval, 0.02776 a, attained at 0.
+        rms_error: root mean square of p(x) - max(x, 0) over the interval, 0.00592 a.
 
     Raises:
         ValueError: if the interval is not finite or not above 0.
@@ -47,7 +47,7 @@ class PolynomialReLU(nn.Module):
         self.rms_error = self.interval * _rms_error()
 
     def forward(self, x: Float[Tensor, "samples *shape"]) -> Float[Tensor, "samples *shape"]:
-        """p, entry by entry."""
+        """p(x) per entry."""
         scaled = x / self.interval
         square = scaled * scaled
         *lower, highest = self._even
@@ -65,7 +65,7 @@ class PolynomialReLU(nn.Module):
 
 
 def _legendre_coefficients() -> np.ndarray:
-    """c_k = (2 k + 1) / 2 int_0^1 t P_k(t) dt; DEGREE Gauss nodes are exact for these integrands."""
+    """c_k = (2 k + 1) / 2 int_0^1 t P_k(t) dt, exact with DEGREE Gauss nodes."""
     nodes, weights = legendre.leggauss(DEGREE)
     t, half_weights = (nodes + 1) / 2, weights / 2
     k = np.arange(DEGREE + 1)
@@ -78,13 +78,13 @@ def _unit_fit() -> Polynomial:
 
 
 def _rms_error() -> float:
-    """Parseval: int (p - relu)^2 = 1/3 - sum_k c_k^2 2 / (2 k + 1), over an interval of length 2."""
+    """Parseval: int_{-1}^{1} (p - relu)^2 = 1/3 - sum_k c_k^2 2 / (2 k + 1)."""
     k = np.arange(DEGREE + 1)
     return math.sqrt((1 / 3 - float(np.sum(_legendre_coefficients() ** 2 * 2 / (2 * k + 1)))) / 2)
 
 
 def _largest_error(fit: Polynomial) -> float:
-    """At 0, at an end, or where p' is ReLU's slope; p(x) - relu(x) is even, so that 0 <= x <= 1 is all."""
+    """max |p - relu| over 0, 1 and the points with p' = relu', by symmetry."""
     difference = fit - Polynomial([0, 1])
     stationary = np.asarray(difference.deriv().roots(), dtype=np.complex128)
     real: list[float] = stationary.real[np.abs(stationary.imag) < 1e-9].tolist()

@@ -1,25 +1,27 @@
-"""Residual networks with identity connections (He et al. 2016b): Wide ResNets and ResNet-18."""
+"""Pre-activation residual networks (He et al. 2016b): Wide ResNets and ResNet-18."""
 
 from collections.abc import Sequence
 
 from torch import nn
 
-from flatprobe.models.recipes import Modules, assembled, class_count, image_shape
+from flatprobe.models.recipes import Modules, assemble, class_count, image_shape
 from flatprobe.models.resnet import Residual
 
 
 def wide_resnet(
     input_shape: Sequence[int], *, depth: int = 40, widening: int = 4, classes: int = 10, seed: int = 0
 ) -> nn.Sequential:
-    """3x3 convolution of 16, three stages of (depth - 4) / 6 blocks, BatchNorm, ReLU, average pool, linear.
+    """Wide ResNet.
+
+    3x3 convolution of 16, three stages of (depth - 4) / 6 blocks, BatchNorm, ReLU, average pool, linear.
 
     A block is BN-ReLU-conv-BN-ReLU-conv plus its shortcut; all its convolutions are 3x3, padded by 1, without bias.
     The stages have 16, 32 and 64 filters times the widening; the second and third halve the map in their first block.
-    Where a block changes the shape its shortcut is a 1x1 convolution of the block's first ReLU, else the identity.
+    Where a block changes the shape, its shortcut is a 1x1 convolution of the block's first ReLU, else the identity.
 
     Args:
         input_shape: (channels, height, width), any size.
-        depth: 6 n + 4 for n blocks a stage. 40 and the widening of 4 are T3's; S17's "22 layers of width 5" has
+        depth: 6 n + 4 for n blocks per stage. 40 and the widening of 4 are T3's; S17's "22 layers of width 5" has
             `depth=22, widening=5`.
         widening: factor of the filters.
         classes: number of outputs; the default is that of CIFAR-10.
@@ -36,7 +38,7 @@ def wide_resnet(
     channels, height, width = image_shape(input_shape, "wide_resnet", smallest=1)
     outputs = class_count(classes)
     if depth < 10 or depth % 6 != 4:
-        msg = f"depth is {depth}; expected 6 n + 4 for n >= 1 blocks a stage: 10, 16, 22, 28, ..."
+        msg = f"depth is {depth}; expected 6 n + 4 for n >= 1 blocks per stage: 10, 16, 22, 28, ..."
         raise ValueError(msg)
     if widening < 1:
         msg = f"widening is {widening}; expected a factor of at least 1"
@@ -53,15 +55,16 @@ def wide_resnet(
         "widening": int(widening),
         "classes": outputs,
     }
-    return assembled("wide_resnet", seed, layers, arguments)
+    return assemble("wide_resnet", seed, layers, arguments)
 
 
 def resnet18(input_shape: Sequence[int], *, width: int = 64, classes: int = 1000, seed: int = 0) -> nn.Sequential:
-    """7x7 convolution of stride 2, BatchNorm, ReLU, 3x3 max-pool of stride 2, eight blocks, average pool, linear.
+    """ResNet-18 with pre-activation blocks.
 
-    Four stages of two blocks as in `wide_resnet`, of `width` times 1, 2, 4 and 8 filters. The stem's BatchNorm and
-    ReLU serve the first block, which has none of its own there (He et al. 2016b, section 3.2); BatchNorm and ReLU
-    stand before the average pool.
+    7x7 convolution of stride 2, BatchNorm, ReLU, 3x3 max-pool of stride 2, eight blocks, average pool, linear.
+
+    Four stages of two blocks as in `wide_resnet`, with `width` times 1, 2, 4 and 8 filters. The first block uses the
+    BatchNorm and ReLU of the stem (He et al. 2016b, section 3.2). BatchNorm and ReLU precede the average pool.
 
     Args:
         input_shape: (channels, height, width), any size; S17 crops to (3, 112, 112).
@@ -96,11 +99,11 @@ def resnet18(input_shape: Sequence[int], *, width: int = 64, classes: int = 1000
         return [*stem, *stages[1:], *_head(8 * width, outputs)]
 
     arguments = {"input_shape": [channels, height, width_of_image], "width": int(width), "classes": outputs}
-    return assembled("resnet18", seed, layers, arguments)
+    return assemble("resnet18", seed, layers, arguments)
 
 
 def _stages(inputs: int, stages: Sequence[int], blocks: int) -> list[tuple[str, nn.Module]]:
-    """The stages' blocks by name; all stages but the first halve the map."""
+    """Named blocks of the stages; all stages but the first halve the map."""
     modules: list[tuple[str, nn.Module]] = []
     for stage, filters in enumerate(stages, start=1):
         for block in range(1, blocks + 1):
@@ -120,7 +123,7 @@ def _block(inputs: int, outputs: int, stride: int) -> nn.Module:
 
 
 def _rest(inputs: int, outputs: int, stride: int) -> list[nn.Module]:
-    """A block's body after its first BatchNorm and ReLU."""
+    """Body of a block after its first BatchNorm and ReLU."""
     return [
         nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False),
         nn.BatchNorm2d(outputs),

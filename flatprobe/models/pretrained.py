@@ -1,4 +1,4 @@
-"""Folders that transformers wrote -> a classifier, from the safetensors files in the folder alone."""
+"""Classifiers from folders of transformers, read from safetensors files only."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -8,7 +8,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
-from flatprobe.utils.rng import global_states_kept
+from flatprobe.utils.rng import keep_global_states
 from flatprobe.utils.tensor_files import shards, within
 
 _CLASSIFIERS = {
@@ -19,19 +19,19 @@ _WEIGHTS, _INDEX, _ADAPTER = "model.safetensors", "model.safetensors.index.json"
 _EXPECTED = "expected what save_pretrained wrote, with safetensors"
 
 
-def pretrained(folder: Path, config: Mapping[str, Any]) -> nn.Module:
+def load_pretrained(folder: Path, config: Mapping[str, Any]) -> nn.Module:
     """The classifier of a transformers folder, in the checkpoint's dtype.
 
-    transformers reads the files; which ones is decided here before, since a folder can name others.
+    transformers reads the files. The files are checked here first, since a folder can name others.
 
     Args:
-        folder: with config.json and the weights.
-        config: what config.json holds.
+        folder: folder with config.json and the weights.
+        config: content of config.json.
 
     Raises:
         ImportError: if transformers is not installed.
-        ValueError: if it is no classifier, cannot be read, names files elsewhere or code, or lacks weights (which
-            transformers would draw at random).
+        ValueError: if the folder holds no classifier, cannot be read, names code or files in other folders, or lacks
+            weights, which transformers would draw at random.
     """
     names = config.get("architectures") or ["network without an architecture"]
     name = names[0] if isinstance(names, list) and isinstance(names[0], str) else f"network of {names!r}"
@@ -45,9 +45,9 @@ def pretrained(folder: Path, config: Mapping[str, Any]) -> nn.Module:
         msg = f"{folder} was written by transformers, which is not installed: pip install transformers"
         raise ImportError(msg) from error
     _check_files(folder, config)
-    with global_states_kept():
+    with keep_global_states():
         try:
-            network, told = getattr(transformers, kind).from_pretrained(
+            network, report = getattr(transformers, kind).from_pretrained(
                 folder,
                 dtype="auto",
                 local_files_only=True,
@@ -55,10 +55,10 @@ def pretrained(folder: Path, config: Mapping[str, Any]) -> nn.Module:
                 trust_remote_code=False,
                 output_loading_info=True,
             )
-        except Exception as error:  # a config.json that is not what the model's class expects leads to any
+        except Exception as error:  # an unexpected config.json can raise any exception
             msg = f"transformers cannot load {folder} ({type(error).__name__}: {error}); {_EXPECTED}"
             raise ValueError(msg) from error
-    if lacking := sorted(told["missing_keys"]):
+    if lacking := sorted(report["missing_keys"]):
         few = ", ".join(lacking[:5]) + (", ..." if len(lacking) > 5 else "")
         msg = (
             f"{folder} lacks {len(lacking)} weights of its {name}: {few}; expected all of them: it may "
@@ -70,10 +70,10 @@ def pretrained(folder: Path, config: Mapping[str, Any]) -> nn.Module:
 
 
 def _check_files(folder: Path, config: Mapping[str, Any]) -> None:
-    """What transformers is going to read lies in the folder, is safetensors, and is of the config's size.
+    """Check that transformers will read safetensors of the folder only.
 
     Raises:
-        ValueError: if it is not.
+        ValueError: for other files, an adapter, code or other sizes.
     """
     if (folder / _ADAPTER).exists():
         msg = f"{folder} holds an adapter of another network ({_ADAPTER}); merge it into that one, and save the whole"
@@ -97,7 +97,7 @@ def _check_files(folder: Path, config: Mapping[str, Any]) -> None:
         elsewhere = key == "transformers_weights" and value is not None
         program = key.endswith("_implementation") and isinstance(value, str) and "/" in value
         if elsewhere or program:
-            msg = f"the config.json of {folder} asks for {key} = {value!r}, which lies elsewhere; {_EXPECTED}"
+            msg = f"the config.json of {folder} names {key} = {value!r} in another place; {_EXPECTED}"
             raise ValueError(msg)
         sizes = [size for size in (value if isinstance(value, list) else [value]) if isinstance(size, int)]
         if any(word in key and size > limit for word, limit in most.items() for size in sizes):
@@ -109,7 +109,7 @@ def _check_files(folder: Path, config: Mapping[str, Any]) -> None:
 
 
 def _entries(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """The entries of a config and of those inside it (of a vision part, say)."""
+    """Entries of a config and of the configs within it, such as that of a vision part."""
     for key, value in config.items():
         yield key, value
         if isinstance(value, Mapping):

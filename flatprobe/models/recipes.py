@@ -1,4 +1,4 @@
-"""Recipes: what a network is built from, as plain JSON, so that a run folder can rebuild it."""
+"""Recipes of networks as plain JSON, from which a run folder rebuilds them."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -11,14 +11,14 @@ Recipe = dict[str, object]
 Modules = Sequence[tuple[str, nn.Module]]
 
 
-def assembled(name: str, seed: int, layers: Callable[[], Modules], arguments: dict[str, object]) -> nn.Sequential:
-    """The layers as one `nn.Sequential` in training mode that carries its recipe.
+def assemble(name: str, seed: int, layers: Callable[[], Modules], arguments: dict[str, object]) -> nn.Sequential:
+    """The layers as one `nn.Sequential` in training mode, with its recipe.
 
     Args:
         name: name of the builder in `NETWORKS`.
-        seed: of the initial weights; the global random state is left where it was.
-        layers: makes the named layers, drawing their initial weights as torch does by default.
-        arguments: the builder's arguments other than the seed, as JSON has them.
+        seed: seed of the initial weights; the global random state is restored.
+        layers: function that makes the named layers with torch's default initial weights.
+        arguments: arguments of the builder other than the seed, as JSON.
 
     Returns:
         The network, with the attribute `recipe`.
@@ -83,11 +83,11 @@ def dropout_rate(dropout: float) -> float:
     return float(dropout)
 
 
-def dropping(name: str, dropout: float) -> Modules:
-    """The layer of that name, or none where nothing is dropped: such a network is what it was without the argument."""
+def dropout_layers(name: str, dropout: float) -> Modules:
+    """A dropout layer, or no layer for a rate of 0."""
     return [(name, nn.Dropout(dropout))] if dropout else []
 
 
-def with_dropout(arguments: dict[str, object], dropout: float) -> dict[str, object]:
-    """A recipe's arguments, with dropout where there is any."""
+def add_dropout(arguments: dict[str, object], dropout: float) -> dict[str, object]:
+    """Arguments of a recipe, with the dropout unless it is 0."""
     return {**arguments, "dropout": dropout} if dropout else arguments

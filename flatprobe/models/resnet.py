@@ -1,18 +1,18 @@
-"""The residual network with BatchNorm for CIFAR-like images (He et al. 2016, section 4.2)."""
+"""Residual networks with BatchNorm for CIFAR-like images."""
 
 from collections.abc import Sequence
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from flatprobe.models.recipes import Modules, assembled, class_count, image_shape
+from flatprobe.models.recipes import Modules, assemble, class_count, image_shape
 
 
 class Residual(nn.Module):
     """x -> shortcut(x) + body(x).
 
     Args:
-        body: the block's own layers.
+        body: the layers of the block.
         shortcut: the identity, or a projection to the body's output shape.
     """
 
@@ -30,7 +30,9 @@ class Residual(nn.Module):
 def resnet(
     input_shape: Sequence[int], *, depth: int = 22, width: int = 16, classes: int = 10, seed: int = 0
 ) -> nn.Sequential:
-    """3x3 convolution, three stages of (depth - 4) / 6 residual blocks, average pool over the map, linear.
+    """ResNet with BatchNorm for small images.
+
+    3x3 convolution, three stages of (depth - 4) / 6 residual blocks, average pool over the map, linear.
 
     A block is conv-BN-ReLU-conv-BN plus its shortcut, then a ReLU; all convolutions are 3x3, padded by 1,
     without bias. The second and third stage halve the map and double the width in their first block, whose
@@ -40,9 +42,9 @@ def resnet(
 
     Args:
         input_shape: (channels, height, width), any size.
-        depth: 6 n + 4 for n blocks a stage; 22 is the depth of S17's ResNet (section VI-C1), which is a wide one
-            (`wide_resnet`). N20's ResNet (section 7.1.2), one shortcut connection of 16, 32 and 64 filters each, has
-            `depth=10`; the paper gives neither the convolutions a block nor the layer before the first.
+        depth: 6 n + 4 for n blocks per stage; 22 is the depth of S17's ResNet (section VI-C1), which is wide
+            (`wide_resnet`). N20's ResNet (section 7.1.2) has one shortcut connection each of 16, 32 and 64 filters, and
+            `depth=10` here; the paper gives neither the convolutions per block nor the layer before the first block.
         width: filters of the first stage; 16 as in He et al.
         classes: number of outputs; the default is that of CIFAR-10.
         seed: of the initial weights, torch's default laws.
@@ -57,7 +59,7 @@ def resnet(
     """
     channels, height, width_of_image = image_shape(input_shape, "resnet", smallest=1)
     if depth < 10 or depth % 6 != 4:
-        msg = f"depth is {depth}; expected 6 n + 4 for n >= 1 blocks a stage: 10, 16, 22, 28, ..."
+        msg = f"depth is {depth}; expected 6 n + 4 for n >= 1 blocks per stage: 10, 16, 22, 28, ..."
         raise ValueError(msg)
     if width < 1:
         msg = f"width is {width}; expected at least 1 filter"
@@ -92,7 +94,7 @@ def resnet(
         "width": int(width),
         "classes": outputs,
     }
-    return assembled("resnet", seed, layers, arguments)
+    return assemble("resnet", seed, layers, arguments)
 
 
 def _convolution(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:

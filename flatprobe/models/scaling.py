@@ -1,4 +1,4 @@
-"""Initial weights of another size."""
+"""Networks with scaled initial weights."""
 
 import torch
 from torch import nn
@@ -8,23 +8,23 @@ from flatprobe.utils.arguments import positive
 
 
 def scaled(network: nn.Module, factor: float) -> nn.Module:
-    """A copy whose weights are W -> factor * W: all parameters of two or more axes.
+    """A copy with W -> factor * W for all parameters with two or more axes.
 
-    Biases, and BatchNorm's scale and shift, stay: the usual initialisers choose the size of the others alone. A network
-    without biases that is positively homogeneous of degree L in its weights, ReLU and L layers deep, then has logits
-    factor^L times as large.
+    Biases, and BatchNorm's scale and shift, are unchanged, since the usual initializers determine only the scale of the
+    other parameters. A ReLU network with L layers and no biases is positively homogeneous of degree L in its weights,
+    so its logits become factor^L times as large.
 
     Args:
         network: any module, in its initial state; it is not changed.
         factor: positive.
 
     Returns:
-        The copy, with the recipe of the original: a checkpoint of it is loaded as ever.
+        The copy, with the recipe of the original, so that its checkpoints load as usual.
 
     Raises:
         ValueError: for a factor that is not positive and finite.
 
-    Source: SPEC section 5; T3 Fig. 17 compares margins and norms over initial weights of different sizes.
+    Source: T3 Fig. 17 compares margins and norms over initial weights of different sizes.
 
     >>> network = nn.Sequential(nn.Linear(2, 3, bias=False), nn.ReLU(), nn.Linear(3, 2, bias=False))
     >>> x = torch.ones(1, 2)

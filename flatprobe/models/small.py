@@ -1,4 +1,4 @@
-"""The small AlexNet and Inception of Zhang et al. 2017 on 28x28 crops of CIFAR-10 (T3 Table 2)."""
+"""Small AlexNet and Inception of Zhang et al. (2017) for T3 Table 2."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -7,9 +7,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from flatprobe.models.recipes import Modules, assembled, class_count, image_shape
+from flatprobe.models.recipes import Modules, assemble, class_count, image_shape
 
-# Filters of the two branches of an Inception module; one number is a downsampling module's.
+# Filters of the two branches of an Inception module, or of the convolution of a downsampling module.
 INCEPTION: tuple[tuple[int, int] | int, ...] = (
     *((32, 32), (32, 48), 80),
     *((112, 48), (96, 64), (80, 80), (48, 96), 96),
@@ -18,11 +18,11 @@ INCEPTION: tuple[tuple[int, int] | int, ...] = (
 
 
 class Concatenated(nn.Module):
-    """x -> the branches' outputs, one after the other along the channels.
+    """x -> the outputs of both branches, concatenated along the channels.
 
     Args:
         first: the branch whose channels come first.
-        second: the other one.
+        second: the other branch.
     """
 
     def __init__(self, first: nn.Module, second: nn.Module) -> None:
@@ -31,16 +31,18 @@ class Concatenated(nn.Module):
         self.second = second
 
     def forward(self, x: Float[Tensor, "samples *shape"]) -> Float[Tensor, "samples *output"]:
-        """Both branches' channels."""
+        """The channels of both branches."""
         return torch.cat([self.first(x), self.second(x)], dim=1)
 
 
 def small_alexnet(input_shape: Sequence[int], *, classes: int = 10, seed: int = 0) -> nn.Sequential:
-    """Twice a 5x5 convolution of 64 filters and a 3x3 max-pool of stride 2, 384 and 192 hidden units, linear.
+    """Small AlexNet of Zhang et al. (2017).
+
+    Twice a 5x5 convolution of 64 filters and a 3x3 max-pool of stride 2; 384 and 192 hidden units, linear.
 
     A ReLU follows each convolution and hidden layer; convolutions are padded by 2 and pools by 1, so that the map is
-    halved twice. Zhang et al. normalise each local response after its pool; T3's parameter count does not tell
-    whether that was kept, and it is left out.
+    halved twice. Zhang et al. use local response normalization after each pool; T3's parameter count does not show
+    whether T3 does, and it is left out.
 
     Args:
         input_shape: (channels, height, width), any size.
@@ -50,7 +52,7 @@ def small_alexnet(input_shape: Sequence[int], *, classes: int = 10, seed: int = 
     Returns:
         The network: 1,387,786 parameters on (3, 28, 28) (T3 Table 2).
 
-    A `ValueError` names inputs that are not images.
+    It raises `ValueError` for inputs that are not images.
 
     Source: T3 Table 2, "Alexnet"; Zhang, Bengio, Hardt, Recht, Vinyals, "Understanding deep learning requires
     rethinking generalization", ICLR 2017, appendix A.
@@ -72,11 +74,13 @@ def small_alexnet(input_shape: Sequence[int], *, classes: int = 10, seed: int = 
             modules += [(f"linear{index}", nn.Linear(inputs, outputs)), (f"relu{index + 2}", nn.ReLU())]
         return [*modules, ("linear3", nn.Linear(sizes[-2], sizes[-1]))]
 
-    return assembled("small_alexnet", seed, layers, {"input_shape": [channels, height, width], "classes": sizes[-1]})
+    return assemble("small_alexnet", seed, layers, {"input_shape": [channels, height, width], "classes": sizes[-1]})
 
 
 def small_inception(input_shape: Sequence[int], *, classes: int = 10, seed: int = 0) -> nn.Sequential:
-    """3x3 convolution of 96, eight Inception and two downsampling modules, average pool over the map, linear.
+    """Small Inception network of Zhang et al. (2017).
+
+    3x3 convolution of 96, eight Inception and two downsampling modules, average pool over the map, linear.
 
     An Inception module joins the channels of a 1x1 and a 3x3 convolution; a downsampling module those of a 3x3
     convolution and a 3x3 max-pool, both of stride 2. A convolution has its bias and is followed by BatchNorm without
@@ -91,7 +95,7 @@ def small_inception(input_shape: Sequence[int], *, classes: int = 10, seed: int 
     Returns:
         The network: 1,649,402 parameters with three channels and 10 classes (T3 Table 2).
 
-    A `ValueError` names inputs that are not images.
+    It raises `ValueError` for inputs that are not images.
 
     Source: T3 Table 2, "Inception"; Zhang et al. 2017 (see `small_alexnet`), Fig. 3.
     """
@@ -117,7 +121,7 @@ def small_inception(input_shape: Sequence[int], *, classes: int = 10, seed: int 
             ("linear", nn.Linear(inputs, outputs)),
         ]
 
-    return assembled("small_inception", seed, layers, {"input_shape": [channels, height, width], "classes": outputs})
+    return assemble("small_inception", seed, layers, {"input_shape": [channels, height, width], "classes": outputs})
 
 
 def _convolution(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Sequential:

@@ -7,7 +7,7 @@ from typing import ParamSpec, TypeVar
 
 import torch
 
-from flatprobe.utils.memory import batch_named
+from flatprobe.utils.memory import name_batch_size
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -38,7 +38,7 @@ def standalone(function: Callable[P, R]) -> Callable[P, R]:
             no_autocast(),
             torch.inference_mode(mode=False),
             torch.set_grad_enabled(enabled),
-            batch_named(function.__qualname__),
+            name_batch_size(function.__qualname__),
         ):
             return function(*args, **kwargs)
 

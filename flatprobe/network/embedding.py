@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from flatprobe.data import LabelledData, checked_data, parts_of
-from flatprobe.data.inputs import Inputs, fix_of_integers, mapped, tensors
+from flatprobe.data import LabelledData, check_data, parts_of
+from flatprobe.data.inputs import Inputs, fix_of_integers, map_tensors, tensors
 from flatprobe.network.contexts import standalone
 from flatprobe.network.copies import structural_copy
 from flatprobe.network.inspection import inspect_network
@@ -82,7 +82,7 @@ class _Embedded(Dataset[tuple[Inputs, int]]):
 
     def __getitem__(self, index: int) -> tuple[Inputs, int]:
         inputs, label = self.data.gather(torch.tensor([index], device="cpu"))
-        return mapped(lambda part: part[0], _add_embeddings(inputs, self.layer, self.place)), int(label)
+        return map_tensors(lambda part: part[0], _add_embeddings(inputs, self.layer, self.place)), int(label)
 
 
 @standalone
@@ -121,7 +121,7 @@ def at_embedding(
     >>> at_embedding(model, LabelledData(ids, torch.tensor([0, 1])))[1]
     LabelledData(2 samples of {'inputs[0]': (2, 4), 'inputs[1]': (2,)}, 2 classes, in memory)
     """
-    data = checked_data(data)
+    data = check_data(data)
     first = next(iter(data.batches(_PROBED))).inputs
     for name, part in parts_of(first).items():
         if part.is_floating_point():

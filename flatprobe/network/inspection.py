@@ -5,13 +5,13 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from flatprobe.data.inputs import Inputs, fix_of_integers, mapped, tensors
+from flatprobe.data.inputs import Inputs, fix_of_integers, map_tensors, tensors
 from flatprobe.network.contexts import no_autocast
 from flatprobe.network.network import Network
 from flatprobe.network.storage import storage_of
 from flatprobe.network.watching import Observation, ends_in_sigmoid, leaves_of
 from flatprobe.utils.plain_functions import PlainFunctions
-from flatprobe.utils.rng import global_states_kept
+from flatprobe.utils.rng import keep_global_states
 
 # Samples of the second pass, and the tolerated difference between two passes relative to the largest logit. Rounding
 # differs between batch sizes and layouts; dropout and batch statistics change the logits far more.
@@ -38,7 +38,7 @@ def inspect_network(network: Network, inputs: Inputs) -> Tensor:
         ValueError: if the logits of a sample depend on the other samples of the batch.
     """
     network.rest()
-    with global_states_kept(), torch.no_grad():
+    with keep_global_states(), torch.no_grad():
         drawn, before = torch.get_rng_state(), network.slots.attributes()
         last = network.channels_last
         logits, first = _first_pass(network, inputs)
@@ -47,9 +47,9 @@ def inspect_network(network: Network, inputs: Inputs) -> Tensor:
         network.slots.keep(before)
         network.classes = logits.shape[1]
         for company, rows in enumerate(_choose_samples(len(logits))):
-            few = mapped(lambda part, rows=rows: part[rows.to(part.device)], inputs)  # type: ignore[misc]
+            few = map_tensors(lambda part, rows=rows: part[rows.to(part.device)], inputs)  # type: ignore[misc]
             if len(logits) < _COMPANY:
-                few = mapped(_add_samples, few)
+                few = map_tensors(_add_samples, few)
             again = _second_pass(network, few, first) if company == 0 else network(few)
             if last and not network.channels_last:
                 return inspect_network(network, inputs)  # Later passes run in the safe layout.
@@ -88,7 +88,7 @@ def _first_pass(network: Network, inputs: Inputs) -> tuple[Tensor, Observation]:
     Raises:
         ValueError: if the network cannot run on the inputs.
     """
-    own = network.laid_out(mapped(torch.clone, inputs))
+    own = network.laid_out(map_tensors(torch.clone, inputs))
     network.in_place = False  # The inputs are copies already.
     try:
         with Observation(map(storage_of, [*tensors(own), *network.slots.state.values()])) as seen:
@@ -179,7 +179,7 @@ def _second_pass(network: Network, few: Inputs, first: Observation) -> Tensor:
         }
         for name in slots.parameters:
             clones[name].requires_grad_(clones[name].is_floating_point())
-        few = mapped(lambda part: part.clone(memory_format=torch.contiguous_format), few)
+        few = map_tensors(lambda part: part.clone(memory_format=torch.contiguous_format), few)
         slots.written, network.plain = frozenset(), True
         with slots.lock, no_autocast():
             slots.place(clones)

@@ -13,10 +13,10 @@ from flatprobe.data.inputs import (
     Inputs,
     as_arguments,
     channels_last,
+    compute_logits,
     default_layout,
-    joined,
-    mapped,
-    never_alone,
+    join,
+    map_tensors,
     only_floating,
 )
 from flatprobe.network.contexts import no_autocast
@@ -26,7 +26,7 @@ from flatprobe.network.sequential import affine_in_inputs, layers_of, run, tenso
 from flatprobe.network.slots import Slots
 from flatprobe.network.weights import Weights
 from flatprobe.utils.plain_functions import PlainFunctions
-from flatprobe.utils.rng import global_states_kept
+from flatprobe.utils.rng import keep_global_states
 
 # Samples per forward pass, by (architecture, device type). A fixed table lets results repeat, unlike a timing at run
 # time. The rows of the CPU follow `python -m tests.benchmarks batch_size`; those of the GPU are not measured yet.
@@ -107,7 +107,7 @@ class Network:
 
     def __call__(self, inputs: Inputs, weights: Mapping[str, Tensor] | None = None) -> Float[Tensor, "samples classes"]:
         """Logits of inputs from `prepare`, by default at the network's weights."""
-        inputs = self.laid_out(inputs if self._held is None else joined(self._held, _one(inputs)))
+        inputs = self.laid_out(inputs if self._held is None else join(self._held, _one(inputs)))
         with self._pass(weights):
             return self.run(inputs)
 
@@ -118,7 +118,7 @@ class Network:
             args, kwargs = as_arguments(inputs)
             return logits_of(self.slots.module(*args, **kwargs), self.slots.module)
 
-        return never_alone(logits, inputs)
+        return compute_logits(logits, inputs)
 
     @property
     def name(self) -> str:
@@ -139,7 +139,7 @@ class Network:
     @contextmanager
     def _pass(self, weights: Mapping[str, Tensor] | None) -> Iterator[None]:
         """Context in which the copy is at these weights, for one thread at a time."""
-        states = global_states_kept() if self.seeds else nullcontext()
+        states = keep_global_states() if self.seeds else nullcontext()
         functions = PlainFunctions() if self.plain else nullcontext()
         with self.slots.lock, no_autocast(), states:
             self.slots.place(weights)
@@ -195,7 +195,7 @@ class Network:
         if isinstance(inputs, Tensor):
             return self
         owners = owners.to(self.device)
-        return self.holding(mapped(lambda part: part[owners], inputs))[0]
+        return self.holding(map_tensors(lambda part: part[owners], inputs))[0]
 
     def choosing(self, rows: Tensor) -> "Network":
         """The network of `holding` for some samples of the batch."""
@@ -203,13 +203,13 @@ class Network:
             return self
         inputs, place = self._held
         network = copy.copy(self)
-        chosen = mapped(lambda part: part[rows.to(part.device)], inputs)
+        chosen = map_tensors(lambda part: part[rows.to(part.device)], inputs)
         network._held = (chosen, place)  # type: ignore[assignment] # noqa: SLF001
         return network
 
     def prepare(self, inputs: Inputs) -> Inputs:
         """The inputs on the device and, if floating, in the dtype of the weights."""
-        return mapped(self.placed, inputs)
+        return map_tensors(self.placed, inputs)
 
     def placed(self, part: Tensor) -> Tensor:
         """One tensor of a batch, of the inputs or the labels, as `prepare` returns it."""
@@ -231,10 +231,10 @@ class Network:
 
     def laid_out(self, inputs: Inputs) -> Inputs:
         """The inputs in the layout of the network, copied if a layer writes to them."""
-        inputs = mapped(torch.clone, inputs) if self.in_place else inputs
+        inputs = map_tensors(torch.clone, inputs) if self.in_place else inputs
         if self.channels_last:
             return channels_last(inputs) if isinstance(inputs, Tensor) else inputs
-        return mapped(default_layout, inputs) if self.architecture == "convolutional" else inputs
+        return map_tensors(default_layout, inputs) if self.architecture == "convolutional" else inputs
 
     def first_linear(self, *, in_inputs: bool = False) -> Split | None:
         """The network as tail(head(x)), with a head that is affine in its weights.
@@ -274,7 +274,7 @@ class Network:
 
         def tail(outputs: Inputs, weights: Mapping[str, Tensor]) -> Tensor:
             with self._pass(weights):
-                return never_alone(lambda value: logits_of(run(layers[first + 1 :], _one(value)), module), outputs)
+                return compute_logits(lambda value: logits_of(run(layers[first + 1 :], _one(value)), module), outputs)
 
         return head, tail, frozenset(names[first])
 

@@ -8,7 +8,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from flatprobe.data.inputs import Inputs, few_rows, mapped, tensors
+from flatprobe.data.inputs import Inputs, few_rows, map_tensors, tensors
 from flatprobe.network.differentiable import check_dense, explain_errors
 from flatprobe.network.network import Network
 from flatprobe.network.watching import Observation
@@ -94,7 +94,7 @@ def check_weight_slopes(network: Network, inputs: Inputs, names: Sequence[str], 
         ValueError: if a derivative does not exist, naming the layer.
     """
     rows = few_rows(len(tensors(inputs)[0]))
-    few = mapped(lambda part: part[rows.to(part.device)], inputs)
+    few = map_tensors(lambda part: part[rows.to(part.device)], inputs)
     precise = _precise(network, few)
     floating = [name for name in names if network.weights[name].is_floating_point()]
 

@@ -1,44 +1,95 @@
-"""Pictures of results: `draw(results, ax=None)`, one file a probe. matplotlib is imported here and nowhere below.
+"""Pictures of results: `draw(results, ax=None)`. No room below imports matplotlib.
 
-Every `draw` takes one result or a mapping of names to results of the same kind, and an optional mapping of names to
-groups: networks of one group share a colour and differ by line and marker. Figures are made without pyplot, so that
-neither the caller's backend nor the caller's settings change.
+Each module draws one kind of picture. Its `draw` takes one result, or a mapping of names to results of one class, and
+an optional mapping of names to groups: networks of one group share a colour and differ by line and marker. Figures
+are made without pyplot, so that neither the backend nor the settings of the caller change.
 """
 
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from matplotlib.axes import Axes
+
+from flatprobe.bounds import Bound
 from flatprobe.plotting import (
-    adversarial,
     bounds,
+    curve,
     geometric,
     gradient_noise,
-    jacobian,
-    landscape,
+    histogram,
     line,
-    margins,
     radii,
-    robustness,
     sharpness,
     slices,
-    smoothing,
-    surface,
+    triangle,
     weight_norms,
 )
 from flatprobe.plotting.canvas import png
+from flatprobe.probes.flatness import FlatnessRadii
+from flatprobe.probes.geometric import GeometricMargins
+from flatprobe.probes.gradient_noise import GradientNoise
+from flatprobe.probes.interpolation import Interpolation
+from flatprobe.probes.slices import RandomSlice
+from flatprobe.probes.weight_norms import WeightNorms
+from flatprobe.utils.results import Result
 
 __all__ = [
-    "adversarial",
     "bounds",
+    "curve",
+    "draw",
     "geometric",
     "gradient_noise",
-    "jacobian",
-    "landscape",
+    "histogram",
     "line",
-    "margins",
     "png",
     "radii",
-    "robustness",
     "sharpness",
     "slices",
-    "smoothing",
-    "surface",
+    "triangle",
     "weight_norms",
 ]
+
+
+def draw(results: Result | Mapping[str, Result], ax: Axes | None = None, **options: Any) -> Axes:
+    """The picture of one result, or of several results of one class by name.
+
+    Args:
+        results: what a probe returned, or a mapping of names to it.
+        ax: where to draw; None makes a figure.
+        **options: of the `draw` in the module that draws this class, such as `groups` or `quantity`.
+
+    Returns:
+        The axes.
+
+    Raises:
+        TypeError: for a result of a class that has no picture, or results of several classes.
+        ValueError: for no results, or results that cannot share a picture.
+    """
+    first = next(iter(results.values()), None) if isinstance(results, Mapping) else results
+    if first is None:
+        msg = "there are no results to draw; expected at least one"
+        raise ValueError(msg)
+    if type(first) not in _DRAW:
+        msg = f"results must be of a class that has a picture, got {type(first).__name__}"
+        raise TypeError(msg)
+    return _DRAW[type(first)](results, ax, **options)
+
+
+def _draw_interpolation(results: Result | Mapping[str, Result], ax: Axes | None, **options: Any) -> Axes:
+    first: Any = next(iter(results.values())) if isinstance(results, Mapping) else results
+    drawer: Callable[..., Axes] = line.draw if first.coefficients.shape[1] == 2 else triangle.draw
+    return drawer(results, ax, **options)
+
+
+_DRAW: dict[type[Result], Callable[..., Axes]] = {
+    **dict.fromkeys(curve.KINDS, curve.draw),
+    **dict.fromkeys(histogram.KINDS, histogram.draw),
+    **dict.fromkeys(sharpness.KINDS, sharpness.draw),
+    Bound: bounds.draw,
+    FlatnessRadii: radii.draw,
+    GeometricMargins: geometric.draw,
+    GradientNoise: gradient_noise.draw,
+    Interpolation: _draw_interpolation,
+    RandomSlice: slices.draw,
+    WeightNorms: weight_norms.draw,
+}

@@ -1,4 +1,4 @@
-"""Generalization bounds as bars of their terms, against the loss's maximum."""
+"""Generalization bounds as bars of their terms."""
 
 from collections.abc import Mapping
 
@@ -7,20 +7,20 @@ from matplotlib.axes import Axes
 
 from flatprobe.bounds import Bound
 from flatprobe.plotting import canvas
-from flatprobe.plotting.names import COLOURS, caption, named
+from flatprobe.plotting.names import COLOURS, caption, name_results
 from flatprobe.utils.results import Result
 
 _EMPIRICAL = "#777777"
-_LONGEST = 2.0  # in units of M; the label says how long a longer bar is
+_LONGEST = 2.0  # in units of M; the label gives the length of a longer bar
 
 
 @mpl.rc_context(canvas.STYLE)
 def draw(
     results: Result | Mapping[str, Result], ax: Axes | None = None, *, groups: Mapping[str, str] | None = None
 ) -> Axes:
-    """One bar a bound: the empirical loss and the terms end to end, in units of the loss's maximum M; 1 is vacuous.
+    """Generalization bounds as bars of their terms, in units of the loss's maximum M.
 
-    The axis ends at 2: a longer bar is cut there, and its label says how long it is.
+    A bound of 1 or more is vacuous. The axis ends at 2: a longer bar is cut there, and its label gives its length.
 
     Args:
         results: one `Bound`, or several by name.
@@ -28,14 +28,14 @@ def draw(
         groups: unused; a bound belongs to one network.
 
     Returns:
-        The axes, one bar a summand, labelled by its name.
+        The axes, with one bar per summand, labelled by its name.
 
     Raises:
         TypeError: for results of another kind.
         ValueError: for no results.
     """
     del groups
-    found = named(results, Bound)
+    found = name_results(results, Bound)
     ax = canvas.axes(ax, height=1.3 + 0.55 * len(found))
     names = list(dict.fromkeys(term for bound in found.values() for term in bound.terms))
     colours = {name: COLOURS[place % len(COLOURS)] for place, name in enumerate(names)}

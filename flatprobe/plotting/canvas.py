@@ -1,4 +1,4 @@
-"""Figures without pyplot: made, given axes, and written as PNG."""
+"""Figures without pyplot: style, axes, colour bars, PNG files."""
 
 import io
 import warnings
@@ -7,11 +7,12 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 # Sizes in points, for a figure about 7 inches wide that is still read on a telephone.
 STYLE: dict[str, Any] = {
@@ -34,7 +35,7 @@ STYLE: dict[str, Any] = {
 
 
 def blank(width: float, height: float) -> Figure:
-    """An empty figure (inches) that lays itself out and that pyplot does not know."""
+    """An empty figure (inches) with constrained layout that pyplot does not know."""
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
@@ -46,7 +47,7 @@ def axes(ax: Axes | None, *, width: float = 7.0, height: float = 3.9, projection
 
 
 def colour_bar(axes: list[Axes], norm: Normalize, palette: str, label: str, **options: Any) -> None:
-    """One colour bar beside all the axes, which are in one figure; plain numbers on a logarithmic one too."""
+    """One colour bar beside all the axes of one figure."""
     figure = axes[0].get_figure(root=True)
     assert figure is not None
     bar = figure.colorbar(ScalarMappable(norm, palette), ax=axes, label=label, **options)
@@ -54,9 +55,14 @@ def colour_bar(axes: list[Axes], norm: Normalize, palette: str, label: str, **op
         assert norm.vmin is not None
         assert norm.vmax is not None
         decades = np.log10(norm.vmax / norm.vmin)
-        bar.ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if decades < 3 else (1,)))
-        bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        bar.ax.minorticks_off()
+        use_plain_ticks(bar.ax.yaxis, subs=(1, 2, 5) if decades < 3 else (1,))
+
+
+def use_plain_ticks(axis: Axis, subs: tuple[int, ...]) -> None:
+    """Plain numbers on a logarithmic axis, at these multiples of the powers of ten."""
+    axis.set_major_locator(LogLocator(subs=subs))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_locator(NullLocator())
 
 
 def png(picture: Axes | Figure, *, resolution: float = 200) -> bytes:
@@ -64,7 +70,7 @@ def png(picture: Axes | Figure, *, resolution: float = 200) -> bytes:
 
     Args:
         picture: axes that a `draw` returned, or a figure.
-        resolution: dots an inch; the default is twice that of a common screen.
+        resolution: dots per inch; the default is twice that of a common screen.
 
     Returns:
         The file's bytes, the same for the same picture.
@@ -73,7 +79,7 @@ def png(picture: Axes | Figure, *, resolution: float = 200) -> bytes:
     assert figure is not None
     buffer = io.BytesIO()
     with mpl.rc_context(STYLE), warnings.catch_warnings():
-        # A name in letters that the font lacks is drawn as boxes; the tables beside the picture have it in full.
+        # Letters that the font lacks are drawn as boxes; the tables beside the picture have the name in full.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font", category=UserWarning)
         figure.savefig(buffer, format="png", dpi=resolution, metadata={"Software": None})
     return buffer.getvalue()

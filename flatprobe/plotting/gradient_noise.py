@@ -1,4 +1,4 @@
-"""Histograms of gradient noise beside the normal law of the same variance."""
+"""Histograms of gradient noise beside the normal density of the same variance."""
 
 from collections.abc import Mapping
 
@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from flatprobe.plotting import canvas
-from flatprobe.plotting.names import agreed, legend, looks, named
+from flatprobe.plotting.names import common, name_results, prepare
 from flatprobe.probes.gradient_noise import GradientNoise
 from flatprobe.utils.results import Result
 
@@ -18,10 +18,10 @@ _REACH, _BINS = 6.0, 49
 def draw(
     results: Result | Mapping[str, Result], ax: Axes | None = None, *, groups: Mapping[str, str] | None = None
 ) -> Axes:
-    """The components' noise in units of each one's own deviation, pooled, on a logarithmic scale (T3 Fig. 5).
+    """Density of gradient noise in standard deviations per component (T3 Fig. 5).
 
-    The grey curve is the normal density, a parabola on this scale: noise that is heavier in the tails lies above it at
-    the sides. What lies beyond 6 deviations is counted in the outermost bins.
+    The grey curve is the normal density, a parabola on this scale: noise with heavier tails is above it at the sides.
+    Values beyond 6 standard deviations are counted in the outermost bins.
 
     Args:
         results: one `GradientNoise`, or several by name, of one minibatch size.
@@ -29,16 +29,16 @@ def draw(
         groups: network name -> group; networks of one group share a colour.
 
     Returns:
-        The axes, one outline a result.
+        The axes, with one outline per result.
 
     Raises:
         TypeError: for results of another kind.
         ValueError: for no results, or different minibatch sizes.
     """
-    noises = named(results, GradientNoise)
-    size = agreed(noises, "batch_size")
-    own = looks(list(noises), groups)
-    ax = canvas.axes(ax)
+    noises = name_results(results, GradientNoise)
+    size = common(noises, "batch_size")
+    picture = prepare(ax, list(noises), groups)
+    ax = picture.ax
     bounds = np.linspace(-_REACH, _REACH, _BINS + 1)
     width, least = float(bounds[1] - bounds[0]), 1.0
     handles = {}
@@ -47,18 +47,15 @@ def draw(
         values = values[np.isfinite(values)].clip(-_REACH, _REACH)
         density = np.histogram(values, bounds)[0] / (max(len(values), 1) * width)
         least = min(least, 1 / (max(len(values), 1) * width))
-        look = own[name]
+        look = picture.looks[name]
         handles[name] = ax.stairs(density, bounds, color=look.colour, linestyle=look.line, linewidth=1.6, label=name)
     grid = np.linspace(-_REACH, _REACH, 201)
-    (normal,) = ax.plot(grid, np.exp(-(grid**2) / 2) / (2 * np.pi) ** 0.5, color="#777777", linewidth=1.2, zorder=1)
+    ax.plot(grid, np.exp(-(grid**2) / 2) / (2 * np.pi) ** 0.5, color="#777777", linewidth=1.2, zorder=1)
     ax.set_yscale("log")
     ax.set_ylim(least / 2, 1.0)
     ax.set_xlim(-_REACH, _REACH)
     ax.set_xlabel(f"component of the noise in its standard deviations (minibatches of {size})")
     ax.set_ylabel("density")
-    if list(handles) == [""]:
-        ax.legend([normal], ["normal law"])
-    else:
-        legend(ax, handles, groups, loc="lower center")
-        ax.annotate("normal law", (2.0, 0.054), (6, 4), textcoords="offset points", color="#555555")
+    ax.annotate("normal density", (2.0, 0.054), (6, 4), textcoords="offset points", color="#555555")
+    picture.legend(handles)
     return ax

@@ -1,4 +1,4 @@
-"""Flatness radii: every direction as a point, with a box a network."""
+"""Flatness radii: a point per direction and a box per network."""
 
 from collections.abc import Mapping
 from itertools import pairwise
@@ -9,12 +9,11 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from flatprobe.plotting import canvas
-from flatprobe.plotting.names import Look, agreed, caption, looks, named
+from flatprobe.plotting.names import Look, caption, common, label_networks, looks, name_results, strip_width
 from flatprobe.probes.flatness import FlatnessRadii
 from flatprobe.utils.results import Result
 
 _SPREAD = 0.36  # width of a strip, where neighbouring networks are 1 apart
-_SLOT = 0.95  # inches a network: a dozen characters
 _GOLDEN = (5**0.5 - 1) / 2
 
 
@@ -22,10 +21,10 @@ _GOLDEN = (5**0.5 - 1) / 2
 def draw(
     results: Result | Mapping[str, Result], ax: Axes | None = None, *, groups: Mapping[str, str] | None = None
 ) -> Axes:
-    """A strip of points, one a direction, and a box (quartiles, median, range) over the reached ones, a network.
+    """Flatness radii: a point per direction and a box (quartiles, range) per network.
 
-    Directions that were censored are open triangles at the upper edge, and the network's label says how many they are
-    and beyond which radius. The axis starts at 0, and is logarithmic where the radii span a factor of ten or more.
+    Censored directions are open triangles at the upper edge, and the network's label says how many directions are
+    censored beyond which radius. The axis starts at 0, and is logarithmic where the radii span a factor of ten or more.
 
     Args:
         results: one `FlatnessRadii`, or several by name, of the same law, epsilon and objective.
@@ -33,32 +32,24 @@ def draw(
         groups: network name -> group; networks of one group share a colour.
 
     Returns:
-        The axes. Points and triangles are `PathCollection`s with the labels "radii NAME" and "censored NAME".
+        The axes. Points and triangles are `PathCollection` objects with the labels "radii NAME" and "censored NAME".
 
     Raises:
         TypeError: for results of another kind.
         ValueError: for no results, or for different laws, epsilons or objectives.
     """
-    radii = named(results, FlatnessRadii)
-    law = agreed(radii, "law")
-    epsilon, objective = agreed(radii, "epsilon"), agreed(radii, "objective")
+    radii = name_results(results, FlatnessRadii)
+    law = common(radii, "law")
+    epsilon, objective = common(radii, "epsilon"), common(radii, "objective")
     own = looks(list(radii), groups)
     places = _places(list(radii), groups)
-    ax = canvas.axes(ax, width=max(5.0, 1.3 + _SLOT * len(radii)))
+    labels = [_label(name, result) for name, result in radii.items()]
+    ax = canvas.axes(ax, width=max(5.0, strip_width(labels)))
     reached = np.concatenate([result.radii[result.reached].numpy() for result in radii.values()])
     _scale(ax, reached, max(_limit(result) for result in radii.values()), any(r.censored for r in radii.values()))
     for name, result in radii.items():
         _strip(ax, name, result, places[name], own[name])
-    labels = [_label(name, result) for name, result in radii.items()]
-    crowded = len(radii) > 3 and max(len(line) for label in labels for line in label.split("\n")) > 12
-    ax.set_xticks(
-        list(places.values()),
-        labels,
-        rotation=30 if crowded else 0,
-        ha="right" if crowded else "center",
-    )
-    ax.set_xlim(min(places.values()) - 0.6, max(places.values()) + 0.6)
-    ax.grid(visible=False, axis="x")
+    label_networks(ax, list(places.values()), labels)
     if groups is not None:
         shown = {groups[name]: own[name].colour for name in reversed(list(radii))}
         handles = [Line2D([], [], color=colour, linewidth=6, alpha=0.8) for colour in reversed(shown.values())]
@@ -78,7 +69,7 @@ def _places(names: list[str], groups: Mapping[str, str] | None) -> dict[str, flo
 
 
 def _strip(ax: Axes, name: str, result: FlatnessRadii, place: float, look: Look) -> None:
-    # The offsets along the axis only keep points apart: the golden ratio spreads any number of them evenly.
+    # The offsets along the axis only keep points apart: the golden ratio spreads any number of points evenly.
     x = place + _SPREAD * ((np.arange(len(result.radii)) * _GOLDEN + 0.5) % 1 - 0.5)
     reached, radii = result.reached.numpy(), result.radii.numpy()
     if reached.any():

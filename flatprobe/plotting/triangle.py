@@ -1,149 +1,148 @@
-"""What pictures over the triangle between three networks share: values, colours, corners and panels."""
+"""Three-point landscapes over a triangle, as filled contours or a surface."""
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
+import matplotlib as mpl
+import mpltern  # noqa: F401 (registers the projection "ternary")
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from matplotlib.axes import Axes
-from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
 from matplotlib.tri import TriAnalyzer, Triangulation
+from mpl_toolkits.mplot3d import Axes3D
 
 from flatprobe.plotting import canvas
-from flatprobe.plotting.names import caption, named
+from flatprobe.plotting.names import name_results
+from flatprobe.plotting.scale import Scale, finite, row
 from flatprobe.probes.interpolation import Interpolation
-from flatprobe.utils.arguments import one_of
-
-# A mean cross-entropy below this (nats) is beyond float32's accuracy at a loss of order 1, and on a logarithmic scale
-# it would take the colours away from everything else.
-FLOOR = 1e-6
-QUANTITIES = ("loss", "accuracy")
-_COLUMNS = 3
-# Bright is good in both: the palette is perceptually uniform and survives every common colour vision.
-_PALETTES = {"loss": "viridis_r", "accuracy": "viridis"}
+from flatprobe.utils.results import Result
 
 
-def three_points(result: object) -> Interpolation:
-    """The result, checked to lie between three networks.
+@mpl.rc_context(canvas.STYLE)
+def draw(result: Result, ax: Axes | None = None, *, quantity: str = "loss", surface: bool = False) -> Axes:
+    """Training loss or accuracy over the triangle (T3 Figs 11 and 12).
+
+    The corners are the three networks, a point inside is the affine combination of their weights. Points whose loss
+    is not finite are grey crosses in a hole of the contours or the surface.
+
+    Args:
+        result: an `Interpolation` of three endpoints.
+        ax: ternary axes (`projection="ternary"`, after `import mpltern`), or for a surface three-dimensional axes
+            (`projection="3d"`); None makes a figure.
+        quantity: `"loss"` or `"accuracy"`.
+        surface: whether to draw a surface rather than filled contours.
+
+    Returns:
+        The axes; a colour bar is beside contours.
 
     Raises:
-        TypeError: unless it is an `Interpolation`.
-        ValueError: for another number of endpoints.
+        TypeError: for a result of another kind, or flat axes for a surface.
+        ValueError: for another number of endpoints, an unknown quantity, or if no point is finite.
     """
-    (interpolation,) = named(result, Interpolation).values()
-    endpoints = interpolation.coefficients.shape[1]
-    if endpoints != 3:
-        cure = "draw two with flatprobe.plotting.line" if endpoints == 2 else "interpolate over fp.simplex(3)"
-        msg = f"the landscape lies between {endpoints} endpoints; expected 3, the corners of a triangle: {cure}"
-        raise ValueError(msg)
-    return interpolation
+    (interpolation,) = _three_points(result).values()
+    scale = Scale.over([interpolation], quantity)
+    ax = canvas.axes(ax, width=5.0, height=4.0, projection="3d" if surface else "ternary")
+    if surface:
+        _draw_surface(interpolation, ax, scale)
+        ax.set(zlabel=scale.label)
+    else:
+        _draw_contours(interpolation, ax, scale)
+        scale.colour_bar([ax], shrink=0.8)
+    return ax
 
 
-def finite(result: Interpolation) -> Bool[np.ndarray, " points"]:
-    """Where the loss is finite; elsewhere the network's accuracy means nothing either."""
-    return result.loss.isfinite().numpy()
+@mpl.rc_context(canvas.STYLE)
+def draw_row(results: Mapping[str, Result], *, quantity: str = "loss", surface: bool = False) -> Figure:
+    """Landscapes side by side on one scale with one colour bar.
 
+    Args:
+        results: name (such as a group's) -> `Interpolation` of three endpoints.
+        quantity: `"loss"` or `"accuracy"`.
+        surface: whether to draw surfaces rather than filled contours.
 
-@dataclass(frozen=True)
-class Scale:
-    """One scale of values and colours for every panel: the loss logarithmic, the accuracy linear.
+    Returns:
+        The figure.
 
-    Attributes:
-        quantity: "loss" or "accuracy".
-        low: value at the lower end.
-        high: value at the upper end.
-        floored: whether losses below `FLOOR` are drawn as `FLOOR`.
+    Raises:
+        TypeError: for results of another kind.
+        ValueError: for no results, another number of endpoints, an unknown quantity, or if no point is finite.
     """
+    landscapes = _three_points(results)
+    scale = Scale.over(landscapes.values(), quantity)
+    return row(landscapes, scale, _draw_surface if surface else _draw_contours, "3d" if surface else "ternary")
 
-    quantity: str
-    low: float
-    high: float
-    floored: bool = False
 
-    @classmethod
-    def over(cls, results: Iterable[Interpolation], quantity: str) -> "Scale":
-        """The scale that holds every finite value of the results.
-
-        Raises:
-            ValueError: for an unknown quantity, or if no value is finite.
-        """
-        one_of("quantity", quantity, QUANTITIES)
-        values = np.concatenate([getattr(result, quantity).numpy()[finite(result)] for result in results])
-        if len(values) == 0:
-            msg = f"no point of the landscape has a finite loss; expected some, to draw the {quantity}"
+def _three_points(results: object) -> dict[str, Interpolation]:
+    found = name_results(results, Interpolation)
+    for result in found.values():
+        endpoints = result.coefficients.shape[1]
+        if endpoints != 3:
+            fix = "Draw two with flatprobe.plotting.line" if endpoints == 2 else "Interpolate over fp.simplex(3)"
+            msg = f"the landscape must be between 3 endpoints, the corners of a triangle, got {endpoints}. {fix}"
             raise ValueError(msg)
-        low, high = float(values.min()), float(values.max())
-        if quantity == "accuracy":
-            return cls(quantity, min(low, high - 0.01), high)
-        shown = max(low, FLOOR)
-        return cls(quantity, shown, max(high, 1.01 * shown), floored=low < FLOOR)
-
-    @property
-    def label(self) -> str:
-        """What the axis or the colour bar says."""
-        if self.quantity == "accuracy":
-            return "training accuracy"
-        return f"training loss (log scale{f', at least {FLOOR:g}' if self.floored else ''})"
-
-    @property
-    def norm(self) -> Normalize:
-        """Value -> [0, 1]."""
-        return (LogNorm if self.quantity == "loss" else Normalize)(self.low, self.high)
-
-    @property
-    def levels(self) -> Float[np.ndarray, " levels"]:
-        """Where the contours lie."""
-        spaced = np.geomspace if self.quantity == "loss" else np.linspace
-        levels = spaced(self.low, self.high, 25)
-        # Rounding in the powers must not push an extreme value out of the outermost contour.
-        levels[[0, -1]] = self.low, self.high
-        return levels
-
-    @property
-    def palette(self) -> str:
-        """The colour map."""
-        return _PALETTES[self.quantity]
-
-    def values(self, result: Interpolation) -> Float[np.ndarray, " points"]:
-        """The quantity at each point, inside the scale; the lower end stands where it is not finite (see `finite`)."""
-        values = np.where(finite(result), getattr(result, self.quantity).numpy(), self.low)
-        return values.clip(self.low, self.high)
-
-    def colour_bar(self, axes: list[Axes], **options: Any) -> None:
-        """One colour bar beside all the axes, which are in one figure."""
-        canvas.colour_bar(axes, self.norm, self.palette, self.label, **options)
+    return found
 
 
-def corners(result: Interpolation) -> tuple[Float[np.ndarray, " points"], Float[np.ndarray, " points"]]:
-    """Places (x, y) in an upright equilateral triangle of side 1: w_1 on top, w_2 left, w_3 right."""
+def _draw_contours(result: Interpolation, ax: Any, scale: Scale) -> None:  # mpltern's axes are not typed
+    top, left, right = result.coefficients.numpy().T
+    filled, known = _triangles(result).get_masked_triangles(), finite(result)
+    if len(filled):
+        values = scale.values(result)
+        ax.tricontourf(top, left, right, filled, values, levels=scale.levels, norm=scale.norm, cmap=scale.palette)
+    if not known.all():
+        ax.scatter(
+            top[~known], left[~known], right[~known], marker="x", s=16, color="#777777", linewidths=1,
+            label="not finite",
+        )  # fmt: skip
+        ax.legend(loc="upper right", handletextpad=0.2)
+    for axis, name in zip((ax.taxis, ax.laxis, ax.raxis), ("$w_1$", "$w_2$", "$w_3$"), strict=True):
+        axis.set_ticks([])
+        axis.set_label_text(name)
+        axis.set_label_rotation_mode("horizontal")
+    ax.grid(visible=False)
+
+
+def _draw_surface(result: Interpolation, ax: Axes, scale: Scale) -> None:
+    if not isinstance(ax, Axes3D):
+        msg = f'ax must be three-dimensional, got {type(ax).__name__}. Make it with projection="3d"'
+        raise TypeError(msg)
+    height = np.log10 if scale.logarithmic else np.asarray
+    low, high = float(height(scale.low)), float(height(scale.high))
+    mesh, known = _triangles(result), finite(result)
+    x, y = _places(result)
+    if len(mesh.get_masked_triangles()):
+        z = height(scale.values(result))
+        ax.plot_trisurf(
+            mesh, z, cmap=scale.palette, vmin=low, vmax=high, linewidth=0.2, edgecolor="#ffffff40", antialiased=True
+        )
+    if not known.all():
+        ax.scatter(x[~known], y[~known], low, marker="x", s=14, color="#777777", label="not finite")
+        ax.legend(loc="upper left")
+    ax.plot([0, 1, 0.5, 0], [0, 0, 3**0.5 / 2, 0], low, color="#555555", linewidth=1)
+    for (cx, cy), name in zip(((0.5, 0.98), (-0.1, -0.06), (1.1, -0.06)), ("$w_1$", "$w_2$", "$w_3$"), strict=True):
+        ax.text(cx, cy, low, name, ha="center")
+    ax.set_zlim(low, high)
+    ax.set_facecolor("none")  # the panels of a row overlap
+    ax.set_xticks([])
+    ax.set_yticks([])
+    if scale.logarithmic:
+        ax.zaxis.set_major_formatter(FuncFormatter(lambda power, _: f"{10**power:.2g}"))
+    ax.set_box_aspect((1, 0.87, 0.65), zoom=1.05)
+    ax.view_init(elev=30, azim=-75)
+
+
+def _places(result: Interpolation) -> tuple[Float[np.ndarray, " points"], Float[np.ndarray, " points"]]:
+    """(x, y) in an equilateral triangle of side 1: w_1 top, w_2 left, w_3 right."""
     top, _, right = result.coefficients.numpy().T
     return right + top / 2, top * 3**0.5 / 2
 
 
-def triangles(result: Interpolation) -> Triangulation:
-    """The points as triangles, without those that touch a point that is not finite."""
-    triangulation = Triangulation(*corners(result))
+def _triangles(result: Interpolation) -> Triangulation:
+    """The points as triangles, except triangles at a point that is not finite."""
+    triangulation = Triangulation(*_places(result))
     flat = TriAnalyzer(triangulation).get_flat_tri_mask(1e-3)
     touching = ~finite(result)[triangulation.triangles].all(1)
     triangulation.set_mask(flat | touching)
     return triangulation
-
-
-def row(
-    results: object, quantity: str, draw: Callable[[Interpolation, Axes, Scale], object], projection: str
-) -> Figure:
-    """One panel a result, titled with its name, all on one scale with one colour bar; rows of three at most."""
-    landscapes = {name: three_points(result) for name, result in named(results, Interpolation).items()}
-    scale = Scale.over(landscapes.values(), quantity)
-    columns = min(len(landscapes), _COLUMNS)
-    rows = -(-len(landscapes) // columns)
-    figure = canvas.blank(3.1 * columns + 1.0, 3.3 * rows)
-    panels: list[Axes] = []
-    for place, (name, result) in enumerate(landscapes.items(), start=1):
-        panels.append(figure.add_subplot(rows, columns, place, projection=projection))
-        draw(result, panels[-1], scale)
-        panels[-1].set_title(caption(name))
-    scale.colour_bar(panels, shrink=0.8, pad=0.04 if projection == "ternary" else 0.1)
-    return figure

@@ -1,24 +1,26 @@
-"""Norms of each layer, as the operator that it is and as its kernel reshaped to a matrix."""
+"""Spectral norms of the layers, as linear operators and as reshaped kernels."""
 
 from collections.abc import Mapping
 
 import matplotlib as mpl
+import torch
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, LogLocator
 
 from flatprobe.plotting import canvas
-from flatprobe.plotting.names import caption, legend, looks, named
+from flatprobe.plotting.names import caption, name_results, prepare
 from flatprobe.probes.weight_norms import WeightNorms
 from flatprobe.utils.results import Result
 
-_SLOT = 0.45  # inches a layer
+_SLOT = 0.45  # inches per layer
 
 
 @mpl.rc_context(canvas.STYLE)
 def draw(
     results: Result | Mapping[str, Result], ax: Axes | None = None, *, groups: Mapping[str, str] | None = None
 ) -> Axes:
-    """The spectral norm of each layer in order, filled, and that of its reshaped kernel, open; logarithmic.
+    """Spectral norms of layers as operators (filled) and of reshaped kernels (open).
+
+    The axis is logarithmic where the norms span a factor of ten or more.
 
     Args:
         results: one `WeightNorms`, or several by name.
@@ -26,28 +28,28 @@ def draw(
         groups: network name -> group; networks of one group share a colour.
 
     Returns:
-        The axes, two lines a network: "NAME" and "NAME reshaped". Layers are named where all networks have the same.
+        The axes, with two lines per network: "NAME" and "NAME reshaped". Layers are named where all networks have the
+        same layers.
 
     Raises:
         TypeError: for results of another kind.
         ValueError: for no results.
     """
-    norms = named(results, WeightNorms)
-    own = looks(list(norms), groups)
+    norms = name_results(results, WeightNorms)
     longest = max(norms.values(), key=lambda result: len(result.names)).names
-    ax = canvas.axes(ax, width=max(7.0, 1.5 + _SLOT * len(longest)))
+    picture = prepare(ax, list(norms), groups, width=max(7.0, 1.5 + _SLOT * len(longest)))
+    ax = picture.ax
     handles = {}
     for name, result in norms.items():
-        look, places = own[name], range(1, len(result.names) + 1)
+        look, places = picture.looks[name], range(1, len(result.names) + 1)
         style = {"color": look.colour, "linestyle": look.line, "marker": look.marker, "markersize": 6, "linewidth": 1.2}
         (handles[name],) = ax.plot(places, result.of("spectral").numpy(), label=name, **style)
         reshaped = result.of("reshaped_spectral").numpy()
         ax.plot(places, reshaped, **(style | {"linestyle": "none"}), fillstyle="none", label=f"{name} reshaped")
-    if all(bool((result.layers > 0).all()) for result in norms.values()):
+    values = torch.cat([result.of(norm) for result in norms.values() for norm in ("spectral", "reshaped_spectral")])
+    if 0 < 10 * values.min() <= values.max():
         ax.set_yscale("log")
-        ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        ax.minorticks_off()
+        canvas.use_plain_ticks(ax.yaxis, subs=(1, 2, 5))
     same = all(result.names == longest for result in norms.values())
     ax.set_xticks(range(1, len(longest) + 1), list(map(caption, longest)) if same else None)
     if same and max(map(len, longest)) * len(longest) > 60:
@@ -55,7 +57,6 @@ def draw(
         for label in ax.get_xticklabels():
             label.set_horizontalalignment("right")
     ax.set_xlabel("layer, in order of application")
-    ax.set_ylabel("spectral norm")
-    ax.set_title("filled: the layer as an operator; open: its kernel, reshaped", loc="left", fontsize=10.5)
-    legend(ax, handles, groups)
+    ax.set_ylabel("spectral norm (filled: operator,\nopen: reshaped kernel)")
+    picture.legend(handles)
     return ax

@@ -11,7 +11,7 @@ from jaxtyping import Float64, Int64
 from torch import Tensor, nn
 
 from flatprobe.attacks import MINIMUM_NORM, NORMS, Box, Perturbed, minimum_norm
-from flatprobe.data import Batch, LabelledData, checked_data
+from flatprobe.data import Batch, LabelledData, check_data
 from flatprobe.data.pairs import random_pairs
 from flatprobe.functional import first_order_margins
 from flatprobe.functional.losses import functional_margin
@@ -171,7 +171,7 @@ def geometric_margins(
     methods, attacks = _names(lower), _names(upper)
     _check(methods, attacks, norm)
     at_least(1, steps=steps, points=points, segments=segments)
-    network, data = Network(model), checked_data(data)
+    network, data = Network(model), check_data(data)
     size = network.batch_size(batch_size)
     lowers: dict[str, list[Tensor]] = {name: [] for name in methods}
     uppers: dict[str, list[Tensor]] = {name: [] for name in attacks}
@@ -201,7 +201,7 @@ def geometric_margins(
             values["gamma_2"] = first_order_margins.jacobian_ratio(logits, labels, largest, norm, inputs[0].numel())
         if {"gamma_1", "gradient"} & set(methods):
             draws = map(_draw(subject, seed, "ball"), itertools.count())
-            values |= first_order_margins.near(
+            values |= first_order_margins.estimate_near(
                 forward, inputs, labels, closest.points, closest.distance, norm, points, draws
             )
         for name in methods:

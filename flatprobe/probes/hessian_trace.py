@@ -111,7 +111,7 @@ def hessian_trace(
 
 def _signs(center: Weights, names: Sequence[str], seed: int, draw: int) -> Weights:
     return {
-        name: torch.empty_like(center[name]).copy_(rng.signs(center[name].shape, seed, "signs", draw, place))
+        name: torch.empty_like(center[name]).copy_(rng.rademacher(center[name].shape, seed, "signs", draw, place))
         for place, name in enumerate(names)
     }
 

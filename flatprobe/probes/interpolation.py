@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from flatprobe.data import LabelledData, checked_data
+from flatprobe.data import LabelledData, check_data
 from flatprobe.risk.empirical import EmpiricalRisk, RiskFunction, along, describe
 from flatprobe.risk.endpoints import POLICIES, Endpoint, weights_of_endpoints
 from flatprobe.risk.function import takes_risk
@@ -199,7 +199,7 @@ def interpolate(
         )
         raise ValueError(msg)
     if calibration is not None:
-        checked_data(calibration)
+        check_data(calibration)
     if normalised and batch_norm is None:
         msg = (
             'batch_norm must be "interpolate" or "recalibrate" for a network with BatchNorm, got None. Its running '

@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Float64, Int64
 from torch import Tensor, nn
 
-from flatprobe.data import Batch, LabelledData, checked_data, parts_of
-from flatprobe.data.inputs import Inputs, fix_of_integers, mapped, tensors
+from flatprobe.data import Batch, LabelledData, check_data, parts_of
+from flatprobe.data.inputs import Inputs, fix_of_integers, map_tensors, tensors
 from flatprobe.network.checks import check_batch, check_logits
 from flatprobe.network.differentiable import check_differentiable
 from flatprobe.network.network import Network
@@ -77,7 +77,7 @@ def map_samples(
         ValueError: if the network cannot be probed (mode, weights, output, determinism).
         ValueError: if a value is not finite; the message names the sample.
     """
-    network, data = Network(model), checked_data(data)
+    network, data = Network(model), check_data(data)
     size = network.batch_size(batch_size)
     values = []
     for batch in data.batches(size):
@@ -155,7 +155,7 @@ class Subject:
 
     def forward(self, rows: Tensor | None = None) -> Network:
         """The function from points, in place of the inputs of these rows (None: all), to logits."""
-        return self.network.holding(self.given if rows is None else mapped(lambda part: part[rows], self.given))[0]
+        return self.network.holding(self.given if rows is None else map_tensors(lambda part: part[rows], self.given))[0]
 
 
 def each_subject(
@@ -184,7 +184,7 @@ def each_subject(
     for batch in data.batches(batch_size):
         if batch.start == 0:
             check_batch(network, batch, data.classes)
-        batch = Batch(mapped(_plain, batch.inputs), _plain(batch.labels), batch.start)
+        batch = Batch(map_tensors(_plain, batch.inputs), _plain(batch.labels), batch.start)
         held, prepared = isolate(network, batch)
         inputs = continuous(prepared, probe)
         if batch.start == 0:

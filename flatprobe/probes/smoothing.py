@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float64, Int64
 from torch import Tensor, nn
 
-from flatprobe.data import Batch, LabelledData, checked_data
+from flatprobe.data import Batch, LabelledData, check_data
 from flatprobe.network.checks import check_batch
 from flatprobe.network.contexts import standalone
 from flatprobe.network.network import Network
@@ -182,7 +182,7 @@ def smoothed_certificate(
     ([0, -1], True)
     """
     _check(sigma, draws, alpha, selection)
-    network, data = Network(model), checked_data(data)
+    network, data = Network(model), check_data(data)
     size = network.batch_size(batch_size)
     selected, counts = [], []
     # A block of draws is drawn whole, so a pass takes as many samples as whole blocks fit into it.

@@ -1,4 +1,4 @@
-"""Results -> one self-contained HTML page."""
+"""Reports: results as one self-contained HTML page."""
 
 from flatprobe.report.page import write_report
 from flatprobe.report.records import load_records

@@ -1,10 +1,10 @@
-"""The sections and figures of what attacks measure: geometric margins, adversarial accuracy."""
+"""Report sections of geometric margins and adversarial accuracy."""
 
 from collections.abc import Mapping
 from typing import Any
 
-from flatprobe.plotting import adversarial, geometric, png
-from flatprobe.plotting.names import agreed
+from flatprobe.plotting import curve, geometric, png
+from flatprobe.plotting.names import common
 from flatprobe.probes.adversarial import AdversarialAccuracy
 from flatprobe.probes.geometric import GeometricMargins
 from flatprobe.report import tables
@@ -16,22 +16,22 @@ Groups = Mapping[str, str] | None
 
 
 def margin_sections(title: str, results: Results, groups: Groups) -> list[Section]:
-    """The sandwich of each network, and the medians of every method."""
+    """Section with the bounds of each network, and the medians of every method."""
     certified = all(result.certified or result.uncertified for result in results.values())
-    low = "a certified distance within which its class cannot change" if certified else "an estimate of the same"
+    low = "a certified distance within which the class cannot change" if certified else "an estimate of that distance"
     sentence = (
-        f"How far an input can move ({agreed(results, 'norm')} distance) before its class changes, for every sample, "
-        f"between {low} (thin curve) and the shortest perturbation found that changes it (thick curve): curves further "
-        "right belong to a more robust network, and misclassified samples count at distance 0."
+        f"The {common(results, 'norm')} distance that an input can move before its class changes, per sample, between "
+        f"{low} (thin curve) and the shortest perturbation found that changes the class (thick curve). Curves further "
+        "right belong to a more robust network. Misclassified samples count at distance 0."
     )
     if unknown := [name for name, result in results.items() if result.uncertified]:
-        sentence += f" Not every certificate knows the layers of {', '.join(unknown)}: its distance is 0 there."
-    words = f"Distributions of both ends of the margin of {', '.join(results)}"
+        sentence += f" Not every certificate knows the layers of {', '.join(unknown)}; its distance is 0 there."
+    words = f"Distributions of the lower and upper bounds of the margin of {', '.join(results)}"
     return [Section(title, sentence, png(geometric.draw(results, groups=groups)), words, margin_table(results))]
 
 
 def margin_table(results: Mapping[str, GeometricMargins]) -> Table:
-    """The median by each method; what was not found and what is violated."""
+    """Median by each method, number of points not found, and violations."""
     lowers = list(dict.fromkeys(name for result in results.values() for name in result.lowers))
     uppers = list(dict.fromkeys(name for result in results.values() for name in result.uppers))
     rows = []
@@ -47,19 +47,19 @@ def margin_table(results: Mapping[str, GeometricMargins]) -> Table:
 
 
 def accuracy_sections(title: str, results: Results, groups: Groups) -> list[Section]:
-    """The curves of accuracy against the budget."""
-    attack, norm = agreed(results, "attack"), agreed(results, "norm")
+    """Section with the curves of accuracy against the budget."""
+    attack, norm = common(results, "attack"), common(results, "norm")
     sentence = (
-        f"The fraction of samples still classified correctly when each may be moved by a budget ({norm} distance) in "
-        f"the direction that {attack.upper()} finds, with {tables.fresh_band(results)}: a curve that falls "
-        "later belongs to a more robust network, and a stronger attack could only lower it."
+        f"The fraction of samples that are still classified correctly when {attack.upper()} moves each by a budget "
+        f"({norm} distance), with {tables.fresh_band(results)}. A curve that falls later belongs to a more robust "
+        "network. A stronger attack could only lower the curve."
     )
     words = f"Curves of {', '.join(results)}"
-    return [Section(title, sentence, png(adversarial.draw(results, groups=groups)), words, accuracy_table(results))]
+    return [Section(title, sentence, png(curve.draw(results, groups=groups)), words, accuracy_table(results))]
 
 
 def accuracy_table(results: Mapping[str, AdversarialAccuracy]) -> Table:
-    """The accuracy at each budget, in percent, with its band."""
+    """Accuracy at each budget in percent, with its band."""
     budgets = list(dict.fromkeys(float(budget) for result in results.values() for budget in result.budgets))
     rows = []
     for name, result in results.items():

@@ -1,11 +1,11 @@
-"""The sections of what is measured around one network's weights: slices, curvature, gradient noise."""
+"""Report sections of random slices, curvature and gradient noise."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from flatprobe.plotting import gradient_noise, png, sharpness
 from flatprobe.plotting import slices as slice_plot
-from flatprobe.plotting.names import agreed
+from flatprobe.plotting.names import common
 from flatprobe.probes.gradient_noise import GradientNoise
 from flatprobe.probes.hessian_eigenvalues import HessianEigenvalues
 from flatprobe.probes.hessian_trace import HessianTrace
@@ -19,17 +19,17 @@ Groups = Mapping[str, str] | None
 
 
 def slices(title: str, results: Results, groups: Groups) -> list[Section]:
-    """Curves of lines, and contours of planes."""
+    """Sections with the curves of lines and the contours of planes."""
     by_dimensions: dict[int, dict[str, RandomSlice]] = {}
     for name, result in results.items():
         by_dimensions.setdefault(result.loss.ndim, {})[name] = result
-    law = agreed(results, "law")
+    law = common(results, "law")
     found = []
     for dimensions, own in sorted(by_dimensions.items()):
         where = "a random line" if dimensions == 1 else "a random plane"
         scale = ", where 1 moves each filter by its own norm" if law == "filter" else ""
         sentence = (
-            f"The loss on {where} through the trained weights ({law} law{scale}{_selection(own)}): the wider the "
+            f"The loss on {where} through the trained weights ({law} law{scale}{_selection(own)}). The wider the "
             "valley, the flatter the minimum in that direction; other directions may differ."
         )
         picture = png(slice_plot.draw(own, groups=groups) if dimensions == 1 else slice_plot.draw_row(own))
@@ -39,10 +39,10 @@ def slices(title: str, results: Results, groups: Groups) -> list[Section]:
 
 
 def eigenvalues(title: str, results: Results, groups: Groups) -> list[Section]:
-    """Points of eigenvalues."""
+    """Section with the eigenvalues as points."""
     sentence = (
-        f"The {agreed(results, 'which')} eigenvalues of the Hessian of the loss over the whole data set"
-        f"{_blocks(results)}{_selection(results)}: the curvature along the eigenvectors, so a smaller largest one "
+        f"The {common(results, 'which')} eigenvalues of the Hessian of the loss over the whole data set"
+        f"{_blocks(results)}{_selection(results)}: the curvature along the eigenvectors. A smaller largest eigenvalue "
         "means a flatter minimum. It depends on the scale of the weights."
     )
     picture = png(sharpness.draw(results, groups=groups))
@@ -50,47 +50,47 @@ def eigenvalues(title: str, results: Results, groups: Groups) -> list[Section]:
 
 
 def trace(title: str, results: Results, groups: Groups) -> list[Section]:
-    """The trace with its error."""
+    """Section with the trace and its standard error."""
     sentence = (
-        f"The sum of all eigenvalues of the Hessian of the loss{_selection(results)}, estimated with random signs, "
-        "with its standard error."
+        f"The sum of all eigenvalues of the Hessian of the loss{_selection(results)}, estimated with Rademacher "
+        "vectors, with its standard error."
     )
     picture = png(sharpness.draw(results, groups=groups))
     return [Section(title, sentence, picture, _words("Points of curvature", results), _trace_table(results))]
 
 
 def worst(title: str, results: Results, groups: Groups) -> list[Section]:
-    """A point each restart."""
+    """Section with the increase of each restart as points."""
     sentence = (
-        "The largest rise of the loss that gradient ascent found within a ball around the weights "
-        f"({agreed(results, 'law')} law, radius {agreed(results, 'radius'):g}{_selection(results)}), a point each "
-        "restart: at least this much, and perhaps more."
+        "The largest increase of the loss that gradient ascent found within a ball around the weights "
+        f"({common(results, 'law')} law, radius {common(results, 'radius'):g}{_selection(results)}), one point per "
+        "restart. It is a lower bound of the worst case."
     )
     picture = png(sharpness.draw(results, groups=groups))
     return [Section(title, sentence, picture, _words("Points of increase", results), _worst_table(results))]
 
 
 def noise(title: str, results: Results, groups: Groups) -> list[Section]:
-    """Histograms of the components."""
+    """Section with the histograms of the components."""
     sentence = (
-        f"What the gradients of random minibatches of {agreed(results, 'batch_size')} differ by from the full "
-        f"gradient{_selection(results)}, component by component, in standard deviations, against the normal law. The "
-        "noise scale is the minibatch size whose noise is as long as the gradient."
+        f"The difference between the gradients of random minibatches of {common(results, 'batch_size')} and the full "
+        f"gradient{_selection(results)}, per component in standard deviations, beside the normal density. The noise "
+        "scale is the minibatch size whose noise is as long as the gradient."
     )
     picture = png(gradient_noise.draw(results, groups=groups))
     return [Section(title, sentence, picture, _words("Histograms", results), _noise_table(results))]
 
 
 def _selection(results: Results) -> str:
-    """Which weights, where not all; results of different selections are not put side by side."""
-    selection = agreed(results, "parameters")
+    """The selected weights in words, if not all."""
+    selection = common(results, "parameters")
     if selection is None:
         return ""
-    return f", of the selected weights alone ({selection if isinstance(selection, str) else ', '.join(selection)})"
+    return f", of the selected weights only ({selection if isinstance(selection, str) else ', '.join(selection)})"
 
 
 def _blocks(results: Results) -> str:
-    return ", of each layer's own block in turn" if agreed(results, "per_layer") else ""
+    return ", separately for the block of each layer" if common(results, "per_layer") else ""
 
 
 def _words(what: str, results: Results) -> str:
@@ -98,7 +98,7 @@ def _words(what: str, results: Results) -> str:
 
 
 def _slices_table(results: Mapping[str, RandomSlice]) -> Table:
-    """The center against the rest."""
+    """Loss at the weights and its largest increase."""
     heading = ("network", "loss at the weights", "largest increase", "points", "not finite")
     rows = []
     for name, result in results.items():
@@ -109,7 +109,7 @@ def _slices_table(results: Mapping[str, RandomSlice]) -> Table:
 
 
 def _eigenvalues_table(results: Mapping[str, HessianEigenvalues]) -> Table:
-    """The eigenvalues with their residuals and what they cost."""
+    """Eigenvalues with their residuals and their cost."""
     heading = ("network", "eigenvalues", "largest residual", "Hessian products")
     rows = [
         (
@@ -124,7 +124,7 @@ def _eigenvalues_table(results: Mapping[str, HessianEigenvalues]) -> Table:
 
 
 def _trace_table(results: Mapping[str, HessianTrace]) -> Table:
-    """The trace, whole and of each layer's block."""
+    """Trace of the Hessian, and of the block of each layer."""
     names = list(dict.fromkeys(layer for result in results.values() for layer in result.layers))
     rows = []
     for name, result in results.items():
@@ -135,7 +135,7 @@ def _trace_table(results: Mapping[str, HessianTrace]) -> Table:
 
 
 def _worst_table(results: Mapping[str, WorstCaseSharpness]) -> Table:
-    """The best and the worst restart."""
+    """Largest and smallest increase over the restarts."""
     heading = ("network", "loss at the weights", "largest increase found", "least over the restarts", "restarts")
     rows = [
         (
@@ -151,7 +151,7 @@ def _worst_table(results: Mapping[str, WorstCaseSharpness]) -> Table:
 
 
 def _noise_table(results: Mapping[str, GradientNoise]) -> Table:
-    """The noise scale, how normal the components are, and the gradient."""
+    """Noise scale, excess kurtosis of the components, and norm of the gradient."""
     heading = (
         "network", "noise scale (samples) ± standard error", "mean excess kurtosis ± standard error", "tr Σ",
         "norm of the gradient", "components",

@@ -1,11 +1,11 @@
-"""The one figure of each result that the summary shows, with its uncertainty."""
+"""Headline figures of the summary, one per result, with their uncertainty."""
 
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from flatprobe.plotting.names import agreed
+from flatprobe.plotting.names import common
 from flatprobe.probes.adversarial import AdversarialAccuracy
 from flatprobe.probes.flatness import FlatnessRadii
 from flatprobe.probes.geometric import GeometricMargins
@@ -29,7 +29,7 @@ _LEVEL = 0.2
 
 @dataclass(frozen=True)
 class Headline:
-    """A result's figure: its value, for statistics across networks, and its words."""
+    """Headline figure of a result: value, for statistics across networks, and words."""
 
     value: float
     words: str
@@ -37,13 +37,13 @@ class Headline:
 
 
 def headline(result: Result) -> Headline | None:
-    """The figure of one result; None for a landscape, which has no single one."""
+    """Headline figure of one result; None for a landscape, which has none."""
     entry = _KINDS.get(type(result))
     return entry[0](result) if entry else None
 
 
 def unit(results: Mapping[str, Result]) -> str:
-    """What the figures of these results of one kind are, and their unit."""
+    """Meaning and unit of the headline figures of results of one class."""
     return _KINDS[type(next(iter(results.values())))][1](results)
 
 
@@ -61,7 +61,7 @@ def _radius(result: FlatnessRadii) -> Headline:
 
 
 def _radius_unit(results: Mapping[str, Result]) -> str:
-    law = agreed(results, "law")
+    law = common(results, "law")
     kind = "distance in weight space" if law == "isotropic" else f"relative to the weights, {law} law"
     return f"{kind}; mean ± sd across directions"
 
@@ -80,7 +80,7 @@ def _worst(result: WorstCaseSharpness) -> Headline:
 
 
 def _worst_unit(results: Mapping[str, Result]) -> str:
-    return f"rise of the loss found within {agreed(results, 'radius'):g}, {agreed(results, 'law')} ball"
+    return f"increase of the loss found within {common(results, 'radius'):g}, {common(results, 'law')} ball"
 
 
 def _slice(result: RandomSlice) -> Headline:
@@ -120,7 +120,7 @@ def _error(result: Robustness) -> Headline:
 
 
 def _error_unit(results: Mapping[str, Result]) -> str:
-    agreed(results, "gammas")
+    common(results, "gammas")
     first = next(iter(results.values()))
     assert isinstance(first, Robustness)
     return f"% misclassified at noise {first.gammas[_place(first)]:g} [Wilson 95 %]"
@@ -145,55 +145,57 @@ def _sandwich_unit(results: Mapping[str, Result]) -> str:
     first = next(iter(results.values()))
     assert isinstance(first, GeometricMargins)
     low = "certified" if first.certified or first.uncertified else "estimated"
-    return f"{agreed(results, 'norm')} distance; medians over samples, {low} lower end and shortest found"
+    return f"{common(results, 'norm')} distance; medians over samples, {low} lower bound and shortest found"
 
 
 def _budget(result: AdversarialAccuracy) -> int:
-    """A third of the way through the grid, whose largest budgets mislead every sample of any network."""
+    """Position of the budget a third of the way up the grid."""
     order = result.budgets.argsort()
     return int(order[(len(order) + 1) // 3])
 
 
-def _withstood(result: AdversarialAccuracy) -> Headline:
+def _accuracy(result: AdversarialAccuracy) -> Headline:
     place = _budget(result)
     lower, upper = (percent(float(end[place])) for end in result.interval())
     value = float(result.accuracy[place])
     return Headline(100 * value, f"{percent(value)} [{lower}, {upper}]")
 
 
-def _withstood_unit(results: Mapping[str, Result]) -> str:
-    agreed(results, "budgets")
+def _accuracy_unit(results: Mapping[str, Result]) -> str:
+    common(results, "budgets")
     first = next(iter(results.values()))
     assert isinstance(first, AdversarialAccuracy)
-    attack = str(agreed(results, "attack")).upper()
-    return f"% correct under {attack}, {agreed(results, 'norm')} budget {first.budgets[_budget(first)]:g} [Wilson 95 %]"
+    attack = str(common(results, "attack")).upper()
+    return f"% correct under {attack}, {common(results, 'norm')} budget {first.budgets[_budget(first)]:g} [Wilson 95 %]"
 
 
 _KINDS: dict[type[Result], tuple[Callable[[Any], Headline], Callable[[Mapping[str, Result]], str]]] = {
     FlatnessRadii: (_radius, _radius_unit),
     RandomSlice: (
         _slice,
-        lambda results: f"largest rise of the loss within {agreed(results, 'extent'):g}, {agreed(results, 'law')} law",
+        lambda results: (
+            f"largest increase of the loss within {common(results, 'extent'):g}, {common(results, 'law')} law"
+        ),
     ),
-    HessianEigenvalues: (_eigenvalue, lambda results: f"loss per squared weight; {agreed(results, 'which')}"),
+    HessianEigenvalues: (_eigenvalue, lambda results: f"loss per squared weight; {common(results, 'which')}"),
     HessianTrace: (_trace, lambda _results: "loss per squared weight; ± standard error over draws"),
     WorstCaseSharpness: (_worst, _worst_unit),
     WeightNorms: (_norms, lambda _results: "product of spectral norms; path norm"),
     GradientNoise: (_noise, lambda _results: "samples; noise scale ± standard error over draws"),
-    Margins: (_margin, lambda results: f"{agreed(results, 'outputs') or 'logits'}; median over samples"),
+    Margins: (_margin, lambda results: f"{common(results, 'outputs') or 'logits'}; median over samples"),
     JacobianNorms: (
         _jacobian,
-        lambda results: f"{agreed(results, 'outputs')} per input unit; median; mean ± standard error over samples",
+        lambda results: f"{common(results, 'outputs')} per input unit; median; mean ± standard error over samples",
     ),
     JacobianMaximum: (
         lambda result: Headline(result.maximum, f"≥ {three(result.maximum)}"),
-        lambda results: f"{agreed(results, 'outputs')} per input unit; largest found",
+        lambda results: f"{common(results, 'outputs')} per input unit; largest found",
     ),
     Robustness: (_error, _error_unit),
     SmoothedCertificate: (
         _certificate,
-        lambda results: f"% certified at l2 radius {agreed(results, 'sigma'):g}, smoothed [Wilson 95 %]",
+        lambda results: f"% certified at l2 radius {common(results, 'sigma'):g}, smoothed [Wilson 95 %]",
     ),
     GeometricMargins: (_sandwich, _sandwich_unit),
-    AdversarialAccuracy: (_withstood, _withstood_unit),
+    AdversarialAccuracy: (_accuracy, _accuracy_unit),
 }

@@ -1,4 +1,4 @@
-"""Numbers as people read them: three significant digits, with their uncertainty to the same place."""
+"""Formatting of numbers with their uncertainties."""
 
 import math
 
@@ -6,7 +6,7 @@ MISSING = "–"  # noqa: RUF001 (an en dash, as in printed tables)
 
 
 def three(value: float) -> str:
-    """Three significant digits, without exponents between 1e-4 and 1e6; a dash for nan.
+    """Three significant digits, without exponents between 1e-4 and 1e6.
 
     >>> [three(value) for value in (0, 1.5, 14.949, 0.01234, 6130.2, 2.5e-7, float("inf"))]
     ['0', '1.50', '14.9', '0.0123', '6,130', '2.50e-07', '∞']
@@ -22,7 +22,7 @@ def three(value: float) -> str:
 
 
 def percent(fraction: float) -> str:
-    """A fraction in percent, without the sign; what rounding in float64 leaves of 0 is 0.
+    """A fraction in percent, without the sign.
 
     >>> percent(0.055), percent(1.0), percent(1e-19)
     ('5.50', '100', '0')
@@ -31,7 +31,7 @@ def percent(fraction: float) -> str:
 
 
 def plus_minus(value: float, spread: float) -> str:
-    """A value with its spread: two digits of the spread, three of the larger of them; the value alone without one.
+    """A value with its spread: two digits of the spread, three of the larger one.
 
     >>> plus_minus(14.949, 3.025), plus_minus(62.91, 0.2248), plus_minus(0.004, 1.25), plus_minus(1.5, float("nan"))
     ('14.9 ± 3.0', '62.91 ± 0.22', '0.00 ± 1.25', '1.50')
@@ -44,7 +44,7 @@ def plus_minus(value: float, spread: float) -> str:
     if not 1e-4 <= largest < 1e6:
         return f"{value:.2e} ± {spread:.2e}"
     least = _decimals(largest)
-    # No more than four further decimals: beyond them a spread is rounding.
+    # At most four further decimals: a smaller spread is rounding.
     decimals = min(max(least, _decimals(spread) - 1), least + 4) if spread else least
     return f"{value:,.{decimals}f} ± {spread:,.{decimals}f}"
 

@@ -1,4 +1,4 @@
-"""The page: records in, one HTML file out."""
+"""Writing of the report page."""
 
 import base64
 import os
@@ -10,7 +10,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from flatprobe.probes.interpolation import Interpolation
 from flatprobe.report.provenance import provenance
 from flatprobe.report.sections import ORDER, kind, sections
-from flatprobe.report.summary import summarise
+from flatprobe.report.summary import summarize
 from flatprobe.utils.results import Result
 from flatprobe.utils.tensor_files import write_text
 
@@ -24,28 +24,28 @@ def write_report(
     introduction: str = "",
     notes: Sequence[str] = (),
 ) -> Path:
-    """Write results as one HTML page that holds its pictures and needs nothing else, not even a script.
+    """Write results as one self-contained HTML page, without scripts.
 
-    A summary table with uncertainties comes first, then each measurement's picture with a sentence that says what is
-    measured and how to read it, then arguments, seeds, data, networks and versions. Which picture a measurement gets
-    follows from its results' class. About half a second a picture.
+    The page has a summary table with uncertainties, then a picture per measurement with a description and its reading,
+    then arguments, seeds, data, networks and versions. The class of the results determines the picture, which takes
+    about half a second.
 
     Args:
         records: measurement -> network -> result; landscapes by group. The measurement's name becomes a title.
-        path: where to; missing folders are made. The file is written beside its place and then renamed.
-        groups: network -> group, such as "natural labels"; networks of a group share a colour, and the summary gives
-            each group's mean and, for two groups, their ratio.
-        title: of the page.
-        introduction: a paragraph under the title.
+        path: path of the page; missing folders are made. The file is written beside it and then renamed.
+        groups: network -> group, such as "natural labels"; networks of a group share a colour. The summary has the mean
+            of each group and, for two groups, their ratio.
+        title: title of the page.
+        introduction: paragraph under the title.
         notes: paragraphs under the summary.
 
     Returns:
         The path.
 
     Raises:
-        FileExistsError: if the path holds something that is no such page.
-        ValueError: for no records, for a measurement without results or with results of several classes or of
-            arguments that cannot be compared, or for a network without a group.
+        FileExistsError: if the path exists and is no page of flatprobe.
+        ValueError: for no records, a measurement without results, results of several classes or with arguments that
+            cannot be compared, or a network without a group.
     """
     _check(records, groups)
     path = Path(path)
@@ -61,7 +61,7 @@ def write_report(
         title=title,
         introduction=introduction,
         notes=list(notes),
-        summary=summarise(ordered, groups),
+        summary=summarize(ordered, groups),
         sections=[section for key, results in ordered.items() for section in sections(key, results, groups)],
         provenance=provenance(ordered),
     )
@@ -70,7 +70,7 @@ def write_report(
 
 
 def check_page(path: Path) -> None:
-    """A page may be written there: nothing is there, or an earlier page.
+    """Check that the path is free, or holds an earlier page.
 
     Raises:
         FileExistsError: if the path holds something else.

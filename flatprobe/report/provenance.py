@@ -1,17 +1,17 @@
-"""What a reader needs to repeat the measurements: arguments, data, networks, versions; said once where it is shared."""
+"""Provenance of the measurements: arguments, data, networks and versions."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from flatprobe.report.section import Table
-from flatprobe.report.summary import titled
+from flatprobe.report.summary import make_title
 from flatprobe.utils.results import Result
 
 Records = Mapping[str, Mapping[str, Result]]
 
 
 def provenance(records: Records) -> list[tuple[str, Table]]:
-    """Titled tables of the measurements' arguments, the data, the networks and the machines.
+    """Titled tables of arguments, data, networks and machines.
 
     Args:
         records: measurement -> network -> result.
@@ -21,17 +21,17 @@ def provenance(records: Records) -> list[tuple[str, Table]]:
     """
     return [
         ("Measurements", Table(("measurement", "arguments"), tuple(_arguments(records)))),
-        ("Data", Table(("data", "measured on it"), tuple(_shared(records, ("subject", "data"))))),
-        ("Networks", Table(("network", "measured in"), tuple(_shared(records, ("subject", "network"))))),
+        ("Data", Table(("data", "measured on it"), tuple(_collect_values(records, ("subject", "data"))))),
+        ("Networks", Table(("network", "measured in"), tuple(_collect_values(records, ("subject", "network"))))),
         (
             "Versions and machine",
-            Table(("versions and machine", "measured there"), tuple(_shared(records, ("environment",)))),
+            Table(("versions and machine", "measured there"), tuple(_collect_values(records, ("environment",)))),
         ),
     ]
 
 
 def words(value: object) -> str:
-    """A value of a record in one line.
+    """A value of a record on one line.
 
     >>> words({"name": "digits", "shape": [1, 8, 8], "noise": {"seed": None, "rate": 0.10000000001}})
     'name digits; shape [1, 8, 8]; noise (seed none; rate 0.1)'
@@ -50,7 +50,7 @@ def words(value: object) -> str:
 
 
 def _arguments(records: Records) -> Iterable[tuple[str, str]]:
-    """Each measurement's arguments, with its loss and batch size; where its networks' differ, all that occur."""
+    """Arguments, loss and batch size per measurement."""
     for key, results in records.items():
         values: dict[str, list[str]] = {}
         for result in results.values():
@@ -59,11 +59,11 @@ def _arguments(records: Records) -> Iterable[tuple[str, str]]:
             for name, value in (further | result.settings.get("arguments", {})).items():
                 values.setdefault(name, []).append(words(value))
         parts = [f"{name} {' | '.join(dict.fromkeys(own))}" for name, own in values.items()]
-        yield titled(key), "; ".join(parts) or "none"
+        yield make_title(key), "; ".join(parts) or "none"
 
 
-def _shared(records: Records, path: tuple[str, ...]) -> Iterable[tuple[str, str]]:
-    """What lies at this path in the settings, once each, with the networks (or groups) that record it."""
+def _collect_values(records: Records, path: tuple[str, ...]) -> Iterable[tuple[str, str]]:
+    """Distinct values at this path of the settings, with their networks or groups."""
     found: dict[str, list[str]] = {}
     for results in records.values():
         for name, result in results.items():

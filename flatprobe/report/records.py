@@ -1,4 +1,4 @@
-"""Folders of records, as `flatprobe.studies.compare` writes them."""
+"""Reading of folders of records."""
 
 import os
 import re
@@ -10,17 +10,17 @@ Records = dict[str, dict[str, Result]]
 
 
 def load_records(folder: str | os.PathLike[str]) -> Records:
-    """Read `folder/MEASUREMENT/NETWORK.parquet`, whatever is there.
+    """Read all records `folder/MEASUREMENT/NETWORK.parquet`.
 
     Args:
-        folder: where the records lie; other files in it are not looked at.
+        folder: folder of the records; other files in it are ignored.
 
     Returns:
         Measurement -> network -> result, both sorted by name, with numbers in names by value.
 
     Raises:
         FileNotFoundError: if there is no such folder.
-        ValueError: if it holds no record, or a file that is not one.
+        ValueError: if the folder holds no record, or a parquet file that is no record.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -40,5 +40,5 @@ def load_records(folder: str | os.PathLike[str]) -> Records:
 
 
 def _natural(name: str) -> list[tuple[int, str]]:
-    """Sorts "natural 10" after "natural 2"."""
+    """Sort key with "natural 10" after "natural 2"."""
     return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]

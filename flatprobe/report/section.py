@@ -1,11 +1,11 @@
-"""The parts of a page."""
+"""Sections and tables of a page."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of words under a heading; each row begins with what it is about."""
+    """Rows of text under a heading; the first cell of a row names its subject."""
 
     heading: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
@@ -13,14 +13,14 @@ class Table:
 
 @dataclass(frozen=True)
 class Section:
-    """One picture with what it says.
+    """One picture with its description.
 
     Attributes:
-        title: of the section.
-        sentence: what is measured, and how to read the picture.
-        picture: a PNG file's bytes.
-        alternative: the picture in words, for those who cannot see it.
-        table: the figures behind it, where no other section has them.
+        title: title of the section.
+        sentence: description of the measurement, and reading of the picture.
+        picture: bytes of a PNG file.
+        alternative: alternative text of the picture.
+        table: the figures of the picture, unless another section has them.
     """
 
     title: str

@@ -1,11 +1,11 @@
-"""From the results of one measurement to the sections that show them; the kind follows from the results' class."""
+"""Report sections of a measurement, chosen by the class of its results."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from flatprobe.bounds import Bound
-from flatprobe.plotting import jacobian, landscape, line, margins, png, radii, robustness, smoothing, surface
-from flatprobe.plotting.names import agreed
+from flatprobe.plotting import curve, histogram, line, png, radii, triangle
+from flatprobe.plotting.names import common
 from flatprobe.probes.adversarial import AdversarialAccuracy
 from flatprobe.probes.flatness import FlatnessRadii
 from flatprobe.probes.geometric import GeometricMargins
@@ -23,7 +23,7 @@ from flatprobe.probes.smoothing import SmoothedCertificate
 from flatprobe.probes.weight_norms import WeightNorms
 from flatprobe.report import attacks, curvature, single, tables
 from flatprobe.report.section import Section
-from flatprobe.report.summary import titled
+from flatprobe.report.summary import make_title
 from flatprobe.utils.results import Result
 
 Results = Mapping[str, Any]
@@ -31,10 +31,10 @@ Groups = Mapping[str, str] | None
 
 
 def kind(key: str, results: Mapping[str, Result]) -> type[Result]:
-    """The class of a measurement's results.
+    """Class of the results of a measurement.
 
     Raises:
-        ValueError: for no results, results of several classes, or of a class that has no picture.
+        ValueError: for no results, results of several classes, or a class without a section.
     """
     kinds = {type(result) for result in results.values()}
     if len(kinds) != 1 or not kinds <= _KINDS.keys():
@@ -46,21 +46,21 @@ def kind(key: str, results: Mapping[str, Result]) -> type[Result]:
 
 
 def sections(key: str, results: Mapping[str, Result], groups: Groups) -> list[Section]:
-    """The sections of one measurement.
+    """Sections of one measurement.
 
     Args:
-        key: the measurement's name, from which the titles are made.
-        results: by network, or by group for landscapes; all of one class.
+        key: name of the measurement, from which the titles are made.
+        results: network -> result, or group -> result for landscapes; all of one class.
         groups: network -> group.
 
     Returns:
-        One section; for landscapes one for the loss and one for the accuracy of triangles, and one for lines.
+        One section; landscapes have one for the loss and one for the accuracy of triangles, and one for lines.
 
     Raises:
-        ValueError: if the records lack a setting that the section names.
+        ValueError: if the records lack a setting that the section needs.
     """
     try:
-        return _KINDS[kind(key, results)](titled(key), results, groups)
+        return _KINDS[kind(key, results)](make_title(key), results, groups)
     except KeyError as error:
         msg = (
             f"the records of the measurement {key!r} lack {error} in their settings; expected a probe's: measure again"
@@ -70,12 +70,12 @@ def sections(key: str, results: Mapping[str, Result], groups: Groups) -> list[Se
 
 def _radii(title: str, results: Results, groups: Groups) -> list[Section]:
     first: FlatnessRadii = next(iter(results.values()))
-    law, objective, epsilon = (agreed(results, name) for name in ("law", "objective", "epsilon"))
+    law, objective, epsilon = (common(results, name) for name in ("law", "objective", "epsilon"))
     sentence = (
-        f"How far the weights can move along a random direction ({law} law, {_parameters(results)}) before the "
-        f"training {objective} first changes by {epsilon:g}: each point is one of {len(first.radii)} directions, the "
-        "box holds their quartiles, an open triangle at the upper edge is a direction that had not left when the "
-        "search ended, and a larger radius means a flatter minimum."
+        f"The distance that the weights can move along a random direction ({law} law, {_parameters(results)}) before "
+        f"the training {objective} first changes by {epsilon:g}. Each point is one of {len(first.radii)} directions, "
+        "and the box shows their quartiles. An open triangle at the upper edge is a direction without such a change "
+        "before the search ended. A larger radius means a flatter minimum."
     )
     picture = png(radii.draw(results, groups=groups))
     return [
@@ -84,7 +84,7 @@ def _radii(title: str, results: Results, groups: Groups) -> list[Section]:
 
 
 def _parameters(results: Results) -> str:
-    names = agreed(results, "parameters")
+    names = common(results, "parameters")
     if names is None:
         return "all parameters"
     if isinstance(names, str):
@@ -104,25 +104,26 @@ def _landscapes(title: str, results: Results, _groups: Groups) -> list[Section]:
 
 def _triangles(title: str, results: Results) -> list[Section]:
     contours = (
-        "Training loss at the combinations a w₁ + b w₂ + c w₃ (a + b + c = 1) of three trained networks' weights, "
-        "which are the corners in the order given, with the same logarithmic colours in every panel: dark between "
-        "bright corners is a barrier that separates the networks."
+        "Training loss at the combinations a w₁ + b w₂ + c w₃ (a + b + c = 1) of the weights of three trained "
+        "networks, which are the corners in the given order. All panels have the same logarithmic colours. A dark "
+        "area between bright corners is a barrier that separates the networks."
     )
     heights = (
-        "Training accuracy at the same combinations as the height of a surface over the triangle: a level sheet means "
-        "that the networks can be mixed at no cost, a sagging one that accuracy is lost between them."
+        "Training accuracy at the same combinations as the height of a surface over the triangle. A level surface "
+        "means that the networks can be mixed without loss, a sagging surface that accuracy is lost between them."
     )
     words = _alternative("Triangles of loss", results)
-    loss = Section(f"{title}: loss", contours, png(landscape.draw_row(results)), words, tables.landscapes(results))
+    loss = Section(f"{title}: loss", contours, png(triangle.draw_row(results)), words, tables.landscapes(results))
     words = _alternative("Surfaces of accuracy", results)
-    return [loss, Section(f"{title}: accuracy", heights, png(surface.draw_row(results)), words)]
+    surfaces = png(triangle.draw_row(results, quantity="accuracy", surface=True))
+    return [loss, Section(f"{title}: accuracy", heights, surfaces, words)]
 
 
 def _lines(title: str, results: Results) -> list[Section]:
     sentence = (
-        "Training loss on the straight line between two trained networks' weights: the arrow is the barrier, the "
-        "loss's largest excess over the straight line between its values at the ends, and no barrier means that the "
-        "networks lie in one basin."
+        "Training loss on the straight line between the weights of two trained networks. The arrow is the barrier, the "
+        "largest excess of the loss over the straight line between its values at the two networks. Without a barrier "
+        "the networks are in one basin."
     )
     picture = png(line.draw(results))
     words = _alternative("Curves of loss", results)
@@ -132,29 +133,29 @@ def _lines(title: str, results: Results) -> list[Section]:
 def _margins(title: str, results: Results, groups: Groups) -> list[Section]:
     if next(iter(results.values())).settings["probe"] == "scores":
         what = (
-            f"√2 times the smallest lead of the true class's output over another class's ({agreed(results, 'outputs')} "
-            "outputs, on which √2 is the most), for every sample"
+            f"√2 times the smallest lead of the true class's output over another class's, per sample "
+            f"({common(results, 'outputs')} outputs, for which √2 is the maximum)"
         )
-        scale = "a surer one lies further right"
+        scale = "a more certain sample is further right"
     else:
-        what = "The true class's logit minus the largest other logit, for every sample"
-        scale = "a surer one lies further right, on a scale that grows with the last layer's weights"
-    sentence = f"{what}: a sample left of 0 is misclassified, and {scale}."
-    picture = png(margins.draw(results, groups=groups))
+        what = "The true class's logit minus the largest other logit, per sample"
+        scale = "a more certain sample is further right, on a scale that grows with the last layer's weights"
+    sentence = f"{what}. A sample left of 0 is misclassified; {scale}."
+    picture = png(histogram.draw(results, groups=groups))
     return [Section(title, sentence, picture, _alternative("Histograms", results), tables.samples(results))]
 
 
 def _jacobian(title: str, results: Results, groups: Groups) -> list[Section]:
-    norm = agreed(results, "norm")
+    norm = common(results, "norm")
     meaning = {
-        "spectral": "the most that the output moves for a small step of the input",
-        "frobenius": "the size of all its slopes together",
+        "spectral": "the largest change of the output per small step of the input",
+        "frobenius": "the size of all slopes together",
     }
     sentence = (
-        f"The {norm} norm of the Jacobian of the {agreed(results, 'outputs')} with respect to the input, for every "
-        f"sample: {meaning[norm]}, so smaller is smoother."
+        f"The {norm} norm of the Jacobian of the {common(results, 'outputs')} with respect to the input, per sample: "
+        f"{meaning[norm]}. Smaller is smoother."
     )
-    picture = png(jacobian.draw(results, groups=groups))
+    picture = png(histogram.draw(results, groups=groups))
     return [Section(title, sentence, picture, _alternative("Histograms", results), tables.samples(results))]
 
 
@@ -162,23 +163,23 @@ def _robustness(title: str, results: Results, groups: Groups) -> list[Section]:
     first: Robustness = next(iter(results.values()))
     sentence = (
         "The fraction of samples misclassified when Gaussian noise is added to the inputs, against the noise's "
-        f"standard deviation, as the mean over {first.error.shape[1]} draws with {tables.fresh_band(results)}: "
-        "a curve that rises later belongs to a more robust network."
+        f"standard deviation, as the mean over {first.error.shape[1]} draws with {tables.fresh_band(results)}. "
+        "A curve that rises later belongs to a more robust network."
     )
-    picture = png(robustness.draw(results, groups=groups))
+    picture = png(curve.draw(results, groups=groups))
     return [Section(title, sentence, picture, _alternative("Curves", results), tables.errors(results))]
 
 
 def _smoothing(title: str, results: Results, groups: Groups) -> list[Section]:
-    sigma, alpha, draws = (agreed(results, name) for name in ("sigma", "alpha", "draws"))
+    sigma, alpha, draws = (common(results, name) for name in ("sigma", "alpha", "draws"))
     sentence = (
-        "The fraction of samples that the smoothed classifier, a vote of the network's answers under Gaussian noise of "
-        f"standard deviation {sigma:g}, answers rightly and provably so within an l2 radius, with "
-        f"{tables.fresh_band(results)}. It abstains where {draws:,} draws prove no majority; a radius may be wrong "
-        f"with probability {alpha:g}. The radii belong to the vote, not to the network: they say nothing of the "
-        "network's own answers."
+        "The fraction of samples whose class the smoothed classifier, a vote of the network under Gaussian noise of "
+        f"standard deviation {sigma:g}, predicts correctly and provably within an l2 radius, with "
+        f"{tables.fresh_band(results)}. It abstains where {draws:,} draws prove no majority. A radius is wrong "
+        f"with probability at most {alpha:g}. The radii belong to the vote, not to the network: they do not bound the "
+        "predictions of the network itself."
     )
-    picture = png(smoothing.draw(results, groups=groups))
+    picture = png(curve.draw(results, groups=groups))
     return [Section(title, sentence, picture, _alternative("Curves", results), tables.certificates(results))]
 
 
@@ -186,7 +187,7 @@ def _alternative(what: str, results: Results) -> str:
     return f"{what} of {', '.join(results)}"
 
 
-# In the order of the page: the weights' space first, then the inputs'.
+# In the order of the page: weight space first, then input space.
 _KINDS: dict[type[Result], Callable[[str, Results, Groups], list[Section]]] = {
     FlatnessRadii: _radii,
     Interpolation: _landscapes,

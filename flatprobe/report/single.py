@@ -1,11 +1,11 @@
-"""The sections of figures that a network has one of: norms of its weights, its largest Jacobian norm, bounds."""
+"""Report sections of weight norms, Jacobian maxima and generalization bounds."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from flatprobe.bounds import Bound
-from flatprobe.plotting import bounds, jacobian, png, weight_norms
-from flatprobe.plotting.names import agreed
+from flatprobe.plotting import bounds, histogram, png, weight_norms
+from flatprobe.plotting.names import common
 from flatprobe.probes.jacobian_maximum import JacobianMaximum
 from flatprobe.probes.weight_norms import WeightNorms
 from flatprobe.report.numbers import three
@@ -16,11 +16,11 @@ Groups = Mapping[str, str] | None
 
 
 def weights(title: str, results: Results, groups: Groups) -> list[Section]:
-    """The layers' norms, and those of all weights."""
+    """Section with the norms of the layers and of all weights."""
     sentence = (
-        "The spectral norm of each layer as the operator that it is, BatchNorm folded in (filled), and of its kernel "
-        "reshaped to a matrix (open), which is smaller for convolutions: along a chain of layers their product bounds "
-        "how steep the network can be, so smaller is smoother."
+        "The spectral norm of each layer as a linear operator, with BatchNorm folded in (filled), and of its kernel "
+        "reshaped to a matrix (open), which is smaller for convolutions. Along a chain of layers the product of the "
+        "filled norms bounds the steepness of the network. Smaller is smoother."
     )
     words = f"Norms of the layers of {', '.join(results)}"
     return [Section(title, sentence, png(weight_norms.draw(results, groups=groups)), words, _weights_table(results))]
@@ -33,15 +33,15 @@ def _weights_table(results: Mapping[str, WeightNorms]) -> Table:
 
 
 def maximum(title: str, results: Results, groups: Groups) -> list[Section]:
-    """Histograms of the largest norms."""
-    norm, outputs, along = (agreed(results, name) for name in ("norm", "outputs", "along"))
+    """Section with histograms of the largest norms."""
+    norm, outputs, along = (common(results, name) for name in ("norm", "outputs", "along"))
     where = "each sample" if along == "samples" else "each segment between two random samples"
     sentence = (
-        f"The largest {norm} norm of the Jacobian of the {outputs} found at {where}: the rightmost value is an "
-        "estimate from below of the supremum, which bounds how much distances can grow; smaller is smoother."
+        f"The largest {norm} norm of the Jacobian of the {outputs} found at {where}. The rightmost value is a lower "
+        "bound of the supremum, which bounds the growth of distances. Smaller is smoother."
     )
     words = f"Histograms of {', '.join(results)}"
-    return [Section(title, sentence, png(jacobian.draw(results, groups=groups)), words, _maximum_table(results))]
+    return [Section(title, sentence, png(histogram.draw(results, groups=groups)), words, _maximum_table(results))]
 
 
 def _maximum_table(results: Mapping[str, JacobianMaximum]) -> Table:
@@ -54,11 +54,11 @@ def _maximum_table(results: Mapping[str, JacobianMaximum]) -> Table:
 
 
 def bound(title: str, results: Results, groups: Groups) -> list[Section]:
-    """Bars of the bounds' terms."""
+    """Section with the terms of the bounds as bars."""
     sentence = (
-        "What a generalization bound says of the expected loss, in units of the most that the loss can be, term by "
-        "term: from 1 on (dashed) it says nothing, and where something was chosen after seeing the data its stated "
-        "probability does not hold."
+        "A generalization bound of the expected loss, term by term, in units of the largest possible loss. From 1 on "
+        "(dashed) a bound is vacuous. If something was chosen after the data were seen, the stated probability does "
+        "not hold."
     )
     words = f"Bars of {', '.join(results)}"
     return [Section(title, sentence, png(bounds.draw(results, groups=groups)), words, _bound_table(results))]

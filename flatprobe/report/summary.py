@@ -1,4 +1,4 @@
-"""The summary table: networks in their groups, headline figures with uncertainty."""
+"""Summary table of networks and groups, with headline figures and uncertainties."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ from flatprobe.utils.results import Result
 
 @dataclass(frozen=True)
 class Row:
-    """One row: of a network, of a group, or the groups' ratio."""
+    """A row of a network, of a group, or of the ratio of two groups."""
 
     kind: str
     label: str
@@ -21,35 +21,34 @@ class Row:
 
 @dataclass(frozen=True)
 class Summary:
-    """The table: (title, unit) a column, and its rows."""
+    """Columns, each (title, unit), and rows of the summary table."""
 
     columns: tuple[tuple[str, str], ...]
     rows: tuple[Row, ...]
 
 
-def titled(key: str) -> str:
-    """A measurement's key as a title.
+def make_title(key: str) -> str:
+    """Key of a measurement as a title.
 
-    >>> titled("flatness_radius (top layer)")
+    >>> make_title("flatness_radius (top layer)")
     'Flatness radius (top layer)'
     """
     words = key.replace("_", " ")
     return words[:1].upper() + words[1:]
 
 
-def summarise(records: Mapping[str, Mapping[str, Result]], groups: Mapping[str, str] | None) -> Summary:
-    """A column for each measurement with a headline figure; with groups, a row each before its networks' rows.
+def summarize(records: Mapping[str, Mapping[str, Result]], groups: Mapping[str, str] | None) -> Summary:
+    """Summary with a column per measurement and a row per group and network.
 
-    A group's figure is the mean over its networks with the standard deviation across them (ddof 1), of the first
-    figure in each network's cell. With exactly two groups a last row holds the ratio of their means, with its
-    standard error to first order.
+    The figure of a group is the mean and standard deviation (ddof 1) over its networks of the first figure in each
+    cell. With exactly two groups, a last row has the ratio of their means with its standard error to first order.
     """
     figures: dict[str, dict[str, Headline]] = {}
     for key, results in records.items():
         found = {name: figure for name, result in results.items() if (figure := headline(result)) is not None}
         if found:
             figures[key] = found
-    columns = tuple((titled(key), unit(records[key])) for key in figures)
+    columns = tuple((make_title(key), unit(records[key])) for key in figures)
     names = list(dict.fromkeys(name for found in figures.values() for name in found))
     if groups is None:
         return Summary(columns, tuple(_network(name, figures) for name in names))
@@ -79,7 +78,7 @@ def _values(found: Mapping[str, Headline], names: Sequence[str]) -> list[float]:
 
 
 def _across(figures: Sequence[Headline]) -> str:
-    """Mean ± standard deviation across networks, with what was censored."""
+    """Mean ± standard deviation across networks, with the censored count."""
     if not figures:
         return MISSING
     values = [figure.value for figure in figures if not math.isnan(figure.value)]
@@ -91,7 +90,7 @@ def _across(figures: Sequence[Headline]) -> str:
 
 
 def _ratio(one: Sequence[float], two: Sequence[float]) -> str:
-    """mean(one) / mean(two) ± its standard error to first order, where both are positive."""
+    """mean(one) / mean(two) ± standard error, if both means are positive."""
     if not one or not two or not (mean(one) > 0 and mean(two) > 0):
         return MISSING
     ratio = mean(one) / mean(two)

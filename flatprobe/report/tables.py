@@ -1,4 +1,4 @@
-"""The figures behind each picture, as tables."""
+"""Tables of the figures in each picture."""
 
 from collections.abc import Mapping
 
@@ -14,7 +14,7 @@ from flatprobe.utils.results import Result
 
 
 def radii(results: Mapping[str, FlatnessRadii]) -> Table:
-    """Where each search started, what it found and what it cost."""
+    """Loss and error at the start, radii, and number of evaluations."""
     heading = ("network", "loss at the start", "error at the start", "mean ± sd", "median", "reached", "evaluations")
     rows = [
         (
@@ -32,7 +32,7 @@ def radii(results: Mapping[str, FlatnessRadii]) -> Table:
 
 
 def landscapes(results: Mapping[str, Interpolation]) -> Table:
-    """The corners against the inside; on lines, the barrier."""
+    """Loss at the networks and largest loss between them; for lines also the barrier."""
     lines = all(result.coefficients.shape[1] == 2 for result in results.values())
     heading = ("landscape", "loss at the networks", "largest loss", "least accuracy", "points", "not finite")
     rows = []
@@ -52,7 +52,7 @@ def landscapes(results: Mapping[str, Interpolation]) -> Table:
 
 
 def samples(results: Mapping[str, PerSample]) -> Table:
-    """Where the values lie; for margins, also the fraction of samples below 0, which are misclassified."""
+    """Mean, median and range of the values, and the misclassified fraction of margins."""
     heading = ("network", "samples", "mean ± standard error", "median", "least", "largest")
     rows = []
     for name, result in results.items():
@@ -69,16 +69,16 @@ def samples(results: Mapping[str, PerSample]) -> Table:
 
 
 def fresh_band(results: Mapping[str, Result]) -> str:
-    """What the bands cover, and of which networks they say nothing."""
+    """Meaning of the bands, and the networks for which they do not hold."""
     words = "Wilson's 95 % band for fresh samples of the same distribution"
     own = [name for name, result in results.items() if result.settings.get("own_samples", False)]
     if not own:
         return words
-    return f"{words} (not of {', '.join(own)}, measured on its own training samples: fresh ones may lie anywhere)"
+    return f"{words} (not for {', '.join(own)}, measured on its own training samples: fresh ones may lie anywhere)"
 
 
 def errors(results: Mapping[str, Robustness]) -> Table:
-    """The mean error at each noise level, in percent, with its band."""
+    """Mean error at each noise level in percent, with its band."""
     levels = list(dict.fromkeys(float(gamma) for result in results.values() for gamma in result.gammas))
     rows = []
     for name, result in results.items():
@@ -92,7 +92,7 @@ def errors(results: Mapping[str, Robustness]) -> Table:
 
 
 def certificates(results: Mapping[str, SmoothedCertificate]) -> Table:
-    """Abstentions, radii, and the certified accuracy at multiples of the noise; wrong or withheld answers have 0."""
+    """Abstentions, radii, and certified accuracy at multiples of sigma."""
     multiples = (0, 0.5, 1, 2)
     heading = ("network", "samples", "abstains", "median radius", "mean radius")
     rows = []

@@ -9,10 +9,10 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor, nn
 
-from flatprobe.data import LabelledData, checked_data
+from flatprobe.data import LabelledData, check_data
 from flatprobe.data.inputs import Inputs
 from flatprobe.functional.losses import misclassified, per_sample_loss
-from flatprobe.functional.user_loss import Loss, OwnLoss, described_loss, taken
+from flatprobe.functional.user_loss import Loss, UserLoss, as_loss, describe_loss
 from flatprobe.network.checks import check_batch, check_exchangeable, report_not_finite
 from flatprobe.network.contexts import standalone
 from flatprobe.network.network import Network
@@ -63,15 +63,15 @@ class EmpiricalRisk:
         self, model: nn.Module, data: LabelledData, loss: Loss | Any = "cross_entropy", batch_size: int | None = None
     ) -> None:
         self.network = Network(model)
-        self.data = checked_data(data)
+        self.data = check_data(data)
         self.batch_size = self.network.batch_size(batch_size)
-        loss = taken(loss)
+        loss = as_loss(loss)
         self._kernel = per_sample_loss(loss)
-        self.loss = described_loss(loss)
+        self.loss = describe_loss(loss)
         check_batch(self.network, next(iter(data.batches(self.batch_size))), data.classes)
         check_exchangeable(self.network)
         self._compared: set[tuple[frozenset[str], bool]] = set()
-        if isinstance(loss, OwnLoss):
+        if isinstance(loss, UserLoss):
             inputs, labels = next(self._batches(torch.arange(min(_CHECKED, len(data)))))
             loss.check(_at_least_single(self.network(inputs).detach()), labels)
 
@@ -221,7 +221,7 @@ class EmpiricalRisk:
         """
         key = frozenset(names), twice
         if key not in self._compared:
-            if isinstance(self._kernel, OwnLoss) and not self._compared:
+            if isinstance(self._kernel, UserLoss) and not self._compared:
                 self()  # A user-defined loss that is not finite may have finite derivatives.
             inputs, _ = next(self._batches())
             check_weight_slopes(self.network, inputs, names, twice=twice)
@@ -258,7 +258,7 @@ class EmpiricalRisk:
         self, weights: Mapping[str, Tensor] | None, names: Sequence[str] | None
     ) -> tuple[Weights, Sequence[str]]:
         self._check_names({**as_mapping(weights), **dict.fromkeys(names or ())})
-        if isinstance(self._kernel, OwnLoss):
+        if isinstance(self._kernel, UserLoss):
             self._kernel.check_differentiable()
         return {**self.center, **(weights or {})}, tuple(self.center) if names is None else names
 

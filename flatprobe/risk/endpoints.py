@@ -11,7 +11,7 @@ from flatprobe.network.modules import BATCH_NORMS, check_finite, unwrap
 from flatprobe.network.network import Network
 from flatprobe.network.weights import Weights, strip_prefixes
 from flatprobe.risk.empirical import EmpiricalRisk, RiskFunction
-from flatprobe.utils.rng import global_states_kept
+from flatprobe.utils.rng import keep_global_states
 
 Endpoint = nn.Module | Mapping[str, Tensor]
 
@@ -76,7 +76,7 @@ def _check_function(endpoint: nn.Module, state: Weights, place: int, risk: Empir
     try:
         own = Network(endpoint)
         own.lay_out(last=False)  # Without an inspection, only the default layout is safe.
-        with torch.no_grad(), global_states_kept():
+        with torch.no_grad(), keep_global_states():
             logits = own(own.prepare(inputs)).to(risk.network.device)
     except (RuntimeError, TypeError, ValueError, IndexError, AttributeError) as error:
         msg = (

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from flatprobe.data.inputs import Inputs, mapped
+from flatprobe.data.inputs import Inputs, map_tensors
 from flatprobe.network.weights import Weights
 from flatprobe.risk.directions import direction, scale
 from flatprobe.risk.empirical import EmpiricalRisk, RiskFunction
@@ -155,7 +155,7 @@ class _Look:
                 return Inactive({}, self.samples)
         masks = self._confirmed(beside, masks)
         del beside
-        few = mapped(lambda part: part[:_FEW], next(self._batches()))
+        few = map_tensors(lambda part: part[:_FEW], next(self._batches()))
         for distance in _FAR:
             if masks:
                 self._take(few, self._point(distance), masks)

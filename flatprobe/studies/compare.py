@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from torch import nn
 
-from flatprobe.data import LabelledData, checked_data
+from flatprobe.data import LabelledData, check_data
 from flatprobe.network.contexts import standalone
 from flatprobe.network.network import Network
 from flatprobe.probes.adversarial import AdversarialAccuracy
@@ -141,7 +141,7 @@ def _check(
     if not models:
         msg = "models must hold at least one network, got none"
         raise ValueError(msg)
-    own = dict(data) if isinstance(data, Mapping) else dict.fromkeys(models, checked_data(data))
+    own = dict(data) if isinstance(data, Mapping) else dict.fromkeys(models, check_data(data))
     group = dict.fromkeys(models, "networks") if groups is None else dict(groups)
     for name in models:
         if name not in own or name not in group:

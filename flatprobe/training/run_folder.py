@@ -18,7 +18,7 @@ from torch import nn
 
 from flatprobe.models.checkpoints import CONFIG
 from flatprobe.utils.arguments import as_json
-from flatprobe.utils.atomic import abandoned, leftovers
+from flatprobe.utils.atomic import is_abandoned, leftovers
 from flatprobe.utils.tensor_files import State, bytes_of, read_json, read_tensors, write_tensors, write_text
 
 Row = dict[str, Any]
@@ -182,7 +182,7 @@ class RunFolder:
 
     def _clear(self) -> None:
         """Remove temporary files of killed processes, and the file for resuming of a finished run."""
-        for left in filter(abandoned, self._leftovers()):
+        for left in filter(is_abandoned, self._leftovers()):
             left.unlink(missing_ok=True)
         if self.finished() is not None:
             (self.path / _RESUME).unlink(missing_ok=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from flatprobe.functional.losses import per_sample_loss
-from flatprobe.functional.user_loss import Loss, described_loss, taken
+from flatprobe.functional.user_loss import Loss, as_loss, describe_loss
 from flatprobe.training.constraints import CONSTRAINTS, Constraint
 from flatprobe.training.optimizers import check_optimizer
 from flatprobe.training.penalties import PENALTIES, Penalty
@@ -80,7 +80,7 @@ class Settings:
         for name, known in (("transform", TRANSFORMS), ("constraint", CONSTRAINTS)):
             built = (build(name, entry, known) for entry in as_list(f"{name}s", getattr(self, f"{name}s"), name))
             object.__setattr__(self, f"{name}s", tuple(built))
-        object.__setattr__(self, "objective", taken(self.objective))
+        object.__setattr__(self, "objective", as_loss(self.objective))
         per_sample_loss(self.objective)
         check_optimizer(self.optimizer, momentum=self.momentum)
         check_schedule(self.schedule, self.epochs)
@@ -88,7 +88,7 @@ class Settings:
     def as_json(self) -> dict[str, Any]:
         """All settings in JSON's types, where a tuple is a list, for a record and to compare with a record."""
         named = {
-            "objective": described_loss(self.objective),
+            "objective": describe_loss(self.objective),
             "optimizer": plain(self.optimizer),
             "schedule": None if self.schedule is None else plain(self.schedule),
         }

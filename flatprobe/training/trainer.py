@@ -7,7 +7,7 @@ import time
 from torch import nn
 
 from flatprobe.data import LabelledData
-from flatprobe.functional.user_loss import OwnLoss
+from flatprobe.functional.user_loss import UserLoss
 from flatprobe.models.checkpoints import load_weights
 from flatprobe.network.class_names import set_class_names
 from flatprobe.risk.empirical import EmpiricalRisk, Risk
@@ -43,7 +43,7 @@ class Trainer:
         self.settings = settings
         self.risk = EmpiricalRisk(module, data, settings.objective)
         set_class_names(module, data.source.get("class_names"))
-        if isinstance(settings.objective, OwnLoss):
+        if isinstance(settings.objective, UserLoss):
             settings.objective.check_differentiable()
         self.validation = None if validation is None else EmpiricalRisk(module, validation, settings.objective)
         self.history: list[Row] = []

@@ -1,1 +1,1 @@
-"""What has no network in it: argument checks, random numbers, files, results, progress."""
+"""Tools without networks: arguments, random numbers, files, results, search."""

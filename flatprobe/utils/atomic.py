@@ -1,4 +1,4 @@
-"""Files that are never half written, and that notice a changed bit."""
+"""Atomic writing of files, and a digest that notices a changed bit."""
 
 import errno
 import hashlib
@@ -14,19 +14,19 @@ try:
 except ImportError:  # Windows has no such locks
     fcntl = None  # type: ignore[assignment]
 
-UNSEALED = "sha256:" + 64 * "0"  # what a file's own digest is taken over, in the place of the digest
+UNSEALED = "sha256:" + 64 * "0"  # stands in the place of a file's digest while the digest is computed
 _count = itertools.count()
 
 
 @contextmanager
-def written_beside(path: Path) -> Iterator[Path]:
-    """A temporary name beside the path, renamed onto it when the block ends well and removed when it does not.
+def write_beside(path: Path) -> Iterator[Path]:
+    """A temporary path that replaces the path if the block succeeds.
 
-    Missing folders are made. The temporary file is locked while the block runs, so that others can tell it from what a
-    killed process left.
+    Missing folders are made. The temporary file is locked while the block runs, which tells it from the file of a
+    killed process.
 
     Raises:
-        OSError: if it cannot be written (disk full, no permission), with the path and what is kept.
+        OSError: if the file cannot be written (disk full, no permission).
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{next(_count)}.tmp")
     try:
@@ -41,39 +41,36 @@ def written_beside(path: Path) -> Iterator[Path]:
             finally:
                 temporary.unlink(missing_ok=True)
     except OSError as error:
-        kept = "the file that was there before is kept" if path.exists() else "nothing was left there"
+        kept = "the earlier file is kept" if path.exists() else "nothing was left there"
         msg = (
-            f"{path} could not be written ({error.strerror or error}); {kept}: free some space, or give a folder that "
-            "can be written to"
+            f"{path} could not be written ({error.strerror or error}), and {kept}. Free some space, or give a writable "
+            "folder"
         )
         raise OSError(error.errno or errno.EIO, msg) from error
 
 
 def check_writable(folder: Path) -> None:
-    """Files can be written in the folder, which is made if it is missing: asked before hours of measuring.
+    """Check that files can be written in the folder; a missing folder is made.
 
     Raises:
-        OSError: if they cannot.
+        OSError: if no file can be written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as opened:
             opened.write(b"x")
     except OSError as error:
-        msg = (
-            f"nothing can be written in {folder} ({error.strerror or error}); expected a folder that takes files: "
-            "choose another"
-        )
+        msg = f"{folder} must be writable, got: {error.strerror or error}. Choose another folder"
         raise OSError(error.errno or errno.EIO, msg) from error
 
 
 def leftovers(path: Path) -> list[Path]:
-    """The temporary files beside the path whose writers were killed, or are at work."""
+    """The temporary files beside the path, of writers that were killed or are at work."""
     return sorted(path.parent.glob(f".{path.name}.*.tmp"))
 
 
-def abandoned(temporary: Path) -> bool:
-    """Whether the temporary file's writer has ended: a writer at work holds its lock."""
+def is_abandoned(temporary: Path) -> bool:
+    """True if the writer of the temporary file has ended, and its lock with it."""
     try:
         with temporary.open("r+b") as opened:
             if fcntl is not None:
@@ -83,13 +80,13 @@ def abandoned(temporary: Path) -> bool:
     return True
 
 
-def sealed(content: bytes) -> bytes:
-    """The content, which holds `UNSEALED` once, with its own SHA-256 in that place."""
+def add_seal(content: bytes) -> bytes:
+    """The content with its SHA-256 in the place of `UNSEALED`."""
     return content.replace(UNSEALED.encode(), f"sha256:{hashlib.sha256(content).hexdigest()}".encode(), 1)
 
 
 def is_intact(content: memoryview, position: int) -> bool:
-    """Whether the content is what was sealed, given where its seal begins."""
+    """True if the content is as it was sealed, with the seal at `position`."""
     end = position + len(UNSEALED)
     digest = hashlib.sha256(content[:position])
     digest.update(UNSEALED.encode())

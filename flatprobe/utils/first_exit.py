@@ -1,4 +1,4 @@
-"""First exit of a scalar function from a band: knows nothing of networks."""
+"""First exit of a scalar function from a band, without any network."""
 
 import itertools
 import math
@@ -11,29 +11,29 @@ Increase = Callable[[float], float]
 # 1.
 _STRIDE = 4.0
 
-# The probing ratio covers the radii from this share of the largest inside one on: evaluations always leave out an
-# interval above 0.
+# The probing ratio covers the radii from this share of the largest radius inside: below it, evaluations always leave
+# out an interval above 0.
 PROBED = 1e-2
 
-# An increase that is outside at this fraction of an outside radius jumps at once: there is no exit to be measured.
+# A function that is still outside at this fraction of an outside radius jumps at 0, and has no exit to measure.
 _FLOOR = 1e-12
 
 
 @dataclass(frozen=True)
 class Exit:
-    """Where a function first leaves its band.
+    """First exit of a function from its band.
 
     Attributes:
         radius: the crossing, interpolated inside the bracket; infinite where `max_radius` was inside.
-        lower: largest radius of the bracket known to be inside; 0 where the function is outside however small the
-            radius (then the bracket certifies only that the exit is below `upper`).
+        lower: largest radius of the bracket known to be inside; 0 where the function is outside at every radius tried
+            (then the bracket certifies only that the exit is below `upper`).
         upper: smallest radius of the bracket known to be outside; infinite where none was found.
-        slope: d log(increase) / d log(r) near the exit, nan where it could not be told.
+        slope: d log(increase) / d log(r) near the exit, nan where it is not known.
         evaluations: calls of the function.
-        excursions: earlier exits that `verify` found below a later one.
-        probing_ratio: the largest ratio b / a of an interval of [lower / 100, lower] inside which nothing was
-            evaluated: no excursion from a to b with a larger ratio was missed there, narrower ones may have been; 100
-            where nothing inside was evaluated but `lower`. Infinite where `lower` is 0.
+        excursions: earlier exits that `verify` found.
+        probing_ratio: the largest ratio b / a of an interval of [lower / 100, lower] in which nothing was evaluated.
+            No excursion from a to b with a larger ratio was missed there; narrower excursions may have been. 100 where
+            only `lower` was evaluated there, infinite where `lower` is 0.
         probed_from: the smallest radius evaluated.
     """
 
@@ -48,13 +48,13 @@ class Exit:
 
     @property
     def reached(self) -> bool:
-        """Whether the function left the band at or before `max_radius`."""
+        """True if the function left the band at or before `max_radius`."""
         return math.isfinite(self.upper)
 
 
 @dataclass
 class _Search:
-    """The state of one search: the points evaluated and the bracket [lower, upper]."""
+    """State of one search: the points evaluated and the bracket [lower, upper]."""
 
     increase: Increase
     level: float
@@ -64,7 +64,10 @@ class _Search:
     upper: float = math.inf
 
     def evaluate(self, radius: float) -> bool:
-        """Whether the radius is inside; narrows the bracket. A value that is not finite is outside."""
+        """Evaluate a radius, narrow the bracket, and return whether the radius is inside.
+
+        A value that is not finite is outside.
+        """
         value = abs(self.increase(radius))
         value = value if math.isfinite(value) else math.inf
         self.points[radius] = value
@@ -80,7 +83,7 @@ class _Search:
         return self.upper <= self.lower * (1 + self.rtol)
 
     def slope(self, guess: float) -> float:
-        """d log(increase) / d log(r), from the two points nearest the level at least 1 % apart, else the guess."""
+        """d log(increase) / d log(r) from the two points nearest the level, or the guess."""
         usable = [(math.log(r), math.log(v)) for r, v in self.points.items() if r > 0 and 0 < v < math.inf]
         usable.sort(key=lambda point: abs(point[1] - math.log(self.level)))
         for place, second in enumerate(usable):
@@ -91,7 +94,7 @@ class _Search:
         return guess
 
     def crossing(self, slope: float) -> float:
-        """Where the increase meets the level, from the bracket's ends if usable, else from the nearest point."""
+        """The radius at which the increase meets the level, by interpolation."""
         below, above = self.points.get(self.lower, 0.0), self.points.get(self.upper, math.inf)
         if self.lower > 0 and 0 < below < above < math.inf:
             share = math.log(self.level / below) / math.log(above / below)
@@ -103,7 +106,7 @@ class _Search:
         return radius * math.exp(min(max(math.log(self.level / value) / slope, -30.0), 30.0))
 
     def midpoint(self) -> float:
-        """The geometric middle of the bracket; where nothing is known inside, well below its outer end."""
+        """The geometric middle of the bracket, or a quarter of its upper bound."""
         return math.sqrt(self.lower * self.upper) if self.lower > 0 else self.upper / _STRIDE
 
 
@@ -118,29 +121,28 @@ def first_exit(
     smooth: bool = True,
     verify: int = 0,
 ) -> Exit:
-    """sup{ r : |increase(s)| <= level for all s in [0, r] }, bracketed to a relative tolerance.
+    """First exit sup{ r : |increase(s)| <= level for all s <= r } with a bracket.
 
-    The start is stretched or shrunk until the exit is bracketed, stepping to where a power law through the last value
-    predicts the crossing. Inside the bracket the next radius is the secant's crossing in (log r, log increase), placed
-    half a tolerance to the far side of the bracket's wider part so that its result closes that part; a bracket that has
-    not halved in three steps is halved. The search ends only when an inside radius and an outside radius within rtol of
-    each other have both been evaluated.
+    The radius grows or shrinks from `start` until the exit is bracketed. Each step goes to the crossing that a power
+    law through the last value predicts. Within the bracket the next radius is the secant's crossing in
+    (log r, log increase), moved by half a tolerance into the wider part, so that its value closes that part. A bracket
+    that has not halved in three steps is halved. The search ends only when an inside radius and an outside radius
+    within rtol of each other have both been evaluated.
 
-    What is certified: inside at `lower`, outside at `upper`, and inside wherever else it was evaluated below. That this
-    is the *first* exit is certified only if the increase is monotone up to it; `verify` looks for earlier ones, down to
-    1 / (verify + 1) of the radius, and `probing_ratio` says how wide one may be that was missed.
+    Certified: inside at `lower`, outside at `upper`, and inside at every evaluated radius below. The exit is certified
+    to be the *first* only if the increase is monotone up to it. `verify` looks for earlier exits, down to
+    1 / (verify + 1) of the radius, and `probing_ratio` bounds the width of an excursion that was missed.
 
     Args:
         increase: r -> I(w + r u) - I(w); a value that is not finite counts as outside.
         level: epsilon, in the units of the increase.
-        start: first radius tried; a good guess (an earlier direction's radius) spares evaluations, a bad one costs
-            some.
-        max_radius: beyond it the exit is reported as not reached.
+        start: first radius tried; a good guess, such as the radius of an earlier direction, saves evaluations.
+        max_radius: an exit beyond this radius is reported as not reached.
         rtol: relative width of the final bracket.
         slope: guess of d log(increase) / d log(r); 2 is a quadratic minimum.
-        smooth: False for step functions, where secants mean nothing: the bracket is halved instead.
-        verify: interior radii evaluated evenly over (0, lower) once the bracket is closed; the search restarts below
-            the first that is outside, and counts it.
+        smooth: False for step functions, which have no secants: the bracket is halved instead.
+        verify: number of radii evaluated evenly over (0, lower) once the bracket is closed; the search restarts below
+            the first of them that is outside, and counts an excursion.
 
     Returns:
         The exit.
@@ -161,7 +163,7 @@ def first_exit(
     final = search.slope(slope)
     reached = math.isfinite(search.upper)
     radius = search.crossing(final) if reached and smooth else search.midpoint() if reached else math.inf
-    if reached and not search.lower <= radius <= search.upper:  # a crossing extrapolated from a jump
+    if reached and not search.lower <= radius <= search.upper:  # the crossing was extrapolated from a jump
         radius = search.midpoint()
     return Exit(
         radius=radius,
@@ -176,21 +178,21 @@ def first_exit(
 
 
 def _expand(search: _Search, start: float, max_radius: float, slope: float, *, smooth: bool) -> None:
-    """Step outward until a radius is outside, or max_radius is inside."""
+    """Grow the radius until it is outside, or max_radius is inside."""
     radius = start
     while search.evaluate(radius) and radius < max_radius:
         radius = min(_beyond(search, slope, smooth=smooth), max_radius)
 
 
 def _shrink(search: _Search, slope: float, *, smooth: bool) -> None:
-    """Step inward until a radius is inside."""
+    """Shrink the radius until it is inside."""
     floor = search.upper * _FLOOR
     while search.lower == 0.0 and search.upper > floor:
         search.evaluate(_below(search, slope, smooth=smooth))
 
 
 def _beyond(search: _Search, slope: float, *, smooth: bool) -> float:
-    """The next radius outward: half a tolerance past the predicted crossing, within the stride."""
+    """The next larger radius, half a tolerance above the predicted crossing."""
     crossing = search.crossing(search.slope(slope)) if smooth else math.nan
     if math.isnan(crossing):
         return search.lower * _STRIDE
@@ -199,7 +201,7 @@ def _beyond(search: _Search, slope: float, *, smooth: bool) -> float:
 
 
 def _below(search: _Search, slope: float, *, smooth: bool) -> float:
-    """The next radius inward: half a tolerance short of the predicted crossing, within the stride."""
+    """The next smaller radius, half a tolerance below the predicted crossing."""
     crossing = search.crossing(search.slope(slope)) if smooth else math.nan
     if math.isnan(crossing):
         return search.upper / _STRIDE
@@ -215,7 +217,7 @@ def _close(search: _Search, slope: float, *, smooth: bool) -> None:
         stalled = len(widths) >= 3 and width > widths[-3] / 2
         widths.append(width)
         radius = search.midpoint() if stalled or not smooth else _secant(search, slope)
-        if radius in search.points:  # the tolerance is finer than neighbouring numbers
+        if radius in search.points:  # the tolerance is finer than the spacing of the numbers
             break
         search.evaluate(radius)
 
@@ -225,15 +227,15 @@ def _secant(search: _Search, slope: float) -> float:
     crossing = search.crossing(search.slope(slope))
     if not low < crossing < high:
         return search.midpoint()
-    if high <= crossing * (1 + rtol * 0.99):  # the outer end is close: the inner partner that certifies with it
+    if high <= crossing * (1 + rtol * 0.99):  # the upper bound is close: a lower bound that certifies with it
         return max(high / (1 + rtol * 0.99), low * (1 + rtol / 4))
-    if low * (1 + rtol * 0.99) >= crossing:  # the inner end is close: its outer partner
+    if low * (1 + rtol * 0.99) >= crossing:  # the lower bound is close: an upper bound that certifies with it
         return min(low * (1 + rtol * 0.99), high / (1 + rtol / 4))
     return crossing * (1 + rtol / 2) if high / crossing > crossing / low else crossing * (1 - rtol / 2)
 
 
 def _earlier_exit(search: _Search, lower: float, verify: int) -> float | None:
-    """The first of `verify` even interior radii that is outside, or None."""
+    """The first outside of `verify` evenly spaced radii below `lower`, or None."""
     for j in range(1, verify + 1):
         radius = lower * j / (verify + 1)
         if radius > 0 and radius not in search.points and not _inside(search, radius):

@@ -1,4 +1,4 @@
-"""Extreme eigenpairs of a symmetric operator, equal eigenvalues among them, in the memory of a small Krylov space."""
+"""Extreme eigenpairs of a symmetric operator by thick-restart Lanczos."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,24 +12,24 @@ Vectors = Float[Tensor, "vectors size"]
 Known = Float[Tensor, "known size"]
 Values = Float64[Tensor, " values"]
 
-# An end of the spectrum -> what is largest there.
+# End of the spectrum -> function of the eigenvalues that is largest there.
 ENDS: dict[str, Callable[[Values], Values]] = {
     "largest": lambda values: values,
     "smallest": lambda values: -values,
     "magnitude": lambda values: values.abs(),
 }
-# A tolerance is relative to an eigenvalue, and to this share of the largest where the eigenvalue is smaller: near 0 a
-# relative one could never be met.
+# A tolerance is relative to the eigenvalue, or to this share of the largest one where the eigenvalue is smaller: near
+# 0 a relative tolerance could never be met.
 _SHARE = 0.1
-# A search past what was found ends once its residual is this share of the distance that its value falls short by.
+# A search beyond the found values ends once its residual is this share of the distance to the last of them.
 _CLEARLY = 0.1
-# Rounding units of the largest value: what is left of a product below them is rounding, no direction.
+# Rounding units of the largest value: a remainder of a product below them is rounding and no direction.
 _ROUNDING = 16.0
 
 
 @dataclass
 class _Search:
-    """What the searches for one end share."""
+    """Operator, tolerance and scale of all searches for one end of the spectrum."""
 
     operator: Callable[[Vector], Vector]
     draw: Callable[[], Vector]
@@ -39,7 +39,7 @@ class _Search:
     scale: float = 0.0  # the largest magnitude of a Ritz value, a lower bound of the operator's norm
 
     def allowed(self, values: Values) -> Values:
-        """The residual that each of the values may have."""
+        """The largest residual allowed for each value."""
         return self.tolerance * values.abs().clamp_min(_SHARE * self.scale)
 
 
@@ -53,24 +53,24 @@ def extreme_pairs(
     space: int,
     budget: int,
 ) -> tuple[Vectors, bool]:
-    """Orthonormal approximate eigenvectors of the `count` eigenvalues at one end, counted with their multiplicity.
+    """Orthonormal approximate eigenvectors of the `count` eigenvalues at one end.
 
-    Lanczos with full orthogonalisation and thick restarts finds the outermost pairs that a random start has a part of,
-    and one of each set of equal ones. Those that converge are set aside, and another random start, orthogonal to them,
-    finds the outermost of what is left: an equal or a skipped one. It ends once that lies no further out than the last
-    of the `count`.
+    Lanczos with full orthogonalization and thick restarts finds the outermost pairs in which a random start has a
+    component, and one pair per set of equal eigenvalues. Converged pairs are set aside. Another random start,
+    orthogonal to them, finds the outermost remaining pair: an equal eigenvalue or a skipped one. The search ends once
+    that pair is no further out than the last of the `count`.
 
     Args:
         operator: v -> A v.
         draw: a standard normal vector, anew at each call.
-        count: how many.
+        count: number of eigenvalues.
         which: `"largest"`, `"smallest"` or `"magnitude"`.
-        tolerance: of the residual, relative to the eigenvalue, or to a tenth of the largest where that is more.
-        space: vectors that a search works in, more than `count` by at least 2; beside them `count` are kept.
-        budget: products after which a search gives up; at least one space is filled.
+        tolerance: largest residual relative to the eigenvalue, or to a tenth of the largest one if that is more.
+        space: dimension of the Krylov space, at least `count` + 2; beside it `count` vectors are kept.
+        budget: products per search, after which it gives up; at least one space is filled.
 
     Returns:
-        The vectors, outermost first, and whether all searches converged; if not, those that did.
+        The vectors, outermost first, and whether all searches converged; if not, only the converged vectors.
 
     Source: Wu and Simon 2000, "Thick-restart Lanczos method for large symmetric eigenvalue problems".
     """
@@ -79,7 +79,7 @@ def extreme_pairs(
     while True:
         missing = count - len(values)
         beyond = values[-1:] if missing == 0 else None
-        pairs = _converged(search, found, max(missing, 1), space, beyond)
+        pairs = _find_pairs(search, found, max(missing, 1), space, beyond)
         if pairs is None:
             return found, False
         outermost = pairs[0][0]
@@ -91,29 +91,29 @@ def extreme_pairs(
             return found, True
 
 
-def _converged(
+def _find_pairs(
     search: _Search, known: Known, wanted: int, space: int, beyond: Values | None
 ) -> tuple[Values, Vectors] | None:
-    """The outermost pairs among the vectors orthogonal to the known ones: the first, and up to `wanted` with it.
+    """The outermost pairs orthogonal to the known vectors, at most `wanted`.
 
     Args:
-        search: what is sought.
-        known: orthonormal vectors that are set aside.
-        wanted: how many pairs at most.
-        space: of the Krylov space.
-        beyond: where given, whether anything lies beyond this value is all that is asked.
+        search: operator, end and tolerance.
+        known: orthonormal vectors set aside.
+        wanted: largest number of pairs.
+        space: dimension of the Krylov space.
+        beyond: if given, the search only decides whether a pair is beyond this value.
 
     Returns:
-        Values and vectors of those that met the tolerance; None where none did in time.
+        Values and vectors of the pairs that met the tolerance; None if no pair met it within the budget.
     """
     start = search.draw()
     basis = start.new_empty(space + 1, len(start))
     matrix = torch.zeros(space, space, dtype=torch.float64, device="cpu")  # the operator, projected onto the basis
-    _into(basis, 0, start, known)
+    _insert(basis, 0, start, known)
     kept, spent, first = 0, 0, 0
     while spent == 0 or spent + space - kept <= search.budget:
         spent += space - kept
-        left = _filled(search, basis, matrix, kept, known)
+        left = _fill(search, basis, matrix, kept, known)
         values, rotation = torch.linalg.eigh(matrix)
         search.scale = max(search.scale, float(values.abs().max()))
         order = search.end(values).argsort(descending=True)
@@ -123,10 +123,10 @@ def _converged(
         if beyond is not None and float(residuals[0]) <= _CLEARLY * float(search.end(beyond) - search.end(values[:1])):
             met = met.clamp_min(1)
         first = first or (spent if met else 0)
-        # Others may follow soon, unless they are equal to the first, which this start never shows: as long again.
+        # Further pairs may converge soon, unless their eigenvalues equal the first one's, which one start cannot show.
         if met == wanted or (met and spent + space - kept > 2 * first):
             return values[:met], rotation[:, :met].mT.to(basis) @ basis[:-1]
-        kept = space // 2  # the other half, at the far end, is filtered out
+        kept = space // 2  # the half at the other end of the spectrum is dropped
         _rotate(basis, rotation[:, :kept])
         basis[kept] = basis[space]
         matrix.zero_()
@@ -134,39 +134,39 @@ def _converged(
     return None
 
 
-def _filled(search: _Search, basis: Vectors, matrix: Tensor, kept: int, known: Known) -> float:
-    """Extend the basis and the projected matrix from `kept` vectors to the whole space; the last product's remainder.
+def _fill(search: _Search, basis: Vectors, matrix: Tensor, kept: int, known: Known) -> float:
+    """Fill the Krylov space from `kept` vectors on; return the last remainder's norm.
 
-    A product that lies in the space leaves no direction to go on in: a fresh one is drawn.
+    A product within the space gives no new direction: a new one is drawn.
     """
     left = 0.0
     for place in range(kept, len(basis) - 1):
         product = search.operator(basis[place])
         basis[place + 1] = product
-        overlaps = _orthogonalised(basis, place + 1, known)
+        overlaps = _orthogonalize(basis, place + 1, known)
         matrix[place, : place + 1] = matrix[: place + 1, place] = overlaps
         left = float(torch.linalg.vector_norm(basis[place + 1], dtype=torch.float64))
         rounding = _ROUNDING * torch.finfo(basis.dtype).eps * max(search.scale, float(matrix.abs().max()))
         if left <= rounding:
             left = 0.0
-            _into(basis, place + 1, search.draw(), known)
+            _insert(basis, place + 1, search.draw(), known)
         else:
             basis[place + 1] /= left
     return left
 
 
-def _into(basis: Vectors, place: int, vector: Vector, known: Known) -> None:
-    """The part of a vector that is orthogonal to the earlier and the known ones, with length 1, at this place."""
+def _insert(basis: Vectors, place: int, vector: Vector, known: Known) -> None:
+    """Write to basis[place] a vector, orthogonalized and normalized."""
     basis[place] = vector
-    _orthogonalised(basis, place, known)
+    _orthogonalize(basis, place, known)
     basis[place] /= torch.linalg.vector_norm(basis[place])
 
 
-def _orthogonalised(basis: Vectors, place: int, known: Known) -> Values:
-    """Take from basis[place] what lies along the earlier and the known vectors: twice, since once leaves rounding.
+def _orthogonalize(basis: Vectors, place: int, known: Known) -> Values:
+    """Orthogonalize basis[place] against earlier and known vectors, twice.
 
     Returns:
-        What lay along the earlier ones.
+        The projections onto the earlier vectors.
     """
     own, earlier = basis[place], basis[:place]
     total = torch.zeros(place, dtype=torch.float64, device="cpu")
@@ -181,7 +181,7 @@ def _orthogonalised(basis: Vectors, place: int, known: Known) -> Values:
 
 
 def _rotate(basis: Vectors, rotation: Tensor) -> None:
-    """The first vectors replaced by combinations of all but the last, in pieces, since a second basis takes memory."""
+    """Rotate the first vectors in place, piece by piece to save the memory of a basis."""
     turned = rotation.mT.to(basis)
     for piece in torch.split(basis, 2**16, dim=1):
         piece[: len(turned)] = turned @ piece[:-1]

@@ -1,4 +1,4 @@
-"""Memory that runs out: the error names what takes less of it."""
+"""Out-of-memory errors that name the batch size as the fix."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,16 +7,16 @@ _WORDS = ("out of memory", "can't allocate memory")  # in torch's errors of GPUs
 
 
 @contextmanager
-def batch_named(name: str) -> Iterator[None]:
-    """The error of what runs in the block names `batch_size` where memory runs out.
+def name_batch_size(name: str) -> Iterator[None]:
+    """Let an out-of-memory error in the block name `batch_size` as the fix.
 
     Args:
-        name: of what runs.
+        name: the probe or operation in the block.
 
     Raises:
-        MemoryError: as it came, with the batch size.
-        RuntimeError: likewise.
-        ValueError: as it came, where it tells of something else.
+        MemoryError: the error of the block, with the fix where memory ran out.
+        RuntimeError: as MemoryError.
+        ValueError: as MemoryError.
     """
     try:
         yield
@@ -26,14 +26,14 @@ def batch_named(name: str) -> Iterator[None]:
             raise
         first = (str(cause) or "no more can be allocated").splitlines()[0][:200]
         msg = (
-            f"{name} ran out of memory ({first}); expected a batch that fits: give a smaller batch_size (to "
-            "EmpiricalRisk(..., batch_size=...) where a risk is measured)"
+            f"{name} ran out of memory ({first}). Give a smaller batch_size, which a risk takes as "
+            "EmpiricalRisk(..., batch_size=...)"
         )
         raise type(cause)(msg) from error
 
 
 def _short_of_memory(error: BaseException | None) -> BaseException | None:
-    """The error, or the one that it came from, that says so; None if there is none."""
+    """The out-of-memory error among an error and its causes, or None."""
     found = None
     while error is not None:
         if isinstance(error, MemoryError) or any(words in str(error) for words in _WORDS):

@@ -1,4 +1,4 @@
-"""Checkpoints that torch.save wrote, read without executing code and without hanging on hostile ones."""
+"""Reading of torch.save's checkpoints without executing code."""
 
 import pickle
 import pickletools
@@ -15,18 +15,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-CURE = "save model.state_dict() with safetensors.torch.save_file"
+FIX = "save model.state_dict() with safetensors.torch.save_file"
 
-# Where training programs put a state_dict, in the order in which it is looked for; averaged weights come last.
+# Keys under which training programs store a state_dict, in the order of the search; averaged weights come last.
 NESTS = (
     "state_dict", "model_state_dict", "model_state", "model", "net", "network", "params", "weights", "module", "last",
     "best", "model_ema", "state_dict_ema", "ema",
 )  # fmt: skip
 _DEPTH = 3  # {"model": {"state_dict": ...}}
 
-# Of what a pickle builds: far more than any checkpoint needs (35 opcodes a tensor), and still read in seconds.
+# Limits of a pickle: far above any checkpoint (35 opcodes per tensor), and still read in seconds.
 _SIZE, _NESTED, _OPCODES = 10**7, 500, 2 * 10**6
-# What an opcode takes from the stack (all from the last mark on, and so many below it), and how many it leaves there.
+# Opcode -> whether it takes all from the last mark on, how many further entries it takes, and how many it leaves.
 _EFFECTS = {
     opcode.name: (
         pickletools.markobject in opcode.stack_before,
@@ -35,36 +35,36 @@ _EFFECTS = {
     )
     for opcode in pickletools.opcodes
 }
-_EXPANSION = 20  # torch.save does not compress at all
+_EXPANSION = 20  # the limit of unpacked over packed size; torch.save does not compress at all
 
 
-def unpickled(file: Path) -> object:
-    """What a file of torch.save holds, by torch's weights-only unpickler.
+def unpickle(file: Path) -> object:
+    """The content of a file of torch.save, read by torch's weights-only unpickler.
 
     Raises:
-        ValueError: if it holds code, is damaged, or would grow without bound.
+        ValueError: if the file holds code, is damaged, or would grow without bound.
     """
     with file.open("rb") as opened:
-        zipped = opened.read(2) == b"PK"  # by which torch tells its two formats apart
+        zipped = opened.read(2) == b"PK"  # torch tells its two formats apart by this
     if zipped:
         _check_archive(file)
     _check_extent(file, zipped=zipped)
     try:
         with warnings.catch_warnings():
-            # torch warns of pickle protocols that it did not write before it refuses what they hold.
+            # torch warns of foreign pickle protocols before it refuses their content.
             warnings.simplefilter("ignore", UserWarning)
             content: object = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         asked = re.search(r"GLOBAL ([\w.]+)", str(error))
-        reason = f"it asks for {asked[1]}" if asked else "it holds more than tensors, or is damaged"
-        msg = f"the pickle {file} was refused, since reading it could execute code: {reason}; {CURE}"
+        reason = f"it names {asked[1]}" if asked else "it holds more than tensors, or is damaged"
+        msg = f"the pickle {file} was refused, since reading it could execute code: {reason}; {FIX}"
         raise ValueError(msg) from error
-    except Exception as error:  # damaged bytes lead the unpickler to exceptions of any kind
-        raise ValueError(_damaged(file, str(error) or type(error).__name__)) from error
+    except Exception as error:  # damaged bytes make the unpickler raise exceptions of any kind
+        raise ValueError(_damage_message(file, str(error) or type(error).__name__)) from error
     return content
 
 
-def _damaged(file: Path, reason: str) -> str:
+def _damage_message(file: Path, reason: str) -> str:
     size = file.stat().st_size
     return (
         f"the checkpoint {file} ({size} bytes) is truncated or corrupt ({reason.splitlines()[0][:200]}); copy or save "
@@ -73,12 +73,12 @@ def _damaged(file: Path, reason: str) -> str:
 
 
 def _check_archive(file: Path) -> None:
-    """TorchScript and torch.export archives are zip files, as state_dicts are, but hold programs.
+    """Refuse damaged archives, and programs of TorchScript and torch.export.
 
-    torch does not compare the checksums that it has written, so they are compared here.
+    torch does not compare the checksums that it writes, so they are compared here.
 
     Raises:
-        ValueError: if the file is such an archive, is damaged, or is small and unpacks to far more.
+        ValueError: if the file holds a program, is damaged, or unpacks to far more than its size.
     """
     changed = None
     try:
@@ -88,9 +88,9 @@ def _check_archive(file: Path) -> None:
             if whole <= _EXPANSION * size and any(entry.CRC for entry in entries):
                 changed = archive.testzip()  # set_crc32_options(False) writes no checksums
     except (zipfile.BadZipFile, EOFError, OSError, NotImplementedError, RuntimeError, zlib.error) as error:
-        raise ValueError(_damaged(file, str(error) or "its end is missing")) from error
+        raise ValueError(_damage_message(file, str(error) or "its end is missing")) from error
     if {Path(entry.filename).name for entry in entries} & {"constants.pkl", "archive_format"}:
-        msg = f"{file} is a TorchScript or torch.export archive and was refused: it holds a program; {CURE}"
+        msg = f"{file} is a TorchScript or torch.export archive and was refused: it holds a program; {FIX}"
         raise ValueError(msg)
     if whole > _EXPANSION * size:
         msg = (
@@ -99,14 +99,14 @@ def _check_archive(file: Path) -> None:
         )
         raise ValueError(msg)
     if changed is not None:
-        raise ValueError(_damaged(file, f"the checksum of {changed} does not fit"))
+        raise ValueError(_damage_message(file, f"the checksum of {changed} does not fit"))
 
 
 def _check_extent(file: Path, *, zipped: bool) -> None:
-    """A few hundred bytes of tuples, each twice in the next, would take hours to hash.
+    """Refuse pickles that build too much; nested tuples could take hours to hash.
 
     Raises:
-        ValueError: if a pickle builds something that is larger or deeper than any checkpoint.
+        ValueError: if a pickle builds more objects, or nests them deeper, than any checkpoint.
     """
     try:
         for stream in _streams(file, zipped=zipped):
@@ -116,7 +116,7 @@ def _check_extent(file: Path, *, zipped: bool) -> None:
     except OverflowError as error:
         msg = (
             f"the pickle {file} was refused: it builds more objects, or nests them deeper, than any checkpoint; "
-            f"expected a state_dict; {CURE}"
+            f"expected a state_dict; {FIX}"
         )
         raise ValueError(msg) from error
 
@@ -134,13 +134,13 @@ def _streams(file: Path, *, zipped: bool) -> Iterator[Any]:
 
 
 def _check_pickle(stream: Any) -> None:
-    """Count what a pickle builds, each object wherever it is part of another, and how deep its tuples are nested.
+    """Count the objects that a pickle builds, and the nesting of its tuples.
 
-    The opcodes' own descriptions say what they take from the stack and leave there; nothing is built. A damaged pickle
-    ends the count: torch says what is wrong with it.
+    The descriptions of the opcodes give their effect on the stack, so nothing is built. A damaged pickle ends the
+    count: torch reports the damage.
 
     Raises:
-        OverflowError: if it is too much.
+        OverflowError: if a limit is exceeded.
     """
     stack: list[tuple[int, int] | None] = []
     memo: dict[object, tuple[int, int] | None] = {}
@@ -169,12 +169,12 @@ def _check_pickle(stream: Any) -> None:
 
 
 def state_of(content: object, file: Path) -> dict[str, Tensor]:
-    """The state_dict itself, or the one under a customary key, or the only one that there is.
+    """The state_dict of a checkpoint: the content, or the one under a customary key.
 
-    What else lies beside the tensors (an epoch, a version, an empty _extra_state) is left out.
+    Entries that are no tensors (an epoch, a version, an empty _extra_state) are left out.
 
     Raises:
-        ValueError: if there is none, or several of which none is under a customary key.
+        ValueError: if there is no state_dict, or several, none of them under a customary key.
     """
     found = _states(content, _DEPTH)
     customary = [key for key in ("", *NESTS) if key in found]
@@ -182,16 +182,16 @@ def state_of(content: object, file: Path) -> dict[str, Tensor]:
         return found[customary[0] if customary else next(iter(found))]
     words = [key[:40] for key in content if isinstance(key, str)] if isinstance(content, Mapping) else []
     keys = f" with the keys {', '.join(words[:5])}" if words else ""
-    several = f", and several state_dicts: {', '.join(found)}; save the one that is meant alone" if found else ""
+    several = f", and several state_dicts: {', '.join(found)}; save the right one alone" if found else ""
     msg = (
         f"the checkpoint {file} holds a {type(content).__name__}{keys}{several}; expected a state_dict (names to "
-        f"tensors), itself or under one of {', '.join(NESTS)}; {CURE}"
+        f"tensors), itself or under one of {', '.join(NESTS)}; {FIX}"
     )
     raise ValueError(msg)
 
 
 def _states(content: object, depth: int) -> dict[str, dict[str, Tensor]]:
-    """The state_dicts by the key that they lie under, "" for the content itself."""
+    """Key -> state_dict, with "" for the content itself."""
     if not isinstance(content, Mapping) or not all(isinstance(key, str) for key in content) or depth < 0:
         return {}
     nested: dict[str, dict[str, Tensor]] = {}

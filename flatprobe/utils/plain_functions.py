@@ -1,6 +1,8 @@
-"""Torch's fast kernels set aside where they compute another function, or have no right second derivative.
+"""Plain formulas in place of torch's fast kernels.
 
-By a mode of the thread: torch's own switches are of the whole process, and other threads may be measuring too.
+Some kernels compute another function without gradients, or have no right second derivative.
+
+A function mode holds for one thread. The switches of torch hold for the process, where other threads may measure too.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -15,8 +17,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-# Functions with options that change their gradient and not their values, and those options: the row of an embedding's
-# padding gets no gradient. (A bag leaves its padding out of the values too.)
+# Functions and their options that change the gradient and not the values: the padding row of an embedding gets no
+# gradient. (A bag leaves its padding out of the values too.)
 _EMBEDDINGS: dict[Any, tuple[list[str], tuple[str, ...]]] = {
     F.embedding: ([*signature(F.embedding).parameters], ("padding_idx", "scale_grad_by_freq", "sparse")),
     F.embedding_bag: ([*signature(F.embedding_bag).parameters], ("scale_grad_by_freq", "sparse")),
@@ -26,17 +28,17 @@ _TWICE: ContextVar[bool] = ContextVar("twice", default=False)
 
 
 class PlainFunctions(TorchFunctionMode):
-    """Torch's functions as they are defined, whether gradients are asked for or not, or by their plain formulas.
+    """Function mode that makes a network one function with and without gradients.
 
-    `nn.TransformerEncoder`'s fast path, taken in eval mode without gradients, cuts the padded tokens off: it returns
-    zeros there, and as many tokens as the batch's longest sample has. Such a network would be one function under a
-    gradient and another without one, and would depend on the batch. Torch does not take it under a function mode.
+    In eval mode without gradients, the fast path of `nn.TransformerEncoder` cuts padded tokens off. It returns zeros
+    there, and as many tokens as the longest sample of the batch has. The network would be another function than under a
+    gradient, and would depend on the batch. Torch does not take the fast path under a function mode.
 
-    `nn.Embedding(padding_idx=...)` reads its padding row and hands it no gradient, which is then another function's;
-    it is differentiated as it is computed, like one with `sparse` or `scale_grad_by_freq`.
+    `nn.Embedding(padding_idx=...)` reads its padding row but gives it no gradient: the gradient is that of another
+    function. Here an embedding is differentiated as it is computed, also with `sparse` or `scale_grad_by_freq`.
 
     Attributes:
-        seen: whether a pass in it has called a function that is another one here.
+        seen: whether a pass in the mode has called a function that the mode replaces.
     """
 
     def __init__(self) -> None:
@@ -59,14 +61,14 @@ class PlainFunctions(TorchFunctionMode):
             return func(**options)
         if func in _PLAIN:
             self.seen = True
-            func = plainly(func) if self._plain else func
+            func = plain_form(func) if self._plain else func
         return func(*args, **(kwargs or {}))
 
 
 def plain_attention(
     query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, *args: Any, **kwargs: Any
 ) -> Tensor:
-    """`scaled_dot_product_attention` by its plain formula: the fused kernels' backward passes have no derivative."""
+    """Attention by its plain formula: fused backward passes have no derivative."""
     if attn_mask is not None and attn_mask.dtype == torch.bool:
         attn_mask = torch.zeros_like(attn_mask, dtype=query.dtype).masked_fill(~attn_mask, -torch.inf)
     names = ("dropout_p", "is_causal")
@@ -79,13 +81,13 @@ def plain_attention(
 
 
 def plain_weight_norm(v: Tensor, g: Tensor, dim: int = 0) -> Tensor:
-    """g v / ||v||, the norm over all axes but one; the second derivative of torch 2.13's fused kernel is wrong."""
+    """g v / ||v||; the second derivative of torch 2.13's fused kernel is wrong."""
     result: Tensor = v * (g / torch.norm_except_dim(v, 2, dim))
     return result
 
 
 def _with_plain_attention(function: Any) -> Callable[..., Any]:
-    """One of torch's functions with the plain formula where it calls attention; torch's own is left as it is."""
+    """A copy of a torch function that calls the plain attention."""
     space = {**function.__globals__, "scaled_dot_product_attention": plain_attention}
     copied = FunctionType(function.__code__, space, function.__name__, function.__defaults__, function.__closure__)
     copied.__kwdefaults__ = function.__kwdefaults__
@@ -95,19 +97,19 @@ def _with_plain_attention(function: Any) -> Callable[..., Any]:
 _PLAIN: dict[Any, Callable[..., Any]] = {
     F.scaled_dot_product_attention: plain_attention,
     torch._weight_norm: plain_weight_norm,  # noqa: SLF001 - what torch's weight_norm calls
-    # Under a function mode, torch hands this one over whole: what it calls is seen no more.
+    # Under a function mode torch passes this function as a whole: the calls within it are not seen.
     F.multi_head_attention_forward: _with_plain_attention(F.multi_head_attention_forward),
 }
 
 
-def plainly(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function that stands in for one of torch's where second derivatives are needed; others as they are."""
+def plain_form(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The plain form of a torch function, or the function itself."""
     return _PLAIN.get(function, function)
 
 
 @contextmanager
 def twice_differentiable() -> Iterator[None]:
-    """Networks that run in the block, in this thread, take the plain formulas."""
+    """Let networks that run in the block, in this thread, use the plain formulas."""
     token = _TWICE.set(True)
     try:
         yield

@@ -1,4 +1,4 @@
-"""The only place where a random generator is made: every draw is a function of an explicit key."""
+"""Indexed randomness: every draw is a function of an explicit key."""
 
 import hashlib
 import random
@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float32, Int64
 from torch import Tensor
 
-# Noise for samples is drawn in blocks of this many: torch gives other numbers for other lengths, so a block is always
+# Noise for samples is drawn in blocks of this size: torch gives other numbers for other lengths, so a block is always
 # drawn whole and then cut. 64 images of 3 x 224 x 224 are 38 MB.
 BLOCK = 64
 
@@ -39,25 +39,25 @@ def generator(*key: Key) -> torch.Generator:
 
 
 def normal(shape: Sequence[int], *key: Key) -> Float32[Tensor, "..."]:
-    """A float32 CPU tensor of independent standard normal numbers, a function of the key and the shape."""
+    """Standard normal float32 CPU tensor, a function of the key and the shape."""
     return torch.randn(tuple(shape), generator=generator(*key), dtype=torch.float32, device="cpu")
 
 
-def signs(shape: Sequence[int], *key: Key) -> Float32[Tensor, "..."]:
-    """A float32 CPU tensor of independent signs, +1 or -1 alike often, a function of the key and the shape."""
+def rademacher(shape: Sequence[int], *key: Key) -> Float32[Tensor, "..."]:
+    """A float32 Rademacher vector (entries +1 or -1), a function of key and shape."""
     drawn = torch.randint(2, tuple(shape), generator=generator(*key), dtype=torch.float32, device="cpu")
     return drawn.mul_(2).sub_(1)
 
 
 def _blocks(start: int, stop: int) -> Iterator[tuple[int, slice]]:
-    """The blocks that the samples [start, stop) lie in, each with the rows of it that they take."""
+    """Blocks that hold the samples [start, stop), with the rows of these samples."""
     for block in range(start // BLOCK, -(-stop // BLOCK)):
         first = block * BLOCK
         yield block, slice(max(start - first, 0), min(stop - first, BLOCK))
 
 
 def sample_normal(start: int, stop: int, shape: Sequence[int], *key: Key) -> Float32[Tensor, "samples ..."]:
-    """Standard normal noise for the samples start, ..., stop - 1: sample i's noise depends on (key, i) alone.
+    """Standard normal noise per sample; that of sample i depends on (key, i) alone.
 
     Args:
         start: position of the first sample in its data set.
@@ -77,7 +77,7 @@ def sample_normal(start: int, stop: int, shape: Sequence[int], *key: Key) -> Flo
 
 
 def sample_uniform(start: int, stop: int, *key: Key) -> Float32[Tensor, " samples"]:
-    """A uniform number in [0, 1) for each of the samples start, ..., stop - 1, a function of (key, i) alone."""
+    """A uniform number in [0, 1) per sample, a function of (key, i) alone."""
     parts = [
         torch.rand(BLOCK, generator=generator(*key, block), dtype=torch.float32, device="cpu")[rows]
         for block, rows in _blocks(start, stop)
@@ -86,13 +86,13 @@ def sample_uniform(start: int, stop: int, *key: Key) -> Float32[Tensor, " sample
 
 
 def permutation(count: int, *key: Key) -> Int64[Tensor, " count"]:
-    """A uniformly random order of 0, ..., count - 1, a function of the key and the count."""
+    """A random order of 0, ..., count - 1, a function of the key and the count."""
     return torch.randperm(count, generator=generator(*key), device="cpu")
 
 
 @contextmanager
-def global_states_kept() -> Iterator[None]:
-    """Whatever a data set or a network draws in the block, the global generators end where they began."""
+def keep_global_states() -> Iterator[None]:
+    """Restore the global generators after the block."""
     python, legacy = random.getstate(), np.random.get_state()
     devices = range(torch.cuda.device_count() if torch.cuda.is_initialized() else 0)  # type: ignore[no-untyped-call]
     with torch.random.fork_rng(devices=devices):

@@ -1,4 +1,4 @@
-"""Random numbers inside torch modules (initial weights, dropout), which know only the global generator."""
+"""Seeding of the global generators, which torch modules draw from."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,11 +10,11 @@ from flatprobe.utils.rng import Key, generator
 
 @contextmanager
 def seeded(*key: Key, device: torch.device | None = None) -> Iterator[None]:
-    """Start the global generators from the key; after the block they are where they were before it.
+    """Seed the global generators from the key, and restore them after the block.
 
     Args:
         *key: names the draw, as in `flatprobe.utils.rng.generator`.
-        device: a CUDA device whose generator is seeded and restored besides the CPU's.
+        device: a CUDA device whose generator is seeded and restored beside the CPU's.
 
     Yields:
         Nothing.
@@ -30,7 +30,7 @@ def seeded(*key: Key, device: torch.device | None = None) -> Iterator[None]:
     seed = generator(*key).initial_seed()
     cuda = [device] if device is not None and device.type == "cuda" else []
     with torch.random.fork_rng(devices=cuda):
-        # torch.manual_seed would seed every CUDA device, also those that nobody restores.
+        # torch.manual_seed would seed every CUDA device, also devices that are not restored here.
         torch.default_generator.manual_seed(seed)
         for one in cuda:
             with torch.cuda.device(one):

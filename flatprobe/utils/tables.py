@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flatprobe.utils.arguments import as_json
-from flatprobe.utils.atomic import UNSEALED, is_intact, sealed, written_beside
+from flatprobe.utils.atomic import UNSEALED, add_seal, is_intact, write_beside
 
 if TYPE_CHECKING:
     import pandas
@@ -40,9 +40,9 @@ def write_table(frame: "pandas.DataFrame", path: str | os.PathLike[str], metadat
     table = table.replace_schema_metadata(
         {**(table.schema.metadata or {}), _KEY: json.dumps({**metadata, _SEAL: UNSEALED}, default=as_json)}
     )
-    with written_beside(path) as beside:
+    with write_beside(path) as beside:
         pq.write_table(table, beside)
-        beside.write_bytes(sealed(beside.read_bytes()))
+        beside.write_bytes(add_seal(beside.read_bytes()))
     return path
 
 

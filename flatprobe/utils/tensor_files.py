@@ -1,4 +1,4 @@
-"""Files of tensors and of JSON: written whole or not at all, and read without executing code."""
+"""Files of tensors and of JSON: atomic writing, and reading that executes no code."""
 
 import json
 import mmap
@@ -11,97 +11,97 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from flatprobe.utils.atomic import UNSEALED, is_intact, sealed, written_beside
-from flatprobe.utils.pickles import CURE, state_of, unpickled
+from flatprobe.utils.atomic import UNSEALED, add_seal, is_intact, write_beside
+from flatprobe.utils.pickles import FIX, state_of, unpickle
 
 State = dict[str, Tensor]
 
 _SEAL = "flatprobe_seal"  # in the header of the files that are written here
 _INDEX = ".index.json"
-_STARTS = (b"PK", b"\x80")  # of a zip archive and of a pickle, the two kinds of files that torch.save writes
-_HEADER = 10**8  # bytes of a safetensors header, at most
-_MOST = 10**5  # tensors in a file; a header of this size can name millions of empty ones
+_STARTS = (b"PK", b"\x80")  # first bytes of a zip archive and of a pickle, the two formats of torch.save
+_HEADER = 10**8  # largest number of bytes of a safetensors header
+_MOST = 10**5  # largest number of tensors in a file; a header of that size can name millions of empty tensors
 
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file in UTF-8, atomically."""
-    with written_beside(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", errors="replace")  # of names that the system could not decode
+    with write_beside(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", errors="replace")  # for names that the system could not decode
 
 
-def read_json(file: Path, cure: str) -> dict[str, Any]:
-    """The object that a JSON file holds.
+def read_json(file: Path, fix: str) -> dict[str, Any]:
+    """The JSON object of a file.
 
     Args:
         file: the file.
-        cure: what the error advises.
+        fix: what the error advises.
 
     Raises:
-        ValueError: if it is no JSON, nested too deep to be read, or no object.
+        ValueError: if the file is no JSON, is nested too deep, or holds no object.
     """
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        msg = f"{file} is not valid JSON ({str(error)[:100]}); {cure}"
+        msg = f"{file} is not valid JSON ({str(error)[:100]}); {fix}"
         raise ValueError(msg) from error
     if not isinstance(content, dict):
-        msg = f"{file} holds a {type(content).__name__}; expected a JSON object, {{...}}: {cure}"
+        msg = f"{file} holds a {type(content).__name__}; expected a JSON object, {{...}}: {fix}"
         raise ValueError(msg)
     return content
 
 
 def bytes_of(value: Tensor) -> memoryview:
-    """A tensor's bytes, for a fingerprint."""
+    """The bytes of a tensor, for a fingerprint."""
     return value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
 
 
 def write_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str] | None = None) -> None:
-    """Write tensors to a safetensors file, atomically, with the file's own SHA-256 in its header.
+    """Write tensors to a safetensors file, atomically and with its SHA-256.
 
-    safetensors knows neither shared storage nor strides: tied tensors are stored once under each of their
-    names, and tensors in any memory layout as contiguous ones.
+    safetensors knows neither shared storage nor strides: a tied tensor is stored once under each of its
+    names, and a tensor in any memory layout as a contiguous one.
 
     Args:
-        tensors: by name.
+        tensors: name -> tensor.
         path: the file; replaced if it exists.
-        metadata: words for the file's header.
+        metadata: strings for the header of the file.
     """
     stored = {name: value.detach().clone(memory_format=torch.contiguous_format) for name, value in tensors.items()}
-    with written_beside(path) as temporary:
-        # Not save_file, whose files only their owner may read.
-        temporary.write_bytes(sealed(safetensors.torch.save(stored, {**(metadata or {}), _SEAL: UNSEALED})))
+    with write_beside(path) as temporary:
+        # save_file would write a file that only its owner may read.
+        temporary.write_bytes(add_seal(safetensors.torch.save(stored, {**(metadata or {}), _SEAL: UNSEALED})))
 
 
 def read_tensors(file: Path) -> tuple[State, dict[str, str]]:
-    """The tensors of a safetensors file, on the CPU, and the words of its header.
+    """The tensors of a safetensors file, on the CPU, and the strings of its header.
 
     Raises:
-        ValueError: if it is truncated or otherwise damaged. A changed bit is noticed in the files that `write_tensors`
-            wrote; those of other programs, and earlier ones, carry no digest.
+        ValueError: if the file is truncated or damaged. A changed bit is noticed only in files of `write_tensors`,
+            which carry a digest.
     """
     try:
         with safetensors.safe_open(file, framework="pt") as opened:
             metadata = opened.metadata() or {}
             seal = metadata.pop(_SEAL, None)
             if len(opened.keys()) > _MOST:
-                raise ValueError(_damaged(file, f"its header names {len(opened.keys())} tensors"))
+                raise ValueError(_damage_message(file, f"its header names {len(opened.keys())} tensors"))
             _check_seal(file, seal)
-            # Copied out of the memory map, so that replacing the file later cannot reach them.
+            # Copies, so that a later change of the memory-mapped file cannot change the tensors.
             return {name: opened.get_tensor(name).clone() for name in opened.keys()}, metadata  # noqa: SIM118
     except safetensors.SafetensorError as error:
-        raise ValueError(_damaged(file, str(error))) from error
+        raise ValueError(_damage_message(file, str(error))) from error
 
 
-def _damaged(file: Path, reason: str) -> str:
+def _damage_message(file: Path, reason: str) -> str:
     size = file.stat().st_size
     return f"the safetensors file {file} ({size} bytes) is truncated or corrupt ({reason}); copy or save it again"
 
 
 def _check_seal(file: Path, seal: str | None) -> None:
-    """The file is what was written, where it says what that was.
+    """Compare the file with the digest that it carries, if any.
 
     Raises:
-        ValueError: if it has changed.
+        ValueError: if the file has changed.
     """
     if seal is None:
         return
@@ -112,26 +112,25 @@ def _check_seal(file: Path, seal: str | None) -> None:
     ):
         intact = is_intact(view, content.find(seal.encode()))
     if not intact:
-        raise ValueError(_damaged(file, "its SHA-256 is another than when it was written"))
+        raise ValueError(_damage_message(file, "its SHA-256 is another than when it was written"))
 
 
 def read_state(file: Path) -> State:
     """The tensors of a checkpoint file by name, on the CPU.
 
     Args:
-        file: a safetensors file; the index of several (`.index.json`), which lie beside it; or what torch.save wrote,
-            a state_dict, itself or under one of the customary keys. What is inside decides, not the ending.
-            Pickles are read by torch's weights-only unpickler, which builds tensors and plain containers and
-            nothing else.
+        file: a safetensors file, the index of several safetensors files beside it (`.index.json`), or a file of
+            torch.save that holds a state_dict, itself or under a customary key. The content decides, not the ending.
+            Pickles are read by torch's weights-only unpickler, which builds tensors and plain containers only.
 
     Returns:
         The state_dict.
 
     Raises:
-        ValueError: if the file is of another kind, or holds tensors that are not dense ones in memory.
+        ValueError: if the file is of another kind, or holds tensors that are not dense.
     """
     if not file.is_file():
-        msg = f"the checkpoint {file} is neither a file nor a folder; expected one that can be read more than once"
+        msg = f"the checkpoint {file} must be a file or a folder, which can be read more than once"
         raise ValueError(msg)
     if file.name.endswith(_INDEX):
         return {name: value for shard in shards(file) for name, value in read_tensors(shard)[0].items()}
@@ -142,25 +141,25 @@ def read_state(file: Path) -> State:
     if not start.startswith(_STARTS):
         msg = (
             f"the checkpoint {file} ({file.stat().st_size} bytes) was refused: it is neither a safetensors file nor "
-            f"what torch.save writes, or is truncated or corrupt; {CURE}"
+            f"a file of torch.save, or it is truncated or corrupt; {FIX}"
         )
         raise ValueError(msg)
-    state = state_of(unpickled(file), file)
+    state = state_of(unpickle(file), file)
     for name, value in state.items():
         if value.layout != torch.strided or value.is_meta or value.is_quantized or value.is_nested:
             msg = (
                 f"the entry {name} of the checkpoint {file} is a tensor of layout {value.layout} and dtype "
-                f"{value.dtype} on the device {value.device}; expected a dense one with values: {CURE}"
+                f"{value.dtype} on the device {value.device}; expected a dense tensor with values: {FIX}"
             )
             raise ValueError(msg)
     return state
 
 
 def shards(index: Path) -> list[Path]:
-    """The safetensors files that an index names, all in its own folder.
+    """The safetensors files that an index names, all in the folder of the index.
 
     Raises:
-        ValueError: if it is no such index, or names a file elsewhere or of another kind.
+        ValueError: if the file is no such index, or names a file in another folder or of another kind.
     """
     named = read_json(index, "copy it again").get("weight_map")
     if not isinstance(named, dict) or not named:
@@ -172,11 +171,11 @@ def shards(index: Path) -> list[Path]:
 def within(folder: Path, name: str) -> Path:
     """The safetensors file of that name in the folder.
 
-    The cache of the Hugging Face hub keeps a folder's files as links to `blobs` beside `snapshots`; other links that
-    lead out of the folder are refused.
+    The cache of the Hugging Face hub keeps the files of a folder as links to `blobs` beside `snapshots`. Other links
+    out of the folder are refused.
 
     Raises:
-        ValueError: if it lies elsewhere, is missing or is of another kind.
+        ValueError: if the file is in another folder, missing or of another kind.
     """
     file, home = folder / name, folder.resolve()
     real = file.resolve().parent

@@ -1,22 +1,23 @@
-"""How many threads torch works with: a rule, and a way to hold it for a while."""
+"""Number of torch's threads: the rule for training, and a context that sets it."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 
-# Multiply-adds of a dense network over a batch below which a second thread costs more than it brings: the threads wait
-# for each other longer than the products take, many times longer on a machine that is busy with something else.
+# Multiply-adds of a dense network per batch below which a second thread costs more than it saves: the threads wait for
+# each other longer than the products take, many times longer on a busy machine.
 SMALL = 2**26
 
 
 def thread_rule(parameters: int, batch_size: int, architecture: str) -> int:
-    """Threads for training: one for a small dense network, otherwise as many as torch is set to.
+    """Number of threads for training: one for a small dense network, else torch's.
 
     Args:
-        parameters: of the network.
-        batch_size: samples a step.
-        architecture: `"dense"`, `"convolutional"` or `"tokens"`; the latter two use each parameter many times a sample.
+        parameters: number of parameters of the network.
+        batch_size: samples per step.
+        architecture: `"dense"`, `"convolutional"` or `"tokens"`; the latter two use each parameter many times per
+            sample.
 
     Returns:
         The number of threads.
@@ -27,7 +28,7 @@ def thread_rule(parameters: int, batch_size: int, architecture: str) -> int:
 
 @contextmanager
 def thread_count(threads: int) -> Iterator[None]:
-    """Torch works with this many threads in the block, and with as many as before after it."""
+    """Set torch's number of threads within the block."""
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:

@@ -21,7 +21,7 @@ def test_the_quick_preset_measures_every_method_and_no_certificate_is_exceeded(r
     double = {f"{kind}{margins.DOUBLE}" for kind in margins.CERTIFIED}
     assert set(frame["method"]) == {*margins.LOWER, *double, *MINIMUM_NORM}
     assert len(frame) == preset.test * (len(margins.LOWER) + len(double) + len(MINIMUM_NORM)) * len(preset.networks)
-    assert margins.accepted(frame)["mlp: no certified end above an upper one"]
+    assert margins.check_claims(frame)["mlp: no certified lower bound above an upper bound"]
     medians = margins.table(frame).set_index("method")["median"]
     assert all(medians[kind] < medians[f"{kind}{margins.DOUBLE}"] < 1.1 * medians[kind] for kind in margins.CERTIFIED)
     assert "fingerprint" in metadata["subject"]["data"]
@@ -52,7 +52,7 @@ def test_closed_form_the_acceptance_rule() -> None:
         for sample in range(3)
     ]
     frame = pd.DataFrame(rows)
-    assert all(margins.accepted(frame).values())
+    assert all(margins.check_claims(frame).values())
     frame.loc[frame["method"].str.startswith("spectral"), "value"] = 0.7
-    assert not any(margins.accepted(frame).values())
+    assert not any(margins.check_claims(frame).values())
     assert margins.table(frame).set_index("method").loc["spectral", "above"] == 3

@@ -46,8 +46,8 @@ def test_property_workers_do_not_change_the_rows(record) -> None:
 
 def test_the_claim_holds_on_the_digits(record) -> None:
     frame, _ = read_table(record)
-    assert table1.accepted(frame)["learning rate 0.05, first 100 %: natural flatter than random at every n"]
-    assert table1.accepted(frame)["learning rate 0.05, equal loss: natural flatter than random at every n"]
+    assert table1.check_claims(frame)["learning rate 0.05, first 100 %: natural flatter than random at every n"]
+    assert table1.check_claims(frame)["learning rate 0.05, equal loss: natural flatter than random at every n"]
 
 
 def test_closed_form_the_table_averages_minimizers_not_directions() -> None:

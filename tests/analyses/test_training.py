@@ -24,9 +24,9 @@ def test_table_2_closed_form() -> None:
     frame = pd.DataFrame(rows).assign(train_accuracy=100.0)
     leads = table2.leads(frame).set_index("n")["mean"]
     assert leads.to_dict() == {10: 4.0, 20: 0.5}
-    assert all(table2.accepted(frame).values())
+    assert all(table2.check_claims(frame).values())
     frame.loc[frame["method"] == "jacobian", "accuracy"] -= 1
-    assert not table2.accepted(frame)["the Jacobian penalty ahead at every n"]
+    assert not table2.check_claims(frame)["the Jacobian penalty ahead at every n"]
 
 
 def test_table_2_takes_the_strength_that_validation_prefers_and_of_equals_the_smallest() -> None:
@@ -44,7 +44,7 @@ def test_table_2_pinned() -> None:
         (5000, "jacobian"): 97.99,
         (5000, "weight decay"): 97.67,
     }
-    assert all(table2.accepted(frame).values())
+    assert all(table2.check_claims(frame).values())
     assert metadata["command"] == "python -m analyses.sokolic2017.table2 --preset cpu"
 
 
@@ -76,9 +76,9 @@ def test_effects_closed_form() -> None:
     row = effects.table(pd.DataFrame(rows)).iloc[0]
     half = 4.302652729749464 / 3**0.5
     assert (row["low"], row["high"]) == (pytest.approx(-2 - half), pytest.approx(-2 + half))
-    assert not effects.accepted(pd.DataFrame(rows))["x: c lowers q on training samples"]
+    assert not effects.check_claims(pd.DataFrame(rows))["x: c lowers q on training samples"]
     rows[0]["value"] = 6.0
-    assert effects.accepted(pd.DataFrame(rows))["x: c lowers q on training samples"]
+    assert effects.check_claims(pd.DataFrame(rows))["x: c lowers q on training samples"]
 
 
 def test_effects_measure_every_quantity() -> None:
@@ -94,7 +94,7 @@ def test_effects_measure_every_quantity() -> None:
 def test_effects_pinned(preset: str) -> None:
     """All rules hold; on test samples the two that README names are raised on MNIST."""
     frame, metadata = read_table(RECORDS / "penalties" / f"effects-{preset}.parquet")
-    claims = effects.accepted(frame)
+    claims = effects.check_claims(frame)
     assert all(claims.values())
     assert len(claims) == len(effects.cases())
     assert metadata["command"] == f"python -m analyses.penalties.effects --preset {preset}"

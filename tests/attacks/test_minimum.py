@@ -6,10 +6,10 @@ from torch import nn
 
 from flatprobe import models
 from flatprobe.attacks import MINIMUM_NORM, NORMS, Perturbed, fgsm, minimum_norm, pgd
-from flatprobe.attacks.boundary_bisection import closed
+from flatprobe.attacks.boundary_bisection import bisect_to_boundary
 from flatprobe.attacks.deepfool import deepfool
-from flatprobe.attacks.fixed import started
-from flatprobe.attacks.halfspace import nearest
+from flatprobe.attacks.fixed import start_randomly
+from flatprobe.attacks.halfspace import nearest_point
 from flatprobe.attacks.ifgsm import ifgsm
 from flatprobe.attacks.points import adversarial, distance, lead, log_odds, with_gradient
 from flatprobe.utils import rng
@@ -96,7 +96,7 @@ def test_slow_reference_the_nearest_point_of_a_half_space_in_a_box(norm: str, bo
         t = (low + high) / 2
         inside = (normal * (at(t) - start)).sum(1) >= gap
         low, high = torch.where(inside, low, t), torch.where(inside, t, high)
-    found = nearest(start, normal, gap, norm, box)
+    found = nearest_point(start, normal, gap, norm, box)
     short = gap - (normal * (found - start)).sum(1)
     assert float(short.max()) < 0.05 * float(gap.max())  # 4 Newton steps from below; most are exact
     assert float((short < 1e-9).double().mean()) > 0.8
@@ -117,9 +117,9 @@ def test_closed_form_the_closing_finds_the_first_boundary_of_a_step() -> None:
 
     inputs, labels = torch.zeros(1, 1, dtype=torch.float64), torch.zeros(1, dtype=torch.long)
     far = Perturbed(torch.ones_like(inputs), torch.ones(1, dtype=torch.float64))
-    near = closed(forward, inputs, labels, far, norm="l2", box=None, passes=40)
+    near = bisect_to_boundary(forward, inputs, labels, far, norm="l2", box=None, passes=40)
     assert 0.3 < float(near.distance) < 0.3 + 2**-20
-    none = closed(forward, inputs, labels, Perturbed.none(inputs), norm="l2", box=None)
+    none = bisect_to_boundary(forward, inputs, labels, Perturbed.none(inputs), norm="l2", box=None)
     assert none.distance.tolist() == [float("inf")]
 
 
@@ -215,10 +215,10 @@ def test_property_further_steps_are_worth_their_passes(norm: str) -> None:
 def test_property_random_starts_are_uniform_in_the_cube_and_on_the_sphere() -> None:
     inputs, budget = torch.full((4000, 3), 0.5, dtype=torch.float64), torch.full((4000,), 0.2, dtype=torch.float64)
     noise = torch.randn(4000, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    offset = started(inputs, noise, budget, norm="linf", box=None) - inputs
+    offset = start_randomly(inputs, noise, budget, norm="linf", box=None) - inputs
     share = (offset.flatten().sort().values / 0.2 + 1) / 2
     assert float((share - torch.linspace(0, 1, 12000, dtype=torch.float64)).abs().max()) < 0.015  # Kolmogorov-Smirnov
-    sphere = started(inputs, noise, budget, norm="l2", box=None) - inputs
+    sphere = start_randomly(inputs, noise, budget, norm="l2", box=None) - inputs
     torch.testing.assert_close(sphere.norm(dim=1), budget, rtol=1e-12, atol=0)
     assert float(sphere.mean(0).abs().max()) < 0.01
 

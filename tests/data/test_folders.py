@@ -79,12 +79,12 @@ def test_an_empty_class_folder_is_a_class(tmp_path: Path) -> None:
 def test_folders_that_do_not_tell_the_classes_are_refused(tmp_path: Path) -> None:
     for number, (places, message) in enumerate(
         [
-            ({"train": 2, "test": 2}, r"pictures of .*/train lie in no class folders \('train/0.png'.*metadata.csv"),
-            ({"": 2}, r"lie in no class folders \('0.png', '1.png'\); expected a folder a class"),
+            ({"train": 2, "test": 2}, r"images of .*/train are in no class folders \('train/0.png'.*metadata.csv"),
+            ({"": 2}, r"are in no class folders \('0.png', '1.png'\); expected one folder per class"),
             ({"cat": 2}, "has one class folder, 'cat'; expected at least two classes"),
-            ({"a__x": 1, "b": 1}, r"lie at different depths \('a/x/0.png', 'b/0.png'\); expected every one in a class"),
-            ({"images__train__a": 1, "images__test__b": 1}, "'images/test/b/0.png' in .* lies in 'test', which may be"),
-            ({"train2017__a": 1, "val2017__b": 1}, "lies in 'train2017', which may be a split .*rename it"),
+            ({"a__x": 1, "b": 1}, r"are at different depths \('a/x/0.png', 'b/0.png'\); expected each in a class"),
+            ({"images__train__a": 1, "images__test__b": 1}, "'images/test/b/0.png' in .* is in 'test', which may be"),
+            ({"train2017__a": 1, "val2017__b": 1}, "is in 'train2017', which may be a split .*rename it"),
             ({"val__a": 1, "valid__b": 1}, "holds 'va.*/' and 'va.*/', both the split 'validation'"),
         ]
     ):
@@ -97,15 +97,13 @@ def test_pictures_without_labels_beside_the_splits_cost_those_nothing(tmp_path: 
     Image.fromarray(COLOUR[0]).save(folder / "figure.png")
     with pytest.warns(UserWarning, match=r"1 of the entries of .* are left out \('figure.png'\)"):
         assert labelled(folder) == ([0, 0, 1], ["cat", "dog"])
-    with pytest.raises(ValueError, match=r"pictures of .*/test lie in no class folders"):
+    with pytest.raises(ValueError, match=r"images of .*/test are in no class folders"):
         fp.load_data(folder, split="test")
 
 
 def test_a_class_that_the_training_split_lacks_is_told(tmp_path: Path) -> None:
     folder = tree(tmp_path / "set", train__cat=2, train__dog=1, test__cow=1)
-    with pytest.warns(
-        UserWarning, match=r"classes that its training split has no pictures of \('cow'\); they are coun"
-    ):
+    with pytest.warns(UserWarning, match=r"classes without images in its training split \('cow'\); they are num"):
         assert labelled(folder) == ([0, 0, 2], ["cat", "cow", "dog"])
 
 
@@ -139,9 +137,9 @@ def test_labels_come_from_a_metadata_file_of_each_split(kind: str, tmp_path: Pat
 def test_bad_metadata_files_are_refused_by_name(tmp_path: Path) -> None:
     folder = tree(tmp_path / "set", cat=1, dog=1)
     for content, message in (
-        ("file_name,label\ncat/9.png,1\n", r"metadata.csv names the picture 'cat/9.png', which .* does not hold"),
+        ("file_name,label\ncat/9.png,1\n", r"metadata.csv names the image 'cat/9.png', which .* does not hold"),
         ("name,label\ncat/0.png,1\n", "metadata.csv has the columns name, label; expected 'file_name' among them"),
-        ("", "metadata.csv cannot be read .*mend or remove it"),
+        ("", "metadata.csv cannot be read .*repair or remove it"),
     ):
         (folder / "metadata.csv").write_text(content)
         with pytest.raises(ValueError, match=message):
@@ -215,7 +213,7 @@ def test_archives_are_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "set").mkdir()
     with zipfile.ZipFile(tmp_path / "set" / "data.zip", "w") as archive:
         archive.writestr("a/0.png", b"")
-    with pytest.raises(FileNotFoundError, match=r"holds 'data.zip', an archive, and no pictures; expected .*unpack it"):
+    with pytest.raises(FileNotFoundError, match=r"holds 'data.zip', an archive, and no images; expected .*unpack it"):
         fp.load_data(tmp_path / "set")
 
 

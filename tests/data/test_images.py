@@ -94,13 +94,13 @@ def test_bad_pictures_are_refused_by_their_position(stream: bool, tmp_path: Path
     floating = encoded(Image.fromarray(GREY[0].astype(np.float32)), "TIFF")
     deep = encoded(Image.fromarray(GREY[0].astype(np.int32) + 70000), "TIFF")
     cases: list[tuple[Any, str]] = [
-        (small, r"picture 2 has shape \(1, 4, 5\) .*first one read has \(1, 6, 5\); expected one shape: crop="),
-        (colour, r"picture 2 has shape \(3, 6, 5\) .*; expected one shape: all of them stored in one colour mode"),
-        ({**damaged, "path": None}, "picture 2 cannot be decoded .*; it may be damaged"),
-        ({"bytes": b"words", "path": None}, "picture 2 cannot be decoded"),
-        (None, r"picture 2 is missing \(the table holds None there\)"),
-        (floating, "picture 2 holds floating-point pixels, whose scale is unknown"),
-        (deep, "picture 2 holds 32-bit pixels outside 0 to 65535"),
+        (small, r"image 2 must have the shape of the first one read, \(1, 6, 5\) .*got \(1, 4, 5\). Give crop="),
+        (colour, r"image 2 must have the shape .*got \(3, 6, 5\). Store all in one colour mode"),
+        ({**damaged, "path": None}, "image 2 cannot be decoded .*. Replace it if it is damaged"),
+        ({"bytes": b"words", "path": None}, "image 2 cannot be decoded"),
+        (None, "image 2 must be the bytes of an image file, got None"),
+        (floating, "image 2 must have 8 or 16 bits per channel, got floating-point pixels, whose scale is unknown"),
+        (deep, "image 2 must have 8 or 16 bits per channel, got 32-bit pixels outside 0 to 65535"),
     ]
     for index, (bad, message) in enumerate(cases):
         folder = folder_of(tmp_path / f"{index}", [good, good, bad, good], [0, 1, 0, 1])
@@ -162,14 +162,14 @@ def test_columns_that_cannot_be_told_are_refused(tmp_path: Path) -> None:
             fp.load_data(folder, **arguments)
 
     columns = r"\('image', 'depth', 'first', 'score'\)"
-    refused(rf"more than one column holds pictures \(image, depth\); expected image_column=.*{columns}")
+    refused(rf"more than one column holds images \(image, depth\); expected image_column=.*{columns}")
     refused(rf"image_column is 'img'; expected one of the data set's columns {columns}", image_column="img")
     refused(rf"image_column 'first' has the type .*int64.*expected pictures {columns}", image_column="first")
     refused(rf"no column is known to hold labels; expected label_column=.*{columns}", image_column="image")
     refused(rf"label_column is 'y'; expected one of .*{columns}", image_column="image", label_column="y")
     refused("label_column 'score' has the type .*float32", image_column="image", label_column="score")
     words = _table(tmp_path / "words", text=(datasets.Value("string"), ["a", "b"]), label=NUMBER)
-    with pytest.raises(ValueError, match=r"no column holds pictures; expected image_column=.*\('text', 'label'\)"):
+    with pytest.raises(ValueError, match=r"no column holds images; expected image_column=.*\('text', 'label'\)"):
         fp.load_data(words)
     gaps = _table(tmp_path / "gaps", image=PICTURE, label=(datasets.Value("int64"), [0, None]))
     with pytest.raises(ValueError, match="'label' of row 1 is missing; expected a label in every row of 'train'"):
@@ -282,9 +282,7 @@ def test_no_picture_starts_a_program(kind: str, stream: bool, tmp_path: Path, gh
         if kind == "saved":
             table.save_to_disk(folder := tmp_path / "saved")
         folder = table if kind == "table" else folder
-    with pytest.raises(
-        ValueError, match=r"picture 0 \(.*0.png\) cannot be decoded .*another format than PNG, JPEG, .*"
-    ):
+    with pytest.raises(ValueError, match=r"image 0 \(.*0.png\) cannot be decoded .*format is not among PNG, JPEG, .*"):
         fp.load_data(folder, stream=stream)
     assert not ghostscript.exists()
 
@@ -296,7 +294,7 @@ def test_a_damaged_picture_is_named(tmp_path: Path) -> None:
     whole = (tmp_path / "set" / "b" / "0.png").read_bytes()
     for damaged in (b"", whole[:40], whole[:30] + b"\xff" + whole[31:]):
         (tmp_path / "set" / "b" / "0.png").write_bytes(damaged)
-        with pytest.raises(ValueError, match=r"picture 1 \(.*/set/b/0.png\) cannot be decoded"):
+        with pytest.raises(ValueError, match=r"image 1 \(.*/set/b/0.png\) cannot be decoded"):
             fp.load_data(tmp_path / "set")
 
 

@@ -128,7 +128,7 @@ def test_items_that_are_dicts_give_their_columns() -> None:
 def test_inputs_from_0_to_255_are_told() -> None:
     pixels = torch.arange(256.0).repeat(2).reshape(8, 1, 8, 8)
     labels = torch.zeros(8, dtype=torch.long)
-    message = r"inputs look like pixels from 0 to 255.*inputs / 255, with fp.Normalised.*\(0 and 1 / 255"
+    message = r"inputs look like pixels from 0 to 255.*inputs / 255, and fp.Normalised.*\(mean 0 and std 1 / 255"
     for inputs in (pixels, pixels.flatten(1), pixels.double()):
         with pytest.warns(UserWarning, match=message):
             fp.LabelledData(inputs, labels)
@@ -251,7 +251,7 @@ def test_describe_is_json_and_the_repr_says_what_it_is() -> None:
     assert repr(stream) == "LabelledData(130 samples of (2, 3), labels not read yet, streamed)"
     assert stream.input_shape == (2, 3)
     assert dataset.reads == reads
-    with pytest.raises(RuntimeError, match="the inputs are streamed and never held as a whole"):
+    with pytest.raises(RuntimeError, match="the inputs are streamed and not available as a whole"):
         _ = stream.inputs
 
 

@@ -49,15 +49,15 @@ def test_other_mappings_such_as_a_tokenizers_output_are_dicts() -> None:
         (
             {"ids": torch.zeros(4, 3), "mask": torch.zeros(3, 3)},
             ValueError,
-            r"differ in length: {\"inputs\['ids'\]\": 4",
+            r"one row per sample each, got the lengths {\"inputs\['ids'\]\": 4",
         ),
-        ({"ids": [[1, 2]]}, TypeError, r"inputs\['ids'\] is a list; expected a tensor"),
-        ({}, TypeError, "inputs is a dict; expected a tensor, or a dict or tuple of tensors"),
-        ({"ids": torch.zeros(5, 3)}, ValueError, "4 labels for 5 samples"),
+        ({"ids": [[1, 2]]}, TypeError, r"inputs\['ids'\] must be a tensor, .*got list"),
+        ({}, TypeError, "inputs must be a tensor, or a dict or tuple of tensors, got dict"),
+        ({"ids": torch.zeros(5, 3)}, ValueError, "labels must be one per sample, 5, got 4"),
         (
             (torch.zeros(4), torch.full((4, 1), torch.nan)),
             ValueError,
-            r"inputs\[1\] of sample 0 has values that are not",
+            r"inputs\[1\] of sample 0 must be finite",
         ),
     ],
 )

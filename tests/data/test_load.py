@@ -51,7 +51,7 @@ def test_the_digits_take_limit_crop_and_stream() -> None:
 def test_the_digits_refuse_what_they_lack() -> None:
     with pytest.raises(ValueError, match="split is 'valid'; expected one of 'train', 'test'"):
         fp.load_data("digits", split="valid")
-    with pytest.raises(ValueError, match="limit is 298, and the split has 297 samples; expected at most"):
+    with pytest.raises(ValueError, match="limit must be at most 297, the number of samples of the split, got 298"):
         fp.load_data("digits", split="test", limit=298)
     with pytest.raises(ValueError, match="crop is 9, and each digit is 8 high and 8 wide; expected at most 8"):
         fp.load_data("digits", crop=9)
@@ -59,7 +59,7 @@ def test_the_digits_refuse_what_they_lack() -> None:
         with pytest.raises(ValueError, match=f"{argument} is 0; expected at least 1"):
             fp.load_data("digits", **{argument: 0})
     for argument in ("image_column", "label_column"):
-        with pytest.raises(ValueError, match=f"{argument} is 'x', but the bundled digits have no columns"):
+        with pytest.raises(ValueError, match=f"{argument} must be None for the bundled digits, .*got 'x'"):
             fp.load_data("digits", **{argument: "x"})
 
 
@@ -101,10 +101,10 @@ def test_limit_and_crop_cut_rows_and_centres(tmp_path: Path) -> None:
     assert (data.source["limit"], data.source["crop"]) == (5, 2)
     assert fp.load_data(folder, limit=2).classes == 2
     assert_same(data, fp.load_data(folder, limit=5, crop=2, stream=True))
-    with pytest.raises(ValueError, match="limit is 8, and the split has 7 samples"):
+    with pytest.raises(ValueError, match="limit must be at most 7, the number of samples of the split, got 8"):
         fp.load_data(folder, limit=8)
     for stream in (False, True):
-        with pytest.raises(ValueError, match="crop is 6, and picture 0 is 6 high and 5 wide; expected at most 5"):
+        with pytest.raises(ValueError, match="crop is 6, and image 0 is 6 high and 5 wide; expected at most 5"):
             fp.load_data(folder, crop=6, stream=stream)
 
 
@@ -193,7 +193,7 @@ def test_a_hub_out_of_reach_names_every_place_looked_in(tmp_path: Path, monkeypa
     monkeypatch.setenv("FLATPROBE_DATASETS", str(tmp_path))
     message = (
         rf"no data set 'ylecun/mnist': no folder .*ylecun/mnist; FLATPROBE_DATASETS is '{tmp_path}' \(looked for its "
-        r"'mnist'\); the Hugging Face hub says: Couldn't reach .* Cure: give the path of a folder, set FLATPROBE"
+        r"'mnist'\); the Hugging Face hub says: Couldn't reach .* Give the path of a folder, set FLATPROBE"
     )
     with pytest.raises(FileNotFoundError, match=message):
         fp.load_data("ylecun/mnist")

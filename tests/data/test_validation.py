@@ -19,37 +19,57 @@ X = torch.zeros(4, 2)
 @pytest.mark.parametrize(
     ("inputs", "labels", "kind", "message"),
     [
-        (X, LABELS.float(), TypeError, r"labels have dtype torch.float32; expected integers.*labels.long\(\)"),
-        (X, LABELS + 0.5, TypeError, "labels have dtype torch.float32; expected .*: targets of a regression cannot be"),
+        (
+            X,
+            LABELS.float(),
+            TypeError,
+            r"labels must be integers, .*got torch.float32. Pass labels.long\(\)",
+        ),
+        (
+            X,
+            LABELS + 0.5,
+            TypeError,
+            r"labels must be integers, .*float32. Targets of a regression cannot be",
+        ),
         (
             X,
             torch.eye(4),
             ValueError,
-            r"labels have shape \(4, 4\); expected one .*: labels.argmax\(1\) of these",
+            r"labels must have the shape \(samples,\), got \(4, 4\). Pass labels.argmax\(1\) of these",
         ),
         (
             X,
             torch.ones(4, 3),
             ValueError,
-            r"labels have shape \(4, 3\); .*labels of several parts of a sample",
+            r"labels must have the shape \(samples,\), got \(4, 3\). Several labels per sample",
         ),
-        (X, torch.zeros(4, 3, 3).long(), ValueError, r"labels have shape \(4, 3, 3\); .*of several parts of a sample"),
-        (X, [0, 1, 2, 1], TypeError, r"labels are a list; expected an integer tensor: torch.as_tensor"),
-        (X, None, TypeError, "labels are a NoneType"),
-        (X, LABELS[:, None], ValueError, r"labels have shape \(4, 1\); expected one dimension.*squeeze"),
-        (X, LABELS[:3], ValueError, "there are 3 labels for 4 samples; expected one a sample"),
-        (X[:3], LABELS, ValueError, "there are 4 labels for 3 samples"),
+        (
+            X,
+            torch.zeros(4, 3, 3).long(),
+            ValueError,
+            r"labels must have the shape .*\(4, 3, 3\). Several labels",
+        ),
+        (X, [0, 1, 2, 1], TypeError, "labels must be an integer tensor, got list. Use torch.as_tensor"),
+        (X, None, TypeError, "labels must be an integer tensor, got NoneType"),
+        (X, LABELS[:, None], ValueError, r"labels must have the shape .*got \(4, 1\). Pass labels.squeeze"),
+        (X, LABELS[:3], ValueError, "labels must be one per sample, 4, got 3"),
+        (X[:3], LABELS, ValueError, "labels must be one per sample, 3, got 4"),
         (X[:0], LABELS[:0], ValueError, r"the data are empty \(0 samples\)"),
         (X, torch.tensor([0, 1, -1, -2]), ValueError, "label of sample 2 is -1; expected 0 to 2, since classes is 3"),
         (X, torch.tensor([0, 5, 1, 7]), ValueError, "label of sample 1 is 5; expected 0 to 2, since classes is 3"),
-        (X.log() * X, LABELS, ValueError, "inputs of sample 0 has values that are not finite"),
-        (torch.tensor([0, 1, 2, torch.inf]), LABELS, ValueError, "inputs of sample 3 has values that are not finite"),
-        (X.tolist(), LABELS, TypeError, "inputs is a list; expected a tensor, or a dict or tuple of tensors"),
-        (X.numpy(), LABELS, TypeError, "inputs is a ndarray; expected a tensor"),
-        ({}, LABELS, TypeError, "inputs is a dict; expected a tensor"),
-        ({"a": X, "b": 3}, LABELS, TypeError, r"inputs\['b'\] is a int; expected a tensor"),
-        ((X, X[:3]), LABELS, ValueError, r"inputs differ in length: .*inputs\[0\].*4.*3"),
-        (torch.tensor(1.0), LABELS, ValueError, "inputs is a tensor without dimensions"),
+        (X.log() * X, LABELS, ValueError, "inputs of sample 0 must be finite, got NaN or infinity"),
+        (
+            torch.tensor([0, 1, 2, torch.inf]),
+            LABELS,
+            ValueError,
+            "inputs of sample 3 must be finite, got NaN or infinity",
+        ),
+        (X.tolist(), LABELS, TypeError, "inputs must be a tensor, or a dict or tuple of tensors, got list"),
+        (X.numpy(), LABELS, TypeError, "inputs must be a tensor, .*got ndarray. Convert it with torch.as_tensor"),
+        ({}, LABELS, TypeError, "inputs must be a tensor, .*got dict"),
+        ({"a": X, "b": 3}, LABELS, TypeError, r"inputs\['b'\] must be a tensor, .*got int"),
+        ((X, X[:3]), LABELS, ValueError, r"inputs must have one row per sample each, got .*inputs\[0\].*4.*3"),
+        (torch.tensor(1.0), LABELS, ValueError, "inputs must have a first dimension .*got a tensor without dimensions"),
     ],
 )
 def test_bad_inputs_and_labels_are_refused(inputs: Any, labels: Any, kind: type[Exception], message: str) -> None:
@@ -60,7 +80,7 @@ def test_bad_inputs_and_labels_are_refused(inputs: Any, labels: Any, kind: type[
 def test_positions_in_errors_count_over_the_blocks_that_are_checked() -> None:
     inputs = torch.zeros(5000, 2)
     inputs[4500, 1] = torch.nan
-    with pytest.raises(ValueError, match="inputs of sample 4500 has values that are not finite"):
+    with pytest.raises(ValueError, match="inputs of sample 4500 must be finite, got NaN or infinity"):
         fp.LabelledData(inputs, torch.zeros(5000, dtype=torch.long))
     with pytest.raises(ValueError, match="label of sample 1 is -1; expected 0 or more"):
         fp.LabelledData(X, torch.tensor([0, -1, 0, 0]))
@@ -70,7 +90,7 @@ def test_bad_arguments_are_refused() -> None:
     with pytest.raises(ValueError, match="batch_size is 0; expected at least 1"):
         DATA.batches(0)
     for count in (0, 131):
-        with pytest.raises(ValueError, match=f"asked for the first {count} samples; expected 1 to 130"):
+        with pytest.raises(ValueError, match=f"count must be 1 to 130, the number of samples, got {count}"):
             DATA.head(count)
     for fraction in (-0.1, 1.1, float("nan")):
         with pytest.raises(ValueError, match=rf"fraction is {fraction}; expected a number in \[0, 1\]"):
@@ -80,7 +100,7 @@ def test_bad_arguments_are_refused() -> None:
             DATA.gather(torch.tensor([3, position]))
     with pytest.raises(ValueError, match="classes is 0; expected at least 1"):
         fp.LabelledData(X, LABELS, classes=0)
-    with pytest.raises(TypeError, match="source holds something that JSON cannot"):
+    with pytest.raises(TypeError, match="source must hold strings, numbers, lists and dicts, as JSON does"):
         fp.LabelledData(X, LABELS, source={"folder": object()})
 
 
@@ -132,23 +152,23 @@ GOOD = torch.zeros(1)
 @pytest.mark.parametrize(
     ("dataset", "kind", "message"),
     [
-        (Endless(), TypeError, "data set is a Endless, which has no positions; expected a map-style data set.*list"),
-        (DataLoader(Endless()), TypeError, "data set is a Endless, which has no positions"),
-        (iter(labelled_items()), TypeError, "data set is a list_iterator, which has no positions"),
+        (Endless(), TypeError, "data set must be map-style .*, got Endless, which has no positions. Store .*list"),
+        (DataLoader(Endless()), TypeError, "data set must be map-style .*, got Endless"),
+        (iter(labelled_items()), TypeError, "data set must be map-style .*, got list_iterator"),
         ([], ValueError, r"the list is empty \(0 samples\)"),
-        (DataLoader(Counted(), shuffle=True), ValueError, "chooses its own order .*RandomSampler.*pass loader.dataset"),
-        (DataLoader(Counted(), shuffle=True, batch_size=None), ValueError, "chooses its own order .*RandomSampler"),
-        (DataLoader(Counted(), batch_sampler=[[3, 1]]), ValueError, "chooses its own order"),
+        (DataLoader(Counted(), shuffle=True), ValueError, "must keep the order .*RandomSampler. Pass loader.dataset"),
+        (DataLoader(Counted(), shuffle=True, batch_size=None), ValueError, "must keep the order .*RandomSampler"),
+        (DataLoader(Counted(), batch_sampler=[[3, 1]]), ValueError, "must keep the order"),
         (
             DataLoader(Counted(), batch_sampler=Reversed(SequentialSampler(range(130)), 7, drop_last=False)),
             ValueError,
-            r"chooses its own order \(Reversed over SequentialSampler\)",
+            r"must keep the order of its data set, got Reversed over SequentialSampler",
         ),
-        (DataLoader(Counted(), collate_fn=list), ValueError, "has its own collate_fn"),
+        (DataLoader(Counted(), collate_fn=list), ValueError, "must have torch's default collate_fn, got its own"),
         (
             _rows((0, {"image": GOOD, "label": 1})),
             TypeError,
-            r"item 0 of the list is a dict with 'image', 'label'; expected a pair .*, or columns=\(key or keys",
+            r"item 0 of the list is a dict with 'image', 'label'; expected a pair .*columns=\(key or keys",
         ),
         (
             _rows((1, (GOOD, "cat"))),
@@ -157,14 +177,14 @@ GOOD = torch.zeros(1)
         ),
         (_rows((1, (GOOD, [1]))), TypeError, r"label of item 1 of the list is \[1\], a list; expected an integer"),
         (_rows((0, (GOOD, 1, 2))), TypeError, r"item 0 of the list is a tuple; expected a pair \(input, label\)"),
-        (_rows((1, ("a word", 1))), TypeError, "the input of item 1 is a str; expected a tensor"),
+        (_rows((1, ("a word", 1))), TypeError, "the input of item 1 must be a tensor, .*got str"),
         (_rows((1, (GOOD, None))), TypeError, "item 1 of the list has no label"),
         (
             _rows((1, (torch.zeros(2), 1))),
             ValueError,
-            r"input of item 1 has shape \{'inputs': \(2,\)\}, and item 0 has",
+            r"input of item 1 must have the shape of item 0, .*, got \{'inputs': \(2,\)\}",
         ),
-        (_rows((2, (GOOD / 0, 1))), ValueError, "inputs of sample 2 has values that are not finite"),
+        (_rows((2, (GOOD / 0, 1))), ValueError, "inputs of sample 2 must be finite, got NaN or infinity"),
     ],
 )
 def test_bad_data_sets_are_refused(dataset: Any, kind: type[Exception], message: str) -> None:
@@ -177,8 +197,8 @@ def test_bad_data_sets_are_refused(dataset: Any, kind: type[Exception], message:
     [
         (-1, ValueError, "label of sample 2 is -1; expected 0 to 2"),
         (3, ValueError, "label of sample 2 is 3; expected 0 to 2"),
-        (1.0, TypeError, "labels have dtype torch.float64; expected integers"),
-        (torch.tensor([1]), ValueError, r"labels have shape \(1, 1\); expected one dimension"),
+        (1.0, TypeError, "labels must be integers, class indices, got torch.float64"),
+        (torch.tensor([1]), ValueError, r"labels must have the shape \(samples,\), got \(1, 1\)"),
     ],
 )
 def test_bad_labels_of_items_are_refused_when_they_are_read(label: Any, kind: type[Exception], message: str) -> None:
@@ -193,7 +213,7 @@ def test_bad_labels_of_items_are_refused_when_they_are_read(label: Any, kind: ty
 def test_labels_that_are_not_the_items_own_are_refused() -> None:
     with pytest.raises(ValueError, match=r"labels\[3\] is 0, but item 3 of the list has label 1.*with_random_labels"):
         fp.LabelledData.from_dataset(labelled_items(), labels=torch.tensor([0, 1, 2, 0]))
-    with pytest.raises(ValueError, match="there are 3 labels for 4 samples"):
+    with pytest.raises(ValueError, match="labels must be one per sample, 4, got 3"):
         fp.LabelledData.from_dataset(labelled_items(), labels=LABELS[:3])
 
 
@@ -213,7 +233,7 @@ def test_tables_of_encoded_pictures_are_refused_before_one_is_decoded() -> None:
         {"image": [broken] * 3, "label": [0, 1, 1], "x": [0.0, 1.0, 2.0]}, features=features
     )
     for dataset in (table, table.with_format("torch"), torch.utils.data.Subset(table, [0, 1]), DataLoader(table)):
-        with pytest.raises(TypeError, match=r"'image' of the Dataset holds encoded pictures; .*load_data\(dataset\)"):
+        with pytest.raises(TypeError, match=r"'image' of the Dataset holds encoded images; .*load_data\(dataset\)"):
             fp.LabelledData.from_dataset(dataset, columns=("x", "label"))
     rest = table.remove_columns("image").with_format("torch")
     for dataset in (rest, table.with_format("torch", columns=["x", "label"])):

@@ -8,7 +8,7 @@ from scipy import stats
 from torch import Tensor, nn
 
 import flatprobe as fp
-from flatprobe.functional.first_order_margins import jacobian_ratio, neighbourhood
+from flatprobe.functional.first_order_margins import jacobian_ratio, sample_ball
 
 SAMPLES = 4000
 
@@ -18,7 +18,7 @@ def points(norm: str, size: int, count: int = 4) -> list[Tensor]:
     noise = iter(lambda: torch.randn(SAMPLES, size, generator=generator), None)
     inputs = torch.ones(SAMPLES, size)
     radius = torch.full((SAMPLES,), 0.5, dtype=torch.float64)
-    return list(neighbourhood(inputs, inputs + 0.1, radius, noise, norm, count))
+    return list(sample_ball(inputs, inputs + 0.1, radius, noise, norm, count))
 
 
 def test_closed_form_half_of_the_points_lie_on_the_segment() -> None:

@@ -158,20 +158,20 @@ def noisy(logits: Tensor, labels: Tensor) -> Tensor:
 REFUSED = {
     "scalar": (
         scalar,
-        r"test_user_loss\.scalar returned a scalar for 16 samples; .*: leave out its mean over the .*\(reduction=",
+        r"user_loss\.scalar returned a scalar for 16 samples; .*Leave out its mean over the samples \(reduction=",
     ),
     "matrix": (
         lambda z, y: (z - F.one_hot(y, 10)).square(),
-        r"returned a tensor of shape \(16, 10\).*; expected one floating value per sample, of shape \(16,\): sum over",
+        r"returned a tensor of shape \(16, 10\).*; expected one floating value per sample, of shape \(16,\). Sum over",
     ),
     "number": (lambda *_: 1.0, "returned a float for 16 samples"),
     "integers": (lambda _, y: y, r"returned a tensor of shape \(16,\), torch.int64,"),
-    "mean": (centred, "differ by up to .* in two smaller batches; expected a function of each sample alone: .*a mean"),
-    "divided": (lambda z, y: doubled(z, y) / len(y), "differ by up to .*: look for a mean or a division"),
+    "mean": (centred, "differ by up to .* in two smaller batches; expected a function of each sample alone. .*a mean"),
+    "divided": (lambda z, y: doubled(z, y) / len(y), "differ by up to .*. Look for a mean or a division"),
     "random": (noisy, "differ by up to .* or for random numbers"),
     "dtype": (
         partial(F.cross_entropy, weight=WEIGHT),
-        r"cannot be evaluated on logits \(16, 10\) \(torch\.float64\) and labels \(16,\).*: are tensors that it holds",
+        r"cannot be evaluated on logits \(16, 10\) \(torch\.float64\) and labels \(16,\).*have this dtype",
     ),
     "targets of another kind": (nn.BCEWithLogitsLoss(), r"BCEWithLogitsLoss cannot be evaluated on logits \(16, 10\)"),
 }
@@ -196,7 +196,7 @@ def test_the_cure_of_a_scalar_works() -> None:
 @pytest.mark.parametrize(
     ("loss", "message"),
     [
-        (nn.CrossEntropyLoss, r"the loss is the class CrossEntropyLoss; .*an object of it, CrossEntropyLoss\(\)"),
+        (nn.CrossEntropyLoss, r"the loss is the class CrossEntropyLoss; .*Pass an object of it, CrossEntropyLoss\(\)"),
         (None, "the loss is None; expected one of 'cross_entropy', .*or a function"),
         (3, "the loss is 3; expected one of 'cross_entropy'"),
     ],
@@ -273,5 +273,5 @@ def test_tuning_takes_it_up_to_the_test_set() -> None:
 
 
 def test_a_penalty_on_the_losss_hessian_refuses_it() -> None:
-    with pytest.raises(ValueError, match="crossed is the caller's own, and its Hessian in the logits is not known"):
+    with pytest.raises(ValueError, match=r"user-defined loss .*crossed in the logits is not known"):
         fp.train(cases.mlp(), DATA, epochs=1, objective=crossed, penalties=[(0.1, "hessian_scaled")])

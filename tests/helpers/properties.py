@@ -9,7 +9,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from flatprobe.data import LabelledData
-from flatprobe.data.inputs import mapped
+from flatprobe.data.inputs import map_tensors
 
 BATCH_SIZES = (1, 7, 64, None)
 
@@ -77,7 +77,7 @@ class _Items(Dataset[tuple[Any, int]]):
         return len(self.labels)
 
     def __getitem__(self, index: int) -> tuple[Any, int]:
-        return mapped(lambda part: part[index], self.inputs), int(self.labels[index])
+        return map_tensors(lambda part: part[index], self.inputs), int(self.labels[index])
 
 
 def streamed(data: LabelledData) -> LabelledData:

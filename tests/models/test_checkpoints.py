@@ -232,6 +232,6 @@ def test_other_refusals(tmp_path):
         load_checkpoint(tmp_path / "dict.pt", linear)
     (tmp_path / "a.onnx").write_bytes(b"x")
     with pytest.raises(
-        ValueError, match=r"a\.onnx \(1 bytes\) was refused: it is neither a safetensors file nor what torch"
+        ValueError, match=r"a\.onnx \(1 bytes\) was refused: it is neither a safetensors file nor a file of torch"
     ):
         load_checkpoint(tmp_path / "a.onnx", linear)

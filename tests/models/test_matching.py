@@ -59,7 +59,7 @@ def test_the_network_goes_before_its_averaged_copy(tmp_path):
     other = {name: value + 1 for name, value in state.items()}
     assert_loads({"model_ema": other, "model": state}, tmp_path / "a.pt")
     torch.save({"teacher": state, "student": other}, tmp_path / "a.pt")
-    with pytest.raises(ValueError, match="several state_dicts: teacher, student; save the one that is meant alone"):
+    with pytest.raises(ValueError, match="several state_dicts: teacher, student; save the right one alone"):
         load_checkpoint(tmp_path / "a.pt", blank())
 
 
@@ -171,5 +171,5 @@ def test_tensors_without_dense_values_are_named(tmp_path):
     state = network().state_dict()
     for value, word in ((state["head.weight"].to_sparse(), "sparse_coo"), (state["head.weight"].to("meta"), "meta")):
         torch.save({**state, "head.weight": value}, tmp_path / "a.pt")
-        with pytest.raises(ValueError, match=rf"head\.weight of the checkpoint .*{word}.*expected a dense one"):
+        with pytest.raises(ValueError, match=rf"head\.weight of the checkpoint .*{word}.*expected a dense tensor"):
             load_checkpoint(tmp_path / "a.pt", blank())

@@ -51,11 +51,11 @@ def test_classes_are_renumbered_by_name() -> None:
 
 
 def test_names_that_do_not_tell_the_classes_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"do not say what their classes are called; expected source=\{'class_names'"):
+    with pytest.raises(ValueError, match=r"must have class names, got none. Make them with source=\{'class_names'"):
         named(None).with_class_names(CLASSES)
-    with pytest.raises(ValueError, match=r"names are 'ant', 'bee'; expected each class .*, and 'cat' is not"):
+    with pytest.raises(ValueError, match=r"names must hold each class .*, and 'cat' is not, got 'ant', 'bee'"):
         named(CLASSES).with_class_names(["ant", "bee"])
-    with pytest.raises(ValueError, match="expected each class of the data once among them, and 'ant' is not"):
+    with pytest.raises(ValueError, match="names must hold each class of the data once, and 'ant' is not"):
         named(CLASSES).with_class_names(["ant", *CLASSES])
     with pytest.raises(ValueError, match="'number 2, which has no name,' is not"):
         named(CLASSES[:2]).with_class_names(CLASSES)

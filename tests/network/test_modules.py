@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import flatprobe as fp
-from flatprobe.data import checked_data
+from flatprobe.data import check_data
 from flatprobe.network.copies import structural_copy
 from flatprobe.network.network import Network
 from tests.helpers import cases, strange, strange_modules
@@ -110,7 +110,7 @@ def test_other_kinds_of_models_and_data_are_refused() -> None:
         Network(cases.mlp().state_dict())
     loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(DATA.inputs, DATA.labels), shuffle=True)
     with pytest.raises(TypeError, match="the data are a DataLoader; expected LabelledData"):
-        checked_data(loader)
+        check_data(loader)
 
 
 def test_inputs_follow_the_weights_dtype_and_models_with_logits_attributes_are_taken() -> None:

@@ -12,13 +12,15 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.patches import StepPatch
 
-from flatprobe.plotting import jacobian, landscape, line, margins, png, radii, robustness, surface
-from flatprobe.plotting.names import COLOURS
-from flatprobe.plotting.triangle import FLOOR
+from flatprobe.plotting import curve as curve_plot
+from flatprobe.plotting import draw, histogram, line, png, radii, triangle
+from flatprobe.plotting.names import COLOURS, looks
+from flatprobe.plotting.scale import FLOOR
 from flatprobe.probes.flatness import FlatnessRadii
 from flatprobe.probes.interpolation import Interpolation, segment, simplex
 from flatprobe.probes.jacobian import JacobianNorms
 from flatprobe.probes.margins import Margins
+from flatprobe.probes.per_sample import PerSample
 from flatprobe.probes.robustness import Robustness
 from flatprobe.risk.empirical import Risk
 from flatprobe.utils import rng
@@ -105,7 +107,7 @@ def test_radii_over_a_factor_of_ten_are_on_a_logarithmic_axis() -> None:
 
 
 def test_networks_of_a_group_share_a_colour_and_differ_in_line() -> None:
-    ax = robustness.draw({name: curve(seed) for seed, name in enumerate(GROUPS)}, groups=GROUPS)
+    ax = curve_plot.draw({name: curve(seed) for seed, name in enumerate(GROUPS)}, groups=GROUPS)
     lines = ax.get_lines()
     assert [to_hex(own.get_color()).upper() for own in lines] == [COLOURS[0], COLOURS[0], COLOURS[1]]
     assert lines[0].get_linestyle() != lines[1].get_linestyle()
@@ -113,13 +115,13 @@ def test_networks_of_a_group_share_a_colour_and_differ_in_line() -> None:
     assert legend is not None
     words = [text.get_text() for text in legend.get_texts()]
     assert words == ["natural", "natural 0", "natural 1", "random", "random 0", ""]
-    single = robustness.draw(curve(0))
+    single = curve_plot.draw(curve(0))
     assert single.get_legend() is None
 
 
 def test_robustness_curve_and_band_are_the_results() -> None:
     result = curve(3)
-    ax = robustness.draw(result)
+    ax = curve_plot.draw(result)
     (mean,) = ax.get_lines()
     np.testing.assert_array_equal(mean.get_xdata(), result.gammas)
     np.testing.assert_array_equal(mean.get_ydata(), result.mean)
@@ -132,11 +134,10 @@ def test_robustness_curve_and_band_are_the_results() -> None:
     assert "pixel scale" in ax.get_xlabel()
 
 
-@pytest.mark.parametrize("draw", [margins.draw, jacobian.draw])
-def test_histograms_hold_every_sample_in_common_bins(draw) -> None:
-    make = margins_of if draw is margins.draw else norms
+@pytest.mark.parametrize("make", [margins_of, norms])
+def test_histograms_hold_every_sample_in_common_bins(make) -> None:
     results = {name: make(seed) for seed, name in enumerate(GROUPS)}
-    ax = draw(results, groups=GROUPS)
+    ax = histogram.draw(results, groups=GROUPS)
     found = outlines(ax)
     assert [patch.get_label() for patch in found] == list(GROUPS)
     for patch, result in zip(found, results.values(), strict=True):
@@ -148,24 +149,24 @@ def test_histograms_hold_every_sample_in_common_bins(draw) -> None:
 
 
 def test_margins_mark_zero_and_say_what_lies_left_of_it() -> None:
-    ax = margins.draw(margins_of(0))
+    ax = histogram.draw(margins_of(0))
     (zero,) = ax.get_lines()
     assert list(zero.get_xdata()) == [0, 0]
     assert "misclassified" in {text.get_text() for text in ax.texts}
     right = dataclasses.replace(margins_of(0), values=margins_of(0).values.abs())
-    assert not margins.draw(right).texts
+    assert not histogram.draw(right).texts
 
 
 def test_norms_over_a_factor_of_ten_are_on_a_logarithmic_axis() -> None:
-    assert jacobian.draw(norms(0)).get_xscale() == "linear"
-    ax = jacobian.draw({"a": norms(0), "b": norms(1, scale=2000.0)})
+    assert histogram.draw(norms(0)).get_xscale() == "linear"
+    ax = histogram.draw({"a": norms(0), "b": norms(1, scale=2000.0)})
     assert ax.get_xscale() == "log"
     assert all(patch.get_data().values.sum() == pytest.approx(1) for patch in outlines(ax))
 
 
 def test_equal_values_are_one_bar() -> None:
     equal = dataclasses.replace(norms(0), values=torch.full((150,), 4.0, dtype=torch.float64))
-    (patch,) = outlines(jacobian.draw(equal))
+    (patch,) = outlines(histogram.draw(equal))
     assert sorted(patch.get_data().values)[-1] == 1
 
 
@@ -197,7 +198,7 @@ def test_line_shows_what_is_not_finite() -> None:
 @pytest.mark.parametrize("quantity", ["loss", "accuracy"])
 def test_landscapes_in_a_row_share_limits_and_colours(quantity: str) -> None:
     results = {"natural": interpolation(peak=0.3), "random": interpolation(peak=3.0)}
-    figure = landscape.draw_row(results, quantity=quantity)
+    figure = triangle.draw_row(results, quantity=quantity)
     first, second, bar = figure.axes
     assert [first.get_title(), second.get_title()] == ["natural", "random"]
     limits = {panel.collections[0].get_clim() for panel in (first, second)}
@@ -210,7 +211,7 @@ def test_landscapes_in_a_row_share_limits_and_colours(quantity: str) -> None:
 def test_landscape_below_the_floor_says_so() -> None:
     result = interpolation()
     low = dataclasses.replace(result, loss=result.loss - 0.02)
-    ax = landscape.draw(low)
+    ax = triangle.draw(low)
     assert ax.collections[0].get_clim()[0] == FLOOR
     figure = ax.get_figure(root=True)
     assert isinstance(figure, Figure)
@@ -222,27 +223,27 @@ def test_landscape_shows_what_is_not_finite() -> None:
     loss = result.loss.clone()
     loss[10], loss[20] = INFINITE, float("nan")
     broken = dataclasses.replace(result, loss=loss)
-    ax = landscape.draw(broken)
+    ax = triangle.draw(broken)
     contours, crosses = ax.collections
     assert len(crosses.get_offsets()) == 2
     assert np.isfinite(contours.get_clim()).all()
-    height = surface.draw(broken)
+    height = triangle.draw(broken, quantity="accuracy", surface=True)
     sheet, crosses = height.collections
-    whole = surface.draw(result).collections[0]
+    whole = triangle.draw(result, quantity="accuracy", surface=True).collections[0]
     assert len(sheet.get_facecolor()) < len(whole.get_facecolor())
-    with pytest.raises(ValueError, match="no point of the landscape has a finite loss"):
-        landscape.draw(dataclasses.replace(result, loss=torch.full_like(loss, INFINITE)))
+    with pytest.raises(ValueError, match="no point has a finite loss"):
+        triangle.draw(dataclasses.replace(result, loss=torch.full_like(loss, INFINITE)))
 
 
 def test_surface_is_as_high_as_the_accuracy() -> None:
     steep = interpolation()
     level = dataclasses.replace(steep, error=0.1 + steep.error / 10)
-    first, second, _ = surface.draw_row({"a": steep, "b": level}).axes
+    first, second, _ = triangle.draw_row({"a": steep, "b": level}, quantity="accuracy", surface=True).axes
     assert first.get_zlim() == second.get_zlim()
     for panel, result in ((first, steep), (second, level)):
         heights = panel.collections[0]._vec[2]
         assert {*heights.round(12)} == {*result.accuracy.numpy().round(12)}
-    assert surface.draw(steep, quantity="loss").get_zlabel().startswith("training loss")
+    assert triangle.draw(steep, surface=True).get_zlabel().startswith("training loss")
 
 
 def test_pictures_leave_the_callers_matplotlib_alone() -> None:
@@ -257,7 +258,7 @@ def test_pictures_leave_the_callers_matplotlib_alone() -> None:
 
 def test_given_axes_are_drawn_on() -> None:
     ax = Figure().add_subplot()
-    assert margins.draw(margins_of(0), ax) is ax
+    assert histogram.draw(margins_of(0), ax) is ax
 
 
 def test_what_cannot_be_in_one_picture_is_refused() -> None:
@@ -268,16 +269,60 @@ def test_what_cannot_be_in_one_picture_is_refused() -> None:
     with pytest.raises(ValueError, match="different values of law: isotropic, filter"):
         radii.draw({"a": flatness([1.0]), "b": flatness([1.0], law="filter")})
     with pytest.raises(ValueError, match="different values of norm: spectral, frobenius"):
-        jacobian.draw({"a": norms(0), "b": norms(1, norm="frobenius")})
+        histogram.draw({"a": norms(0), "b": norms(1, norm="frobenius")})
     with pytest.raises(ValueError, match="functional_margins and scores; expected one of them"):
-        margins.draw({"a": margins_of(0), "b": margins_of(1, "scores", outputs="softmax")})
+        histogram.draw({"a": margins_of(0), "b": margins_of(1, "scores", outputs="softmax")})
     with pytest.raises(ValueError, match="no group is given for 'b'"):
         radii.draw({"a": flatness([1.0]), "b": flatness([1.0])}, groups={"a": "one"})
-    with pytest.raises(ValueError, match="between 2 endpoints; expected 3"):
-        landscape.draw(interpolation(2))
-    with pytest.raises(ValueError, match="'b' lies between 3 endpoints; expected 2"):
+    with pytest.raises(ValueError, match="between 3 endpoints, the corners of a triangle, got 2"):
+        triangle.draw(interpolation(2))
+    with pytest.raises(ValueError, match="'b' must be between 2 endpoints, got 3"):
         line.draw({"a": interpolation(2), "b": interpolation(3)})
     with pytest.raises(ValueError, match="quantity"):
-        landscape.draw(interpolation(), quantity="margin")
-    with pytest.raises(TypeError, match="expected three-dimensional ones"):
-        surface.draw(interpolation(), Figure().add_subplot())
+        triangle.draw(interpolation(), quantity="margin")
+    with pytest.raises(TypeError, match="ax must be three-dimensional, got Axes"):
+        triangle.draw(interpolation(), Figure().add_subplot(), surface=True)
+
+
+def test_draw_finds_the_picture_by_the_class_of_the_results() -> None:
+    assert draw({"a": norms(0)}).get_xlabel().startswith("spectral norm of the input Jacobian")
+    assert draw(interpolation(2), quantity="accuracy").get_ylabel() == "training accuracy"
+    assert draw(interpolation(3)).collections[0].get_clim() == (0.02, pytest.approx(2.02, rel=0.2))
+    with pytest.raises(ValueError, match="no results to draw"):
+        draw({})
+    unknown = PerSample(values=norms(0).values, labels=norms(0).labels, settings={})
+    with pytest.raises(TypeError, match="results must be of a class that has a picture, got PerSample"):
+        draw(unknown)
+    with pytest.raises(TypeError, match="'b' is of type Margins; expected JacobianNorms"):
+        draw({"a": norms(0), "b": margins_of(0)})
+
+
+@pytest.mark.parametrize("count", [2, 9, 24])
+@pytest.mark.parametrize("grouped", [False, True])
+def test_the_legend_is_above_the_axes_and_all_of_it_in_the_picture(count: int, grouped: bool) -> None:
+    results = {f"{'natural' if seed < count / 2 else 'random'} {seed}": curve(seed) for seed in range(count)}
+    groups = {name: name.split()[0] for name in results} if grouped else None
+    ax = curve_plot.draw(results, groups=groups)
+    figure, legend = ax.get_figure(root=True), ax.get_legend()
+    assert isinstance(figure, Figure)
+    assert legend is not None
+    figure.draw_without_rendering()  # a warning of collapsed axes would be an error here
+    inside, axes = legend.get_window_extent(), ax.get_window_extent()
+    assert inside.y0 >= axes.y1
+    assert 0 <= inside.x0 < inside.x1 <= figure.bbox.width
+    assert inside.y1 <= figure.bbox.height
+    assert axes.height > 0.5 * 3.9 * figure.dpi
+
+
+def test_in_given_axes_the_legend_of_a_few_networks_leaves_the_place_of_the_title_free() -> None:
+    figure = Figure(layout="constrained")
+    ax = curve_plot.draw({"a": curve(0), "b": curve(1)}, figure.add_subplot())
+    figure.draw_without_rendering()
+    assert ax.get_legend().get_window_extent().y1 <= ax.get_window_extent().y1
+
+
+def test_networks_of_a_large_group_differ_in_line_marker_or_shade() -> None:
+    names = [f"n{k}" for k in range(18)]
+    found = looks(names, dict.fromkeys(names, "all"))
+    assert len({(own.colour, str(own.line), own.marker) for own in found.values()}) == 18
+    assert [found[name].colour for name in names[:6]] == [COLOURS[0]] * 6

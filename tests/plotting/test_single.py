@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import flatprobe as fp
-from flatprobe.plotting import bounds, jacobian
+from flatprobe.plotting import bounds, histogram
 from flatprobe.report import write_report
 from tests.helpers.cases import cnn, data_for, mlp
 
@@ -33,7 +33,7 @@ def test_every_term_of_every_bound_is_a_bar_cut_at_two() -> None:
 def test_largest_norms_are_histograms_of_segments() -> None:
     data = data_for((1, 8, 8), samples=20)
     results = {name: fp.jacobian_maximum(net, data, along="segments", pairs=12) for name, net in NETWORKS.items()}
-    ax = jacobian.draw(results)
+    ax = histogram.draw(results)
     assert ax.get_ylabel() == "fraction of segments"
     assert ax.get_xlabel().startswith("largest spectral norm")
 

@@ -9,7 +9,7 @@ import torch
 from matplotlib.figure import Figure
 from scipy import stats
 
-from flatprobe.plotting import smoothing
+from flatprobe.plotting import curve as curve_plot
 from flatprobe.probes.smoothing import ABSTAINED, SmoothedCertificate
 from flatprobe.report import write_report
 from flatprobe.report.headlines import headline, unit
@@ -34,7 +34,7 @@ def certificate(seed: int, **arguments: object) -> SmoothedCertificate:
 
 def test_curve_and_band_are_the_results_and_abstentions_are_noted() -> None:
     result = certificate(0)
-    ax = smoothing.draw(result)
+    ax = curve_plot.draw(result)
     line, mark = ax.get_lines()
     radii = np.asarray(line.get_xdata())
     np.testing.assert_array_equal(line.get_ydata(), result.certified_accuracy(radii.tolist()))
@@ -51,20 +51,20 @@ def test_curve_and_band_are_the_results_and_abstentions_are_noted() -> None:
 
 
 def test_networks_of_a_group_share_a_colour_and_the_legend_notes_abstentions() -> None:
-    ax = smoothing.draw({name: certificate(seed) for seed, name in enumerate(GROUPS)}, groups=GROUPS)
+    ax = curve_plot.draw({name: certificate(seed) for seed, name in enumerate(GROUPS)}, groups=GROUPS)
     first, second, third, _ = ax.get_lines()
     assert first.get_color() == second.get_color() != third.get_color()
     words = [text.get_text() for text in ax.get_legend().get_texts()]
     assert words[:2] == ["natural", "natural 0 (abstains on 5 %)"]
     own = Figure().add_subplot()
-    assert smoothing.draw(certificate(0), own) is own
+    assert curve_plot.draw(certificate(0), own) is own
 
 
 def test_what_cannot_be_in_one_picture_is_refused() -> None:
     with pytest.raises(ValueError, match=r"different values of sigma: 0\.25, 0\.5"):
-        smoothing.draw({"a": certificate(0), "b": certificate(1, sigma=0.5)})
+        curve_plot.draw({"a": certificate(0), "b": certificate(1, sigma=0.5)})
     with pytest.raises(TypeError, match="'b' is of type Robustness; expected SmoothedCertificate"):
-        smoothing.draw({"a": certificate(0), "b": curve(0)})
+        curve_plot.draw({"a": certificate(0), "b": curve(0)})
 
 
 def test_section_headline_and_table(tmp_path) -> None:

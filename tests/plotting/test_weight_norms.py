@@ -1,7 +1,10 @@
 """The picture of layer norms shows every norm of every layer."""
 
+import dataclasses
+
 import numpy as np
 import pytest
+import torch
 
 import flatprobe as fp
 from flatprobe.plotting import weight_norms
@@ -15,7 +18,9 @@ def test_every_layer_of_every_network_is_drawn() -> None:
     for name, result in results.items():
         np.testing.assert_array_equal(drawn[name], result.of("spectral").numpy())
         np.testing.assert_array_equal(drawn[f"{name} reshaped"], result.of("reshaped_spectral").numpy())
-    assert ax.get_yscale() == "log"
+    assert ax.get_yscale() == "linear"
+    spread = dataclasses.replace(results["mlp"], layers=results["mlp"].layers * torch.tensor([[1.0]] + [[20.0]] * 2))
+    assert weight_norms.draw(spread).get_yscale() == "log"  # over a factor of ten
 
 
 def test_layers_are_named_where_the_networks_agree() -> None:

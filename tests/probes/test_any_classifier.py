@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 import flatprobe as fp
 from flatprobe.data import LabelledData
-from flatprobe.data.inputs import mapped, tensors
+from flatprobe.data.inputs import map_tensors, tensors
 from flatprobe.network.network import Network
 from flatprobe.network.weights import Weights, combine, norm
 from flatprobe.risk.directions import direction
@@ -23,7 +23,7 @@ GAMMAS = [0.0, 0.5]
 
 
 def one(inputs: object, index: int) -> object:
-    return mapped(lambda part: part[index : index + 1], inputs)
+    return map_tensors(lambda part: part[index : index + 1], inputs)
 
 
 def with_weights(model: nn.Module, weights: Weights) -> nn.Module:
@@ -168,7 +168,7 @@ def test_other_samples_than_the_held_ones_are_refused() -> None:
     network = Network(model)
     held, inputs = network.holding(network.prepare(data.inputs))
     assert torch.equal(held(inputs), network(network.prepare(data.inputs)))
-    with pytest.raises(ValueError, match=r"3 samples were passed to a network that holds .*\(all but 0\) of 10"):
+    with pytest.raises(ValueError, match=r"the input 0 must have 10 samples, .*got 3"):
         held(inputs[:3])
 
 

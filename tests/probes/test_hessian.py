@@ -111,7 +111,7 @@ def test_slow_reference_the_trace_within_four_standard_errors_whole_and_by_layer
 def test_property_draw_k_is_a_function_of_seed_and_k_and_shared_passes_change_nothing() -> None:
     many, few = fp.hessian_trace(RISK, draws=13).forms, fp.hessian_trace(RISK, draws=3).forms
     torch.testing.assert_close(many[:3], few, rtol=0, atol=1e-12)
-    signs = rng.signs((1000,), 0, "x")
+    signs = rng.rademacher((1000,), 0, "x")
     assert set(signs.tolist()) == {-1.0, 1.0}
     assert abs(float(signs.mean())) < 4 / 1000**0.5
     alone = [RISK.hvp(None, {name: torch.ones_like(w) * k for name, w in RISK.center.items()}) for k in (1, 2)]

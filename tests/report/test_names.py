@@ -10,7 +10,7 @@ from torch import nn
 
 import flatprobe as fp
 from flatprobe.cli.pages import records_report, summary_table
-from flatprobe.plotting import margins, png
+from flatprobe.plotting import histogram, png
 from flatprobe.plotting.names import caption
 from flatprobe.studies.compare import Comparison
 from flatprobe.utils.results import Result, file_stem, network_name, printable
@@ -41,7 +41,7 @@ def test_a_name_reaches_the_disk_the_table_and_the_report(result: Result, tmp_pa
 
 
 def test_a_caption_is_drawn_letter_by_letter(result: Result) -> None:
-    ax = margins.draw({r"a$\frac{$": result, "_b": result})
+    ax = histogram.draw({r"a$\frac{$": result, "_b": result})
     labels = [text.get_text() for text in ax.get_legend().get_texts()]
     assert labels == [r"a\$\frac{\$", "\N{ZERO WIDTH SPACE}_b"]
     assert png(ax)

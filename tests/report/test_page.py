@@ -15,7 +15,7 @@ import torch
 import flatprobe as fp
 from flatprobe.report import load_records, write_report
 from flatprobe.report.numbers import MISSING, plus_minus, three
-from flatprobe.report.summary import summarise
+from flatprobe.report.summary import summarize
 from flatprobe.report.tables import landscapes
 from flatprobe.studies.compare import Comparison
 from tests.plotting.test_plotting import INFINITE, curve, flatness, interpolation, margins_of, norms
@@ -62,7 +62,7 @@ def page(tmp_path_factory) -> str:
 
 def test_a_group_with_a_fully_censored_network_is_reported(tmp_path) -> None:
     found = {name: flatness(radii) for name, radii in RADII.items()} | {"natural 1": flatness([INFINITE, INFINITE])}
-    summary = summarise({"flatness_radius": found}, GROUPS)
+    summary = summarize({"flatness_radius": found}, GROUPS)
     assert "censored" in str(summary)
     assert write_report({"flatness_radius": found}, tmp_path / "page.html", groups=GROUPS).is_file()
 
@@ -96,7 +96,7 @@ def test_page_holds_every_picture_with_words_and_every_network(page: str) -> Non
 
 
 def test_summary_against_plain_statistics() -> None:
-    summary = summarise({"r": {name: flatness(RADII[name]) for name in NAMES}}, GROUPS)
+    summary = summarize({"r": {name: flatness(RADII[name]) for name in NAMES}}, GROUPS)
     rows = {row.label.replace("\N{NO-BREAK SPACE}", " "): row.cells[0] for row in summary.rows}
     assert list(rows) == [
         "natural (n = 2)", "natural 0", "natural 1", "random (n = 2)", "random 0", "random 1", "natural / random",
@@ -113,7 +113,7 @@ def test_summary_against_plain_statistics() -> None:
 
 def test_summary_headlines_are_the_results_own_figures() -> None:
     own = {key: results for key, results in records().items() if key != "landscape"}
-    summary = summarise(own, None)
+    summary = summarize(own, None)
     assert [row.label for row in summary.rows] == list(NAMES)
     cells = dict(zip((title for title, _ in summary.columns), summary.rows[1].cells, strict=True))
     margins, jacobian, robustness = margins_of(1), norms(1), curve(1)
@@ -129,7 +129,7 @@ def test_summary_headlines_are_the_results_own_figures() -> None:
 def test_summary_does_not_invent_what_was_not_measured() -> None:
     results = {"r": {"a": flatness([INFINITE] * 2), "b": flatness([2.0, 3.0])}, "m": {"a": margins_of(0)}}
     groups = {"a": "one", "b": "two"}
-    rows = {row.label[:5]: row.cells for row in summarise(results, groups).rows}
+    rows = {row.label[:5]: row.cells for row in summarize(results, groups).rows}
     assert rows["a"][0] == "not reached by 2,170"
     assert rows["one ("] == (f"{MISSING} (2 censored)", rows["a"][1])
     assert rows["b"][1] == rows["two ("][1] == MISSING

@@ -8,7 +8,7 @@ import torch
 import flatprobe as fp
 from flatprobe.report import write_report
 from flatprobe.report.records import load_records
-from flatprobe.report.summary import titled
+from flatprobe.report.summary import make_title
 from flatprobe.studies import demo as demo_module
 from flatprobe.studies.compare import Comparison
 from flatprobe.studies.measurements import CHOICES, DEFAULT, LANDSCAPE
@@ -57,7 +57,7 @@ def test_every_choice_is_measured_saved_and_reported(everything: Comparison, tmp
     folder = everything.save(tmp_path / "records")
     page = write_report(load_records(folder), tmp_path / "page.html").read_text()
     for probe in CHOICES:
-        assert titled(probe) in page
+        assert make_title(probe) in page
 
 
 def test_closed_form_headline_is_the_mean_over_networks(comparison: Comparison) -> None:

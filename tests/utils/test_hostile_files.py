@@ -22,8 +22,8 @@ from flatprobe import models
 from flatprobe.models.checkpoints import load_checkpoint, save_checkpoint
 from flatprobe.training.run_folder import RunFolder
 from flatprobe.utils import atomic
-from flatprobe.utils.atomic import abandoned, check_writable, leftovers, written_beside
-from flatprobe.utils.tables import read_table, write_table
+from flatprobe.utils.atomic import check_writable, is_abandoned, leftovers, write_beside
+from flatprobe.utils.results import read_table, write_table
 from flatprobe.utils.tensor_files import read_tensors
 
 DATA = fp.LabelledData(torch.eye(4), torch.arange(4))
@@ -110,7 +110,7 @@ HOSTILE = {
     "deep tuples": (b"\x80\x02}K\x01" + b"\x85" * 10_000 + b"K\x01s.", "builds more objects, or nests them deeper"),
     "unpacks": (zipped(bomb(60)), r"its \d+ bytes unpack to 2\d+; expected what torch\.save wrote"),
     "zip without an end": (b"PK\x03\x04" + bytes(10_000), "truncated or corrupt"),
-    "neither": (bytes(10_000), "neither a safetensors file nor what torch"),
+    "neither": (bytes(10_000), "neither a safetensors file nor a file of torch"),
     "header too long": (struct.pack("<Q", 10**8) + b"{", r"safetensors file .* is truncated or corrupt"),
     "long key": (b"\x80\x02}\x8b" + struct.pack("<i", 10**5) + b"\x7f" * 10**5 + b"K\x01s.", "refused|corrupt"),
     "list of code": (pickle.dumps([print]), "could execute code"),
@@ -141,7 +141,7 @@ def test_too_many_tensors_and_no_plain_file(tmp_path):
     with pytest.raises(ValueError, match="its header names 100001 tensors"):
         load_checkpoint(tmp_path / "a.safetensors", nn.Linear(2, 3))
     os.mkfifo(tmp_path / "pipe.pt")
-    with pytest.raises(ValueError, match=r"pipe\.pt is neither a file nor a folder"):
+    with pytest.raises(ValueError, match=r"pipe\.pt must be a file or a folder"):
         load_checkpoint(tmp_path / "pipe.pt", nn.Linear(2, 3))
 
 
@@ -226,13 +226,13 @@ def test_the_file_of_a_writer_at_work_stays(tmp_path):
     RunFolder(tmp_path).claim(CONFIG, resume=True)
     (tmp_path / "history.json").write_text('{"finished": false, "epochs": []}')
     (tmp_path / ".last.safetensors.18.tmp").write_bytes(b"half")  # of a process that was killed
-    with written_beside(tmp_path / "last.safetensors") as temporary:
+    with write_beside(tmp_path / "last.safetensors") as temporary:
         temporary.write_bytes(b"whole")
         claim = threading.Thread(target=lambda: RunFolder(tmp_path).claim(CONFIG, resume=True))
         claim.start()
         claim.join()
         assert leftovers(tmp_path / "last.safetensors") == [temporary]
-        assert not abandoned(temporary)
+        assert not is_abandoned(temporary)
     assert (tmp_path / "last.safetensors").read_bytes() == b"whole"
 
 
@@ -245,11 +245,11 @@ def test_a_full_disk_names_the_file_and_what_is_kept(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(
-        OSError, match=r"a\.safetensors could not be written \(No space left on device\); the file .* kept"
+        OSError, match=r"a\.safetensors could not be written \(No space left on device\), and the earlier file is kept"
     ):
         save_checkpoint(nn.Linear(2, 3), tmp_path / "a.safetensors")
     with pytest.raises(
-        OSError, match=r"b\.safetensors could not be written .*; nothing was left there: free"
+        OSError, match=r"b\.safetensors could not be written .*, and nothing was left there\. Free"
     ) as caught:
         save_checkpoint(nn.Linear(2, 3), tmp_path / "b.safetensors")
     assert caught.value.errno == 28
@@ -258,9 +258,7 @@ def test_a_full_disk_names_the_file_and_what_is_kept(tmp_path, monkeypatch):
 
 def test_a_folder_that_takes_no_files_is_told_before_anything_is_measured(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("x")
-    with pytest.raises(
-        FileExistsError, match=r"nothing can be written in .*file .*; expected a folder that takes files"
-    ):
+    with pytest.raises(FileExistsError, match=r"file must be writable, got: .*Choose another folder"):
         check_writable(tmp_path / "file")
 
     def denied(**_):
@@ -268,7 +266,7 @@ def test_a_folder_that_takes_no_files_is_told_before_anything_is_measured(tmp_pa
 
     monkeypatch.setattr(atomic.tempfile, "TemporaryFile", denied)
     monkeypatch.setattr("flatprobe.studies.compare.PROBES", {"functional_margins": None})  # is not called
-    with pytest.raises(PermissionError, match=r"nothing can be written in .*\(Permission denied\)"):
+    with pytest.raises(PermissionError, match=r"out must be writable, got: Permission denied"):
         fp.compare({"net": nn.Linear(4, 4).eval()}, DATA, probes=["functional_margins"], out=tmp_path / "out")
 
 
@@ -298,7 +296,7 @@ def test_out_of_memory_names_the_batch_size(error):
             return super().forward(x)
 
     model = Heavy(4, 4).eval()
-    with pytest.raises(type(error), match=r"functional_margins ran out of memory .*give a smaller batch_size"):
+    with pytest.raises(type(error), match=r"functional_margins ran out of memory .*Give a smaller batch_size"):
         fp.functional_margins(model, DATA)
     fp.functional_margins(model, DATA, batch_size=1)  # the cure works
 

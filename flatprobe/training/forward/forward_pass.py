@@ -10,9 +10,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge
 
-from flatprobe.data.inputs import Inputs, as_arguments, joined, mapped, only_floating, tensors
+from flatprobe.data.inputs import Inputs, as_arguments, join, map_tensors, only_floating, tensors
 from flatprobe.functional.losses import per_sample_loss
-from flatprobe.functional.user_loss import Loss, taken
+from flatprobe.functional.user_loss import Loss, as_loss
 from flatprobe.network.modules import logits_of, unwrap
 from flatprobe.training.forward.batch_norm import Statistics
 from flatprobe.training.forward.errors import check_seen, not_differentiable
@@ -73,14 +73,14 @@ class ForwardPass:
         self.module, self.labels, self.key = unwrap(module), labels, key
         check_seen(self.module)
         self._trains = any(layer.training for layer in self.module.modules())
-        self.named_loss = taken(loss)
+        self.named_loss = as_loss(loss)
         self.kernel = per_sample_loss(self.named_loss)
         self._place = None if isinstance(inputs, Tensor) else only_floating(inputs)
         self._held = None if isinstance(inputs, Tensor) or self._place is None else (inputs, self._place)
         self._whole = inputs
         moving = inputs if isinstance(inputs, Tensor) else None if self._held is None else inputs[self._place]  # type: ignore[index]
         self._moving = None if moving is None or not moving.is_floating_point() else moving.detach().requires_grad_()
-        self._lay_out = lay_out or partial(mapped, torch.clone)
+        self._lay_out = lay_out or partial(map_tensors, torch.clone)
         self._statistics = Statistics(updates=updates)
         self._gradient: Tensor | None = None
         self._constant: Tensor | None = None
@@ -104,7 +104,7 @@ class ForwardPass:
     def with_points(self, points: Points) -> Inputs:
         """The inputs of a pass with other points in the place of x."""
         _ = self.inputs
-        return points if self._held is None else joined(self._held, points)
+        return points if self._held is None else join(self._held, points)
 
     @property
     def logits(self) -> Float[Tensor, "samples classes"]:

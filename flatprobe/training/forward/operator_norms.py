@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from flatprobe.attacks.points import steepest
+from flatprobe.attacks.points import dual_norm_maximizer
 from flatprobe.graph.operators import Convolution, leading_input
 from flatprobe.training.forward import Layer
 
@@ -32,11 +32,11 @@ def iterate_power(layer: Layer, u: Tensor, iterations: int) -> tuple[Tensor, Ten
         A v, differentiable in the weight at constant v; and u, unchanged if A v is 0.
     """
     with torch.no_grad():
-        v = steepest(layer.adjoint(u), "l2")
+        v = dual_norm_maximizer(layer.adjoint(u), "l2")
         for _ in range(iterations - 1):
-            v = steepest(layer.adjoint(steepest(layer.product(v), "l2")), "l2")
+            v = dual_norm_maximizer(layer.adjoint(dual_norm_maximizer(layer.product(v), "l2")), "l2")
     image = layer.product(v)
-    direction = steepest(image.detach(), "l2")
+    direction = dual_norm_maximizer(image.detach(), "l2")
     return image, torch.where(direction.any(), direction, u)
 
 

@@ -17,7 +17,7 @@ from flatprobe.training.forward.layers import Layer
 from flatprobe.training.forward.pool import max_pool
 from flatprobe.training.forward.provenance import Origins, tensors
 from flatprobe.training.forward.relu import rectify
-from flatprobe.utils.plain_functions import plainly
+from flatprobe.utils.plain_functions import plain_form
 
 _CONVOLUTIONS = (F.conv1d, F.conv2d, F.conv3d)
 _OURS = (F.linear, F.batch_norm, F.max_pool2d, *_CONVOLUTIONS)
@@ -116,7 +116,7 @@ class Recorder(TorchFunctionMode):
             return self._pool(func, *args, **kwargs)
         if func is F.batch_norm:
             return self._statistics.normalize(*args, **kwargs)
-        return plainly(func)(*args, **kwargs)
+        return plain_form(func)(*args, **kwargs)
 
     def _rectify(self, inputs: Tensor) -> Tensor:
         outputs = rectify(inputs)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from jaxtyping import Float
 from torch import Tensor
 
-from flatprobe.attacks.fixed import ascended
+from flatprobe.attacks.fixed import ascend
 from flatprobe.attacks.points import Points, Values
 from flatprobe.training.forward import ForwardPass
 from flatprobe.training.penalties.classes import check_classes, climb, sum_maxima
@@ -65,7 +65,7 @@ class AdversarialPerturbation:
 
         def moved(current: Tensor | None, gradient: Points) -> tuple[Tensor, Points]:
             start = inputs if current is None else current
-            points = ascended(start, gradient, inputs, budget, norm="l2", box=None, steps=self.steps)
+            points = ascend(start, gradient, inputs, budget, norm="l2", box=None, steps=self.steps)
             return points, points
 
         def walk(k: int) -> tuple[Points, Values]:

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from flatprobe.attacks.points import levelled, steepest
+from flatprobe.attacks.points import divide_by_largest, dual_norm_maximizer
 from flatprobe.functional.jacobian_rows import (
     gram,
     gram_of_softmax,
@@ -97,4 +97,4 @@ def _exact(passed: ForwardPass, *, softmax: bool) -> Tensor:
 
 
 def _unit(vectors: Tensor) -> Tensor:
-    return steepest(levelled(vectors), "l2")
+    return dual_norm_maximizer(divide_by_largest(vectors), "l2")

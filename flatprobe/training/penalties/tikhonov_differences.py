@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from flatprobe.attacks.fixed import stepped
+from flatprobe.attacks.fixed import take_step
 from flatprobe.training.forward import ForwardPass
 from flatprobe.training.transforms.budgets import ascent_direction, budgets
 from flatprobe.utils.arguments import Number, given, positive
@@ -56,7 +56,7 @@ class TikhonovDifferences:
         """P on one batch, differentiable in the weights."""
         inputs = passed.inputs.detach()
         _check_step(self.step, inputs.dtype)
-        points = stepped(inputs, ascent_direction(passed), budgets(self.step, inputs), norm="l2", box=None)
+        points = take_step(inputs, ascent_direction(passed), budgets(self.step, inputs), norm="l2", box=None)
         rise = passed.losses_at(points) - passed.losses
         return (rise / self.step).square().mean()
 

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from flatprobe.attacks import NORMS, Box
-from flatprobe.attacks.points import levelled
+from flatprobe.attacks.points import divide_by_largest
 from flatprobe.training.forward import ForwardPass
 from flatprobe.training.forward.labels import steering_losses
 from flatprobe.utils.arguments import Number, given, is_number, one_of, positive
@@ -63,6 +63,6 @@ def ascent_direction(passed: ForwardPass, at: Points | None = None) -> Points:
     """
     points = None if at is None else at.detach().requires_grad_()
     logits = passed.logits if points is None else passed.again(points)
-    return levelled(
+    return divide_by_largest(
         passed.derivative(steering_losses(passed.kernel, logits, passed.labels), at=points, create_graph=False)
     )

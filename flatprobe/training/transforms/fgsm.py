@@ -7,7 +7,7 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
-from flatprobe.attacks.fixed import stepped
+from flatprobe.attacks.fixed import take_step
 from flatprobe.training.forward import ForwardPass
 from flatprobe.training.forward.labels import Labels
 from flatprobe.training.transforms.budgets import as_box, ascent_direction, budgets, check_budget
@@ -54,5 +54,5 @@ class FGSM:
         """The perturbed inputs, and the unchanged labels."""
         box = as_box(self.box)
         inputs = passed.inputs.detach()
-        points = stepped(inputs, ascent_direction(passed), budgets(self.budget, inputs), norm=self.norm, box=box)
+        points = take_step(inputs, ascent_direction(passed), budgets(self.budget, inputs), norm=self.norm, box=box)
         return points, passed.labels

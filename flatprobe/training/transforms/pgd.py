@@ -7,7 +7,7 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
-from flatprobe.attacks.fixed import ascended, started
+from flatprobe.attacks.fixed import ascend, start_randomly
 from flatprobe.training.forward import ForwardPass
 from flatprobe.training.forward.labels import Labels
 from flatprobe.training.transforms.budgets import as_box, ascent_direction, budgets, check_budget
@@ -63,8 +63,8 @@ class PGD:
         budget, current, at = budgets(self.budget, inputs), inputs, None
         if self.random_start:
             noise = passed.normal(tuple(inputs.shape), "pgd")
-            current = at = started(inputs, noise, budget, norm=self.norm, box=box)
+            current = at = start_randomly(inputs, noise, budget, norm=self.norm, box=box)
         for _ in range(self.steps):
             gradient = ascent_direction(passed, at)
-            current = at = ascended(current, gradient, inputs, budget, norm=self.norm, box=box, steps=self.steps)
+            current = at = ascend(current, gradient, inputs, budget, norm=self.norm, box=box, steps=self.steps)
         return current, passed.labels

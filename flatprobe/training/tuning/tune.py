@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from flatprobe.data import LabelledData, checked_data
+from flatprobe.data import LabelledData, check_data
 from flatprobe.risk.empirical import EmpiricalRisk
 from flatprobe.training.diverged import DivergedError
 from flatprobe.training.loop import train
@@ -91,7 +91,7 @@ def tune(
     constant = fixed(others)
     study = _Study(
         network=network,
-        data=checked_data(data),
+        data=check_data(data),
         vary=varying(setting, penalty, constant),
         validation=validation,
         constant=constant,
@@ -103,7 +103,7 @@ def tune(
     check_arguments(study.vary, ascending, constant)
     first = build_network(network, repetitions[0])
     if test is not None:
-        check_test(first, data, checked_data(test), constant.get("objective", "cross_entropy"))
+        check_test(first, data, check_data(test), constant.get("objective", "cross_entropy"))
     with reporting((len(ascending) + 1) * len(repetitions), progress, bar=False) as report:
         rows = [row for seed in repetitions for row in study.search(ascending, seed, report)]
         best = best_strength(rows, criterion)

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 import flatprobe as fp
 from flatprobe.attacks import NORMS, fgsm, pgd
-from flatprobe.attacks.fixed import started
+from flatprobe.attacks.fixed import start_randomly
 from flatprobe.attacks.points import lead, length, log_odds, with_gradient
 from flatprobe.models import mlp
 from flatprobe.training.forward import Mixture
@@ -74,7 +74,7 @@ def test_attacks_are_those_that_measure(norm: str) -> None:
     expected = fgsm(network, inputs, labels, budget, norm=norm, box=(0.0, 1.0))
     torch.testing.assert_close(FGSM(0.2, norm=norm, box=(0, 1))(passed)[0], expected, **TOLERANCE)
     noise = passed.normal(tuple(inputs.shape), "pgd")
-    current = started(inputs, noise, budget, norm=norm, box=(0.0, 1.0))
+    current = start_randomly(inputs, noise, budget, norm=norm, box=(0.0, 1.0))
     for _ in range(4):
         _, gradient = with_gradient(network, current, labels, log_odds)
         unit = gradient.sign() if norm == "linf" else gradient / length(gradient, "l2").view(-1, 1, 1, 1)
