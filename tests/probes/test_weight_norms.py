@@ -223,7 +223,7 @@ def test_the_shape_may_be_a_number_or_the_data() -> None:
     with pytest.raises(ValueError, match=r"depends on its input, but \(1, 3\) per sample; .* leave the batch out of"):
         fp.weight_norms(model, (1, 6))
     for wrong in ("6", (6.0,), data.inputs):
-        with pytest.raises(TypeError, match=r"must be the shape of one sample, .* Take data.input_shape"):
+        with pytest.raises(TypeError, match=r"(?s)must be the shape of one sample, .* Take data.input_shape"):
             fp.weight_norms(model, wrong)
     with pytest.raises(TypeError, match=r"initial must be a module or a state_dict, got 'a.pt'. fp.load_"):
         fp.weight_norms(model, (6,), initial="a.pt")

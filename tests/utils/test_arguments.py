@@ -119,7 +119,7 @@ def test_comparisons_take_one_probe_and_want_names() -> None:
 
 
 def test_bounds_are_a_module_of_functions() -> None:
-    with pytest.raises(TypeError, match=r"fp\.bounds is a module; expected one of its functions: .*fp\.bounds\.hoeff"):
+    with pytest.raises(TypeError, match=r"fp\.bounds is a module; call one of its functions: .*fp\.bounds\.hoeff"):
         fp.bounds(model(), DATA)
     assert fp.bounds.hoeffding(samples=100, empirical=0.1).value > 0
 
