@@ -255,3 +255,10 @@ def test_unsuitable_networks() -> None:
         broken.linear1.weight[0, 0] = torch.nan
     with pytest.raises(ValueError, match=r"NaN or infinite values .* 'linear1\.weight'"):
         train(broken, clusters(), epochs=1)
+
+
+def test_closed_form_progress_names_loss_and_accuracy(capsys: pytest.CaptureFixture[str]) -> None:
+    run = train(mlp((4,), classes=3), clusters(), epochs=2, progress=True)
+    last = run.history[-1]
+    figures = f"loss {last['train_loss']:.4g}, accuracy {100 * last['train_accuracy']:.1f} %"
+    assert capsys.readouterr().err.splitlines()[-1] == f"epoch 2/2: {figures}, at most 0 s left"

@@ -162,7 +162,7 @@ def test_property_a_run_that_failed_stays_failed(tmp_path: Path) -> None:
         )
 
     for _ in range(2):
-        with pytest.raises(RuntimeError, match=r"did not reach 100 % .* lies in .*r$"):
+        with pytest.raises(RuntimeError, match=r"did not reach 100 % .* is in .*r$"):
             train_it()
     assert not train_it(on_failure="flag").reached
     assert not TrainingRun.load(tmp_path / "r").reached

@@ -198,7 +198,7 @@ def mixture(weights, labels):
     ("returned", "message"),
     [
         (lambda x, _: x, r"returned \(Tensor\); expected \(inputs, labels\)"),
-        (lambda x, _: (x, None), r"are a NoneType for 4 samples; expected one integer a sample"),
+        (lambda x, _: (x, None), r"are a NoneType for 4 samples; expected one integer per sample"),
         (lambda x, y: (x[:2], y), r"are torch.int64 of shape \(4,\) for 2 samples"),
         (lambda x, y: (x, y.double()), r"are torch.float64 of shape \(4,\)"),
         (lambda x, y: (x, y[:, None]), r"of shape \(4, 1\) for 4 samples"),
@@ -215,7 +215,7 @@ def test_what_a_transform_returns(returned: Any, message: str) -> None:
         trained(transforms=[mine])
 
 
-def test_a_pass_takes_one_integer_label_a_sample() -> None:
+def test_a_pass_takes_one_integer_label_per_sample() -> None:
     network, x = nn.Linear(2, 2), torch.ones(3, 2)
     for labels, found in (
         (torch.zeros(2, dtype=torch.int64), r"torch.int64 of shape (2,)"),
