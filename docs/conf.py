@@ -1,6 +1,5 @@
 """The docs site: Markdown pages, API reference from docstrings, formulas as MathML; no request leaves the machine."""
 
-import logging
 import re
 from importlib import metadata
 
@@ -15,8 +14,6 @@ author = "The flatprobe founders"
 release = metadata.version("flatprobe")
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton", "cyclopts.sphinx_ext"]
 exclude_patterns = ["_build", "**/*.ipynb"]  # notebooks are read from their Markdown pair
-# Pages of the site that are not written yet may be missing from a checkout.
-logging.getLogger("sphinx.sphinx.directives.other").addFilter(lambda record: "toctree glob" not in str(record.msg))
 
 html_theme = "furo"
 html_title = "flatprobe"

@@ -64,7 +64,7 @@ def wide_resnet_count(blocks: int, widening: int) -> int:
     ("network", "expected"),
     [
         (lambda: mlp((3, 28, 28)), 1_209_866),  # T3 Table 2
-        (lambda: thumwanit_cnn((1, 28, 28)), 93_322),  # SPEC section 6
+        (lambda: thumwanit_cnn((1, 28, 28)), 93_322),  # as printed in the source
         (lambda: thumwanit_cnn((3, 32, 32)), 122_570),
         (lambda: sokolic_cnn((1, 28, 28)), 32 * 26 + 32 * 801 + 10 * (32 * 49 + 1)),
         # He et al.'s ResNet-20 (269,722 with parameter-free shortcuts) and two projections with BatchNorm.
@@ -76,7 +76,7 @@ def wide_resnet_count(blocks: int, widening: int) -> int:
             272_474 - sum(2 * 2 * (9 * k * k + 2 * k) for k in (16, 32, 64)),
         ),
         (lambda: mlp((4,), widths=()), 10 * 5),
-        (lambda: all_convolutional((3, 32, 32)), 9_898),  # SPEC section 6
+        (lambda: all_convolutional((3, 32, 32)), 9_898),  # as printed in the source
         (lambda: all_convolutional((3, 32, 32), activation="polynomial"), 9_898),
         (lambda: small_alexnet((3, 28, 28)), 1_387_786),  # T3 Table 2
         (lambda: small_inception((3, 28, 28)), 1_649_402),  # T3 Table 2

@@ -88,7 +88,7 @@ def test_slow_reference_gradients_are_those_of_the_values(loss: Any) -> None:
 
 @pytest.mark.parametrize("epsilon", [1e-3, 0.2, 1.0, 5.0])
 def test_closed_form_smoothing_lies_where_the_corrected_bounds_say(epsilon: Any) -> None:
-    """max <= smoothed <= max + epsilon log C (SPEC section 7), and at epsilon = 1 it is the cross-entropy."""
+    """max <= smoothed <= max + epsilon log C (docs, Definitions), and at epsilon = 1 it is the cross-entropy."""
     logits = 10 * torch.randn(200, 7, generator=generator("logits"), dtype=torch.float64)
     labels = torch.arange(200) % 7
     rough = per_sample_loss("maximum")(logits, labels)

@@ -97,7 +97,7 @@ def test_slow_reference_windows_take_back_the_border_and_axes_left_out_stay_boun
 
 
 def test_slow_reference_strides_fold_the_symbols() -> None:
-    """Without the fold the bound of stride 2 is the norm of stride 1, 42 % above on average (SPEC section 3)."""
+    """Without the fold the bound of stride 2 is the norm of stride 1, 42 % above on average (docs, Definitions)."""
     excess, unfolded = [], []
     for seed in range(6):
         op = convolution((6, 6), (3, 3), (12, 12), padding=1, stride=2, seed=seed)

@@ -55,12 +55,12 @@ def test_slow_reference_average_pooling_in_one_and_three_dimensions() -> None:
 
 
 def test_closed_form_average_pooling() -> None:
-    """SPEC section 3: 1 / sqrt(|P|) where windows do not overlap; 1.015 for 3/1/1 without the padding counted."""
+    """Definitions of the docs: 1 / sqrt(|P|) where windows do not overlap; 1.015 for 3/1/1 without the padding counted."""
     for kernel, size in [((2, 2), (8, 8)), ((3, 2), (9, 8)), ((7, 7), (7, 7)), ((2, 2), (7, 9))]:
         zeros = (0, 0)
         norm = operators.average_pool_norm(kernel, kernel, zeros, size, False, True, None)
         assert 1 / math.sqrt(math.prod(kernel)) <= norm <= (1 + 1e-14) / math.sqrt(math.prod(kernel))
-    sizes = (4, 8, 16, 64)  # SPEC's figure is that of 8 x 8: the border's share falls with the size
+    sizes = (4, 8, 16, 64)  # the figure of the docs is that of 8 x 8: the border's share falls with the size
     norms = [operators.average_pool_norm((3, 3), (1, 1), (1, 1), (n, n), False, False, None) for n in sizes]
     assert [round(norm, 3) for norm in norms] == [1.029, 1.015, 1.008, 1.004]
     assert operators.average_pool_norm((3, 3), (1, 1), (1, 1), (64, 64), False, True, None) < 1
