@@ -76,7 +76,7 @@ def test_closed_form_the_sandwich_closes_on_affine_networks(norm: str) -> None:
 
 
 def test_closed_form_the_constant_of_gamma_1_is_tight_and_the_printed_one_is_not_a_lower_bound() -> None:
-    """z = (x, -x): ||J|| = sqrt(2), margin |x|, o = 2 sqrt(2) |x|; o / ||J|| would be 2 |x| (docs, Definitions, correction)."""
+    """z = (x, -x): ||J|| = sqrt(2), margin |x|, o = 2 sqrt(2) |x|; o / ||J|| would be 2 |x|."""
     model = cases.Affine(torch.tensor([[1.0], [-1.0]], dtype=torch.float64), torch.zeros(2, dtype=torch.float64))
     data = fp.LabelledData(torch.tensor([[0.5], [2.0]]), torch.tensor([0, 0]), classes=2)
     result = fp.geometric_margins(model, data, lower=("gamma_1", "gamma_2"), upper=("deepfool",))

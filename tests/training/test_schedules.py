@@ -65,7 +65,7 @@ def test_inverse_rate_closed_form() -> None:
 @pytest.mark.parametrize("variance", [0.0, 1e-3, 1.0, 100.0])
 @pytest.mark.parametrize("distance", [0.01, 1.0, 50.0])
 def test_closed_form_inverse_rate_keeps_its_theorem(variance: Any, distance: Any) -> None:
-    """On a quadratic E q_k is known exactly, and O20 Theorem 5.2 bounds it with the constant of the docs, Definitions."""
+    """On a quadratic E q_k is known exactly, and O20 Theorem 5.2 bounds it."""
     eigenvalues = torch.tensor([0.5, 2.0], dtype=torch.float64)
     chosen = inverse_rate(convexity=0.5, smoothness=2.0, variance=variance, distance=distance)
     alpha = 0.25 / (variance + distance)

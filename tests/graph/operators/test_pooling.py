@@ -55,7 +55,7 @@ def test_slow_reference_average_pooling_in_one_and_three_dimensions() -> None:
 
 
 def test_closed_form_average_pooling() -> None:
-    """Definitions of the docs: 1 / sqrt(|P|) where windows do not overlap; 1.015 for 3/1/1 without the padding counted."""
+    """1 / sqrt(|P|) where windows do not overlap; 1.015 for 3/1/1 without the padding counted."""
     for kernel, size in [((2, 2), (8, 8)), ((3, 2), (9, 8)), ((7, 7), (7, 7)), ((2, 2), (7, 9))]:
         zeros = (0, 0)
         norm = operators.average_pool_norm(kernel, kernel, zeros, size, False, True, None)
