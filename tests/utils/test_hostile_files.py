@@ -23,7 +23,7 @@ from flatprobe.models.checkpoints import load_checkpoint, save_checkpoint
 from flatprobe.training.run_folder import RunFolder
 from flatprobe.utils import atomic
 from flatprobe.utils.atomic import check_writable, is_abandoned, leftovers, write_beside
-from flatprobe.utils.results import read_table, write_table
+from flatprobe.utils.tables import read_table, write_table
 from flatprobe.utils.tensor_files import read_tensors
 
 DATA = fp.LabelledData(torch.eye(4), torch.arange(4))
