@@ -32,7 +32,7 @@ def test_table_2_closed_form() -> None:
 def test_table_2_takes_the_strength_that_validation_prefers_and_of_equals_the_smallest() -> None:
     rows = [("jacobian", 10.0, 95.0), ("jacobian", 1.0, 95.0), ("jacobian", 0.1, 94.0), ("weight decay", 0.1, 90.0)]
     frame = pd.DataFrame(rows, columns=["method", "strength", "accuracy"]).assign(stage="search")
-    assert table2.chosen(frame) == {"jacobian": 1.0, "weight decay": 0.1}
+    assert table2.choose_strengths(frame) == {"jacobian": 1.0, "weight decay": 0.1}
 
 
 def test_table_2_pinned() -> None:
