@@ -2,11 +2,10 @@
 
 import io
 import sys
-from collections.abc import Iterator
+import time
 
 import pytest
 
-from flatprobe.utils import progress as module
 from flatprobe.utils.progress import reporting
 
 
@@ -16,9 +15,9 @@ class Terminal(io.StringIO):
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     now = [100.0]
-    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
     return now
 
 
