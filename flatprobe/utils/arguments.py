@@ -54,7 +54,7 @@ def one_of(name: str, value: object, options: Iterable[object]) -> None:
     """
     allowed = list(options)
     if value not in allowed:
-        msg = f"{name} is {value!r}; expected one of {', '.join(map(repr, allowed))}"
+        msg = f"{name} must be one of {', '.join(map(repr, allowed))}, got {value!r}"
         raise ValueError(msg)
 
 
@@ -102,7 +102,7 @@ def chosen(
     for word, value in arguments.items():
         value = arguments[word] = scalar(value)
         if not isinstance(value, int | float) or not math.isfinite(value):
-            msg = f"{word} of the {kind} {name!r} is {value!r}; expected a finite number"
+            msg = f"{word} of the {kind} {name!r} must be a finite number, got {value!r}"
             raise ValueError(msg)
     return options[name], arguments
 
@@ -134,7 +134,7 @@ def numbers(**values: object) -> list[float]:
     try:
         return [float(scalar(value))] if is_number(value) else [float(own) for own in value]  # type: ignore[attr-defined]
     except (TypeError, ValueError):
-        msg = f"{name} is {value!r}; expected a number, or several"
+        msg = f"{name} must be a number, or several, got {value!r}"
         raise ValueError(msg) from None
 
 
@@ -168,7 +168,7 @@ def given(**values: object) -> None:
     """
     for name, value in values.items():
         if value is None:
-            msg = f"{name} is None; expected a number"
+            msg = f"{name} must be a number, got None"
             raise ValueError(msg)
 
 
@@ -180,7 +180,7 @@ def whole(**values: object) -> None:
     """
     for name, value in values.items():
         if not is_whole(value):
-            msg = f"{name} is {value!r}; expected a whole number"
+            msg = f"{name} must be a whole number, got {value!r}"
             raise ValueError(msg)
 
 
@@ -192,7 +192,7 @@ def positive(**values: object) -> None:
     """
     for name, value in values.items():
         if value is not None and not (is_number(value) and 0 < scalar(value) < math.inf):
-            msg = f"{name} is {_shown(value)}; expected a positive finite number"
+            msg = f"{name} must be a positive finite number, got {_shown(value)}"
             raise ValueError(msg)
 
 
@@ -204,10 +204,10 @@ def at_least(least: int, **values: object) -> None:
     """
     for name, value in values.items():
         if value is not None and not is_whole(value):
-            msg = f"{name} is {_shown(value)}; expected a whole number, at least {least}"
+            msg = f"{name} must be a whole number, at least {least}, got {_shown(value)}"
             raise ValueError(msg)
         if value is not None and scalar(value) < least:
-            msg = f"{name} is {value}; expected at least {least}"
+            msg = f"{name} must be at least {least}, got {value}"
             raise ValueError(msg)
 
 

@@ -111,7 +111,7 @@ def probe(model: nn.Module) -> float:
 @pytest.mark.parametrize(
     ("probes", "epochs", "error", "match"),
     [
-        ({"one": probe}, 0, ValueError, "epochs is 0; expected at least 1"),
+        ({"one": probe}, 0, ValueError, r"epochs must be at least 1.*, got 0"),
         ({"one": probe}, 1.5, TypeError, r"epochs must be an integer, .*, got 1\.5"),
         ({"one": probe}, True, TypeError, "epochs must be an integer, .*, got True"),
         ({}, 1, ValueError, "probes must hold at least one"),

@@ -49,7 +49,7 @@ def test_the_digits_take_limit_crop_and_stream() -> None:
 
 
 def test_the_digits_refuse_what_they_lack() -> None:
-    with pytest.raises(ValueError, match="split is 'valid'; expected one of 'train', 'test'"):
+    with pytest.raises(ValueError, match=r"split must be one of 'train', 'test'.*, got 'valid'"):
         fp.load_data("digits", split="valid")
     with pytest.raises(ValueError, match="limit must be at most 297, the number of samples of the split, got 298"):
         fp.load_data("digits", split="test", limit=298)

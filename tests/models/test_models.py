@@ -188,19 +188,19 @@ def test_normalised_recipe_nests():
     ("call", "message"),
     [
         (lambda: mlp((4,), activation="gelu"), "the activation 'gelu' is unknown; expected one of relu"),
-        (lambda: mlp((4,), widths=(3, 0)), r"widths is \(3, 0\); expected at least 1"),
+        (lambda: mlp((4,), widths=(3, 0)), r"widths must be at least 1.*, got \(3, 0\)"),
         (lambda: mlp((0, 4)), r"input_shape is \(0, 4\)"),
         (lambda: mlp(()), r"input_shape is \(\)"),
         (lambda: mlp((4,), dropout=1.0), r"dropout is 1\.0; expected a probability, at least 0 and below 1"),
         (lambda: sokolic_cnn((1, 8, 8), dropout=-0.1), r"dropout is -0\.1; expected a probability"),
         (lambda: thumwanit_cnn((1, 18, 18), dropout=2), r"dropout is 2; expected a probability"),
-        (lambda: mlp((4,), classes=1), "classes is 1; expected at least 2"),
+        (lambda: mlp((4,), classes=1), r"classes must be at least 2.*, got 1"),
         (lambda: sokolic_cnn((8, 8)), r"input_shape is \(8, 8\); sokolic_cnn expects \(channels, height, width\)"),
         (lambda: sokolic_cnn((1, 8, 3)), "8 x 3 pixels is too small for sokolic_cnn.*at least 4 x 4"),
         (lambda: thumwanit_cnn((1, 8, 8)), "8 x 8 pixels is too small for thumwanit_cnn.*at least 18 x 18"),
         (lambda: resnet((1, 8, 8), depth=20), r"depth is 20; expected 6 n \+ 4"),
-        (lambda: resnet((1, 8, 8), width=0), "width is 0; expected at least 1"),
-        (lambda: all_convolutional((1, 8, 8), channels=0), "channels is 0; expected at least 1 filter"),
+        (lambda: resnet((1, 8, 8), width=0), r"width must be at least 1.*, got 0"),
+        (lambda: all_convolutional((1, 8, 8), channels=0), r"channels must be at least 1.*, got 0.* filter"),
         (
             lambda: all_convolutional((1, 8, 8), activation="tanh"),
             "'tanh' is unknown; expected one of relu, polynomial",
@@ -208,10 +208,10 @@ def test_normalised_recipe_nests():
         (lambda: all_convolutional((8,)), r"all_convolutional expects \(channels, height, width\)"),
         (lambda: all_cnn_c((1, 8, 8)), "8 x 8 pixels is too small for all_cnn_c.*at least 9 x 9"),
         (lambda: small_alexnet((8, 8)), r"small_alexnet expects \(channels, height, width\)"),
-        (lambda: small_inception((1, 8, 8), classes=1), "classes is 1; expected at least 2"),
+        (lambda: small_inception((1, 8, 8), classes=1), r"classes must be at least 2.*, got 1"),
         (lambda: wide_resnet((1, 8, 8), depth=18), r"depth is 18; expected 6 n \+ 4"),
         (lambda: wide_resnet((1, 8, 8), widening=0), "widening is 0; expected a factor of at least 1"),
-        (lambda: resnet18((1, 8, 8), width=0), "width is 0; expected at least 1 filter"),
+        (lambda: resnet18((1, 8, 8), width=0), r"width must be at least 1.*, got 0.* filter"),
         (lambda: Normalise(0.0, 0.0), "expected finite numbers, std above 0"),
         (lambda: Normalise(float("nan"), 1.0), "expected finite numbers"),
         (lambda: Normalise([0.1, 0.2], [1.0, 1.0, 1.0]), "mean has 2 entries and std 3"),
@@ -242,5 +242,5 @@ def test_scaled_weights_leave_the_original_and_what_is_no_weight():
     assert torch.equal(grown[0].weight, 3 * normalised[0].weight)
     for name in ("0.bias", "1.weight", "1.bias"):
         assert torch.equal(grown.get_parameter(name), normalised.get_parameter(name)), name
-    with pytest.raises(ValueError, match="factor is 0; expected a positive finite number"):
+    with pytest.raises(ValueError, match=r"factor must be a positive finite number.*, got 0"):
         scaled(network, 0)

@@ -258,13 +258,13 @@ def test_result_survives_the_record(tmp_path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"epsilon": 0.0}, "epsilon is 0.0; expected a positive"),
+        ({"epsilon": 0.0}, r"epsilon must be a positive.*, got 0.0"),
         ({"epsilon": -0.1}, "epsilon is -0.1"),
         ({"epsilon": math.nan}, "epsilon is nan"),
         ({"rtol": 0.0}, "rtol is 0.0"),
         ({"rtol": 1e-17}, "rtol must be at least 1e-12, got 1e-17"),
         ({"max_radius": -1.0}, "max_radius is -1.0"),
-        ({"directions": 0}, "directions is 0; expected at least 1"),
+        ({"directions": 0}, r"directions must be at least 1.*, got 0"),
         ({"verify": -1}, "verify is -1"),
         ({"parameters": "nope.*"}, "matches no parameter"),
     ],

@@ -142,10 +142,10 @@ def test_record_round_trips(tmp_path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"batch_size": 0}, "batch_size is 0; expected at least 1"),
+        ({"batch_size": 0}, r"batch_size must be at least 1.*, got 0"),
         ({"batch_size": N}, "batch_size must be below the number of samples, 60, got 60.*replacement=True"),
-        ({"batch_size": 8, "draws": 1}, "draws is 1; expected at least 2"),
-        ({"batch_size": 8, "components": 0}, "components is 0; expected at least 1"),
+        ({"batch_size": 8, "draws": 1}, r"draws must be at least 2.*, got 1"),
+        ({"batch_size": 8, "components": 0}, r"components must be at least 1.*, got 0"),
         ({"batch_size": 8, "parameters": "conv*"}, "matches no parameter"),
     ],
 )

@@ -230,9 +230,9 @@ def test_a_product_that_is_not_finite_is_an_error_that_names_the_parameter() -> 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"count": 0}, "count is 0; expected at least 1"),
-        ({"tolerance": 0.0}, "tolerance is 0.0; expected a positive finite number"),
-        ({"which": "both"}, "which is 'both'; expected one of 'largest', 'smallest', 'magnitude'"),
+        ({"count": 0}, r"count must be at least 1.*, got 0"),
+        ({"tolerance": 0.0}, r"tolerance must be a positive finite number.*, got 0.0"),
+        ({"which": "both"}, r"which must be one of 'largest', 'smallest', 'magnitude'.*, got 'both'"),
         ({"parameters": "conv*"}, "matches no parameter"),
         ({"count": 500}, r"count must be at most the number of weights, 161 in 'all', got 500"),
     ],
@@ -243,7 +243,7 @@ def test_bad_options(options: dict[str, object], message: str) -> None:
 
 
 def test_other_refusals(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ValueError, match="draws is 0; expected at least 1"):
+    with pytest.raises(ValueError, match=r"draws must be at least 1.*, got 0"):
         fp.hessian_trace(RISK, draws=0)
     with pytest.raises(TypeError, match=r"the risk Bowl has no Hessian product; expected .* hvp\(weights, direction\)"):
         fp.hessian_trace(cases.Bowl({"w": torch.zeros(2)}))

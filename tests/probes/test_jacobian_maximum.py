@@ -168,13 +168,13 @@ def test_result_survives_the_record(along: str, tmp_path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"along": "curves"}, "along is 'curves'; expected one of 'samples', 'segments'"),
+        ({"along": "curves"}, r"along must be one of 'samples', 'segments'.*, got 'curves'"),
         ({"norm": "nuclear"}, "norm is 'nuclear'"),
         ({"outputs": "labels"}, "outputs is 'labels'"),
-        ({"between": "all"}, "between is 'all'; expected one of 'any', 'same', 'different'"),
-        ({"pairs": 0}, "pairs is 0; expected at least 1"),
-        ({"points": 1}, "points is 1; expected at least 2"),
-        ({"refine": -1}, "refine is -1; expected at least 0"),
+        ({"between": "all"}, r"between must be one of 'any', 'same', 'different'.*, got 'all'"),
+        ({"pairs": 0}, r"pairs must be at least 1.*, got 0"),
+        ({"points": 1}, r"points must be at least 2.*, got 1"),
+        ({"refine": -1}, r"refine must be at least 0.*, got -1"),
     ],
 )
 def test_bad_options(options: dict, message: str) -> None:

@@ -80,7 +80,7 @@ def test_result_is_an_array_a_frame_and_a_record(tmp_path) -> None:
 
 
 def test_unknown_outputs() -> None:
-    with pytest.raises(ValueError, match="outputs is 'probabilities'; expected one of 'softmax', 'logits'"):
+    with pytest.raises(ValueError, match=r"outputs must be one of 'softmax', 'logits'.*, got 'probabilities'"):
         fp.scores(cases.mlp(), DATA, outputs="probabilities")
 
 

@@ -188,13 +188,13 @@ def test_result_survives_the_record(tmp_path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"sigma": 0}, "sigma is 0; expected a positive finite number"),
+        ({"sigma": 0}, r"sigma must be a positive finite number.*, got 0"),
         ({"sigma": -0.5}, "sigma is -0.5"),
         ({"sigma": math.nan}, "sigma is nan"),
         ({"alpha": 0.0}, "alpha must be a probability of error in"),
         ({"alpha": 1.0}, r"alpha must be .*, got 1\.0"),
-        ({"draws": 0}, "draws is 0; expected at least 1"),
-        ({"selection": 0}, "selection is 0; expected at least 1"),
+        ({"draws": 0}, r"draws must be at least 1.*, got 0"),
+        ({"selection": 0}, r"selection must be at least 1.*, got 0"),
         ({"draws": 9}, "draws must be at least 10 at alpha = 0.001, got 9"),
         ({"draws": 1, "alpha": 0.5}, "draws must be at least 2 at alpha = 0.5, got 1"),
         ({"batch_size": 0}, "batch_size is 0"),

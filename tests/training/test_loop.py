@@ -227,19 +227,19 @@ def test_closed_form_settings_are_recorded() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"epochs": 0}, "epochs is 0; expected at least 1"),
-        ({"batch_size": 0}, "batch_size is 0; expected at least 1"),
-        ({"learning_rate": 0.0}, "learning_rate is 0.0; expected a positive finite number"),
+        ({"epochs": 0}, r"epochs must be at least 1.*, got 0"),
+        ({"batch_size": 0}, r"batch_size must be at least 1.*, got 0"),
+        ({"learning_rate": 0.0}, r"learning_rate must be a positive finite number.*, got 0.0"),
         ({"learning_rate": float("nan")}, "learning_rate is nan"),
-        ({"momentum": 1.0}, "momentum is 1.0; expected at least 0 and below 1"),
-        ({"weight_decay": -1.0}, "weight_decay is -1.0; expected a finite number, at least 0"),
+        ({"momentum": 1.0}, r"momentum must be at least 0.*, got 1.0.* and below 1"),
+        ({"weight_decay": -1.0}, r"weight_decay must be a finite number.*, got -1.0.*, at least 0"),
         ({"until": "loss"}, "until is 'loss' and target_loss None; expected a loss"),
         ({"target_loss": 0.1}, "until is None and target_loss 0.1"),
-        ({"until": "loss", "target_loss": 0.0}, "target_loss is 0.0; expected a positive"),
+        ({"until": "loss", "target_loss": 0.0}, r"target_loss must be a positive.*, got 0.0"),
         ({"objective": "l1"}, "'l1'.*cross_entropy"),
         ({"optimizer": "lbfgs"}, "optimizer is 'lbfgs'"),
         ({"schedule": "linear"}, "the schedule 'linear' is unknown"),
-        ({"threads": 0}, "threads is 0; expected at least 1"),
+        ({"threads": 0}, r"threads must be at least 1.*, got 0"),
     ],
 )
 def test_unsuitable_settings(settings: dict[str, Any], message: str) -> None:

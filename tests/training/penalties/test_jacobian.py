@@ -203,12 +203,12 @@ def test_property_training() -> None:
 
 
 def test_refusals() -> None:
-    with pytest.raises(ValueError, match=r"projections is 0; expected at least 1"):
+    with pytest.raises(ValueError, match=r"projections must be at least 1.*, got 0"):
         JacobianFrobenius(projections=0)
-    with pytest.raises(ValueError, match=r"iterations is 0; expected at least 1"):
+    with pytest.raises(ValueError, match=r"iterations must be at least 1.*, got 0"):
         JacobianSpectral(iterations=0)
     for penalty in (JacobianFrobenius, JacobianSpectral):
-        with pytest.raises(ValueError, match=r"outputs is 'scores'; expected one of 'logits', 'softmax'"):
+        with pytest.raises(ValueError, match=r"outputs must be one of 'logits', 'softmax'.*, got 'scores'"):
             penalty(outputs="scores")
 
         class Cut(nn.Module):

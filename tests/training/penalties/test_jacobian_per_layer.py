@@ -239,8 +239,8 @@ def test_property_by_name_and_in_training() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (partial(JacobianPerLayer, outputs="loss"), r"outputs is 'loss'; expected one of 'logits', 'softmax'"),
-        (partial(JacobianPerLayer, held="yes"), r"held is 'yes'; expected one of True, False"),
+        (partial(JacobianPerLayer, outputs="loss"), r"outputs must be one of 'logits', 'softmax'.*, got 'loss'"),
+        (partial(JacobianPerLayer, held="yes"), r"held must be one of True, False.*, got 'yes'"),
     ],
 )
 def test_refused_words(make: Any, message: str) -> None:
