@@ -232,7 +232,7 @@ class LabelledData:
         rethinking generalization", section 2.1.
         """
         if not 0 <= fraction <= 1:
-            msg = f"fraction is {fraction}; expected a number in [0, 1]"
+            msg = f"fraction must be a number in [0, 1], got {fraction}"
             raise ValueError(msg)
         draws = [*self.source.get("random_labels", []), {"fraction": float(fraction), "seed": int(seed)}]
         return self._replace(

@@ -49,7 +49,7 @@ def all_convolutional(
     inputs, height, width = image_shape(input_shape, "all_convolutional", smallest=1)
     outputs = class_count(classes)
     if channels < 1:
-        msg = f"channels is {channels}; expected at least 1 filter"
+        msg = f"channels must be at least 1 filter, got {channels}"
         raise ValueError(msg)
     activations: dict[str, Callable[[], nn.Module]] = {"relu": nn.ReLU, "polynomial": lambda: PolynomialReLU(interval)}
     if activation not in activations:

@@ -84,7 +84,7 @@ def resnet18(input_shape: Sequence[int], *, width: int = 64, classes: int = 1000
     channels, height, width_of_image = image_shape(input_shape, "resnet18", smallest=1)
     outputs = class_count(classes)
     if width < 1:
-        msg = f"width is {width}; expected at least 1 filter"
+        msg = f"width must be at least 1 filter, got {width}"
         raise ValueError(msg)
 
     def layers() -> Modules:

@@ -62,7 +62,7 @@ def resnet(
         msg = f"depth is {depth}; expected 6 n + 4 for n >= 1 blocks per stage: 10, 16, 22, 28, ..."
         raise ValueError(msg)
     if width < 1:
-        msg = f"width is {width}; expected at least 1 filter"
+        msg = f"width must be at least 1 filter, got {width}"
         raise ValueError(msg)
     blocks, outputs = (depth - 4) // 6, class_count(classes)
 

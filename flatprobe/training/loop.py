@@ -152,7 +152,7 @@ def train(
     flag(resume=resume)
     at_least(1, threads=threads)
     if not is_number(save_every) or not save_every >= 0:
-        msg = f"save_every is {save_every!r}; expected a number of seconds, at least 0"
+        msg = f"save_every must be a number of seconds, at least 0, got {save_every!r}"
         raise ValueError(msg)
     with torch.inference_mode(mode=False):  # which enables gradients too
         trainer = Trainer(structural_copy(network), data, validation, settings)

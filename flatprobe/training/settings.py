@@ -64,10 +64,10 @@ class Settings:
         whole(seed=self.seed)
         one_of("until", self.until, (None, "interpolation", "loss"))
         if not is_number(self.momentum) or not 0 <= self.momentum < 1:
-            msg = f"momentum is {self.momentum!r}; expected at least 0 and below 1"
+            msg = f"momentum must be at least 0 and below 1, got {self.momentum!r}"
             raise ValueError(msg)
         if not is_number(self.weight_decay) or not 0 <= self.weight_decay < math.inf:
-            msg = f"weight_decay is {self.weight_decay!r}; expected a finite number, at least 0"
+            msg = f"weight_decay must be a finite number, at least 0, got {self.weight_decay!r}"
             raise ValueError(msg)
         if (self.target_loss is None) == (self.until == "loss"):
             msg = (

@@ -93,7 +93,7 @@ def test_bad_arguments_are_refused() -> None:
         with pytest.raises(ValueError, match=f"count must be 1 to 130, the number of samples, got {count}"):
             DATA.head(count)
     for fraction in (-0.1, 1.1, float("nan")):
-        with pytest.raises(ValueError, match=rf"fraction is {fraction}; expected a number in \[0, 1\]"):
+        with pytest.raises(ValueError, match=rf"fraction must be a number in \[0, 1\], got {fraction}"):
             DATA.with_random_labels(fraction)
     for position in (-1, 130):
         with pytest.raises(IndexError, match=f"position {position} is outside the data; expected 0 to 129"):

@@ -200,7 +200,7 @@ def test_normalised_recipe_nests():
         (lambda: thumwanit_cnn((1, 8, 8)), "8 x 8 pixels is too small for thumwanit_cnn.*at least 18 x 18"),
         (lambda: resnet((1, 8, 8), depth=20), r"depth is 20; expected 6 n \+ 4"),
         (lambda: resnet((1, 8, 8), width=0), r"width must be at least 1.*, got 0"),
-        (lambda: all_convolutional((1, 8, 8), channels=0), r"channels must be at least 1.*, got 0.* filter"),
+        (lambda: all_convolutional((1, 8, 8), channels=0), "channels must be at least 1 filter, got 0"),
         (
             lambda: all_convolutional((1, 8, 8), activation="tanh"),
             "'tanh' is unknown; expected one of relu, polynomial",
@@ -211,7 +211,7 @@ def test_normalised_recipe_nests():
         (lambda: small_inception((1, 8, 8), classes=1), r"classes must be at least 2.*, got 1"),
         (lambda: wide_resnet((1, 8, 8), depth=18), r"depth is 18; expected 6 n \+ 4"),
         (lambda: wide_resnet((1, 8, 8), widening=0), "widening is 0; expected a factor of at least 1"),
-        (lambda: resnet18((1, 8, 8), width=0), r"width must be at least 1.*, got 0.* filter"),
+        (lambda: resnet18((1, 8, 8), width=0), "width must be at least 1 filter, got 0"),
         (lambda: Normalise(0.0, 0.0), "expected finite numbers, std above 0"),
         (lambda: Normalise(float("nan"), 1.0), "expected finite numbers"),
         (lambda: Normalise([0.1, 0.2], [1.0, 1.0, 1.0]), "mean has 2 entries and std 3"),

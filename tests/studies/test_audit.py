@@ -264,7 +264,7 @@ def test_bad_audits() -> None:
         fp.audit(model, DATA, tolerance=0.0)
     with pytest.raises(ValueError, match=r"seeds must be at least 2.*, got 1"):
         fp.audit(model, DATA, seeds=1)
-    with pytest.raises(ValueError, match=r"factor must be a finite number.*, got 1\.0.* above 1"):
+    with pytest.raises(ValueError, match=r"factor must be a finite number above 1, got 1\.0"):
         fp.audit(model, DATA, probes=["scores"], factor=1.0)
     with pytest.raises(ValueError, match="in training mode"):
         fp.audit(cases.mlp().train(), DATA)

@@ -67,7 +67,7 @@ def reparametrize(module: nn.Module, found: Layout, change: str, *, factor: floa
     """
     one_of("change", change, CHANGES)
     if not 1 < factor < float("inf"):
-        msg = f"factor is {factor}; expected a finite number above 1"
+        msg = f"factor must be a finite number above 1, got {factor}"
         raise ValueError(msg)
     if not CHANGES[change].places(found):
         msg = f"{change} does not apply to {type(module).__name__}: {CHANGES[change].missing}"

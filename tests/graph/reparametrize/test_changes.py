@@ -256,7 +256,7 @@ def test_bad_changes() -> None:
     with pytest.raises(ValueError, match=r"change must be one of 'rescaling', 'batch_norm'.*, got 'shear'"):
         reparametrize(network, found, "shear")
     for factor in (1.0, 0.5, float("inf")):
-        with pytest.raises(ValueError, match=f"factor is {factor}; expected a finite number above 1"):
+        with pytest.raises(ValueError, match=f"factor must be a finite number above 1, got {factor}"):
             reparametrize(network, found, "rescaling", factor=factor)
     with pytest.raises(ValueError, match="batch_norm does not apply to Sequential: no BatchNorm follows a layer"):
         reparametrize(network, found, "batch_norm")
