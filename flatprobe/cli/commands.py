@@ -33,7 +33,6 @@ def demo(*, out: Path = Path("flatprobe-demo"), seed: int = 0) -> None:
 
 def probe(
     runs: Annotated[list[Path], Parameter(negative=())],
-    /,
     *,
     out: Path,
     data: str | None = None,
@@ -90,7 +89,6 @@ def probe(
 
 def audit(
     run: Path,
-    /,
     *,
     data: str | None = None,
     split: str | None = None,
@@ -149,7 +147,7 @@ def audit(
         print(f"record: {fp.save(result, out)}")
 
 
-def report(records: Path, /, *, out: Path = Path("report.html"), title: str = "flatprobe report") -> None:
+def report(records: Path, *, out: Path = Path("report.html"), title: str = "flatprobe report") -> None:
     """Write one self-contained HTML page from the records of `flatprobe probe` or `flatprobe demo`.
 
     Parameters
