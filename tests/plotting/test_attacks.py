@@ -84,7 +84,7 @@ def test_the_report_has_their_sections_and_headlines() -> None:
     assert section.table.rows[0] == ("a", "0.300", "3.00", "1 of 4", "0 of 4")
     assert "certified" in section.sentence
     assert headline(MARGINS["a"]).words == "[0.300, 3.00] (1 not found)"
-    assert unit(MARGINS) == "l2 distance; medians over samples, certified lower end and shortest found"
+    assert unit(MARGINS) == "l2 distance; medians over samples, certified lower bound and shortest found"
     (section,) = sections("adversarial_accuracy", CURVES, None)
     assert section.table is not None
     assert section.table.rows[0][1].startswith("50.0 [")

@@ -19,8 +19,11 @@ class HessianScaled:
     """P = (1/b) sum_i Tr(J^T H J), J = dz/dx and H the Hessian of the objective's loss in the logits.
 
     The cross-entropy has H = diag(p) - p p^T, p the softmax (positive *semi*definite: H 1 = 0). The smoothed maximum
-    has the same H at z / epsilon, divided by epsilon. The squared losses have 2 I. To first order in its variance,
-    Gaussian noise on the inputs raises the loss by half of its variance times P.
+    has the same H at z / epsilon, divided by epsilon. The squared losses have 2 I.
+
+    Gaussian noise of variance v on the inputs raises the loss by (v / 2) (P + Q) to first order in v. P is the
+    Gauss-Newton part; Q is the mean of the loss gradient in the logits times the Laplacian of the logits, which the
+    source leaves out (docs, Definitions).
 
     Exact: Tr(J^T H J) = sum_{j,k} H_jk <J_j, J_k>, with the rows of J relative to the row of the likeliest class, since
     H 1 = 0. The formula needs no square root of p, whose derivative is infinite at 0.
