@@ -81,11 +81,10 @@ def chosen(
     """
     if not isinstance(asked, str | Mapping):
         name = asked.__name__ if isinstance(asked, type) else ""
-        fix = f": {kind}={name.lower()!r}" if name.lower() in options else ""
-        msg = (
-            f"the {kind} is {f'the class {name}' if name else repr(asked)}; expected one of "
-            f"{', '.join(map(repr, options))}, or {{'name': one of them, argument: value}}{fix}"
-        )
+        got = f"the class {name}" if name else repr(asked)
+        fix = f". Give {kind}={name.lower()!r}" if name.lower() in options else ""
+        names = ", ".join(map(repr, options))
+        msg = f"the {kind} must be one of {names}, or {{'name': one of them, argument: value}}, got {got}{fix}"
         raise TypeError(msg)
     arguments: dict[str, Any] = {"name": asked} if isinstance(asked, str) else dict(asked)
     name = arguments.pop("name", None)
