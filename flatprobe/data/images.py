@@ -92,13 +92,13 @@ class Images(Dataset[tuple[Tensor, int]]):
         return picture
 
 
-def crop_center(pictures: Tensor, side: int | None, name: str) -> Tensor:
+def crop_center(images: Tensor, side: int | None, name: str) -> Tensor:
     """Central square of the last two dimensions.
 
     Args:
-        pictures: (..., height, width).
+        images: (..., height, width).
         side: length of the square's side in pixels; None leaves the images whole.
-        name: the images' name in an error.
+        name: name of the images in errors.
 
     Returns:
         A view (..., side, side).
@@ -107,13 +107,13 @@ def crop_center(pictures: Tensor, side: int | None, name: str) -> Tensor:
         ValueError: if the square is larger than the image.
     """
     if side is None:
-        return pictures
-    height, width = pictures.shape[-2:]
+        return images
+    height, width = images.shape[-2:]
     if side > min(height, width):
         msg = f"crop is {side}, and {name} is {height} high and {width} wide; expected at most {min(height, width)}"
         raise ValueError(msg)
     top, left = (height - side) // 2, (width - side) // 2
-    return pictures[..., top : top + side, left : left + side]
+    return images[..., top : top + side, left : left + side]
 
 
 def _encoding(picture: Any, stored: object) -> str:

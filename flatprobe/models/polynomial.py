@@ -15,21 +15,21 @@ class PolynomialReLU(nn.Module):
 
     The minimum has a closed form, since Legendre's polynomials are orthogonal and ReLU is linear on each side of 0.
     Since max(a t, 0) = a max(t, 0), the fit on [-1, 1] gives all others: p(x) = x / 2 + a q(x^2 / a^2) with q of
-    degree 5, evaluated by Horner's rule. p is the polynomial outside the interval too, where it grows as x^10, since
-    otherwise the network would be no polynomial.
+    degree 5, evaluated by Horner's rule. p is not clipped outside the interval, where it grows as x^10, so that
+    the network is a polynomial.
 
     Args:
-        interval: a, in the units of the layer's input.
+        interval: the half-width a, in the units of the layer's input.
 
     Attributes:
-        interval: a.
+        interval: the half-width a.
         largest_error: max |p(x) - max(x, 0)| over the interval, 0.02776 a, attained at 0.
         rms_error: root mean square of p(x) - max(x, 0) over the interval, 0.00592 a.
 
     Raises:
         ValueError: if the interval is not finite or not above 0.
 
-    Source: T3 section 9.10 and Fig. 21 (degree 10); the interval is not given there.
+    Source: Poggio et al. (2017), section 9.10 and Fig. 21 (degree 10) [T3]; the interval is not given there.
 
     >>> PolynomialReLU(2.0)
     PolynomialReLU(degree=10, interval=[-2, 2], largest_error=0.0555, rms_error=0.0118)
@@ -38,7 +38,7 @@ class PolynomialReLU(nn.Module):
     def __init__(self, interval: float) -> None:
         super().__init__()
         if not (math.isfinite(interval) and interval > 0):
-            msg = f"interval is {interval}; expected a finite number above 0, ReLU is fitted on [-interval, interval]"
+            msg = f"interval must be a finite number above 0, got {interval}. ReLU is fitted on [-interval, interval]"
             raise ValueError(msg)
         self.interval = float(interval)
         fit = _unit_fit()

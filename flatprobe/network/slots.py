@@ -29,14 +29,14 @@ class Slots:
       the weights of its forward pass.
 
     Args:
-        module: the user module. The copy has no backward hooks, which change derivatives and not the function.
+        module: the user module. Its backward hooks are not copied, since they would change derivatives.
 
     Attributes:
         module: the copy, at the weights of its last pass.
-        state: its parameters and buffers by name, without gradients; a snapshot of the user module.
-        written: names of the tensors that a pass writes to; every pass gets fresh copies of them. All names until
-            `inspect_network` knows.
-        unregistered: copies of tensors that require gradients and have no name.
+        state: parameters and buffers by name, without gradients, copied from the user module at construction.
+        written: names of the tensors that a pass writes to; every pass gets fresh copies of them. Before
+            `inspect_network` has found them, all names.
+        unregistered: copies of tensors that require gradients and are neither parameters nor buffers.
         lock: the lock that a pass holds, so that two threads may share a network.
     """
 

@@ -114,8 +114,8 @@ class AdversarialAccuracy(Result):
         ]
         if own["arguments"]["norm"] != theirs["arguments"]["norm"] or boxes[0] not in (None, boxes[1]):
             msg = (
-                f"the margins are in {theirs['arguments']['norm']} within the box {boxes[1]}, and the budgets in "
-                f"{own['arguments']['norm']} within the box {boxes[0]}; expected the same norm and box"
+                f"margins must have the norm and the box of the accuracy, {own['arguments']['norm']} and {boxes[0]}, "
+                f"got {theirs['arguments']['norm']} and {boxes[1]}. Measure the margins again with norm= and box="
             )
             raise ValueError(msg)
         subject = {**own["subject"], "capped by": list(margins.uppers)}

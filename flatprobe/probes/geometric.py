@@ -60,7 +60,7 @@ class GeometricMargins(Result):
 
     @property
     def certified(self) -> bool:
-        """True where `lower` is proven, being from certified methods; estimates are then in `lowers` alone."""
+        """True if `lower` is proven: certified methods alone enter it, and the estimates remain in `lowers`."""
         return any(name in CERTIFIED and name not in self.uncertified for name in self.lowers)
 
     @property

@@ -221,5 +221,5 @@ def _flat(vector: Weights) -> Float64[Tensor, " weights"]:
 
 
 def _kurtosis(squares: Tensor, fourths: Tensor, draws: int) -> Tensor:
-    """Excess kurtosis from the sums over the draws of squares and fourth powers."""
+    """Excess kurtosis of values with mean 0, from the sums of their squares and fourth powers over the draws."""
     return (draws + 2) * fourths / squares.square() - 3

@@ -90,8 +90,8 @@ def map_samples(
                 check_logits(held(prepared.inputs), batch.start)
             row = int((~result.isfinite()).nonzero()[0])
             msg = (
-                f"the value of sample {batch.start + row} must be finite, as its logits are, got {float(result[row])}. "
-                "Probe in float64"
+                f"the value of sample {batch.start + row} must be finite, got {float(result[row])} at finite logits. "
+                "Probe the network in float64: network.double()"
             )
             raise ValueError(msg)
         values.append(result)
@@ -100,15 +100,15 @@ def map_samples(
 
 
 def isolate(network: Network, batch: Batch) -> tuple[Network, Batch]:
-    """The batch on the network's device, reduced to its one floating tensor where it has several inputs.
+    """The batch on the network's device; of several inputs, the one floating tensor alone.
 
     Args:
         network: takes all inputs of the batch.
-        batch: as the data give it.
+        batch: a batch of the data.
 
     Returns:
-        A network that holds the other inputs (`Network.holding`), and the batch with the floating tensor alone. For a
-        single tensor, or unless exactly one is floating, the network and all inputs.
+        Of several inputs with exactly one floating tensor: a network that holds the others (`Network.holding`), and the
+        batch with that tensor. Otherwise the network and all inputs.
     """
     held, inputs = network.holding(network.prepare(batch.inputs))
     return held, Batch(inputs, batch.labels.to(network.device), batch.start)

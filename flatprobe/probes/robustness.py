@@ -166,10 +166,10 @@ def gaussian_robustness(
 
 
 def _noisy(network: Network, inputs: Tensor) -> Callable[[Tensor, Sequence[float]], Iterator[Tensor]]:
-    """The function (e, gammas) -> logits at x + gamma e, per gamma.
+    """The function (e, gammas) -> logits at x + gamma e per gamma, for one noise draw e.
 
-    Where the network begins with an `nn.Linear`, after flattening and normalization at most, the outputs of this layer
-    are affine in gamma. They are computed once at x and once per draw, not per gamma.
+    If only flattening and normalization precede a first `nn.Linear`, the outputs of this layer are affine in gamma.
+    They are computed once at x and once per draw, not per gamma.
     """
     split = network.first_linear(in_inputs=True)
     if split is None:

@@ -30,7 +30,8 @@ RADII = (0.0, 0.25, 0.5)
 class SmoothedCertificate(Result):
     """Certified l2 radii of the smoothed classifier, per sample, in the data's order.
 
-    The radii belong to the vote under noise and say nothing of the network itself, whose class may change within them.
+    The radii certify the smoothed classifier. The class of the network itself may change within them. The selection
+    draws choose a class, and independent estimation draws bound the probability of that class.
 
     Attributes:
         predicted: (samples,) class of the smoothed classifier, -1 where it abstains.

@@ -60,13 +60,13 @@ def summed_products(
 def summed_forms(
     losses: Losses, point: Mapping[str, Tensor], names: Sequence[str], directions: Sequence[Mapping[str, Tensor]]
 ) -> list[dict[str, float]]:
-    """Quadratic forms (v, H v) per parameter, with H as in `summed_products`.
+    """Quadratic forms (v, H v), split by parameter tensor, with H as in `summed_products`.
 
     Args:
-        losses: one function of the weights per batch.
+        losses: per batch, the sum of the losses as a function of the weights.
         point: all weights.
-        names: the parameters of the Hessian.
-        directions: vectors over all names.
+        names: the parameters in which H is taken; the others stay fixed.
+        directions: vectors over these names.
 
     Returns:
         For each direction, name -> sum of v_j (H v)_j over the entries j of the parameter.

@@ -150,7 +150,7 @@ def _is_singular_vector(name: str, risk: EmpiricalRisk) -> bool:
 
 
 def _acting_buffers(state: Weights, risk: EmpiricalRisk, known: set[str]) -> Iterator[str]:
-    """Unknown buffers that differ from those of the risk and change its logits."""
+    """Names of the buffers outside `known` that differ from the risk's buffers and change its logits."""
     found = [
         name
         for name, value in risk.buffers.items()

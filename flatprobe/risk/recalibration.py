@@ -41,7 +41,8 @@ class Recalibration:
             msg = f"the risk must be an EmpiricalRisk to recalibrate BatchNorm, got a {type(risk).__name__}"
             raise TypeError(msg)
         if not risk.network.batch_normalised:
-            msg = f"{risk.network.describe()['class']} has no BatchNorm to recalibrate; leave the policy out"
+            name = risk.network.describe()["class"]
+            msg = f"{name} has no BatchNorm to recalibrate. Leave out batch_norm='recalibrate'"
             raise ValueError(msg)
         self.risk = risk
         self.data = risk.data if data is None else data

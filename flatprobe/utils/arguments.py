@@ -160,10 +160,10 @@ def flag(**values: object) -> None:
 
 
 def given(**values: object) -> None:
-    """Check that the arguments are not None, which `positive` and `at_least` allow.
+    """Check that no argument is None; `positive` and `at_least` let None pass.
 
     Raises:
-        ValueError: for the first argument that is.
+        ValueError: for the first argument that is None.
     """
     for name, value in values.items():
         if value is None:

@@ -51,7 +51,7 @@ def to_table(result: object, columns: Columns, axes: Axes) -> "pandas.DataFrame"
 
 
 def from_table(frame: "pandas.DataFrame", columns: Columns, axes: Axes) -> dict[str, Any]:
-    """The inverse of `to_table`: what the columns hold, by the name of the field."""
+    """Field values by name, the inverse of `to_table`."""
     shape: tuple[int, ...] = (-1,)
     if axes:
         (counting,) = (column for column, name in columns.items() if not name)

@@ -156,7 +156,7 @@ def test_margins_of_something_else_do_not_cap() -> None:
     accuracy = fp.adversarial_accuracy(model, boxed, budgets=0.1, steps=1, box=(0.0, 1.0))
     options = {"upper": "deepfool", "lower": ()}
     for box, norm in ((None, "l2"), ((0.0, 1.0), "linf"), ((-1.0, 1.0), "l2")):
-        with pytest.raises(ValueError, match=r"the margins are in l.* expected the same norm and box"):
+        with pytest.raises(ValueError, match=r"margins must have the norm and the box of the accuracy, l.*, got l"):
             accuracy.capped(fp.geometric_margins(model, boxed, box=box, norm=norm, **options))
     with pytest.raises(ValueError, match="the margins belong to another data; expected those of the same network"):
         accuracy.capped(fp.geometric_margins(model, boxed.head(9), box=(0.0, 1.0), **options))

@@ -118,7 +118,7 @@ def scaled(values: Tensor) -> tuple[Tensor, float]:
 
 
 def scale_of(values: Tensor) -> float:
-    """The power of two that brings the largest modulus into [1, 2); 1 if all values are 0."""
+    """The power of two by which division brings the largest modulus into [1, 2); 1 if all values are 0."""
     largest = max(float(bound.abs()) for bound in values.aminmax()) if values.numel() else 0.0
     return math.ldexp(1.0, math.frexp(largest)[1] - 1) if largest else 1.0
 

@@ -157,9 +157,9 @@ def _sliding(k: int, s: int, p: int, d: int, n: int, *, ceil_mode: bool) -> list
     """
     if min(k, s, d, n) < 1 or n + 2 * p < d * (k - 1) + 1 or 2 * p > d * (k - 1) + 1:
         msg = (
-            f"a pooling of kernel {k}, stride {s}, padding {p}, dilation {d} on {n} positions; expected positive "
-            "sizes, a window that fits, and padding of at most half a window: is input_size the layer's real input "
-            "size?"
+            f"a pooling of kernel {k}, stride {s}, padding {p}, dilation {d} does not fit an input of length {n}; "
+            "expected positive sizes, a window that fits, and padding of at most half a window. Give the layer's real "
+            "input size as input_size"
         )
         raise ValueError(msg)
     room = n + 2 * p - d * (k - 1) - 1

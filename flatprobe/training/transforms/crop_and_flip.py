@@ -53,7 +53,8 @@ class CropAndFlip:
         """The cropped images, and the unchanged labels.
 
         Raises:
-            ValueError: for inputs that are no images, or a reflected padding that is too large.
+            ValueError: for inputs that are not (samples, channels, height, width).
+            ValueError: for a reflected padding of the image size or more.
         """
         inputs = check_images(passed, "crop_and_flip")
         if self.mode == "reflect" and self.padding >= min(inputs.shape[2:]):

@@ -39,8 +39,8 @@ def varying(setting: object, penalty: object, others: Mapping[str, Any]) -> Call
         return lambda strength: _returned(setting(strength), strength, others)
     if setting not in NUMBERS or setting in others:
         msg = (
-            f"setting must be one of {', '.join(NUMBERS)} that the call does not fix, or a function strength -> "
-            f"arguments, got {setting!r}"
+            f"setting must name an argument that this call does not pass, one of {', '.join(NUMBERS)}, or be a "
+            f"function from a strength to a mapping of arguments, got {setting!r}"
         )
         raise ValueError(msg)
     return lambda strength: {str(setting): strength}
@@ -65,10 +65,10 @@ def _returned(arguments: object, strength: float, others: Mapping[str, Any]) -> 
 
 
 def fixed(others: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments that each training takes unchanged; iterators become lists, for more than one training.
+    """The arguments that each training takes unchanged; iterators become lists, since several trainings read them.
 
     Raises:
-        ValueError: for a seed.
+        ValueError: if `seed` is among them.
     """
     if "seed" in others:
         msg = f"seed must be left out, got {others['seed']!r}. Give seeds=(...), one per repetition"

@@ -124,8 +124,8 @@ def best_strength(rows: Sequence[Row], criterion: str) -> float:
     means = {strength: fmean(own) for strength, own in sorted(values.items()) if math.isfinite(fmean(own))}
     if not means:
         msg = (
-            f"at least one strength must train with every seed, got a divergence or a validation {criterion} that is "
-            f"not finite at each of {', '.join(map(str, sorted(values)))}. Lower the learning rate, or give smaller "
+            f"no strength trained with all of its seeds: each of {', '.join(map(str, sorted(values)))} has a run "
+            f"that diverged or whose validation {criterion} is not finite. Lower the learning rate, or give smaller "
             "strengths"
         )
         raise RuntimeError(msg)

@@ -163,7 +163,7 @@ def test_property_rows_that_do_not_overlap_need_no_singular_values(monkeypatch: 
     [
         (
             lambda: operators.average_pool_norm((5,), (1,), (0,), (4,), False, True, None),
-            "kernel 5, .* on 4 positions; expected .* a window that fits",
+            "kernel 5, .* does not fit an input of length 4; expected .* a window that fits",
         ),
         (lambda: operators.average_pool_norm((2,), (0,), (0,), (4,), False, True, None), "stride 0"),
         (lambda: operators.average_pool_norm((3,), (1,), (2,), (4,), False, True, None), "padding of at most half a"),

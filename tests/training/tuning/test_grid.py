@@ -80,7 +80,10 @@ def test_property_folders_resume_and_the_record(
     [
         ({"setting": None}, "one of setting and penalty must be given, got setting=None and penalty=None"),
         ({"penalty": "jacobian"}, "got setting='weight_decay' and penalty='jacobian'"),
-        ({"setting": "dropout"}, "setting must be one of weight_decay, learning_rate, momentum .*, got 'dropout'"),
+        (
+            {"setting": "dropout"},
+            "setting must name an .*, one of weight_decay, learning_rate, momentum, .*, got 'dropout'",
+        ),
         ({"weight_decay": 0.1}, "that the call does not fix, .*, got 'weight_decay'"),
         ({"setting": lambda strength: strength}, r"setting\(0.01\) must be a dict of arguments of train, got a float"),
         ({"strengths": (0.1,)}, r"strengths must be a list of at least two different numbers, .*, got \(0.1,\)"),
@@ -100,7 +103,7 @@ def test_property_folders_resume_and_the_record(
         ({"strengths": (0.1, "1")}, r"numbers, .*, got \(0.1, '1'\)"),
         ({"validation": None}, "got None of 37 samples"),
         ({"validation": "0.2"}, "got '0.2' of 37 samples"),
-        ({"setting": 3}, "setting must be one of weight_decay, learning_rate, momentum .*, got 3"),
+        ({"setting": 3}, "setting must name an .*, one of weight_decay, learning_rate, momentum, .*, got 3"),
         ({"progress": "no"}, r"progress must be one of.*, got 'no'"),
         ({"penalties": "spectral_norm"}, "penalties is 'spectral_norm'; expected a list of penalties"),
         ({"penalties": None, "setting": None, "penalty": "spectral_norm"}, "penalties is None; expected a list"),
