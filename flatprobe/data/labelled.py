@@ -201,10 +201,7 @@ class LabelledData:
         return self._part(self._store.head(int(count)), slice(int(count)), {"limit": int(count)})
 
     def subset(self, positions: Int64[Tensor, " subset"], **note: object) -> "LabelledData":
-        """The samples at these positions, in their order.
-
-        The keyword arguments of `note` are added to `source`.
-        """
+        """The samples at these positions, in their order; `note` is added to `source`."""
         return self._part(self._store.subset(positions), positions, note)
 
     def _part(self, store: Memory | Stream, rows: slice | Tensor, note: Mapping[str, object]) -> "LabelledData":
@@ -231,9 +228,6 @@ class LabelledData:
         Source: T3 section 6.1; partial corruption after Zhang et al. 2017, "Understanding deep learning requires
         rethinking generalization", section 2.1.
         """
-        if not 0 <= fraction <= 1:
-            msg = f"fraction must be a number in [0, 1], got {fraction}"
-            raise ValueError(msg)
         draws = [*self.source.get("random_labels", []), {"fraction": float(fraction), "seed": int(seed)}]
         return self._replace(
             _given_classes=self.classes,
@@ -257,11 +251,7 @@ class LabelledData:
         >>> data.with_class_names(["bee", "cow", "ant"]).labels
         tensor([2, 0])
         """
-        own = self.source.get("class_names")
-        if own is None:
-            msg = "the data must have class names, got none. Make them with source={'class_names': [...]}"
-            raise ValueError(msg)
-        labels = renumber(self.labels, own, [*names])
+        labels = renumber(self.labels, self.source.get("class_names"), [*names])
         return self._replace(_given_classes=len(names), _labels=labels, source={**self.source, "class_names": [*names]})
 
     def _replace(self, **fields: Any) -> "LabelledData":
@@ -294,12 +284,11 @@ class LabelledData:
         """Counts, shapes and source on one line, without a pass over the data."""
         shapes = {name: tuple(part.shape) for name, part in parts_of(self._store.first).items()}
         known = self._labels is not None or self._given_classes is not None
-        where = "in memory" if isinstance(self._store, Memory) else "streamed"
         source = ", ".join(str(self.source[key]) for key in ("name", "split") if key in self.source)
         parts = [
             f"{len(self)} samples of {shapes.get('inputs', shapes)}",
             f"{self.classes} classes" if known else "labels not read yet",
-            where,
+            "in memory" if isinstance(self._store, Memory) else "streamed",
             *([source] if source else []),
         ]
         return f"LabelledData({', '.join(parts)})"

@@ -127,7 +127,9 @@ def test_validation_and_test_data_are_compared_with_those_that_are_trained_on() 
     with pytest.raises(ValueError, match="class 'bee' is number 0 of the data and number 1 of the network"):
         trained(validation=OTHER)
     assert "validation_loss" in trained(validation=OTHER.with_class_names(CLASSES)).history[0]
-    with pytest.raises(ValueError, match="does not suit the test data: the class 'bee' is number 0 of the data"):
+    with pytest.raises(
+        ValueError, match="test must be samples that the network takes: the class 'bee' is number 0 of the data"
+    ):
         fp.tune(
             nn.Linear(4, 3),
             named(CLASSES),
@@ -157,7 +159,7 @@ def test_names_in_a_transformers_configuration_are_compared() -> None:
 def test_the_command_line_renumbers_by_name(capsys: pytest.CaptureFixture[str]) -> None:
     model = trained().model
     assert torch.equal(numbered_for(model, OTHER).labels, LABELS)
-    assert "numbered as the network's, by their names" in capsys.readouterr().err
+    assert "renumbered in the network's order, by their names" in capsys.readouterr().err
     for data in (named(CLASSES), named(None), named(["bee", "ant", "cow"])):
         assert numbered_for(model, data) is data
     assert capsys.readouterr().err == ""
