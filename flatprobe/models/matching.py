@@ -30,7 +30,8 @@ def match_names(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[
         own: names and values of the network.
 
     >>> import torch
-    >>> list(matched({"net.module.weight": torch.zeros(1), "net.n_averaged": torch.ones(1)}, {"weight": torch.ones(1)}))
+    >>> found = {"net.module.weight": torch.zeros(1), "net.n_averaged": torch.ones(1)}
+    >>> list(match_names(found, {"weight": torch.ones(1)}))
     ['weight']
     """
     names = _plain(own)

@@ -245,7 +245,7 @@ def test_bad_samples_delta_and_loss(name: str) -> None:
     [
         (bounds.hoeffding, {"maximum": 0.0}, r"maximum must be a positive.*, got 0.0"),
         (bounds.bits, {"parameters": 0}, r"parameters must be at least 1.*, got 0"),
-        (bounds.bits, {"parameters": 1, "bits_per_parameter": 0}, "bits_per_parameter is 0"),
+        (bounds.bits, {"parameters": 1, "bits_per_parameter": 0}, r"bits_per_parameter must be .*, got 0"),
         (bounds.robustness, {}, "exactly one of partitions and margin must be given, got None and None"),
         (bounds.robustness, {"partitions": 2, "margin": 1.0}, "got 2 and 1.0"),
         (bounds.robustness, {"partitions": 0.5}, "partitions must be a finite number of cells, at least 1, got 0.5"),
@@ -286,7 +286,7 @@ def test_bad_margins_and_coverings() -> None:
         bounds.l1_rademacher(norms=[1.0], inputs=0, samples=3)
     with pytest.raises(ValueError, match="atoms must be at least the sparsity, 3, got 2"):
         bounds.sparse(atoms=2, sparsity=3)
-    with pytest.raises(ValueError, match=r"radius is 0\.0"):
+    with pytest.raises(ValueError, match=r"radius must be a positive finite number, got 0\.0"):
         MANIFOLD.log_number(0.0)
     with pytest.raises(ValueError, match="margin is inf"):
         bounds.dyadic(math.inf)

@@ -129,7 +129,7 @@ def test_random_labels_of_a_run_come_back_when_it_is_probed(runs: Path) -> None:
     ("arguments", "message"),
     [
         (("probe", "nowhere", "--data", "digits", "--out", "x"), "there is no checkpoint nowhere"),
-        (("probe", "runs/small-0", "--probes", "luck", "--out", "x"), r"probe must be one of.*, got 'luck'"),
+        (("probe", "runs/small-0", "--probes", "luck", "--out", "x"), "probe must be one of 'flatness_radius'"),
         (("probe", "foreign2.pt", "--out", "x"), "architecture of the checkpoint foreign2.pt is not known"),
         (
             ("probe", "foreign2.pt", "--model", "mine2:network", "--out", "x"),
@@ -143,7 +143,7 @@ def test_random_labels_of_a_run_come_back_when_it_is_probed(runs: Path) -> None:
             ("probe", "runs/small-0", "--model", "mine", "--out", "x"),
             "must be package.module:factory or file.py:factory, got 'mine'",
         ),
-        (("audit", "runs/small-0", "--changes", "shear"), r"change must be one of 'rescaling'.*, got 'shear'"),
+        (("audit", "runs/small-0", "--changes", "shear"), "change must be one of 'rescaling'"),
         (("report", "nowhere"), "nowhere"),
         (("train", "--data", "./mnits", "--network", "mlp", "--out", "x"), "there is no data set './mnits'"),
         (("train", "--data", "digits", "--network", "vgg", "--out", "x"), "network 'vgg' is unknown"),

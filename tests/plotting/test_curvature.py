@@ -140,7 +140,7 @@ def test_bad_pictures() -> None:
         slices.draw({"a": slice_of(), "b": slice_of(1)})
     with pytest.raises(ValueError, match="the slice 'a' is a line; expected planes"):
         slices.draw_row({"a": slice_of(1)})
-    with pytest.raises(ValueError, match="quantity is 'margin'"):
+    with pytest.raises(ValueError, match="quantity must be one of 'loss', 'accuracy', got 'margin'"):
         slices.draw(slice_of(), quantity="margin")
     empty = slice_of()
     empty.loss.fill_(math.nan)

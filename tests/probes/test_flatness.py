@@ -259,13 +259,13 @@ def test_result_survives_the_record(tmp_path) -> None:
     ("arguments", "message"),
     [
         ({"epsilon": 0.0}, r"epsilon must be a positive.*, got 0.0"),
-        ({"epsilon": -0.1}, "epsilon is -0.1"),
-        ({"epsilon": math.nan}, "epsilon is nan"),
-        ({"rtol": 0.0}, "rtol is 0.0"),
+        ({"epsilon": -0.1}, r"epsilon must be .*, got -0.1"),
+        ({"epsilon": math.nan}, r"epsilon must be .*, got nan"),
+        ({"rtol": 0.0}, r"rtol must be .*, got 0.0"),
         ({"rtol": 1e-17}, "rtol must be at least 1e-12, got 1e-17"),
-        ({"max_radius": -1.0}, "max_radius is -1.0"),
+        ({"max_radius": -1.0}, r"max_radius must be .*, got -1.0"),
         ({"directions": 0}, r"directions must be at least 1.*, got 0"),
-        ({"verify": -1}, "verify is -1"),
+        ({"verify": -1}, r"verify must be .*, got -1"),
         ({"parameters": "nope.*"}, "matches no parameter"),
     ],
 )

@@ -153,7 +153,7 @@ def test_lanczos_takes_few_steps_on_many_classes(monkeypatch: pytest.MonkeyPatch
     ("options", "message"),
     [
         ({"norm": "nuclear"}, r"norm must be one of 'spectral', 'frobenius'.*, got 'nuclear'"),
-        ({"outputs": "labels"}, "outputs is 'labels'"),
+        ({"outputs": "labels"}, r"outputs must be .*, got 'labels'"),
         ({"method": "svd"}, r"method must be one of 'gram', 'lanczos', None.*, got 'svd'"),
         ({"norm": "frobenius", "method": "lanczos"}, "computes the spectral norm only"),
     ],

@@ -169,8 +169,8 @@ def test_result_survives_the_record(along: str, tmp_path) -> None:
     ("options", "message"),
     [
         ({"along": "curves"}, r"along must be one of 'samples', 'segments'.*, got 'curves'"),
-        ({"norm": "nuclear"}, "norm is 'nuclear'"),
-        ({"outputs": "labels"}, "outputs is 'labels'"),
+        ({"norm": "nuclear"}, r"norm must be .*, got 'nuclear'"),
+        ({"outputs": "labels"}, r"outputs must be .*, got 'labels'"),
         ({"between": "all"}, r"between must be one of 'any', 'same', 'different'.*, got 'all'"),
         ({"pairs": 0}, r"pairs must be at least 1.*, got 0"),
         ({"points": 1}, r"points must be at least 2.*, got 1"),

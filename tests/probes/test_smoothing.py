@@ -189,8 +189,8 @@ def test_result_survives_the_record(tmp_path) -> None:
     ("arguments", "message"),
     [
         ({"sigma": 0}, r"sigma must be a positive finite number.*, got 0"),
-        ({"sigma": -0.5}, "sigma is -0.5"),
-        ({"sigma": math.nan}, "sigma is nan"),
+        ({"sigma": -0.5}, r"sigma must be .*, got -0.5"),
+        ({"sigma": math.nan}, r"sigma must be .*, got nan"),
         ({"alpha": 0.0}, "alpha must be a probability of error in"),
         ({"alpha": 1.0}, r"alpha must be .*, got 1\.0"),
         ({"draws": 0}, r"draws must be at least 1.*, got 0"),

@@ -166,12 +166,12 @@ def test_refusals() -> None:
         ({"optimizer": SGDL | {"decay": -1.0}}, r"decay of the optimizer .* is -1\.0; expected at least 0"),
         (
             {"optimizer": SGDL | {"noise": float("nan")}},
-            "noise of the optimizer 'sgdl' is nan; expected a finite number",
+            "noise of the optimizer 'sgdl' must be a finite number, got nan",
         ),
         ({"optimizer": {"name": "adam", "noise": 0.1}}, "expected 'adam'"),
         (
             {"optimizer": "nesterov", "momentum": 0.0},
-            r"momentum must be a positive.*, got 0 with the optimizer 'nesterov'",
+            "momentum is 0 with the optimizer 'nesterov'; expected a positive",
         ),
     ],
 )

@@ -157,7 +157,7 @@ def recipe(name: str = "mlp", **arguments: object) -> dict[str, object]:
         (recipe(input_shape=[4], widths="wide"), r"widths is 'wide'; expected whole numbers.* for mlp\(input_shape"),
         (recipe(input_shape=[float("nan")]), r"input_shape is \[nan\]; expected whole numbers in a list"),
         (recipe(input_shape=[4], widths=[3.5]), r"widths is \[3\.5\]; expected whole numbers"),
-        (recipe(input_shape=[4], classes=2.5), r"classes must be a whole number.*, got 2\.5"),
+        (recipe(input_shape=[4], classes=2.5), r"classes is 2\.5; expected a whole number"),
         (recipe(input_shape=[4], widths=[10**6, 10**6]), r"of another network .* instead of \(1000000, 4\)"),
         (recipe(input_shape=[10**9] * 3), "recipe of 'mlp' does not fit its builder"),
         (recipe("resnet", input_shape=[1, 8, 8], depth=6 * 10**8 + 4), "is of 600000004 layers, and the file holds 4"),

@@ -331,7 +331,7 @@ def test_tensors_that_are_no_matrix_are_refused() -> None:
                 norm(bad)
     with pytest.raises(ValueError, match="the operator is zero: its stable rank is 0 / 0"):
         operators.stable_rank(torch.zeros(2, 2))
-    with pytest.raises(ValueError, match="tolerance is 0"):
+    with pytest.raises(ValueError, match="tolerance must be a positive finite number, got 0"):
         operators.spectral_norm(torch.ones(2, 2), tolerance=0.0)
 
 
