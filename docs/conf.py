@@ -30,7 +30,7 @@ myst_heading_anchors = 3
 nb_execution_mode = "force"  # the outputs of a notebook are those of this build
 nb_execution_raise_on_error = True
 nb_execution_timeout = 120
-copybutton_prompt_text = r">>> |\.\.\. |\$ "
+copybutton_prompt_text = r">>> |\.\.\. ?|\$ "  # a bare "..." ends a loop
 copybutton_prompt_is_regexp = True
 
 add_module_names = False

@@ -14,6 +14,8 @@ from flatprobe.cli.inputs import architecture
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "docs" / "getting-started.md", *sorted((ROOT / "docs" / "how-to").glob("*.md"))]
 pages = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+NUMBER = r"\d+(?:\.\d+)?"
+SHOWN = re.compile(r"```text\n(.*?)```", flags=re.DOTALL)  # what the commands print
 CAPTIONED = re.compile(r"```\{code-block\} python\n:caption: (\S+)\n(.*?)```", flags=re.DOTALL)
 
 
@@ -24,26 +26,42 @@ def commands(page: Path, program: str) -> list[list[str]]:
     return [shlex.split(line, comments=True) for line in lines if line.startswith(f"{program} ")]
 
 
+def alike(line: str, printed: str) -> bool:
+    """True if both lines have the same words, and numbers that agree to 10 %."""
+    numbers = [[float(number) for number in re.findall(NUMBER, text)] for text in (line, printed)]
+    return re.sub(NUMBER, "#", line) == re.sub(NUMBER, "#", printed) and numbers[0] == pytest.approx(
+        numbers[1], rel=0.1
+    )
+
+
 @pytest.fixture
 def reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A reader's folder: the file that the page on checkpoints shows, and checkpoints of its network."""
     for name, text in CAPTIONED.findall((ROOT / "docs" / "how-to" / "foreign-checkpoint.md").read_text()):
         (tmp_path / name).write_text(text)
     monkeypatch.chdir(tmp_path)
-    for name in ("run_a", "run_b"):
-        Path(name).mkdir()
+    for name in (".", "run_a", "run_b"):  # README's model.pt lies in the folder itself
+        Path(name).mkdir(exist_ok=True)
         torch.save(architecture("net.py:build").state_dict(), f"{name}/model.pt")
     return tmp_path
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if commands(page, "flatprobe")], ids=lambda page: page.stem)
-def test_the_commands_work_one_after_the_other(reader: Path, page: Path) -> None:
+def test_the_commands_work_and_print_what_the_page_shows(
+    reader: Path, page: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if page.stem == "README":
+        [source] = re.findall(r"`(import torch.nn as nn; build = [^`]*)`", page.read_text())
+        Path("net.py").write_text(source)
     for _, *words in commands(page, "flatprobe"):
         with pytest.raises(SystemExit) as done:
             main(words)
         assert done.value.code in {0, None}, words
     if any(words[1] == "report" for words in commands(page, "flatprobe")):
         assert "flatprobe" in (reader / "report.html").read_text()
+    printed = capsys.readouterr().out.splitlines()
+    for line in "".join(SHOWN.findall(page.read_text())).splitlines():
+        assert any(alike(line, other) for other in printed), line
 
 
 @pages
