@@ -56,7 +56,7 @@ def test_the_digits_refuse_what_they_lack() -> None:
     with pytest.raises(ValueError, match="crop is 9, and each digit is 8 high and 8 wide; expected at most 8"):
         fp.load_data("digits", crop=9)
     for argument in ("limit", "crop"):
-        with pytest.raises(ValueError, match=f"{argument} is 0; expected at least 1"):
+        with pytest.raises(ValueError, match=f"{argument} must be at least 1, got 0"):
             fp.load_data("digits", **{argument: 0})
     for argument in ("image_column", "label_column"):
         with pytest.raises(ValueError, match=f"{argument} must be None for the bundled digits, .*got 'x'"):

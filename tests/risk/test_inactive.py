@@ -236,7 +236,7 @@ def test_what_is_not_known_is_not_held() -> None:
 
 
 def test_other_words_are_refused() -> None:
-    with pytest.raises(ValueError, match="inactive must be one of .*, got 'drop'"):
+    with pytest.raises(ValueError, match=r"inactive must be one of .*, got 'drop'"):
         fp.flatness_radius(of_texts(WORDS), inactive="drop")
 
 

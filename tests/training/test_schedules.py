@@ -99,7 +99,7 @@ def test_closed_form_inverse_follows_the_steps_of_the_whole_training() -> None:
 def test_the_constants_are_checked() -> None:
     fit = {"convexity": 1.0, "smoothness": 2.0, "variance": 1.0, "distance": 1.0}
     for name in ("convexity", "smoothness", "distance"):
-        with pytest.raises(ValueError, match=rf"{name} is 0\.0; expected a positive finite number"):
+        with pytest.raises(ValueError, match=rf"{name} must be a positive finite number, got 0\.0"):
             inverse_rate(**fit | {name: 0.0})
     for wrong in ({"smoothness": 0.5}, {"variance": -1.0}, {"variance": float("nan")}):
         with pytest.raises(ValueError, match="expected a smoothness of at least the convexity, and a finite variance"):

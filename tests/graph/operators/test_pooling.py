@@ -168,8 +168,14 @@ def test_property_rows_that_do_not_overlap_need_no_singular_values(monkeypatch: 
         (lambda: operators.average_pool_norm((2,), (0,), (0,), (4,), False, True, None), "stride 0"),
         (lambda: operators.average_pool_norm((3,), (1,), (2,), (4,), False, True, None), "padding of at most half a"),
         (lambda: operators.average_pool_norm((2, 2), (2,), (0,), (4,), False, True, None), "one per axis"),
-        (lambda: operators.average_pool_norm((2,), (2,), (0,), (4,), False, True, 0), r"divisor_override must be .*, got 0"),
-        (lambda: operators.max_pool_constant((3,), (1,), (0,), (3,), (6,), False), "dilation 3 does not fit an input of length 6"),
+        (
+            lambda: operators.average_pool_norm((2,), (2,), (0,), (4,), False, True, 0),
+            r"divisor_override must be .*, got 0",
+        ),
+        (
+            lambda: operators.max_pool_constant((3,), (1,), (0,), (3,), (6,), False),
+            "dilation 3 does not fit an input of length 6",
+        ),
         (lambda: operators.adaptive_average_pool_norm((4,), (0,)), "has 4 positions and 0 outputs"),
         (lambda: operators.adaptive_max_pool_constant((4, 4), (2,)), r"the sizes of a pooling are \(4, 4\), \(2,\)"),
     ],
