@@ -288,5 +288,5 @@ def test_bad_margins_and_coverings() -> None:
         bounds.sparse(atoms=2, sparsity=3)
     with pytest.raises(ValueError, match=r"radius must be a positive finite number, got 0\.0"):
         MANIFOLD.log_number(0.0)
-    with pytest.raises(ValueError, match="margin is inf"):
+    with pytest.raises(ValueError, match="margin must be a positive finite number, got inf"):
         bounds.dyadic(math.inf)

@@ -250,7 +250,7 @@ def test_the_fix_for_pictures_of_bytes_gives_the_same_numbers() -> None:
     stored = (IMAGES.inputs * 255).to(torch.uint8)
     raw = fp.LabelledData(stored, IMAGES.labels, classes=10)
     expected = fp.functional_margins(model, raw).values
-    message = r"make the images floating, inputs.float\(\) / 255, with fp.Normalised.*\(0 and 1 / 255 where it divides"
+    message = r"make the images floating, inputs.float\(\) / 255, .*\(mean 0 and std 1 / 255 where it divides"
     for probe in (fp.jacobian_norms, fp.geometric_margins, fp.gaussian_robustness):
         with pytest.raises(TypeError, match=message):
             probe(model, raw)
