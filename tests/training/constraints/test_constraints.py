@@ -12,6 +12,7 @@ from flatprobe.models import mlp
 from flatprobe.training import ForwardPass, train
 from flatprobe.training.constraints import CONSTRAINTS, Ball, Box, UnitRows
 from flatprobe.training.registry import build, describe
+from flatprobe.training.trainer import Trainer
 from flatprobe.utils.rng import generator
 from tests.helpers import cases
 from tests.helpers.cases import batch, normalised_network
@@ -163,7 +164,7 @@ def interrupt_after(epochs: int, network: nn.Module, data, folder, options) -> N
     """A run of three epochs that stops early: its record says three, and what it has is saved."""
     from flatprobe.training import loop  # beside its user
 
-    class Stopped(loop.Trainer):
+    class Stopped(Trainer):
         def epoch(self) -> bool:
             if len(self.history) == epochs:
                 raise KeyboardInterrupt
