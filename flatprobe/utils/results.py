@@ -18,6 +18,7 @@ from flatprobe.utils.columns import Axes, Columns, from_table, to_table
 from flatprobe.utils.tables import check_place, read_table, write_table
 
 if TYPE_CHECKING:
+    import matplotlib.axes
     import pandas
 
 # The module of each result class. Records name the class alone, so that old ones are readable after a renaming.
@@ -119,6 +120,22 @@ class Result:
             for name, value in values.items()
             if isinstance(value, torch.Tensor | int | float)
         }
+
+    def plot(self, ax: "matplotlib.axes.Axes | None" = None, **options: Any) -> "matplotlib.axes.Axes":
+        """Picture of the result, by `flatprobe.plotting.draw`, which also draws several results in one picture.
+
+        Args:
+            ax: where to draw; None makes a figure, `.plot().figure`.
+            **options: options of the class's picture, such as `quantity="accuracy"` for a landscape.
+
+        Returns:
+            The axes.
+
+        Raises:
+            TypeError: for a class that has no picture.
+        """
+        axes: matplotlib.axes.Axes = importlib.import_module("flatprobe.plotting").draw(self, ax, **options)
+        return axes
 
     @classmethod
     def _from_settings(cls, settings: Mapping[str, Any]) -> dict[str, Any]:

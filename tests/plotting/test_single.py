@@ -4,9 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 import flatprobe as fp
-from flatprobe.plotting import bounds, histogram
+from flatprobe.plotting import bounds, draw, histogram, png
 from flatprobe.report import write_report
 from tests.helpers.cases import cnn, data_for, mlp
 
@@ -58,3 +59,14 @@ def test_other_results_are_refused() -> None:
 
 
 NETWORKS = {"mlp": mlp(), "cnn": cnn()}
+
+
+def test_a_result_draws_itself_as_draw_does() -> None:
+    model, data = mlp(), data_for((1, 8, 8))
+    margins = fp.functional_margins(model, data)
+    axes = margins.plot()
+    assert png(axes.figure) == png(draw(margins).figure)
+    given = Figure().subplots()
+    assert margins.plot(given) is given
+    with pytest.raises(TypeError, match="results must be of a class that has a picture, got Audit"):
+        fp.audit(model, data, probes=["functional_margins"]).plot()
