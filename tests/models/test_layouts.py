@@ -171,7 +171,7 @@ def test_polynomial_is_a_polynomial_outside_the_interval_too():
 
 @pytest.mark.parametrize("interval", [0.0, -1.0, float("nan"), float("inf")])
 def test_polynomial_refuses_an_interval(interval):
-    with pytest.raises(ValueError, match="expected a finite number above 0"):
+    with pytest.raises(ValueError, match="must be a finite number above 0"):
         PolynomialReLU(interval)
 
 

@@ -94,5 +94,5 @@ def test_a_value_that_is_not_finite_names_its_sample() -> None:
     inputs = torch.rand(20, 3, generator=torch.Generator().manual_seed(0)).double() + 0.1
     inputs[13, 1] = 0.0
     data = fp.LabelledData(inputs, torch.arange(20) % 3)
-    with pytest.raises(ValueError, match="the value of sample 13 must be finite, as its logits are, got nan"):
+    with pytest.raises(ValueError, match="the value of sample 13 must be finite, got nan at finite logits"):
         fp.jacobian_norms(Root().eval(), data, batch_size=8)

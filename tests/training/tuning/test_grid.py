@@ -84,7 +84,7 @@ def test_property_folders_resume_and_the_record(
             {"setting": "dropout"},
             "setting must name an .*, one of weight_decay, learning_rate, momentum, .*, got 'dropout'",
         ),
-        ({"weight_decay": 0.1}, "that the call does not fix, .*, got 'weight_decay'"),
+        ({"weight_decay": 0.1}, "that this call does not pass, .*, got 'weight_decay'"),
         ({"setting": lambda strength: strength}, r"setting\(0.01\) must be a dict of arguments of train, got a float"),
         ({"strengths": (0.1,)}, r"strengths must be a list of at least two different numbers, .*, got \(0.1,\)"),
         ({"strengths": (0.1, 0.1)}, r"at least two different numbers, .*, got \(0.1, 0.1\)"),

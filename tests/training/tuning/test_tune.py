@@ -113,7 +113,9 @@ def test_the_best_closed_form() -> None:
     assert best_strength(rows([3, 3, 2, 2, 2, 2]), "loss") == 1  # of equals the smallest
     assert best_strength(rows([3, 3, math.nan, 0, math.inf, 0]), "loss") == 0
     assert best_strength(rows([1, 1, 2, 2], [0.5, 0.5, 0.25, 0.25]), "error") == 1
-    with pytest.raises(RuntimeError, match=r"validation loss that is not finite at each of 0.0, 1.0. Lower"):
+    with pytest.raises(
+        RuntimeError, match=r"each of 0.0, 1.0 has a run that diverged or whose validation loss is not finite. Lower"
+    ):
         best_strength(rows([math.nan, 1, math.inf, 1]), "loss")
 
 
