@@ -2,6 +2,7 @@
 
 import re
 from importlib import metadata
+from typing import Any
 
 from docutils import nodes
 from docutils.utils.math import MathError
@@ -99,7 +100,14 @@ def visit_math(writer: nodes.NodeVisitor, node: nodes.Element) -> None:
     raise nodes.SkipNode
 
 
+def precise_signature(*event: Any) -> tuple[str | None, str | None]:
+    """Leave out the `| Any` of arguments that flatprobe checks itself, so that they show the kind that is expected."""
+    signature, returned = event[-2:]
+    return signature and re.sub(r" \| ~?typing\.Any\b", "", signature), returned
+
+
 def setup(app: Sphinx) -> None:
+    app.connect("autodoc-process-signature", precise_signature)
     app.connect("autodoc-process-docstring", plain_docstring, priority=400)  # before napoleon
     app.connect("doctree-read", tidy)
     app.add_html_math_renderer("mathml", (visit_math, None), (visit_math, None))
