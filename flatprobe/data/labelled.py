@@ -155,7 +155,7 @@ class LabelledData:
             batch_size: samples per batch.
 
         Returns:
-            An iterator over batches. The inputs of data in memory are views, which must not be written to.
+            An iterator over batches. The inputs of data in memory are views; do not modify them.
 
         Raises:
             ValueError: if the batch size is below 1.

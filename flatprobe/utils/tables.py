@@ -19,6 +19,8 @@ _SEAL = "seal"  # the metadata key of the file's SHA-256
 def write_table(frame: "pandas.DataFrame", path: str | os.PathLike[str], metadata: Mapping[str, object]) -> Path:
     """Write a tidy table as parquet with JSON metadata under the key "flatprobe", atomically.
 
+    A table that flatprobe wrote there before is replaced.
+
     Args:
         frame: the table.
         path: path of the file, ending in .parquet; missing folders are created.
@@ -47,7 +49,7 @@ def write_table(frame: "pandas.DataFrame", path: str | os.PathLike[str], metadat
 
 
 def check_place(path: Path) -> None:
-    """Check that a path is free for a record, or holds an earlier one.
+    """Check that a path is free, or holds a table that flatprobe wrote, which may be replaced.
 
     Raises:
         FileExistsError: if the path holds something other than a record.

@@ -14,7 +14,7 @@ def check_classes(classes: str | Whole) -> None:
     """Check that the classes are "all" or a number.
 
     Raises:
-        ValueError: for another word, or a number below 1.
+        ValueError: for a word other than "all", or a number below 1.
     """
     if isinstance(classes, str):
         one_of("classes", classes, ("all",))
