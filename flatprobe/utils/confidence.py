@@ -24,9 +24,7 @@ def wilson(p: Proportions, trials: int, level: float) -> tuple[Proportions, Prop
     """
     from scipy import stats
 
-    if not 0 < level < 1:
-        msg = f"level must be a confidence in (0, 1), got {level}"
-        raise ValueError(msg)
+    _check_level(level)
     z, n = float(stats.norm.ppf((1 + level) / 2)), trials
     middle = (p + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z / (1 + z**2 / n) * (p * (1 - p) / n + z**2 / (4 * n**2)).sqrt()
@@ -54,9 +52,7 @@ def clopper_pearson(
     Raises:
         ValueError: for a level outside (0, 1).
     """
-    if not 0 < level < 1:
-        msg = f"level must be a confidence in (0, 1), got {level}"
-        raise ValueError(msg)
+    _check_level(level)
     alpha = (1 - level) / 2
     return clopper_pearson_lower(counts, trials, alpha), 1 - clopper_pearson_lower(trials - counts, trials, alpha)
 
@@ -75,3 +71,9 @@ def clopper_pearson_lower(counts: Int64[Tensor, " counts"], trials: int, alpha: 
     k = counts.numpy()
     quantile = special.betaincinv(np.maximum(k, 1), trials - k + 1, alpha)
     return torch.from_numpy(np.where(k > 0, quantile, 0.0))
+
+
+def _check_level(level: float) -> None:
+    if not 0 < level < 1:
+        msg = f"level must be a confidence in (0, 1), got {level}"
+        raise ValueError(msg)

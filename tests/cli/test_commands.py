@@ -15,9 +15,14 @@ import torch
 import flatprobe as fp
 from flatprobe.cli import main
 from flatprobe.cli.inputs import architecture, data_of, group_of, names_of
+from flatprobe.graph.reparametrize import CHANGES
+from flatprobe.studies.measurements import CHOICES
 from tests.helpers.packages import HEAVY, ROOT
 
 COMMANDS = ("demo", "train", "probe", "audit", "report")
+
+NO_PROBE = f"probe must be one of {', '.join(map(repr, CHOICES))}, got 'luck'"
+NO_CHANGE = f"change must be one of {', '.join(map(repr, CHANGES))}, got 'shear'"
 
 
 def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -129,7 +134,10 @@ def test_random_labels_of_a_run_come_back_when_it_is_probed(runs: Path) -> None:
     ("arguments", "message"),
     [
         (("probe", "nowhere", "--data", "digits", "--out", "x"), "there is no checkpoint nowhere"),
-        (("probe", "runs/small-0", "--probes", "luck", "--out", "x"), "probe must be one of 'flatness_radius'"),
+        (
+            ("probe", "runs/small-0", "--probes", "luck", "--out", "x"),
+            f"probe must be one of {', '.join(map(repr, CHOICES))}, got 'luck'",
+        ),
         (("probe", "foreign2.pt", "--out", "x"), "architecture of the checkpoint foreign2.pt is not known"),
         (
             ("probe", "foreign2.pt", "--model", "mine2:network", "--out", "x"),
@@ -143,7 +151,10 @@ def test_random_labels_of_a_run_come_back_when_it_is_probed(runs: Path) -> None:
             ("probe", "runs/small-0", "--model", "mine", "--out", "x"),
             "must be package.module:factory or file.py:factory, got 'mine'",
         ),
-        (("audit", "runs/small-0", "--changes", "shear"), "change must be one of 'rescaling'"),
+        (
+            ("audit", "runs/small-0", "--changes", "shear"),
+            f"change must be one of {', '.join(map(repr, CHANGES))}, got 'shear'",
+        ),
         (("report", "nowhere"), "nowhere"),
         (("train", "--data", "./mnits", "--network", "mlp", "--out", "x"), "there is no data set './mnits'"),
         (("train", "--data", "digits", "--network", "vgg", "--out", "x"), "network 'vgg' is unknown"),
