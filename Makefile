@@ -7,9 +7,10 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 DOCS := $(VENV)/.docs
 LOWEST := .venv-lowest
+PEERS := .venv-peers
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-lowest lint format bench docs clean
+.PHONY: help demo test test-lowest lint format bench bench-peers docs clean
 
 help: ## say what the targets do
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/ -/'
@@ -45,6 +46,13 @@ format: $(INSTALLED) ## rewrite the sources as `make lint` wants them
 bench: $(INSTALLED) ## set up, measure speed and memory against the obvious alternatives, rewrite tests/benchmarks/records
 	$(BIN)/python -m tests.benchmarks
 
+bench-peers: ## set up .venv-peers with other libraries, measure beside them, rewrite tests/benchmarks/records/peers.parquet
+	@test -x $(PEERS)/bin/python || $(PYTHON) -m venv $(PEERS)
+	@$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e '.[dev]'
+	@$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) --no-deps \
+		-r tests/benchmarks/peers/requirements.txt
+	OMP_NUM_THREADS=1 $(PEERS)/bin/python -m tests.benchmarks peers
+
 $(DOCS): $(INSTALLED)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e '.[docs]'
 	@touch $@
@@ -53,4 +61,4 @@ docs: $(DOCS) ## set up and build the site strictly into docs/_build/html (`make
 	$(BIN)/sphinx-build -W -n --keep-going -q docs docs/_build/html
 
 clean: ## remove what the other targets made
-	rm -rf $(VENV) $(LOWEST) flatprobe-demo docs/_build .mypy_cache .pytest_cache .ruff_cache .coverage
+	rm -rf $(VENV) $(LOWEST) $(PEERS) flatprobe-demo docs/_build .mypy_cache .pytest_cache .ruff_cache .coverage

@@ -1,4 +1,7 @@
-"""`python -m tests.benchmarks [NAME ...]`: run the benchmarks, write their records, print ratios."""
+"""`python -m tests.benchmarks [NAME ...]`: run the benchmarks, write their records, print ratios.
+
+`python -m tests.benchmarks peers` needs an environment of its own: `make bench-peers`.
+"""
 
 import sys
 import time
@@ -74,6 +77,10 @@ def ratios(name: str, frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def main(names: list[str]) -> None:
+    if names[:1] == ["peers"]:
+        from tests.benchmarks.peers.__main__ import main as peers
+
+        return peers(names[1:])
     for name in names or BENCHMARKS:
         start = time.monotonic()
         frame = pd.DataFrame(BENCHMARKS[name]())

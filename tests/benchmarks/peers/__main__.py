@@ -1,0 +1,119 @@
+"""`python -m tests.benchmarks peers [WORK ...] [--network NAME ...] [--rounds N]`; all works rewrite the record.
+
+`python -m tests.benchmarks.peers NETWORK WORK VARIANT` measures one variant's peak memory.
+"""
+
+import argparse
+import importlib
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+
+import pandas as pd
+import torch
+
+from flatprobe.utils.results import environment
+from flatprobe.utils.tables import write_table
+from tests.benchmarks.harness import RECORDS, Row, peak_mebibytes, report_peak
+from tests.benchmarks.peers import inputs, steps, weights
+from tests.benchmarks.peers.contest import NETWORKS, SMALL, Contest, Subject, rounds, subject
+
+ROUNDS = {"digits": 7, "MLP": 5, "CNN": 5, "ResNet": 3, "ViT-B": 2}
+DENSE = ("digits", "MLP")
+WORKS: dict[str, tuple[Callable[[Subject], Contest], tuple[str, ...]]] = {
+    "functional margins": (inputs.margins, NETWORKS),
+    "EmpiricalRisk": (weights.creation, NETWORKS),
+    "radius along a direction": (weights.radius, NETWORKS),
+    "random direction": (weights.draw, NETWORKS),
+    "random slice, 11 points": (weights.line, SMALL),
+    "random plane, 25 points": (weights.plane, DENSE),
+    "plane through three networks, 16 points": (weights.three_points, SMALL),
+    "gradient noise": (weights.noise, NETWORKS),
+    "Hessian eigenvalue, one batch": (weights.one_batch, DENSE),
+    "Hessian eigenvalue, all data": (weights.eigenvalue, SMALL[:3]),
+    "Hessian trace": (weights.trace, SMALL),
+    "Hessian-vector product": (weights.product, SMALL),
+    "Gaussian robustness": (inputs.robustness, SMALL),
+    "smoothed certificate": (inputs.smoothing, SMALL),
+    "FGSM": (inputs.fgsm, SMALL),
+    "PGD": (inputs.pgd, SMALL),
+    "DDN": (inputs.ddn, SMALL[:3]),
+    "Jacobian norms, 10 classes": (inputs.jacobian, SMALL),
+    "certificate in linf": (inputs.certificate, SMALL[:3]),
+    "training": (steps.training, SMALL),
+    "training with a Jacobian penalty": (steps.penalty, SMALL),
+    "step of ForwardPass": (steps.forward_pass, SMALL),
+    "load_data('digits')": (steps.digits, ("digits",)),
+}
+MEMORY = {
+    "Jacobian norms, 10 classes": DENSE,
+    "EmpiricalRisk": ("ViT-B",),
+    "radius along a direction": ("ViT-B",),
+    "gradient noise": ("ViT-B",),
+}
+
+
+def _variants(contest: Contest) -> dict[str, Callable[[], object]]:
+    return {"flatprobe": contest.ours, **contest.peers}
+
+
+def rows(works: list[str], networks: list[str], count: int | None) -> Iterator[Row]:
+    torch.set_num_threads(1)
+    for work in works:
+        build, sizes = WORKS[work]
+        for name in [size for size in sizes if size in networks]:
+            torch.manual_seed(0)
+            contest = build(subject(name))
+            note = contest.check() or contest.note
+            shared = {"network": name, "work": work, "note": note}
+            for variant, number, seconds in rounds(_variants(contest), count or ROUNDS[name]):
+                yield {**shared, "variant": variant, "round": number, "cpu_seconds": seconds}
+            if name in MEMORY.get(work, ()):
+                size = sum(w.numel() * w.element_size() for w in subject(name).model.parameters()) / 2**20
+                for variant in _variants(contest):
+                    peak = peak_mebibytes("peers", name, work, variant)
+                    yield {**shared, "variant": variant, "peak_mebibytes": peak, "weights_mebibytes": size}
+
+
+def ratios(frame: pd.DataFrame) -> pd.DataFrame:
+    """flatprobe over each peer: the median over the rounds of the ratio within a round, the largest first."""
+    found = []
+    for (work, name, peer), part in frame[frame["variant"] != "flatprobe"].groupby(["work", "network", "variant"]):
+        own = frame[(frame["work"] == work) & (frame["network"] == name) & (frame["variant"] == "flatprobe")]
+        pairs = own.merge(part, on="round", suffixes=("", "_peer")).dropna(subset=["cpu_seconds"])
+        row = {"work": work, "network": name, "peer": peer, "milliseconds": 1000 * pairs["cpu_seconds"].median()}
+        row["ratio"] = (pairs["cpu_seconds"] / pairs["cpu_seconds_peer"]).median()
+        if "peak_mebibytes" in part and part["peak_mebibytes"].notna().any():
+            row["memory_ratio"] = own["peak_mebibytes"].max() / part["peak_mebibytes"].max()
+            row["copies_of_weights"] = own["peak_mebibytes"].max() / own["weights_mebibytes"].max()
+        found.append({**row, "note": part["note"].iloc[0]})
+    return pd.DataFrame(found).sort_values("ratio", ascending=False, ignore_index=True)
+
+
+def main(arguments: list[str]) -> None:
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks peers", description=__doc__)
+    parser.add_argument("works", nargs="*", metavar="WORK", help="words that a work's name contains; all by default")
+    parser.add_argument("--network", nargs="+", choices=NETWORKS, default=list(NETWORKS))
+    parser.add_argument("--rounds", type=int)
+    options = parser.parse_args(arguments)
+    works = [work for work in WORKS if not options.works or any(word in work for word in options.works)]
+    found = []
+    for row in rows(works, options.network, options.rounds):
+        if not found or (found[-1]["work"], found[-1]["network"]) != (row["work"], row["network"]):
+            print(row["work"], row["network"], flush=True)
+        found.append(row)
+    frame = pd.DataFrame(found)
+    with pd.option_context("display.width", 250, "display.max_colwidth", 80, "display.precision", 3):
+        print(ratios(frame).to_string(index=False))
+    if works == list(WORKS) and options.network == list(NETWORKS):
+        metadata = {"kind": "benchmark", "command": "make bench-peers", "environment": environment()}
+        write_table(frame, RECORDS / "peers.parquet", metadata)
+
+
+if __name__ == "__main__":
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(1)
+    name, work, variant = sys.argv[1:]
+    warm = importlib.import_module("torch.func")  # what torch loads late is no one's work
+    contest = WORKS[work][0](subject(name))
+    report_peak(_variants(contest)[variant])
