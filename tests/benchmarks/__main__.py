@@ -80,7 +80,8 @@ def main(names: list[str]) -> None:
     if names[:1] == ["peers"]:
         from tests.benchmarks.peers.__main__ import main as peers
 
-        return peers(names[1:])
+        peers(names[1:])
+        return
     for name in names or BENCHMARKS:
         start = time.monotonic()
         frame = pd.DataFrame(BENCHMARKS[name]())
