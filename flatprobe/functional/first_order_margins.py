@@ -6,7 +6,8 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from flatprobe.functional.jacobian_norms import Forward, jacobian_rows
+from flatprobe.functional.jacobian_norms import Forward, jacobians
+from flatprobe.functional.jacobian_rows import precise_pieces
 from flatprobe.functional.losses import functional_margin
 
 Values = Float64[Tensor, " samples"]
@@ -20,11 +21,14 @@ def slopes(forward: Forward, points: Tensor, labels: Tensor, norm: str) -> tuple
     Returns:
         (samples,) and (samples, classes), float64; the second is 0 at j = y.
     """
-    _, rows = jacobian_rows(forward, points)
-    matrix = torch.stack(rows, 1).double()
-    spectral = torch.linalg.eigvalsh(matrix @ matrix.mT)[:, -1].clamp_min(0).sqrt()
-    differences = matrix[torch.arange(len(labels), device="cpu"), labels][:, None] - matrix
-    return spectral, differences.norm(dim=2) if norm == "l2" else differences.abs().sum(2)
+    products, lengths, first = [], [], 0
+    for matrix in precise_pieces(jacobians(forward, points)[1]):
+        own = labels[first : first + len(matrix), None, None].expand(-1, 1, matrix.shape[2])
+        differences = matrix.gather(1, own) - matrix
+        products.append(matrix @ matrix.mT)
+        lengths.append(differences.norm(dim=2) if norm == "l2" else differences.abs().sum(2))
+        first += len(matrix)
+    return torch.linalg.eigvalsh(torch.cat(products))[:, -1].clamp_min(0).sqrt(), torch.cat(lengths)
 
 
 def sample_ball(

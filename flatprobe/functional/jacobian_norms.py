@@ -12,11 +12,10 @@ from flatprobe.functional.jacobian_rows import (
     each_relative_row,
     each_row,
     finite,
-    gram,
     gram_of_softmax,
     likeliest_first,
-    relative_rows,
-    rows_of,
+    precise_gram,
+    stacked,
 )
 from flatprobe.functional.losses import softmax_product
 from flatprobe.utils.plain_functions import twice_differentiable
@@ -57,8 +56,10 @@ def norms(
     return lanczos_spectral(forward, inputs, start, softmax=softmax)
 
 
-def jacobian_rows(forward: Forward, inputs: Float[Tensor, "samples ..."]) -> tuple[Tensor, list[Tensor]]:
-    """Logits and rows of J = dz/dx, one class at a time.
+def jacobians(
+    forward: Forward, inputs: Float[Tensor, "samples ..."]
+) -> tuple[Tensor, Float[Tensor, "samples classes dimension"]]:
+    """Logits and J = dz/dx per sample, one class at a time.
 
     Cost: 1 forward and C backward passes. The logits of a class are summed over the batch before differentiating; since
     the logits of a sample do not depend on other samples, each sample receives its own gradient. A loop over classes
@@ -69,13 +70,13 @@ def jacobian_rows(forward: Forward, inputs: Float[Tensor, "samples ..."]) -> tup
         inputs: the batch; its first dimension counts the samples.
 
     Returns:
-        Logits (samples, classes), detached, and C tensors (samples, input dimension).
+        Logits (samples, classes), detached, and J, in the type of the inputs.
 
     Raises:
         ValueError: if the logits do not depend differentiably on the inputs.
     """
     with _differentiate(forward, inputs) as (logits, derivative):
-        return logits.detach(), rows_of(logits, derivative)
+        return logits.detach(), stacked(each_row(logits, derivative), logits.shape[1], inputs)
 
 
 @contextmanager
@@ -101,8 +102,7 @@ def gram_spectral(forward: Forward, inputs: Tensor, *, softmax: bool = False) ->
     """
     if softmax:
         return _largest_root(_softmax_gram(forward, inputs))
-    _, rows = jacobian_rows(forward, inputs)
-    return _largest_root(gram([row.double() for row in rows]))
+    return _largest_root(precise_gram(jacobians(forward, inputs)[1]))
 
 
 def gram_frobenius(forward: Forward, inputs: Tensor, *, softmax: bool = False) -> Norms:
@@ -134,8 +134,8 @@ def gram_frobenius(forward: Forward, inputs: Tensor, *, softmax: bool = False) -
 
 def _softmax_gram(forward: Forward, inputs: Tensor) -> Float64[Tensor, "samples classes classes"]:
     with _differentiate(forward, inputs) as (logits, derivative):
-        rows = relative_rows(logits, derivative)
-        return gram_of_softmax(logits.detach(), gram([row.double() for row in rows]))
+        rows = stacked(each_relative_row(logits, derivative), logits.shape[1] - 1, inputs)
+        return gram_of_softmax(logits.detach(), precise_gram(rows))
 
 
 def _largest_root(products: Tensor) -> Norms:
