@@ -177,8 +177,9 @@ class LabelledData:
         Raises:
             IndexError: if a position is outside the data.
         """
-        outside = (positions < 0) | (positions >= len(self))
-        if bool(outside.any()):
+        lowest, highest = map(int, positions.aminmax()) if len(positions) else (0, 0)
+        if lowest < 0 or highest >= len(self):
+            outside = (positions < 0) | (positions >= len(self))
             msg = f"position {int(positions[outside][0])} is outside the data; expected 0 to {len(self) - 1}"
             raise IndexError(msg)
         return self._read(positions.cpu())

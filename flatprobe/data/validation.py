@@ -68,7 +68,7 @@ def rows(tensor: Tensor, positions: Positions) -> Tensor:
     """The rows at these positions: a view for a range, a copy for a tensor."""
     if isinstance(positions, range):
         return tensor[positions.start : positions.stop]
-    return tensor[positions.to(tensor.device)]
+    return tensor.index_select(0, positions.to(tensor.device))
 
 
 def as_list(positions: Positions) -> Sequence[int]:

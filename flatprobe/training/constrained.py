@@ -34,7 +34,6 @@ class Projection:
             known = {layer.name for layer in seen}
             self._layers = (*seen, *(layer for layer in in_training if layer.name not in known))
 
-    @torch.no_grad()
     def __call__(self, *, settle: bool = False) -> None:
         """Project the weights onto each constraint in order; only the last one holds exactly.
 
@@ -42,10 +41,13 @@ class Projection:
             settle: True at the end of an epoch: call the `settle` of the constraints that have it, in which estimates
                 that are tracked from step to step converge again.
         """
-        for constraint in self.constraints:
-            move = getattr(constraint, "settle", None) if settle else constraint
-            if move is not None:
-                move(self._module, self._layers)
+        if not self.constraints:  # Every step without constraints ends here.
+            return
+        with torch.no_grad():
+            for constraint in self.constraints:
+                move = getattr(constraint, "settle", None) if settle else constraint
+                if move is not None:
+                    move(self._module, self._layers)
 
     def _seen(self, risk: EmpiricalRisk) -> tuple[Layer, ...]:
         inputs, labels = risk.data.gather(torch.arange(min(2, len(risk.data)), device="cpu"))

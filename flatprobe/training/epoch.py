@@ -1,6 +1,7 @@
 """One epoch: a step per minibatch, in a shuffled order."""
 
 from collections.abc import Callable, Iterator
+from typing import NoReturn
 
 import torch
 from jaxtyping import Int64
@@ -8,6 +9,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from flatprobe.data import LabelledData
+from flatprobe.data.inputs import Inputs
 from flatprobe.network.differentiable import explain_errors
 from flatprobe.training.diverged import FIX, DivergedError
 from flatprobe.training.objective import Objective
@@ -59,18 +61,19 @@ def train_epoch(
             optimizer.zero_grad(set_to_none=True)
             inputs, labels = data.gather(positions)
             try:
-                with explain_errors(objective.placed, inputs, twice=bool(objective.penalties)):
-                    total, values = objective(inputs, labels, step)
+                total, values = objective(inputs, labels, step)
             except Exception as error:
                 if waiting:  # Terms of steps that were not checked yet may give the reason.
                     _add(sums, waiting, step - 1, epoch)
                 if all(bool(parameter.isfinite().all()) for parameter in parameters):
-                    raise
+                    _explain(error, objective, inputs)
                 msg = f"weights are not finite any more in step {step} (counted from 0), in epoch {epoch + 1}; {FIX}"
                 raise DivergedError(msg) from error
-            # Only the parameters' gradient: the inputs require one for the penalties, but the step does not use it.
-            with explain_errors(objective.placed, inputs, twice=bool(objective.penalties)):
+            try:
+                # Only the parameters' gradient: the inputs require one for the penalties, but the step does not use it.
                 torch.autograd.backward(total, inputs=parameters)
+            except RuntimeError as error:
+                _explain(error, objective, inputs)
             optimizer.step()
             after()
             waiting.append({name: value.detach() for name, value in values.items()})
@@ -80,6 +83,12 @@ def train_epoch(
     return {name: value / len(batches) for name, value in sums.items()}
 
 
+def _explain(error: Exception, objective: Objective, inputs: Inputs) -> NoReturn:
+    """Raise the error, which names the layer and a fix if it is about derivatives."""
+    with explain_errors(objective.placed, inputs, twice=bool(objective.penalties)):
+        raise error
+
+
 def _add(sums: dict[str, float], waiting: list[dict[str, Tensor]], last: int, epoch: int) -> None:
     """Add the steps' terms to the sums.
 
@@ -87,7 +96,8 @@ def _add(sums: dict[str, float], waiting: list[dict[str, Tensor]], last: int, ep
         DivergedError: if a term is not finite.
     """
     names = list(waiting[0])
-    table = torch.stack([torch.stack([row[name].double() for name in names]) for row in waiting]).cpu()
+    terms = torch.stack([row[name] for row in waiting for name in names])
+    table = terms.cpu().double().view(len(waiting), len(names))
     finite = table.isfinite()
     if not bool(finite.all()):
         row = int((~finite).any(1).nonzero()[0])

@@ -1,8 +1,9 @@
 """Objective of one step: the loss on the transformed batch plus the penalties, in one forward pass."""
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +15,7 @@ from flatprobe.network.modules import logits_of
 from flatprobe.network.network import Network
 from flatprobe.training.diverged import FIX, DivergedError
 from flatprobe.training.forward import ForwardPass
-from flatprobe.training.forward.labels import Labels, check_labels, sample_losses
+from flatprobe.training.forward.labels import Labels, check_labels, mean_loss, sample_losses
 from flatprobe.training.penalties import PENALTIES, Penalty
 from flatprobe.training.registry import short_name
 from flatprobe.training.transforms import TRANSFORMS, Transform
@@ -105,7 +106,13 @@ class Objective:
         else:
             with torch.autocast(self.placed.device.type, getattr(torch, self.precision)):
                 logits = logits_of(self.module(*args, **kwargs), self.module).to(self.placed.dtype)
-        return sample_losses(per_sample_loss(self.loss), logits, labels).mean()
+        if self.transforms:  # They may return labels that are no classes, which torch leaves out of its mean.
+            return sample_losses(self._kernel, logits, labels).mean()
+        return mean_loss(self._kernel, logits, labels)
+
+    @cached_property
+    def _kernel(self) -> Callable[[Tensor, Tensor], Tensor]:
+        return per_sample_loss(self.loss)
 
 
 def _check_penalty(name: str, value: object) -> Tensor:

@@ -87,7 +87,9 @@ def factor(schedule: Schedule, epoch: int, epochs: int, step: int) -> float:
     >>> [factor({"name": "step", "stages": [(1, 1), (0.1, 1)]}, epoch, 3, 0) for epoch in range(3)]
     [1.0, 0.1, 0.1]
     """
-    arguments = {"name": schedule or "constant"} if not isinstance(schedule, Mapping) else dict(schedule)
+    if schedule is None:
+        return 1.0
+    arguments = {"name": schedule} if not isinstance(schedule, Mapping) else dict(schedule)
     name = arguments.pop("name", None)
     if not isinstance(name, str) or name not in SCHEDULES:
         msg = f"the schedule {schedule!r} is unknown; expected one of {', '.join(SCHEDULES)}, or a dict with that name"

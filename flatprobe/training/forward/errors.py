@@ -1,5 +1,7 @@
 """Errors of a forward pass: missing derivatives and opaque modules."""
 
+from collections.abc import Mapping
+
 import torch
 from torch import nn
 
@@ -19,17 +21,17 @@ def not_differentiable(*, elsewhere: bool = False) -> str:
     )
 
 
-def check_seen(module: nn.Module) -> None:
-    """Check that the module consists of torch functions, which can be recorded.
+def check_seen(layers: Mapping[str, nn.Module]) -> None:
+    """Check that the modules of a network consist of torch functions, which can be recorded.
 
     Raises:
         ValueError: for compiled and scripted modules, which are opaque.
     """
-    for name, layer in module.named_modules():
+    for name, layer in layers.items():
         compiled = hasattr(layer, "_orig_mod") or getattr(layer, "_compiled_call_impl", None) is not None
         if compiled or isinstance(layer, torch.jit.ScriptModule):
             msg = (
-                f"the module {name or type(module).__name__!r} is {'compiled' if compiled else 'scripted'}, so its "
+                f"the module {name or type(layer).__name__!r} is {'compiled' if compiled else 'scripted'}, so its "
                 "operations cannot be recorded; expected the module that it was made from"
             )
             raise ValueError(msg)

@@ -71,8 +71,9 @@ class ForwardPass:
         check_derivable(tensors(inputs))
         check_labels(labels, len(tensors(inputs)[0]), "the pass")
         self.module, self.labels, self.key = unwrap(module), labels, key
-        check_seen(self.module)
-        self._trains = any(layer.training for layer in self.module.modules())
+        self._modules = dict(self.module.named_modules())
+        check_seen(self._modules)
+        self._trains = any(layer.training for layer in self._modules.values())
         self.named_loss = as_loss(loss)
         self.kernel = per_sample_loss(self.named_loss)
         self._place = None if isinstance(inputs, Tensor) else only_floating(inputs)
@@ -261,7 +262,7 @@ class ForwardPass:
 
     def _run(self, points: Tensor | None) -> tuple[Tensor, tuple[Layer, ...]]:
         args, kwargs = as_arguments(self._lay_out(self._whole if points is None else self.with_points(points)))
-        watch = Recorder(self.module, self._statistics)
+        watch = Recorder(self._modules, self._statistics)
         with watch:
             outputs = self.module(*args, **kwargs)
         return logits_of(outputs, self.module), tuple(watch.layers)

@@ -87,6 +87,17 @@ def sample_losses(
     return kernel(logits, labels)
 
 
+def mean_loss(
+    kernel: Callable[[Tensor, Tensor], Tensor], logits: Tensor, labels: Int64[Tensor, " samples"]
+) -> Float[Tensor, ""]:
+    """The mean loss over a batch whose labels are classes.
+
+    Torch averages the cross-entropy in its own kernel. The gradient has the same bits as that of the mean of the
+    losses.
+    """
+    return F.cross_entropy(logits, labels) if _is_cross_entropy(kernel) else kernel(logits, labels).mean()
+
+
 def ascent_losses(
     kernel: Callable[[Tensor, Tensor], Tensor], logits: Tensor, labels: Labels
 ) -> Float[Tensor, " samples"]:

@@ -1,6 +1,6 @@
 """Provenance of tensors in a forward pass: those computed from weights and constants alone."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from torch import Tensor, nn
@@ -15,16 +15,20 @@ class Origins:
     A tensor of unknown origin, or one that was written to, counts as dependent on the inputs.
 
     Args:
-        module: the network of the pass; its computed tensors are kept until the pass ends.
+        layers: all modules of the network by name; their computed tensors are kept until the pass ends.
     """
 
-    def __init__(self, module: nn.Module) -> None:
+    def __init__(self, layers: Mapping[str, nn.Module]) -> None:
         # The tensor keeps its id from reuse; views and bases share the version.
         self._known: dict[int, tuple[Tensor, int, str]] = {}
-        for value in module.buffers():
-            self._mark(value, "")
-        for name, value in module.named_parameters():
-            self._mark(value, name)
+        for prefix, layer in layers.items():
+            # `named_parameters` and `named_buffers` would walk over the modules again, in every pass.
+            for buffer in layer._buffers.values():  # noqa: SLF001
+                if buffer is not None:
+                    self._mark(buffer, "")
+            for name, parameter in layer._parameters.items():  # noqa: SLF001
+                if parameter is not None and id(parameter) not in self._known:
+                    self._mark(parameter, f"{prefix}.{name}" if prefix else name)
 
     def of(self, value: Tensor) -> str | None:
         """The name of the parameter behind a tensor, `""` for a constant; None if it may depend on the inputs."""

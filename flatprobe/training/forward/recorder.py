@@ -1,6 +1,6 @@
 """Recorder of the layers in a forward pass, with replacements for some of torch's kernels."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -73,14 +73,14 @@ class Recorder(TorchFunctionMode):
     """Mode that runs torch's functions, records the layers, and gives BatchNorm its statistics.
 
     Args:
-        module: the network of the pass.
+        layers: all modules of the network by name.
         statistics: the BatchNorm statistics of the pass.
     """
 
-    def __init__(self, module: nn.Module, statistics: Statistics) -> None:
+    def __init__(self, layers: Mapping[str, nn.Module], statistics: Statistics) -> None:
         super().__init__()
         self.layers: list[Layer] = []
-        self._module, self._origins, self._statistics = module, Origins(module), statistics
+        self._modules, self._origins, self._statistics = layers, Origins(layers), statistics
         self._last_relu: tuple[Tensor, Tensor, tuple[int, int], Node] | None = None
 
     def __torch_function__(
@@ -183,7 +183,7 @@ class Recorder(TorchFunctionMode):
 
     def _padded(self, name: str) -> bool:
         """True if the convolution of this weight pads its inputs with other values than zeros."""
-        holder = self._module.get_submodule(holder_of(name))
+        holder = self._modules[holder_of(name)]
         return getattr(holder, "padding_mode", "zeros") != "zeros"
 
     def _note_product(self, operation: str, given: Iterable[Any]) -> None:
