@@ -2,13 +2,14 @@
 
 import warnings
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
 
 from flatprobe.data import Batch
-from flatprobe.data.inputs import Inputs
+from flatprobe.data.inputs import Inputs, map_tensors
 from flatprobe.network.class_names import class_names_of, find_misplaced
 from flatprobe.network.inspection import inspect_network
 from flatprobe.network.network import Network
@@ -16,6 +17,8 @@ from flatprobe.network.network import Network
 Batches = Iterable[tuple[Inputs, Tensor]]
 PerSample = Callable[[Tensor, Tensor], Tensor]
 
+# The samples of the first batch that are inspected, spread over it.
+_INSPECTED = 16
 # The fewest rows that are not probabilities by chance, and the rounding of the sum of a row in half precision.
 _FEWEST, _SUM = 2, 1e-2
 
@@ -23,11 +26,27 @@ _FEWEST, _SUM = 2, 1e-2
 def check_batch(network: Network, batch: Batch, classes: int) -> None:
     """Check of the first batch: finite, repeatable logits for every class.
 
+    A few samples are inspected. Where they show a fault, the whole batch is inspected, and the error speaks of it.
+
     Raises:
         ValueError: if the network has fewer logits than the labels have classes.
-        ValueError: if a logit is not finite, naming the sample.
+        ValueError: if a logit of these samples is not finite, naming the sample.
         ValueError: if the network cannot run on the inputs, or its logits are random or depend on other samples.
     """
+    count = len(batch.labels)
+    if count > _INSPECTED:
+        rows = torch.linspace(0, count - 1, _INSPECTED, device="cpu").round().long()
+        few = Batch(_choose(batch.inputs, rows), _choose(batch.labels, rows), batch.start, batch.class_names)
+        with suppress(ValueError):
+            return _check(network, few, classes)
+    return _check(network, batch, classes)
+
+
+def _choose(inputs: Any, rows: Tensor) -> Any:
+    return map_tensors(lambda part: part[rows.to(part.device)], inputs)
+
+
+def _check(network: Network, batch: Batch, classes: int) -> None:
     logits = inspect_network(network, network.prepare(batch.inputs))
     if classes > logits.shape[1]:
         msg = (
@@ -59,7 +78,7 @@ def _warn_of_probabilities(logits: Tensor, network: Network) -> None:
         f"the outputs of {network.name} are {found}, and are measured as logits: losses, margins, Jacobians and radii "
         f"are not those of the classifier that was trained; if they are probabilities, {fix}"
     )
-    warnings.warn(msg, UserWarning, stacklevel=5)
+    warnings.warn(msg, UserWarning, stacklevel=6)
 
 
 def check_exchangeable(network: Network) -> None:
@@ -116,7 +135,7 @@ def _check_names(network: Network, names: list[str] | None) -> None:
         warnings.warn(
             f"{len(unknown)} of the {len(names)} classes of the data, such as {unknown[0]!r}, are not among the "
             f"{len(own[0])} that the network names; the others agree",
-            stacklevel=4,
+            stacklevel=5,
         )
 
 

@@ -1,18 +1,23 @@
 """Isolation of measurements from surrounding contexts of torch."""
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import wraps
 from typing import ParamSpec, TypeVar
 
 import torch
+from torch import nn
+from torch.nn.parameter import is_lazy
 
+from flatprobe.network.modules import architecture_of
 from flatprobe.utils.memory import name_batch_size
+from flatprobe.utils.threads import SMALL, one_thread
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 _DEVICES = ("cpu", "cuda")
+_DENSE = 512  # Samples per pass of a dense network on a CPU, as in the measured table.
 
 
 @contextmanager
@@ -26,9 +31,10 @@ def no_autocast() -> Iterator[None]:
 
 
 def standalone(function: Callable[P, R]) -> Callable[P, R]:
-    """Decorator that leaves `torch.autocast` and `torch.inference_mode`.
+    """Decorator that leaves `torch.autocast` and `torch.inference_mode`, and follows the thread rule.
 
-    Both act per thread. The error for exhausted memory names the batch size.
+    Autocast and inference mode act per thread. A small dense network, given as the first argument or by its risk, is
+    measured by one thread. The error for exhausted memory names the batch size.
     """
 
     @wraps(function)
@@ -39,7 +45,30 @@ def standalone(function: Callable[P, R]) -> Callable[P, R]:
             torch.inference_mode(mode=False),
             torch.set_grad_enabled(enabled),
             name_batch_size(function.__qualname__),
+            threads_for(args[0] if args else None, kwargs.get("batch_size")),
         ):
             return function(*args, **kwargs)
 
     return measured
+
+
+def threads_for(subject: object, batch_size: object) -> AbstractContextManager[None]:
+    """Context of one thread for a small dense network on a CPU, or for a risk of it.
+
+    Args:
+        subject: the network or the risk; for anything else, the number of threads stays.
+        batch_size: samples per pass of a network; unless an integer, the table's for dense networks.
+    """
+    network = getattr(subject, "network", None)
+    if isinstance(subject, nn.Module):
+        architecture, parameters = architecture_of(subject), [*subject.parameters()]
+    elif isinstance(found := getattr(network, "weights", None), dict):
+        architecture, parameters = getattr(network, "architecture", ""), [*found.values()]
+        batch_size = getattr(subject, "batch_size", None)
+    else:
+        return nullcontext()
+    on_cpu = all(value.device.type == "cpu" and not is_lazy(value) for value in parameters)
+    if not on_cpu or architecture != "dense":
+        return nullcontext()
+    size = batch_size if isinstance(batch_size, int) else _DENSE
+    return one_thread() if sum(value.numel() for value in parameters) * size < SMALL else nullcontext()

@@ -5,17 +5,18 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from flatprobe.data.inputs import Inputs, fix_of_integers, map_tensors, tensors
+from flatprobe.data.inputs import Inputs, default_layout, fix_of_integers, map_tensors, tensors
 from flatprobe.network.contexts import no_autocast
 from flatprobe.network.network import Network
 from flatprobe.network.storage import storage_of
 from flatprobe.network.watching import Observation, ends_in_sigmoid, leaves_of
+from flatprobe.network.weights import Weights
 from flatprobe.utils.plain_functions import PlainFunctions
 from flatprobe.utils.rng import keep_global_states
 
 # Samples of the second pass, and the tolerated difference between two passes relative to the largest logit. Rounding
 # differs between batch sizes and layouts; dropout and batch statistics change the logits far more.
-_FEW = 8
+_FEW = 4
 _COMPANY = 4  # To a smaller batch, other samples are added.
 _AGREE = 3e-4
 _AGREE_CUDA = 1e-3  # Matrix products on CUDA may keep 10 bits.
@@ -41,7 +42,7 @@ def inspect_network(network: Network, inputs: Inputs) -> Tensor:
     with keep_global_states(), torch.no_grad():
         drawn, before = torch.get_rng_state(), network.slots.attributes()
         last = network.channels_last
-        logits, first = _first_pass(network, inputs)
+        logits, first, clones = _first_pass(network, inputs)
         _check_rows(network, logits, inputs)
         network.seeds = not torch.equal(drawn, torch.get_rng_state())
         network.slots.keep(before)
@@ -50,7 +51,7 @@ def inspect_network(network: Network, inputs: Inputs) -> Tensor:
             few = map_tensors(lambda part, rows=rows: part[rows.to(part.device)], inputs)  # type: ignore[misc]
             if len(logits) < _COMPANY:
                 few = map_tensors(_add_samples, few)
-            again = _second_pass(network, few, first) if company == 0 else network(few)
+            again = _second_pass(network, few, first, clones) if company == 0 else network(few)
             if last and not network.channels_last:
                 return inspect_network(network, inputs)  # Later passes run in the safe layout.
             _check_rows(network, again, few)
@@ -82,17 +83,19 @@ def _choose_samples(count: int) -> list[Tensor]:
     return [rows[::2], rows[1::2]] if count >= _COMPANY else [rows]
 
 
-def _first_pass(network: Network, inputs: Inputs) -> tuple[Tensor, Observation]:
-    """Logits of the whole batch, and the observed pass.
+def _first_pass(network: Network, inputs: Inputs) -> tuple[Tensor, Observation, Weights]:
+    """Logits of the whole batch, the observed pass, and the copies of the weights that it took.
 
     Raises:
         ValueError: if the network cannot run on the inputs.
     """
     own = network.laid_out(map_tensors(torch.clone, inputs))
-    network.in_place = False  # The inputs are copies already.
+    with torch.inference_mode(mode=False):
+        clones = {name: value.clone() for name, value in network.slots.state.items()}
+    network.in_place, network.slots.written = False, frozenset()  # Inputs and weights are copies already.
     try:
-        with Observation(map(storage_of, [*tensors(own), *network.slots.state.values()])) as seen:
-            logits = network(own)
+        with Observation(map(storage_of, [*tensors(own), *clones.values()])) as seen:
+            logits = network(own, clones)
     except (RuntimeError, TypeError, IndexError) as error:
         if network.channels_last:  # A view of an output as a vector, say, needs the default layout.
             network.lay_out(last=False)
@@ -106,7 +109,7 @@ def _first_pass(network: Network, inputs: Inputs) -> tuple[Tensor, Observation]:
         )
         raise ValueError(msg) from error
     network.in_place = _has_changed(tensors(own), tensors(inputs), seen)
-    return logits, seen
+    return logits, seen, clones
 
 
 def _has_changed(now: Iterable[Tensor], before: Iterable[Tensor], seen: Observation) -> bool:
@@ -158,53 +161,57 @@ def _dependent_message(network: Network, few: Tensor, expected: Tensor, count: i
     )
 
 
-def _second_pass(network: Network, few: Inputs, first: Observation) -> Tensor:
-    """Logits of a few samples at copies of the weights, in an observed pass.
+def _second_pass(network: Network, few: Inputs, first: Observation, clones: Weights) -> Tensor:
+    """Logits of a few samples at the weights themselves, in an observed pass.
 
     Args:
         network: the network after its first pass.
         few: the samples.
         first: the first pass.
+        clones: the copies of the weights that the first pass took.
     """
     caller, slots = network.caller, network.slots
     own = [] if caller is None else [*caller.named_parameters(), *caller.named_buffers()]
-    names = {storage_of(value): name for name, value in own}
-    callers = names.keys() & first.foreign
-    names |= {storage_of(value): name for name, value in slots.state.items()}
+    callers = {storage_of(value): name for name, value in own}
+    missed = {place: name for name, value in slots.state.items() if (place := storage_of(value)) in first.foreign}
+    missed |= {place: name for place, name in callers.items() if place in first.foreign}
+    earlier = callers | {storage_of(value): name for name, value in clones.items()}
     remaining = {storage_of(value): value for value in first.remaining()}
-    wrote = {name for name in slots.written if _has_changed([slots.current(name)], [slots.state[name]], first)}
+    wrote = {name for name, value in slots.state.items() if _has_changed([slots.current(name)], [value], first)}
     with torch.inference_mode(mode=False), torch.enable_grad():
-        clones = {
-            name: value.detach().clone(memory_format=torch.contiguous_format) for name, value in slots.state.items()
+        placed = {
+            name: default_layout(value.detach().clone() if name in wrote else value.detach())
+            for name, value in slots.state.items()
         }
         for name in slots.parameters:
-            clones[name].requires_grad_(clones[name].is_floating_point())
+            placed[name].requires_grad_(placed[name].is_floating_point())
         few = map_tensors(lambda part: part.clone(memory_format=torch.contiguous_format), few)
-        slots.written, network.plain = frozenset(), True
+        network.plain = True
         with slots.lock, no_autocast():
-            slots.place(clones)
+            slots.place(placed)
             with PlainFunctions() as functions, Observation() as seen:
                 logits = network.run(few)
-    exchanged = {id(value) for value in clones.values()}
+    exchanged = {id(value) for value in placed.values()}
     # Leaves that forward makes in order to differentiate, of its inputs say, are not weights.
     passing = seen.made | {*map(storage_of, tensors(few))}
     found = [leaf for leaf in leaves_of(logits) if id(leaf) not in exchanged]
     network.unregistered = [leaf for leaf in found if storage_of(leaf) not in passing]
-    network.fixed = next((names[place] for place in (names.keys() & seen.foreign | callers) - {None}), None)
+    missed |= {place: name for place, name in earlier.items() if place in seen.foreign}
+    network.fixed = next((name for place, name in missed.items() if place is not None), None)
     network.remembered = [remaining[place] for place in remaining.keys() & seen.foreign]
     network.sigmoid = ends_in_sigmoid(logits)
     network.plain = functions.seen
-    if seen.unsafe and network.channels_last:
-        network.lay_out(last=False)
     looks = seen.looks or first.looks
     # If values decide what the pass does, it may write to another batch.
     network.in_place |= looks or any(storage_of(part) in seen.written for part in tensors(few))
+    written = {name for name, value in placed.items() if storage_of(value) in seen.written}
     slots.written = frozenset(
         name
-        for name, value in clones.items()
-        if name in wrote
-        or storage_of(value) in seen.written
-        or (looks and name in network.buffers)
-        or slots.was_replaced(name, value)
+        for name, value in placed.items()
+        if name in wrote | written or (looks and name in network.buffers) or slots.was_replaced(name, value)
     )
+    for name in written - wrote:
+        slots.state[name].copy_(clones[name])
+    if seen.unsafe and network.channels_last:
+        network.lay_out(last=False)
     return logits.detach()

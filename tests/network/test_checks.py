@@ -81,3 +81,36 @@ def test_a_loss_that_is_not_finite_is_named_with_the_sample(probe: str, value: f
     message = rf"the loss \S*undefined\S* of sample 17 \(label 2\) is {value} at the network's own weights though"
     with pytest.raises(ValueError, match=message):
         PROBES[probe](risk)
+
+
+COUNTED: list[int] = []
+
+
+class Counting(nn.Module):
+    """Lists the sizes of its batches, and writes to a buffer in small batches."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(6, 3)
+        self.register_buffer("small", torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        COUNTED.append(len(x))
+        if len(x) < 8:
+            self.small += 1
+        return self.layer(x)
+
+
+def test_a_risk_passes_a_few_samples_of_a_large_first_batch() -> None:
+    COUNTED.clear()
+    fp.EmpiricalRisk(strange.built(Counting), DATA)
+    assert sum(COUNTED) <= 24
+
+
+def test_a_buffer_that_only_the_second_pass_writes_to_is_restored() -> None:
+    data = DATA.head(20)
+    risk = fp.EmpiricalRisk(strange.built(Counting), data)
+    assert float(risk.buffers["small"]) == 0
+    assert "small" in risk.network.slots.written
+    risk()
+    assert float(risk.buffers["small"]) == 0

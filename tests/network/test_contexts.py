@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 import flatprobe as fp
+from flatprobe.utils.threads import SMALL, thread_count
 from tests.helpers import strange
 
 DATA = strange.data(40)
@@ -89,3 +90,48 @@ def test_property_one_risk_shared_by_two_threads_is_evaluated_by_one_at_a_time()
     expected = [risk(point) for point in points]
     found = _in_threads(*(lambda point=point: [risk(point) for _ in range(50)] for point in points))
     assert found == [[own] * 50 for own in expected]
+
+
+SEEN: set[int] = set()
+
+
+class Asks(nn.Module):
+    """Notes torch's number of threads in each pass."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.layer, self.head = nn.Linear(6, width), nn.Linear(width, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        SEEN.add(torch.get_num_threads())
+        z: Tensor = self.head(self.layer(x).relu())
+        return z
+
+
+@pytest.mark.parametrize("call", [name for name in CALLS if name not in {"trained", "norms", "certified"}])
+def test_a_small_dense_network_is_measured_by_one_thread(call: str) -> None:
+    risk = fp.EmpiricalRisk(strange.built(Asks, 8), DATA)
+    with thread_count(2):
+        SEEN.clear()
+        CALLS[call](strange.built(Asks, 8), DATA)
+        if call != "risk":  # The construction of a risk is no measurement.
+            assert 1 in SEEN
+        SEEN.clear()
+        risk()
+        assert {1} == SEEN
+        assert torch.get_num_threads() == 2
+
+
+def test_the_record_names_the_threads_of_the_measurement_and_the_number_is_restored() -> None:
+    small, large = strange.built(Asks, 8), strange.built(Asks, SMALL // 100)
+    with thread_count(2):
+        for model, size, expected in ((small, None, 1), (small, SMALL, 2), (large, 5, 1), (large, 40, 2)):
+            SEEN.clear()
+            margins = fp.functional_margins(model, DATA, batch_size=size)
+            radii = fp.random_slice(fp.EmpiricalRisk(model, DATA, batch_size=size), dimensions=1, steps=3)
+            for result in (margins, radii):
+                assert result.settings["environment"]["threads"] == expected
+            assert torch.get_num_threads() == 2
+        with pytest.raises(ValueError, match="two finite numbers"):
+            fp.adversarial_accuracy(small, DATA, budgets=[1.0], box=(1.0, 0.0))
+        assert torch.get_num_threads() == 2
