@@ -172,7 +172,11 @@ class _Copier:
         if id(value) not in self._state and storage_of(value) in self._storages:
             return value  # A view of a parameter stays: its use at other weights is noticed, that of a copy is not.
         copied, differentiable = value.detach().clone(), value.is_leaf and value.requires_grad
-        if isinstance(value, nn.Parameter):
+        if isinstance(value, nn.Parameter) and type(copied) is type(
+            value
+        ):  # another subclass of tensors, as of DTensor
+            copied = nn.Parameter(copied, differentiable)
+        elif isinstance(value, nn.Parameter):
             copied = torch.Tensor._make_subclass(type(value), copied, differentiable)  # noqa: SLF001 - keeps the subclass
         elif differentiable:
             copied.requires_grad_()
