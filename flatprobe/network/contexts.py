@@ -2,12 +2,12 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from functools import wraps
+from functools import partial, wraps
 from typing import ParamSpec, TypeVar
 
 import torch
 
-from flatprobe.utils.memory import name_batch_size
+from flatprobe.utils.memory import halve_batches
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -28,7 +28,7 @@ def no_autocast() -> Iterator[None]:
 def standalone(function: Callable[P, R]) -> Callable[P, R]:
     """Decorator that leaves `torch.autocast` and `torch.inference_mode`.
 
-    Both act per thread. The error for exhausted memory names the batch size.
+    Both act per thread. Where memory runs out, the function begins anew with half the batch size.
     """
 
     @wraps(function)
@@ -38,8 +38,7 @@ def standalone(function: Callable[P, R]) -> Callable[P, R]:
             no_autocast(),
             torch.inference_mode(mode=False),
             torch.set_grad_enabled(enabled),
-            name_batch_size(function.__qualname__),
         ):
-            return function(*args, **kwargs)
+            return halve_batches(function.__qualname__.removesuffix(".__init__"), partial(function, *args, **kwargs))
 
     return measured
