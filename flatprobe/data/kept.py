@@ -10,7 +10,6 @@ from torch import Tensor
 from flatprobe.data.inputs import Inputs, map_tensors, tensors
 from flatprobe.data.items import Item, collate
 from flatprobe.data.validation import Positions, as_list, rows
-from flatprobe.utils.memory import DATA_BYTES
 
 
 class Kept:
@@ -24,7 +23,7 @@ class Kept:
         most: bytes of the kept items.
     """
 
-    def __init__(self, first: Inputs, count: int, most: int = DATA_BYTES) -> None:
+    def __init__(self, first: Inputs, count: int, most: int) -> None:
         self._given = first, count, most
         plain = all(type(part) is Tensor and part.layout == torch.strided for part in tensors(first))
         self.room = min(count, most // max(1, sum(part.nbytes for part in tensors(first)))) if plain else 0

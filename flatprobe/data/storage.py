@@ -10,6 +10,7 @@ from flatprobe.data.inputs import Inputs, map_tensors
 from flatprobe.data.items import Item, Items, collate
 from flatprobe.data.kept import Kept, check_versions, versions_of
 from flatprobe.data.validation import Positions, as_dict, as_list, check_finite, leave_inference_mode, parts_of, rows
+from flatprobe.utils.memory import DATA_BYTES
 from flatprobe.utils.rng import keep_global_states
 
 # Items of a streamed data set that are read twice to check that they repeat, and that its fingerprint covers.
@@ -109,7 +110,7 @@ class Stream:
 
     def __init__(self, items: Items, kept: Kept | None = None, places: Positions | None = None) -> None:
         self._items, self.first = items, items.first
-        self._kept = Kept(items.first, len(items)) if kept is None else kept
+        self._kept = Kept(items.first, len(items), DATA_BYTES) if kept is None else kept
         self._places: Positions = range(len(items)) if places is None else places
         if len(self._places) == 0:
             msg = "the data are empty (0 samples); expected at least one"

@@ -51,6 +51,7 @@ def bytes_per_sample(network: Any, data: LabelledData) -> int:
         first batch reports.
     """
     copied = network.copy()
+    copied.in_place, copied.slots.written = False, frozenset()  # Inputs and weights are copies already.
     inputs = copied.prepare(data.gather(few_rows(len(data)))[0])
     stored = {storage_of(part): part.nbytes for part in tensors(inputs)}
     own = {storage_of(value) for value in copied.weights.values()}

@@ -101,7 +101,7 @@ def test_a_risk_is_made_within_the_limit() -> None:
 def test_below_one_sample_it_is_an_error_with_its_fix(error: str) -> None:
     network = Limited(0, ERRORS[error])
     with pytest.raises(type(ERRORS[error]()), match=r"functional_margins ran out of memory .* at batch_size=1: use a"):
-        fp.functional_margins(network, DATA)
+        fp.functional_margins(network, DATA, batch_size=2)
 
 
 def test_work_without_batches_names_the_fix_at_once() -> None:
