@@ -158,6 +158,8 @@ def loaded_by(statement: str) -> set[str]:
 def test_importing_flatprobe_is_light() -> None:
     assert not loaded_by("import flatprobe") & (HEAVY | {"torch", "numpy", "scipy"})
     assert not loaded_by("import flatprobe; flatprobe.flatness_radius") & (HEAVY | {"scipy"})
+    assert not loaded_by("import flatprobe; flatprobe.load_data('digits')") & (HEAVY | {"scipy"})
+    assert loaded_by("import flatprobe.cli.pages") & (HEAVY | {"scipy"}) == {"cyclopts"}
     assert not loaded_by("import flatprobe; flatprobe.callbacks") & (HEAVY | {"torch", "numpy", "scipy"})
 
 

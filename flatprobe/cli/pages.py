@@ -1,13 +1,11 @@
-"""The table on the terminal, and the text of the reports."""
+"""The table on the terminal, and the text of the reports; the table needs no library of the reports."""
 
 import math
 from pathlib import Path
 from typing import Any
 
 from flatprobe.cli.inputs import group_of
-from flatprobe.report import load_records, write_report
 from flatprobe.studies.compare import Comparison
-from flatprobe.studies.demo import EQUAL_LOSS
 from flatprobe.utils.results import printable
 
 DEMO_TITLE = "Natural against random labels on the digits"
@@ -16,29 +14,32 @@ DEMO_INTRODUCTION = (
     "same images with random labels, each to 100 % training accuracy. All of them fit their training data perfectly; "
     "only the first three can generalize. The probes below measure how they differ, each on its own training data."
 )
-DEMO_NOTES = [
-    (
-        "At the first epoch with 100 % training accuracy, the loss is several times larger on random labels than on "
-        "natural ones. An allowed increase of 0.05 therefore means different things for the two. The measurements "
-        f"named \u201cequal loss\u201d repeat the radii after training every network to a loss of at most {EQUAL_LOSS}."
-    ),
-]
+DEMO_NOTE = (
+    "At the first epoch with 100 % training accuracy, the loss is several times larger on random labels than on "
+    "natural ones. An allowed increase of 0.05 therefore means different things for the two. The measurements "
+    "named \u201cequal loss\u201d repeat the radii after training every network to a loss of at most {loss}."
+)
 
 
 def demo_report(comparison: Comparison, path: Path) -> Path:
     """The page of `flatprobe demo`."""
+    from flatprobe.report import write_report
+    from flatprobe.studies.demo import EQUAL_LOSS
+
     return write_report(
         comparison.results,
         path,
         groups=comparison.groups,
         title=DEMO_TITLE,
         introduction=DEMO_INTRODUCTION,
-        notes=DEMO_NOTES,
+        notes=[DEMO_NOTE.format(loss=EQUAL_LOSS)],
     )
 
 
 def records_report(folder: Path, path: Path, *, title: str) -> Path:
     """The page of `flatprobe report`; networks whose names differ only in a final number form a group."""
+    from flatprobe.report import load_records, write_report
+
     records = load_records(folder)
     names = dict.fromkeys(name for results in records.values() for name in results)
     return write_report(records, path, groups={name: group_of(name) for name in names}, title=title)

@@ -6,6 +6,7 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from flatprobe.data.inputs import Inputs
+from flatprobe.utils.arguments import at_least
 
 
 @dataclass(frozen=True)
@@ -16,3 +17,14 @@ class Batch:
     labels: Int64[Tensor, " samples"]
     start: int
     class_names: list[str] | None = None
+
+
+def split(count: int, batch_size: int) -> list[range]:
+    """Positions 0, ..., count - 1 in consecutive ranges; the last may be short.
+
+    Raises:
+        ValueError: if the batch size is below 1.
+    """
+    at_least(1, batch_size=batch_size)
+    batch_size = int(batch_size)  # NumPy's narrow integers overflow.
+    return [range(start, min(start + batch_size, count)) for start in range(0, count, batch_size)]

@@ -1,7 +1,6 @@
 """Labelled data: the samples of probes and training."""
 
 import copy
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -9,13 +8,15 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from flatprobe.data.batch import Batch
+from flatprobe.data.batch import Batch, split
 from flatprobe.data.inputs import Inputs
+from flatprobe.data.items import Columns, Items
 from flatprobe.data.relabelling import randomize, renumber
-from flatprobe.data.storage import Columns, Memory, Stream
+from flatprobe.data.storage import Memory, Stream
 from flatprobe.data.validation import (
     Positions,
     as_list,
+    as_source,
     check_labels,
     digest,
     leave_inference_mode,
@@ -23,7 +24,7 @@ from flatprobe.data.validation import (
     rows,
     warn_of_large,
 )
-from flatprobe.utils.arguments import as_json, at_least
+from flatprobe.utils.arguments import at_least
 
 
 class LabelledData:
@@ -55,16 +56,14 @@ class LabelledData:
         self, inputs: Any, labels: Any, *, classes: int | None = None, source: Mapping[str, object] | None = None
     ) -> None:
         at_least(1, classes=classes)
-        try:
-            self.source: dict[str, Any] = json.loads(json.dumps(dict(source or {}), default=as_json))
-        except TypeError as error:
-            msg = f"source must hold strings, numbers, lists and dicts, as JSON does ({error})"
-            raise TypeError(msg) from error
-        self._store = inputs if isinstance(inputs, Stream) else Memory(inputs)  # a Stream comes from from_dataset
+        self.source = as_source(source)
+        self.store: Memory | Stream = (
+            inputs if isinstance(inputs, Stream) else Memory(inputs)
+        )  # a Stream comes from from_dataset
         self._given_classes = None if classes is None else int(classes)
         self._labels: Tensor | None = None
         self._fingerprint: str | None = None
-        if labels is not None or isinstance(self._store, Memory):
+        if labels is not None or isinstance(self.store, Memory):
             self._labels = leave_inference_mode(check_labels(labels, range(len(self)), classes).clone())
         if isinstance(inputs, Tensor):
             warn_of_large(inputs, stacklevel=3)
@@ -78,20 +77,23 @@ class LabelledData:
         classes: int | None = None,
         source: Mapping[str, object] | None = None,
         columns: Columns | None = None,
+        workers: int = 0,
     ) -> "LabelledData":
-        """Labelled data streamed from a map-style data set, at most one batch at a time.
+        """Labelled data streamed from a map-style data set.
 
-        Probes need the same data at every pass, so up to 16 items spread over the data are read twice and compared. The
-        global random states are restored.
+        The first 2 GiB of decoded inputs are kept in their dtype, once for all parts of the data. Further items are
+        decoded at each pass, a batch at a time. Probes need the same data at every pass, so up to 16 items spread over
+        the data are read twice and compared. The global random states are restored.
 
         Args:
             dataset: `dataset[i]` is (input, label), a tensor, dict or tuple of tensors and an integer. Or a
                 `DataLoader` that neither shuffles nor has its own `collate_fn`: all of its `.dataset` is used.
-            labels: all labels (n,), where known; None reads them in one pass over the items, when first needed.
+            labels: all labels (n,), where known; None reads them in one pass, when first needed.
             classes: number of classes; None takes 1 + the largest label, which needs all labels.
             source: origin of the data, JSON-able.
             columns: keys of items that are dicts: the key of the input (or a list of keys, for a dict of tensors) and
                 the key of the label, such as `(["input_ids", "attention_mask"], "label")`.
+            workers: processes of a `DataLoader` that decode a pass from its second batch on; 0 (default) for none.
 
         Returns:
             The data; their `inputs` are not available as a whole.
@@ -101,15 +103,15 @@ class LabelledData:
             ValueError: for a loader that shuffles or collates, items that differ between two readings (augmentation),
                 or labels that differ from the labels of the items.
         """
-        stream = Stream(dataset, columns=columns)
-        data = cls(stream, labels, classes=classes, source=source)
+        at_least(0, workers=workers)
+        data = cls(stream := Stream(Items(dataset, columns, int(workers))), labels, classes=classes, source=source)
         stream.assert_repeatable(labels)
         if isinstance(stream.first, Tensor):
             warn_of_large(stream.first[None], stacklevel=3)
         return data
 
     def __len__(self) -> int:
-        return len(self._store)
+        return len(self.store)
 
     @property
     def inputs(self) -> Inputs:
@@ -118,10 +120,10 @@ class LabelledData:
         Raises:
             RuntimeError: for streamed data, or inputs that were changed in place.
         """
-        if isinstance(self._store, Stream):
+        if isinstance(self.store, Stream):
             msg = "the inputs are streamed and not available as a whole. Read them with batches(...) or gather(...)"
             raise RuntimeError(msg)
-        return self._store.all()
+        return self.store.all()
 
     @property
     def labels(self) -> Int64[Tensor, " samples"]:
@@ -142,11 +144,11 @@ class LabelledData:
         Raises:
             TypeError: if a sample is a dict or tuple of tensors.
         """
-        if not isinstance(self._store.first, Tensor):
-            kind = type(self._store.first).__name__
+        if not isinstance(self.store.first, Tensor):
+            kind = type(self.store.first).__name__
             msg = f"a sample is a {kind} of tensors and has no single shape. describe()['input_shape'] has all shapes"
             raise TypeError(msg)
-        return tuple(self._store.first.shape)
+        return tuple(self.store.first.shape)
 
     def batches(self, batch_size: int) -> Iterator[Batch]:
         """Batches of all samples in order; the last batch may be short.
@@ -160,10 +162,9 @@ class LabelledData:
         Raises:
             ValueError: if the batch size is below 1.
         """
-        at_least(1, batch_size=batch_size)
-        batch_size = int(batch_size)  # NumPy's narrow integers overflow
-        spans = (range(i, min(i + batch_size, len(self))) for i in range(0, len(self), batch_size))
-        return (Batch(*self._read(span), span.start, self.source.get("class_names")) for span in spans)
+        spans, names = split(len(self), batch_size), self.source.get("class_names")
+        parts = zip(spans, self.store.read_all(spans), strict=True)
+        return (Batch(*self._labelled(span, *read), span.start, names) for span, read in parts)
 
     def gather(self, positions: Int64[Tensor, " batch"]) -> tuple[Inputs, Int64[Tensor, " batch"]]:
         """Copies of the inputs and labels at these positions, in their order.
@@ -182,7 +183,7 @@ class LabelledData:
             outside = (positions < 0) | (positions >= len(self))
             msg = f"position {int(positions[outside][0])} is outside the data; expected 0 to {len(self) - 1}"
             raise IndexError(msg)
-        return self._read(positions.cpu())
+        return self._labelled(positions.cpu(), *self.store.read(positions.cpu()))
 
     def head(self, count: int) -> "LabelledData":
         """The first samples, with the number of classes of the whole.
@@ -199,16 +200,16 @@ class LabelledData:
         if not 1 <= count <= len(self):
             msg = f"count must be 1 to {len(self)}, the number of samples, got {count}"
             raise ValueError(msg)
-        return self._part(self._store.head(int(count)), slice(int(count)), {"limit": int(count)})
+        return self._part(self.store.head(int(count)), slice(int(count)), {"limit": int(count)})
 
     def subset(self, positions: Int64[Tensor, " subset"], **note: object) -> "LabelledData":
         """The samples at these positions, in their order; `note` is added to `source`."""
-        return self._part(self._store.subset(positions), positions, note)
+        return self._part(self.store.subset(positions), positions, note)
 
     def _part(self, store: Memory | Stream, rows: slice | Tensor, note: Mapping[str, object]) -> "LabelledData":
         classes = self.classes  # before the labels are selected, since this may read them
         labels = None if self._labels is None else self._labels[rows]
-        return self._replace(_store=store, _given_classes=classes, _labels=labels, source={**self.source, **note})
+        return self._replace(store=store, _given_classes=classes, _labels=labels, source={**self.source, **note})
 
     def with_random_labels(self, fraction: float = 1.0, seed: int = 0) -> "LabelledData":
         """The data with each label replaced by a random class with probability `fraction`.
@@ -264,38 +265,37 @@ class LabelledData:
     @property
     def fingerprint(self) -> str:
         """blake2b of inputs and labels in hex; of 16 samples for streamed inputs."""
-        inputs = self._store.fingerprint_inputs()
+        inputs = self.store.fingerprint_inputs()
         if self._fingerprint is None:
             self._fingerprint = digest({**parts_of(inputs), "labels": self.labels})
         return self._fingerprint
 
     def describe(self) -> dict[str, object]:
         """Fingerprint and description of the data in records; JSON-able."""
-        shapes = {name: list(part.shape) for name, part in parts_of(self._store.first).items()}
+        shapes = {name: list(part.shape) for name, part in parts_of(self.store.first).items()}
         return {
             "source": self.source,
             "samples": len(self),
             "classes": self.classes,
             "input_shape": shapes.get("inputs", shapes),
             "fingerprint": self.fingerprint,
-            "fingerprint_of": self._store.fingerprint_of,
+            "fingerprint_of": self.store.fingerprint_of,
         }
 
     def __repr__(self) -> str:
         """Counts, shapes and source on one line, without a pass over the data."""
-        shapes = {name: tuple(part.shape) for name, part in parts_of(self._store.first).items()}
+        shapes = {name: tuple(part.shape) for name, part in parts_of(self.store.first).items()}
         known = self._labels is not None or self._given_classes is not None
         source = ", ".join(str(self.source[key]) for key in ("name", "split") if key in self.source)
         parts = [
             f"{len(self)} samples of {shapes.get('inputs', shapes)}",
             f"{self.classes} classes" if known else "labels not read yet",
-            "in memory" if isinstance(self._store, Memory) else "streamed",
+            "in memory" if isinstance(self.store, Memory) else "streamed",
             *([source] if source else []),
         ]
         return f"LabelledData({', '.join(parts)})"
 
-    def _read(self, positions: Positions) -> tuple[Inputs, Tensor]:
-        inputs, labels = self._store.read(positions)
+    def _labelled(self, positions: Positions, inputs: Inputs, labels: Tensor | None) -> tuple[Inputs, Tensor]:
         if self._labels is not None:
             return inputs, rows(self._labels, positions)
         return inputs, check_labels(labels, as_list(positions), self._given_classes)

@@ -1,8 +1,11 @@
 """Loading of labelled images by name or folder."""
 
 import os
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float32, Int64
 from torch import Tensor
@@ -18,6 +21,7 @@ from flatprobe.utils.arguments import at_least, one_of
 from flatprobe.utils.rng import permutation
 
 _DIGITS_TRAIN = 1500  # of 1,797; our choice: scikit-learn bundles no split
+_DIGITS_FILE = ("datasets", "data", "digits.csv.gz")  # In the package of scikit-learn.
 
 
 def load_data(
@@ -65,6 +69,7 @@ def load_data(
 
     Raises:
         FileNotFoundError: if there is no such data set.
+        ImportError: for the digits, if scikit-learn is not installed.
         TypeError: if the name is another object.
         ValueError: for a split, column, limit or crop that the data set does not have, folders that do not give the
             classes, or images of several shapes or that cannot be decoded.
@@ -133,7 +138,17 @@ def _digits(split: str, limit: int | None, crop: int | None, *, stream: bool) ->
 
 
 def _digits_tensors() -> tuple[Float32[Tensor, "samples 1 8 8"], Int64[Tensor, " samples"]]:
-    from sklearn.datasets import load_digits
+    """The digits in the file that scikit-learn ships, whose import would take as long as that of torch.
 
-    bunch = load_digits()
-    return torch.from_numpy(bunch.images).float()[:, None] / 16, torch.from_numpy(bunch.target).long()
+    Raises:
+        ImportError: if scikit-learn is not installed, or has no such file.
+    """
+    package = find_spec("sklearn")
+    folders = [] if package is None else package.submodule_search_locations or []
+    file = next((file for folder in folders if (file := Path(folder, *_DIGITS_FILE)).is_file()), None)
+    if file is None:
+        found = "no package" if package is None else f"a package without {'/'.join(_DIGITS_FILE)}"
+        msg = f'load_data("digits") must find scikit-learn, which ships them, got {found}. Run pip install scikit-learn'
+        raise ImportError(msg)
+    table = torch.from_numpy(np.loadtxt(file, dtype=np.float32, delimiter=","))  # 64 pixels of 0 to 16, and the label
+    return table[:, :-1].reshape(-1, 1, 8, 8) / 16, table[:, -1].long()

@@ -1,6 +1,7 @@
 """Checks of inputs and labels, and the tensors that inputs consist of."""
 
 import hashlib
+import json
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,6 +11,7 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from flatprobe.data.inputs import Inputs
+from flatprobe.utils.arguments import as_json
 from flatprobe.utils.tensor_files import bytes_of
 
 # Rows checked or hashed at a time, so that no second copy of the data is held.
@@ -54,6 +56,20 @@ def parts_of(inputs: Any, name: str = "inputs") -> dict[str, Tensor]:
 def as_dict(inputs: Any) -> Any:
     """A mapping, such as the output of a tokenizer, as a dict; all else unchanged."""
     return dict(inputs) if isinstance(inputs, Mapping) else inputs
+
+
+def as_source(source: Mapping[str, object] | None) -> dict[str, Any]:
+    """The origin of data as JSON gives it back.
+
+    Raises:
+        TypeError: for values that JSON does not have.
+    """
+    try:
+        found: dict[str, Any] = json.loads(json.dumps(dict(source or {}), default=as_json))
+    except TypeError as error:
+        msg = f"source must hold strings, numbers, lists and dicts, as JSON does ({error})"
+        raise TypeError(msg) from error
+    return found
 
 
 def leave_inference_mode(tensor: Tensor) -> Tensor:

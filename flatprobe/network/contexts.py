@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from functools import wraps
+from functools import partial, wraps
 from typing import ParamSpec, TypeVar
 
 import torch
@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from flatprobe.network.modules import architecture_of
-from flatprobe.utils.memory import name_batch_size
+from flatprobe.utils.memory import halve_batches
 from flatprobe.utils.threads import SMALL, one_thread
 
 P = ParamSpec("P")
@@ -34,7 +34,7 @@ def standalone(function: Callable[P, R]) -> Callable[P, R]:
     """Decorator that leaves `torch.autocast` and `torch.inference_mode`, and follows the thread rule.
 
     Autocast and inference mode act per thread. A small dense network, given as the first argument or by its risk, is
-    measured by one thread. The error for exhausted memory names the batch size.
+    measured by one thread. Where memory runs out, the function begins anew with half the batch size.
     """
 
     @wraps(function)
@@ -44,10 +44,9 @@ def standalone(function: Callable[P, R]) -> Callable[P, R]:
             no_autocast(),
             torch.inference_mode(mode=False),
             torch.set_grad_enabled(enabled),
-            name_batch_size(function.__qualname__),
             threads_for(args[0] if args else None, kwargs.get("batch_size")),
         ):
-            return function(*args, **kwargs)
+            return halve_batches(function.__qualname__.removesuffix(".__init__"), partial(function, *args, **kwargs))
 
     return measured
 

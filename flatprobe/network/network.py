@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from flatprobe.data import LabelledData
 from flatprobe.data.inputs import (
     Held,
     Inputs,
@@ -19,26 +20,16 @@ from flatprobe.data.inputs import (
     map_tensors,
     only_floating,
 )
+from flatprobe.network.batch_sizes import default_batch_size
 from flatprobe.network.contexts import no_autocast
 from flatprobe.network.modules import BATCH_NORMS, architecture_of, check_finite, check_module, logits_of, unwrap
 from flatprobe.network.parametrized import computed_weights
 from flatprobe.network.sequential import affine_in_inputs, layers_of, run, tensors_of
 from flatprobe.network.slots import Slots
 from flatprobe.network.weights import Weights
+from flatprobe.utils.memory import fit_batch_size
 from flatprobe.utils.plain_functions import PlainFunctions
 from flatprobe.utils.rng import keep_global_states
-
-# Samples per forward pass, by (architecture, device type). A fixed table lets results repeat, unlike a timing at run
-# time. The rows of the CPU follow `python -m tests.benchmarks batch_size`; those of the GPU are not measured yet.
-# The rows for tokens bound the memory: 512 tokens of one sample take as much as 512 samples of a dense network.
-BATCH_SIZES = {
-    ("dense", "cpu"): 512,
-    ("convolutional", "cpu"): 64,
-    ("tokens", "cpu"): 32,
-    ("dense", "cuda"): 8192,
-    ("convolutional", "cuda"): 1024,
-    ("tokens", "cuda"): 256,
-}
 
 Half = Callable[[Inputs, Mapping[str, Tensor]], Tensor]
 Split = tuple[Half, Half, frozenset[str]]
@@ -216,18 +207,16 @@ class Network:
         part = part.to(self.device, self.dtype if part.is_floating_point() else None)
         return part.clone() if part.is_inference() else part  # No backward pass can save an inference tensor.
 
-    def batch_size(self, given: int | None = None) -> int:
-        """The given batch size, by default that of `BATCH_SIZES`.
+    def batch_size(self, given: int | None = None, data: LabelledData | None = None) -> int:
+        """The given batch size, by default that of `default_batch_size`; smaller where memory has run out.
 
         Raises:
             ValueError: if it is below 1.
         """
-        if given is None:
-            return BATCH_SIZES.get((self.architecture, self.device.type), BATCH_SIZES[self.architecture, "cpu"])
-        if given < 1:
+        if given is not None and given < 1:
             msg = f"batch_size is {given}; expected at least 1, or None for the measured table"
             raise ValueError(msg)
-        return int(given)
+        return fit_batch_size(int(given) if given is not None else default_batch_size(self, data))
 
     def laid_out(self, inputs: Inputs) -> Inputs:
         """The inputs in the layout of the network, copied if a layer writes to them."""

@@ -185,7 +185,7 @@ def adversarial_accuracy(
     one_of("norm", norm, NORMS)
     at_least(1, steps=steps, restarts=restarts)
     network, data = Network(model), check_data(data)
-    size = network.batch_size(batch_size)
+    size = network.batch_size(batch_size, data)
     order = sorted(range(len(levels)), key=levels.__getitem__)
     parts = []
     for subject in each_subject(network, data, size, "adversarial_accuracy", box):

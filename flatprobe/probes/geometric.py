@@ -172,7 +172,7 @@ def geometric_margins(
     _check(methods, attacks, norm)
     at_least(1, steps=steps, points=points, segments=segments)
     network, data = Network(model), check_data(data)
-    size = network.batch_size(batch_size)
+    size = network.batch_size(batch_size, data)
     lowers: dict[str, list[Tensor]] = {name: [] for name in methods}
     uppers: dict[str, list[Tensor]] = {name: [] for name in attacks}
     bounds: dict[str, Bound] = {}

@@ -143,7 +143,7 @@ def jacobian_maximum(
     at_least(2, points=points)
     at_least(0, refine=refine)
     network, data = Network(model), check_data(data)
-    size = network.batch_size(batch_size)
+    size = network.batch_size(batch_size, data)
     first = next(iter(data.batches(size)))
     check_batch(network, first, data.classes)
     method = method_for(norm, network.classes, network.architecture)

@@ -78,7 +78,7 @@ def map_samples(
         ValueError: if a value is not finite; the message names the sample.
     """
     network, data = Network(model), check_data(data)
-    size = network.batch_size(batch_size)
+    size = network.batch_size(batch_size, data)
     values = []
     for batch in data.batches(size):
         if batch.start == 0:

@@ -135,7 +135,7 @@ def gaussian_robustness(
         msg = f"gammas must be one or more finite standard deviations >= 0, got {levels}"
         raise ValueError(msg)
     network, data = Network(model), check_data(data)
-    size = network.batch_size(batch_size)
+    size = network.batch_size(batch_size, data)
     wrong = torch.zeros(len(levels), draws, dtype=torch.int64, device=network.device)
     with torch.no_grad():
         for batch in data.batches(size):

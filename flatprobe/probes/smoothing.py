@@ -184,7 +184,7 @@ def smoothed_certificate(
     """
     _check(sigma, draws, alpha, selection)
     network, data = Network(model), check_data(data)
-    size = network.batch_size(batch_size)
+    size = network.batch_size(batch_size, data)
     selected, counts = [], []
     # A block of draws is drawn whole, so a pass takes as many samples as whole blocks fit into it.
     for batch in data.batches(max(1, size // rng.BLOCK)):

@@ -22,7 +22,9 @@ from flatprobe.risk.derivatives import summed_forms, summed_gradient, summed_pro
 from flatprobe.risk.function import Risk as Risk
 from flatprobe.risk.function import RiskFunction as RiskFunction
 from flatprobe.risk.function import risk_at
+from flatprobe.risk.held import HeldBatches
 from flatprobe.risk.lines import along_split, split_for
+from flatprobe.utils.memory import fit_batch_size
 
 _CHECKED = 16  # Samples on which a user-defined loss is checked.
 
@@ -34,7 +36,7 @@ class EmpiricalRisk:
     half precision. Their sum over the batches is in float64 and divided once, so that the batch size changes the result
     by rounding alone. The center is a snapshot of the weights: later training of the model does not change the risk.
 
-    Cost of a call: 1 forward pass over the data.
+    Cost of a call: 1 forward pass over the data. Copies of the data (on a GPU, in another dtype) are kept up to 2 GiB.
 
     Args:
         model: a classifier in eval mode; never changed.
@@ -43,8 +45,8 @@ class EmpiricalRisk:
             objective of `fp.train`, or any function or module (logits, labels) -> (samples,). Losses of torch are
             called with `reduction="none"`: I is the mean over the samples, also for a class-weighted loss w_y l, where
             torch divides by the sum of the w_y and does not count `ignore_index`.
-        batch_size: samples per forward pass; None (default) reads `flatprobe.network.network.BATCH_SIZES`, a fixed
-            table that `make bench` produced.
+        batch_size: samples per forward pass; None (default) reads the measured table `flatprobe.network.BATCH_SIZES`,
+            on a GPU within a fixed bound on the bytes of a batch. Where memory runs out, it is halved with a warning.
 
     Raises:
         ValueError: for a model in training mode, or with weights that are not finite.
@@ -59,12 +61,14 @@ class EmpiricalRisk:
     Risk(loss=0.0, error=0.0)
     """
 
+    @standalone
     def __init__(
         self, model: nn.Module, data: LabelledData, loss: Loss | Any = "cross_entropy", batch_size: int | None = None
     ) -> None:
         self.network = Network(model)
         self.data = check_data(data)
-        self.batch_size = self.network.batch_size(batch_size)
+        self.batch_size = self.network.batch_size(batch_size, self.data)
+        self._held = HeldBatches(self.network, self.data)
         loss = as_loss(loss)
         self._kernel = per_sample_loss(loss)
         self.loss = describe_loss(loss)
@@ -234,18 +238,16 @@ class EmpiricalRisk:
             raise ValueError(msg)
 
     def _batches(self, positions: Tensor | None = None) -> Iterator[tuple[Inputs, Tensor]]:
-        pairs = (
-            ((batch.inputs, batch.labels) for batch in self.data.batches(self.batch_size))
-            if positions is None
-            else map(self.data.gather, torch.split(positions, self.batch_size))
-        )
-        for inputs, labels in pairs:
-            yield self.network.prepare(inputs), self.network.placed(labels)
+        self.batch_size = fit_batch_size(self.batch_size)
+        if self._held.network is not self.network:  # A copy of a risk may have another network.
+            self._held = HeldBatches(self.network, self.data)
+        return self._held.all(self.batch_size) if positions is None else self._held.at(positions, self.batch_size)
 
     def _per_sample(self, logits: Tensor, labels: Tensor) -> Tensor:
         return self._kernel(_at_least_single(logits), labels)
 
     def _mean(self, outputs: Iterator[tuple[Tensor, Tensor]]) -> Risk:
+        fit_batch_size(self.batch_size)  # Where memory runs out along a line, the calling probe begins anew.
         loss = torch.zeros((), dtype=torch.float64, device=self.network.device)
         wrong = torch.zeros_like(loss)
         for logits, labels in outputs:

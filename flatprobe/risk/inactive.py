@@ -12,6 +12,7 @@ from flatprobe.risk.directions import direction, scale
 from flatprobe.risk.empirical import EmpiricalRisk, RiskFunction
 from flatprobe.utils import rng
 from flatprobe.utils.arguments import one_of
+from flatprobe.utils.memory import fit_batch_size
 
 # Samples of the search, unless it covers all: with the gradient, at most 3 % of the cost of ten directions on an MLP.
 _SAMPLES = 256
@@ -141,7 +142,7 @@ class _Look:
         self.u = direction(self.center, names, law, 0, -1)
         self.unit = scale(self.center, names, law)
         # A backward pass stores the intermediate values that a forward pass frees.
-        self.together = max(1, risk.batch_size // 4)
+        self.together = max(1, fit_batch_size(risk.batch_size) // 4)
         self.logits: list[Tensor] | None = None  # Computed beside the center at first use.
 
     def inactive(self) -> Inactive | None:

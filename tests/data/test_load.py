@@ -2,6 +2,7 @@
 
 import logging
 import warnings
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 import flatprobe as fp
+from flatprobe.data import load
 from tests.helpers.picture_folders import COLOUR, GREY, assert_same, greys, offline  # noqa: F401 (a fixture)
 
 pytestmark = pytest.mark.usefixtures("offline")
@@ -61,6 +63,16 @@ def test_the_digits_refuse_what_they_lack() -> None:
     for argument in ("image_column", "label_column"):
         with pytest.raises(ValueError, match=f"{argument} must be None for the bundled digits, .*got 'x'"):
             fp.load_data("digits", **{argument: "x"})
+
+
+@pytest.mark.parametrize("package", [None, ModuleSpec("sklearn", None)], ids=["missing", "without the file"])
+def test_the_digits_name_the_package_that_holds_them(
+    package: ModuleSpec | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(load, "find_spec", lambda _: package)
+    found = "no package" if package is None else "a package without datasets/data/digits.csv.gz"
+    with pytest.raises(ImportError, match=f"must find scikit-learn.*, got {found}. Run pip install scikit-learn"):
+        fp.load_data("digits")
 
 
 # Folders: slow obvious reference, the arrays that the files were made of.

@@ -285,22 +285,6 @@ def test_an_interruption_says_what_is_kept(tmp_path, monkeypatch):
     assert fp.load(tmp_path / "functional_margins" / "a.parquet").values.shape == (4,)
 
 
-@pytest.mark.parametrize(
-    "error", [torch.OutOfMemoryError("CUDA out of memory."), MemoryError(), RuntimeError("x: can't allocate memory: y")]
-)
-def test_out_of_memory_names_the_batch_size(error):
-    class Heavy(nn.Linear):
-        def forward(self, x):
-            if len(x) > 2:
-                raise error
-            return super().forward(x)
-
-    model = Heavy(4, 4).eval()
-    with pytest.raises(type(error), match=r"functional_margins ran out of memory .*Give a smaller batch_size"):
-        fp.functional_margins(model, DATA)
-    fp.functional_margins(model, DATA, batch_size=1)  # the cure works
-
-
 def test_other_errors_of_a_network_stay_what_they_are():
     class Broken(nn.Linear):
         def forward(self, _x):
