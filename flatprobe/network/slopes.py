@@ -171,7 +171,7 @@ def _root_mean_square(value: Tensor) -> float:
 
 
 def _normal(value: Tensor, *key: str | int) -> Tensor:
-    return rng.normal(value.shape, "slopes", *key).to(value)
+    return rng.normal(value.shape, "slopes", *key, device=value.device).to(value)
 
 
 def _check(function: _Function, point: list[Tensor], what: str, names: Sequence[str], *, twice: bool) -> None:

@@ -211,8 +211,8 @@ def adversarial_accuracy(
 
 
 def _noise(subject: Subject, seed: int, restart: int) -> Tensor:
-    start, inputs = subject.start, subject.inputs
-    return rng.sample_normal(start, start + len(inputs), inputs.shape[1:], seed, "pgd", restart).to(inputs)
+    start, x = subject.start, subject.inputs
+    return rng.sample_normal(start, start + len(x), x.shape[1:], seed, "pgd", restart, device=x.device).to(x)
 
 
 def _withstands(

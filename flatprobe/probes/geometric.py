@@ -258,8 +258,8 @@ def _attack(name: str, subject: Subject, right: Tensor, norm: str, box: Box, ste
 
 
 def _draw(subject: Subject, seed: int, name: str) -> Callable[[int], Tensor]:
-    start, inputs = subject.start, subject.inputs
-    return lambda k: rng.sample_normal(start, start + len(inputs), inputs.shape[1:], seed, name, k).to(inputs)
+    start, x = subject.start, subject.inputs
+    return lambda k: rng.sample_normal(start, start + len(x), x.shape[1:], seed, name, k, device=x.device).to(x)
 
 
 def _largest_jacobian_between(

@@ -111,7 +111,9 @@ def hessian_trace(
 
 def _signs(center: Weights, names: Sequence[str], seed: int, draw: int) -> Weights:
     return {
-        name: torch.empty_like(center[name]).copy_(rng.rademacher(center[name].shape, seed, "signs", draw, place))
+        name: torch.empty_like(center[name]).copy_(
+            rng.rademacher(center[name].shape, seed, "signs", draw, place, device=center[name].device)
+        )
         for place, name in enumerate(names)
     }
 

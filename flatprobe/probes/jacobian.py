@@ -76,7 +76,9 @@ def jacobian_norms(
         if batch.start == 0:
             check_input_slopes(network, inputs, forward=chosen == "lanczos")
         stop = batch.start + len(batch.labels)
-        start = rng.sample_normal(batch.start, stop, (network.classes,), "lanczos") if chosen == "lanczos" else None
+        start = None
+        if chosen == "lanczos":
+            start = rng.sample_normal(batch.start, stop, (network.classes,), "lanczos", device=network.device)
         return norms(network, inputs, norm=norm, softmax=softmax, start=start)
 
     values, labels, subject = map_samples(model, data, kernel, batch_size)

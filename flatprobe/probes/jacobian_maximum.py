@@ -153,7 +153,7 @@ def jacobian_maximum(
     def norms_of(unit: int, inputs: Tensor, given: Inputs) -> Tensor:
         start = None
         if method == "lanczos":  # the points of a unit share its start
-            start = rng.sample_normal(unit, unit + len(inputs), (network.classes,), "lanczos")
+            start = rng.sample_normal(unit, unit + len(inputs), (network.classes,), "lanczos", device=network.device)
             start = start.repeat_interleave(inputs.shape[1], 0)
         rows = inputs.flatten(0, 1)
         owners = torch.arange(len(rows), device="cpu") // inputs.shape[1]

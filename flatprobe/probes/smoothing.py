@@ -1,5 +1,6 @@
 """The smoothed classifier: the most frequent class under Gaussian noise, with a certified radius."""
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from jaxtyping import Float64, Int64
 from torch import Tensor, nn
 
 from flatprobe.data import Batch, LabelledData, check_data
+from flatprobe.data.inputs import Inputs
 from flatprobe.network.checks import check_batch
 from flatprobe.network.contexts import standalone
 from flatprobe.network.network import Network
@@ -186,8 +188,7 @@ def smoothed_certificate(
     network, data = Network(model), check_data(data)
     size = network.batch_size(batch_size, data)
     selected, counts = [], []
-    # A block of draws is drawn whole, so a pass takes as many samples as whole blocks fit into it.
-    for batch in data.batches(max(1, size // rng.BLOCK)):
+    for batch in data.batches(size):
         if batch.start == 0:
             check_batch(network, batch, data.classes)
         votes = _votes(network, batch, sigma, selection, size, (seed, "smoothing selection"))
@@ -211,26 +212,50 @@ def smoothed_certificate(
 
 
 def _votes(
-    network: Network, batch: Batch, sigma: float, draws: int, size: int, key: tuple[rng.Key, ...]
+    network: Network,
+    batch: Batch,
+    sigma: float,
+    draws: int,
+    size: int,
+    key: tuple[rng.Key, ...],
+    *,
+    strict: bool = False,
 ) -> Int64[Tensor, "samples classes"]:
-    """Votes per sample of the batch and class: the number of noise draws under which the network answers the class."""
+    """Votes per sample of the batch and class: the number of noise draws under which the network answers the class.
+
+    Raises:
+        ValueError: if a logit is not finite. One sum over all passes finds it, without a wait for the device in each;
+            `strict` passes then name the sample and the draw.
+    """
     inputs, given = continuous(isolate(network, batch)[1], "smoothed_certificate"), network.prepare(batch.inputs)
     votes = torch.zeros(len(inputs), network.classes, dtype=torch.int64, device=network.device)
+    total = torch.zeros((), device=network.device)
+    together = max(1, size // draws)
     with torch.no_grad():
-        for first in range(0, draws, rng.BLOCK):
-            last = min(first + rng.BLOCK, draws)
-            noisy = inputs.new_empty((len(inputs), last - first, *inputs.shape[1:]))
-            for row, x in enumerate(inputs):  # per sample, so that the block of noise stays in the cache
-                noise = rng.sample_normal(first, last, x.shape, *key, batch.start + row)
-                torch.add(x, noise.to(inputs), alpha=sigma, out=noisy[row])
-            noisy = noisy.flatten(0, 1)
-            owners = torch.arange(len(noisy), device="cpu") // (last - first)
-            parts = [slice(row, row + size) for row in range(0, len(noisy), size)]
-            logits = torch.cat([network.repeating(given, owners[part])(noisy[part]) for part in parts])
-            _check_logits(logits, batch.start, first, last - first)
-            answer = logits.argmax(1).view(len(inputs), -1)
-            votes.scatter_add_(1, answer, torch.ones_like(answer))
+        for row, first in itertools.product(range(0, len(inputs), together), range(0, draws, size)):
+            x, last = inputs[row : row + together], min(first + size, draws)
+            position = batch.start + row
+            noise = rng.draws_normal(
+                range(position, position + len(x)), first, last, x.shape[1:], *key, device=x.device
+            ).to(x)
+            noisy = torch.add(x[:, None], noise, alpha=sigma, out=noise).flatten(0, 1)
+            logits = _holding(network, given, row, len(x), last - first)(noisy)
+            if strict:
+                _check_logits(logits, position, first, last - first)
+            total += logits.sum(dtype=torch.float32)
+            answer = logits.argmax(1).view(len(x), -1)
+            votes[row : row + together].scatter_add_(1, answer, torch.ones_like(answer))
+    if not strict and not bool(total.isfinite()):
+        return _votes(network, batch, sigma, draws, size, key, strict=True)
     return votes
+
+
+def _holding(network: Network, given: Inputs, row: int, samples: int, draws: int) -> Network:
+    """The network for the draws of some samples, with the other inputs of these samples."""
+    if isinstance(given, Tensor):
+        return network
+    owners = torch.arange(row, row + samples, device=network.device).repeat_interleave(draws)
+    return network.repeating(given, owners)
 
 
 def _check(sigma: float, draws: int, alpha: float, selection: int) -> None:

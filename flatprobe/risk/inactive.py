@@ -195,7 +195,7 @@ class _Look:
                 return None
             if not logits.requires_grad:
                 return {}
-            cotangent = rng.normal(logits.shape, "inactive").to(logits)
+            cotangent = rng.normal(logits.shape, "inactive", device=logits.device).to(logits)
             weighted = (logits * cotangent).sum()
             try:
                 slopes = torch.autograd.grad(weighted, list(variables.values()), allow_unused=True)

@@ -15,6 +15,7 @@ import torch
 
 from flatprobe.utils.atomic import check_writable
 from flatprobe.utils.columns import Axes, Columns, from_table, to_table
+from flatprobe.utils.rng import NOISE
 from flatprobe.utils.tables import check_place, read_table, write_table
 
 if TYPE_CHECKING:
@@ -65,7 +66,9 @@ def _versions() -> Mapping[str, str]:
 
 def settings(probe: str, subject: Mapping[str, object], **arguments: object) -> dict[str, Any]:
     """The settings of a result: the probe, its arguments, the subject of the measurement, and the environment."""
-    return {"probe": probe, "arguments": arguments, "subject": dict(subject), "environment": environment()}
+    # Records without the law of the noise hold noise of torch's mt19937 generator, in blocks of 64 samples.
+    measured = environment() | {"noise": NOISE}
+    return {"probe": probe, "arguments": arguments, "subject": dict(subject), "environment": measured}
 
 
 @dataclass(frozen=True, kw_only=True)

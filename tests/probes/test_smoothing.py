@@ -95,7 +95,8 @@ def test_slow_reference_sample_by_sample_and_draw_by_draw(name: str) -> None:
         for family, draws in (("selection", 10), ("estimation", 70)):
             votes[family] = [0] * 10
             for draw in range(draws):
-                noise = rng.sample_normal(draw, draw + 1, (1, 8, 8), 3, f"smoothing {family}", index).double()
+                noise = rng.draws_normal(range(index, index + 1), draw, draw + 1, (1, 8, 8), 3, f"smoothing {family}")
+                noise = noise[0].double()
                 z = model(data.inputs[index : index + 1].double() + sigma * noise)
                 votes[family][int(z.argmax())] += 1
         top = votes["selection"].index(max(votes["selection"]))
@@ -237,7 +238,7 @@ def test_logits_that_overflow_under_the_noise_name_the_sample_and_the_draw() -> 
 
     inputs = torch.tensor([[9.0], [9.0], [4.6]])
     data = fp.LabelledData(inputs, torch.zeros(3, dtype=torch.long), classes=2)
-    noise = rng.sample_normal(0, 10, (1,), 0, "smoothing selection", 2).flatten()
+    noise = rng.draws_normal(range(2, 3), 0, 10, (1,), 0, "smoothing selection").flatten()
     draw = int((4.6 + 0.25 * noise < 4.5).nonzero()[0])
     with pytest.raises(ValueError, match=f"logits of sample 2 must be finite under the noise of draw {draw}, "):
         fp.smoothed_certificate(Steep().eval(), data, draws=10, selection=10)
