@@ -4,8 +4,8 @@
 """
 
 import argparse
-import importlib
 import sys
+import traceback
 import warnings
 from collections.abc import Callable, Iterator
 
@@ -16,7 +16,7 @@ from flatprobe.utils.results import environment
 from flatprobe.utils.tables import write_table
 from tests.benchmarks.harness import RECORDS, Row, peak_mebibytes, report_peak
 from tests.benchmarks.peers import inputs, steps, weights
-from tests.benchmarks.peers.contest import NETWORKS, SMALL, Contest, Subject, rounds, subject
+from tests.benchmarks.peers.contest import NETWORKS, SMALL, Contest, Subject, cpu_seconds, rounds, subject
 
 ROUNDS = {"digits": 7, "MLP": 5, "CNN": 5, "ResNet": 3, "ViT-B": 2}
 DENSE = ("digits", "MLP")
@@ -57,22 +57,19 @@ def _variants(contest: Contest) -> dict[str, Callable[[], object]]:
     return {"flatprobe": contest.ours, **contest.peers}
 
 
-def rows(works: list[str], networks: list[str], count: int | None) -> Iterator[Row]:
-    torch.set_num_threads(1)
-    for work in works:
-        build, sizes = WORKS[work]
-        for name in [size for size in sizes if size in networks]:
-            torch.manual_seed(0)
-            contest = build(subject(name))
-            note = contest.check() or contest.note
-            shared = {"network": name, "work": work, "note": note}
-            for variant, number, seconds in rounds(_variants(contest), count or ROUNDS[name]):
-                yield {**shared, "variant": variant, "round": number, "cpu_seconds": seconds}
-            if name in MEMORY.get(work, ()):
-                size = sum(w.numel() * w.element_size() for w in subject(name).model.parameters()) / 2**20
-                for variant in _variants(contest):
-                    peak = peak_mebibytes("peers", name, work, variant)
-                    yield {**shared, "variant": variant, "peak_mebibytes": peak, "weights_mebibytes": size}
+def rows(work: str, name: str, count: int | None = None) -> Iterator[Row]:
+    """CPU seconds of each variant and round, and the peak memory of some, after their values were compared."""
+    torch.manual_seed(0)
+    contest = WORKS[work][0](subject(name))
+    note = contest.check() or contest.note
+    shared = {"work": work, "network": name, "note": note}
+    for variant, number, seconds in rounds(_variants(contest), count or ROUNDS[name]):
+        yield {**shared, "variant": variant, "round": number, "cpu_seconds": seconds}
+    if name in MEMORY.get(work, ()):
+        size = sum(w.numel() * w.element_size() for w in subject(name).model.parameters()) / 2**20
+        for variant in _variants(contest):
+            peak = peak_mebibytes("peers", name, work, variant)
+            yield {**shared, "variant": variant, "peak_mebibytes": peak, "weights_mebibytes": size}
 
 
 def ratios(frame: pd.DataFrame) -> pd.DataFrame:
@@ -96,24 +93,31 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--network", nargs="+", choices=NETWORKS, default=list(NETWORKS))
     parser.add_argument("--rounds", type=int)
     options = parser.parse_args(arguments)
+    torch.set_num_threads(1)
     works = [work for work in WORKS if not options.works or any(word in work for word in options.works)]
-    found = []
-    for row in rows(works, options.network, options.rounds):
-        if not found or (found[-1]["work"], found[-1]["network"]) != (row["work"], row["network"]):
-            print(row["work"], row["network"], flush=True)
-        found.append(row)
+    found: list[Row] = []
+    failed = []
+    for name, work in [(name, work) for name in options.network for work in works if name in WORKS[work][1]]:
+        start = cpu_seconds()
+        try:
+            found += rows(work, name, options.rounds)
+        except Exception:  # noqa: BLE001  the others' figures are kept
+            traceback.print_exc()
+            failed.append(f"{work}, {name}")
+        print(f"{work}, {name}: {cpu_seconds() - start:.0f} s", flush=True)
     frame = pd.DataFrame(found)
     with pd.option_context("display.width", 250, "display.max_colwidth", 80, "display.precision", 3):
         print(ratios(frame).to_string(index=False))
     if works == list(WORKS) and options.network == list(NETWORKS):
         metadata = {"kind": "benchmark", "command": "make bench-peers", "environment": environment()}
         write_table(frame, RECORDS / "peers.parquet", metadata)
+    if failed:
+        sys.exit(f"failed: {failed}")
 
 
 if __name__ == "__main__":
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     name, work, variant = sys.argv[1:]
-    warm = importlib.import_module("torch.func")  # what torch loads late is no one's work
     contest = WORKS[work][0](subject(name))
     report_peak(_variants(contest)[variant])

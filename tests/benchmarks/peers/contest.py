@@ -72,7 +72,7 @@ class Subject:
         return fp.EmpiricalRisk(self.model, self.data)
 
     def head(self, samples: int) -> "Subject":
-        return Subject(self.name, self.model, self.data.head(samples))
+        return Subject(self.name, self.model, self.data.head(min(samples, len(self.data))))
 
 
 class ViT(nn.Module):

@@ -196,7 +196,7 @@ def eigenvalue(s: Subject) -> Contest:
     from pyhessian import hessian
     from scipy.sparse.linalg import eigsh
 
-    s = s.head(max(len(s.data) // s.size, 1) * s.size)  # hessian-eigenthings takes every batch for equally large
+    s = s.head(len(s.data) // s.size * s.size or len(s.data))  # hessian-eigenthings takes every batch for equally large
     risk, model, batches = s.risk(), copy.deepcopy(s.model), _contiguous(s)
     single = len(batches) == 1
 
