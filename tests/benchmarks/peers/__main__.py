@@ -61,8 +61,7 @@ def rows(work: str, name: str, count: int | None = None) -> Iterator[Row]:
     """CPU seconds of each variant and round, and the peak memory of some, after their values were compared."""
     torch.manual_seed(0)
     contest = WORKS[work][0](subject(name))
-    note = contest.check() or contest.note
-    shared = {"work": work, "network": name, "note": note}
+    shared = {"work": work, "network": name, "note": contest.note, "found": contest.check() or ""}
     for variant, number, seconds in rounds(_variants(contest), count or ROUNDS[name]):
         yield {**shared, "variant": variant, "round": number, "cpu_seconds": seconds}
     if name in MEMORY.get(work, ()):
@@ -83,7 +82,7 @@ def ratios(frame: pd.DataFrame) -> pd.DataFrame:
         if "peak_mebibytes" in part and part["peak_mebibytes"].notna().any():
             row["memory_ratio"] = own["peak_mebibytes"].max() / part["peak_mebibytes"].max()
             row["copies_of_weights"] = own["peak_mebibytes"].max() / own["weights_mebibytes"].max()
-        found.append({**row, "note": part["note"].iloc[0]})
+        found.append({**row, "found": part["found"].iloc[0]})
     return pd.DataFrame(found).sort_values("ratio", ascending=False, ignore_index=True)
 
 

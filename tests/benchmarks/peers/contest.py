@@ -29,7 +29,10 @@ LEAST = 0.2  # CPU seconds of a round: shorter works are repeated within it
 
 @dataclass(frozen=True)
 class Contest:
-    """One work done by flatprobe and by its peers; `check` asserts that the values agree, and may return a note."""
+    """One work by flatprobe and by its peers.
+
+    `check` asserts that the values agree, and may return them in words; `note` says what else one side computes.
+    """
 
     ours: Work
     peers: Mapping[str, Work]

@@ -157,9 +157,9 @@ def ddn(s: Subject) -> Contest:
         medians += [float((peer() - s.inputs).flatten(1).norm(dim=1)[right].median()) for peer in peers.values()]
         assert medians[0] < 1.05 * min(medians), medians
         words = [f"{value:.3f}" for value in medians]
-        return f"median distance {words[0]} (ours), {words[1]} (foolbox), {words[2]} (adv-lib); ours bisects at the end"
+        return f"median distance {words[0]} (flatprobe), {words[1]} (foolbox), {words[2]} (adv-lib)"
 
-    return Contest(ours, peers, check)
+    return Contest(ours, peers, check, "50 steps; ours bisects to the boundary at the end")
 
 
 def jacobian(s: Subject) -> Contest:
@@ -225,7 +225,7 @@ def certificate(s: Subject) -> Contest:
         upper = fp.geometric_margins(s.model, s.data, lower=(), upper=("deepfool",), norm="linf").upper
         for bound in (ours(), by_hand()):
             assert bool((bound <= upper + 1e-6).all())
-        medians = f"{float(ours().median()):.2g} (ours), {float(by_hand().median()):.2g} (intervals)"
-        return f"ours runs one step of an attack too; median bound {medians}"
+        medians = f"{float(ours().median()):.2g} (flatprobe), {float(by_hand().median()):.2g} (intervals)"
+        return f"median bound {medians}"
 
-    return Contest(ours, {"intervals by hand": by_hand}, check)
+    return Contest(ours, {"intervals by hand": by_hand}, check, "another bound; ours takes a step of an attack too")

@@ -51,15 +51,15 @@ def radius(s: Subject) -> Contest:
                 moved[name].sub_(part, alpha=r)
         return loss
 
-    def check() -> None:
-        base = risk().loss
-        close(abs(increase(found) - base), 0.05, 0.1)
+    def check() -> str:
+        close(abs(increase(found) - risk().loss), 0.05, 0.1)
+        return f"{count} evaluations"
 
     return Contest(
         lambda: fp.flatness_radius(risk, directions=1),
         {HAND: lambda: [increase(found) for _ in range(count)]},
         check,
-        f"{count} bare evaluations; no search",
+        "the bare evaluations; no search",
     )
 
 
@@ -226,10 +226,10 @@ def eigenvalue(s: Subject) -> Contest:
     def check() -> str:
         own, others = ours(), {name: peer() for name, peer in peers.items()}
         assert all(value < 1.001 * own for value in others.values()), (own, others)  # none has found a larger one
-        words = [f"{name.split()[0]} {value:.4g}" for name, value in others.items()]
-        return f"tolerance 1e-3 by each one's rule; eigenvalue {own:.4g} (ours), {', '.join(words)}"
+        words = [f"{value:.4g} ({name.split()[0]})" for name, value in others.items()]
+        return f"{own:.4g} (flatprobe), {', '.join(words)}"
 
-    return Contest(ours, peers, check)
+    return Contest(ours, peers, check, "tolerance 1e-3 by each one's own rule")
 
 
 def one_batch(s: Subject) -> Contest:
