@@ -8,10 +8,12 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import pandas as pd
 import torch
 
+from figures.tables.peers import ratios
 from flatprobe.utils.results import environment
 from flatprobe.utils.tables import write_table
 from tests.benchmarks.harness import RECORDS, Row, peak_mebibytes, report_peak
@@ -26,7 +28,6 @@ WORKS: dict[str, tuple[Callable[[Subject], Contest], tuple[str, ...]]] = {
     "radius along a direction": (weights.radius, NETWORKS),
     "random direction": (weights.draw, NETWORKS),
     "random slice, 11 points": (weights.line, SMALL),
-    "random plane, 25 points": (weights.plane, DENSE),
     "plane through three networks, 16 points": (weights.three_points, SMALL),
     "gradient noise": (weights.noise, NETWORKS),
     "Hessian eigenvalue, one batch": (weights.one_batch, DENSE),
@@ -35,8 +36,8 @@ WORKS: dict[str, tuple[Callable[[Subject], Contest], tuple[str, ...]]] = {
     "Hessian-vector product": (weights.product, SMALL),
     "Gaussian robustness": (inputs.robustness, SMALL),
     "smoothed certificate": (inputs.smoothing, SMALL),
-    "FGSM": (inputs.fgsm, SMALL),
-    "PGD": (inputs.pgd, SMALL),
+    "FGSM": (partial(inputs.fixed, kind="fgsm"), SMALL),
+    "PGD": (partial(inputs.fixed, kind="pgd"), SMALL),
     "DDN": (inputs.ddn, SMALL[:3]),
     "Jacobian norms, 10 classes": (inputs.jacobian, SMALL),
     "certificate in linf": (inputs.certificate, SMALL[:3]),
@@ -71,21 +72,6 @@ def rows(work: str, name: str, count: int | None = None) -> Iterator[Row]:
             yield {**shared, "variant": variant, "peak_mebibytes": peak, "weights_mebibytes": size}
 
 
-def ratios(frame: pd.DataFrame) -> pd.DataFrame:
-    """flatprobe over each peer: the median over the rounds of the ratio within a round, the largest first."""
-    found = []
-    for (work, name, peer), part in frame[frame["variant"] != "flatprobe"].groupby(["work", "network", "variant"]):
-        own = frame[(frame["work"] == work) & (frame["network"] == name) & (frame["variant"] == "flatprobe")]
-        pairs = own.merge(part, on="round", suffixes=("", "_peer")).dropna(subset=["cpu_seconds"])
-        row = {"work": work, "network": name, "peer": peer, "milliseconds": 1000 * pairs["cpu_seconds"].median()}
-        row["ratio"] = (pairs["cpu_seconds"] / pairs["cpu_seconds_peer"]).median()
-        if "peak_mebibytes" in part and part["peak_mebibytes"].notna().any():
-            row["memory_ratio"] = own["peak_mebibytes"].max() / part["peak_mebibytes"].max()
-            row["copies_of_weights"] = own["peak_mebibytes"].max() / own["weights_mebibytes"].max()
-        found.append({**row, "found": part["found"].iloc[0]})
-    return pd.DataFrame(found).sort_values("ratio", ascending=False, ignore_index=True)
-
-
 def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks peers", description=__doc__)
     parser.add_argument("works", nargs="*", metavar="WORK", help="words that a work's name contains; all by default")
@@ -105,8 +91,9 @@ def main(arguments: list[str]) -> None:
             failed.append(f"{work}, {name}")
         print(f"{work}, {name}: {cpu_seconds() - start:.0f} s", flush=True)
     frame = pd.DataFrame(found)
-    with pd.option_context("display.width", 250, "display.max_colwidth", 80, "display.precision", 3):
-        print(ratios(frame).to_string(index=False))
+    with pd.option_context("display.width", 200, "display.precision", 3):
+        for figure in [figure for figure in ("cpu_seconds", "peak_mebibytes") if figure in frame]:
+            print(f"{figure}, flatprobe / peer\n{ratios(frame, figure).to_string()}")
     if works == list(WORKS) and options.network == list(NETWORKS):
         metadata = {"kind": "benchmark", "command": "make bench-peers", "environment": environment()}
         write_table(frame, RECORDS / "peers.parquet", metadata)

@@ -24,7 +24,7 @@ BOX = (0.0, 1.0)
 
 
 def margins(s: Subject) -> Contest:
-    batches, model = s.batches(), s.plain
+    batches, model = s.laid_out, s.plain
 
     def by_hand() -> Tensor:
         found = []
@@ -43,7 +43,7 @@ def margins(s: Subject) -> Contest:
 
 
 def robustness(s: Subject) -> Contest:
-    batches, model = s.batches(), s.plain
+    batches, model = s.laid_out, s.plain
 
     def by_hand() -> Tensor:
         wrong = torch.zeros(len(GAMMAS), DRAWS)
@@ -125,14 +125,6 @@ def fixed(s: Subject, kind: str) -> Contest:
             assert abs(ours() - peer()) < 0.04, (ours(), peer())
 
     return Contest(ours, peers, check, "" if kind == "fgsm" else f"{STEPS} steps; ours on the samples still right")
-
-
-def fgsm(s: Subject) -> Contest:
-    return fixed(s, "fgsm")
-
-
-def pgd(s: Subject) -> Contest:
-    return fixed(s, "pgd")
 
 
 def ddn(s: Subject) -> Contest:
