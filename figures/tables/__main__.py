@@ -2,9 +2,10 @@
 
 from figures.tables.benchmarks import BENCHMARKS
 from figures.tables.markdown import DOCS
+from figures.tables.peers import PEERS
 from figures.tables.reproductions import REPRODUCTIONS
 
-TABLES = BENCHMARKS | REPRODUCTIONS
+TABLES = PEERS | BENCHMARKS | REPRODUCTIONS
 
 
 def main() -> None:

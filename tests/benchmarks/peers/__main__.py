@@ -4,19 +4,21 @@
 """
 
 import argparse
-import importlib
 import sys
+import traceback
 import warnings
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import pandas as pd
 import torch
 
+from figures.tables.peers import ratios
 from flatprobe.utils.results import environment
 from flatprobe.utils.tables import write_table
 from tests.benchmarks.harness import RECORDS, Row, peak_mebibytes, report_peak
 from tests.benchmarks.peers import inputs, steps, weights
-from tests.benchmarks.peers.contest import NETWORKS, SMALL, Contest, Subject, rounds, subject
+from tests.benchmarks.peers.contest import NETWORKS, SMALL, Contest, Subject, cpu_seconds, rounds, subject
 
 ROUNDS = {"digits": 7, "MLP": 5, "CNN": 5, "ResNet": 3, "ViT-B": 2}
 DENSE = ("digits", "MLP")
@@ -26,7 +28,6 @@ WORKS: dict[str, tuple[Callable[[Subject], Contest], tuple[str, ...]]] = {
     "radius along a direction": (weights.radius, NETWORKS),
     "random direction": (weights.draw, NETWORKS),
     "random slice, 11 points": (weights.line, SMALL),
-    "random plane, 25 points": (weights.plane, DENSE),
     "plane through three networks, 16 points": (weights.three_points, SMALL),
     "gradient noise": (weights.noise, NETWORKS),
     "Hessian eigenvalue, one batch": (weights.one_batch, DENSE),
@@ -35,8 +36,8 @@ WORKS: dict[str, tuple[Callable[[Subject], Contest], tuple[str, ...]]] = {
     "Hessian-vector product": (weights.product, SMALL),
     "Gaussian robustness": (inputs.robustness, SMALL),
     "smoothed certificate": (inputs.smoothing, SMALL),
-    "FGSM": (inputs.fgsm, SMALL),
-    "PGD": (inputs.pgd, SMALL),
+    "FGSM": (partial(inputs.fixed, kind="fgsm"), SMALL),
+    "PGD": (partial(inputs.fixed, kind="pgd"), SMALL),
     "DDN": (inputs.ddn, SMALL[:3]),
     "Jacobian norms, 10 classes": (inputs.jacobian, SMALL),
     "certificate in linf": (inputs.certificate, SMALL[:3]),
@@ -57,37 +58,18 @@ def _variants(contest: Contest) -> dict[str, Callable[[], object]]:
     return {"flatprobe": contest.ours, **contest.peers}
 
 
-def rows(works: list[str], networks: list[str], count: int | None) -> Iterator[Row]:
-    torch.set_num_threads(1)
-    for work in works:
-        build, sizes = WORKS[work]
-        for name in [size for size in sizes if size in networks]:
-            torch.manual_seed(0)
-            contest = build(subject(name))
-            note = contest.check() or contest.note
-            shared = {"network": name, "work": work, "note": note}
-            for variant, number, seconds in rounds(_variants(contest), count or ROUNDS[name]):
-                yield {**shared, "variant": variant, "round": number, "cpu_seconds": seconds}
-            if name in MEMORY.get(work, ()):
-                size = sum(w.numel() * w.element_size() for w in subject(name).model.parameters()) / 2**20
-                for variant in _variants(contest):
-                    peak = peak_mebibytes("peers", name, work, variant)
-                    yield {**shared, "variant": variant, "peak_mebibytes": peak, "weights_mebibytes": size}
-
-
-def ratios(frame: pd.DataFrame) -> pd.DataFrame:
-    """flatprobe over each peer: the median over the rounds of the ratio within a round, the largest first."""
-    found = []
-    for (work, name, peer), part in frame[frame["variant"] != "flatprobe"].groupby(["work", "network", "variant"]):
-        own = frame[(frame["work"] == work) & (frame["network"] == name) & (frame["variant"] == "flatprobe")]
-        pairs = own.merge(part, on="round", suffixes=("", "_peer")).dropna(subset=["cpu_seconds"])
-        row = {"work": work, "network": name, "peer": peer, "milliseconds": 1000 * pairs["cpu_seconds"].median()}
-        row["ratio"] = (pairs["cpu_seconds"] / pairs["cpu_seconds_peer"]).median()
-        if "peak_mebibytes" in part and part["peak_mebibytes"].notna().any():
-            row["memory_ratio"] = own["peak_mebibytes"].max() / part["peak_mebibytes"].max()
-            row["copies_of_weights"] = own["peak_mebibytes"].max() / own["weights_mebibytes"].max()
-        found.append({**row, "note": part["note"].iloc[0]})
-    return pd.DataFrame(found).sort_values("ratio", ascending=False, ignore_index=True)
+def rows(work: str, name: str, count: int | None = None) -> Iterator[Row]:
+    """CPU seconds of each variant and round, and the peak memory of some, after their values were compared."""
+    torch.manual_seed(0)
+    contest = WORKS[work][0](subject(name))
+    shared = {"work": work, "network": name, "note": contest.note, "found": contest.check() or ""}
+    for variant, number, seconds in rounds(_variants(contest), count or ROUNDS[name]):
+        yield {**shared, "variant": variant, "round": number, "cpu_seconds": seconds}
+    if name in MEMORY.get(work, ()):
+        size = sum(w.numel() * w.element_size() for w in subject(name).model.parameters()) / 2**20
+        for variant in _variants(contest):
+            peak = peak_mebibytes("peers", name, work, variant)
+            yield {**shared, "variant": variant, "peak_mebibytes": peak, "weights_mebibytes": size}
 
 
 def main(arguments: list[str]) -> None:
@@ -96,24 +78,32 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--network", nargs="+", choices=NETWORKS, default=list(NETWORKS))
     parser.add_argument("--rounds", type=int)
     options = parser.parse_args(arguments)
+    torch.set_num_threads(1)
     works = [work for work in WORKS if not options.works or any(word in work for word in options.works)]
-    found = []
-    for row in rows(works, options.network, options.rounds):
-        if not found or (found[-1]["work"], found[-1]["network"]) != (row["work"], row["network"]):
-            print(row["work"], row["network"], flush=True)
-        found.append(row)
+    found: list[Row] = []
+    failed = []
+    for name, work in [(name, work) for name in options.network for work in works if name in WORKS[work][1]]:
+        start = cpu_seconds()
+        try:
+            found += rows(work, name, options.rounds)
+        except Exception:  # noqa: BLE001  the others' figures are kept
+            traceback.print_exc()
+            failed.append(f"{work}, {name}")
+        print(f"{work}, {name}: {cpu_seconds() - start:.0f} s", flush=True)
     frame = pd.DataFrame(found)
-    with pd.option_context("display.width", 250, "display.max_colwidth", 80, "display.precision", 3):
-        print(ratios(frame).to_string(index=False))
+    with pd.option_context("display.width", 200, "display.precision", 3):
+        for figure in [figure for figure in ("cpu_seconds", "peak_mebibytes") if figure in frame]:
+            print(f"{figure}, flatprobe / peer\n{ratios(frame, figure).to_string()}")
     if works == list(WORKS) and options.network == list(NETWORKS):
         metadata = {"kind": "benchmark", "command": "make bench-peers", "environment": environment()}
         write_table(frame, RECORDS / "peers.parquet", metadata)
+    if failed:
+        sys.exit(f"failed: {failed}")
 
 
 if __name__ == "__main__":
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     name, work, variant = sys.argv[1:]
-    warm = importlib.import_module("torch.func")  # what torch loads late is no one's work
     contest = WORKS[work][0](subject(name))
     report_peak(_variants(contest)[variant])

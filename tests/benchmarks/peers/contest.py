@@ -5,7 +5,7 @@ import math
 import resource
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from importlib.metadata import version
 
 import torch
@@ -29,7 +29,10 @@ LEAST = 0.2  # CPU seconds of a round: shorter works are repeated within it
 
 @dataclass(frozen=True)
 class Contest:
-    """One work done by flatprobe and by its peers; `check` asserts that the values agree, and may return a note."""
+    """One work by flatprobe and by its peers.
+
+    `check` asserts that the values agree, and may return them in words; `note` says what else one side computes.
+    """
 
     ours: Work
     peers: Mapping[str, Work]
@@ -45,11 +48,11 @@ class Subject:
     model: nn.Module
     data: fp.LabelledData
 
-    @property
+    @cached_property
     def size(self) -> int:
         return Network(self.model).batch_size()
 
-    @property
+    @cached_property
     def plain(self) -> nn.Module:
         model = copy.deepcopy(self.model)
         return model.to(memory_format=torch.channels_last) if self.name in {"CNN", "ResNet"} else model
@@ -63,16 +66,21 @@ class Subject:
     def labels(self) -> Tensor:
         return self.data.labels
 
-    def batches(self, size: int | None = None) -> list[tuple[Tensor, Tensor]]:
-        """The batches of the probes, in their layout."""
-        size = size or self.size
-        return [(channels_last(x), y) for x, y in zip(self.inputs.split(size), self.labels.split(size), strict=True)]
+    @cached_property
+    def batches(self) -> list[tuple[Tensor, Tensor]]:
+        """As large as the probes'."""
+        return list(zip(self.inputs.split(self.size), self.labels.split(self.size), strict=True))
+
+    @cached_property
+    def laid_out(self) -> list[tuple[Tensor, Tensor]]:
+        """The batches in the probes' layout."""
+        return [(channels_last(x), y) for x, y in self.batches]
 
     def risk(self) -> fp.EmpiricalRisk:
         return fp.EmpiricalRisk(self.model, self.data)
 
     def head(self, samples: int) -> "Subject":
-        return Subject(self.name, self.model, self.data.head(samples))
+        return Subject(self.name, self.model, self.data.head(min(samples, len(self.data))))
 
 
 class ViT(nn.Module):

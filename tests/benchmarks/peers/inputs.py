@@ -24,7 +24,7 @@ BOX = (0.0, 1.0)
 
 
 def margins(s: Subject) -> Contest:
-    batches, model = s.batches(), s.plain
+    batches, model = s.laid_out, s.plain
 
     def by_hand() -> Tensor:
         found = []
@@ -43,7 +43,7 @@ def margins(s: Subject) -> Contest:
 
 
 def robustness(s: Subject) -> Contest:
-    batches, model = s.batches(), s.plain
+    batches, model = s.laid_out, s.plain
 
     def by_hand() -> Tensor:
         wrong = torch.zeros(len(GAMMAS), DRAWS)
@@ -127,14 +127,6 @@ def fixed(s: Subject, kind: str) -> Contest:
     return Contest(ours, peers, check, "" if kind == "fgsm" else f"{STEPS} steps; ours on the samples still right")
 
 
-def fgsm(s: Subject) -> Contest:
-    return fixed(s, "fgsm")
-
-
-def pgd(s: Subject) -> Contest:
-    return fixed(s, "pgd")
-
-
 def ddn(s: Subject) -> Contest:
     import foolbox
 
@@ -157,9 +149,9 @@ def ddn(s: Subject) -> Contest:
         medians += [float((peer() - s.inputs).flatten(1).norm(dim=1)[right].median()) for peer in peers.values()]
         assert medians[0] < 1.05 * min(medians), medians
         words = [f"{value:.3f}" for value in medians]
-        return f"median distance {words[0]} (ours), {words[1]} (foolbox), {words[2]} (adv-lib); ours bisects at the end"
+        return f"median distance {words[0]} (flatprobe), {words[1]} (foolbox), {words[2]} (adv-lib)"
 
-    return Contest(ours, peers, check)
+    return Contest(ours, peers, check, "50 steps; ours bisects to the boundary at the end")
 
 
 def jacobian(s: Subject) -> Contest:
@@ -225,7 +217,7 @@ def certificate(s: Subject) -> Contest:
         upper = fp.geometric_margins(s.model, s.data, lower=(), upper=("deepfool",), norm="linf").upper
         for bound in (ours(), by_hand()):
             assert bool((bound <= upper + 1e-6).all())
-        medians = f"{float(ours().median()):.2g} (ours), {float(by_hand().median()):.2g} (intervals)"
-        return f"ours runs one step of an attack too; median bound {medians}"
+        medians = f"{float(ours().median()):.2g} (flatprobe), {float(by_hand().median()):.2g} (intervals)"
+        return f"median bound {medians}"
 
-    return Contest(ours, {"intervals by hand": by_hand}, check)
+    return Contest(ours, {"intervals by hand": by_hand}, check, "another bound; ours takes a step of an attack too")

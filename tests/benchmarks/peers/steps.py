@@ -52,13 +52,13 @@ def _training(s: Subject, *, penalised: bool) -> Contest:
         settings = {"epochs": EPOCHS[s.name], "learning_rate": LEARNING_RATE, "batch_size": BATCH}
         return fp.train(network(s.name), s.data, penalties=penalty, **settings).model
 
-    def check() -> None:
+    def check() -> str:
         risks = [fp.EmpiricalRisk(model, s.data)().loss for model in (ours(), by_hand(s, penalised=penalised))]
         close(*risks, 0.35)
+        return f"{EPOCHS[s.name] * -(-len(s.data) // BATCH)} steps"
 
-    steps = EPOCHS[s.name] * -(-len(s.data) // BATCH)
-    note = f"{steps} steps with their setup; ours records each epoch"
-    return Contest(ours, {HAND: lambda: by_hand(s, penalised=penalised)}, check, note)
+    peers = {HAND: lambda: by_hand(s, penalised=penalised)}
+    return Contest(ours, peers, check, "with the setup; ours records each epoch")
 
 
 def training(s: Subject) -> Contest:

@@ -16,16 +16,15 @@ from flatprobe.risk.directions import direction
 from flatprobe.utils import rng
 from tests.benchmarks.peers.contest import HAND, Contest, Subject, close, cross_entropy, library, network
 
-LINE, PLANE, STEPS = 11, 5, 4
+LINE, EXTENT, STEPS = 11, 0.5, 4
 DRAWS = 10
 MINIBATCH = {"digits": 32, "MLP": 32, "CNN": 32, "ResNet": 32, "ViT-B": 4}
-TOLERANCE = 1e-3
 
 
 def creation(s: Subject) -> Contest:
     """On one batch, since creation checks the first one only."""
     s = s.head(s.size)
-    batches, plain = s.batches(), s.plain
+    batches, plain = s.laid_out, s.plain
     return Contest(
         lambda: fp.EmpiricalRisk(s.model, s.data),
         {HAND: lambda: cross_entropy(plain, batches)},
@@ -36,10 +35,9 @@ def creation(s: Subject) -> Contest:
 
 def radius(s: Subject) -> Contest:
     """A direction beside its evaluations by hand, weights moved in place."""
-    risk, batches, plain = s.risk(), s.batches(), s.plain
+    risk, batches, plain = s.risk(), s.laid_out, s.plain
     u = direction(risk.center, tuple(risk.center), "isotropic", 0, 0)
-    result = fp.flatness_radius(risk, directions=1)
-    count, found = int(result.evaluations[0]), float(result.radii[0])
+    searched = {"count": 1, "radius": 1.0}  # the search's, after `check`
 
     def increase(r: float) -> float:
         moved = dict(plain.named_parameters())
@@ -51,15 +49,17 @@ def radius(s: Subject) -> Contest:
                 moved[name].sub_(part, alpha=r)
         return loss
 
-    def check() -> None:
-        base = risk().loss
-        close(abs(increase(found) - base), 0.05, 0.1)
+    def check() -> str:
+        result = fp.flatness_radius(risk, directions=1)
+        searched.update(count=int(result.evaluations[0]), radius=float(result.radii[0]))
+        close(abs(increase(searched["radius"]) - risk().loss), 0.05, 0.1)
+        return f"{searched['count']} evaluations"
 
     return Contest(
         lambda: fp.flatness_radius(risk, directions=1),
-        {HAND: lambda: [increase(found) for _ in range(count)]},
+        {HAND: lambda: [increase(searched["radius"]) for _ in range(searched["count"])]},
         check,
-        f"{count} bare evaluations; no search",
+        "the bare evaluations; no search",
     )
 
 
@@ -90,48 +90,34 @@ def line(s: Subject) -> Contest:
     return Contest(
         lambda: fp.random_slice(risk, dimensions=1, steps=LINE),
         {
-            library("loss-landscapes"): lambda: random_line(
-                s.model, metric, distance=1, steps=LINE, deepcopy_model=True
-            ),
-            library("landscaper"): lambda: landscaper(s, LINE, 1),
+            library("loss-landscapes"): lambda: random_line(s.model, metric, 1, LINE, deepcopy_model=True),
+            library("landscaper"): lambda: landscaper(s),
         },
         lambda: _check_landscaper(s, risk),
         "other random directions; ours counts errors too, and evaluates the center once more",
     )
 
 
-def plane(s: Subject) -> Contest:
-    risk = s.risk()
-    return Contest(
-        lambda: fp.random_slice(risk, dimensions=2, steps=PLANE),
-        {library("landscaper"): lambda: landscaper(s, PLANE, 2)},
-        lambda: _check_landscaper(s, risk),
-        "other random directions; ours counts errors too, and evaluates the center once more",
-    )
-
-
-def landscaper(s: Subject, steps: int, dimensions: int, directions: list[list[Tensor]] | None = None) -> np.ndarray:
+def landscaper(s: Subject, direction: list[Tensor] | None = None) -> np.ndarray:
     """Landscaper moves the weights of its model and restores them."""
     from landscaper.compute import compute_loss_landscape
 
     def loss(model: nn.Module, data: tuple[Tensor, Tensor]) -> float:
         return float(F.cross_entropy(model(data[0]), data[1]))
 
-    drawn = directions or [[torch.randn_like(w) for w in s.model.parameters()] for _ in range(dimensions)]
-    model = copy.deepcopy(s.model)
+    drawn = [direction or [torch.randn_like(w) for w in s.model.parameters()]]
+    settings = {"steps": LINE, "distance": EXTENT, "dim": 1, "device": "cpu"}
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        return compute_loss_landscape(
-            model, (s.inputs, s.labels), drawn, loss, steps=steps, distance=0.5, dim=dimensions, device="cpu"
-        )[0]
+        return compute_loss_landscape(copy.deepcopy(s.model), (s.inputs, s.labels), drawn, loss, **settings)[0]
 
 
 def _check_landscaper(s: Subject, risk: fp.EmpiricalRisk) -> None:
     """Along Landscaper's own normalized direction; it adds noise to the largest value of its grid."""
     noise = {name: torch.randn_like(w) for name, w in s.model.named_parameters()}
-    values = landscaper(s, LINE, 1, [list(noise.values())])
+    values = landscaper(s, list(noise.values()))
     unit = {name: part * math.sqrt(part.numel()) / part.norm() for name, part in noise.items()}
     lengths = [math.sqrt(sum(float(v.double().square().sum()) for v in w.values())) for w in (risk.center, unit)]
-    step = 0.5 / (LINE / 2) * lengths[0] / lengths[1]
+    step = EXTENT / (LINE / 2) * lengths[0] / lengths[1]
     own = risk.along([risk.center, {name: part.detach() for name, part in unit.items()}])
     for k in np.argsort(values)[:-1]:
         close(own((1.0, step * float(k - LINE // 2))).loss, values[k], 1e-3)
@@ -169,7 +155,7 @@ def noise(s: Subject) -> Contest:
         return torch.cat([part.flatten() for part in parts])
 
     def by_hand() -> tuple[float, float]:
-        full = sum(gradient(x, y) * len(y) for x, y in s.batches()) / len(s.data)
+        full = sum(gradient(x, y) * len(y) for x, y in s.laid_out) / len(s.data)
         lengths, kept = [], []
         for key in range(DRAWS):
             positions = rng.permutation(len(s.data), 0, "minibatch", key)[:size]
@@ -189,67 +175,62 @@ def noise(s: Subject) -> Contest:
     return Contest(ours, {HAND: by_hand}, check, "gradients of the data and of 10 minibatches")
 
 
+def _pyhessian(s: Subject, figure: str, **arguments: object) -> list[float]:
+    """A figure of PyHessian, which keeps the graph of its gradients where it has one batch."""
+    from pyhessian import hessian
+
+    model, batches = copy.deepcopy(s.model), s.batches
+    source = {"data": batches[0]} if len(batches) == 1 else {"dataloader": batches}
+    found = getattr(hessian(model, nn.CrossEntropyLoss(), cuda=False, **source), figure)(**arguments)
+    model.zero_grad(set_to_none=True)  # the graph in them holds the model
+    return found
+
+
 def eigenvalue(s: Subject) -> Contest:
     from curvlinops import HessianLinearOperator
     from hessian_eigenthings.algorithms.lanczos import lanczos
     from hessian_eigenthings.operators import HessianOperator
-    from pyhessian import hessian
     from scipy.sparse.linalg import eigsh
 
-    s = s.head(max(len(s.data) // s.size, 1) * s.size)  # hessian-eigenthings takes every batch for equally large
-    risk, model, batches = s.risk(), copy.deepcopy(s.model), _contiguous(s)
-    single = len(batches) == 1
-
-    def pyhessian() -> float:
-        source = {"data": batches[0]} if single else {"dataloader": batches}
-        value = hessian(model, nn.CrossEntropyLoss(), cuda=False, **source).eigenvalues(tol=TOLERANCE)[0][0]
-        model.zero_grad(set_to_none=True)  # PyHessian leaves a graph in the gradients
-        return value
+    s = s.head(len(s.data) // s.size * s.size or len(s.data))  # hessian-eigenthings takes every batch for equally large
+    risk, model, tolerance = s.risk(), copy.deepcopy(s.model), 1e-3
 
     def eigenthings() -> float:
-        operator = HessianOperator(model, batches, lambda network, batch: F.cross_entropy(network(batch[0]), batch[1]))
-        return float(lanczos(operator, k=1, max_iter=15, tol=TOLERANCE, which="LA").eigenvalues[0])
+        operator = HessianOperator(
+            model, s.batches, lambda network, batch: F.cross_entropy(network(batch[0]), batch[1])
+        )
+        return float(lanczos(operator, k=1, max_iter=15, tol=tolerance, which="LA").eigenvalues[0])
 
     def curvlinops() -> float:
-        operator = HessianLinearOperator(model, nn.CrossEntropyLoss(), list(model.parameters()), batches)
-        return float(eigsh(operator.to_scipy(), k=1, which="LA", tol=TOLERANCE, ncv=12)[0][0])
+        operator = HessianLinearOperator(model, nn.CrossEntropyLoss(), list(model.parameters()), s.batches)
+        return float(eigsh(operator.to_scipy(), k=1, which="LA", tol=tolerance, ncv=12)[0][0])
 
     peers = {
-        library("pyhessian"): pyhessian,
+        library("pyhessian"): lambda: _pyhessian(s, "eigenvalues", tol=tolerance)[0][0],
         library("hessian-eigenthings"): eigenthings,
         library("curvlinops-for-pytorch"): curvlinops,
     }
 
     def ours() -> float:
-        return float(fp.hessian_eigenvalues(risk, tolerance=TOLERANCE).eigenvalues[0])
+        return float(fp.hessian_eigenvalues(risk, tolerance=tolerance).eigenvalues[0])
 
     def check() -> str:
         own, others = ours(), {name: peer() for name, peer in peers.items()}
         assert all(value < 1.001 * own for value in others.values()), (own, others)  # none has found a larger one
-        words = [f"{name.split()[0]} {value:.4g}" for name, value in others.items()]
-        return f"tolerance 1e-3 by each one's rule; eigenvalue {own:.4g} (ours), {', '.join(words)}"
+        return ", ".join(f"{value:.4g} ({name.split()[0]})" for name, value in ({"flatprobe": own} | others).items())
 
-    return Contest(ours, peers, check)
+    return Contest(ours, peers, check, "tolerance 1e-3 by each one's own rule")
 
 
 def one_batch(s: Subject) -> Contest:
     return eigenvalue(s.head(s.size // 2))
 
 
-def _contiguous(s: Subject) -> list[tuple[Tensor, Tensor]]:
-    return list(zip(s.inputs.split(s.size), s.labels.split(s.size), strict=True))
-
-
 def trace(s: Subject) -> Contest:
-    from pyhessian import hessian
-
-    risk, model, batches = s.risk(), copy.deepcopy(s.model), _contiguous(s)
+    risk = s.risk()
 
     def pyhessian() -> list[float]:
-        source = {"data": batches[0]} if len(batches) == 1 else {"dataloader": batches}
-        values = hessian(model, nn.CrossEntropyLoss(), cuda=False, **source).trace(maxIter=DRAWS, tol=0.0)
-        model.zero_grad(set_to_none=True)
-        return values
+        return _pyhessian(s, "trace", maxIter=DRAWS, tol=0.0)
 
     def check() -> None:
         own, other = fp.hessian_trace(risk, draws=DRAWS), np.array(pyhessian())
@@ -266,7 +247,7 @@ def product(s: Subject) -> Contest:
     v = {name: torch.randn_like(w) for name, w in risk.center.items()}
     flat = torch.cat([part.flatten() for part in v.values()])
     operator = HessianLinearOperator(
-        model, nn.CrossEntropyLoss(), list(model.parameters()), _contiguous(s), check_deterministic=False
+        model, nn.CrossEntropyLoss(), list(model.parameters()), s.batches, check_deterministic=False
     )
 
     def check() -> None:
