@@ -108,6 +108,11 @@ class Slots:
                     container[key] = value
         self._restore()
 
+    @property
+    def leaves_traces(self) -> bool:
+        """True if a pass writes to a tensor or an attribute of the copy."""
+        return bool(self.written or self._kept)
+
     def current(self, name: str) -> Tensor:
         """The tensor that the copy holds at present under a name."""
         container, key = self._places[name][0]

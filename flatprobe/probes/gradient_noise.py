@@ -1,6 +1,7 @@
 """Gradient noise: the minibatch gradient minus the gradient over all data, at fixed weights."""
 
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -9,12 +10,15 @@ from jaxtyping import Float64, Int64
 from torch import Tensor
 
 from flatprobe.network.weights import Weights, as_given, select
+from flatprobe.risk.derivatives import precise_dot
 from flatprobe.risk.empirical import EmpiricalRisk, RiskFunction
 from flatprobe.risk.function import takes_risk
 from flatprobe.risk.inactive import check_acts
 from flatprobe.utils import rng
 from flatprobe.utils.arguments import Selection, Whole, at_least
 from flatprobe.utils.results import Result, settings
+
+_DRAWN = 2**12  # Positions that are drawn at once.
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -159,27 +163,30 @@ def gradient_noise(
         raise ValueError(msg)
     names = select(risk.center, parameters)
     check_acts(risk, names)
-    full = _flat(risk.gradient(names=names))
-    kept = _choose(full, components, seed)
+    full = risk.gradient(names=names)
+    live = _live(full)
+    kept = _choose(full, live, components, seed)
+    gradient = kept.of(full)
     noise, squared = [], []
     for positions in _minibatches(count, batch_size, draws, replacement, seed):
-        xi = _flat(risk.gradient(names=names, positions=positions)) - full
-        noise.append(xi[kept])
-        squared.append(float(xi.square().sum()))
+        own = risk.gradient(names=names, positions=positions)
+        noise.append(kept.of(own) - gradient)
+        squared.append(_square({name: value.sub_(full[name]) for name, value in own.items()}))
+        del own  # before the next one is computed
     derived: dict[str, Any] = {
-        "gradient_norm": float(full.norm()),
+        "gradient_norm": float(_square(full).sqrt()),
         "inflation": float(batch_size if replacement else batch_size * (count - 1) / (count - batch_size)),
-        "live": int((full != 0).sum()),
+        "live": live,
     }
     arguments = {
         "batch_size": batch_size, "draws": draws, "replacement": replacement, "components": components,
         "parameters": as_given(parameters), "seed": seed,
     }  # fmt: skip
     return GradientNoise(
-        noise=torch.stack(noise),
-        components=_labels(risk.center, names, kept),
-        gradient=full[kept],
-        squared_lengths=torch.tensor(squared, dtype=torch.float64, device="cpu"),
+        noise=torch.stack(noise).cpu(),
+        components=kept.labels,
+        gradient=gradient.cpu(),
+        squared_lengths=torch.stack(squared).cpu(),
         settings=settings("gradient_noise", risk.describe(), **arguments) | derived | {"selected": list(names)},
         **derived,
     )
@@ -195,29 +202,77 @@ def _minibatches(count: int, size: int, draws: int, replacement: bool, seed: int
         )
 
 
-def _choose(full: Tensor, components: int, seed: int) -> Int64[Tensor, " components"]:
-    """Positions of the components to keep, in order.
+def _live(full: Weights) -> int:
+    """The number of components that are not 0.
 
     Raises:
         ValueError: if the gradient is not finite, or 0 throughout.
     """
-    live = full.nonzero().flatten()
-    if not bool(full.isfinite().all()) or len(live) == 0:
-        found = "not finite" if len(live) else "0 in every selected parameter"
+    finite, live = (
+        torch.stack(parts)
+        for parts in zip(*((v.isfinite().all(), v.count_nonzero()) for v in full.values()), strict=True)
+    )
+    if not bool(finite.all()) or not bool(live.any()):
+        found = "not finite" if bool(live.any()) else "0 in every selected parameter"
         msg = f"the full gradient must be finite and not 0, got one that is {found}. Probe in float64, or select others"
         raise ValueError(msg)
-    return live[rng.permutation(len(live), seed, "components")[:components].sort().values]
+    return int(live.sum())
 
 
-def _labels(weights: Weights, names: Sequence[str], places: Tensor) -> tuple[str, ...]:
-    ends = torch.tensor([weights[name].numel() for name in names], device="cpu").cumsum(0)
-    owners = torch.searchsorted(ends, places, right=True).tolist()
-    starts = [0, *ends.tolist()]
-    return tuple(f"{names[own]}[{place - starts[own]}]" for own, place in zip(owners, places.tolist(), strict=True))
+@dataclass(frozen=True)
+class _Components:
+    """Some components of a gradient: parameter -> flat positions in it, in order."""
+
+    places: dict[str, Int64[Tensor, " places"]]
+
+    @classmethod
+    def at(cls, flat: Int64[Tensor, " places"], full: Weights) -> "_Components":
+        """The components at increasing positions in the concatenation of all parameters."""
+        sizes = torch.tensor([value.numel() for value in full.values()], device="cpu")
+        starts = sizes.cumsum(0) - sizes
+        bounds = torch.searchsorted(flat, torch.cat([starts, starts[-1:] + sizes[-1:]])).tolist()
+        found = {}
+        for place, (name, value) in enumerate(full.items()):
+            own = flat[bounds[place] : bounds[place + 1]] - starts[place]
+            if len(own):
+                found[name] = own.to(value.device)
+        return cls(found)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return tuple(f"{name}[{place}]" for name, places in self.places.items() for place in places.tolist())
+
+    def of(self, vector: Weights) -> Float64[Tensor, " components"]:
+        return torch.cat([vector[name].take(places).double() for name, places in self.places.items()])
 
 
-def _flat(vector: Weights) -> Float64[Tensor, " weights"]:
-    return torch.cat([value.double().flatten() for value in vector.values()]).cpu()
+def _choose(full: Weights, live: int, components: int, seed: int) -> _Components:
+    """Distinct random components that are not 0, or all of them if there are fewer."""
+    if live <= 2 * components:
+        starts = itertools.accumulate((value.numel() for value in full.values()), initial=0)
+        flat = torch.cat(
+            [
+                value.flatten().nonzero().flatten().cpu() + start
+                for value, start in zip(full.values(), starts, strict=False)
+            ]
+        )
+        chosen = flat[rng.permutation(live, seed, "components")[:components]]
+        return _Components.at(chosen.sort().values, full)
+    # Uniform positions, of which the zeros and the repeated ones are rejected.
+    generator, total = rng.generator(seed, "components"), sum(value.numel() for value in full.values())
+    found: dict[int, None] = {}
+    while len(found) < components:
+        drawn = torch.randint(total, (_DRAWN,), generator=generator, device="cpu")
+        flat, order = drawn.sort()
+        acts = torch.empty(_DRAWN, dtype=torch.bool, device="cpu")
+        acts[order] = _Components.at(flat, full).of(full).cpu() != 0
+        found.update(dict.fromkeys(drawn[acts].tolist()))
+    return _Components.at(torch.tensor(list(found)[:components], device="cpu").sort().values, full)
+
+
+def _square(vector: Weights) -> Float64[Tensor, ""]:
+    """The squared length, summed in float64 on the device."""
+    return torch.stack([precise_dot(value, value) for value in vector.values()]).sum()
 
 
 def _kurtosis(squares: Tensor, fourths: Tensor, draws: int) -> Tensor:

@@ -1,6 +1,5 @@
 """Extreme eigenvalues of the Hessian of the empirical risk at the trained weights."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -12,7 +11,7 @@ from flatprobe.network.weights import as_given, layers, select
 from flatprobe.risk.empirical import RiskFunction, describe
 from flatprobe.risk.function import takes_risk
 from flatprobe.risk.inactive import check_acts
-from flatprobe.risk.protocols import hessian_products
+from flatprobe.risk.protocols import Hessian
 from flatprobe.utils import rng
 from flatprobe.utils.arguments import Checked, Number, Selection, Whole, at_least, one_of, positive
 from flatprobe.utils.lanczos import ENDS, Values, Vector, Vectors, extreme_pairs
@@ -117,14 +116,16 @@ def hessian_eigenvalues(
     blocks = layers(names) if per_layer else {"all": names}
     values, residuals, labels, products = [], [], [], 0
     for label, own in blocks.items():
-        block = _Block(risk, own)
-        if block.size < count:
+        size = sum(risk.center[name].numel() for name in own)
+        if size < count:
             msg = (
-                f"count must be at most the number of weights, {block.size} in {label!r}, got {count}. Lower count, or "
+                f"count must be at most the number of weights, {size} in {label!r}, got {count}. Lower count, or "
                 "select more parameters"
             )
             raise ValueError(msg)
-        found, errors = _extreme(block, count, which, tolerance, rng.generator(seed, "eigenvalues", label))
+        with Hessian(risk, own) as hessian:
+            block = _Block(hessian)
+            found, errors = _extreme(block, count, which, tolerance, rng.generator(seed, "eigenvalues", label))
         values.append(found)
         residuals.append(errors)
         labels += [label] * count
@@ -144,26 +145,27 @@ def hessian_eigenvalues(
 
 
 class _Block:
-    """Products of the Hessian's block over some parameters with flat CPU vectors, and their number."""
+    """Products of a block of the Hessian with flat vectors on the device of the weights, and their number."""
 
-    def __init__(self, risk: RiskFunction, names: Sequence[str]) -> None:
-        self.risk, self.names, self.center = risk, names, risk.center
-        self.sizes = [self.center[name].numel() for name in names]
-        self.size, self.products = sum(self.sizes), 0
-        double = any(self.center[name].dtype == torch.float64 for name in names)
+    def __init__(self, hessian: Hessian) -> None:
+        self._hessian = hessian
+        self._weights = {name: hessian.center[name] for name in hessian.names}
+        self._sizes = [value.numel() for value in self._weights.values()]
+        self.size, self.products = sum(self._sizes), 0
+        double = any(value.dtype == torch.float64 for value in self._weights.values())
         self.dtype = torch.float64 if double else torch.float32
+        self.device = next(iter(self._weights.values())).device
 
     def __call__(self, vector: Vector) -> Vector:
         self.products += 1
-        parts = torch.split(vector, self.sizes)
         direction = {}
-        for name, part in zip(self.names, parts, strict=True):
+        for (name, value), part in zip(self._weights.items(), torch.split(vector, self._sizes), strict=True):
             even = part.clone() if part.storage_offset() % 2 else part  # complex weights need an even offset
-            direction[name] = even.view(self.center[name].shape).to(self.center[name])
-        (product,) = hessian_products(self.risk, self.center, [direction], self.names)
+            direction[name] = even.view(value.shape).to(value)
+        (product,) = self._hessian.products([direction])
         result = torch.empty_like(vector)
-        for name, own in zip(self.names, torch.split(result, self.sizes), strict=True):
-            own.copy_(product[name].flatten())
+        for name, own in zip(self._weights, torch.split(result, self._sizes), strict=True):
+            own.copy_(product.pop(name).flatten())
         return result
 
 
@@ -181,7 +183,9 @@ def _extreme(
     else:
 
         def draw() -> Vector:
-            return torch.randn(block.size, generator=generator, dtype=torch.float32, device="cpu").to(block.dtype)
+            return torch.randn(block.size, generator=generator, dtype=torch.float32, device="cpu").to(
+                block.device, block.dtype
+            )
 
         vectors, all_met = extreme_pairs(
             block, draw, count=count, which=which, tolerance=tolerance, space=space, budget=_RESTARTS * space
@@ -206,7 +210,9 @@ def _rayleigh(block: _Block, vector: Vector) -> tuple[float, float]:
 
 def _dense(block: _Block, which: str) -> Vectors:
     """All eigenvectors of the block, the most extreme first."""
-    matrix = torch.stack([block(column) for column in torch.eye(block.size, dtype=block.dtype, device="cpu")]).double()
+    matrix = torch.stack(
+        [block(column) for column in torch.eye(block.size, dtype=block.dtype, device=block.device)]
+    ).double()
     values, vectors = torch.linalg.eigh((matrix + matrix.mT) / 2)
     ordered: Vectors = vectors.mT[ENDS[which](values).argsort(descending=True)].to(block.dtype)
     return ordered

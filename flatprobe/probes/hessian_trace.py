@@ -12,7 +12,7 @@ from flatprobe.network.weights import Weights, as_given, layers, select
 from flatprobe.risk.empirical import RiskFunction, describe
 from flatprobe.risk.function import takes_risk
 from flatprobe.risk.inactive import check_acts
-from flatprobe.risk.protocols import hessian_forms
+from flatprobe.risk.protocols import Hessian
 from flatprobe.utils import rng
 from flatprobe.utils.arguments import Selection, Whole, at_least
 from flatprobe.utils.results import Result, settings
@@ -96,11 +96,12 @@ def hessian_trace(
     size = sum(center[name].numel() * center[name].element_size() for name in names)
     together = min(_SHARED, 1 + _BYTES // size)
     forms = []
-    for first in range(0, draws, together):
-        signs = [_signs(center, names, seed, draw) for draw in range(first, min(first + together, draws))]
-        found = hessian_forms(risk, signs, names)
-        del signs  # before the next ones are drawn
-        forms += [[sum(own[name] for name in block) for block in blocks.values()] for own in found]
+    with Hessian(risk, names) as hessian:
+        for first in range(0, draws, together):
+            signs = [_signs(center, names, seed, draw) for draw in range(first, min(first + together, draws))]
+            found = hessian.forms(signs)
+            del signs  # before the next ones are drawn
+            forms += [[sum(own[name] for name in block) for block in blocks.values()] for own in found]
     return HessianTrace(
         forms=torch.tensor(forms, dtype=torch.float64, device="cpu"),
         layers=tuple(blocks),

@@ -1,19 +1,22 @@
-"""Gradients and Hessian products in named weights, summed over batches."""
+"""Gradients in named weights, summed over batches."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
+from jaxtyping import Float64
 from torch import Tensor
 
-from flatprobe.network.weights import Weights, inner
-from flatprobe.utils.plain_functions import twice_differentiable
+from flatprobe.network.weights import Weights
 
 # One function per batch: weights -> sum of the losses.
 Losses = Iterable[Callable[[Weights], Tensor]]
 
+# Numbers that are made float64 at once: 2 MB, which fit into the cache of a processor.
+_PIECE = 2**18
+
 
 def summed_gradient(losses: Losses, point: Mapping[str, Tensor], names: Sequence[str]) -> tuple[Tensor, Weights]:
-    """The summed loss and its gradient in the named weights, in float64.
+    """The summed loss and its gradient in the named weights.
 
     Args:
         losses: one function of the weights per batch.
@@ -21,106 +24,52 @@ def summed_gradient(losses: Losses, point: Mapping[str, Tensor], names: Sequence
         names: the parameters of the gradient; nothing is computed for the others.
 
     Returns:
-        The sum of the losses, a scalar, and the sum of their gradients.
+        The sum of the losses, a scalar in float64, and the sum of their gradients: in the type of the weights for one
+        batch, in float64 for more.
     """
     with torch.inference_mode(mode=False), torch.enable_grad():
-        variables = _variables(point, names)
+        variables = variables_at(point, names)
         value = torch.zeros((), dtype=torch.float64, device=next(iter(variables.values())).device)
-        total = {name: torch.zeros_like(variable, dtype=torch.float64) for name, variable in variables.items()}
+        total: Weights = {}
         for loss in losses:
             batch = loss({**point, **variables})
             value += batch.detach().double()
-            _add(total, _gradient(batch, variables, again=False))
+            add_terms(total, gradient_of(batch, variables, again=False))
     return value, total
 
 
-def summed_products(
-    losses: Losses, point: Mapping[str, Tensor], names: Sequence[str], directions: Sequence[Mapping[str, Tensor]]
-) -> list[Weights]:
-    """Hessian products H v of the summed loss for directions v, in float64.
-
-    H is the Hessian in the named weights. Reverse over reverse: the gradient of each batch is differentiated along v.
-    In `python -m tests.benchmarks sharpness` it costs 1.9 gradients on an MLP, 3.0 on a CNN and 5.2 on a ResNet;
-    forward over reverse (`torch.func.jvp` of `grad`) costs 3.0, 3.2 and 4.6. The directions share the graph of the
-    gradient, so that further directions cost less. Attention runs on its plain kernel, since fused kernels have no
-    second derivative.
-
-    Args:
-        losses: one function of the weights per batch.
-        point: all weights.
-        names: the parameters of the Hessian.
-        directions: vectors over some of the names; a missing name counts as zero.
-    """
-    with torch.inference_mode(mode=False):
-        total = [{name: torch.zeros_like(point[name], dtype=torch.float64) for name in names} for _ in directions]
-    _each_product(losses, point, names, directions, lambda place, product: _add(total[place], product))
-    return total
-
-
-def summed_forms(
-    losses: Losses, point: Mapping[str, Tensor], names: Sequence[str], directions: Sequence[Mapping[str, Tensor]]
-) -> list[dict[str, float]]:
-    """Quadratic forms (v, H v), split by parameter tensor, with H as in `summed_products`.
-
-    Args:
-        losses: per batch, the sum of the losses as a function of the weights.
-        point: all weights.
-        names: the parameters in which H is taken; the others stay fixed.
-        directions: vectors over these names.
-
-    Returns:
-        For each direction, name -> sum of v_j (H v)_j over the entries j of the parameter.
-    """
-    total = [dict.fromkeys(names, 0.0) for _ in directions]
-
-    def take(place: int, product: Weights) -> None:
-        for name in names:
-            total[place][name] += inner(directions[place][name], product[name])
-
-    _each_product(losses, point, names, directions, take)
-    return total
-
-
-def _each_product(
-    losses: Losses,
-    point: Mapping[str, Tensor],
-    names: Sequence[str],
-    directions: Sequence[Mapping[str, Tensor]],
-    take: Callable[[int, Weights], None],
-) -> None:
-    """Pass the product of each batch with each direction to `take`."""
-    with torch.inference_mode(mode=False), torch.enable_grad(), twice_differentiable():
-        variables = _variables(point, names)
-        for loss in losses:
-            slopes = _gradient(loss({**point, **variables}), variables, again=True)
-            for place, direction in enumerate(directions):
-                last = place + 1 == len(directions)
-                # A gradient without a graph is constant, since the loss is affine in these weights.
-                curved = [name for name in slopes if slopes[name].requires_grad and name in direction]
-                if curved:
-                    product = torch.autograd.grad(
-                        [slopes[name] for name in curved], list(variables.values()),
-                        [direction[name].to(slopes[name]) for name in curved],
-                        retain_graph=not last, materialize_grads=True,
-                    )  # fmt: skip
-                    take(place, dict(zip(variables, product, strict=True)))
-                    del product
-            del slopes  # Frees its graph before that of the next batch.
-
-
-def _variables(point: Mapping[str, Tensor], names: Sequence[str]) -> Weights:
+def variables_at(point: Mapping[str, Tensor], names: Sequence[str]) -> Weights:
     """Leaf tensors that share memory with the point, if a graph can save them."""
     tensors = {name: point[name].detach() for name in names}
     return {name: (own.clone() if own.is_inference() else own).requires_grad_() for name, own in tensors.items()}
 
 
-def _gradient(loss: Tensor, variables: Weights, *, again: bool) -> Weights:
+def gradient_of(loss: Tensor, variables: Weights, *, again: bool) -> Weights:
+    """The gradient of a scalar, with a graph of its own if it is to be differentiated again."""
     if not loss.requires_grad:  # The loss depends on no variable.
         return {name: torch.zeros_like(variable) for name, variable in variables.items()}
     grads = torch.autograd.grad(loss, list(variables.values()), create_graph=again, materialize_grads=True)
     return dict(zip(variables, grads, strict=True))
 
 
-def _add(total: Weights, terms: Mapping[str, Tensor]) -> None:
-    for name, sums in total.items():
-        sums += terms[name]  # The addition converts to float64 without a copy of the term.
+def add_terms(total: Weights, terms: Weights) -> None:
+    """Add the terms of a batch to a total, in float64 from the second batch on."""
+    for name, term in terms.items():
+        sums = total.get(name)
+        if sums is None:
+            total[name] = term
+        elif sums.dtype == term.dtype:  # The terms of a first batch may share memory, so that they are not changed.
+            total[name] = sums.double() + term
+        else:
+            sums += term  # The addition converts to float64 without a copy of the term.
+
+
+def mean_of(total: Weights, count: int, like: Mapping[str, Tensor]) -> Weights:
+    """The total over the count in the types of other weights; each sum is freed after its division."""
+    return {name: total.pop(name).div(count).to(like[name]) for name in list(total)}
+
+
+def precise_dot(first: Tensor, second: Tensor) -> Float64[Tensor, ""]:
+    """Inner product sum_j a_j b_j, multiplied and summed in float64 on the device of the tensors."""
+    pairs = zip(*(torch.split(value.flatten(), _PIECE) for value in (first, second)), strict=True)
+    return torch.stack([torch.dot(a.double(), b.double()) for a, b in pairs]).sum()

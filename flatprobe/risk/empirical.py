@@ -18,11 +18,12 @@ from flatprobe.network.contexts import standalone
 from flatprobe.network.network import Network
 from flatprobe.network.slopes import check_weight_slopes
 from flatprobe.network.weights import Weights, as_mapping, combine
-from flatprobe.risk.derivatives import summed_forms, summed_gradient, summed_products
+from flatprobe.risk.derivatives import mean_of, summed_gradient
 from flatprobe.risk.function import Risk as Risk
 from flatprobe.risk.function import RiskFunction as RiskFunction
 from flatprobe.risk.function import risk_at
 from flatprobe.risk.held import HeldBatches
+from flatprobe.risk.hessian import KEPT, HessianBlock
 from flatprobe.risk.lines import along_split, split_for
 from flatprobe.utils.memory import fit_batch_size
 
@@ -150,9 +151,8 @@ class EmpiricalRisk:
         Returns:
             The gradient over the names.
         """
-        return self.loss_and_gradient(weights, names, positions)[1]
+        return self._loss_and_gradient(weights, names, positions)[1]
 
-    @standalone
     def loss_and_gradient(
         self,
         weights: Mapping[str, Tensor] | None = None,
@@ -160,11 +160,18 @@ class EmpiricalRisk:
         positions: Int64[Tensor, " positions"] | None = None,
     ) -> tuple[float, Weights]:
         """Loss I(w) and gradient grad I(w) by the same pass; arguments as in `gradient`."""
+        value, gradient = self._loss_and_gradient(weights, names, positions)
+        return float(value), gradient
+
+    @standalone
+    def _loss_and_gradient(
+        self, weights: Mapping[str, Tensor] | None, names: Sequence[str] | None, positions: Tensor | None
+    ) -> tuple[Tensor, Weights]:
         point, names = self._point(weights, names)
         self._check_slopes(names, twice=False)
         value, total = summed_gradient(self._losses(positions), point, names)
         count = len(self.data) if positions is None else len(positions)
-        return float(value) / count, self._mean_of(total, count)
+        return value / count, mean_of(total, count, self.center)
 
     def hvp(
         self,
@@ -198,15 +205,22 @@ class EmpiricalRisk:
         for direction in directions:
             self._check_names(as_mapping(direction))
         self._check_slopes(names, twice=True)
-        totals = summed_products(self._losses(None), point, names, directions)
-        return [self._mean_of(total, len(self.data)) for total in totals]
+        block = HessianBlock(partial(self._losses, None), point, names, len(self.data), 0)
+        return block.products(directions, self.center)
+
+    @standalone
+    def hessian(self, names: Sequence[str]) -> HessianBlock:
+        """The Hessian's block at the center for several products, which share graphs within `KEPT`."""
+        self._point(None, names)
+        self._check_slopes(names, twice=True)
+        kept: float = 0 if self.network.slots.leaves_traces else KEPT
+        if len(self.data) <= self.batch_size:
+            kept = math.inf  # A product holds the graph of a single batch anyway, and no later pass writes.
+        return HessianBlock(partial(self._losses, None), self.center, names, len(self.data), kept)
 
     def forms(self, directions: Sequence[Mapping[str, Tensor]], names: Sequence[str]) -> list[dict[str, float]]:
         """Quadratic forms (v, H v) per parameter and direction at the center."""
-        self._point(None, names)
-        self._check_slopes(names, twice=True)
-        totals = summed_forms(self._losses(None), self.center, names, directions)
-        return [{name: total / len(self.data) for name, total in own.items()} for own in totals]
+        return self.hessian(names).forms(directions)
 
     def describe(self) -> dict[str, object]:
         """Fingerprint of the risk, as records hold it."""
@@ -270,10 +284,6 @@ class EmpiricalRisk:
 
     def _summed(self, inputs: Inputs, labels: Tensor, weights: Mapping[str, Tensor]) -> Tensor:
         return self._per_sample(self.network(inputs, weights), labels).sum()
-
-    def _mean_of(self, total: Weights, count: int) -> Weights:
-        """Means of the sums, each of which is freed after its division."""
-        return {name: total.pop(name).div_(count).to(self.center[name]) for name in list(total)}
 
 
 def _at_least_single(logits: Tensor) -> Tensor:

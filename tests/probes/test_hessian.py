@@ -11,7 +11,7 @@ import flatprobe as fp
 from flatprobe.network.weights import layers
 from flatprobe.probes import hessian_eigenvalues
 from flatprobe.probes.hessian_trace import HessianTrace
-from flatprobe.risk.derivatives import summed_products
+from flatprobe.risk.hessian import HessianBlock
 from flatprobe.utils import rng
 from tests.helpers import cases
 from tests.helpers.properties import assert_batch_size_invariant, assert_model_untouched, assert_seed_determines
@@ -129,7 +129,7 @@ def test_only_the_selection_is_differentiated() -> None:
         return torch.stack([value.pow(3).sum() for value in weights.values()]).sum()
 
     point = {"a": torch.ones(2).double(), "b": torch.ones(3).double()}
-    (product,) = summed_products([loss], point, ["b"], [{"b": torch.ones(3).double()}])
+    (product,) = HessianBlock(lambda: [loss], point, ["b"], 1, 0).products([{"b": torch.ones(3).double()}], point)
     assert asked == [{"b"}]
     assert product["b"].tolist() == [6.0, 6.0, 6.0]
     assert set(product) == {"b"}
