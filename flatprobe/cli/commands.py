@@ -40,6 +40,7 @@ def probe(
     limit: int | None = None,
     probes: Annotated[list[str] | None, Parameter(negative=(), consume_multiple=True)] = None,
     model: str | None = None,
+    device: str | None = None,
     seed: int = 0,
 ) -> None:
     """Measure trained networks and write one parquet record per network and probe.
@@ -68,6 +69,8 @@ def probe(
     model: str
         The architecture of checkpoint files, as package.module:factory or file.py:factory. The factory is called
         without arguments. Modules in the current folder are found.
+    device: str
+        Device of the networks, such as cuda or cuda:1. The default is the CPU.
     seed: int
         Seed of the directions and the noise.
     """
@@ -79,7 +82,7 @@ def probe(
         probes = [probe for words in probes for probe in words.split(",") if probe]
     names = names_of(runs)
     module = None if model is None else architecture(model)
-    networks = {name: load_checkpoint(path, module) for name, path in names.items()}
+    networks = {name: load_checkpoint(path, module, device=device) for name, path in names.items()}
     samples = {name: numbered_for(networks[name], data_of(path, data, split, limit)) for name, path in names.items()}
     groups = {name: group_of(name) for name in names}
     comparison = compare(networks, samples, probes=probes, groups=groups, seed=seed, progress=True, out=out)
@@ -97,6 +100,7 @@ def audit(
     changes: Annotated[list[str] | None, Parameter(negative=(), consume_multiple=True)] = None,
     factor: float = 4.0,
     model: str | None = None,
+    device: str | None = None,
     seed: int = 0,
     out: Path | None = None,
 ) -> None:
@@ -125,6 +129,8 @@ def audit(
     model: str
         The architecture of a checkpoint file, as package.module:factory or file.py:factory. The factory is called
         without arguments. Modules in the current folder are found.
+    device: str
+        Device of the networks, such as cuda or cuda:1. The default is the CPU.
     seed: int
         Seed of the directions, the noise and the order of the units.
     out: Path
@@ -139,7 +145,7 @@ def audit(
     if out is not None:
         check_writable(out.parent)
         check_place(out)
-    network = fp.load_checkpoint(run, None if model is None else architecture(model))
+    network = fp.load_checkpoint(run, None if model is None else architecture(model), device=device)
     samples = numbered_for(network, data_of(run, data, split, limit))
     result = fp.audit(network, samples, probes=probes, changes=changes, factor=factor, seed=seed, progress=True)
     show(result)

@@ -31,6 +31,7 @@ def train(
     constraint: Annotated[list[str] | None, Parameter(negative=())] = None,
     precision: str | None = None,
     validation: str | None = None,
+    device: str | None = None,
     seed: int = 0,
 ) -> None:
     """Train a network and save its checkpoints. The same command resumes an interrupted run.
@@ -86,6 +87,8 @@ def train(
         bfloat16 for a forward pass of the objective in bfloat16. The default is float32 throughout.
     validation: str
         Split of the data, such as test, that is measured after each epoch and selects best.safetensors.
+    device: str
+        Device of the training, such as cuda or cuda:1. The default is the CPU.
     seed: int
         Seed of the initial weights, the order of the samples, the random labels and the noise of sgdl.
     """
@@ -93,7 +96,9 @@ def train(
 
     import flatprobe as fp
     from flatprobe.models import build
+    from flatprobe.utils.devices import as_device
 
+    place = as_device(device or "cpu")
     samples = fp.load_data(data, limit=limit)
     if random_labels:
         samples = samples.with_random_labels(random_labels, seed=seed)
@@ -105,7 +110,7 @@ def train(
         over = [0, *range(2, inputs.ndim)]
         module = fp.Normalised(module, inputs.mean(over).tolist(), inputs.std(over).tolist())
     run = fp.train(
-        module,
+        module.to(place),
         samples,
         validation=fp.load_data(data, split=validation) if validation else None,
         epochs=epochs,

@@ -15,6 +15,7 @@ from flatprobe.network.class_names import set_class_names
 from flatprobe.network.copies import copy_with_places
 from flatprobe.network.modules import warn_of_unregistered
 from flatprobe.network.trained_on import mark_training_data
+from flatprobe.utils.devices import as_device
 from flatprobe.utils.tensor_files import read_json, read_state, write_tensors
 
 CONFIG = "config.json"
@@ -22,7 +23,9 @@ _HOW = "give the architecture as model= (--model package.module:factory on the c
 _LISTED = 5
 
 
-def load_checkpoint(path: str | Path, model: object = None, *, which: str = "last") -> nn.Module:
+def load_checkpoint(
+    path: str | Path, model: object = None, *, which: str = "last", device: str | torch.device | None = None
+) -> nn.Module:
     """The network of a checkpoint, in eval mode; no file that is read executes code.
 
     Args:
@@ -39,6 +42,8 @@ def load_checkpoint(path: str | Path, model: object = None, *, which: str = "las
             the file, in the checkpoint's dtype.
         which: for a run folder, `"last"` (default), the weights at the end of training, or `"best"`, the weights with
             the lowest validation loss, or training loss without validation.
+        device: the device of the network, such as `"cuda"`. None (default) leaves it on the device of `model`, or else
+            on the CPU, where files are read.
 
     Returns:
         A new module in eval mode, with its class names as `class_names` where the data of the run had them. A warning
@@ -50,9 +55,9 @@ def load_checkpoint(path: str | Path, model: object = None, *, which: str = "las
         ImportError: for a transformers folder if transformers is not installed.
 
     It raises `ValueError` for a file that is damaged, holds no state_dict, holds code or belongs to another network,
-    and for an unknown architecture.
+    for an unknown architecture, and for a device that is not there.
     """
-    path = Path(path)
+    path, place = Path(path), None if device is None else as_device(device)
     if model is not None and not isinstance(model, nn.Module):
         msg = f"model is {type(model).__name__}; expected a torch.nn.Module whose copy receives the weights"
         raise TypeError(msg)
@@ -65,7 +70,7 @@ def load_checkpoint(path: str | Path, model: object = None, *, which: str = "las
         if model is not None:  # transformers reads the file, whose names are not always those of the module
             state, network = network.state_dict(), _copy(model)
             load_weights(network, state, str(path))
-        return network.eval()
+        return network.to(place).eval()
     file = _in_folder(path, which) if path.is_dir() else path
     state = read_state(file)
     network = _rebuild(file, state).to(_dtype(state)) if model is None else _copy(model)
@@ -75,7 +80,7 @@ def load_checkpoint(path: str | Path, model: object = None, *, which: str = "las
     set_class_names(network, source.get("class_names") if isinstance(source, dict) else None)
     if isinstance(data.get("fingerprint"), str):
         mark_training_data(network, data["fingerprint"])
-    return network.eval()
+    return network.to(place).eval()
 
 
 def _copy(model: nn.Module) -> nn.Module:

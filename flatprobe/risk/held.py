@@ -75,13 +75,13 @@ class HeldBatches:
 def _copy_ahead(network: Network, pairs: Iterable[Pair]) -> Iterator[Pair]:
     """Batches on a GPU, copied from pinned memory one batch ahead, in a stream of their own."""
     device, ahead = network.device, None
-    copying = torch.cuda.Stream(device)
+    copying = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
     def place(part: Tensor) -> Tensor:
         part = part.to(network.dtype) if part.is_floating_point() else part
         return part.pin_memory().to(device, non_blocking=True)
 
-    def wait(pair: Pair, copied: torch.Event) -> Pair:
+    def wait(pair: Pair, copied: torch.cuda.Event) -> Pair:
         present = torch.cuda.current_stream(device)
         present.wait_event(copied)
         for part in (*tensors(pair[0]), pair[1]):

@@ -87,20 +87,21 @@ def halve_batches(name: str, work: Callable[[], T]) -> T:
                 result = work()
                 break
             except (MemoryError, RuntimeError, ValueError) as error:  # Some of ours wrap torch's.
+                size = _size_in_use()
                 if not _is_out_of_memory(error) or "batch_size" in str(error):
                     raise
-                if _SIZES.used in {None, 1}:
-                    kind, msg = _explain(name, error, _SIZES.used)
+                if size is None or size == 1:
+                    kind, msg = _explain(name, error, size)
                     raise kind(msg) from error
-                first = first or _SIZES.used
-                _SIZES.most = (_SIZES.used or 2) // 2
+                first, _SIZES.most = first or size, size // 2
             # Only after the handler is the error gone, whose traceback holds the frames of the failed try.
             _free()
         if first is not None:
+            fits = _size_in_use()
             msg = (
                 f"{name} ran out of memory at batch_size={first} and was begun anew with smaller batches, at last with "
-                f"{_SIZES.used}. Give batch_size={_SIZES.used}, which a risk takes as EmpiricalRisk(..., "
-                "batch_size=...), to save the failed tries"
+                f"{fits}. To save the failed tries, give batch_size={fits}, which a risk takes as "
+                "EmpiricalRisk(..., batch_size=...)"
             )
             warnings.warn(msg, UserWarning, stacklevel=3)
         return result
@@ -108,10 +109,14 @@ def halve_batches(name: str, work: Callable[[], T]) -> T:
         _SIZES.most, _SIZES.used = outer.get("most"), outer.get("used")
 
 
+def _size_in_use() -> int | None:
+    return _SIZES.used
+
+
 def _free() -> None:
     """Free what only reference cycles of frames and errors hold, and the blocks that torch keeps on a GPU."""
     gc.collect()
-    if torch.cuda.is_initialized():
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         torch.cuda.empty_cache()
 
 

@@ -104,6 +104,25 @@ def test_probe_takes_a_state_dict_with_a_factory_and_other_data(runs: Path) -> N
     assert torch.equal(margins.values, fp.functional_margins(model, data).values)
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("probe", "runs/small-0", "--out", "absent"),
+        ("audit", "runs/small-0"),
+        ("train", "--data", "digits", "--network", "mlp", "--out", "absent"),
+    ],
+    ids=lambda command: command[0],
+)
+def test_a_device_that_is_not_there_is_one_line(
+    command: tuple[str, ...], runs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(runs)
+    with pytest.raises(SystemExit, match="2"):
+        main([*command, "--device", "cuda:99"])
+    assert re.fullmatch(r"flatprobe: device must be one .*cpu.*, got 'cuda:99'.*\n", capsys.readouterr().err)
+    assert not (runs / "absent").exists()
+
+
 def test_audit_prints_a_table_and_writes_a_record(runs: Path) -> None:
     done = run(
         "audit", "runs/small-0", "--limit", "30", "--probes", "functional_margins", "scores", "--factor", "2",

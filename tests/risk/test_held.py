@@ -1,6 +1,5 @@
 """Batches that a risk keeps: the same numbers, one preparation of the data, and errors for inputs that were changed."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -22,7 +21,7 @@ def labelled(given: Any) -> fp.LabelledData:
 
 
 @pytest.fixture
-def prepared(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+def prepared(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The sizes of the batches that networks have prepared."""
     sizes: list[int] = []
     plain = Network.prepare

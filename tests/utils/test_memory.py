@@ -54,7 +54,7 @@ def test_property_a_probe_begins_anew_with_half_the_batch(call: str) -> None:
     network = Limited(most=1000)
     expected = CALLS[call](network, None)
     network.most = 12
-    with pytest.warns(UserWarning, match=r"ran out of memory at batch_size=40 .*Give batch_size=10"):
+    with pytest.warns(UserWarning, match=r"ran out of memory at batch_size=40 .*give batch_size=10"):
         found = CALLS[call](network, 40)
     assert found.settings["subject"]["batch_size"] == 10
     with warnings.catch_warnings():
@@ -92,7 +92,7 @@ def test_property_a_risk_halves_its_batch_and_goes_on(call: str, error: str) -> 
 
 
 def test_a_risk_is_made_within_the_limit() -> None:
-    with pytest.warns(UserWarning, match="EmpiricalRisk ran out of memory at batch_size=64 .*Give batch_size=8"):
+    with pytest.warns(UserWarning, match="EmpiricalRisk ran out of memory at batch_size=64 .*give batch_size=8"):
         risk = fp.EmpiricalRisk(Limited(12), DATA, batch_size=64)
     assert risk.batch_size == 8
 

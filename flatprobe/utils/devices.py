@@ -1,0 +1,36 @@
+"""Devices by name."""
+
+import torch
+
+
+def as_device(device: str | torch.device) -> torch.device:
+    """A device that this machine has.
+
+    Args:
+        device: a device of torch or its name, such as `"cuda"` or `"cuda:1"`.
+
+    Returns:
+        The device.
+
+    Raises:
+        ValueError: for another word, or a device that is not there.
+
+    >>> as_device("cpu")
+    device(type='cpu')
+    """
+    found = available()
+    try:
+        asked = torch.device(device)
+    except (RuntimeError, TypeError):
+        asked = None
+    names = [] if asked is None else [str(asked), *([f"{asked.type}:0"] if asked.index is None else [])]
+    if asked is None or not {*names} & {*found}:
+        msg = f"device must be one that this machine has, {', '.join(found)}, got {str(device)!r}. Name one of these"
+        raise ValueError(msg)
+    return asked
+
+
+def available() -> list[str]:
+    """Names of the devices that torch can use on this machine, the CPU first."""
+    mps = ["mps:0"] if torch.backends.mps.is_available() else []
+    return ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count())), *mps]
