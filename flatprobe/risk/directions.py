@@ -10,34 +10,43 @@ from flatprobe.network.weights import Weights, norm
 from flatprobe.utils import rng
 from flatprobe.utils.arguments import one_of
 
-# (weights, noise, ||noise|| over the selection) -> the direction in one parameter; None if the parameter does not move.
+_TINY = torch.finfo(torch.float64).tiny
+# The most numbers that are converted to float64 at once.
+_PIECE = 2**17
+
+# (weights, noise, ||noise|| over the selection) -> the direction in one parameter, in the memory of the noise; None if
+# the parameter does not move.
 Law = Callable[[Tensor, Tensor, float], Tensor | None]
 
 
-def _isotropic(weights: Tensor, noise: Tensor, length: float) -> Tensor:
-    return noise.double().div_(length).to(weights)
+def _isotropic(_weights: Tensor, noise: Tensor, length: float) -> Tensor:
+    return noise.div_(length)
 
 
 def _filter(weights: Tensor, noise: Tensor, _length: float) -> Tensor | None:
     """Rescaling per slice along the first dimension: per unit or per filter."""
-    return _rescale(noise, weights, tuple(range(1, noise.ndim)))
+    if noise.ndim < 2:
+        return None
+    # The noise of a filter is zero if all its entries are held.
+    factors = _row_norms(weights) / _row_norms(noise).clamp_min(_TINY)
+    return noise.mul_(factors.to(noise).view(-1, *[1] * (noise.ndim - 1)))
 
 
 def _layer(weights: Tensor, noise: Tensor, _length: float) -> Tensor | None:
-    return _rescale(noise, weights, tuple(range(noise.ndim)))
+    if noise.ndim < 2:
+        return None
+    return noise.mul_(norm({"": weights}) / max(norm({"": noise}), _TINY))
 
 
 def _adaptive(weights: Tensor, noise: Tensor, length: float) -> Tensor:
-    return noise.double().mul_(weights.abs()).div_(length).to(weights)
+    return noise.mul_(weights.abs()).div_(length)
 
 
-def _rescale(noise: Tensor, weights: Tensor, dims: tuple[int, ...]) -> Tensor | None:
-    if noise.ndim < 2:
-        return None
-    w_norm, xi_norm = (torch.linalg.vector_norm(t.double(), dim=dims, keepdim=True) for t in (weights, noise))
-    # The noise of a filter is zero if all its entries are held.
-    rescaled: Tensor = noise * (w_norm / xi_norm.clamp_min(torch.finfo(torch.float64).tiny))
-    return rescaled.to(weights)
+def _row_norms(value: Tensor) -> Tensor:
+    """Norms along the first dimension in float64, by groups of rows, which save memory."""
+    rows = max(1, _PIECE * len(value) // max(1, value.numel()))
+    norms = [torch.linalg.vector_norm(part.flatten(1).double(), dim=1) for part in value.split(rows)]
+    return torch.cat(norms)
 
 
 LAWS: dict[str, Law] = {
@@ -84,17 +93,12 @@ def direction(
         ValueError: for an unknown normalization, or if no selected parameter moves.
     """
     one_of("law", law, LAWS)
-    noise = {
-        name: torch.empty_like(weights[name], dtype=torch.float32).copy_(
-            rng.normal(weights[name].shape, seed, "direction", index, place)
-        )
-        for place, name in enumerate(names)
-    }
+    noise = {name: _noise(weights[name], seed, "direction", index, place) for place, name in enumerate(names)}
     for name, mask in (held or {}).items():
         noise[name].masked_fill_(mask, 0.0)
     weights, length = _mask_held(weights, names, held), norm(noise) or 1.0
     parts = {name: LAWS[law](weights[name], noise.pop(name), length) for name in names}  # `pop` frees each noise.
-    result = {name: part for name, part in parts.items() if part is not None and bool(part.any())}
+    result = {name: part.to(weights[name]) for name, part in parts.items() if part is not None and _moves(part)}
     if not result:
         msg = (
             f"under the law {law!r} none of the selected parameters moves ({', '.join(names)}): filter and layer do "
@@ -123,6 +127,18 @@ def scale(
         count = sum(weights[name].numel() for name in names) - sum(int(mask.sum()) for mask in (held or {}).values())
         return math.sqrt(count) or 1.0
     return norm(_mask_held(weights, names, held)) or 1.0
+
+
+def _noise(weights: Tensor, *key: rng.Key) -> Tensor:
+    """Standard normal noise on the device and in the memory layout of the weights, in float32 or float64."""
+    noise = rng.normal(weights.shape, *key, device=weights.device)
+    dtype = torch.promote_types(weights.dtype, torch.float32)
+    return noise.to(dtype) if weights.is_contiguous() else torch.empty_like(weights, dtype=dtype).copy_(noise)
+
+
+def _moves(direction: Tensor) -> bool:
+    """True unless all entries are zero."""
+    return direction.numel() > 0 and bool(torch.stack(direction.aminmax()).any())
 
 
 def _mask_held(weights: Mapping[str, Tensor], names: Sequence[str], held: Mapping[str, Tensor] | None) -> Weights:
