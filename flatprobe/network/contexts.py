@@ -1,6 +1,6 @@
 """Isolation of measurements from surrounding contexts of torch."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import partial, wraps
 from typing import ParamSpec, TypeVar
@@ -20,14 +20,29 @@ _DEVICES = ("cpu", "cuda")
 _DENSE = 512  # Samples per pass of a dense network on a CPU, as in the measured table.
 
 
-@contextmanager
-def no_autocast() -> Iterator[None]:
+def no_autocast() -> AbstractContextManager[None]:
     """Context without `torch.autocast`."""
+    enabled = [device for device in _DEVICES if torch.is_autocast_enabled(device)]
+    return _without_autocast(enabled) if enabled else nullcontext()
+
+
+@contextmanager
+def _without_autocast(devices: Iterable[str]) -> Iterator[None]:
     with ExitStack() as stack:
-        for device in _DEVICES:
-            if torch.is_autocast_enabled(device):
-                stack.enter_context(torch.autocast(device, enabled=False))
+        for device in devices:
+            stack.enter_context(torch.autocast(device, enabled=False))
         yield
+
+
+@contextmanager
+def _without_inference_mode() -> Iterator[None]:
+    enabled = torch.is_grad_enabled()  # Leaving inference mode would change it.
+    with torch.inference_mode(mode=False), torch.set_grad_enabled(enabled):
+        yield
+
+
+def _no_inference_mode() -> AbstractContextManager[None]:
+    return _without_inference_mode() if torch.is_inference_mode_enabled() else nullcontext()
 
 
 def standalone(function: Callable[P, R]) -> Callable[P, R]:
@@ -39,11 +54,9 @@ def standalone(function: Callable[P, R]) -> Callable[P, R]:
 
     @wraps(function)
     def measured(*args: P.args, **kwargs: P.kwargs) -> R:
-        enabled = torch.is_grad_enabled()  # Leaving inference mode would change it.
         with (
             no_autocast(),
-            torch.inference_mode(mode=False),
-            torch.set_grad_enabled(enabled),
+            _no_inference_mode(),
             threads_for(args[0] if args else None, kwargs.get("batch_size")),
         ):
             return halve_batches(function.__qualname__.removesuffix(".__init__"), partial(function, *args, **kwargs))

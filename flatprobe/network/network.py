@@ -24,7 +24,7 @@ from flatprobe.network.batch_sizes import default_batch_size
 from flatprobe.network.contexts import no_autocast
 from flatprobe.network.modules import BATCH_NORMS, architecture_of, check_finite, check_module, logits_of, unwrap
 from flatprobe.network.parametrized import computed_weights
-from flatprobe.network.sequential import affine_in_inputs, layers_of, run, tensors_of
+from flatprobe.network.sequential import Step, first_linear, layers_of, run, run_steps
 from flatprobe.network.slots import Slots
 from flatprobe.network.weights import Weights
 from flatprobe.utils.memory import fit_batch_size
@@ -80,6 +80,7 @@ class Network:
         self._held: Held | None = None  # The other inputs of a batch: see `holding`.
         self.sigmoid = False  # Whether the logits are the output of a sigmoid.
         self.seeds = False  # Whether a pass moves the global generator of torch.
+        self.steps: list[Step] | None = None  # The whole function, where no pass is needed to know it.
         # Findings of `inspect_network`: a tensor that a pass reads but that cannot be exchanged, leaves that are not
         # parameters, and tensors that one pass computes and the next one uses.
         self.fixed: str | None = None
@@ -98,9 +99,16 @@ class Network:
 
     def __call__(self, inputs: Inputs, weights: Mapping[str, Tensor] | None = None) -> Float[Tensor, "samples classes"]:
         """Logits of inputs from `prepare`, by default at the network's weights."""
+        if self.steps is not None and self._held is None and isinstance(inputs, Tensor):
+            with no_autocast():
+                return logits_of(self._run_steps(inputs, weights), self.slots.module)
         inputs = self.laid_out(inputs if self._held is None else join(self._held, _one(inputs)))
         with self._pass(weights):
             return self.run(inputs)
+
+    def _run_steps(self, value: Tensor, weights: Mapping[str, Tensor] | None, place: slice = slice(None)) -> Tensor:
+        assert self.steps is not None
+        return run_steps(self.steps[place], value, {**self.slots.state, **weights} if weights else self.slots.state)
 
     def run(self, inputs: Inputs) -> Tensor:
         """Logits at the tensors that the copy holds at present."""
@@ -153,6 +161,7 @@ class Network:
         """
         result = copy.copy(self)
         result.slots, result.caller = self.slots.copy(dtype), None
+        result.steps = None  # A copy may get hooks.
         if dtype is not None:
             result.dtype, result.precisions = dtype, {dtype: None}
         if self._held is not None:
@@ -241,31 +250,25 @@ class Network:
             `nn.Sequential` that begins with an `nn.Linear` and has no hooks or shared weights.
         """
         layers = layers_of(module := self.module)
-        if layers is None:
+        first = None if layers is None else first_linear(layers, {*self.weights, *self.buffers}, in_inputs=in_inputs)
+        if layers is None or first is None:
             return None
-        names = [{f"{prefix}.{name}" for name, _ in layer.named_parameters()} for prefix, layer in layers]
-        own = [f"{prefix}.{name}" for prefix, layer in layers for name, _ in tensors_of(layer)]
-        first = next((index for index, found in enumerate(names) if found), None)
-        # The module names a layer that is used twice, or a tensor that two layers share, once; this list has it twice.
-        if first is None or len(own) != len(set(own)) or set(own) != {*self.weights, *self.buffers}:
-            return None
-        prefix, linear = layers[first]
-        if type(linear) is not nn.Linear or any(isinstance(layer, BATCH_NORMS) for _, layer in layers[:first]):
-            return None
-        if in_inputs and not all(affine_in_inputs(layer) for _, layer in layers[:first]):
-            return None
-        weight, bias = f"{prefix}.weight", f"{prefix}.bias"
+        weight, bias = (f"{layers[first][0]}.{name}" for name in ("weight", "bias"))
+
+        def part(place: slice, value: Tensor, weights: Mapping[str, Tensor] | None) -> Tensor:
+            return run(layers[place], value) if self.steps is None else self._run_steps(value, weights, place)
 
         def head(inputs: Inputs, weights: Mapping[str, Tensor]) -> Tensor:
-            with self._pass(None):
-                outputs = run(layers[:first], _one(self.laid_out(inputs)))
+            with no_autocast() if self.steps is not None else self._pass(None):
+                outputs = part(slice(first), _one(self.laid_out(inputs)), None)
                 return nn.functional.linear(outputs, weights[weight], weights.get(bias))
 
         def tail(outputs: Inputs, weights: Mapping[str, Tensor]) -> Tensor:
-            with self._pass(weights):
-                return compute_logits(lambda value: logits_of(run(layers[first + 1 :], _one(value)), module), outputs)
+            rest = slice(first + 1, None)
+            with no_autocast() if self.steps is not None else self._pass(weights):
+                return compute_logits(lambda value: logits_of(part(rest, _one(value), weights), module), outputs)
 
-        return head, tail, frozenset(names[first])
+        return head, tail, frozenset({weight, bias} & self.weights.keys())
 
     def describe(self) -> dict[str, object]:
         """Fingerprint of the network, as records hold it."""

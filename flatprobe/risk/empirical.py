@@ -263,12 +263,14 @@ class EmpiricalRisk:
     def _mean(self, outputs: Iterator[tuple[Tensor, Tensor]]) -> Risk:
         fit_batch_size(self.batch_size)  # Where memory runs out along a line, the calling probe begins anew.
         loss = torch.zeros((), dtype=torch.float64, device=self.network.device)
-        wrong = torch.zeros_like(loss)
+        wrong, logit = torch.zeros_like(loss), torch.zeros_like(loss)
         for logits, labels in outputs:
-            loss += self._per_sample(logits, labels).double().sum()
-            # The error is NaN if a logit is not finite, since the argmax of NaN would count as a class.
-            wrong += misclassified(logits, labels).sum() + 0 * logits.double().sum()
-        return Risk(loss=float(loss) / len(self.data), error=float(wrong) / len(self.data))
+            loss += self._per_sample(logits, labels).sum(dtype=torch.float64)
+            wrong += misclassified(logits, labels).sum()
+            logit += logits.sum(dtype=torch.float64)
+        # The error is NaN if a logit is not finite, since the argmax of NaN would count as a class.
+        loss_sum, wrong_sum = torch.stack((loss, wrong + 0 * logit)).tolist()  # the only wait for a device
+        return Risk(loss=loss_sum / len(self.data), error=wrong_sum / len(self.data))
 
     def _point(
         self, weights: Mapping[str, Tensor] | None, names: Sequence[str] | None

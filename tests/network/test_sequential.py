@@ -8,7 +8,9 @@ import torch
 from torch import nn
 
 import flatprobe as fp
+from flatprobe.network.inspection import inspect_network
 from flatprobe.network.network import Network
+from flatprobe.network.sequential import steps_of
 from flatprobe.network.weights import combine
 from tests.helpers import cases
 
@@ -151,3 +153,84 @@ def test_networks_that_only_look_like_plain_sequences_keep_their_own_values(buil
     assert risk.along([risk.center])([1.0]) == risk()
     assert math.isfinite(fp.flatness_radius(risk, directions=1).mean)
     assert fp.gaussian_robustness(model, DATA, gammas=[0.0], draws=1).error.item() == risk().error
+
+
+def _plain(*, last: nn.Module | None = None) -> nn.Sequential:
+    layers = [nn.Flatten(), nn.Linear(64, 8), nn.Tanh(), nn.Sequential(nn.Linear(8, 10, bias=False), nn.GELU())]
+    return nn.Sequential(*layers, *([] if last is None else [last])).double().eval()
+
+
+def _without_registered_bias() -> nn.Module:
+    model = _plain()
+    bias = model[1].bias.detach()
+    del model[1].bias
+    model[1].bias = bias
+    return model
+
+
+def _subclass_of_tensor() -> nn.Module:
+    class Scaled(nn.Parameter):
+        pass
+
+    model = _plain()
+    model[1].weight = Scaled(model[1].weight.detach())
+    return model
+
+
+def _other_flatten() -> nn.Module:
+    return nn.Sequential(nn.Flatten(1, 2), *_plain()).eval()
+
+
+class Doubled(nn.Linear):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return 2 * super().forward(x)
+
+
+def _as_doubled() -> nn.Module:
+    model = _plain()
+    model[1].__class__ = Doubled
+    return model
+
+
+UNKNOWN = {
+    "hook": _hooked,
+    "hook inside": _hooked_inside,
+    "parametrised": _weight_normalised,
+    "tied": _tied,
+    "reused": _reused,
+    "call": lambda: Called(*_plain()).eval(),
+    "order": lambda: Backwards(*_plain()).eval(),
+    "in place": lambda: _plain(last=nn.ReLU(inplace=True)),
+    "batch norm": lambda: _plain(last=nn.BatchNorm1d(10)),
+    "dropout": lambda: _plain(last=nn.Dropout()),
+    "buffer": _without_registered_bias,
+    "subclass": _subclass_of_tensor,
+    "flatten": _other_flatten,
+    "class": _as_doubled,
+}
+
+
+@pytest.mark.parametrize("kind", UNKNOWN)
+def test_a_network_whose_function_torch_alone_does_not_define_is_passed_as_a_module(kind: str) -> None:
+    model = UNKNOWN[kind]()
+    network = Network(model)
+    assert steps_of(network.slots.module, network.weights) is None
+
+
+@pytest.mark.parametrize("ending", [None, nn.Sigmoid(), nn.Softplus()])
+def test_property_known_steps_give_the_logits_of_the_module_at_any_weights(ending: nn.Module | None) -> None:
+    model, inputs = _plain(last=ending), DATA.inputs.double()
+    network = Network(model)
+    assert torch.equal(inspect_network(network, inputs), model(inputs))
+    assert network.steps is not None
+    assert (network.classes, network.in_place, network.plain, network.slots.written) == (10, False, False, frozenset())
+    assert network.sigmoid == isinstance(ending, nn.Sigmoid)
+    moved = {name: value + 0.1 for name, value in network.weights.items() if name != "1.bias"}
+    expected = torch.func.functional_call(model, moved, (inputs,))
+    assert torch.equal(network(inputs, moved), expected)
+    assert torch.equal(network(inputs), model(inputs))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(network(inputs), model.double()(inputs))
+    copied = network.copy()
+    copied.module[1].register_forward_hook(lambda _layer, _inputs, output: 2 * output)
+    assert not torch.equal(copied(inputs), network(inputs))
