@@ -119,12 +119,17 @@ def adversarial(logits: Logits, labels: Labels) -> Bool[Tensor, " samples"]:
     return misclassified(logits, labels) & (lead(logits, labels) > rounding)
 
 
+def _leaf(points: Points) -> Points:
+    """The points as the start of a graph, without a copy; no graph can start at an inference tensor."""
+    return (points.clone() if points.is_inference() else points.detach()).requires_grad_()
+
+
 def with_gradient(
     forward: Forward, points: Points, labels: Labels, objective: Callable[[Tensor, Tensor], Tensor] = lead
 ) -> tuple[Logits, Points]:
     """Logits, and gradient of the objective per sample."""
     with torch.inference_mode(mode=False), torch.enable_grad():
-        variable = points.detach().clone().requires_grad_()
+        variable = _leaf(points)
         logits = forward(variable)
         (gradient,) = torch.autograd.grad(objective(logits, labels).sum(), variable)
     return logits.detach(), gradient
@@ -144,7 +149,7 @@ def nearest_class(
         ValueError: if the logits do not depend differentiably on the inputs.
     """
     with torch.inference_mode(mode=False), torch.enable_grad():
-        variable = points.detach().clone().requires_grad_()
+        variable = _leaf(points)
         logits = forward(variable)
         others = logits.detach().scatter(1, labels[:, None], -torch.inf)
         ranked = others.topk(min(candidates, logits.shape[1] - 1), 1).indices

@@ -189,8 +189,7 @@ def adversarial_accuracy(
     order = sorted(range(len(levels)), key=levels.__getitem__)
     parts = []
     for subject in each_subject(network, data, size, "adversarial_accuracy", box):
-        with torch.no_grad():
-            standing = ~misclassified(subject.forward()(subject.inputs), subject.labels)
+        standing = ~misclassified(subject.logits, subject.labels)
         correct = torch.zeros(len(levels), len(standing), dtype=torch.bool, device="cpu")
         for place in order:
             for restart in range(restarts if attack == "pgd" and levels[place] > 0 else 1):
@@ -219,16 +218,17 @@ def _withstands(
     subject: Subject, standing: Tensor, budget: float, noise: Tensor | None, norm: str, box: Box, steps: int
 ) -> Tensor:
     """The samples of `standing` that withstand one more attack: PGD from the noise, FGSM where there is none."""
-    forward, own, labels = subject.forward(standing), subject.inputs[standing], subject.labels[standing]
+    rows = standing.nonzero().flatten()
+    forward, own, labels = subject.forward(rows), subject.inputs[rows], subject.labels[rows]
     sizes = torch.full((len(own),), budget, dtype=own.dtype, device=own.device)
     if noise is None:
         points = fgsm(forward, own, labels, sizes, norm=norm, box=box)
     else:
-        points, _ = pgd(forward, own, labels, sizes, norm=norm, box=box, steps=steps, noise=noise[standing])
+        points, _ = pgd(forward, own, labels, sizes, norm=norm, box=box, steps=steps, noise=noise[rows])
     with torch.no_grad():
         # Rounding may carry a point past a budget that is small against its inputs.
         within = distance(points, own, norm) <= budget * (1 + _BEYOND)
         fallen = adversarial(forward(points), labels) & within
     left = standing.clone()
-    left[standing] = ~fallen
+    left[rows] = ~fallen
     return left

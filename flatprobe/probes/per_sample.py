@@ -1,8 +1,8 @@
 """The core of the input-space probes: one kernel mapped over the data in order, one value per sample."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn
 
 import numpy as np
 import torch
@@ -83,20 +83,32 @@ def map_samples(
     for batch in data.batches(size):
         if batch.start == 0:
             check_batch(network, batch, data.classes)
-        held, prepared = isolate(network, batch)
-        result = kernel(held, prepared).double().cpu()
-        if not bool(result.isfinite().all()):
-            with torch.no_grad():
-                check_logits(held(prepared.inputs), batch.start)
-            row = int((~result.isfinite()).nonzero()[0])
-            msg = (
-                f"the value of sample {batch.start + row} must be finite, got {float(result[row])} at finite logits. "
-                "Probe the network in float64: network.double()"
-            )
-            raise ValueError(msg)
-        values.append(result)
+        values.append(kernel(*isolate(network, batch)).double())
+    result = torch.cat(values).cpu()  # The only wait for a device.
+    if not bool(result.isfinite().all()):
+        _report_not_finite(network, data.batches(size), result)
     subject = {"network": network.describe(), "data": data.describe(), "batch_size": size}
-    return torch.cat(values), data.labels, subject
+    return result, data.labels, subject
+
+
+def _report_not_finite(network: Network, batches: Iterable[Batch], values: Tensor) -> NoReturn:
+    """Error that names the first sample whose logits or value are not finite.
+
+    Raises:
+        ValueError: always.
+    """
+    sample = int((~values.isfinite()).nonzero()[0])
+    with torch.no_grad():
+        for batch in batches:
+            if batch.start + len(batch.labels) > sample:
+                held, prepared = isolate(network, batch)
+                check_logits(held(prepared.inputs), batch.start)
+                break
+    msg = (
+        f"the value of sample {sample} must be finite, got {float(values[sample])} at finite logits. Probe the network "
+        "in float64: network.double()"
+    )
+    raise ValueError(msg)
 
 
 def isolate(network: Network, batch: Batch) -> tuple[Network, Batch]:
@@ -144,6 +156,7 @@ class Subject:
         given: all inputs of the batch, as the network takes them.
         inputs: the one floating tensor among these, which the attack moves.
         labels: (samples,).
+        logits: (samples, classes) at the inputs.
         start: position of the first sample in the data.
     """
 
@@ -151,11 +164,14 @@ class Subject:
     given: Inputs
     inputs: Tensor
     labels: Tensor
+    logits: Tensor
     start: int
 
     def forward(self, rows: Tensor | None = None) -> Network:
         """The function from points, in place of the inputs of these rows (None: all), to logits."""
-        return self.network.holding(self.given if rows is None else map_tensors(lambda part: part[rows], self.given))[0]
+        if rows is None or isinstance(self.given, Tensor):
+            return self.network.holding(self.given)[0]
+        return self.network.holding(map_tensors(lambda part: part[rows], self.given))[0]
 
 
 def each_subject(
@@ -191,8 +207,9 @@ def each_subject(
             check_differentiable(held, inputs)
         _check_box(inputs, batch.start, box)
         with torch.no_grad():
-            check_logits(held(inputs), batch.start)
-        yield Subject(network, network.prepare(batch.inputs), inputs, prepared.labels, batch.start)
+            logits = held(inputs)
+            check_logits(logits, batch.start)
+        yield Subject(network, network.prepare(batch.inputs), inputs, prepared.labels, logits, batch.start)
 
 
 def _plain(value: Tensor) -> Tensor:
