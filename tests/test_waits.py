@@ -11,24 +11,24 @@ PER_BATCH = {
     "Hessian product": 0,
     "quadratic form": 6,
     "line": 0,
-    "flatness radius": 1,
+    "flatness radius": 0.25,
     "random slice": 0,
     "interpolation": 0,
     "recalibration": 0,
     "sharpness": 0,
     "gradient noise": 0,
-    "margins": 1,
+    "margins": 0,
     "Jacobian norms": 1,
     "Jacobian norms, Lanczos": 4,
-    "robustness": 1,
+    "robustness": 0.25,
     "smoothing": 16,
-    "FGSM": 7,
-    "PGD, 5 steps": 8,
-    "DDN, 5 steps": 14,
+    "FGSM": 4,
+    "PGD, 5 steps": 4,
+    "DDN, 5 steps": 13,
     "a step of training": 0,
 }
 # Waits per evaluation beside those of the batches: a loss and an error are two numbers. The goal is 1.
-PER_EVALUATION = {"risk": 2, "gradient": 1, "Hessian product": 0, "quadratic form": 0, "line": 2}
+PER_EVALUATION = {"risk": 1, "gradient": 1, "Hessian product": 0, "quadratic form": 0, "line": 1}
 
 
 @pytest.mark.parametrize("name", ROWS)
