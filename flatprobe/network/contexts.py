@@ -11,6 +11,7 @@ from torch.nn.parameter import is_lazy
 
 from flatprobe.network.modules import architecture_of
 from flatprobe.utils.memory import halve_batches
+from flatprobe.utils.precision import full_precision
 from flatprobe.utils.threads import SMALL, one_thread
 
 P = ParamSpec("P")
@@ -33,8 +34,9 @@ def no_autocast() -> Iterator[None]:
 def standalone(function: Callable[P, R]) -> Callable[P, R]:
     """Decorator that leaves `torch.autocast` and `torch.inference_mode`, and follows the thread rule.
 
-    Autocast and inference mode act per thread. A small dense network, given as the first argument or by its risk, is
-    measured by one thread. Where memory runs out, the function begins anew with half the batch size.
+    Autocast and inference mode act per thread. Products of float32 numbers keep all digits: TF32 and bfloat16 are used
+    only if the user sets `torch.backends.fp32_precision`. A small dense network, given as the first argument or by its
+    risk, is measured by one thread. Where memory runs out, the function begins anew with half the batch size.
     """
 
     @wraps(function)
@@ -42,6 +44,7 @@ def standalone(function: Callable[P, R]) -> Callable[P, R]:
         enabled = torch.is_grad_enabled()  # Leaving inference mode would change it.
         with (
             no_autocast(),
+            full_precision(),
             torch.inference_mode(mode=False),
             torch.set_grad_enabled(enabled),
             threads_for(args[0] if args else None, kwargs.get("batch_size")),
