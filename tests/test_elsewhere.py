@@ -135,6 +135,7 @@ PROBES: dict[str, Probe] = {
         m, d.head(4), upper=("deepfool", "ifgsm"), lower=(), norm="linf", steps=2
     ),
     "certificates": lambda m, d: fp.geometric_margins(m, d, upper=("ddn",), lower=("spectral", "frobenius"), steps=4),
+    "certificates linf": lambda m, d: fp.geometric_margins(m, d.head(4), upper=("deepfool",), norm="linf", steps=2),
     "estimates": lambda m, d: fp.geometric_margins(
         m, d, upper=("ddn",), lower=("gamma_1", "gamma_2", "gradient"), steps=4, points=2, segments=4, batch_size=SIZE
     ),

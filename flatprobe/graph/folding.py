@@ -47,7 +47,7 @@ def _fold_into(layer: Step, affine: Step) -> Step | None:
     magnitude = layer.tensors.get("magnitude", before.abs()) * scale.abs() + magnitude
     options = {**layer.options, "folded": (*layer.options.get("folded", ()), affine.layer)}
     tensors = {"weight": weight, "bias": bias, "magnitude": magnitude}
-    return replace(layer, tensors=tensors, options=options, call=_call(layer, weight, bias))
+    return replace(layer, tensors=tensors, options=options, call=apply(layer, weight, bias))
 
 
 def _by_channel(value: Tensor, shape: tuple[int, ...], channel: int) -> Tensor | None:
@@ -58,7 +58,8 @@ def _by_channel(value: Tensor, shape: tuple[int, ...], channel: int) -> Tensor |
     return full.flatten().expand(shape[channel])
 
 
-def _call(layer: Step, weight: Tensor, bias: Tensor) -> Callable[..., Tensor]:
+def apply(layer: Step, weight: Tensor, bias: Tensor | None) -> Callable[..., Tensor]:
+    """The function of a linear layer or convolution with other weights."""
     if layer.kind == "linear":
         return lambda value: F.linear(value, weight, bias)
     convolve = (F.conv1d, F.conv2d, F.conv3d)[weight.ndim - 3]

@@ -11,6 +11,7 @@ from torch.nn.parameter import is_lazy
 
 from flatprobe.network.modules import architecture_of
 from flatprobe.utils.memory import halve_batches
+from flatprobe.utils.precision import full_precision
 from flatprobe.utils.threads import SMALL, one_thread
 
 P = ParamSpec("P")
@@ -48,14 +49,16 @@ def _no_inference_mode() -> AbstractContextManager[None]:
 def standalone(function: Callable[P, R]) -> Callable[P, R]:
     """Decorator that leaves `torch.autocast` and `torch.inference_mode`, and follows the thread rule.
 
-    Autocast and inference mode act per thread. A small dense network, given as the first argument or by its risk, is
-    measured by one thread. Where memory runs out, the function begins anew with half the batch size.
+    Autocast and inference mode act per thread. Products of float32 numbers keep all digits: TF32 and bfloat16 are used
+    only if the user sets `torch.backends.fp32_precision`. A small dense network, given as the first argument or by its
+    risk, is measured by one thread. Where memory runs out, the function begins anew with half the batch size.
     """
 
     @wraps(function)
     def measured(*args: P.args, **kwargs: P.kwargs) -> R:
         with (
             no_autocast(),
+            full_precision(),
             _no_inference_mode(),
             threads_for(args[0] if args else None, kwargs.get("batch_size")),
         ):

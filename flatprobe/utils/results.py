@@ -15,6 +15,7 @@ import torch
 
 from flatprobe.utils.atomic import check_writable
 from flatprobe.utils.columns import Axes, Columns, from_table, to_table
+from flatprobe.utils.precision import describe_products
 from flatprobe.utils.rng import NOISE
 from flatprobe.utils.tables import check_place, read_table, write_table
 
@@ -48,11 +49,13 @@ _LONGEST = 200  # bytes of a file name; most file systems allow 255, with suffix
 
 
 def environment() -> dict[str, object]:
-    """Versions, number of threads and machine, for the settings of a measurement."""
+    """Versions, number of threads, machine and arithmetic, for the settings of a measurement."""
     return {
         "versions": dict(_versions()),
         "threads": torch.get_num_threads(),
         "machine": f"{platform.machine()}, {os.cpu_count()} logical cores",
+        "float32_products": describe_products(),
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
     }
 
 

@@ -69,7 +69,7 @@ def certified_margins(module: nn.Module, input_shape: Sequence[int], kind: str =
         (p for p in module.parameters() if p.is_floating_point()), torch.empty(0, dtype=torch.float32, device="cpu")
     )
     traced = trace(module, input_shape)
-    _check_precision(traced, anchor.dtype)
+    check_precision(traced, anchor.dtype)
     graph = fold(traced)
     own = step_constants(graph, kind)
     rounded = rounding(graph, own, arithmetic(anchor.dtype, anchor.device))
@@ -77,7 +77,7 @@ def certified_margins(module: nn.Module, input_shape: Sequence[int], kind: str =
     return lambda logits, labels, norms: _lower(slopes, rounded, logits, labels, norms)
 
 
-def _check_precision(graph: Graph, dtype: torch.dtype) -> None:
+def check_precision(graph: Graph, dtype: torch.dtype) -> None:
     """Check that every step computes in the precision of the inputs.
 
     Raises:

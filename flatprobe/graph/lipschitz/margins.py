@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from flatprobe.graph.lipschitz.certificates import certified_margins
+from flatprobe.graph.lipschitz.intervals import interval_margins
 
 # (logits, labels, inputs) -> (samples,)
 Bound = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -14,12 +15,12 @@ Bound = Callable[[Tensor, Tensor, Tensor], Tensor]
 def certified_bounds(
     module: nn.Module, inputs: Tensor, kinds: Sequence[str], norm: str, *, single: bool
 ) -> tuple[dict[str, Bound], dict[str, str]]:
-    """`certified_margins` by kind, and the reason for each kind without one.
+    """Certified lower bounds by kind, and the reason for each kind without one.
 
     Args:
         module: a classifier in eval mode; never changed.
         inputs: a batch; only its shape is read.
-        kinds: `"spectral"`, `"frobenius"`.
+        kinds: `"spectral"`, `"frobenius"`, or in linf `"interval"` for `interval_margins`.
         norm: `"l2"`, or `"linf"` for the l2 bound over sqrt(d), since ||v||_2 <= sqrt(d) ||v||_inf.
         single: True if the network takes these inputs alone.
 
@@ -61,6 +62,9 @@ def explain_zero_bounds(lower: Mapping[str, Tensor], upper: Iterable[Tensor], dt
 
 
 def _certified_bound(module: nn.Module, inputs: Tensor, kind: str, norm: str) -> Bound:
+    if kind == "interval":
+        radii = interval_margins(module, tuple(inputs.shape[1:]))
+        return lambda _logits, labels, points: radii(points, labels)
     bound = certified_margins(module, tuple(inputs.shape[1:]), kind)
     # The last factor outweighs the rounding of the division.
     factor = 1.0 if norm == "l2" else inputs[0].numel() ** -0.5 * (1 - 1e-15)

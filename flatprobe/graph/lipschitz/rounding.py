@@ -23,10 +23,10 @@ from torch import Tensor
 from flatprobe.graph import Graph, Step
 
 # Operations of a folded layer beside the sum of products: the bias, and those of BatchNorm.
-_EXTRA = 16
+EXTRA = 16
 
 # The assumed error of an activation in units; libraries promise 1 to 4.
-_ACTIVATION = 16
+ACTIVATION = 16
 
 # Relative rounding of the factors of a product, by the names of the reduced precisions of torch.
 _KEPT = {"tf32": 2.0**-11, "bf16": 2.0**-8, "bf16x3": 2.0**-16, "bf16x2": 2.0**-12}
@@ -139,30 +139,35 @@ def _of(step: Step, constant: float, used: Arithmetic, source: tuple[int, ...]) 
     tensors, size = step.tensors, math.prod(step.shape)
     if step.kind in {"linear", "convolution"}:
         weight = tensors["weight"]
-        terms = math.prod(weight.shape[1:]) + _EXTRA
+        terms = math.prod(weight.shape[1:]) + EXTRA
         offset = tensors.get("magnitude", tensors.get("bias"))
         added = 0.0 if offset is None else float(offset.norm()) * math.sqrt(size / len(weight))
         widened = _absolute(weight, step.options.get("groups", 1))
         return _Error(used.products(step.kind, terms), widened, added, terms * used.least * math.sqrt(size), widened)
     if step.kind == "affine":
         offset = torch.broadcast_to(tensors["magnitude"], step.shape)
-        return _Error(used.gamma(_EXTRA), constant, float(offset.norm()), _EXTRA * used.least * math.sqrt(size))
+        return _Error(used.gamma(EXTRA), constant, float(offset.norm()), EXTRA * used.least * math.sqrt(size))
     if step.kind in {"activation", "log_softmax"}:
         at_zero = float(step.call(torch.zeros(2, *step.shape, dtype=torch.float64, device="cpu"))[0].norm())
-        absolute = _jump(step) * math.sqrt(size)
+        absolute = jump_of(step) * math.sqrt(size)
         if step.kind == "activation":
-            return _Error(used.gamma(_ACTIVATION), max(constant, 1.0), at_zero, absolute)
+            return _Error(used.gamma(ACTIVATION), max(constant, 1.0), at_zero, absolute)
         # z - max z - log sum exp(z - max z): at most |z| + |max z| and the logarithm of the number of classes.
         count = step.options["count"]
-        return _Error(used.gamma(count + _ACTIVATION), 2 * constant, at_zero + math.sqrt(size))
+        return _Error(used.gamma(count + ACTIVATION), 2 * constant, at_zero + math.sqrt(size))
     if step.kind in {"average_pool", "adaptive_average_pool", "mean", "sum"}:
         # A window has all entries at most. The operator has no negative entries, so that |operator| = operator.
-        count = step.options.get("count", math.prod(step.options.get("kernel", source[1:])))
+        count = count_of(step, source)
         return _Error(used.gamma(count + 2), constant, absolute=count * used.least * math.sqrt(size))
     return _Error(used.gamma(4) if step.kind == "add" else 0.0, constant)
 
 
-def _jump(step: Step) -> float:
+def count_of(step: Step, source: tuple[int, ...]) -> int:
+    """The most entries that one entry of an average or a sum takes."""
+    return int(step.options.get("count", math.prod(step.options.get("kernel", source[1:]))))
+
+
+def jump_of(step: Step) -> float:
     """Jump of an activation: softplus(x) is x above its threshold."""
     if step.options.get("name") != "softplus":
         return 0.0
