@@ -10,7 +10,7 @@ from jaxtyping import Float64, Int64
 from torch import Tensor
 
 from flatprobe.network.weights import Weights, as_given, select
-from flatprobe.risk.derivatives import precise_dot
+from flatprobe.risk.derivatives import precise_square
 from flatprobe.risk.empirical import EmpiricalRisk, RiskFunction
 from flatprobe.risk.function import takes_risk
 from flatprobe.risk.inactive import check_acts
@@ -19,6 +19,7 @@ from flatprobe.utils.arguments import Selection, Whole, at_least
 from flatprobe.utils.results import Result, settings
 
 _DRAWN = 2**12  # Positions that are drawn at once.
+_SMALL = 2**14  # Numbers of a tensor that is joined with others, since each operation has its overhead.
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -272,7 +273,10 @@ def _choose(full: Weights, live: int, components: int, seed: int) -> _Components
 
 def _square(vector: Weights) -> Float64[Tensor, ""]:
     """The squared length, summed in float64 on the device."""
-    return torch.stack([precise_dot(value, value) for value in vector.values()]).sum()
+    flat = [value.flatten() for value in vector.values()]
+    small = [value for value in flat if len(value) <= _SMALL]
+    parts = [value for value in flat if len(value) > _SMALL] + ([torch.cat(small)] if small else [])
+    return torch.stack([precise_square(part) for part in parts]).sum()
 
 
 def _kurtosis(squares: Tensor, fourths: Tensor, draws: int) -> Tensor:

@@ -72,4 +72,14 @@ def mean_of(total: Weights, count: int, like: Mapping[str, Tensor]) -> Weights:
 def precise_dot(first: Tensor, second: Tensor) -> Float64[Tensor, ""]:
     """Inner product sum_j a_j b_j, multiplied and summed in float64 on the device of the tensors."""
     pairs = zip(*(torch.split(value.flatten(), _PIECE) for value in (first, second)), strict=True)
-    return torch.stack([torch.dot(a.double(), b.double()) for a, b in pairs]).sum()
+    return _sum([torch.dot(a.double(), b.double()) for a, b in pairs])
+
+
+def precise_square(vector: Tensor) -> Float64[Tensor, ""]:
+    """Squared length sum_j a_j^2, as `precise_dot`."""
+    doubles = (piece.double() for piece in torch.split(vector.flatten(), _PIECE))
+    return _sum([torch.dot(piece, piece) for piece in doubles])
+
+
+def _sum(parts: list[Tensor]) -> Tensor:
+    return torch.stack(parts).sum() if len(parts) > 1 else parts[0]
