@@ -169,11 +169,13 @@ def gradient_noise(
     kept = _choose(full, live, components, seed)
     gradient = kept.of(full)
     noise, squared = [], []
+    xi = {name: torch.empty_like(value) for name, value in full.items()}
     for positions in _minibatches(count, batch_size, draws, replacement, seed):
-        own = risk.gradient(names=names, positions=positions)
-        noise.append(kept.of(own) - gradient)
-        squared.append(_square({name: value.sub_(full[name]) for name, value in own.items()}))
-        del own  # before the next one is computed
+        total = risk.loss_and_gradient_sums(None, names, positions)[1]
+        noise.append(kept.of(total) / batch_size - gradient)
+        for name, value in full.items():
+            torch.sub(total.pop(name), value, alpha=batch_size, out=xi[name])
+        squared.append(_square(xi) / batch_size**2)
     derived: dict[str, Any] = {
         "gradient_norm": float(_square(full).sqrt()),
         "inflation": float(batch_size if replacement else batch_size * (count - 1) / (count - batch_size)),

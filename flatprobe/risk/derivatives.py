@@ -53,13 +53,13 @@ def gradient_of(loss: Tensor, variables: Weights, *, again: bool) -> Weights:
 
 
 def add_terms(total: Weights, terms: Weights) -> None:
-    """Add the terms of a batch to a total, in float64 from the second batch on."""
-    for name, term in terms.items():
-        sums = total.get(name)
+    """Add the terms of a batch to a total, in float64 from the second batch on; each term is freed after it."""
+    for name in list(terms):
+        sums, term = total.get(name), terms.pop(name)
         if sums is None:
             total[name] = term
         elif sums.dtype == term.dtype:  # The terms of a first batch may share memory, so that they are not changed.
-            total[name] = sums.double() + term
+            total[name] = sums.to(torch.float64, copy=True).add_(term)
         else:
             sums += term  # The addition converts to float64 without a copy of the term.
 
