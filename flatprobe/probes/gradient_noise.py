@@ -10,7 +10,7 @@ from jaxtyping import Float64, Int64
 from torch import Tensor
 
 from flatprobe.network.weights import Weights, as_given, select
-from flatprobe.risk.derivatives import precise_dot
+from flatprobe.risk.derivatives import precise_square
 from flatprobe.risk.empirical import EmpiricalRisk, RiskFunction
 from flatprobe.risk.function import takes_risk
 from flatprobe.risk.inactive import check_acts
@@ -19,6 +19,7 @@ from flatprobe.utils.arguments import Selection, Whole, at_least
 from flatprobe.utils.results import Result, settings
 
 _DRAWN = 2**12  # Positions that are drawn at once.
+_SMALL = 2**14  # Numbers of a tensor that is joined with others, since each operation has its overhead.
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -168,11 +169,13 @@ def gradient_noise(
     kept = _choose(full, live, components, seed)
     gradient = kept.of(full)
     noise, squared = [], []
+    xi = {name: torch.empty_like(value) for name, value in full.items()}
     for positions in _minibatches(count, batch_size, draws, replacement, seed):
-        own = risk.gradient(names=names, positions=positions)
-        noise.append(kept.of(own) - gradient)
-        squared.append(_square({name: value.sub_(full[name]) for name, value in own.items()}))
-        del own  # before the next one is computed
+        total = risk.loss_and_gradient_sums(None, names, positions)[1]
+        noise.append(kept.of(total) / batch_size - gradient)
+        for name, value in full.items():
+            torch.sub(total.pop(name), value, alpha=batch_size, out=xi[name])
+        squared.append(_square(xi) / batch_size**2)
     derived: dict[str, Any] = {
         "gradient_norm": float(_square(full).sqrt()),
         "inflation": float(batch_size if replacement else batch_size * (count - 1) / (count - batch_size)),
@@ -272,7 +275,10 @@ def _choose(full: Weights, live: int, components: int, seed: int) -> _Components
 
 def _square(vector: Weights) -> Float64[Tensor, ""]:
     """The squared length, summed in float64 on the device."""
-    return torch.stack([precise_dot(value, value) for value in vector.values()]).sum()
+    flat = [value.flatten() for value in vector.values()]
+    small = [value for value in flat if len(value) <= _SMALL]
+    parts = [value for value in flat if len(value) > _SMALL] + ([torch.cat(small)] if small else [])
+    return torch.stack([precise_square(part) for part in parts]).sum()
 
 
 def _kurtosis(squares: Tensor, fourths: Tensor, draws: int) -> Tensor:

@@ -53,13 +53,13 @@ def gradient_of(loss: Tensor, variables: Weights, *, again: bool) -> Weights:
 
 
 def add_terms(total: Weights, terms: Weights) -> None:
-    """Add the terms of a batch to a total, in float64 from the second batch on."""
-    for name, term in terms.items():
-        sums = total.get(name)
+    """Add the terms of a batch to a total, in float64 from the second batch on; each term is freed after it."""
+    for name in list(terms):
+        sums, term = total.get(name), terms.pop(name)
         if sums is None:
             total[name] = term
         elif sums.dtype == term.dtype:  # The terms of a first batch may share memory, so that they are not changed.
-            total[name] = sums.double() + term
+            total[name] = sums.to(torch.float64, copy=True).add_(term)
         else:
             sums += term  # The addition converts to float64 without a copy of the term.
 
@@ -72,4 +72,14 @@ def mean_of(total: Weights, count: int, like: Mapping[str, Tensor]) -> Weights:
 def precise_dot(first: Tensor, second: Tensor) -> Float64[Tensor, ""]:
     """Inner product sum_j a_j b_j, multiplied and summed in float64 on the device of the tensors."""
     pairs = zip(*(torch.split(value.flatten(), _PIECE) for value in (first, second)), strict=True)
-    return torch.stack([torch.dot(a.double(), b.double()) for a, b in pairs]).sum()
+    return _sum([torch.dot(a.double(), b.double()) for a, b in pairs])
+
+
+def precise_square(vector: Tensor) -> Float64[Tensor, ""]:
+    """Squared length sum_j a_j^2, as `precise_dot`."""
+    doubles = (piece.double() for piece in torch.split(vector.flatten(), _PIECE))
+    return _sum([torch.dot(piece, piece) for piece in doubles])
+
+
+def _sum(parts: list[Tensor]) -> Tensor:
+    return torch.stack(parts).sum() if len(parts) > 1 else parts[0]

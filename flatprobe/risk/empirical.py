@@ -151,8 +151,9 @@ class EmpiricalRisk:
         Returns:
             The gradient over the names.
         """
-        return self._loss_and_gradient(weights, names, positions)[1]
+        return self.loss_and_gradient(weights, names, positions)[1]
 
+    @standalone
     def loss_and_gradient(
         self,
         weights: Mapping[str, Tensor] | None = None,
@@ -160,18 +161,18 @@ class EmpiricalRisk:
         positions: Int64[Tensor, " positions"] | None = None,
     ) -> tuple[float, Weights]:
         """Loss I(w) and gradient grad I(w) by the same pass; arguments as in `gradient`."""
-        value, gradient = self._loss_and_gradient(weights, names, positions)
-        return float(value), gradient
+        value, total = self.loss_and_gradient_sums(weights, names, positions)
+        count = len(self.data) if positions is None else len(positions)
+        return float(value) / count, mean_of(total, count, self.center)
 
     @standalone
-    def _loss_and_gradient(
+    def loss_and_gradient_sums(
         self, weights: Mapping[str, Tensor] | None, names: Sequence[str] | None, positions: Tensor | None
     ) -> tuple[Tensor, Weights]:
+        """`loss_and_gradient` times the number of samples, on the device; its tensors may share memory."""
         point, names = self._point(weights, names)
         self._check_slopes(names, twice=False)
-        value, total = summed_gradient(self._losses(positions), point, names)
-        count = len(self.data) if positions is None else len(positions)
-        return value / count, mean_of(total, count, self.center)
+        return summed_gradient(self._losses(positions), point, names)
 
     def hvp(
         self,
@@ -210,12 +211,12 @@ class EmpiricalRisk:
 
     @standalone
     def hessian(self, names: Sequence[str]) -> HessianBlock:
-        """The Hessian's block at the center for several products, which share graphs within `KEPT`."""
+        """The Hessian's block at the center for several products, which share graphs."""
         self._point(None, names)
         self._check_slopes(names, twice=True)
-        kept: float = 0 if self.network.slots.leaves_traces else KEPT
-        if len(self.data) <= self.batch_size:
-            kept = math.inf  # A product holds the graph of a single batch anyway, and no later pass writes.
+        # A product holds the graph of a single batch anyway, and no later pass writes.
+        single = len(self.data) <= self.batch_size
+        kept = math.inf if single else 0 if self.network.slots.leaves_traces else KEPT
         return HessianBlock(partial(self._losses, None), self.center, names, len(self.data), kept)
 
     def forms(self, directions: Sequence[Mapping[str, Tensor]], names: Sequence[str]) -> list[dict[str, float]]:

@@ -117,8 +117,10 @@ class HessianBlock:
                     [direction[name].to(slopes[name]) for name in curved],
                     retain_graph=keep or place + 1 < len(directions), materialize_grads=True,
                 )  # fmt: skip
-                take(place, dict(zip(self._variables, product, strict=True)))
+                terms = dict(zip(self._variables, product, strict=True))
                 del product
+                take(place, terms)
+                del terms
 
     def _gradient(self, loss: Callable[[Weights], Tensor]) -> tuple[Weights, bool]:
         """The gradient of a batch, and True if its graph is kept."""

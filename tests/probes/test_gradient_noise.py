@@ -1,10 +1,13 @@
 """Gradient noise: a linear model with known gradients, its covariance and kurtosis, everything refused."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
 
 import flatprobe as fp
+from flatprobe.probes import gradient_noise
 from flatprobe.probes.gradient_noise import GradientNoise
 from flatprobe.utils import rng
 from tests.helpers import cases
@@ -76,6 +79,35 @@ def test_some_components_are_kept_and_dead_ones_never() -> None:
     part = fp.gradient_noise(risk, batch_size=8, draws=3, parameters="bias")
     assert {name.partition("[")[0] for name in part.components} == {"bias"}
     assert bool((part.squared_lengths < whole).all())
+
+
+def test_property_components_are_distinct_live_and_equally_likely(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gradient_noise, "_DRAWN", 8)  # several rounds of rejection
+    full = {"a": torch.ones(2, 20), "b": torch.zeros(10), "c": torch.ones(()), "d": torch.tensor([1.0, 0.0] * 10)}
+    live = [f"a[{k}]" for k in range(40)] + ["c[0]"] + [f"d[{k}]" for k in range(0, 20, 2)]
+    counts, seeds, components = dict.fromkeys(live, 0), 600, 17
+    for seed in range(seeds):
+        chosen = gradient_noise._choose(full, len(live), components, seed).labels
+        assert list(chosen) == [name for name in live if name in chosen]
+        assert len(chosen) == components
+        for name in chosen:
+            counts[name] += 1
+    share = components / len(live)
+    error = (seeds * share * (1 - share)) ** 0.5
+    assert all(abs(count - seeds * share) < 4 * error for count in counts.values())
+
+
+def test_slow_reference_single_precision_minibatches_of_several_batches() -> None:
+    model = cases.mlp()
+    precise = copy.deepcopy(model).double()
+    own, other = (
+        fp.gradient_noise(fp.EmpiricalRisk(m, DATA, batch_size=size), batch_size=20, draws=3, parameters="last")
+        for m, size in ((model.float(), 8), (precise, 64))
+    )
+    assert own.components == other.components
+    size = float(other.squared_lengths.mean()) ** 0.5
+    torch.testing.assert_close(own.noise, other.noise, rtol=0, atol=1e-5 * size)  # single precision
+    torch.testing.assert_close(own.squared_lengths, other.squared_lengths, rtol=1e-5, atol=0)
 
 
 def made_up(noise: torch.Tensor) -> GradientNoise:

@@ -9,6 +9,7 @@ from torch import nn
 import flatprobe as fp
 from flatprobe.network import slopes, weights
 from flatprobe.probes import hessian_trace
+from flatprobe.risk import derivatives, empirical
 from tests.helpers.memory import peak_bytes
 
 WIDTH = 400
@@ -30,20 +31,23 @@ def copies(probe: Callable[[fp.EmpiricalRisk], object]) -> float:
     ("probe", "most"),
     [
         (lambda risk: risk(), 3.01),  # and the activations
-        (lambda risk: risk.gradient(), 5.01),
+        (lambda risk: risk.gradient(), 4.01),
         (lambda risk: fp.flatness_radius(risk, directions=2), 6),
         (lambda risk: fp.flatness_radius(risk, directions=2, law="filter"), 6),
         (lambda risk: fp.flatness_radius(risk, directions=2, law="adaptive"), 6),
-        (lambda risk: fp.hessian_trace(risk, draws=3), 6.01),  # and scalars
-        (lambda risk: fp.hessian_eigenvalues(risk, tolerance=0.5), 13 + 8),
-        (lambda risk: fp.hessian_eigenvalues(risk, tolerance=0.5, count=3), 13 + 8 + 2 * 3),
+        (lambda risk: fp.hessian_trace(risk, draws=3), 5.01),  # and scalars
+        (lambda risk: fp.gradient_noise(risk, batch_size=4, draws=3), 4.02),
+        (lambda risk: fp.hessian_eigenvalues(risk, tolerance=0.5), 13 + 7),
+        (lambda risk: fp.hessian_eigenvalues(risk, tolerance=0.5, count=3), 13 + 7 + 2 * 3),
     ],
-    ids=["risk", "gradient", "flatness", "filter", "adaptive", "trace", "eigenvalue", "eigenvalues"],
+    ids=["risk", "gradient", "flatness", "filter", "adaptive", "trace", "noise", "eigenvalue", "eigenvalues"],
 )
 def test_the_most_copies_of_the_weights(
     probe: Callable[[fp.EmpiricalRisk], object], most: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(weights, "_PIECE", 2**10)  # as small beside this network as it is beside a large one
+    monkeypatch.setattr(derivatives, "_PIECE", 2**10)
     monkeypatch.setattr(hessian_trace, "_BYTES", 0)  # likewise: no further draws share a pass
+    monkeypatch.setattr(empirical, "KEPT", 0)  # likewise: no further graphs are kept
     monkeypatch.setattr(slopes, "_PRECISE", 0)  # likewise: derivatives are compared in the network's own precision
     assert copies(probe) <= most
