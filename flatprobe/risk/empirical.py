@@ -22,7 +22,7 @@ from flatprobe.risk.derivatives import mean_of, summed_gradient
 from flatprobe.risk.function import Risk as Risk
 from flatprobe.risk.function import RiskFunction as RiskFunction
 from flatprobe.risk.function import risk_at
-from flatprobe.risk.held import HeldBatches
+from flatprobe.risk.held import HeldData
 from flatprobe.risk.hessian import KEPT, HessianBlock
 from flatprobe.risk.lines import along_split, split_for
 from flatprobe.utils.memory import fit_batch_size
@@ -69,7 +69,7 @@ class EmpiricalRisk:
         self.network = Network(model)
         self.data = check_data(data)
         self.batch_size = self.network.batch_size(batch_size, self.data)
-        self._held = HeldBatches(self.network, self.data)
+        self.held = HeldData(self.network, self.data)
         loss = as_loss(loss)
         self._kernel = per_sample_loss(loss)
         self.loss = describe_loss(loss)
@@ -254,9 +254,9 @@ class EmpiricalRisk:
 
     def _batches(self, positions: Tensor | None = None) -> Iterator[tuple[Inputs, Tensor]]:
         self.batch_size = fit_batch_size(self.batch_size)
-        if self._held.network is not self.network:  # A copy of a risk may have another network.
-            self._held = HeldBatches(self.network, self.data)
-        return self._held.all(self.batch_size) if positions is None else self._held.at(positions, self.batch_size)
+        if self.held.network is not self.network:  # A copy of a risk may have another network.
+            self.held = HeldData(self.network, self.data)
+        return self.held.batches(self.batch_size) if positions is None else self.held.at(positions, self.batch_size)
 
     def _per_sample(self, logits: Tensor, labels: Tensor) -> Tensor:
         return self._kernel(_at_least_single(logits), labels)

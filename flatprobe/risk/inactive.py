@@ -176,8 +176,8 @@ class _Look:
         return {name: torch.ones_like(self.center[name], dtype=torch.bool) for name in floating}
 
     def _batches(self) -> Iterator[Inputs]:
-        for positions in torch.split(torch.arange(self.samples, device="cpu"), self.together):
-            yield self.network.prepare(self.risk.data.gather(positions)[0])
+        positions = torch.arange(self.samples, device="cpu")
+        return (inputs for inputs, _ in self.risk.held.at(positions, self.together))
 
     def _point(self, distance: float) -> Weights:
         return {name: torch.add(self.center[name], value, alpha=distance * self.unit) for name, value in self.u.items()}
