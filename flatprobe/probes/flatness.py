@@ -190,7 +190,8 @@ def flatness_radius(
     exits: list[Exit] = []
     vectors: list[Weights] = []
     for index in range(directions):
-        vectors = [center, direction(center, names, law, seed, index, held)]
+        vectors = [center]  # frees the last direction before the next one is drawn
+        vectors.append(direction(center, names, law, seed, index, held))
         exits.append(
             first_exit(
                 _increase(measured, vectors, objective, base),

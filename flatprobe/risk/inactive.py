@@ -1,13 +1,15 @@
 """Weights that do not affect the logits, such as an unused vocabulary."""
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from flatprobe.data.inputs import Inputs, map_tensors
-from flatprobe.network.weights import Weights
+from flatprobe.network.weights import Weights, norm
 from flatprobe.risk.directions import direction, scale
 from flatprobe.risk.empirical import EmpiricalRisk, RiskFunction
 from flatprobe.utils import rng
@@ -139,7 +141,7 @@ class _Look:
     def __init__(self, risk: EmpiricalRisk, names: Sequence[str], law: str, samples: int) -> None:
         self.risk, self.network, self.samples = risk, risk.network, samples
         self.center = risk.center
-        self.u = direction(self.center, names, law, 0, -1)
+        self.draw = partial(direction, self.center, names, law, 0, -1)  # drawn again rather than stored
         self.unit = scale(self.center, names, law)
         # A backward pass stores the intermediate values that a forward pass frees.
         self.together = max(1, fit_batch_size(risk.batch_size) // 4)
@@ -147,8 +149,8 @@ class _Look:
 
     def inactive(self) -> Inactive | None:
         """Inactive entries, as `inactive_entries` returns them."""
-        masks = self._whole()
         beside = self._point(_BESIDE)
+        masks = self._whole(beside)
         for inputs in self._batches():
             if not self._take(inputs, beside, masks):
                 return None
@@ -164,15 +166,16 @@ class _Look:
 
     def anything_acts(self) -> bool:
         """True if an entry has a gradient beside the center, or changes a logit there."""
-        beside, masks = self._point(_BESIDE), self._whole()
+        beside = self._point(_BESIDE)
+        masks = self._whole(beside)
         for inputs in self._batches():
             slopes = self._slopes(inputs, beside, masks)
             if slopes is None or any(bool((slope != 0).any()) for slope in slopes.values()):
                 return True
         return self._differs(beside, masks, {name: slice(None) for name in masks})
 
-    def _whole(self) -> Masks:
-        floating = [name for name in self.u if self.center[name].is_floating_point()]
+    def _whole(self, point: Weights) -> Masks:
+        floating = [name for name in point if self.center[name].is_floating_point()]
         return {name: torch.ones_like(self.center[name], dtype=torch.bool) for name in floating}
 
     def _batches(self) -> Iterator[Inputs]:
@@ -180,7 +183,8 @@ class _Look:
         return (inputs for inputs, _ in self.risk.held.at(positions, self.together))
 
     def _point(self, distance: float) -> Weights:
-        return {name: torch.add(self.center[name], value, alpha=distance * self.unit) for name, value in self.u.items()}
+        step = distance * self.unit
+        return {name: torch.add(self.center[name], u, alpha=step, out=u) for name, u in self.draw().items()}
 
     def _slopes(self, inputs: Inputs, point: Weights, names: Iterable[str]) -> Weights | None:
         """Gradients by name; None without derivatives, or if logits are not finite.
@@ -235,11 +239,14 @@ class _Look:
 
     def _differs(self, beside: Weights, masks: Masks, rows: Rows) -> bool:
         """True if a logit changes beyond rounding as these entries move."""
-        moved = dict(beside)
+        u, moved = self.draw(), dict(beside)
         for name, part in rows.items():
             moved[name] = beside[name].clone()
-            own = masks[name].to(self.u[name])
-            _rows(moved[name])[part].addcmul_(_rows(self.u[name])[part], _rows(own)[part], value=_MOVED * self.unit)
+            own = u.pop(name)
+            # Each entry moves by the root mean square, so that a small number does not hide a single bias.
+            step = _MOVED * self.unit * norm({name: own}) / math.sqrt(own.numel())
+            _rows(moved[name])[part].add_(_rows(own.sign_().mul_(masks[name]))[part], alpha=step)
+        del u
         with torch.no_grad():
             if self.logits is None:
                 self.logits = [self.network(inputs, beside) for inputs in self._batches()]
