@@ -22,8 +22,8 @@ WIDTHS = (512,)  # T3 Table 2's MLP
 # normalization, training on random labels failed. Mean and standard deviation are those of the digits' pixels, rounded.
 LEARNING_RATE = 0.05
 BATCH_SIZE = 64
-# From 100 % accuracy on, larger batches allow a larger rate: SGD's noise grows with rate / batch size. Random labels take
-# half the time of the first rate. At twice this quotient, training leaves the minimum (the loss rises above 1).
+# From 100 % accuracy on, larger batches allow a larger rate, since SGD's noise grows with rate / batch size. Random
+# labels then take half the time. At 1.6 times this quotient training leaves the minimum: the loss rises above 1.
 EQUAL_LEARNING_RATE = 0.25
 EQUAL_BATCH_SIZE = 256
 MEAN, STD = 0.3, 0.37
@@ -67,7 +67,9 @@ def demo(out: str | Path, *, seed: int = 0, progress: bool | None = False) -> Co
             step(f"training {name} to 100 % accuracy")
             network = Normalised(mlp(natural.input_shape, widths=WIDTHS, seed=seed + index % MINIMIZERS), MEAN, STD)
             with clock("training to 100 % accuracy"):
-                first[name] = _train(network, data[label], out / "runs" / name, seed=seed + index, until="interpolation")
+                first[name] = _train(
+                    network, data[label], out / "runs" / name, seed=seed + index, until="interpolation"
+                )
             step(f"training {name} on to a loss of {EQUAL_LOSS}")
             folder = out / "runs" / f"{name}-equal-loss"
             with clock("training to equal loss"):

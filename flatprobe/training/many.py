@@ -22,7 +22,7 @@ from flatprobe.training.schedules import Schedule, factor
 from flatprobe.training.settings import Settings, rule_met
 from flatprobe.training.stack import UPDATES, Stack
 from flatprobe.training.trainer import Trainer
-from flatprobe.utils.arguments import Flag, Number, Whole, at_least, one_of
+from flatprobe.utils.arguments import Checked, Flag, Number, Whole, at_least, one_of
 from flatprobe.utils.progress import reporting
 from flatprobe.utils.threads import thread_count, thread_rule
 
@@ -33,23 +33,24 @@ _CLOSE = 1e-2  # of the largest logit; in float32 the two differ by about 1e-6 o
 
 @standalone
 def train_many(
-    networks: Sequence[nn.Module],
-    data: LabelledData | Sequence[LabelledData],
+    networks: Checked[Sequence[nn.Module]],
+    data: Checked[LabelledData | Sequence[LabelledData]],
     *,
     epochs: Whole = 100,
     until: str | None = None,
     target_loss: Number | None = None,
     objective: Loss | Any = "cross_entropy",
     optimizer: str = "sgd",
-    learning_rate: Number | Sequence[Number] = 0.01,
+    learning_rate: Checked[Number | Sequence[Number]] = 0.01,
     momentum: Number = 0.9,
-    weight_decay: Number | Sequence[Number] = 0.0,
+    weight_decay: Checked[Number | Sequence[Number]] = 0.0,
     schedule: Schedule = None,
     batch_size: Whole = 128,
-    seeds: Sequence[Whole] | None = None,
+    seeds: Checked[Sequence[Whole] | None] = None,
     threads: Whole | None = None,
     progress: Flag | None = False,
     on_failure: str = "raise",
+    **others: object,
 ) -> list[TrainingRun]:
     """Minimize the loss of many networks of one architecture in lockstep, by batched products of stacked weights.
 
@@ -81,6 +82,7 @@ def train_many(
         threads: None (default): by `flatprobe.utils.threads.thread_rule`, from the parameters of all networks.
         progress: True: a bar on a terminal, else plain lines, on stderr; None: a bar on a terminal only.
         on_failure: `"raise"` an error if a network does not meet the stopping rule, or `"flag"` its run.
+        **others: refused, such as the further arguments of `train`.
 
     Returns:
         One run per network, in their order, without a path. `seconds` in the history is the time of all networks
@@ -97,45 +99,38 @@ def train_many(
     >>> [run.history[-1]["learning_rate"] for run in runs]
     [0.1, 0.2, 0.3]
     """
+    if others:
+        msg = f"train_many must be called without {', '.join(others)}, got {others!r}. {_ALONE}"
+        raise ValueError(msg)
     one_of("optimizer", optimizer, UPDATES)
     one_of("on_failure", on_failure, ("raise", "flag"))
     one_of("progress", progress, (True, False, None))
     at_least(1, threads=threads)
     members = _networks(networks)
-    count = len(members)
-    columns = zip(
-        members,
-        _each("data", data, count),
-        _each("learning_rate", learning_rate, count),
-        _each("weight_decay", weight_decay, count),
-        range(count) if seeds is None else _each("seeds", seeds, count),
-        strict=True,
-    )
+    common: dict[str, Any] = {
+        "epochs": epochs,
+        "until": until,
+        "target_loss": target_loss,
+        "objective": objective,
+        "optimizer": optimizer,
+        "momentum": momentum,
+        "schedule": schedule,
+        "batch_size": batch_size,
+        "penalties": (),
+        "transforms": (),
+        "constraints": (),
+        "precision": None,
+    }
+    own = {
+        "learning_rate": _each("learning_rate", learning_rate, members),
+        "weight_decay": _each("weight_decay", weight_decay, members),
+        "seed": _each("seeds", [*range(len(members))] if seeds is None else seeds, members),
+    }
+    settings = [Settings(**common, **dict(zip(own, values, strict=True))) for values in zip(*own.values(), strict=True)]
     with torch.inference_mode(mode=False):
         trainers = [
-            Trainer(
-                structural_copy(network),
-                own,
-                None,
-                Settings(
-                    epochs=epochs,
-                    until=until,
-                    target_loss=target_loss,
-                    objective=objective,
-                    optimizer=optimizer,
-                    learning_rate=rate,
-                    momentum=momentum,
-                    weight_decay=decay,
-                    schedule=schedule,
-                    batch_size=batch_size,
-                    penalties=(),
-                    transforms=(),
-                    constraints=(),
-                    precision=None,
-                    seed=seed,
-                ),
-            )
-            for network, own, rate, decay, seed in columns
+            Trainer(structural_copy(network), part, None, chosen)
+            for network, part, chosen in zip(members, _each("data", data, members), settings, strict=True)
         ]
         _check_alike(trainers)
         runs = _run(trainers, threads, progress)
@@ -222,16 +217,17 @@ def _networks(networks: object) -> list[nn.Module]:
     return list(networks)
 
 
-def _each(name: str, given: Any, count: int) -> Sequence[Any]:
+def _each(name: str, given: Any, networks: Sequence[nn.Module]) -> Sequence[Any]:
     """One entry per network.
 
     Raises:
         ValueError: for a sequence of another length.
     """
-    if not isinstance(given, Sequence | range) or isinstance(given, str):
-        return [given] * count
-    if len(given) != count:
-        msg = f"{name} must have one entry per network, {count}, got {len(given)}"
+    given = given.tolist() if hasattr(given, "tolist") else given  # NumPy's arrays and torch's tensors
+    if not isinstance(given, Sequence) or isinstance(given, str):
+        return [given] * len(networks)
+    if len(given) != len(networks):
+        msg = f"{name} must have one entry per network, {len(networks)}, got {len(given)}"
         raise ValueError(msg)
     return given
 

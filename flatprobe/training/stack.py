@@ -7,7 +7,6 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.func import functional_call
 
-from flatprobe.data import LabelledData
 from flatprobe.data.inputs import Inputs, as_arguments, map_tensors, tensors
 from flatprobe.functional.losses import misclassified, per_sample_loss
 from flatprobe.network.modules import logits_of
@@ -132,11 +131,11 @@ class Stack:
 
 def _stacked(parts: Sequence[Inputs]) -> Inputs:
     """Inputs of several networks as tensors (networks, samples, ...)."""
+    columns = [torch.stack(column) for column in zip(*map(tensors, parts), strict=True)]
     first = parts[0]
     if isinstance(first, dict):
-        return {name: torch.stack([part[name] for part in parts]) for name in first}
-    columns = tuple(map(torch.stack, zip(*map(tensors, parts), strict=True)))
-    return columns if isinstance(first, tuple) else columns[0]
+        return dict(zip(first, columns, strict=True))
+    return tuple(columns) if isinstance(first, tuple) else columns[0]
 
 
 def _sgd(weights: Tensor, gradient: Tensor, rate: Tensor, memory: list[Tensor], momentum: float, _: int) -> None:
@@ -155,9 +154,7 @@ def _velocity(gradient: Tensor, memory: list[Tensor], momentum: float) -> Tensor
     return memory[0]
 
 
-def _adam(
-    weights: Tensor, gradient: Tensor, rate: Tensor, memory: list[Tensor], momentum: float, step: int
-) -> None:
+def _adam(weights: Tensor, gradient: Tensor, rate: Tensor, memory: list[Tensor], momentum: float, step: int) -> None:
     if not memory:
         memory.extend(torch.zeros_like(gradient) for _ in range(2))
     mean, square = memory
