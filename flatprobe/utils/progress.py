@@ -25,11 +25,11 @@ class Clock:
     @contextmanager
     def __call__(self, phase: str) -> Iterator[None]:
         """Add the time in the block to the phase."""
-        started = time.perf_counter()
+        started = time.monotonic()
         try:
             yield
         finally:
-            self.seconds[phase] = self.seconds.get(phase, 0.0) + time.perf_counter() - started
+            self.seconds[phase] = self.seconds.get(phase, 0.0) + time.monotonic() - started
 
 
 @contextmanager
