@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from flatprobe.training import inverse_rate as inverse_rate
     from flatprobe.training import penalties as penalties
     from flatprobe.training import train as train
+    from flatprobe.training import train_many as train_many
     from flatprobe.training import transforms as transforms
     from flatprobe.training import tune as tune
     from flatprobe.utils.results import Result as Result
@@ -92,6 +93,7 @@ _HOMES = {
     "inverse_rate": "flatprobe.training",
     "penalties": "flatprobe.training.penalties",
     "train": "flatprobe.training",
+    "train_many": "flatprobe.training",
     "transforms": "flatprobe.training.transforms",
     "tune": "flatprobe.training",
     # records

@@ -28,6 +28,7 @@ def demo(*, out: Path = Path("flatprobe-demo"), seed: int = 0) -> None:
     comparison = study(out, seed=seed, progress=True)
     page = demo_report(comparison, out / "report.html")
     _summary(comparison)
+    print(", ".join(f"{phase}: {seconds:.0f} s" for phase, seconds in comparison.seconds.items()))
     print(f"report: {page}")
 
 

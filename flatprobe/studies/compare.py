@@ -1,7 +1,7 @@
 """Comparison of networks: every probe on every network, and landscapes between networks of a group."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -33,10 +33,12 @@ class Comparison:
     Attributes:
         results: measurement -> network (or group) -> result.
         groups: network -> group.
+        seconds: wall time by phase, of `flatprobe demo` only.
     """
 
     results: dict[str, dict[str, Result]]
     groups: dict[str, str]
+    seconds: dict[str, float] = field(default_factory=dict, compare=False)
 
     def to_frame(self) -> "pandas.DataFrame":
         """One row per measurement, network and headline figure."""

@@ -2,9 +2,10 @@
 
 from flatprobe.training.forward import ForwardPass
 from flatprobe.training.loop import train
+from flatprobe.training.many import train_many
 from flatprobe.training.run import TrainingRun
 from flatprobe.training.schedules import inverse_rate
 from flatprobe.training.tuning.result import Tuning
 from flatprobe.training.tuning.tune import tune
 
-__all__ = ["ForwardPass", "TrainingRun", "Tuning", "inverse_rate", "train", "tune"]
+__all__ = ["ForwardPass", "TrainingRun", "Tuning", "inverse_rate", "train", "train_many", "tune"]

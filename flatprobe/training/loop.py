@@ -158,7 +158,7 @@ def train(
         trainer = Trainer(structural_copy(network), data, validation, settings)
         run = _run(trainer, threads, None if out is None else RunFolder(out), resume, save_every, progress)
     if not run.reached and on_failure == "raise":
-        raise RuntimeError(_not_reached(run, settings))
+        raise RuntimeError(describe_failure(run, settings))
     return run
 
 
@@ -171,7 +171,7 @@ def _run(
     progress: bool | None,
 ) -> TrainingRun:
     """The run from its beginning, or from its saved progress."""
-    config = _config(trainer, threads)
+    config = describe_run(trainer, threads)
     if folder is not None:
         config = folder.claim(config, resume=resume)
         _check_threads(threads, config["environment"]["threads"], folder)
@@ -232,7 +232,8 @@ def _keep(folder: RunFolder | None, before: Progress | None, best: State | None)
     return f". {folder.path} holds the weights of epoch {len(before.history)}, before it happened"
 
 
-def _config(trainer: Trainer, threads: int | None) -> dict[str, Any]:
+def describe_run(trainer: Trainer, threads: int | None) -> dict[str, Any]:
+    """The content of config.json."""
     probed = trainer.risk.network
     network = probed.describe()
     device = network.pop("device")
@@ -264,7 +265,8 @@ def _check_threads(threads: int | None, recorded: int, folder: RunFolder) -> Non
         raise ValueError(msg)
 
 
-def _not_reached(run: TrainingRun, settings: Settings) -> str:
+def describe_failure(run: TrainingRun, settings: Settings) -> str:
+    """The message of a run that did not reach its goal."""
     last = run.history[-1]
     accuracies, losses = ([row[name] for row in run.history] for name in ("train_accuracy", "train_loss"))
     goal = (

@@ -15,7 +15,7 @@ from flatprobe.network.modules import logits_of
 from flatprobe.network.network import Network
 from flatprobe.training.diverged import FIX, DivergedError
 from flatprobe.training.forward import ForwardPass
-from flatprobe.training.forward.labels import Labels, check_labels, mean_loss, sample_losses
+from flatprobe.training.forward.labels import Labels, Mixture, check_labels, mean_loss, sample_losses
 from flatprobe.training.penalties import PENALTIES, Penalty
 from flatprobe.training.registry import short_name
 from flatprobe.training.transforms import TRANSFORMS, Transform
@@ -106,7 +106,9 @@ class Objective:
         else:
             with torch.autocast(self.placed.device.type, getattr(torch, self.precision)):
                 logits = logits_of(self.module(*args, **kwargs), self.module).to(self.placed.dtype)
-        if self.transforms:  # They may return labels that are no classes, which torch leaves out of its mean.
+        if self.transforms or isinstance(
+            labels, Mixture
+        ):  # Transforms may return labels that are no classes, which torch leaves out of its mean.
             return sample_losses(self._kernel, logits, labels).mean()
         return mean_loss(self._kernel, logits, labels)
 

@@ -4,12 +4,16 @@ import copy
 import math
 import time
 
-from torch import nn
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
 
 from flatprobe.data import LabelledData
+from flatprobe.data.inputs import as_arguments, map_tensors
 from flatprobe.functional.user_loss import UserLoss
 from flatprobe.models.checkpoints import load_weights
 from flatprobe.network.class_names import set_class_names
+from flatprobe.network.modules import logits_of
 from flatprobe.risk.empirical import EmpiricalRisk, Risk
 from flatprobe.training.constrained import Projection
 from flatprobe.training.diverged import DivergedError
@@ -20,6 +24,7 @@ from flatprobe.training.optimizers import build_optimizer, optimizer_tensors, re
 from flatprobe.training.run_folder import Progress, Row
 from flatprobe.training.schedules import factor
 from flatprobe.training.settings import Settings, rule_met
+from flatprobe.utils.seeding import seeded
 from flatprobe.utils.tensor_files import State
 
 
@@ -82,9 +87,7 @@ class Trainer:
         settings, epoch, started = self.settings, len(self.history), time.perf_counter()
         if epoch == 0:
             self._projection()
-        self.module.train()
-        for name in self.in_eval_mode:
-            self.module.get_submodule(name).eval()
+        self._enter_training_mode()
         try:
             means = train_epoch(
                 self._objective,
@@ -143,6 +146,30 @@ class Trainer:
         """Loss and accuracy of the network at its present weights, as entries of a row."""
         now: Risk = risk({**dict(self.module.named_parameters()), **dict(self.module.named_buffers())})
         return {f"{name}_loss": now.loss, f"{name}_accuracy": 1 - now.error}
+
+    @torch.no_grad()
+    def logits_at(self, positions: Int64[Tensor, " batch"]) -> Float[Tensor, "batch classes"]:
+        """The logits of a few samples, in the module's present mode."""
+        inputs = self.risk.network.prepare(self.risk.data.gather(positions)[0])
+        args, kwargs = as_arguments(map_tensors(torch.clone, inputs))
+        return logits_of(self.module(*args, **kwargs), self.module)
+
+    def acts_otherwise_in_training(self, positions: Int64[Tensor, " batch"]) -> bool:
+        """True if training mode changes the logits of these samples or a buffer, or draws random numbers."""
+        before, logits = self.state(), self.logits_at(positions)
+        self._enter_training_mode()
+        with seeded("training mode", device=self.risk.network.device):
+            generator = torch.get_rng_state()
+            same = torch.equal(self.logits_at(positions), logits) and torch.equal(torch.get_rng_state(), generator)
+        self.module.eval()
+        changed = [not torch.equal(value, before[name]) for name, value in self.module.state_dict().items()]
+        load_weights(self.module, before, "before the pass")
+        return not same or any(changed)
+
+    def _enter_training_mode(self) -> None:
+        self.module.train()
+        for name in self.in_eval_mode:
+            self.module.get_submodule(name).eval()
 
     def _parts(self) -> dict[str, object]:
         """Penalties and constraints by name, of which some have a memory."""

@@ -12,6 +12,26 @@ _SECONDS_BETWEEN_LINES = 5.0  # of epochs, which may be short
 Report = Callable[[str], None]
 
 
+class Clock:
+    """Wall time by phase.
+
+    Attributes:
+        seconds: the time in each phase, in the order of the first entries.
+    """
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, phase: str) -> Iterator[None]:
+        """Add the time in the block to the phase."""
+        started = time.monotonic()
+        try:
+            yield
+        finally:
+            self.seconds[phase] = self.seconds.get(phase, 0.0) + time.monotonic() - started
+
+
 @contextmanager
 def reporting(
     total: int, progress: bool | None, *, done: int = 0, epochs: bool = False, bar: bool = True

@@ -121,6 +121,11 @@ def test_the_demo_trains_probes_and_uses_finished_runs_again(tmp_path, monkeypat
     for results in (first.results["flatness_radius"], first.results["flatness_radius_equal_loss"]):
         assert all(result.start.error == 0 for result in results.values())
     assert all(r.start.loss <= 0.02 for r in first.results["flatness_radius_equal_loss"].values())
+    assert list(first.seconds) == ["training to 100 % accuracy", "training to equal loss", "probing"]
+    for name, result in first.results["flatness_radius_equal_loss"].items():
+        run = fp.TrainingRun.load(tmp_path / "runs" / f"{name}-equal-loss")
+        assert run.settings["settings"]["learning_rate"] == demo_module.EQUAL_LEARNING_RATE
+        assert run.history[-1]["train_loss"] == pytest.approx(result.start.loss, rel=1e-5)
     labels = {name: result.labels.tolist() for name, result in first.results["functional_margins"].items()}
     assert labels["natural-0"] == labels["natural-2"] != labels["random-0"] == labels["random-1"]
     assert (tmp_path / "records" / "landscape" / "random labels.parquet").is_file()

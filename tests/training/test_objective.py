@@ -6,12 +6,15 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from flatprobe.data import LabelledData
 from flatprobe.functional.losses import LOSSES, per_sample_loss
 from flatprobe.models import mlp
 from flatprobe.risk.empirical import EmpiricalRisk
 from flatprobe.training import TrainingRun, train
+from flatprobe.training.forward.labels import mean_loss
+from flatprobe.training.objective import Objective
 from flatprobe.utils.rng import generator
 
 LOGITS = torch.tensor([[2.0, 0.0, 1.0], [0.5, 0.0, 0.0]], dtype=torch.float64)
@@ -154,3 +157,31 @@ def test_labels_out_of_range(loss: Any) -> None:
 def test_refusals(loss: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         per_sample_loss(loss)
+
+
+@pytest.mark.parametrize("samples", [1, 7, 64, 100])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_slow_reference_the_mean_loss_has_the_gradient_of_the_mean_of_the_losses(samples: int, dtype: Any) -> None:
+    labels = torch.randint(10, (samples,), generator=generator("labels"))
+    for loss in ("cross_entropy", "squared"):
+        kernel, values, gradients = per_sample_loss(loss), [], []
+        for mean in (mean_loss, lambda kernel, logits, labels: kernel(logits, labels).mean()):
+            logits = torch.randn(samples, 10, generator=generator("logits")).to(dtype).requires_grad_()
+            values.append(mean(kernel, logits, labels))
+            gradients.append(torch.autograd.grad(values[-1], logits)[0])
+        assert torch.equal(*gradients)
+        torch.testing.assert_close(*values)
+
+
+def test_closed_form_labels_of_a_transform_that_are_no_classes_count_in_the_mean() -> None:
+    # Torch's own mean leaves the label -100 out of the count as well as of the sum.
+    data, network = LabelledData(torch.zeros(4, 2), torch.zeros(4, dtype=torch.int64), classes=2), nn.Linear(2, 2)
+
+    def unlabel(passed: Any) -> Any:
+        return passed.inputs, torch.tensor([0, -100, -100, -100])
+
+    objective = Objective(
+        module=network, placed=EmpiricalRisk(network.eval(), data).network, loss="cross_entropy", transforms=(unlabel,)
+    )
+    first = -network.bias.log_softmax(0)[0] / 4
+    assert float(objective(data.inputs, data.labels, 0)[0].detach()) == pytest.approx(float(first.detach()), rel=1e-6)

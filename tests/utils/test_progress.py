@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from flatprobe.utils.progress import reporting
+from flatprobe.utils.progress import Clock, reporting
 
 
 class Terminal(io.StringIO):
@@ -87,3 +87,11 @@ def test_silence(
     monkeypatch: pytest.MonkeyPatch, clock: list[float], stream: io.StringIO, progress: bool | None
 ) -> None:
     assert shown(monkeypatch, stream, progress, clock) == ""
+
+
+def test_closed_form_of_a_clock(clock: list[float]) -> None:
+    watch = Clock()
+    for phase, seconds in (("first", 2.0), ("second", 3.0), ("first", 4.0)):
+        with watch(phase):
+            clock[0] += seconds
+    assert watch.seconds == {"first": 6.0, "second": 3.0}
