@@ -123,10 +123,9 @@ def steps_of(module: nn.Module, parameters: Container[str]) -> list[Step] | None
         if type(layer) is not nn.Linear:
             steps.append(layer.forward)
             continue
-        names = f"{prefix}.weight", f"{prefix}.bias"
-        if names[0] not in parameters or (layer.bias is not None and names[1] not in parameters):
+        if not all(f"{prefix}.{name}" in parameters for name, _ in layer.named_parameters()):
             return None
-        steps.append(names)
+        steps.append((f"{prefix}.weight", f"{prefix}.bias"))
     return steps
 
 
@@ -137,7 +136,7 @@ def _is_stateless(layer: nn.Module) -> bool:
         and kind.forward is _STATELESS[kind]
         and calls_forward(layer)
         and not own.get("inplace", False)
-        and (kind is not nn.Flatten or (layer.start_dim, layer.end_dim) == (1, -1))
+        and (not isinstance(layer, nn.Flatten) or (layer.start_dim, layer.end_dim) == (1, -1))
         and own["_parameters"].keys() == ({"weight", "bias"} if kind is nn.Linear else set())
         and all(value is None or type(value) is nn.Parameter for value in own["_parameters"].values())
         and not own["_buffers"]
