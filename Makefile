@@ -51,7 +51,7 @@ bench-peers: ## set up .venv-peers with other libraries, measure beside them, re
 	@$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e '.[dev]'
 	@$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) --no-deps \
 		-r tests/benchmarks/peers/requirements.txt
-	OMP_NUM_THREADS=1 $(PEERS)/bin/python -m tests.benchmarks peers
+	OMP_NUM_THREADS=1 $(PEERS)/bin/python -W ignore -m tests.benchmarks peers
 
 $(DOCS): $(INSTALLED)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e '.[docs]'

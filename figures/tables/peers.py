@@ -24,17 +24,15 @@ def ratios(frame: pd.DataFrame, figure: str = "cpu_seconds") -> pd.DataFrame:
 
 
 def peers() -> str:
-    """Ratios of CPU time, and what else one side computes."""
+    """Ratios of CPU time by network, and what else one side computes."""
     frame, metadata = record(RECORD)
-    notes = frame.groupby("work")["note"].first()
+    notes = frame.groupby("work", sort=False)["note"].first()
     found = ratios(frame)
-    rows = [
-        [f"{work} ({notes[work]})" if notes[work] else work, peer, *map(_cell, values)]
-        for (work, peer), *values in found.itertuples()
-    ]
-    rounds = int(frame["round"].max())
-    origin = provenance(RECORD, metadata) + f" Up to {rounds} rounds."
-    return table(["work", "beside", *found], rows, "CPU time, flatprobe / peer. Bold: flatprobe is slower.", origin)
+    rows = [[work, peer, *map(_cell, values)] for (work, peer), *values in found.itertuples()]
+    origin = provenance(RECORD, metadata) + f" Up to {int(frame['round'].max())} rounds."
+    others = "\n".join(f"- {work}: {note}." for work, note in notes.items() if note)
+    reading = "CPU time, flatprobe / peer. Bold: flatprobe is slower. What else one side computes, or how:"
+    return table(["work", "beside", *found], rows, reading, others, origin)
 
 
 def _cell(value: float) -> str:

@@ -1,9 +1,11 @@
 """The documentation's tables: what is committed is what the committed records give."""
 
+import pandas as pd
 import pytest
 
 from figures.tables.__main__ import TABLES
 from figures.tables.markdown import DOCS, ROOT, marked, ratio
+from figures.tables.peers import ratios
 
 
 @pytest.mark.parametrize("name", TABLES)
@@ -23,3 +25,18 @@ def test_numbers_have_two_significant_digits_closed_form() -> None:
         "0.56", "0.99", "1.0", "3.4", "10", "28",
     ]  # fmt: skip
     assert (marked("1", worse=True), marked("1", worse=False)) == ("**1**", "1")
+
+
+def test_ratios_to_peers_are_of_medians_with_the_largest_loss_first_closed_form() -> None:
+    seconds = {("a", "MLP"): (3.0, 1.0), ("b", "digits"): (1.0, 2.0), ("b", "MLP"): (8.0, 2.0)}
+    frame = pd.DataFrame(
+        {"work": work, "network": network, "variant": variant, "cpu_seconds": value * factor}
+        for (work, network), pair in seconds.items()
+        for variant, value in zip(("flatprobe", "peer"), pair, strict=True)
+        for factor in ((0.5, 1.0, 4.0) if variant == "flatprobe" else (1.0, 1.0, 1.0))
+    )
+    found = ratios(frame)
+    assert [work for work, _ in found.index] == ["b", "a"]
+    assert list(found) == ["digits", "MLP"]
+    assert found.loc[("b", "peer")].tolist() == [0.5, 4.0]
+    assert found.loc[("a", "peer"), "MLP"] == 3.0

@@ -107,17 +107,16 @@ def network(name: str, seed: int = 0) -> nn.Module:
 
 
 @cache
-def subject(name: str) -> Subject:
+def subject(name: str, *, trained: bool = True) -> Subject:
     """The network after a few epochs, away from the initial weights; the ViT-B untrained, on noise."""
-    samples = SAMPLES[name]
+    model, samples = network(name), SAMPLES[name]
     if name == "ViT-B":
-        generator = torch.Generator().manual_seed(0)
-        inputs = torch.rand(samples, 3, 64, 64, generator=generator)
-        return Subject(name, network(name), fp.LabelledData(inputs, torch.arange(samples) % 10, classes=10))
+        inputs = torch.rand(samples, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+        return Subject(name, model, fp.LabelledData(inputs, torch.arange(samples) % 10, classes=10))
     data = fp.load_data("digits", split="train") if name == "digits" else harness.data_for(name, samples)
-    return Subject(
-        name, fp.train(network(name), data, epochs=EPOCHS[name], learning_rate=0.02, batch_size=32).model, data
-    )
+    if trained:
+        model = fp.train(model, data, epochs=EPOCHS[name], learning_rate=0.02, batch_size=32).model
+    return Subject(name, model, data)
 
 
 def cross_entropy(model: nn.Module, batches: list[tuple[Tensor, Tensor]]) -> float:

@@ -157,13 +157,14 @@ def ddn(s: Subject) -> Contest:
 def jacobian(s: Subject) -> Contest:
     s = s.head(ROWS[s.name])
     frozen = structural_copy(s.model).requires_grad_(requires_grad=False)  # else a graph in the weights is recorded
-    batch = torch.func.vmap(torch.func.jacrev(lambda x: frozen(x[None])[0]))
+    jacobians = torch.func.vmap(torch.func.jacrev(lambda x: frozen(x[None])[0]))
+    batches = s.inputs.split(s.size)
 
     def by_svd() -> Tensor:
-        return torch.cat([torch.linalg.svdvals(batch(x).flatten(2))[:, 0] for x in s.inputs.split(s.size)])
+        return torch.cat([torch.linalg.svdvals(jacobians(x).flatten(2))[:, 0] for x in batches])
 
     def by_gram() -> Tensor:
-        matrices = (batch(x).flatten(2) for x in s.inputs.split(s.size))
+        matrices = (jacobians(x).flatten(2) for x in batches)
         return torch.cat([torch.linalg.eigvalsh(J @ J.mT)[:, -1].sqrt() for J in matrices])
 
     def ours() -> Tensor:

@@ -148,14 +148,14 @@ def three_points(s: Subject) -> Contest:
 
 
 def noise(s: Subject) -> Contest:
-    risk, model, size = s.risk(), s.plain, MINIBATCH[s.name]
+    risk, model, batches, size = s.risk(), s.plain, s.laid_out, MINIBATCH[s.name]
 
     def gradient(inputs: Tensor, labels: Tensor) -> Tensor:
         parts = torch.autograd.grad(F.cross_entropy(model(inputs), labels), list(model.parameters()))
         return torch.cat([part.flatten() for part in parts])
 
     def by_hand() -> tuple[float, float]:
-        full = sum(gradient(x, y) * len(y) for x, y in s.laid_out) / len(s.data)
+        full = sum(gradient(x, y) * len(y) for x, y in batches) / len(s.data)
         lengths, kept = [], []
         for key in range(DRAWS):
             positions = rng.permutation(len(s.data), 0, "minibatch", key)[:size]
