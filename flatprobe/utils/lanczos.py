@@ -169,15 +169,15 @@ def _orthogonalize(basis: Vectors, place: int, known: Known) -> Values:
         The projections onto the earlier vectors.
     """
     own, earlier = basis[place], basis[:place]
-    total = torch.zeros(place, dtype=torch.float64, device="cpu")
+    found = [own.new_zeros(place)]
     for _ in range(2):
         if len(known):
             own.addmv_(known.mT, known @ own, alpha=-1)
         if place:
             overlaps = earlier @ own
             own.addmv_(earlier.mT, overlaps, alpha=-1)
-            total += overlaps.double()
-    return total
+            found.append(overlaps)
+    return torch.stack(found).cpu().double().sum(0)  # from the device once
 
 
 def _rotate(basis: Vectors, rotation: Tensor) -> None:

@@ -1,8 +1,9 @@
 """Precision of torch's products of float32 numbers, and a context that keeps all of their digits."""
 
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,10 +19,16 @@ _SETTINGS = {
     "cpu rnn": _BACKENDS.mkldnn.rnn,
 }
 _FULL = ("ieee", "none")
+# The older switches, each with its setting of full precision. Parts of torch read these (`torch.export` does), which
+# torch refuses once a newer setting differs from them. So a newer setting changes alone only if the user set it.
+_OLDER: tuple[tuple[Callable[[], Any], Callable[[Any], None], Any], ...] = (
+    (torch.get_float32_matmul_precision, torch.set_float32_matmul_precision, "highest"),
+    (torch._C._get_cudnn_allow_tf32, torch._C._set_cudnn_allow_tf32, False),  # noqa: SLF001 - the property's functions
+)
 
 _LOCK = threading.Lock()
 _running = 0  # blocks of all threads
-_before: dict[str, str] = {}  # The settings before the first of the blocks that run.
+_undo: list[Callable[[], None]] = []  # What restores the settings before the first of the blocks that run.
 
 
 def requested() -> bool:
@@ -47,20 +54,31 @@ def full_precision() -> Iterator[None]:
     """
     global _running
     with _LOCK:
-        if not _running and not requested():
-            _before.update(reduced_products())
-            _set(dict.fromkeys(_before, "ieee"))
+        if not _running and not requested() and reduced_products():
+            _keep_digits()
         _running += 1
     try:
         yield
     finally:
         with _LOCK:
             _running -= 1
-            if not _running:
-                _set(_before)
-                _before.clear()
+            while not _running and _undo:
+                _undo.pop()()
+
+
+def _keep_digits() -> None:
+    before = {name: own.fp32_precision for name, own in _SETTINGS.items()}
+    _undo.append(lambda: _set(before))  # the last to run
+    for read, write, full in _OLDER:
+        with suppress(RuntimeError):  # Torch cannot tell, since the user set the newer ones.
+            value = read()
+            if value != full:
+                _undo.append(partial(write, value))
+                write(full)
+    _set(dict.fromkeys(reduced_products(), "ieee"))
 
 
 def _set(settings: dict[str, str]) -> None:
     for name, value in settings.items():
-        _SETTINGS[name].fp32_precision = value
+        if _SETTINGS[name].fp32_precision != value:
+            _SETTINGS[name].fp32_precision = value

@@ -17,8 +17,11 @@ DATA = fp.LabelledData(torch.rand(6, 4), torch.arange(6) % 3)
 def _restored() -> Iterator[None]:
     before = {name: own.fp32_precision for name, own in _SETTINGS.items()}
     SEEN.clear()
+    older = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
     yield
     torch.backends.fp32_precision = "none"
+    torch.set_float32_matmul_precision(older[0])
+    torch.backends.cudnn.allow_tf32 = older[1]
     for name, value in before.items():
         _SETTINGS[name].fp32_precision = value
 
@@ -52,6 +55,25 @@ def test_a_probe_multiplies_in_full_precision_and_restores_the_settings() -> Non
     assert reduced_products() == before
     assert torch.backends.cuda.matmul.allow_tf32  # The older names can be read again.
     assert found.settings["environment"]["float32_products"] == "full"
+
+
+@pytest.mark.parametrize("newer", [{}, {"cuda matmul": "tf32", "cpu conv": "bf16"}, {"cuda conv": "ieee"}])
+@pytest.mark.parametrize("older", ["highest", "medium"])
+def test_the_newer_settings_are_restored_each(newer: dict[str, str], older: str) -> None:
+    torch.set_float32_matmul_precision(older)
+    torch.backends.cudnn.allow_tf32 = True
+    for name, value in newer.items():
+        _SETTINGS[name].fp32_precision = value
+    before = {name: own.fp32_precision for name, own in _SETTINGS.items()}
+    with full_precision():
+        assert reduced_products() == {}
+    assert before == {name: own.fp32_precision for name, own in _SETTINGS.items()}
+
+
+def test_a_network_is_traced_within_a_measurement() -> None:
+    """`torch.export` reads the older switches, which torch refuses where newer ones differ."""
+    _reduce()
+    assert fp.weight_norms(nn.Sequential(nn.Linear(4, 3)).eval(), (4,)).path > 0
 
 
 def test_an_error_restores_the_settings() -> None:
