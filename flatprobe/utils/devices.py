@@ -1,5 +1,7 @@
 """Devices by name."""
 
+from contextlib import suppress
+
 import torch
 
 
@@ -19,15 +21,12 @@ def as_device(device: str | torch.device) -> torch.device:
     device(type='cpu')
     """
     found = available()
-    try:
+    with suppress(RuntimeError, TypeError):
         asked = torch.device(device)
-    except (RuntimeError, TypeError):
-        asked = None
-    names = [] if asked is None else [str(asked), *([f"{asked.type}:0"] if asked.index is None else [])]
-    if asked is None or not {*names} & {*found}:
-        msg = f"device must be one that this machine has, {', '.join(found)}, got {str(device)!r}. Name one of these"
-        raise ValueError(msg)
-    return asked
+        if (f"{asked.type}:0" in found and asked.index is None) or str(asked) in found:
+            return asked
+    msg = f"device must be one that this machine has, {', '.join(found)}, got {str(device)!r}. Name one of these"
+    raise ValueError(msg)
 
 
 def available() -> list[str]:
