@@ -35,6 +35,7 @@ def _network() -> nn.Module:
 
 
 MODEL = _network()
+PLAIN = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
 FUNCTIONS: dict[str, Callable[[], Any]] = {
     "data": lambda: fp.load_data("digits", limit=64).inputs,
     "random labels": lambda: DATA.with_random_labels(0.5).labels,
@@ -57,6 +58,7 @@ FUNCTIONS: dict[str, Callable[[], Any]] = {
     "trace": lambda: fp.hessian_trace(fp.EmpiricalRisk(MODEL, DATA), draws=3).forms,
     "sharpness": lambda: fp.worst_case_sharpness(fp.EmpiricalRisk(MODEL, DATA), radius=0.1, steps=2).increases,
     "noise": lambda: fp.gradient_noise(fp.EmpiricalRisk(MODEL, DATA), batch_size=8, draws=3).squared_lengths,
+    "lockstep": lambda: [*fp.train_many([PLAIN, PLAIN], DATA, epochs=1)[1].model.parameters()],
     "training": lambda: [*fp.train(MODEL, DATA, epochs=1, penalties=[(0.1, "spectral_norm")]).model.parameters()],
 }
 

@@ -50,6 +50,7 @@ FUNCTIONS: dict[str, Function] = {
     "audit": lambda m, d: fp.audit(m, d, probes=["functional_margins"]),
     "compare": lambda m, d: fp.compare({"a": m}, d, probes=["functional_margins", "jacobian_norms"]),
     "train": lambda m, d: fp.train(m, d, epochs=1),
+    "train_many": lambda m, d: fp.train_many([m, m], d, epochs=1),
     "train with a penalty": lambda m, d: fp.train(m, d, epochs=1, penalties=[(0.1, "double_backpropagation")]),
 }
 

@@ -5,11 +5,9 @@ from collections.abc import Callable, Sequence
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
-from torch.func import functional_call
 
-from flatprobe.data.inputs import Inputs, as_arguments, map_tensors, tensors
+from flatprobe.data.inputs import Inputs, map_tensors, tensors
 from flatprobe.functional.losses import misclassified, per_sample_loss
-from flatprobe.network.modules import logits_of
 from flatprobe.risk.empirical import Risk
 from flatprobe.training.trainer import Trainer
 
@@ -26,7 +24,9 @@ class Stack:
     def __init__(self, trainers: Sequence[Trainer]) -> None:
         self.trainers = list(trainers)
         first = trainers[0]
-        self._placed, self._module = first.risk.network, first.module
+        # A `Network` puts the weights into every place that refers to them, unlike `torch.func.functional_call`.
+        self._network = first.risk.network.copy()
+        self._network.lay_out(last=False)
         self._kernel = per_sample_loss(first.settings.objective)
         self._names = [name for name, value in first.module.named_parameters() if value.requires_grad]
         states = [{**dict(own.module.named_parameters()), **dict(own.module.named_buffers())} for own in trainers]
@@ -46,7 +46,7 @@ class Stack:
     def losses(self, positions: Int64[Tensor, "networks batch"]) -> Numbers:
         """The mean loss of each network over its own batch."""
         inputs = self._gather(positions)
-        labels = self._labels.gather(1, positions).to(self._placed.device)
+        labels = self._labels.gather(1, positions).to(self._network.device)
         return self._per_sample(self._logits(inputs, 0), labels).mean(1)
 
     def logits_at(self, positions: Int64[Tensor, "networks batch"]) -> Float[Tensor, "networks batch classes"]:
@@ -78,9 +78,9 @@ class Stack:
     def risks(self) -> list[Risk]:
         """Loss and error of each network over all of its data."""
         size, samples = self.trainers[0].risk.batch_size, self._labels.shape[1]
-        sums = torch.zeros(2, len(self.trainers), dtype=torch.float64, device=self._placed.device)
+        sums = torch.zeros(2, len(self.trainers), dtype=torch.float64, device=self._network.device)
         for start in range(0, samples, size):
-            labels = self._labels[:, start : start + size].to(self._placed.device)
+            labels = self._labels[:, start : start + size].to(self._network.device)
             parts = [own.risk.data.inputs for own in (self.trainers[:1] if self._shared else self.trainers)]
             batches = [map_tensors(lambda part: part[start : start + size], part) for part in parts]  # noqa: B023
             logits = self._logits(batches[0] if self._shared else _stacked(batches), None if self._shared else 0)
@@ -117,13 +117,12 @@ class Stack:
 
     def _logits(self, inputs: Inputs, axis: int | None) -> Tensor:
         """(networks, samples, classes); `axis` is the inputs' axis of the networks, None for common inputs."""
-        inputs = self._placed.prepare(inputs)
-        args, kwargs = as_arguments(map_tensors(torch.clone, inputs) if self._placed.in_place else inputs)
-        result: Tensor = torch.vmap(self._forward, (0, axis, axis))(self._state, args, kwargs)
+        result: Tensor = torch.vmap(self._forward, (0, axis))(self._state, self._network.prepare(inputs))
+        self._network.rest()
         return result
 
-    def _forward(self, state: dict[str, Tensor], args: tuple[Tensor, ...], kwargs: dict[str, Tensor]) -> Tensor:
-        return logits_of(functional_call(self._module, state, args, kwargs), self._module)
+    def _forward(self, state: dict[str, Tensor], inputs: Inputs) -> Tensor:
+        return self._network(inputs, state)
 
     def _per_sample(self, logits: Tensor, labels: Tensor) -> Tensor:
         return self._kernel(logits.flatten(0, 1), labels.flatten()).view_as(labels)
