@@ -213,9 +213,8 @@ class EmpiricalRisk:
         """The Hessian's block at the center for several products, which share graphs."""
         self._point(None, names)
         self._check_slopes(names, twice=True)
-        kept: float = 0 if self.network.slots.leaves_traces else KEPT
-        if len(self.data) <= self.batch_size:  # A product holds the only graph anyway, and no later pass writes.
-            kept = math.inf
+        single, traces = len(self.data) <= self.batch_size, self.network.slots.leaves_traces
+        kept = math.inf if single else 0 if traces else KEPT  # A product holds a single graph anyway.
         return HessianBlock(partial(self._losses, None), self.center, names, len(self.data), kept)
 
     def forms(self, directions: Sequence[Mapping[str, Tensor]], names: Sequence[str]) -> list[dict[str, float]]:
