@@ -169,9 +169,11 @@ def _passes(
     """Place of the noise level, number of the draw, and logits of all samples, in the order of the draws."""
     at = _noisy(network, inputs)
     for draw in range(draws):
-        noise = rng.sample_normal(start, start + len(inputs), inputs.shape[1:], seed, "noise", draw)
+        noise = rng.sample_normal(
+            start, start + len(inputs), inputs.shape[1:], seed, "noise", draw, device=inputs.device
+        )
         places = [place for place, gamma in enumerate(levels) if gamma > 0 or draw == 0]
-        noisy = at(torch.empty_like(inputs).copy_(noise), [levels[place] for place in places])
+        noisy = at(noise.to(inputs), [levels[place] for place in places])
         yield from ((place, draw, logits) for place, logits in zip(places, noisy, strict=True))
 
 

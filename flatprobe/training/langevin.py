@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from flatprobe.utils.rng import normal
+from flatprobe.utils.rng import generator
 
 # Name of the step count among the optimizer's tensors, as in torch's Adam.
 STEP = "step"
@@ -41,7 +41,10 @@ def add_noise(optimizer: Optimizer, *, seed: int, noise: float, decay: float) ->
         scale = noise * (1 + t) ** -decay
         with torch.no_grad():
             for position, parameter in enumerate(parameters):
-                parameter.add_(normal(parameter.shape, seed, "sgdl", t, position).to(parameter), alpha=scale)
+                # The law of the noise stays that of earlier versions, so that their runs can be repeated and resumed.
+                drawn = generator(seed, "sgdl", t, position)
+                normal = torch.randn(parameter.shape, generator=drawn, dtype=torch.float32, device="cpu")
+                parameter.add_(normal.to(parameter), alpha=scale)
         counter += 1
 
     optimizer.register_step_post_hook(perturb)

@@ -69,7 +69,7 @@ def _versions() -> Mapping[str, str]:
 
 def settings(probe: str, subject: Mapping[str, object], **arguments: object) -> dict[str, Any]:
     """The settings of a result: the probe, its arguments, the subject of the measurement, and the environment."""
-    # Records without the law of the noise hold noise of torch's mt19937 generator, in blocks of 64 samples.
+    # Earlier records without the law of the noise hold noise of torch's mt19937 generator, in blocks of 64 samples.
     measured = environment() | {"noise": NOISE}
     return {"probe": probe, "arguments": arguments, "subject": dict(subject), "environment": measured}
 

@@ -1,8 +1,8 @@
 """Indexed randomness: every draw is a function of an explicit key.
 
 Noise is counter-based. A key selects a Philox4x64-10 generator (Salmon et al. 2011) and the place of a number selects a
-counter, so that any part of a draw is computed alone, with the same numbers in any batch and on any device. Orders and
-generators for minibatches stay with torch's CPU generator.
+counter, so that any part of a draw is computed alone, with the same numbers in any batch and on any device. Random
+labels, orders and the noise of training come from torch's CPU generator.
 """
 
 import hashlib
@@ -27,6 +27,8 @@ NOISE = "philox4x64"
 # Box-Muller's tiles: as large as a sample up to this many numbers, which stay in a core's cache, and of constant size
 # for a whole tensor.
 _TILE, _WHOLE = 2**14, 2**12
+# Uniform numbers are drawn in blocks of this size, whole and then cut: torch gives other numbers for other lengths.
+_BLOCK = 64
 # Another device starts some 300 kernels per tensor. The CPU draws this many numbers in less time.
 _FEW = 2**17
 
@@ -120,10 +122,17 @@ def draws_normal(
     return noise.reshape(len(samples), draws, *shape)
 
 
-def sample_uniform(start: int, stop: int, *key: Key, device: Device = "cpu") -> Float32[Tensor, " samples"]:
-    """A uniform number in [0, 1) per sample, a function of (key, i) alone: 24 bits of the sample's counter."""
-    words = philox.bits(_hash(key), start, stop - start, torch.device(device))
-    return (words[:, 0] & (2**24 - 1)).to(torch.float32).mul_(2.0**-24)
+def sample_uniform(start: int, stop: int, *key: Key) -> Float32[Tensor, " samples"]:
+    """A uniform CPU number in [0, 1) per sample, a function of (key, i) alone.
+
+    Random labels come from these numbers, so that they are those of earlier versions.
+    """
+    blocks = range(start // _BLOCK, -(-stop // _BLOCK))
+    parts = [
+        torch.rand(_BLOCK, generator=generator(*key, block), dtype=torch.float32, device="cpu") for block in blocks
+    ]
+    first = blocks.start * _BLOCK
+    return torch.cat(parts)[start - first : stop - first] if parts else torch.empty(0, device="cpu")
 
 
 def permutation(count: int, *key: Key) -> Int64[Tensor, " count"]:

@@ -65,15 +65,12 @@ def test_property_a_longer_tensor_begins_with_a_shorter_one() -> None:
     assert torch.equal(rng.rademacher((11,), 7), rng.rademacher((300,), 7)[:11])
 
 
-def test_monte_carlo_signs_and_uniform_numbers() -> None:
+def test_monte_carlo_signs() -> None:
     signs = rng.rademacher((COUNT - 5,), 0, "x").double()
     assert set(signs.tolist()) == {-1.0, 1.0}
     assert abs(float(signs.mean())) < 4 / COUNT**0.5
     assert abs(float((signs[1:] * signs[:-1]).mean())) < 4 / COUNT**0.5
     assert rng.rademacher((2, 3), 1).shape == (2, 3)
-    uniform = rng.sample_uniform(0, COUNT, 0).double().numpy()
-    assert 0 <= uniform.min() < uniform.max() < 1
-    assert stats.kstest(uniform, "uniform").pvalue > 1e-4
 
 
 def test_property_a_device_draws_large_tensors_itself_and_takes_small_ones_from_the_cpu(
@@ -84,6 +81,12 @@ def test_property_a_device_draws_large_tensors_itself_and_takes_small_ones_from_
     assert rng.rademacher((101,), 0, device="meta").device.type == "meta"
     assert rng.normal((100,), 0, device="meta").device.type == "meta"
     assert rng.sample_normal(0, 3, (5,), 0, device="meta").device.type == "meta"
+
+
+def test_pinned_uniform_numbers_are_those_of_earlier_versions() -> None:
+    """Random labels come from them."""
+    pinned = torch.tensor([0.522031546, 0.430509508, 0.458111048])
+    torch.testing.assert_close(rng.sample_uniform(63, 66, 0, "pinned"), pinned, rtol=1e-6, atol=0)
 
 
 def test_pinned_noise() -> None:
