@@ -45,7 +45,7 @@ def _adaptive(weights: Tensor, noise: Tensor, length: float) -> Tensor:
 def _row_norms(value: Tensor) -> Tensor:
     """Norms along the first dimension in float64, by groups of rows, which save memory."""
     rows = max(1, _PIECE * len(value) // max(1, value.numel()))
-    norms = [torch.linalg.vector_norm(part.flatten(1).double(), dim=1) for part in value.split(rows)]
+    norms = [torch.linalg.vector_norm(part.flatten(1).double(), dim=1) for part in torch.split(value, rows)]
     return torch.cat(norms)
 
 

@@ -23,7 +23,7 @@ def as_device(device: str | torch.device) -> torch.device:
     found = available()
     with suppress(RuntimeError, TypeError):
         asked = torch.device(device)
-        if (f"{asked.type}:0" in found and asked.index is None) or str(asked) in found:
+        if str(asked) in found or (str(asked) == asked.type and f"{asked.type}:0" in found):
             return asked
     msg = f"device must be one that this machine has, {', '.join(found)}, got {str(device)!r}. Name one of these"
     raise ValueError(msg)

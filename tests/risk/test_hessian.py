@@ -28,7 +28,8 @@ class Counted:
 
     def __init__(self) -> None:
         self.failing = -1
-        self.passes, self.values = [0] * len(BATCHES), [None] * len(BATCHES)
+        self.passes = [0] * len(BATCHES)
+        self.values: list[Any] = [None] * len(BATCHES)
 
     def __call__(self) -> Iterator[Callable[[Weights], Tensor]]:
         for number in range(len(BATCHES)):

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from torch import nn
 import flatprobe as fp
 from flatprobe.utils.precision import _SETTINGS, full_precision, reduced_products
 
+BACKENDS: Any = torch.backends  # which has no annotations of these settings
 DATA = fp.LabelledData(torch.rand(6, 4), torch.arange(6) % 3)
 
 
@@ -19,7 +21,7 @@ def _restored() -> Iterator[None]:
     SEEN.clear()
     older = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
     yield
-    torch.backends.fp32_precision = "none"
+    BACKENDS.fp32_precision = "none"
     torch.set_float32_matmul_precision(older[0])
     torch.backends.cudnn.allow_tf32 = older[1]
     for name, value in before.items():
@@ -85,7 +87,7 @@ def test_an_error_restores_the_settings() -> None:
 
 def test_a_requested_precision_is_kept_and_recorded() -> None:
     before = _reduce()
-    torch.backends.fp32_precision = "tf32"
+    BACKENDS.fp32_precision = "tf32"
     found = fp.functional_margins(Watcher().eval(), DATA)
     expected = before | {"cpu conv": "tf32", "cpu rnn": "tf32"}
     assert SEEN

@@ -85,7 +85,7 @@ def _adversarial_library() -> ModuleType:
     """adv-lib imports torchvision and visdom, of which these attacks use nothing."""
     for name in ("torchvision", "torchvision.models", "visdom"):
         sys.modules.setdefault(name, ModuleType(name))
-    sys.modules["torchvision"].models = sys.modules["torchvision.models"]
+    vars(sys.modules["torchvision"])["models"] = sys.modules["torchvision.models"]
     import adv_lib.attacks
 
     return adv_lib.attacks

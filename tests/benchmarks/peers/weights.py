@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import flatprobe as fp
+from flatprobe.probes.gradient_noise import GradientNoise
 from flatprobe.risk.directions import direction
 from flatprobe.utils import rng
 from tests.benchmarks.peers.contest import HAND, Contest, Subject, close, cross_entropy, library, network
@@ -164,7 +165,7 @@ def noise(s: Subject) -> Contest:
             lengths.append(float(xi.square().sum()))
         return float(full.norm()), sum(lengths) / DRAWS
 
-    def ours() -> fp.Result:
+    def ours() -> GradientNoise:
         return fp.gradient_noise(risk, batch_size=size, draws=DRAWS)
 
     def check() -> None:
