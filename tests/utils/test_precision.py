@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -19,13 +20,14 @@ def _restored() -> Iterator[None]:
     SEEN.clear()
     older = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
     yield
-    torch.backends.fp32_precision = "none"
+    BACKENDS.fp32_precision = "none"
     torch.set_float32_matmul_precision(older[0])
     torch.backends.cudnn.allow_tf32 = older[1]
     for name, value in before.items():
         _SETTINGS[name].fp32_precision = value
 
 
+BACKENDS: Any = torch.backends  # which has no annotation of this setting
 SEEN: list[dict[str, str]] = []  # The settings in the passes; a probe copies what a network holds itself.
 
 
@@ -85,7 +87,7 @@ def test_an_error_restores_the_settings() -> None:
 
 def test_a_requested_precision_is_kept_and_recorded() -> None:
     before = _reduce()
-    torch.backends.fp32_precision = "tf32"
+    BACKENDS.fp32_precision = "tf32"
     found = fp.functional_margins(Watcher().eval(), DATA)
     expected = before | {"cpu conv": "tf32", "cpu rnn": "tf32"}
     assert SEEN
