@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import flatprobe as fp
+from tests.helpers import strange
 from tests.helpers.properties import assert_same_state
 from tests.helpers.small_data import clusters, noisy_network
 
@@ -179,3 +180,11 @@ def test_refusals(members: list[nn.Module], data: Any, settings: dict[str, Any],
 def test_a_single_network_is_refused() -> None:
     with pytest.raises(TypeError, match="networks must be a list of networks, got a Sequential"):
         fp.train_many(networks()[0], DATA)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["two names", "lists", "attention"])
+def test_slow_reference_weights_in_several_places_and_attention(name: str) -> None:
+    member, data = strange.network(name), strange.data()
+    runs = fp.train_many([member, member], data, epochs=2)
+    for seed, run in enumerate(runs):
+        assert_close(run, fp.train(member, data, epochs=2, seed=seed), 1e-5)  # float32
