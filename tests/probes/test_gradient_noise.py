@@ -81,8 +81,9 @@ def test_some_components_are_kept_and_dead_ones_never() -> None:
     assert bool((part.squared_lengths < whole).all())
 
 
-def test_property_components_are_distinct_live_and_equally_likely(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gradient_noise, "_DRAWN", 8)  # several rounds of rejection
+@pytest.mark.parametrize("drawn", [8, 64])  # several rounds of rejection, and more than enough in one
+def test_property_components_are_distinct_live_and_equally_likely(drawn: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gradient_noise, "_DRAWN", drawn)
     full = {"a": torch.ones(2, 20), "b": torch.zeros(10), "c": torch.ones(()), "d": torch.tensor([1.0, 0.0] * 10)}
     live = [f"a[{k}]" for k in range(40)] + ["c[0]"] + [f"d[{k}]" for k in range(0, 20, 2)]
     counts, seeds, components = dict.fromkeys(live, 0), 600, 17
