@@ -94,6 +94,11 @@ def per_sample_loss(loss: Loss | Any) -> Callable[[Tensor, Tensor], Tensor]:
     return partial(function, **arguments)
 
 
+def at_least_single(logits: Logits) -> Logits:
+    """The logits in float32 at least, since half precision has steps of 1 %."""
+    return logits.float() if logits.dtype.itemsize < 4 else logits
+
+
 def misclassified(logits: Logits, labels: Labels) -> Bool[Tensor, " samples"]:
     """1[argmax_j z_j != y]."""
     return logits.argmax(1) != labels

@@ -71,8 +71,10 @@ def hessian_eigenvalues(
     selection with at most twice as many weights as the Krylov space (12, or 2 count + 1) has its block formed whole.
 
     Cost: about 15 products for the first eigenvalue (`make bench`), as many per further one, and many more where
-    eigenvalues are close, as at the lower end. A product takes 2 to 4 gradients over the data. Memory: the Krylov
-    space, `count` vectors, and about 7 copies of the weights for a product.
+    eigenvalues are close, as at the lower end. A product takes 2 to 4 gradients over the data, and about half of that
+    for batches whose gradient is kept with its graph: those of the first gigabyte (`flatprobe.risk.hessian.KEPT`),
+    unless a pass writes to the network. Memory: the Krylov space, `count` vectors, about 7 copies of the weights for a
+    product, and the kept graphs.
 
     Proven, up to rounding:
 

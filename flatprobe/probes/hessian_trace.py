@@ -69,8 +69,10 @@ def hessian_trace(
     The variance is 2 (||H||_F^2 - sum_i H_ii^2) per draw, the least among laws of independent entries. The traces of
     the layers come from the same products, since E v_b^T (H v)_b = tr H_bb.
 
-    Cost: 1 Hessian-vector product per draw. Up to ten draws share each forward pass and gradient, so a draw costs 1 to
-    3 gradients over the data. Memory: about 5 copies of the weights, and at most 32 MB for draws that share a pass.
+    Cost: 1 Hessian-vector product per draw. Up to ten draws share each forward pass and gradient, and all draws those
+    of the first batches, whose graphs take up to a gigabyte (`flatprobe.risk.hessian.KEPT`). A draw costs 1 to 3
+    gradients over the data. Memory: these graphs, about 4 copies of the weights, and at most 32 MB for draws that share
+    a pass.
 
     Args:
         risk: an `EmpiricalRisk`, or any callable with a `center` and a method `hvp(weights, direction)`.

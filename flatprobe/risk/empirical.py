@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from flatprobe.data import LabelledData, check_data
 from flatprobe.data.inputs import Inputs
-from flatprobe.functional.losses import misclassified, per_sample_loss
+from flatprobe.functional.losses import at_least_single, misclassified, per_sample_loss
 from flatprobe.functional.user_loss import Loss, UserLoss, as_loss, describe_loss
 from flatprobe.network.checks import check_batch, check_exchangeable, report_not_finite
 from flatprobe.network.contexts import standalone
@@ -78,7 +78,7 @@ class EmpiricalRisk:
         self._compared: set[tuple[frozenset[str], bool]] = set()
         if isinstance(loss, UserLoss):
             inputs, labels = next(self._batches(torch.arange(min(_CHECKED, len(data)))))
-            loss.check(_at_least_single(self.network(inputs).detach()), labels)
+            loss.check(at_least_single(self.network(inputs).detach()), labels)
 
     @property
     def center(self) -> Weights:
@@ -165,7 +165,6 @@ class EmpiricalRisk:
         count = len(self.data) if positions is None else len(positions)
         return float(value) / count, mean_of(total, count, self.center)
 
-    @standalone
     def loss_and_gradient_sums(
         self, weights: Mapping[str, Tensor] | None, names: Sequence[str] | None, positions: Tensor | None
     ) -> tuple[Tensor, Weights]:
@@ -214,9 +213,9 @@ class EmpiricalRisk:
         """The Hessian's block at the center for several products, which share graphs."""
         self._point(None, names)
         self._check_slopes(names, twice=True)
-        # A product holds the graph of a single batch anyway, and no later pass writes.
-        single = len(self.data) <= self.batch_size
-        kept = math.inf if single else 0 if self.network.slots.leaves_traces else KEPT
+        kept: float = 0 if self.network.slots.leaves_traces else KEPT
+        if len(self.data) <= self.batch_size:  # A product holds the only graph anyway, and no later pass writes.
+            kept = math.inf
         return HessianBlock(partial(self._losses, None), self.center, names, len(self.data), kept)
 
     def forms(self, directions: Sequence[Mapping[str, Tensor]], names: Sequence[str]) -> list[dict[str, float]]:
@@ -225,12 +224,8 @@ class EmpiricalRisk:
 
     def describe(self) -> dict[str, object]:
         """Fingerprint of the risk, as records hold it."""
-        return {
-            "network": self.network.describe(),
-            "data": self.data.describe(),
-            "loss": self.loss,
-            "batch_size": self.batch_size,
-        }
+        own = {"loss": self.loss, "batch_size": self.batch_size}
+        return {"network": self.network.describe(), "data": self.data.describe(), **own}
 
     def _check_slopes(self, names: Sequence[str], *, twice: bool) -> None:
         """Check, once per selection, of the derivatives of autograd.
@@ -259,7 +254,7 @@ class EmpiricalRisk:
         return self.held.batches(self.batch_size) if positions is None else self.held.at(positions, self.batch_size)
 
     def _per_sample(self, logits: Tensor, labels: Tensor) -> Tensor:
-        return self._kernel(_at_least_single(logits), labels)
+        return self._kernel(at_least_single(logits), labels)
 
     def _mean(self, outputs: Iterator[tuple[Tensor, Tensor]]) -> Risk:
         fit_batch_size(self.batch_size)  # Where memory runs out along a line, the calling probe begins anew.
@@ -287,11 +282,6 @@ class EmpiricalRisk:
 
     def _summed(self, inputs: Inputs, labels: Tensor, weights: Mapping[str, Tensor]) -> Tensor:
         return self._per_sample(self.network(inputs, weights), labels).sum()
-
-
-def _at_least_single(logits: Tensor) -> Tensor:
-    """The logits in float32 at least, since half precision has steps of 1 %."""
-    return logits.float() if logits.dtype.itemsize < 4 else logits
 
 
 def along(risk: RiskFunction, vectors: Sequence[Mapping[str, Tensor]]) -> Callable[[Sequence[float]], Risk]:

@@ -85,20 +85,27 @@ class HessianBlock:
 
     def _each_product(self, directions: Sequence[Mapping[str, Tensor]], take: Callable[[int, Weights], None]) -> None:
         """Pass the product of each batch with each direction to `take`."""
-        with torch.enable_grad(), twice_differentiable():
-            for slopes in self._slopes:
-                self._differentiate(slopes, directions, take, keep=True)
-            if self._complete:
-                return
-            batches = 0
-            for loss in islice(self._losses(), len(self._slopes), None):
-                slopes, keep = self._gradient(loss)
-                self._differentiate(slopes, directions, take, keep=keep)
-                if keep:
-                    self._slopes.append(slopes)
-                batches += not keep
-                del slopes  # Frees its graph before that of the next batch.
-            self._complete = batches == 0
+        try:
+            with torch.enable_grad(), twice_differentiable():
+                for slopes in self._slopes:
+                    self._differentiate(slopes, directions, take, keep=True)
+                if not self._complete:
+                    self._build(directions, take)
+        except BaseException:
+            self.free()  # Where memory runs out, the next try has no kept graphs, and smaller batches than these.
+            raise
+
+    def _build(self, directions: Sequence[Mapping[str, Tensor]], take: Callable[[int, Weights], None]) -> None:
+        """The products of the batches whose graphs are not kept."""
+        complete = True
+        for loss in islice(self._losses(), len(self._slopes), None):
+            slopes, keep = self._gradient(loss)
+            self._differentiate(slopes, directions, take, keep=keep)
+            if keep:
+                self._slopes.append(slopes)
+            complete &= keep
+            del slopes  # Frees its graph before that of the next batch.
+        self._complete = complete
 
     def _differentiate(
         self,

@@ -58,7 +58,8 @@ def extreme_pairs(
     Lanczos with full orthogonalization and thick restarts finds the outermost pairs in which a random start has a
     component, and one pair per set of equal eigenvalues. Converged pairs are set aside. Another random start,
     orthogonal to them, finds the outermost remaining pair: an equal eigenvalue or a skipped one. The search ends once
-    that pair is no further out than the last of the `count`.
+    that pair is no further out than the last of the `count`. Vectors stay on the device of the drawn ones; the small
+    projected matrix is on the CPU.
 
     Args:
         operator: v -> A v.
