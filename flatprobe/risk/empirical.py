@@ -210,11 +210,10 @@ class EmpiricalRisk:
 
     @standalone
     def hessian(self, names: Sequence[str]) -> HessianBlock:
-        """The Hessian's block at the center for several products, which share graphs."""
+        """The Hessian's block at the center, whose products share graphs, always that of a single batch."""
         self._point(None, names)
         self._check_slopes(names, twice=True)
-        single, traces = len(self.data) <= self.batch_size, self.network.slots.leaves_traces
-        kept = math.inf if single else 0 if traces else KEPT  # A product holds a single graph anyway.
+        kept = math.inf if len(self.data) <= self.batch_size else 0 if self.network.slots.leaves_traces else KEPT
         return HessianBlock(partial(self._losses, None), self.center, names, len(self.data), kept)
 
     def forms(self, directions: Sequence[Mapping[str, Tensor]], names: Sequence[str]) -> list[dict[str, float]]:
