@@ -28,7 +28,6 @@ def _restored() -> Iterator[None]:
         _SETTINGS[name].fp32_precision = value
 
 
-BACKENDS: Any = torch.backends  # which has no annotation of this setting
 SEEN: list[dict[str, str]] = []  # The settings in the passes; a probe copies what a network holds itself.
 
 
