@@ -106,9 +106,8 @@ class Objective:
         else:
             with torch.autocast(self.placed.device.type, getattr(torch, self.precision)):
                 logits = logits_of(self.module(*args, **kwargs), self.module).to(self.placed.dtype)
-        if self.transforms or isinstance(
-            labels, Mixture
-        ):  # Transforms may return labels that are no classes, which torch leaves out of its mean.
+        # Transforms may return labels that are no classes, which torch leaves out of its mean.
+        if self.transforms or isinstance(labels, Mixture):
             return sample_losses(self._kernel, logits, labels).mean()
         return mean_loss(self._kernel, logits, labels)
 
