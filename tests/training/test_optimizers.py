@@ -10,7 +10,7 @@ from flatprobe.data import LabelledData
 from flatprobe.models import mlp
 from flatprobe.training import train
 from flatprobe.training.optimizers import build_optimizer, optimizer_tensors, restore_optimizer
-from flatprobe.utils.rng import normal
+from flatprobe.utils.rng import generator
 
 RATE, MOMENTUM, DECAY = 0.1, 0.7, 0.05
 SGDL = {"name": "sgdl", "noise": 0.3}
@@ -86,7 +86,8 @@ def test_sgdl_two_steps_closed_form(problem: Any, decay: Any, momentum: Any) -> 
     for t in range(2):
         gradients = squared_gradient(*values, data)
         velocity = [momentum * v + g for v, g in zip(velocity, gradients, strict=True)]
-        noise = [normal(value.shape, 3, "sgdl", t, i).double() for i, value in enumerate(values)]
+        drawn = [generator(3, "sgdl", t, i) for i in range(2)]
+        noise = [torch.randn(v.shape, generator=g).double() for v, g in zip(values, drawn, strict=True)]
         scale = 0.2 / (1 + t) ** (0.5 if decay is None else decay)
         rate = RATE * (1, 0.25)[t]
         values = [w - rate * v + scale * W for w, v, W in zip(values, velocity, noise, strict=True)]
