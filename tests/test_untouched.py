@@ -59,6 +59,7 @@ REFUSED = {
     "audit": "at least one change must apply",
     "flatness_radius": "rounding",  # the orthogonal layer's map jumps at its own weights
     "random_slice": "rounding",
+    "train_many": "networks one by one with fp.train",  # which ones: `tests.training.test_many`
     "weight_norms": "no linear or zero-padded convolutional layer",
 }
 

@@ -2,6 +2,7 @@
 
 import math
 import time
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -62,8 +63,9 @@ def train_many(
     Cost: the steps of one network have the Python calls of all. 20 networks 64-32-10 train in 0.3 of the CPU time of
     `train` one by one, 20 networks 64-512-10 in 0.9. Memory: the activations of all networks for one batch.
 
-    The networks must act in training as in evaluation: no dropout, and BatchNorm only in eval mode. Penalties,
-    transforms, constraints, validation data and run folders are those of `train` alone.
+    The networks must act in training as in evaluation: no dropout, and BatchNorm only in eval mode within a network in
+    training mode. Operations that torch cannot batch run once per network or are refused. Penalties, transforms,
+    constraints, validation data and run folders are those of `train` alone.
 
     Args:
         networks: of one architecture, with their own initial weights. They are not changed.
@@ -127,7 +129,9 @@ def train_many(
         "seed": _each("seeds", [*range(len(members))] if seeds is None else seeds, members),
     }
     settings = [Settings(**common, **dict(zip(own, values, strict=True))) for values in zip(*own.values(), strict=True)]
-    with torch.inference_mode(mode=False):
+    with torch.inference_mode(mode=False), warnings.catch_warnings():
+        # Of operations without a batching rule, such as weight norm, which run once per network, with the same result.
+        warnings.filterwarnings("ignore", "There is a performance drop because we have not yet implemented the batch")
         trainers = [
             Trainer(structural_copy(network), part, None, chosen)
             for network, part, chosen in zip(members, _each("data", data, members), settings, strict=True)
@@ -285,6 +289,6 @@ def _check_stack(stack: Stack) -> None:
         if trainer.acts_otherwise_in_training(few):
             msg = (
                 f"networks must act in training as in evaluation, got dropout, BatchNorm or the like in network "
-                f"{place}. Put these layers into eval mode, or train these networks one by one with fp.train"
+                f"{place}. Put these layers alone into eval mode, or train these networks one by one with fp.train"
             )
             raise ValueError(msg)

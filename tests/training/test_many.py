@@ -1,6 +1,7 @@
 """train_many: against `train` one by one (slow reference), who leaves the stack and when (properties), refusals."""
 
 import math
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -184,9 +185,27 @@ def test_a_single_network_is_refused() -> None:
         fp.train_many(networks()[0], DATA)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("name", ["two names", "lists", "attention"])
-def test_slow_reference_weights_in_several_places_and_attention(name: str) -> None:
-    member, data = strange.network(name), strange.data()
+# Networks that act otherwise in training, and operations that torch cannot batch.
+ALONE = {"spectral norm", "spectral norm by a hook", "counts", "batch norm", "dropout", "encoder"}
+ALONE |= {"recurrent", "checkpointed"}
+NETWORKS = {**strange.NETWORKS, "encoder without dropout": lambda: strange.Attends(ENCODER(dropout=0.0))}
+ENCODER = partial(nn.TransformerEncoderLayer, strange.WIDTH, 2, 16, batch_first=True)
+
+
+@pytest.mark.filterwarnings("ignore:Full backward hook")
+@pytest.mark.parametrize("name", [name for name in NETWORKS if name not in ALONE | {"caches", "bfloat16"}])
+def test_slow_reference_networks_of_all_kinds(name: str) -> None:
+    """Weight norm and the encoder have operations that torch runs once per network; its warning is not shown."""
+    member, data = strange.built(NETWORKS[name]), strange.data()
+    if name == "float32":
+        member.float()
     runs = fp.train_many([member, member], data, epochs=2)
     for seed, run in enumerate(runs):
         assert_close(run, fp.train(member, data, epochs=2, seed=seed), 1e-5)  # float32
+
+
+@pytest.mark.parametrize("name", sorted(ALONE))
+def test_networks_that_train_alone_are_refused(name: str) -> None:
+    member = strange.network(name)
+    with pytest.raises(ValueError, match=r"networks one by one with fp\.train"):
+        fp.train_many([member, member], strange.data(), epochs=1)
