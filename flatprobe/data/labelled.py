@@ -57,9 +57,8 @@ class LabelledData:
     ) -> None:
         at_least(1, classes=classes)
         self.source = as_source(source)
-        self.store: Memory | Stream = (
-            inputs if isinstance(inputs, Stream) else Memory(inputs)
-        )  # a Stream comes from from_dataset
+        # A stream comes from `from_dataset`.
+        self.store: Memory | Stream = inputs if isinstance(inputs, Stream) else Memory(inputs)
         self._given_classes = None if classes is None else int(classes)
         self._labels: Tensor | None = None
         self._fingerprint: str | None = None
