@@ -154,6 +154,13 @@ class Branching(nn.Module):
         return logits if float(logits.detach().sum()) < math.inf else -logits
 
 
+class Louder(nn.Linear):
+    """Another function in training, by 1 % and without random numbers or buffers."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return super().forward(inputs) * (1.01 if self.training else 1)
+
+
 def activated(layer: nn.Module) -> nn.Module:
     return nn.Sequential(nn.Linear(4, 3), layer).double()
 
@@ -170,6 +177,7 @@ def activated(layer: nn.Module) -> nn.Module:
         ([networks()[0], fp.models.mlp((4,), widths=(9,), classes=3).double()], DATA, {}, "got other parameters"),
         ([noisy_network(), noisy_network()], clusters(), {}, "must act in training as in evaluation, got dropout"),
         ([activated(nn.Dropout(0.5))] * 2, DATA, {}, "must act in training as in evaluation, got dropout"),
+        ([Louder(4, 3).double()] * 2, DATA, {}, "must act in training as in evaluation, got dropout"),
         ([Branching(), Branching()], DATA, {}, r"operations that torch\.vmap stacks, got one without"),
         ([activated(nn.ReLU()), activated(nn.Tanh())], DATA, {}, "got another function in network 1"),
         (networks(), fp.LabelledData.from_dataset([(DATA.inputs[k], 1) for k in range(3)], classes=3), {}, "in memory"),  # type: ignore[index]
