@@ -31,6 +31,10 @@ from flatprobe.network.storage import check_storage, storage_of
 _MOST_OBJECTS = 20_000
 _MOST_BYTES = 2**26  # Larger arrays belong to data sets, and are shared.
 
+# What most attributes of a module are, for which the copy is a single look.
+_CONSTANT = {type(None), bool, int, float, str}
+_EMPTY = {dict, OrderedDict, set}
+
 # A reference to a tensor: the container and the key.
 Place = tuple[Any, Any]
 
@@ -112,8 +116,8 @@ class _Copier:
         self.places: list[tuple[Any, Any, Tensor]] = []
         self.holders: list[tuple[Any, Any]] = []
         self._modules = {id(layer) for layer in network.modules()}
-        self._state = {id(value) for value in (*network.parameters(), *network.buffers())}
-        self._storages = {storage_of(value) for value in (*network.parameters(), *network.buffers())} - {None}
+        state = [*network.parameters(), *network.buffers()]
+        self._state, self._storages = {*map(id, state)}, {*map(storage_of, state)} - {None}
         self._left = _MOST_OBJECTS
 
     def _remember(self, original: Any, copied: Any) -> Any:
@@ -127,6 +131,8 @@ class _Copier:
             return value
         if id(value) in self.memo:
             return self.memo[id(value)]
+        if type(value) in _EMPTY and not value:  # Most containers of a module are empty.
+            return self._held(value, type(value)())
         if isinstance(value, nn.Module):
             return self.module(value)
         if isinstance(value, Tensor):
@@ -186,8 +192,6 @@ class _Copier:
         return tensor
 
     def _container(self, value: Any) -> Any:
-        if not value and type(value) in {dict, OrderedDict}:  # Most containers of a module are empty.
-            return self._held(value, type(value)())
         copied = self._held(value, copy.copy(value))
         if isinstance(value, dict):
             copied.clear()
@@ -207,7 +211,10 @@ class _Copier:
 
     def _fill(self, copied: Any, original: Mapping[Any, Any]) -> None:
         for key, entry in original.items():
-            own = self.value(key) if isinstance(key, nn.Module | Tensor | weakref.ref) else key
+            own = key if type(key) is str or not isinstance(key, nn.Module | Tensor | weakref.ref) else self.value(key)
+            if type(entry) in _CONSTANT:
+                copied[own] = entry
+                continue
             copied[own] = found = self.value(entry)
             self._note(copied, own, found)
 

@@ -49,9 +49,10 @@ def _convolve(convolution: Function, ndim: int) -> Function:
     return function
 
 
-def _normalise_by_statistics(layer: Any, x: Tensor, *tensors: Tensor) -> Tensor:
+def _normalise_by_statistics(
+    layer: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, mean: Tensor, variance: Tensor, _count: Tensor
+) -> Tensor:
     layer._check_input_dim(x)  # noqa: SLF001 - as its forward does
-    weight, bias, mean, variance, _ = tensors
     return F.batch_norm(x, mean, variance, weight, bias, False, 0.0, layer.eps)
 
 
@@ -152,8 +153,8 @@ def run(layers: Layers, inputs: Tensor) -> Tensor:
 def steps_of(module: nn.Module, state: Container[str]) -> list[Step] | None:
     """The steps of a network whose function is known without a pass, else None.
 
-    Known are nested plain `nn.Sequential` modules of the layers of torch in `_KNOWN` in eval mode: a pass draws nothing,
-    writes to nothing and keeps nothing, and treats each sample alone.
+    Known are nested plain `nn.Sequential` modules of the layers in `_KNOWN`, in eval mode: a pass draws nothing, writes
+    to nothing and keeps nothing, and treats each sample alone.
 
     Args:
         module: the network.
@@ -165,7 +166,7 @@ def steps_of(module: nn.Module, state: Container[str]) -> list[Step] | None:
     steps: list[Step] = []
     for prefix, layer in layers:
         _, function, names = _KNOWN[type(layer)]
-        if not all(f"{prefix}.{name}" in state for name, _ in tensors_of(layer)):
+        if not all(f"{prefix}.{name}" in state for name in names if getattr(layer, name) is not None):
             return None
         steps.append(Step(function, layer, tuple(f"{prefix}.{name}" for name in names)))
     return steps
