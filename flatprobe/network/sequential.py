@@ -64,7 +64,7 @@ for _kind in (
 know(nn.Linear, lambda _layer, x, weight, bias: F.linear(x, weight, bias), "weight", "bias")
 know(nn.Conv1d, _convolve(F.conv1d, 3), "weight", "bias")
 know(nn.Conv2d, _convolve(F.conv2d, 4), "weight", "bias")
-for _kind in (nn.BatchNorm1d, nn.BatchNorm2d):
+for _kind in (nn.BatchNorm1d, nn.BatchNorm2d):  # type: ignore[assignment]
     know(_kind, _normalise_by_statistics, "weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 
 

@@ -77,7 +77,7 @@ _GENERATORS = _Generators()
 def _generator(key: int, low: int = 0, high: int = 0) -> np.random.Philox:
     """The generator of this thread, at the counter (low, high, 0, 0) of a key, until the next call."""
     words = np.array([low, high, 0, 0, key % _WORD, key // _WORD], dtype=np.uint64)
-    state = {"counter": words[:4], "key": words[4:]}
+    state: Any = {"counter": words[:4], "key": words[4:]}
     _GENERATORS.own.state = {
         "bit_generator": "Philox", "state": state, "buffer": words[:4], "buffer_pos": 4, "has_uint32": 0, "uinteger": 0,
     }  # fmt: skip
