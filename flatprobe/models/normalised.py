@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from flatprobe.models.recipes import recipe_of
+from flatprobe.network.sequential import know
 
 
 class Normalise(nn.Module):
@@ -53,15 +54,22 @@ class Normalise(nn.Module):
         Raises:
             ValueError: if there are several means or stds and the inputs have another number of channels.
         """
-        channels = max(len(self.mean), len(self.std))
-        if channels > 1 and x.shape[1] != channels:
-            msg = (
-                f"the inputs have shape {tuple(x.shape)}, which is {x.shape[1]} channels; expected "
-                f"{channels}, one for each of Normalise's mean and std"
-            )
-            raise ValueError(msg)
-        trailing = (1,) * (x.ndim - 2)
-        return (x - self.mean.reshape(-1, *trailing)) / self.std.reshape(-1, *trailing)
+        return _normalise(self, x, self.mean, self.std)
+
+
+def _normalise(_layer: nn.Module, x: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    channels = max(len(mean), len(std))
+    if channels > 1 and x.shape[1] != channels:
+        msg = (
+            f"the inputs have shape {tuple(x.shape)}, which is {x.shape[1]} channels; expected "
+            f"{channels}, one for each of Normalise's mean and std"
+        )
+        raise ValueError(msg)
+    trailing = (1,) * (x.ndim - 2)
+    return (x - mean.reshape(-1, *trailing)) / std.reshape(-1, *trailing)
+
+
+know(Normalise, _normalise, "mean", "std")
 
 
 class Normalised(nn.Sequential):

@@ -14,22 +14,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import _WrappedHook
 
+from flatprobe.network import objects
 from flatprobe.network.modules import check_shapes, remove_wrappers, unwrap
-from flatprobe.network.objects import (
-    ATOMIC,
-    Attributes,
-    globals_of,
-    held_by,
-    is_container,
-    is_fixed,
-    is_plain,
-    slots_of,
-)
 from flatprobe.network.storage import check_storage, storage_of
 
 # The most plain Python objects that a copy looks into; further ones are shared, such as those of a data set.
 _MOST_OBJECTS = 20_000
 _MOST_BYTES = 2**26  # Larger arrays belong to data sets, and are shared.
+
+# What most attributes of a module are, for which the copy is a single look.
+_CONSTANT = {type(None), bool, int, float, str}
+_EMPTY = {dict, OrderedDict, set}
+_KEYS = (nn.Module, Tensor, weakref.ref)  # Keys that refer to what is copied.
 
 # A reference to a tensor: the container and the key.
 Place = tuple[Any, Any]
@@ -58,7 +54,6 @@ def structural_copy(module: nn.Module) -> nn.Module:
     """Copy of a network that shares no tensor, module or container with it.
 
     Differences from `copy.deepcopy`:
-
     - tensors with a graph are copied without it, and gradients are not copied;
     - functions and bound methods (a replaced `forward`, hooks) refer to the copy instead of the network;
     - wrappers of `torch.compile` and data parallelism are removed, from parts too;
@@ -112,8 +107,8 @@ class _Copier:
         self.places: list[tuple[Any, Any, Tensor]] = []
         self.holders: list[tuple[Any, Any]] = []
         self._modules = {id(layer) for layer in network.modules()}
-        self._state = {id(value) for value in (*network.parameters(), *network.buffers())}
-        self._storages = {storage_of(value) for value in (*network.parameters(), *network.buffers())} - {None}
+        state = [*network.parameters(), *network.buffers()]
+        self._state, self._storages = {*map(id, state)}, {*map(storage_of, state)} - {None}
         self._left = _MOST_OBJECTS
 
     def _remember(self, original: Any, copied: Any) -> Any:
@@ -123,15 +118,17 @@ class _Copier:
 
     def value(self, value: Any) -> Any:
         """The copy of an object, or the object if it cannot or need not be copied."""
-        if isinstance(value, ATOMIC):
+        if isinstance(value, objects.ATOMIC):
             return value
         if id(value) in self.memo:
             return self.memo[id(value)]
+        if type(value) in _EMPTY and not value:  # Most containers of a module are empty.
+            return self._held(value, type(value)())
         if isinstance(value, nn.Module):
             return self.module(value)
         if isinstance(value, Tensor):
             return self._tensor(value)
-        if is_container(value):
+        if objects.is_container(value):
             return self._container(value)
         if isinstance(value, np.ndarray | bytearray):
             size = value.nbytes if isinstance(value, np.ndarray) else len(value)
@@ -172,9 +169,7 @@ class _Copier:
         if id(value) not in self._state and storage_of(value) in self._storages:
             return value  # A view of a parameter stays: its use at other weights is noticed, that of a copy is not.
         copied, differentiable = value.detach().clone(), value.is_leaf and value.requires_grad
-        if isinstance(value, nn.Parameter) and type(copied) is type(
-            value
-        ):  # another subclass of tensors, as of DTensor
+        if isinstance(value, nn.Parameter) and type(copied) is type(value):  # A subclass of tensors, as of DTensor.
             copied = nn.Parameter(copied, differentiable)
         elif isinstance(value, nn.Parameter):
             copied = torch.Tensor._make_subclass(type(value), copied, differentiable)  # noqa: SLF001 - keeps the subclass
@@ -186,8 +181,6 @@ class _Copier:
         return tensor
 
     def _container(self, value: Any) -> Any:
-        if not value and type(value) in {dict, OrderedDict}:  # Most containers of a module are empty.
-            return self._held(value, type(value)())
         copied = self._held(value, copy.copy(value))
         if isinstance(value, dict):
             copied.clear()
@@ -207,7 +200,10 @@ class _Copier:
 
     def _fill(self, copied: Any, original: Mapping[Any, Any]) -> None:
         for key, entry in original.items():
-            own = self.value(key) if isinstance(key, nn.Module | Tensor | weakref.ref) else key
+            own = self.value(key) if type(key) is not str and isinstance(key, _KEYS) else key
+            if type(entry) in _CONSTANT:
+                copied[own] = entry
+                continue
             copied[own] = found = self.value(entry)
             self._note(copied, own, found)
 
@@ -216,11 +212,11 @@ class _Copier:
         if hasattr(original, "__dict__"):
             self.holders.append((vars(original), vars(copied)))
             self._fill(vars(copied), vars(original))
-        if names := slots_of(original):
+        if names := objects.slots_of(original):
             self._fill_attributes(copied, original, names)
 
     def _fill_attributes(self, copied: Any, original: Any, names: Sequence[str]) -> None:
-        target, source = Attributes(copied, names), Attributes(original, names)
+        target, source = objects.Attributes(copied, names), objects.Attributes(original, names)
         self.holders.append((source, target))
         self._fill(target, source)
 
@@ -253,10 +249,10 @@ class _Copier:
 
     def _refers(self, value: Any, seen: set[int]) -> bool:
         """True if an object refers, through what it holds, to something copied."""
-        if isinstance(value, ATOMIC) or id(value) in seen:
+        if isinstance(value, objects.ATOMIC) or id(value) in seen:
             return False
         seen.add(id(value))
-        if isinstance(value, nn.Module | Tensor | np.ndarray) or is_container(value):
+        if isinstance(value, nn.Module | Tensor | np.ndarray) or objects.is_container(value):
             return True
         if isinstance(value, tuple):
             return any(self._refers(entry, seen) for entry in value)
@@ -264,17 +260,17 @@ class _Copier:
             return self._refers(value.__self__, seen)
         if isinstance(value, partial):
             return self._refers((value.func, value.args, tuple(value.keywords.values())), seen)
-        function = isinstance(value, types.FunctionType)
-        if not (function or is_plain(value)):
+        if not (function := isinstance(value, types.FunctionType)) and not objects.is_plain(value):
             return False
-        leads = function and bool(self._leading_in(value, seen))
-        return leads or not is_fixed(value) or any(self._refers(entry, seen) for entry in held_by(value))
+        if (function and self._leading_in(value, seen)) or not objects.is_fixed(value):
+            return True
+        return any(self._refers(entry, seen) for entry in objects.held_by(value))
 
     def _leading_in(self, function: types.FunctionType, seen: set[int]) -> dict[str, Any]:
         """The global names of a function that lead to the network."""
         return {
             name: entry
-            for name, entry in globals_of(function).items()
+            for name, entry in objects.globals_of(function).items()
             if id(getattr(entry, "__self__", entry)) in self._modules
             or id(entry) in self._state
             or (isinstance(entry, types.FunctionType) and self._refers(entry, seen))
@@ -294,7 +290,7 @@ class _Copier:
         if isinstance(value, _WrappedHook):
             target = value.module() if value.with_module else None
             return self._remember(value, _WrappedHook(self.value(value.hook), self.value(target)))
-        if self._left <= 0 or not is_plain(value) or not self._refers(value, set()):
+        if self._left <= 0 or not objects.is_plain(value) or not self._refers(value, set()):
             return value  # Sharing keeps the identity of constants.
         self._left -= 1
         simple = isinstance(value, types.SimpleNamespace)

@@ -79,7 +79,7 @@ def _inspect_steps(network: Network, inputs: Inputs) -> Tensor | None:
 
     None also where it cannot run on the inputs: the full inspection says why.
     """
-    steps = sequential.steps_of(network.slots.module, network.weights) if type(inputs) is Tensor else None
+    steps = sequential.steps_of(network.slots.module, network.slots.state) if type(inputs) is Tensor else None
     if steps is None:
         return None
     network.steps = steps

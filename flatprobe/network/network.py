@@ -101,7 +101,7 @@ class Network:
         """Logits of inputs from `prepare`, by default at the network's weights."""
         if self.steps is not None and self._held is None and isinstance(inputs, Tensor):
             with no_autocast():
-                return logits_of(self._run_steps(inputs, weights), self.slots.module)
+                return logits_of(self._run_steps(_one(self.laid_out(inputs)), weights), self.slots.module)
         inputs = self.laid_out(inputs if self._held is None else join(self._held, _one(inputs)))
         with self._pass(weights):
             return self.run(inputs)

@@ -1,6 +1,7 @@
 """Decomposition of nested `nn.Sequential` modules into layers."""
 
 from collections.abc import Callable, Container, Mapping, Set
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -10,17 +11,61 @@ from flatprobe.network.modules import BATCH_NORMS
 from flatprobe.network.parametrized import computes_weight
 
 Layers = list[tuple[str, nn.Module]]
-# A linear layer, as the names of its weight and bias, or the function of a layer without weights.
-Step = tuple[str, str] | Callable[[Tensor], Tensor]
+# What a layer computes of its inputs and its tensors, None for those that it lacks.
+Function = Callable[..., Tensor]
 
-# Layers of torch without a state that treat each entry or each sample alone, with their `forward`.
-_STATELESS: dict[type[nn.Module], object] = {
-    kind: kind.forward
-    for kind in (
-        nn.Linear, nn.Flatten, nn.Identity, nn.ReLU, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Sigmoid, nn.Softplus,
-        nn.Tanh,
-    )
-}  # fmt: skip
+
+class Step(NamedTuple):
+    """A layer whose function is known: `function(layer, inputs, *tensors)`, with the names of its tensors."""
+
+    function: Function
+    layer: nn.Module
+    names: tuple[str, ...]
+
+
+class _Known(NamedTuple):
+    """A type of layer whose function is known, with its `forward` and the names of all its tensors."""
+
+    forward: object
+    function: Function
+    names: tuple[str, ...]
+
+
+_KNOWN: dict[type[nn.Module], _Known] = {}
+
+
+def know(kind: type[nn.Module], function: Function, *names: str) -> None:
+    """State what layers of exactly this type compute, each sample alone and without a trace: see `Step`."""
+    _KNOWN[kind] = _Known(kind.forward, function, names)
+
+
+def _convolve(convolution: Function, ndim: int) -> Function:
+    def function(layer: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        if x.ndim != ndim:  # Torch takes a batch without its channels for the channels of one sample.
+            msg = f"the inputs must have {ndim} dimensions, got {x.ndim}. Give them a dimension of channels"
+            raise ValueError(msg)
+        return convolution(x, weight, bias, layer.stride, layer.padding, layer.dilation, layer.groups)
+
+    return function
+
+
+def _normalise_by_statistics(
+    layer: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, mean: Tensor, variance: Tensor, _count: Tensor
+) -> Tensor:
+    layer._check_input_dim(x)  # noqa: SLF001 - as its forward does
+    return F.batch_norm(x, mean, variance, weight, bias, False, 0.0, layer.eps)
+
+
+for _kind in (
+    nn.Flatten, nn.Identity, nn.ReLU, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Sigmoid, nn.Softplus, nn.Tanh,
+    nn.Dropout, nn.MaxPool1d, nn.MaxPool2d, nn.AvgPool1d, nn.AvgPool2d, nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d,
+):  # fmt: skip
+    know(_kind, _kind.forward)
+know(nn.Linear, lambda _layer, x, weight, bias: F.linear(x, weight, bias), "weight", "bias")
+know(nn.Conv1d, _convolve(F.conv1d, 3), "weight", "bias")
+know(nn.Conv2d, _convolve(F.conv2d, 4), "weight", "bias")
+for _kind in (nn.BatchNorm1d, nn.BatchNorm2d):  # type: ignore[assignment]
+    know(_kind, _normalise_by_statistics, "weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 
 
 def layers_of(module: nn.Module, prefix: str = "") -> Layers | None:
@@ -105,58 +150,64 @@ def run(layers: Layers, inputs: Tensor) -> Tensor:
     return value
 
 
-def steps_of(module: nn.Module, parameters: Container[str]) -> list[Step] | None:
+def steps_of(module: nn.Module, state: Container[str]) -> list[Step] | None:
     """The steps of a network whose function is known without a pass, else None.
 
-    Known are nested plain `nn.Sequential` modules of linear layers, flattening and activations of torch: a pass draws
-    nothing, writes to nothing and keeps nothing, and treats each sample alone.
+    Known are nested plain `nn.Sequential` modules of the layers in `_KNOWN`, in eval mode: a pass draws nothing, writes
+    to nothing and keeps nothing, and treats each sample alone.
 
     Args:
         module: the network.
-        parameters: the names of its parameters; a layer that is used twice has one name here.
+        state: the names of its parameters and buffers; a layer that is used twice has one name here.
     """
     layers = layers_of(module)
-    if layers is None or not all(_is_stateless(layer) for _, layer in layers):
+    if layers is None or not all(_is_known(layer) for _, layer in layers):
         return None
     steps: list[Step] = []
     for prefix, layer in layers:
-        if type(layer) is not nn.Linear:
-            steps.append(layer.forward)
-            continue
-        if not all(f"{prefix}.{name}" in parameters for name, _ in layer.named_parameters()):
+        _, function, names = _KNOWN[type(layer)]
+        if not all(f"{prefix}.{name}" in state for name in names if getattr(layer, name) is not None):
             return None
-        steps.append((f"{prefix}.weight", f"{prefix}.bias"))
+        steps.append(Step(function, layer, tuple(f"{prefix}.{name}" for name in names)))
     return steps
 
 
-def _is_stateless(layer: nn.Module) -> bool:
+def _is_known(layer: nn.Module) -> bool:
+    """True if the function of a layer is that of its type in `_KNOWN`."""
     kind, own = type(layer), vars(layer)
+    known = _KNOWN.get(kind)
+    if known is None or kind.forward is not known.forward or not calls_forward(layer):
+        return False
+    held = {**own["_parameters"], **own["_buffers"]}
     return (
-        kind in _STATELESS
-        and kind.forward is _STATELESS[kind]
-        and calls_forward(layer)
+        not own["training"]
         and not own.get("inplace", False)
+        and held.keys() == set(known.names)
+        and all(value is None or type(value) in {nn.Parameter, Tensor} for value in held.values())
+        and own.keys().isdisjoint(known.names)
         and (not isinstance(layer, nn.Flatten) or (layer.start_dim, layer.end_dim) == (1, -1))
-        and own["_parameters"].keys() == ({"weight", "bias"} if kind is nn.Linear else set())
-        and all(value is None or type(value) is nn.Parameter for value in own["_parameters"].values())
-        and not own["_buffers"]
-        and own.keys().isdisjoint({"weight", "bias"})
+        and (not isinstance(layer, nn.Conv1d | nn.Conv2d) or _is_plain(layer))
     )
 
 
-def run_steps(steps: list[Step], inputs: Tensor, weights: Mapping[str, Tensor]) -> Tensor:
-    """Output of the steps at these weights."""
+def _is_plain(layer: nn.Conv1d | nn.Conv2d) -> bool:
+    """True unless a convolution pads by values, or is one of those that `watching` calls unsafe in channels-last."""
+    return layer.padding_mode == "zeros" and (max(layer.kernel_size) > 1 or max(layer.stride) == 1)
+
+
+def run_steps(steps: list[Step], inputs: Tensor, state: Mapping[str, Tensor]) -> Tensor:
+    """Output of the steps at these parameters and buffers."""
     value = inputs
-    for step in steps:
-        value = F.linear(value, weights[step[0]], weights.get(step[1])) if isinstance(step, tuple) else step(value)
+    for function, layer, names in steps:
+        value = function(layer, value, *map(state.get, names))
     return value
 
 
 def ends_in_sigmoid(steps: list[Step]) -> bool:
-    """True if a sigmoid follows the last linear layer."""
+    """True if a sigmoid follows the last layer with tensors."""
     for step in reversed(steps):
-        if isinstance(step, tuple):
+        if step.names:
             return False
-        if isinstance(getattr(step, "__self__", None), nn.Sigmoid):
+        if isinstance(step.layer, nn.Sigmoid):
             return True
     return False

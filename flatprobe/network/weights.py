@@ -110,6 +110,8 @@ def inner(first: Tensor, second: Tensor) -> float:
 
 def pieces(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
     """Flat pieces of tensors of one shape, which save memory in float64."""
+    if tensors[0].numel() <= _PIECE:
+        return iter([tuple(tensor.flatten() for tensor in tensors)])
     return zip(*(torch.split(tensor.flatten(), _PIECE) for tensor in tensors), strict=True)
 
 

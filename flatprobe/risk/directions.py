@@ -138,7 +138,8 @@ def _noise(weights: Tensor, *key: rng.Key) -> Tensor:
 
 def _moves(direction: Tensor) -> bool:
     """True unless all entries are zero."""
-    return direction.numel() > 0 and bool(torch.stack(direction.aminmax()).any())
+    first = (0,) * direction.ndim  # Usually tells without a pass over the entries.
+    return direction.numel() > 0 and (bool(direction[first]) or bool(torch.stack(direction.aminmax()).any()))
 
 
 def _mask_held(weights: Mapping[str, Tensor], names: Sequence[str], held: Mapping[str, Tensor] | None) -> Weights:

@@ -55,7 +55,7 @@ def inactive_entries(risk: RiskFunction, names: Sequence[str], law: str, *, whol
 
     An entry is inactive if the gradient of sum_i c_i . z(x_i), c_i random, is exactly 0 at three points: beside the
     center on the samples of the search, and at ten times the norm of the weights to either side on a few samples. A
-    unit that is off for all samples at the three points counts as inactive. Candidates are then moved beside the
+    unit that is off for all samples at the three points counts as inactive. What remains is then moved beside the
     center: an entry that changes a logit without a gradient (`padding_idx`, a forward under `no_grad`) is active.
 
     Cost: 1 forward and 1 backward pass of a few samples if every entry is active. Otherwise 1 forward and 1 backward
@@ -156,13 +156,12 @@ class _Look:
                 return None
             if not masks:
                 return Inactive({}, self.samples)
-        masks = self._confirmed(beside, masks)
-        del beside
+        del beside  # Drawn again only if a candidate remains: far away, most units become active.
         few = map_tensors(lambda part: part[:_FEW], next(self._batches()))
         for distance in _FAR:
             if masks:
                 self._take(few, self._point(distance), masks)
-        return Inactive(masks, self.samples)
+        return Inactive(self._confirmed(self._point(_BESIDE), masks) if masks else {}, self.samples)
 
     def anything_acts(self) -> bool:
         """True if an entry has a gradient beside the center, or changes a logit there."""

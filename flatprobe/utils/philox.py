@@ -1,6 +1,8 @@
 """Philox4x64-10: random bits and normal numbers by counter, on any device."""
 
 import math
+import threading
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +21,8 @@ _LOW = 2**32 - 1
 _WORD = 2**64
 # The numbers that are computed at once: on the CPU as many as stay in a core's cache, elsewhere for little memory.
 _PIECE_CPU, _PIECE = 2**14, 2**22
+# Whole vectors of any processor: NumPy may compute the last numbers of another length by other instructions.
+_VECTOR = 64
 # Signed 32-bit integers k give u = (k + 1/2) / 2^31, never 0, and v = pi k / 2^31.
 _HALF, _UNIT, _PI = np.float32(0.5), np.float32(2.0**-31), np.float32(math.pi * 2.0**-31)
 
@@ -36,7 +40,7 @@ def bits(key: int, first: int, count: int, device: torch.device) -> Int64[Tensor
         64-bit words as signed integers, (count, 4).
     """
     if device.type == "cpu":
-        words = np.random.Philox(key=key, counter=first).random_raw(4 * count)
+        words = _generator(key, first).random_raw(4 * count)
         return torch.from_numpy(words.view(np.int64)).view(count, 4)
     low = torch.arange(first + 1, first + count + 1, device=device)
     return encrypt(low, torch.zeros_like(low), key)
@@ -60,29 +64,84 @@ def normal(
     return (_on_cpu if device.type == "cpu" else _on_device)(shape, first, start, key, device)
 
 
+class _Generators(threading.local):
+    """A generator per thread: a new one gathers entropy first, which takes longer than a small draw."""
+
+    def __init__(self) -> None:
+        self.own = np.random.Philox(key=0)
+
+
+_GENERATORS = _Generators()
+
+
+def _generator(key: int, low: int = 0, high: int = 0) -> np.random.Philox:
+    """The generator of this thread, at the counter (low, high, 0, 0) of a key, until the next call."""
+    words = np.array([low, high, 0, 0, key % _WORD, key // _WORD], dtype=np.uint64)
+    state: Any = {"counter": words[:4], "key": words[4:]}
+    _GENERATORS.own.state = {
+        "bit_generator": "Philox", "state": state, "buffer": words[:4], "buffer_pos": 4, "has_uint32": 0, "uinteger": 0,
+    }  # fmt: skip
+    return _GENERATORS.own
+
+
 def _on_cpu(shape: tuple[int, int, int, int], first: int, start: int, key: int, _device: torch.device) -> Tensor:
     out = np.empty(shape, dtype=np.float32)
     samples, tiles, _, half = shape
     counters = tiles * 2 * half // NUMBERS
-    step = max(1, _PIECE_CPU // max(1, 2 * half))
-    generator = np.random.Philox(key=key, counter=first * _WORD + start)
+    generator = _generator(key, start, first)
     for sample in range(samples):
         if sample:
             generator.advance(_WORD - counters)
-        for tile in range(0, tiles, step):
-            z = out[sample, tile : tile + step]
-            words = generator.random_raw(z.size // 2).view(np.int32).reshape(z.shape)
-            radius, angle = words[:, 0].astype(np.float32), words[:, 1].astype(np.float32)
-            radius += _HALF
-            radius *= _UNIT
-            np.square(radius, out=radius)
-            np.log(radius, out=radius)
-            np.negative(radius, out=radius)
-            np.sqrt(radius, out=radius)
-            angle *= _PI
-            np.multiply(np.cos(angle), radius, out=z[:, 0])
-            np.multiply(np.sin(angle), radius, out=z[:, 1])
+        _fill(out[sample], generator)
     return torch.from_numpy(out)
+
+
+def _fill(out: Any, generator: np.random.Philox) -> None:
+    """Fill the tiles (tiles, 2, half) with the next numbers."""
+    step = max(1, _PIECE_CPU // max(1, 2 * out.shape[-1]))
+    for tile in range(0, len(out), step):
+        z = out[tile : tile + step]
+        words = generator.random_raw(z.size // 2).view(np.int32).reshape(z.shape)
+        radius, angle = _radii(words[:, 0]), words[:, 1].astype(np.float32)
+        angle *= _PI
+        np.multiply(np.cos(angle), radius, out=z[:, 0])
+        np.multiply(np.sin(angle, out=angle), radius, out=z[:, 1])
+
+
+def _radii(words: Any) -> Any:
+    radius = words.astype(np.float32)
+    radius += _HALF
+    radius *= _UNIT
+    for step in (np.square, np.log, np.negative, np.sqrt):
+        step(radius, out=radius)
+    return radius
+
+
+def leading(size: int, half: int, key: int) -> Float32[Tensor, " size"]:
+    """The first numbers of `normal` in tiles (2, half) on the CPU.
+
+    Of a last tile, at most half of which is needed, only the cosines that are needed are computed.
+
+    Args:
+        size: the number of numbers.
+        half: half of the size of a tile, a multiple of 64.
+        key: an integer of 128 bits.
+    """
+    tiles, rest = divmod(size, 2 * half)
+    if rest > half:
+        tiles, rest = tiles + 1, 0
+    rest = -(-rest // _VECTOR) * _VECTOR
+    whole = tiles * 2 * half
+    out = np.empty(whole + rest, dtype=np.float32)
+    generator = _generator(key)
+    _fill(out[:whole].reshape(tiles, 2, half), generator)
+    if rest:
+        radius = _radii(generator.random_raw(rest // 2).view(np.int32))
+        generator.advance((half - rest) // NUMBERS)
+        angle = generator.random_raw(rest // 2).view(np.int32).astype(np.float32)
+        angle *= _PI
+        np.multiply(np.cos(angle, out=angle), radius, out=out[whole:])
+    return torch.from_numpy(out)[:size]
 
 
 def _on_device(shape: tuple[int, int, int, int], first: int, start: int, key: int, device: torch.device) -> Tensor:

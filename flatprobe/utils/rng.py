@@ -54,9 +54,10 @@ def generator(*key: Key) -> torch.Generator:
 
 def normal(shape: Sequence[int], *key: Key, device: Device = "cpu") -> Float32[Tensor, "..."]:
     """Standard normal float32 tensor, a function of the key and the shape; a longer one begins with a shorter one."""
-    size = math.prod(shape)
-    tiles = (1, -(-size // _WHOLE), 2, _WHOLE // 2)
-    noise = philox.normal(tiles, 0, 0, _hash(key), _best(shape, device))
+    size, drawn_on = math.prod(shape), _best(shape, device)
+    if drawn_on.type == "cpu":
+        return philox.leading(size, _WHOLE // 2, _hash(key)).view(tuple(shape)).to(device)
+    noise = philox.normal((1, -(-size // _WHOLE), 2, _WHOLE // 2), 0, 0, _hash(key), drawn_on)
     return noise.view(-1)[:size].view(tuple(shape)).to(device)
 
 

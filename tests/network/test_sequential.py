@@ -10,7 +10,7 @@ from torch import nn
 import flatprobe as fp
 from flatprobe.network.inspection import inspect_network
 from flatprobe.network.network import Network
-from flatprobe.network.sequential import steps_of
+from flatprobe.network.sequential import run_steps, steps_of
 from flatprobe.network.weights import combine
 from tests.helpers import cases
 
@@ -192,6 +192,32 @@ def _as_doubled() -> nn.Module:
     return model
 
 
+def _convolutional(*layers: nn.Module) -> nn.Module:
+    first = nn.Conv2d(1, 2, 3, stride=2, padding=1, dilation=1, bias=False)
+    model = nn.Sequential(first, *layers, nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.LazyLinear(10)).double()
+    model(torch.rand(2, 1, 8, 8, dtype=torch.float64))
+    return model.eval()
+
+
+def _with_statistics(*, affine: bool) -> nn.Module:
+    layers = [
+        nn.BatchNorm2d(2, affine=affine),
+        nn.ReLU(),
+        nn.Dropout(),
+        nn.Conv2d(2, 4, 2, groups=2),
+        nn.AvgPool2d(2, 1),
+    ]
+    model = fp.Normalised(_convolutional(*layers, nn.BatchNorm2d(4), nn.MaxPool2d(2, 1)), 0.3, 0.2)
+    torch.manual_seed(0)
+    for name, buffer in model.named_buffers():
+        if "running" in name:
+            buffer.uniform_(0.5, 2.0)
+    for name, parameter in model.named_parameters():
+        if "bias" in name:
+            parameter.data.uniform_(0.5, 2.0)  # BatchNorm's is 0 at first, which twice its value is too.
+    return model
+
+
 UNKNOWN = {
     "hook": _hooked,
     "hook inside": _hooked_inside,
@@ -201,8 +227,10 @@ UNKNOWN = {
     "call": lambda: Called(*_plain()).eval(),
     "order": lambda: Backwards(*_plain()).eval(),
     "in place": lambda: _plain(last=nn.ReLU(inplace=True)),
-    "batch norm": lambda: _plain(last=nn.BatchNorm1d(10)),
-    "dropout": lambda: _plain(last=nn.Dropout()),
+    "padding by values": lambda: _convolutional(nn.Conv2d(2, 3, 3, padding=1, padding_mode="reflect")),
+    "unsafe in channels last": lambda: _convolutional(nn.Conv2d(2, 3, 1, stride=2)),
+    "dropout in training": lambda: _plain(last=nn.Dropout()),
+    "subclass of a layer": lambda: _plain(last=Doubled(10, 10)),
     "buffer": _without_registered_bias,
     "subclass": _subclass_of_tensor,
     "flatten": _other_flatten,
@@ -213,8 +241,9 @@ UNKNOWN = {
 @pytest.mark.parametrize("kind", UNKNOWN)
 def test_a_network_whose_function_torch_alone_does_not_define_is_passed_as_a_module(kind: str) -> None:
     model = UNKNOWN[kind]()
-    network = Network(model)
-    assert steps_of(network.slots.module, network.weights) is None
+    network = Network(model.eval())
+    network.slots.module.train(kind == "dropout in training")
+    assert steps_of(network.slots.module, network.slots.state) is None
 
 
 @pytest.mark.parametrize("ending", [None, nn.Sigmoid(), nn.Softplus()])
@@ -234,3 +263,31 @@ def test_property_known_steps_give_the_logits_of_the_module_at_any_weights(endin
     copied = network.copy()
     copied.module[1].register_forward_hook(lambda _layer, _inputs, output: 2 * output)
     assert not torch.equal(copied(inputs), network(inputs))
+
+
+@pytest.mark.parametrize("affine", [True, False])
+@pytest.mark.parametrize("last", [True, False])
+def test_property_known_layers_with_buffers_give_the_logits_of_the_module_at_any_state(
+    affine: bool, last: bool
+) -> None:
+    model, inputs = _with_statistics(affine=affine), DATA.inputs.double()
+    network = Network(model)
+    network.lay_out(last=last)
+    own = inspect_network(network, inputs)
+    assert network.steps is not None
+    torch.testing.assert_close(own, model(inputs), rtol=1e-12, atol=0)
+    moved = {name: value * 1.25 for name, value in network.slots.state.items() if value.is_floating_point()}
+    del moved["network.0.weight"]
+    expected = torch.func.functional_call(model, moved, (inputs,))
+    torch.testing.assert_close(network(inputs, moved), expected, rtol=1e-12, atol=0)
+    whole = network.copy()
+    assert whole.steps is None
+    assert torch.equal(network(inputs, moved), whole(inputs, moved))
+    changed = [name for name in moved if not torch.equal(network(inputs, {name: 2 * moved[name]}), own)]
+    assert set(changed) == set(moved)  # Each tensor is read where it is given, buffers too.
+
+
+def test_a_batch_without_channels_is_no_sample() -> None:
+    model = nn.Sequential(nn.Conv2d(16, 2, 3), nn.Flatten()).eval()  # Torch takes 16 images for 16 channels of one.
+    with pytest.raises(ValueError, match="dim"):
+        run_steps(steps_of(model, model.state_dict()), torch.rand(16, 8, 8), model.state_dict())

@@ -41,6 +41,19 @@ def test_property_other_devices_have_the_same_numbers_up_to_a_few_rounding_units
     torch.testing.assert_close(ours, theirs, rtol=8 * torch.finfo(torch.float32).eps, atol=1e-6)
 
 
+@pytest.mark.parametrize("size", [0, 1, 63, 64, 65, 127, 128, 129, 255, 256, 257, 256 * 128 + 30, 256 * 70 - 3])
+def test_slow_reference_leading_numbers_are_those_of_whole_tiles(size: int) -> None:
+    whole = philox.normal((1, -(-size // 256), 2, 128), 0, 0, KEY, CPU)
+    assert torch.equal(philox.leading(size, 128, KEY), whole.view(-1)[:size])
+
+
+def test_property_a_draw_does_not_depend_on_those_before() -> None:
+    expected = np.random.Philox(key=KEY, counter=5 * 2**64 + 3).random_raw(6)
+    for before in (1, 3, 4):
+        philox._generator(KEY + before, 8, 2).random_raw(before)
+        assert np.array_equal(philox._generator(KEY, 3, 5).random_raw(6), expected)
+
+
 def test_closed_form_the_largest_number_is_finite() -> None:
     smallest = np.array([0, -1], dtype=np.int32).astype(np.float32)
     u = np.square((smallest + philox._HALF) * philox._UNIT)
