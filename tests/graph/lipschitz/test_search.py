@@ -57,4 +57,4 @@ def test_property_only_open_samples_are_evaluated_again() -> None:
 
 def test_edge_no_samples() -> None:
     nothing = torch.zeros(0, dtype=torch.float64)
-    assert len(largest_positive(lambda own: lambda t: t, nothing, nothing)) == 0
+    assert len(largest_positive(lambda _own: lambda t: t, nothing, nothing)) == 0
