@@ -163,21 +163,23 @@ def gradient_noise(
         )
         raise ValueError(msg)
     names = select(risk.center, parameters)
-    check_acts(risk, names)
     full = risk.gradient(names=names)
-    live = _live(full)
+    live = _live(risk, full)
     kept = _choose(full, live, components, seed)
     gradient = kept.of(full)
     noise, squared = [], []
-    xi = {name: torch.empty_like(value) for name, value in full.items()}
+    means = _joined(full)
+    xi = [torch.empty_like(part) for part in means]
+    sums = risk.gradient_sums(names)
     for positions in _minibatches(count, batch_size, draws, replacement, seed):
-        total = risk.loss_and_gradient_sums(None, names, positions)[1]
+        total = sums(positions)
         noise.append(kept.of(total) / batch_size - gradient)
-        for name, value in full.items():
-            torch.sub(total.pop(name), value, alpha=batch_size, out=xi[name])
+        for part, mean, out in zip(_joined(total), means, xi, strict=True):
+            torch.sub(part, mean, alpha=batch_size, out=out)
+        del total, part  # before the next gradient
         squared.append(_square(xi) / batch_size**2)
     derived: dict[str, Any] = {
-        "gradient_norm": float(_square(full).sqrt()),
+        "gradient_norm": float(_square(means).sqrt()),
         "inflation": float(batch_size if replacement else batch_size * (count - 1) / (count - batch_size)),
         "live": live,
     }
@@ -205,17 +207,18 @@ def _minibatches(count: int, size: int, draws: int, replacement: bool, seed: int
         )
 
 
-def _live(full: Weights) -> int:
+def _live(risk: RiskFunction, full: Weights) -> int:
     """The number of components that are not 0.
 
     Raises:
-        ValueError: if the gradient is not finite, or 0 throughout.
+        ValueError: if no logit depends on the selection, or the gradient is not finite, or 0 throughout.
     """
     finite, live = (
         torch.stack(parts)
         for parts in zip(*((v.isfinite().all(), v.count_nonzero()) for v in full.values()), strict=True)
     )
     if not bool(finite.all()) or not bool(live.any()):
+        check_acts(risk, tuple(full))  # A gradient that is not 0 acts.
         found = "not finite" if bool(live.any()) else "0 in every selected parameter"
         msg = f"the full gradient must be finite and not 0, got one that is {found}. Probe in float64, or select others"
         raise ValueError(msg)
@@ -265,19 +268,25 @@ def _choose(full: Weights, live: int, components: int, seed: int) -> _Components
     generator, total = rng.generator(seed, "components"), sum(value.numel() for value in full.values())
     found: dict[int, None] = {}
     while len(found) < components:
-        drawn = torch.randint(total, (_DRAWN,), generator=generator, device="cpu")
-        flat, order = drawn.sort()
-        acts = torch.empty(_DRAWN, dtype=torch.bool, device="cpu")
-        acts[order] = _Components.at(flat, full).of(full).cpu() != 0
-        found.update(dict.fromkeys(drawn[acts].tolist()))
+        for drawn in torch.randint(total, (_DRAWN,), generator=generator, device="cpu").split(4 * components):
+            flat, order = drawn.sort()
+            acts = torch.empty_like(drawn, dtype=torch.bool)
+            acts[order] = _Components.at(flat, full).of(full).cpu() != 0
+            found.update(dict.fromkeys(drawn[acts].tolist()))
+            if len(found) >= components:
+                break
     return _Components.at(torch.tensor(list(found)[:components], device="cpu").sort().values, full)
 
 
-def _square(vector: Weights) -> Float64[Tensor, ""]:
-    """The squared length, summed in float64 on the device."""
+def _joined(vector: Weights) -> list[Tensor]:
+    """The flat tensors, the small ones joined."""
     flat = [value.flatten() for value in vector.values()]
     small = [value for value in flat if len(value) <= _SMALL]
-    parts = [value for value in flat if len(value) > _SMALL] + ([torch.cat(small)] if small else [])
+    return [value for value in flat if len(value) > _SMALL] + ([torch.cat(small)] if small else [])
+
+
+def _square(parts: list[Tensor]) -> Float64[Tensor, ""]:
+    """The squared length, summed in float64 on the device."""
     return torch.stack([precise_square(part) for part in parts]).sum()
 
 

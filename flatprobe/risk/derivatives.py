@@ -38,6 +38,21 @@ def summed_gradient(losses: Losses, point: Mapping[str, Tensor], names: Sequence
     return value, total
 
 
+def summed_gradients(point: Mapping[str, Tensor], names: Sequence[str]) -> Callable[[Losses], Weights]:
+    """The function from losses to the gradient of `summed_gradient`, all at one point."""
+    variables = variables_at(point, names)
+    weights = {**point, **variables}
+
+    def gradient(losses: Losses) -> Weights:
+        total: Weights = {}
+        with torch.inference_mode(mode=False), torch.enable_grad():
+            for loss in losses:
+                add_terms(total, gradient_of(loss(weights), variables, again=False))
+        return total
+
+    return gradient
+
+
 def variables_at(point: Mapping[str, Tensor], names: Sequence[str]) -> Weights:
     """Leaf tensors that share memory with the point, if a graph can save them."""
     tensors = {name: point[name].detach() for name in names}

@@ -18,7 +18,7 @@ from flatprobe.network.contexts import standalone
 from flatprobe.network.network import Network
 from flatprobe.network.slopes import check_weight_slopes
 from flatprobe.network.weights import Weights, as_mapping, combine
-from flatprobe.risk.derivatives import mean_of, summed_gradient
+from flatprobe.risk.derivatives import mean_of, summed_gradient, summed_gradients
 from flatprobe.risk.function import Risk as Risk
 from flatprobe.risk.function import RiskFunction as RiskFunction
 from flatprobe.risk.function import risk_at
@@ -161,17 +161,16 @@ class EmpiricalRisk:
         positions: Int64[Tensor, " positions"] | None = None,
     ) -> tuple[float, Weights]:
         """Loss I(w) and gradient grad I(w) by the same pass; arguments as in `gradient`."""
-        value, total = self.loss_and_gradient_sums(weights, names, positions)
+        point, names = self._point(weights, names, twice=False)
+        value, total = summed_gradient(self._losses(positions), point, names)
         count = len(self.data) if positions is None else len(positions)
         return float(value) / count, mean_of(total, count, self.center)
 
-    def loss_and_gradient_sums(
-        self, weights: Mapping[str, Tensor] | None, names: Sequence[str] | None, positions: Tensor | None
-    ) -> tuple[Tensor, Weights]:
-        """`loss_and_gradient` times the number of samples, on the device; its tensors may share memory."""
-        point, names = self._point(weights, names)
-        self._check_slopes(names, twice=False)
-        return summed_gradient(self._losses(positions), point, names)
+    def gradient_sums(self, names: Sequence[str]) -> Callable[[Tensor], Weights]:
+        """The function from positions of samples to their summed gradient at the center, for many minibatches."""
+        point, names = self._point(None, names, twice=False)
+        gradient = summed_gradients(point, names)
+        return lambda positions: gradient(self._losses(positions))
 
     def hvp(
         self,
@@ -201,18 +200,16 @@ class EmpiricalRisk:
         names: Sequence[str] | None = None,
     ) -> list[Weights]:
         """`hvp` for several directions, which share the forward pass and gradient."""
-        point, names = self._point(weights, names)
         for direction in directions:
             self._check_names(as_mapping(direction))
-        self._check_slopes(names, twice=True)
+        point, names = self._point(weights, names, twice=True)
         block = HessianBlock(partial(self._losses, None), point, names, len(self.data), 0)
         return block.products(directions, self.center)
 
     @standalone
     def hessian(self, names: Sequence[str]) -> HessianBlock:
         """The Hessian's block at the center, whose products share graphs, always that of a single batch."""
-        self._point(None, names)
-        self._check_slopes(names, twice=True)
+        self._point(None, names, twice=True)
         kept = math.inf if len(self.data) <= self.batch_size else 0 if self.network.slots.leaves_traces else KEPT
         return HessianBlock(partial(self._losses, None), self.center, names, len(self.data), kept)
 
@@ -267,12 +264,14 @@ class EmpiricalRisk:
         return Risk(loss=loss_sum / len(self.data), error=wrong_sum / len(self.data))
 
     def _point(
-        self, weights: Mapping[str, Tensor] | None, names: Sequence[str] | None
+        self, weights: Mapping[str, Tensor] | None, names: Sequence[str] | None, *, twice: bool
     ) -> tuple[Weights, Sequence[str]]:
         self._check_names({**as_mapping(weights), **dict.fromkeys(names or ())})
         if isinstance(self._kernel, UserLoss):
             self._kernel.check_differentiable()
-        return {**self.center, **(weights or {})}, tuple(self.center) if names is None else names
+        names = tuple(self.center) if names is None else names
+        self._check_slopes(names, twice=twice)
+        return {**self.center, **(weights or {})}, names
 
     def _losses(self, positions: Tensor | None) -> Iterator[Callable[[Weights], Tensor]]:
         for inputs, labels in self._batches(positions):

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from flatprobe.graph import Graph, fold, trace
 from flatprobe.graph.lipschitz.constants import propagate, step_constants
-from flatprobe.graph.lipschitz.rounding import Affine, arithmetic, rounding
+from flatprobe.graph.lipschitz.rounding import Affine, Arithmetic, arithmetic, rounding
 from flatprobe.utils.arguments import one_of
 
 Lower = Callable[
@@ -65,14 +65,27 @@ def certified_margins(module: nn.Module, input_shape: Sequence[int], kind: str =
     Tsuzuku, Sato and Sugiyama (2018), "Lipschitz-margin training".
     """
     one_of("kind", kind, KINDS)
+    return bound_of(*certifiable_graph(module, input_shape), kind)
+
+
+def certifiable_graph(module: nn.Module, input_shape: Sequence[int]) -> tuple[Graph, Arithmetic]:
+    """The folded graph of a network, and the arithmetic of its weights.
+
+    Raises:
+        ValueError: for a network that cannot be traced, or that computes in several precisions.
+    """
     anchor = next(
         (p for p in module.parameters() if p.is_floating_point()), torch.empty(0, dtype=torch.float32, device="cpu")
     )
     traced = trace(module, input_shape)
     check_precision(traced, anchor.dtype)
-    graph = fold(traced)
+    return fold(traced), arithmetic(anchor.dtype, anchor.device)
+
+
+def bound_of(graph: Graph, used: Arithmetic, kind: str) -> Lower:
+    """The function of `certified_margins` for a folded graph and the arithmetic of its network."""
     own = step_constants(graph, kind)
-    rounded = rounding(graph, own, arithmetic(anchor.dtype, anchor.device))
+    rounded = rounding(graph, own, used)
     slopes = _slopes(graph, propagate(graph, own))
     return lambda logits, labels, norms: _lower(slopes, rounded, logits, labels, norms)
 

@@ -1,12 +1,15 @@
 """Certified lower bounds of the geometric margin in l2 or linf, by kind."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache, partial
 
 import torch
 from torch import Tensor, nn
 
-from flatprobe.graph.lipschitz.certificates import certified_margins
-from flatprobe.graph.lipschitz.intervals import interval_margins
+from flatprobe.graph import Graph
+from flatprobe.graph.lipschitz.certificates import bound_of, certifiable_graph
+from flatprobe.graph.lipschitz.intervals import intervals_of
+from flatprobe.graph.lipschitz.rounding import Arithmetic
 
 # (logits, labels, inputs) -> (samples,)
 Bound = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -35,9 +38,10 @@ def certified_bounds(
         return {}, dict.fromkeys(kinds, reason)
     found: dict[str, Bound] = {}
     missing: dict[str, str] = {}
+    graph = cache(partial(certifiable_graph, module, tuple(inputs.shape[1:])))  # one trace for all kinds
     for kind in kinds:
         try:
-            found[kind] = _certified_bound(module, inputs, kind, norm)
+            found[kind] = _certified_bound(*graph(), inputs, kind, norm)
         except ValueError as error:  # A layer has no constant, or the trace fails.
             missing[kind] = str(error)
     return found, missing
@@ -61,11 +65,11 @@ def explain_zero_bounds(lower: Mapping[str, Tensor], upper: Iterable[Tensor], dt
     return {kind: reason + fix for kind, values in lower.items() if not bool((values > 0).any())}
 
 
-def _certified_bound(module: nn.Module, inputs: Tensor, kind: str, norm: str) -> Bound:
+def _certified_bound(graph: Graph, used: Arithmetic, inputs: Tensor, kind: str, norm: str) -> Bound:
     if kind == "interval":
-        radii = interval_margins(module, tuple(inputs.shape[1:]))
+        radii = intervals_of(graph, used)
         return lambda _logits, labels, points: radii(points, labels)
-    bound = certified_margins(module, tuple(inputs.shape[1:]), kind)
+    bound = bound_of(graph, used, kind)
     # The last factor outweighs the rounding of the division.
     factor = 1.0 if norm == "l2" else inputs[0].numel() ** -0.5 * (1 - 1e-15)
     return lambda logits, labels, points: factor * bound(logits, labels, points.double().flatten(1).norm(dim=1))

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 import flatprobe as fp
 from flatprobe.graph import fold, trace
-from flatprobe.graph.lipschitz import certified_margins
+from flatprobe.graph.lipschitz import certificates, certified_bounds, certified_margins
 from flatprobe.graph.lipschitz.intervals import _Propagation, interval_margins
 from flatprobe.graph.lipschitz.rounding import arithmetic
 from tests.helpers.cases import NETWORKS, Attention, affine
@@ -272,6 +272,15 @@ def test_the_probe_takes_the_larger_certificate_per_sample() -> None:
     assert found.violations == 0
     assert found.settings["arguments"]["lower"] == ["spectral"]
     assert "interval" not in fp.geometric_margins(network, data, upper=("deepfool",)).lowers
+
+
+def test_all_certificates_of_a_network_share_one_trace(monkeypatch: pytest.MonkeyPatch) -> None:
+    traced: list[nn.Module] = []
+    monkeypatch.setattr(certificates, "trace", lambda module, shape: traced.append(module) or trace(module, shape))
+    network = NETWORKS["cnn"]()
+    kinds = ("spectral", "frobenius", "interval")
+    bounds, missing = certified_bounds(network, torch.rand(2, 1, 8, 8), kinds, "linf", single=True)
+    assert (list(bounds), missing, len(traced)) == ([*kinds], {}, 1)
 
 
 def test_a_layer_without_a_rule_is_named() -> None:
