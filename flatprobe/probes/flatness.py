@@ -10,16 +10,17 @@ import torch
 from jaxtyping import Bool, Float64, Int64
 from torch import Tensor
 
-from flatprobe.network.weights import Weights, as_given, select
+from flatprobe.network.weights import Weights, as_given, move, select
 from flatprobe.probes.directional import Directed, describe_directions
 from flatprobe.probes.rounding import check_loss, check_weights, float64_risk
 from flatprobe.risk.directions import LAWS, direction, scale
 from flatprobe.risk.empirical import Risk, RiskFunction, along, describe, explain_start
 from flatprobe.risk.function import risk_at, takes_risk
 from flatprobe.risk.inactive import find_inactive
+from flatprobe.risk.lockstep import points_at_once, risks_at
 from flatprobe.risk.recalibration import Recalibration
 from flatprobe.utils.arguments import Checked, Number, Selection, Whole, at_least, one_of, positive
-from flatprobe.utils.first_exit import Exit, first_exit
+from flatprobe.utils.first_exit import Exit, exit_search, first_exits
 from flatprobe.utils.results import settings
 
 # The default censoring distance moves the weights by about this many times their norm, which gives another network
@@ -119,10 +120,12 @@ def flatness_radius(
 ) -> FlatnessRadii:
     """r(w, u, eps) = sup{ r >= 0 : |I(w + s u) - I(w)| <= eps for all s in [0, r] }, along random directions u.
 
-    `flatprobe.utils.first_exit.first_exit` brackets the first exit along each direction. The search is a secant in (log
-    r, log increase), started at the median of the directions already measured. It ends with an inside and an outside
-    radius within `rtol`; the reported radius is the crossing interpolated between them. With `objective="error"` the
-    risk is a step function, so the bracket is halved. Where the error jumps at the center, the radius is 0.
+    `flatprobe.utils.first_exit.exit_search` brackets the first exit along each direction. The search is a secant in
+    (log r, log increase), started at the median of the directions already measured. It ends with an inside and an
+    outside radius within `rtol`; the reported radius is the crossing interpolated between them. With
+    `objective="error"` the risk is a step function, so the bracket is halved. Where the error jumps at the center, the
+    radius is 0. Off the CPU, the directions of a small dense network are measured together and start alike
+    (`flatprobe.risk.lockstep`): there a radius differs from that of a CPU within `rtol`.
 
     Cost per direction, one evaluation being one pass over the data:
 
@@ -188,29 +191,30 @@ def flatness_radius(
     base = _finite(getattr(start, objective), objective)
     exact = float64_risk(risk, epsilon, recalibrated=batch_norm == "recalibrate") if objective == "loss" else None
     exits: list[Exit] = []
-    vectors: list[Weights] = []
-    for index in range(directions):
-        vectors = [center]  # frees the last direction before the next one is drawn
-        vectors.append(direction(center, names, law, seed, index, held))
-        exits.append(
-            first_exit(
-                _increase(measured, vectors, objective, base),
-                epsilon,
-                start=_guess([e.radius for e in exits if e.reached and e.lower > 0], _START * unit),
-                slope=_guess([e.slope for e in exits if e.slope == e.slope], 2.0),
-                max_radius=limit,
-                rtol=rtol,
-                smooth=objective == "loss",
-                verify=verify,
-            )
+    units: list[Weights] = []
+    together = points_at_once(measured)
+    for first in range(0, directions, together):
+        units.clear()  # frees the last directions before the next ones are drawn
+        units.extend(
+            direction(center, names, law, seed, index, held)
+            for index in range(first, min(first + together, directions))
         )
-        if exits[-1].reached and exits[-1].lower == 0:
-            exits[-1] = _at_once(exits[-1], objective, index)
-        else:
-            check_weights(vectors, exits[-1].radius, rtol)
-            if exits[-1].reached and exact is not None:
-                check_loss(exact, exits[-1], vectors[1], epsilon, rtol)
-    frozen = tuple(name for name in names if name not in vectors[1] and name not in held)
+        begin = _guess([e.radius for e in exits if e.reached and e.lower > 0], _START * unit)
+        slope = _guess([e.slope for e in exits if e.slope == e.slope], 2.0)
+        smooth = objective == "loss"
+        searches = [
+            exit_search(epsilon, start=begin, slope=slope, max_radius=limit, rtol=rtol, smooth=smooth, verify=verify)
+            for _ in units
+        ]
+        for place, exit_ in enumerate(first_exits(_increases(measured, units, objective, base), searches)):
+            if exit_.reached and exit_.lower == 0:
+                exits.append(_at_once(exit_, objective, first + place))
+                continue
+            exits.append(exit_)
+            check_weights([center, units[place]], exit_.radius, rtol)
+            if exit_.reached and exact is not None:
+                check_loss(exact, exit_, units[place], epsilon, rtol)
+    frozen = tuple(name for name in names if name not in units[0] and name not in held)
     arguments = {
         "epsilon": epsilon, "directions": directions, "law": law, "parameters": as_given(parameters), "seed": seed,
         "objective": objective, "max_radius": limit, "rtol": rtol, "verify": verify, "batch_norm": batch_norm,
@@ -232,14 +236,20 @@ def flatness_radius(
     )
 
 
-def _increase(risk: RiskFunction, vectors: list[Weights], objective: str, base: float) -> Callable[[float], float]:
-    at = along(risk, vectors)
+def _increases(
+    risk: RiskFunction, units: list[Weights], objective: str, base: float
+) -> Callable[[Mapping[int, float]], list[float]]:
+    """The increases of the objective along directions k at radii r, {k: r}, together if there are several."""
+    at = along(risk, [risk.center, *units]) if len(units) == 1 else None
 
-    def increase(radius: float) -> float:
-        value: float = getattr(at((1.0, radius)), objective)
-        return value - base
+    def increases(radii: Mapping[int, float]) -> list[float]:
+        if at is not None:
+            risks = [at((1.0, radius)) for radius in radii.values()]
+        else:
+            risks = risks_at(risk, (move(risk.center, units[place], radius) for place, radius in radii.items()))
+        return [getattr(value, objective) - base for value in risks]
 
-    return increase
+    return increases
 
 
 def _at_once(exit_: Exit, objective: str, index: int) -> Exit:

@@ -9,9 +9,10 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from flatprobe.data import LabelledData, check_data
-from flatprobe.risk.empirical import EmpiricalRisk, RiskFunction, along, describe
+from flatprobe.risk.empirical import EmpiricalRisk, RiskFunction, describe
 from flatprobe.risk.endpoints import POLICIES, Endpoint, weights_of_endpoints
 from flatprobe.risk.function import takes_risk
+from flatprobe.risk.lockstep import risks_along
 from flatprobe.risk.recalibration import Recalibration
 from flatprobe.utils.arguments import Checked, Whole, at_least, given, one_of
 from flatprobe.utils.results import Result, settings
@@ -209,8 +210,7 @@ def interpolate(
     weights = weights_of_endpoints(endpoints, risk, batch_norm, buffers)
     _check_coefficients(coefficients, len(weights))
     measured = Recalibration(risk, calibration) if batch_norm == "recalibrate" else risk
-    at = along(measured, weights)
-    risks = [at(row) for row in coefficients.tolist()]
+    risks = risks_along(measured, weights, coefficients.tolist())
     return Interpolation(
         coefficients=coefficients.double(),
         loss=torch.tensor([value.loss for value in risks], dtype=torch.float64, device="cpu"),

@@ -14,6 +14,7 @@ from flatprobe.risk.directions import LAWS, direction
 from flatprobe.risk.empirical import RiskFunction, along, describe, explain_start
 from flatprobe.risk.function import takes_risk
 from flatprobe.risk.inactive import find_inactive
+from flatprobe.risk.lockstep import risks_along
 from flatprobe.risk.recalibration import Recalibration
 from flatprobe.utils.arguments import Checked, Number, Selection, Whole, is_whole, one_of, positive
 from flatprobe.utils.results import settings
@@ -148,7 +149,7 @@ def random_slice(
         msg = f"the loss at the center must be finite, got {start}. Check that the network is trained"
         raise ValueError(msg)
     points = list(product(axis, repeat=dimensions))
-    risks = [at((1.0, *point)) for point in points]
+    risks = risks_along(measured, [center, *vectors], [(1.0, *point) for point in points], at)
     grid = (steps,) * dimensions
     frozen = tuple(name for name in names if name not in vectors[0] and name not in held)
     cosine = _cosine(vectors[0], vectors[1]) if dimensions == 2 else float("nan")

@@ -15,6 +15,7 @@ from flatprobe.functional.user_loss import Loss
 from flatprobe.network.contexts import standalone
 from flatprobe.network.copies import structural_copy
 from flatprobe.network.trained_on import mark_training_data
+from flatprobe.risk.lockstep import agree
 from flatprobe.training.diverged import FIX, DivergedError
 from flatprobe.training.epoch import minibatches
 from flatprobe.training.loop import describe_failure, describe_run
@@ -29,7 +30,6 @@ from flatprobe.utils.threads import thread_count, thread_rule
 
 _ALONE = "Train these networks one by one with fp.train"
 _FEW = 4  # samples on which stacked networks are compared with single ones
-_CLOSE = 1e-2  # of the largest logit; in float32 the two differ by about 1e-6 of it
 
 
 @standalone
@@ -283,7 +283,7 @@ def _check_stack(stack: Stack) -> None:
         raise ValueError(msg) from error
     for place, (trainer, logits) in enumerate(zip(stack.trainers, together, strict=True)):
         alone = trainer.logits_at(few)
-        if not torch.allclose(logits, alone, rtol=_CLOSE, atol=_CLOSE * float(alone.abs().max())):
+        if not agree(logits, alone):
             msg = f"networks must differ in their weights alone, got another function in network {place}. {_ALONE}"
             raise ValueError(msg)
         if trainer.acts_otherwise_in_training(few):

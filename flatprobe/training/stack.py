@@ -7,8 +7,9 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from flatprobe.data.inputs import Inputs, map_tensors, tensors
-from flatprobe.functional.losses import misclassified, per_sample_loss
-from flatprobe.risk.empirical import Risk
+from flatprobe.functional.losses import per_sample_loss
+from flatprobe.risk.function import Risk
+from flatprobe.risk.lockstep import stacked_logits, sums_of
 from flatprobe.training.trainer import Trainer
 
 Numbers = Float[Tensor, " networks"]
@@ -84,10 +85,7 @@ class Stack:
             parts = [own.risk.data.inputs for own in (self.trainers[:1] if self._shared else self.trainers)]
             batches = [map_tensors(lambda part: part[start : start + size], part) for part in parts]  # noqa: B023
             logits = self._logits(batches[0] if self._shared else _stacked(batches), None if self._shared else 0)
-            logits = logits.float() if logits.dtype.itemsize < 4 else logits  # as `EmpiricalRisk` does
-            wrong = misclassified(logits.flatten(0, 1), labels.flatten()).view_as(labels)
-            sums[0] += self._per_sample(logits, labels).double().sum(1)
-            sums[1] += wrong.sum(1) + 0 * logits.double().sum((1, 2))
+            sums += sums_of(self._kernel, logits, labels)
         return [Risk(loss / samples, error / samples) for loss, error in sums.T.tolist()]
 
     def write_back(self) -> None:
@@ -117,12 +115,7 @@ class Stack:
 
     def _logits(self, inputs: Inputs, axis: int | None) -> Tensor:
         """(networks, samples, classes); `axis` is the inputs' axis of the networks, None for common inputs."""
-        result: Tensor = torch.vmap(self._forward, (0, axis))(self._state, self._network.prepare(inputs))
-        self._network.rest()
-        return result
-
-    def _forward(self, state: dict[str, Tensor], inputs: Inputs) -> Tensor:
-        return self._network(inputs, state)
+        return stacked_logits(self._network, self._state, self._network.prepare(inputs), axis)
 
     def _per_sample(self, logits: Tensor, labels: Tensor) -> Tensor:
         return self._kernel(logits.flatten(0, 1), labels.flatten()).view_as(labels)

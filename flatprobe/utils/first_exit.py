@@ -2,10 +2,9 @@
 
 import itertools
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-
-Increase = Callable[[float], float]
+from typing import Any
 
 # Largest factor of one bracketing step: an increase that grows like r^2 is then never sampled more coarsely than 16 to
 # 1.
@@ -52,23 +51,27 @@ class Exit:
         return math.isfinite(self.upper)
 
 
+# A search yields the next radius and is sent the increase there.
+Search = Generator[float, float, Exit]
+_Part = Generator[float, float, None]
+
+
 @dataclass
 class _Search:
     """State of one search: the points evaluated and the bracket [lower, upper]."""
 
-    increase: Increase
     level: float
     rtol: float
     points: dict[float, float] = field(default_factory=dict)
     lower: float = 0.0
     upper: float = math.inf
 
-    def evaluate(self, radius: float) -> bool:
-        """Evaluate a radius, narrow the bracket, and return whether the radius is inside.
+    def evaluate(self, radius: float) -> Generator[float, float, bool]:
+        """Yield a radius, narrow the bracket by its increase, and return whether the radius is inside.
 
         A value that is not finite is outside.
         """
-        value = abs(self.increase(radius))
+        value = abs((yield radius))
         value = value if math.isfinite(value) else math.inf
         self.points[radius] = value
         inside = value <= self.level
@@ -110,8 +113,7 @@ class _Search:
         return math.sqrt(self.lower * self.upper) if self.lower > 0 else self.upper / _STRIDE
 
 
-def first_exit(
-    increase: Increase,
+def exit_search(
     level: float,
     *,
     start: float,
@@ -120,7 +122,7 @@ def first_exit(
     slope: float = 2.0,
     smooth: bool = True,
     verify: int = 0,
-) -> Exit:
+) -> Search:
     """First exit sup{ r : |increase(s)| <= level for all s <= r } with a bracket.
 
     The radius grows or shrinks from `start` until the exit is bracketed. Each step goes to the crossing that a power
@@ -134,7 +136,6 @@ def first_exit(
     1 / (verify + 1) of the radius, and `probing_ratio` bounds the width of an excursion that was missed.
 
     Args:
-        increase: r -> I(w + r u) - I(w); a value that is not finite counts as outside.
         level: epsilon, in the units of the increase.
         start: first radius tried; a good guess, such as the radius of an earlier direction, saves evaluations.
         max_radius: an exit beyond this radius is reported as not reached.
@@ -145,16 +146,17 @@ def first_exit(
             the first of them that is outside, and counts an excursion.
 
     Returns:
-        The exit.
+        A generator of radii, which is sent the increase I(w + r u) - I(w) at each, and returns the exit. An increase
+        that is not finite counts as outside.
     """
-    search = _Search(increase, level, rtol)
-    _expand(search, min(start, max_radius), max_radius, slope, smooth=smooth)
+    search = _Search(level, rtol)
+    yield from _expand(search, min(start, max_radius), max_radius, slope, smooth=smooth)
     excursions = 0
     while True:
         if math.isfinite(search.upper):
-            _shrink(search, slope, smooth=smooth)
-            _close(search, slope, smooth=smooth)
-        outside = _earlier_exit(search, min(search.lower, max_radius), verify)
+            yield from _shrink(search, slope, smooth=smooth)
+            yield from _close(search, slope, smooth=smooth)
+        outside = yield from _earlier_exit(search, min(search.lower, max_radius), verify)
         if outside is None:
             break
         excursions += 1
@@ -177,18 +179,45 @@ def first_exit(
     )
 
 
-def _expand(search: _Search, start: float, max_radius: float, slope: float, *, smooth: bool) -> None:
+def first_exits(increases: Callable[[Mapping[int, float]], Sequence[float]], searches: Sequence[Search]) -> list[Exit]:
+    """Exits of several searches, whose next radii are evaluated together.
+
+    Args:
+        increases: {k: r} -> the increases along the directions k at r, in this order.
+        searches: one `exit_search` per direction.
+
+    Returns:
+        The exits.
+    """
+    exits: dict[int, Exit] = {}
+    pending = {place: next(search) for place, search in enumerate(searches)}
+    while pending:
+        for place, value in zip([*pending], increases(pending), strict=True):
+            try:
+                pending[place] = searches[place].send(value)
+            except StopIteration as end:
+                exits[place] = end.value
+                del pending[place]
+    return [exits[place] for place in range(len(searches))]
+
+
+def first_exit(increase: Callable[[float], float], level: float, **options: Any) -> Exit:
+    """The exit of one function r -> I(w + r u) - I(w); the options are those of `exit_search`."""
+    return first_exits(lambda pending: [increase(pending[0])], [exit_search(level, **options)])[0]
+
+
+def _expand(search: _Search, start: float, max_radius: float, slope: float, *, smooth: bool) -> _Part:
     """Grow the radius until it is outside, or max_radius is inside."""
     radius = start
-    while search.evaluate(radius) and radius < max_radius:
+    while (yield from search.evaluate(radius)) and radius < max_radius:
         radius = min(_beyond(search, slope, smooth=smooth), max_radius)
 
 
-def _shrink(search: _Search, slope: float, *, smooth: bool) -> None:
+def _shrink(search: _Search, slope: float, *, smooth: bool) -> _Part:
     """Shrink the radius until it is inside."""
     floor = search.upper * _FLOOR
     while search.lower == 0.0 and search.upper > floor:
-        search.evaluate(_below(search, slope, smooth=smooth))
+        yield from search.evaluate(_below(search, slope, smooth=smooth))
 
 
 def _beyond(search: _Search, slope: float, *, smooth: bool) -> float:
@@ -209,7 +238,7 @@ def _below(search: _Search, slope: float, *, smooth: bool) -> float:
     return max(min(crossing * (1 - search.rtol / 2), nearest), search.upper / _STRIDE**2)
 
 
-def _close(search: _Search, slope: float, *, smooth: bool) -> None:
+def _close(search: _Search, slope: float, *, smooth: bool) -> _Part:
     """Narrow the bracket to the tolerance."""
     widths = [math.inf]
     while not search.certified and search.lower > 0:
@@ -219,7 +248,7 @@ def _close(search: _Search, slope: float, *, smooth: bool) -> None:
         radius = search.midpoint() if stalled or not smooth else _secant(search, slope)
         if radius in search.points:  # the tolerance is finer than the spacing of the numbers
             break
-        search.evaluate(radius)
+        yield from search.evaluate(radius)
 
 
 def _secant(search: _Search, slope: float) -> float:
@@ -234,18 +263,18 @@ def _secant(search: _Search, slope: float) -> float:
     return crossing * (1 + rtol / 2) if high / crossing > crossing / low else crossing * (1 - rtol / 2)
 
 
-def _earlier_exit(search: _Search, lower: float, verify: int) -> float | None:
+def _earlier_exit(search: _Search, lower: float, verify: int) -> Generator[float, float, float | None]:
     """The first outside of `verify` evenly spaced radii below `lower`, or None."""
     for j in range(1, verify + 1):
         radius = lower * j / (verify + 1)
-        if radius > 0 and radius not in search.points and not _inside(search, radius):
+        if radius > 0 and radius not in search.points and not (yield from _inside(search, radius)):
             return radius
     return None
 
 
-def _inside(search: _Search, radius: float) -> bool:
+def _inside(search: _Search, radius: float) -> Generator[float, float, bool]:
     lower, upper = search.lower, search.upper
-    inside = search.evaluate(radius)
+    inside = yield from search.evaluate(radius)
     search.lower, search.upper = lower, upper
     return inside
 

@@ -1,10 +1,12 @@
 """Weight arithmetic, selections and names."""
 
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
 
-from flatprobe.network.weights import combine, move, norm, select, strip_prefixes, weights_of
+from flatprobe.network.weights import combine, linear_combination, move, norm, select, strip_prefixes, weights_of
 from tests.helpers import cases
 
 WEIGHTS = weights_of(cases.mlp())
@@ -28,6 +30,24 @@ def test_property_a_corner_is_its_endpoint_to_the_last_bit_and_inputs_stay() -> 
     corner = combine([first, second], [1.0, 0.0])
     combine([first, second], [0.5, 0.5])
     assert all(torch.equal(corner[name], before[name]) and torch.equal(first[name], before[name]) for name in first)
+
+
+@pytest.mark.parametrize("coefficients", [(0.3, 0.7, -0.2), (0.0, 1.0, 2.0), (0.0, 0.0, 0.0), (1.0, 0.0, 0.5)])
+def test_slow_reference_a_combination_tensor_by_tensor_to_the_last_bit(coefficients: tuple[float, ...]) -> None:
+    generator = torch.Generator().manual_seed(0)
+    draw = partial(torch.randn, generator=generator)
+    image = draw(5, 3, 3, 3).to(memory_format=torch.channels_last)
+    vectors = [
+        {"a": draw(50, 7), "image": image, "count": torch.tensor(3)},
+        {"b": draw(9, dtype=torch.float64), "a": draw(50, 7), "image": draw(5, 3, 3, 3)},
+        {"image": draw(5, 3, 3, 3), "half": draw(6).bfloat16(), "b": draw(9, dtype=torch.float64)},
+    ]
+    found = combine(vectors, coefficients)
+    assert list(found) == ["a", "image", "b", "half"]
+    for name, value in found.items():
+        alone = linear_combination([vector.get(name) for vector in vectors], coefficients)
+        assert torch.equal(value, alone)
+        assert (value.dtype, value.stride()) == (alone.dtype, alone.stride())
 
 
 def test_closed_form_selections() -> None:
