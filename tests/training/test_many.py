@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import flatprobe as fp
-from tests.helpers import strange
+from tests.helpers import strange, strange_modules
 from tests.helpers.properties import assert_same_state
 from tests.helpers.small_data import clusters, noisy_network
 
@@ -196,8 +196,8 @@ def test_a_single_network_is_refused() -> None:
 # Networks that act otherwise in training, and operations that torch cannot batch.
 ALONE = {"spectral norm", "spectral norm by a hook", "counts", "batch norm", "dropout", "encoder"}
 ALONE |= {"recurrent", "checkpointed"}
-NETWORKS = {**strange.NETWORKS, "encoder without dropout": lambda: strange.Attends(ENCODER(dropout=0.0))}
-ENCODER = partial(nn.TransformerEncoderLayer, strange.WIDTH, 2, 16, batch_first=True)
+NETWORKS = {**strange.NETWORKS, "encoder without dropout": lambda: strange_modules.Attends(ENCODER(dropout=0.0))}
+ENCODER = partial(nn.TransformerEncoderLayer, strange_modules.WIDTH, 2, 16, batch_first=True)
 
 
 @pytest.mark.filterwarnings("ignore:Full backward hook")
