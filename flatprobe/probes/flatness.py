@@ -192,6 +192,7 @@ def flatness_radius(
     exact = float64_risk(risk, epsilon, recalibrated=batch_norm == "recalibrate") if objective == "loss" else None
     exits: list[Exit] = []
     units: list[Weights] = []
+    kept: list[Tensor | None] = []  # first-layer outputs at the center, for all directions
     together = points_at_once(measured)
     for first in range(0, directions, together):
         units.clear()  # frees the last directions before the next ones are drawn
@@ -206,7 +207,7 @@ def flatness_radius(
             exit_search(epsilon, start=begin, slope=slope, max_radius=limit, rtol=rtol, smooth=smooth, verify=verify)
             for _ in units
         ]
-        for place, exit_ in enumerate(first_exits(_increases(measured, units, objective, base), searches)):
+        for place, exit_ in enumerate(first_exits(_increases(measured, units, kept, objective, base), searches)):
             if exit_.reached and exit_.lower == 0:
                 exits.append(_at_once(exit_, objective, first + place))
                 continue
@@ -237,10 +238,10 @@ def flatness_radius(
 
 
 def _increases(
-    risk: RiskFunction, units: list[Weights], objective: str, base: float
+    risk: RiskFunction, units: list[Weights], kept: list[Tensor | None], objective: str, base: float
 ) -> Callable[[Mapping[int, float]], list[float]]:
     """The increases of the objective along directions k at radii r, {k: r}, together if there are several."""
-    at = along(risk, [risk.center, *units]) if len(units) == 1 else None
+    at = along(risk, [risk.center, *units], kept) if len(units) == 1 else None
 
     def increases(radii: Mapping[int, float]) -> list[float]:
         if at is not None:

@@ -71,8 +71,7 @@ class EmpiricalRisk:
         self.batch_size = self.network.batch_size(batch_size, self.data)
         self.held = HeldData(self.network, self.data)
         loss = as_loss(loss)
-        self._kernel = per_sample_loss(loss)
-        self.loss = describe_loss(loss)
+        self._kernel, self.loss = per_sample_loss(loss), describe_loss(loss)
         check_batch(self.network, next(iter(data.batches(self.batch_size))), data.classes)
         check_exchangeable(self.network)
         self._compared: set[tuple[frozenset[str], bool]] = set()
@@ -112,18 +111,21 @@ class EmpiricalRisk:
         return risk
 
     @standalone
-    def along(self, vectors: Sequence[Mapping[str, Tensor]]) -> Callable[[Sequence[float]], Risk]:
+    def along(
+        self, vectors: Sequence[Mapping[str, Tensor]], kept: list[Tensor | None] | None = None
+    ) -> Callable[[Sequence[float]], Risk]:
         """The function c -> I(sum_k c_k v_k) of coefficients c.
 
         A line is `along([w, u])` at (1, s), a simplex `along([w1, w2, w3])`.
 
         If the first layer is an `nn.Linear` inside plain `nn.Sequential` modules, its outputs are affine in c. They are
-        computed once per vector, stored and combined, which gives the same sum without the largest product of an MLP.
-        Otherwise the weights are combined and the whole network runs.
+        computed once per vector and combined, which gives the same sum without the largest product of an MLP. Otherwise
+        the weights are combined and the whole network runs.
 
         Args:
             vectors: weights or directions; a name that a vector lacks counts as zero in it. Names that all vectors lack
                 keep the values of the model.
+            kept: an empty list, for several calls with the same first vector: its outputs are computed once.
 
         Returns:
             A function of the coefficients, one per vector.
@@ -131,7 +133,7 @@ class EmpiricalRisk:
         split = split_for(self.network, self.data, vectors)
         if split is None:
             return lambda coefficients: self(combine(vectors, coefficients))
-        return along_split(self.network, self._batches(), self._mean, split, vectors)
+        return along_split(self.network, self._batches(), self._mean, split, vectors, [] if kept is None else kept)
 
     def gradient(
         self,
@@ -219,15 +221,11 @@ class EmpiricalRisk:
 
     def describe(self) -> dict[str, object]:
         """Fingerprint of the risk, as records hold it."""
-        own = {"loss": self.loss, "batch_size": self.batch_size}
-        return {"network": self.network.describe(), "data": self.data.describe(), **own}
+        subject = {"network": self.network.describe(), "data": self.data.describe()}
+        return {**subject, "loss": self.loss, "batch_size": self.batch_size}
 
     def _check_slopes(self, names: Sequence[str], *, twice: bool) -> None:
-        """Check, once per selection, of the derivatives of autograd.
-
-        Raises:
-            ValueError: if they are not.
-        """
+        """Check, once per selection, of the derivatives of autograd; wrong ones are an error."""
         key = frozenset(names), twice
         if key not in self._compared:
             if isinstance(self._kernel, UserLoss) and not self._compared:
@@ -281,10 +279,12 @@ class EmpiricalRisk:
         return self._per_sample(self.network(inputs, weights), labels).sum()
 
 
-def along(risk: RiskFunction, vectors: Sequence[Mapping[str, Tensor]]) -> Callable[[Sequence[float]], Risk]:
+def along(
+    risk: RiskFunction, vectors: Sequence[Mapping[str, Tensor]], kept: list[Tensor | None] | None = None
+) -> Callable[[Sequence[float]], Risk]:
     """`EmpiricalRisk.along`, or the same function for any other risk."""
     if isinstance(risk, EmpiricalRisk):
-        return risk.along(vectors)
+        return risk.along(vectors, kept)
     return lambda coefficients: risk_at(risk, {**risk.center, **combine(vectors, coefficients)})
 
 

@@ -33,9 +33,9 @@ def split_for(network: Network, data: LabelledData, vectors: Vectors) -> Split |
 
 
 def along_split(
-    network: Network, batches: Batches, mean: Mean, split: Split, vectors: Vectors
+    network: Network, batches: Batches, mean: Mean, split: Split, vectors: Vectors, kept: list[Tensor | None]
 ) -> Callable[[Sequence[float]], Risk]:
-    """`EmpiricalRisk.along` by stored first-layer outputs, one per vector."""
+    """`EmpiricalRisk.along` by stored first-layer outputs, one per vector; `kept` has those of the first one."""
     head, tail, names = split
     first = [
         {name: vector.get(name, torch.zeros_like(network.weights[name])) for name in names}
@@ -44,8 +44,15 @@ def along_split(
         for vector in vectors
     ]
     rest = [{name: value for name, value in vector.items() if name not in names} for vector in vectors]
+    stored: list[tuple[list[Tensor | None], Tensor]] = []
     with torch.no_grad():
-        stored = [([None if own is None else head(inputs, own) for own in first], labels) for inputs, labels in batches]
+        for place, (inputs, labels) in enumerate(batches):
+            if place == 0 and kept and (kept[0] is None or len(kept[0]) != len(labels)):
+                kept.clear()  # The batches were larger, before memory ran out.
+            known = kept[place : place + 1]
+            outputs = [None if own is None else head(inputs, own) for own in first[len(known) :]]
+            stored.append((known + outputs, labels))
+    kept[:] = [outputs[0] for outputs, _ in stored]
 
     def at(coefficients: Sequence[float]) -> Risk:
         weights = {**network.weights, **combine(rest, coefficients)}

@@ -34,6 +34,26 @@ def test_property_the_split_evaluation_is_the_whole_one() -> None:
     )
 
 
+def test_property_the_first_vector_is_passed_once_for_several_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = cases.normalised()
+    risk = fp.EmpiricalRisk(model, DATA, batch_size=87)
+    others = [{name: value + shift for name, value in risk.center.items()} for shift in (0.1, 0.2, 0.3)]
+    expected = [risk.along([risk.center, other])([0.3, 0.7]) for other in others]
+    passes: list[int] = []
+    linear = torch.nn.functional.linear
+    monkeypatch.setattr(
+        torch.nn.functional, "linear", lambda x, *tensors: (passes.append(len(x)), linear(x, *tensors))[1]
+    )
+    kept: list[torch.Tensor | None] = []
+    for number, other in enumerate(others):
+        passes.clear()
+        at = risk.along([risk.center, other], kept)
+        assert sum(passes) == (2 if number == 0 else 1) * len(DATA)
+        assert at([0.3, 0.7]) == expected[number]
+    risk.batch_size = 43  # as after memory ran out; the second batch has the length of the earlier one
+    assert risk.along([risk.center, others[0]], kept)([0.3, 0.7]).loss == pytest.approx(expected[0].loss, rel=1e-12)
+
+
 def _hooked_inside() -> nn.Module:
     model = cases.mlp()
     model[1].register_forward_hook(lambda _layer, _inputs, output: output.clamp(-0.1, 0.1))
