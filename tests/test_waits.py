@@ -21,10 +21,10 @@ PER_BATCH = {
     "Jacobian norms": 0,
     "Jacobian norms, Lanczos": 3,
     "robustness": 0.25,
-    "smoothing": 4,
-    "FGSM": 4,
-    "PGD, 5 steps": 4,
-    "DDN, 5 steps": 13,
+    "smoothing": 2,
+    "FGSM": 2,
+    "PGD, 5 steps": 2,
+    "DDN, 5 steps": 3,
     "a step of training": 0,
 }
 # Waits per evaluation beside those of its batches: one, for the loss and the error together.

@@ -61,17 +61,17 @@ def minimum_norm(
     with torch.no_grad():
         logits = forward(inputs)
         height = lead(logits, labels)
-        right = height < 0
+        rows = (height < 0).nonzero().flatten()
     points = inputs.clone()
     distances = torch.zeros(len(inputs), dtype=torch.float64, device=inputs.device)
-    if bool(right.any()):
-        own, classes = inputs[right], labels[right]
+    if len(rows):
+        own, classes = inputs[rows], labels[rows]
         asked = forward if logits.dtype == inputs.dtype else lambda points: forward(points.to(inputs.dtype))
         options = {} if steps is None else {"steps": steps}
-        found = MINIMUM_NORM[attack](asked, own, classes, norm=norm, box=box, draw=lambda k: draw(k)[right], **options)
+        found = MINIMUM_NORM[attack](asked, own, classes, norm=norm, box=box, draw=lambda k: draw(k)[rows], **options)
         if found.points.dtype != own.dtype:  # a network in several precisions was given rounded points
             rounded, reached = found.points.to(own.dtype), found.distance.isfinite()
             found = Perturbed(rounded, distance(rounded, own, norm).where(reached, torch.inf))
-        found = bisect_to_boundary(forward, own, classes, found, norm=norm, box=box, below=height[right])
-        points[right], distances[right] = found.points, found.distance
+        found = bisect_to_boundary(forward, own, classes, found, norm=norm, box=box, below=height[rows])
+        points[rows], distances[rows] = found.points, found.distance
     return Perturbed(points, distances)

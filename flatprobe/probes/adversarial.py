@@ -190,19 +190,20 @@ def adversarial_accuracy(
     parts = []
     for subject in each_subject(network, data, size, "adversarial_accuracy", box):
         standing = ~misclassified(subject.logits, subject.labels)
-        correct = torch.zeros(len(levels), len(standing), dtype=torch.bool, device="cpu")
+        correct = standing.new_zeros(len(levels), len(standing))
         for place in order:
             for restart in range(restarts if attack == "pgd" and levels[place] > 0 else 1):
-                if levels[place] > 0 and bool(standing.any()):
+                rows = standing.nonzero().flatten() if levels[place] > 0 else []  # the one wait for a device
+                if len(rows):
                     noise = _noise(subject, seed, restart) if attack == "pgd" else None
-                    standing = _withstands(subject, standing, levels[place], noise, norm, box, steps)
-            correct[place] = standing.cpu()
+                    standing = _withstands(subject, standing, rows, levels[place], noise, norm, box, steps)
+            correct[place] = standing
         parts.append(correct)
     described = {"network": network.describe(), "data": data.describe(), "batch_size": size}
     arguments = {"norm": norm, "attack": attack, "steps": steps, "restarts": restarts, "box": box, "seed": seed}
     return AdversarialAccuracy(
         budgets=torch.tensor(levels, dtype=torch.float64, device="cpu"),
-        correct=torch.cat(parts, 1),
+        correct=torch.cat(parts, 1).cpu(),
         labels=data.labels,
         settings=settings("adversarial_accuracy", described, budgets=levels, **arguments)
         | {"own_samples": trained_on(model, data)},
@@ -215,10 +216,16 @@ def _noise(subject: Subject, seed: int, restart: int) -> Tensor:
 
 
 def _withstands(
-    subject: Subject, standing: Tensor, budget: float, noise: Tensor | None, norm: str, box: Box, steps: int
+    subject: Subject,
+    standing: Tensor,
+    rows: Tensor,
+    budget: float,
+    noise: Tensor | None,
+    norm: str,
+    box: Box,
+    steps: int,
 ) -> Tensor:
-    """The samples of `standing` that withstand one more attack: PGD from the noise, FGSM where there is none."""
-    rows = standing.nonzero().flatten()
+    """The samples of `standing`, at `rows`, that withstand one more attack: PGD from the noise, FGSM without."""
     forward, own, labels = subject.forward(rows), subject.inputs[rows], subject.labels[rows]
     sizes = torch.full((len(own),), budget, dtype=own.dtype, device=own.device)
     if noise is None:
@@ -229,6 +236,4 @@ def _withstands(
         # Rounding may carry a point past a budget that is small against its inputs.
         within = distance(points, own, norm) <= budget * (1 + _BEYOND)
         fallen = adversarial(forward(points), labels) & within
-    left = standing.clone()
-    left[rows] = ~fallen
-    return left
+    return standing.index_copy(0, rows, ~fallen)

@@ -192,13 +192,13 @@ def geometric_margins(
                 check_input_slopes(forward, inputs)
             if "gamma_2" in methods:
                 largest = _largest_jacobian_between(network, data, segments, size, norm, seed)
-        with torch.no_grad():
-            logits = forward(inputs)
+        logits = subject.logits
         right = functional_margin(logits, labels) > 0
+        rows = right.nonzero().flatten()
         closest = Perturbed.none(inputs)
         for name in attacks:
-            found = _attack(name, subject, right, norm, box, steps, seed)
-            uppers[name].append(found.distance.cpu())
+            found = _attack(name, subject, rows, norm, box, steps, seed)
+            uppers[name].append(found.distance)
             closest = closest.closer(found.points, found.distance, found.distance.isfinite())
         values = {kind: bound(logits, labels, inputs) for kind, bound in bounds.items()}
         values |= dict.fromkeys(uncertified, torch.zeros_like(closest.distance))
@@ -210,7 +210,7 @@ def geometric_margins(
                 forward, inputs, labels, closest.points, closest.distance, norm, points, draws
             )
         for name in methods:
-            lowers[name].append(torch.where(right, values[name].double(), 0.0).cpu())
+            lowers[name].append(torch.where(right, values[name].double(), 0.0))
     lower_ends, upper_ends = _join(lowers), _join(uppers)
     uncertified |= explain_zero_bounds({kind: lower_ends[kind] for kind in bounds}, upper_ends.values(), network.dtype)
     if uncertified:
@@ -248,17 +248,17 @@ def _check(methods: Sequence[object], attacks: Sequence[object], norm: object) -
     one_of("norm", norm, NORMS)
 
 
-def _attack(name: str, subject: Subject, right: Tensor, norm: str, box: Box, steps: int | None, seed: int) -> Perturbed:
-    """The attack on the correctly classified samples; distance 0 at the others."""
+def _attack(name: str, subject: Subject, rows: Tensor, norm: str, box: Box, steps: int | None, seed: int) -> Perturbed:
+    """The attack on the correctly classified samples, at `rows`; distance 0 at the others."""
     points = subject.inputs.clone()
     distances = torch.zeros(len(points), dtype=torch.float64, device=points.device)
-    if bool(right.any()):
+    if len(rows):
         noise = _draw(subject, seed, name)
-        forward, inputs, labels = subject.forward(right), points[right], subject.labels[right]
+        forward, inputs, labels = subject.forward(rows), points[rows], subject.labels[rows]
         found = minimum_norm(
-            name, forward, inputs, labels, norm=norm, box=box, steps=steps, draw=lambda k: noise(k)[right]
+            name, forward, inputs, labels, norm=norm, box=box, steps=steps, draw=lambda k: noise(k)[rows]
         )
-        points[right], distances[right] = found.points, found.distance
+        points[rows], distances[rows] = found.points, found.distance
     return Perturbed(points, distances)
 
 
@@ -287,7 +287,7 @@ def _largest_jacobian_between(
 
 
 def _join(values: dict[str, list[Tensor]]) -> dict[str, Tensor]:
-    return {name: torch.cat(parts) for name, parts in values.items()}
+    return {name: torch.cat(parts).cpu() for name, parts in values.items()}
 
 
 def _median(values: Tensor) -> float:

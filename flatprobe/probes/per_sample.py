@@ -220,8 +220,9 @@ def _plain(value: Tensor) -> Tensor:
 def _check_box(inputs: Tensor, start: int, box: tuple[float, float] | None) -> None:
     if box is None:
         return
-    outside = (inputs < box[0]) | (inputs > box[1])
-    if bool(outside.any()):
+    low, high = torch.stack(inputs.aminmax()).tolist()
+    if not (box[0] <= low and high <= box[1]):  # false for NaN
+        outside = (inputs < box[0]) | (inputs > box[1])
         row = int(outside.flatten(1).any(1).nonzero()[0])
         value = float(inputs[row][outside[row]][0])
         msg = (

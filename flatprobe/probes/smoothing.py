@@ -194,17 +194,17 @@ def smoothed_certificate(
         votes = _votes(network, batch, sigma, selection, size, (seed, "smoothing selection"))
         winner = votes.argmax(1)
         votes = _votes(network, batch, sigma, draws, size, (seed, "smoothing estimation"))
-        selected.append(winner.cpu())
-        counts.append(votes.gather(1, winner[:, None]).squeeze(1).cpu())
-    count = torch.cat(counts)
+        selected.append(winner)
+        counts.append(votes.gather(1, winner[:, None]).squeeze(1))
+    count, winners = torch.cat(counts).cpu(), torch.cat(selected).cpu()
     p_lower = clopper_pearson_lower(count, draws, alpha)
     answers = p_lower > 0.5
     subject = {"network": network.describe(), "data": data.describe(), "batch_size": size}
     arguments = {"sigma": sigma, "draws": draws, "alpha": alpha, "selection": selection, "seed": seed}
     return SmoothedCertificate(
-        predicted=torch.cat(selected).where(answers, ABSTAINED),
+        predicted=winners.where(answers, ABSTAINED),
         radius=(sigma * torch.special.ndtri(p_lower)).where(answers, 0.0),
-        selected=torch.cat(selected),
+        selected=winners,
         counts=count,
         labels=data.labels,
         settings=settings("smoothed_certificate", subject, **arguments) | {"own_samples": trained_on(model, data)},
