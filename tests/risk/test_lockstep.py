@@ -139,10 +139,13 @@ def test_a_user_defined_loss_that_vmap_refuses_is_not_stacked_itself() -> None:
 def test_a_network_that_is_another_one_at_stacked_weights_runs_alone() -> None:
     class Peeks(strange.Nested):
         def forward(self, x: Tensor) -> Tensor:
-            stacked = torch._C._functorch.is_batchedtensor(self.body[0].weight)
-            return super().forward(x) * (2 if stacked else 1)
+            weight = self.body[0].weight
+            stacked = torch._C._functorch.is_batchedtensor(weight)
+            return super().forward(x) * (weight.square().sum() / before if stacked else 1)  # the same at the center
 
-    risk = fp.EmpiricalRisk(Peeks().double().eval(), strange.data())
+    network = strange.built(Peeks)
+    before = float(network.get_parameter("body.0.weight").detach().square().sum())
+    risk = fp.EmpiricalRisk(network, strange.data())
     assert points_at_once(risk) == 1
 
 
@@ -163,6 +166,7 @@ def test_logits_that_are_not_finite_have_no_error() -> None:
 def test_the_cpu_and_other_risks_run_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "vmap", None)
     risk = fp.EmpiricalRisk(strange.network("plain"), strange.data())
+    assert not lockstep.pays(risk.network, 1)
     vectors, rows = [risk.center], [[0.5], [1.0]]
     assert risks_along(risk, vectors, rows) == [risk.along(vectors)(row) for row in rows]
     assert points_at_once(Bowl(risk.center)) == 1  # type: ignore[arg-type]
