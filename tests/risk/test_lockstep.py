@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 import flatprobe as fp
+from flatprobe.network.batch_sizes import bytes_per_sample
 from flatprobe.network.weights import Weights, combine, norm
 from flatprobe.probes import flatness
 from flatprobe.risk import lockstep
@@ -18,6 +19,7 @@ from tests.helpers import elsewhere, strange
 from tests.helpers.cases import Bowl, batch, normalised_network
 from tests.helpers.elsewhere import Elsewhere
 from tests.helpers.properties import assert_model_untouched
+from tests.helpers.strange_modules import Nested
 
 ROUNDING = 1e-12  # of float64 sums in another order
 
@@ -137,7 +139,7 @@ def test_a_user_defined_loss_that_vmap_refuses_is_not_stacked_itself() -> None:
 
 @pytest.mark.usefixtures("forced")
 def test_a_network_that_is_another_one_at_stacked_weights_runs_alone() -> None:
-    class Peeks(strange.Nested):
+    class Peeks(Nested):
         def forward(self, x: Tensor) -> Tensor:
             weight = self.body[0].weight
             stacked = torch._C._functorch.is_batchedtensor(weight)
@@ -176,7 +178,7 @@ def test_the_bound_on_bytes_groups_the_points(monkeypatch: pytest.MonkeyPatch) -
     with Elsewhere():
         risk = fp.EmpiricalRisk(elsewhere.move(strange.network("plain")), strange.data())
         weights = 3 * sum(value.nbytes for value in risk.center.values())
-        each = weights + len(risk.data) * lockstep.bytes_per_sample(risk.network, risk.data)
+        each = weights + len(risk.data) * bytes_per_sample(risk.network, risk.data)
         for total, size in ((5 * each, 5), (each - 1, 1)):
             lockstep._AT_ONCE.clear()
             monkeypatch.setattr(lockstep, "_BYTES", total)
