@@ -193,8 +193,8 @@ def adversarial_accuracy(
         correct = standing.new_zeros(len(levels), len(standing))
         for place in order:
             for restart in range(restarts if attack == "pgd" and levels[place] > 0 else 1):
-                rows = standing.nonzero().flatten() if levels[place] > 0 else []  # the one wait for a device
-                if len(rows):
+                # The count is the one wait for a device.
+                if levels[place] > 0 and len(rows := standing.nonzero().flatten()):
                     noise = _noise(subject, seed, restart) if attack == "pgd" else None
                     standing = _withstands(subject, standing, rows, levels[place], noise, norm, box, steps)
             correct[place] = standing

@@ -268,7 +268,8 @@ def _choose(full: Weights, live: int, components: int, seed: int) -> _Components
     generator, total = rng.generator(seed, "components"), sum(value.numel() for value in full.values())
     found: dict[int, None] = {}
     while len(found) < components:
-        for drawn in torch.randint(total, (_DRAWN,), generator=generator, device="cpu").split(4 * components):
+        positions = torch.randint(total, (_DRAWN,), generator=generator, device="cpu")
+        for drawn in torch.split(positions, 4 * components):
             flat, order = drawn.sort()
             acts = torch.empty_like(drawn, dtype=torch.bool)
             acts[order] = _Components.at(flat, full).of(full).cpu() != 0

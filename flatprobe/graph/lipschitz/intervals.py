@@ -122,20 +122,13 @@ class _Propagation:
         return torch.cat(found).to(inputs.device)
 
     def _radii(self, x: Tensor, y: Tensor) -> Tensor:
-        rows = self._rows(y)
+        rows = _rows(self.steps[-1], y) if self.steps[-1].kind == "linear" else None
 
         def subset(own: Tensor) -> Callable[[Tensor], Tensor]:
             return partial(self.margin, x[own], y[own], rows=None if rows is None else rows[own])
 
         first = 1e-6 * x.flatten(1).abs().amax(1).clamp_min(1e-3)
         return largest_positive(subset, self.margin(x, y, torch.zeros_like(first), rows), first)
-
-    def _rows(self, y: Tensor) -> Tensor | None:
-        """|w_y - w_j| per sample, if the last layer is linear."""
-        if self.steps[-1].kind != "linear":
-            return None
-        weight = self.steps[-1].tensors["weight"]
-        return (weight[y][:, None] - weight).abs_()
 
     def margin(self, x: Tensor, y: Tensor, eps: Tensor, rows: Tensor | None = None) -> Tensor:
         """A lower bound of min_j (z_y - z_j) over the box, per sample; NaN counts as no bound."""
@@ -149,7 +142,7 @@ class _Propagation:
             if step.kind == "input":
                 values.append((x - reach, x + reach))
             elif index == last and step.kind == "linear":
-                return self._of_rows(self.sums[index], before[0], y, self._rows(y) if rows is None else rows)
+                return self._of_rows(self.sums[index], before[0], y, _rows(step, y) if rows is None else rows)
             else:
                 values.append(self._step(index, step, before))
         low, high = values[-1]
@@ -233,6 +226,12 @@ class _Propagation:
             return _widen(low, high, error)
         middle, reach = (low + high) / 2, constant / 2 * (ends[1] - ends[0]) * (1 + 1e-15)
         return _widen(middle, middle, reach + error)
+
+
+def _rows(last: Step, y: Tensor) -> Tensor:
+    """|w_y - w_j| of the last layer, per sample."""
+    weight = last.tensors["weight"]
+    return (weight[y][:, None] - weight).abs_()
 
 
 def _turned(values: list[Ends]) -> tuple[list[Tensor], list[Tensor]]:
