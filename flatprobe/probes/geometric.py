@@ -139,7 +139,7 @@ def geometric_margins(
     Cost per batch in forward and backward passes (`python -m tests.benchmarks attacks` compares with foolbox):
 
     - `ddn` about 50, `log_barrier` 60 and its start, `deepfool` about 30 backward; 8 forward to bisect after each,
-    - certified methods 1 forward, `interval` about 40 in float64 on the CPU; estimates C backward per point.
+    - certified methods 1 forward, `interval` about 15 in float64 on the CPU; estimates C backward per point.
 
     Args:
         model: a classifier in eval mode; never changed. Wrap a network that takes normalized inputs in `fp.Normalised`,
