@@ -19,6 +19,7 @@ from flatprobe.training.penalties import PENALTIES
 from flatprobe.training.transforms import TRANSFORMS
 from tests.helpers import elsewhere
 from tests.helpers.elsewhere import Elsewhere, Remote
+from tests.helpers.transform_arguments import ARGUMENTS
 
 SIZE = 4
 GENERATOR = torch.Generator().manual_seed(0)
@@ -156,16 +157,6 @@ MLP = {
 MLP |= {"robustness", "smoothing", "certificates", "pgd"}
 CASES = [("cnn", "cpu", name) for name in PROBES if name != "interpolation"]
 CASES += [("mlp", "device", name) for name in PROBES if name in MLP]
-TRANSFORM_ARGUMENTS: dict[str, dict[str, Any]] = {
-    "gaussian_noise": {"deviation": 0.1},
-    "fgsm": {"budget": 0.1},
-    "pgd": {"budget": 0.1, "norm": "l2", "steps": 2, "box": [0.0, 1.0]},
-    "gradient_step": {"step": 0.5},
-    "mixup": {"alpha": 0.4, "each": "sample"},
-    "cutout": {"size": 3},
-    "crop_and_flip": {"padding": 1, "mode": "reflect"},
-    "deformation": {"size": 0.8, "grid": 3},
-}
 PENALTY_ARGUMENTS: dict[str, dict[str, Any]] = {
     "tikhonov_differences": {"step": 0.1},
     "transformed": {"transform": {"name": "fgsm", "budget": 0.1}},
@@ -242,7 +233,7 @@ def test_a_penalty_has_the_value_and_gradient_of_the_cpu(name: str) -> None:
 
 @pytest.mark.parametrize("name", TRANSFORMS)
 def test_a_transform_gives_the_samples_of_the_cpu(name: str) -> None:
-    transform = TRANSFORMS[name](**TRANSFORM_ARGUMENTS[name])
+    transform = TRANSFORMS[name](**ARGUMENTS[name])
     expected = transform(_passed(copy.deepcopy(NETWORKS["cnn"])))
     with Elsewhere():
         points, labels = transform(_passed(elsewhere.move(NETWORKS["cnn"])))

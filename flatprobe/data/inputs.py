@@ -115,6 +115,6 @@ def default_layout(value: Tensor) -> Tensor:
     return value if value.stride() == tuple(reversed(strides)) else value.clone(memory_format=torch.contiguous_format)
 
 
-def few_rows(count: int) -> Tensor:
-    """Positions of a few samples, spread over a batch of `count`."""
-    return torch.linspace(0, count - 1, min(_FEW, count), device="cpu").round().long()
+def few_rows(count: int, most: int = _FEW) -> Tensor:
+    """Positions of a few samples, at most `most`, spread over a batch of `count`."""
+    return torch.linspace(0, count - 1, min(most, count), device="cpu").round().long()

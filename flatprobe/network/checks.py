@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from flatprobe.data import Batch
-from flatprobe.data.inputs import Inputs, map_tensors
+from flatprobe.data.inputs import Inputs, few_rows, map_tensors
 from flatprobe.network.class_names import class_names_of, find_misplaced
 from flatprobe.network.inspection import inspect_network
 from flatprobe.network.network import Network
@@ -35,7 +35,7 @@ def check_batch(network: Network, batch: Batch, classes: int) -> None:
     """
     count = len(batch.labels)
     if count > _INSPECTED:
-        rows = torch.linspace(0, count - 1, _INSPECTED, device="cpu").round().long()
+        rows = few_rows(count, _INSPECTED)
         few = Batch(_choose(batch.inputs, rows), _choose(batch.labels, rows), batch.start, batch.class_names)
         with suppress(ValueError):
             return _check(network, few, classes)

@@ -9,16 +9,16 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
+from flatprobe.network.batch_sizes import BATCH_SIZES
 from flatprobe.network.modules import architecture_of
 from flatprobe.utils.memory import halve_batches
 from flatprobe.utils.precision import full_precision
-from flatprobe.utils.threads import SMALL, one_thread
+from flatprobe.utils.threads import one_thread, thread_rule
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 _DEVICES = ("cpu", "cuda")
-_DENSE = 512  # Samples per pass of a dense network on a CPU, as in the measured table.
 
 
 def no_autocast() -> AbstractContextManager[None]:
@@ -82,8 +82,8 @@ def threads_for(subject: object, batch_size: object) -> AbstractContextManager[N
         batch_size = getattr(subject, "batch_size", None)
     else:
         return nullcontext()
-    on_cpu = all(value.device.type == "cpu" and not is_lazy(value) for value in parameters)
-    if not on_cpu or architecture != "dense":
+    if any(value.device.type != "cpu" or is_lazy(value) for value in parameters):
         return nullcontext()
-    size = batch_size if isinstance(batch_size, int) else _DENSE
-    return one_thread() if sum(value.numel() for value in parameters) * size < SMALL else nullcontext()
+    size = batch_size if isinstance(batch_size, int) else BATCH_SIZES["dense", "cpu"]
+    threads = thread_rule(sum(value.numel() for value in parameters), size, architecture)
+    return one_thread() if threads == 1 else nullcontext()

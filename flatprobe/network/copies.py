@@ -54,6 +54,7 @@ def structural_copy(module: nn.Module) -> nn.Module:
     """Copy of a network that shares no tensor, module or container with it.
 
     Differences from `copy.deepcopy`:
+
     - tensors with a graph are copied without it, and gradients are not copied;
     - functions and bound methods (a replaced `forward`, hooks) refer to the copy instead of the network;
     - wrappers of `torch.compile` and data parallelism are removed, from parts too;

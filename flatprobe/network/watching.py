@@ -17,7 +17,18 @@ _SAFE_CHANNELS = 8
 _LAST = 4  # Operations from the end: a view, a cast or a scale may follow a sigmoid.
 
 
-class Observation(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch's own
+class Watching(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch's own
+    """Context that sees the operations of torch, without torch's compiler."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # True makes torch import its compiler, which takes two seconds.
+
+
+class Observation(Watching):  # type: ignore[no-untyped-call] # torch's own
     """Context that records the memory that operations read and write.
 
     Args:
@@ -33,17 +44,13 @@ class Observation(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch's
     """
 
     def __init__(self, sources: Iterable[int | None] = ()) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self._derived = set(sources)
         self._followed: list[weakref.ref[Tensor]] = []
         self.foreign: set[int | None] = set()
         self.made: set[int | None] = {None}
         self.written: set[int | None] = set()
         self.looks = self.unsafe = self.halves = False
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        return False  # True makes torch import its compiler, which takes two seconds.
 
     def __torch_dispatch__(
         self, func: Any, _types: Iterable[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -52,15 +59,15 @@ class Observation(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch's
         schema = func._schema  # noqa: SLF001 - torch has no public way to ask
         self.looks |= not _LOOKS.isdisjoint(func.tags) and (schema.name != "aten::index" or _has_mask(args[1:]))
         self.unsafe |= schema.name == "aten::convolution" and _unsafe(*args[1:4:2])
-        used = {*map(storage_of, _tensors((*args, *kwargs.values())))}
+        used = {*map(storage_of, tensors_in((*args, *kwargs.values())))}
         self.foreign |= used - self.made
         if schema.is_mutable:
             named = dict(zip((argument.name for argument in schema.arguments), args, strict=False)) | kwargs
             changed = [argument.name for argument in schema.arguments if argument.is_write]
-            self.written.update(map(storage_of, _tensors(named.get(name) for name in changed)))
+            self.written.update(map(storage_of, tensors_in(named.get(name) for name in changed)))
         call: Callable[..., Any] = func
         result = call(*args, **kwargs)
-        returned = list(_tensors((result,)))
+        returned = list(tensors_in((result,)))
         self.halves |= any(part.is_floating_point() and part.dtype.itemsize == 2 for part in returned)
         addresses = {*map(storage_of, returned)}
         self.made |= addresses - self.foreign
@@ -78,7 +85,7 @@ class Observation(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch's
 
 def _has_mask(indices: Iterable[Any]) -> bool:
     """True if a mask chooses the entries."""
-    return any(part.dtype in {torch.bool, torch.uint8} for part in _tensors(indices))
+    return any(part.dtype in {torch.bool, torch.uint8} for part in tensors_in(indices))
 
 
 def _unsafe(weight: Tensor, stride: Sequence[int]) -> bool:
@@ -91,12 +98,13 @@ def _unsafe(weight: Tensor, stride: Sequence[int]) -> bool:
     return weight.ndim == 4 and max(stride) > 1 and weight[0, 0].numel() == 1 and weight.shape[1] < _SAFE_CHANNELS
 
 
-def _tensors(values: Iterable[Any]) -> Iterator[Tensor]:
+def tensors_in(values: Iterable[Any]) -> Iterator[Tensor]:
+    """All tensors among values and in the lists and tuples among them."""
     for value in values:
         if isinstance(value, Tensor):
             yield value
         elif isinstance(value, list | tuple):
-            yield from _tensors(value)
+            yield from tensors_in(value)
 
 
 def leaves_of(outputs: Tensor) -> list[Tensor]:

@@ -116,11 +116,6 @@ def norm(weights: Mapping[str, Tensor]) -> float:
     return math.sqrt(float(sum(part.dot(part) for part in wide)))
 
 
-def inner(first: Tensor, second: Tensor) -> float:
-    """Inner product sum_j a_j b_j in float64."""
-    return float(sum(a.double().dot(b.double()) for a, b in pieces(first, second)))
-
-
 def pieces(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
     """Flat pieces of tensors of one shape, which save memory in float64."""
     if tensors[0].numel() <= _PIECE:

@@ -6,13 +6,10 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from flatprobe.network.weights import Weights
+from flatprobe.network.weights import Weights, pieces
 
 # One function per batch: weights -> sum of the losses.
 Losses = Iterable[Callable[[Weights], Tensor]]
-
-# Numbers that are made float64 at once: 2 MB, which fit into the cache of a processor.
-_PIECE = 2**18
 
 
 def summed_gradient(losses: Losses, point: Mapping[str, Tensor], names: Sequence[str]) -> tuple[Tensor, Weights]:
@@ -86,13 +83,12 @@ def mean_of(total: Weights, count: int, like: Mapping[str, Tensor]) -> Weights:
 
 def precise_dot(first: Tensor, second: Tensor) -> Float64[Tensor, ""]:
     """Inner product sum_j a_j b_j, multiplied and summed in float64 on the device of the tensors."""
-    pairs = zip(*(torch.split(value.flatten(), _PIECE) for value in (first, second)), strict=True)
-    return _sum([torch.dot(a.double(), b.double()) for a, b in pairs])
+    return _sum([torch.dot(a.double(), b.double()) for a, b in pieces(first, second)])
 
 
 def precise_square(vector: Tensor) -> Float64[Tensor, ""]:
     """Squared length sum_j a_j^2, as `precise_dot`."""
-    doubles = (piece.double() for piece in torch.split(vector.flatten(), _PIECE))
+    doubles = (piece.double() for (piece,) in pieces(vector))
     return _sum([torch.dot(piece, piece) for piece in doubles])
 
 

@@ -1,16 +1,16 @@
 """Block of the Hessian of a risk at one point, as products and quadratic forms."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from flatprobe.network.contexts import standalone
 from flatprobe.network.storage import storage_of
+from flatprobe.network.watching import Watching, tensors_in
 from flatprobe.network.weights import Weights
 from flatprobe.risk.derivatives import Losses, add_terms, gradient_of, mean_of, precise_dot, variables_at
 from flatprobe.utils.plain_functions import twice_differentiable
@@ -142,23 +142,19 @@ class HessianBlock:
         return slopes, keep
 
 
-class _Made(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch's own
+class _Made(Watching):  # type: ignore[no-untyped-call] # torch's own
     """Context that records the memory that operations make."""
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self._made: dict[int, tuple[Any, int]] = {}
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        return False  # True makes torch import its compiler, which takes two seconds.
 
     def __torch_dispatch__(
         self, func: Any, _types: Iterable[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        given = {*map(storage_of, _tensors((args, kwargs)))}
+        given = {*map(storage_of, tensors_in((*args, *(kwargs or {}).values())))}
         result = func(*args, **(kwargs or {}))
-        for value in _tensors(result):
+        for value in tensors_in((result,)):
             address = storage_of(value)
             if address is not None and address not in given:  # A view makes no memory.
                 storage = value.untyped_storage()
@@ -168,11 +164,3 @@ class _Made(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch's own
     def held(self) -> int:
         """The bytes that still exist."""
         return sum(size for reference, size in self._made.values() if not reference.expired())
-
-
-def _tensors(value: Any) -> Iterator[Tensor]:
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, list | tuple):
-        for part in value:
-            yield from _tensors(part)

@@ -9,7 +9,7 @@ from torch import nn
 import flatprobe as fp
 from flatprobe.network import slopes, weights
 from flatprobe.probes import gradient_noise, hessian_trace
-from flatprobe.risk import derivatives, empirical
+from flatprobe.risk import empirical
 from tests.helpers.memory import peak_bytes
 
 WIDTH = 400
@@ -46,7 +46,6 @@ def test_the_most_copies_of_the_weights(
     probe: Callable[[fp.EmpiricalRisk], object], most: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(weights, "_PIECE", 2**10)  # as small beside this network as it is beside a large one
-    monkeypatch.setattr(derivatives, "_PIECE", 2**10)
     monkeypatch.setattr(gradient_noise, "_SMALL", 2**8)
     monkeypatch.setattr(hessian_trace, "_BYTES", 0)  # likewise: no further draws share a pass
     monkeypatch.setattr(empirical, "KEPT", 0)  # likewise: no further graphs are kept

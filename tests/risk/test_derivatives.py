@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from flatprobe.risk import derivatives
+from flatprobe.network import weights
 from flatprobe.risk.derivatives import mean_of, precise_dot, precise_square, summed_gradient
 
 
@@ -32,7 +32,7 @@ def test_sums_of_many_small_terms_keep_the_digits_of_float64() -> None:
 
 @pytest.mark.parametrize("piece", [1, 3, 100])
 def test_closed_form_inner_products_by_pieces(piece: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(derivatives, "_PIECE", piece)
+    monkeypatch.setattr(weights, "_PIECE", piece)
     a, b = (torch.randn(2, 5, 1) for _ in range(2))
     assert float(precise_dot(a, b)) == pytest.approx(float((a.double() * b.double()).sum()), rel=1e-12)
     assert float(precise_square(a)) == pytest.approx(float(a.double().square().sum()), rel=1e-12)

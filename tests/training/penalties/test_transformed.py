@@ -19,7 +19,8 @@ from tests.helpers import cases
 from tests.helpers.cases import batch, normalised_network
 from tests.helpers.properties import assert_same_state
 from tests.helpers.references import with_statistics
-from tests.training.transforms.test_transforms import EACH, TOLERANCE, counted
+from tests.helpers.transform_arguments import ARGUMENTS
+from tests.training.transforms.test_transforms import TOLERANCE, counted
 
 
 def smooth_cnn() -> nn.Module:
@@ -46,10 +47,10 @@ def terms(network: nn.Module, transform: Transform) -> tuple[ForwardPass, torch.
 
 
 @pytest.mark.parametrize("make", [smooth_mlp, smooth_cnn])
-@pytest.mark.parametrize("name", EACH)
+@pytest.mark.parametrize("name", ARGUMENTS)
 def test_strength_one_is_plain_training_on_the_transform(name: str, make: Any) -> None:
     """Closed form, value and gradient: the same draws, without BatchNorm."""
-    network, transform = make(), TRANSFORMS[name](**EACH[name])
+    network, transform = make(), TRANSFORMS[name](**ARGUMENTS[name])
     passed, value, points, labels = terms(network, transform)
     plain = ForwardPass(network, points, labels, updates=False).loss
     torch.testing.assert_close(passed.loss + value, plain, **TOLERANCE)
@@ -77,7 +78,7 @@ def statistics_of(network: nn.Module, inputs: torch.Tensor, points: torch.Tensor
 @pytest.mark.parametrize("name", ["gaussian_noise", "fgsm", "pgd"])
 def test_with_batch_norm_the_points_are_compared_in_one_network(name: str) -> None:
     """Slow reference: f(x') with the statistics of x, through which the gradient goes; training on T takes its own."""
-    network, transform = normalised_network(), TRANSFORMS[name](**EACH[name])
+    network, transform = normalised_network(), TRANSFORMS[name](**ARGUMENTS[name])
     passed, value, points, labels = terms(network, transform)
     inputs = batch()[0]
     expected = F.cross_entropy(statistics_of(network, inputs, points), labels)

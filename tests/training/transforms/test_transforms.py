@@ -27,18 +27,9 @@ from flatprobe.training.transforms import (
 from flatprobe.training.transforms.displacement import roughness
 from tests.helpers import cases
 from tests.helpers.properties import assert_same_state
+from tests.helpers.transform_arguments import ARGUMENTS
 
 TOLERANCE = {"rtol": 1e-9, "atol": 1e-11}  # algebra in float64
-EACH = {
-    "gaussian_noise": {"deviation": 0.1},
-    "fgsm": {"budget": 0.1},
-    "pgd": {"budget": 0.1, "norm": "l2", "steps": 2, "box": [0.0, 1.0]},
-    "gradient_step": {"step": 0.5},
-    "mixup": {"alpha": 0.4, "each": "sample"},
-    "cutout": {"size": 3},
-    "crop_and_flip": {"padding": 1, "mode": "reflect"},
-    "deformation": {"size": 0.8, "grid": 3},
-}
 
 
 def passed_over(
@@ -56,14 +47,14 @@ def counted(network: nn.Module) -> list[int]:
 
 
 def test_property_every_transform_is_tried_here() -> None:
-    assert EACH.keys() == TRANSFORMS.keys()
+    assert ARGUMENTS.keys() == TRANSFORMS.keys()
 
 
-@pytest.mark.parametrize("name", EACH)
+@pytest.mark.parametrize("name", ARGUMENTS)
 def test_property_a_transform_is_a_function_of_the_key_and_leaves_the_batch_alone(name: str) -> None:
     data = cases.data_for((1, 8, 8), samples=12)
     inputs, labels = data.inputs.clone(), data.labels.clone()
-    network, transform = mlp((1, 8, 8), widths=(6,)), TRANSFORMS[name](**EACH[name])
+    network, transform = mlp((1, 8, 8), widths=(6,)), TRANSFORMS[name](**ARGUMENTS[name])
     state = torch.random.get_rng_state()
     draws = [transform(passed_over(data.inputs, data.labels, network, key))[0] for key in ((0, 1), (0, 1), (0, 2))]
     assert torch.equal(draws[0], draws[1])
@@ -75,20 +66,20 @@ def test_property_a_transform_is_a_function_of_the_key_and_leaves_the_batch_alon
     assert torch.equal(torch.random.get_rng_state(), state)
 
 
-@pytest.mark.parametrize("name", EACH)
+@pytest.mark.parametrize("name", ARGUMENTS)
 def test_property_json_round_trip(name: str) -> None:
-    transform = build("transform", {"name": name, **EACH[name]}, TRANSFORMS)
+    transform = build("transform", {"name": name, **ARGUMENTS[name]}, TRANSFORMS)
     record = describe(transform, TRANSFORMS)
     assert record["name"] == name
-    assert EACH[name].items() <= record.items()
+    assert ARGUMENTS[name].items() <= record.items()
     assert build("transform", record, TRANSFORMS) == transform
 
 
-@pytest.mark.parametrize("name", EACH)
+@pytest.mark.parametrize("name", ARGUMENTS)
 def test_property_training_with_each_and_resuming_it_to_the_last_bit(name: str, tmp_path: Path) -> None:
     data = cases.data_for((1, 8, 8), samples=24)
     network = nn.Sequential(mlp((1, 8, 8), widths=(6,)), nn.Dropout(0.2), nn.BatchNorm1d(10))
-    options = {"batch_size": 8, "transforms": [{"name": name, **EACH[name]}]}
+    options = {"batch_size": 8, "transforms": [{"name": name, **ARGUMENTS[name]}]}
     whole = train(network, data, epochs=3, **options)
     assert whole.settings["settings"]["transforms"][0]["name"] == name
     assert whole.history[-1]["train_loss"] != train(network, data, epochs=3, batch_size=8).history[-1]["train_loss"]
@@ -98,7 +89,7 @@ def test_property_training_with_each_and_resuming_it_to_the_last_bit(name: str, 
         interrupted["n"] += 1
         if interrupted["n"] == 5:
             raise KeyboardInterrupt
-        return TRANSFORMS[name](**EACH[name])(passed)
+        return TRANSFORMS[name](**ARGUMENTS[name])(passed)
 
     # Both runs are asked for the caller's own function; the record does not look into its dictionary.
     options["transforms"] = [stopping]
