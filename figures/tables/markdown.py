@@ -19,9 +19,9 @@ def record(path: str) -> tuple[pd.DataFrame, dict[str, Any]]:
     return pd.read_parquet(ROOT / path), json.loads(words)
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[str]], *notes: str) -> str:
-    """A pipe table with notes; the first column is left-aligned, the others right."""
-    head = [_line(columns), _line(["---", *["---:"] * (len(columns) - 1)])]
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]], *notes: str, words: int = 1) -> str:
+    """A pipe table with notes; the first columns, of words, are left-aligned, the others right."""
+    head = [_line(columns), _line(["---"] * words + ["---:"] * (len(columns) - words))]
     return "\n".join([*head, *map(_line, rows), "", *(f"{note}\n" for note in notes)])
 
 

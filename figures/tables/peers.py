@@ -32,7 +32,7 @@ def peers() -> str:
     origin = provenance(RECORD, metadata) + f" Up to {int(frame['round'].max())} rounds."
     others = "\n".join(f"- {work}: {note}." for work, note in notes.items() if note)
     reading = "CPU time, flatprobe / peer. Bold: flatprobe is slower. What else one side computes, or how:"
-    return table(["work", "beside", *found], rows, reading, others, origin)
+    return table(["work", "beside", *found], rows, reading, others, origin, words=2)
 
 
 def _cell(value: float) -> str:
@@ -51,14 +51,14 @@ def memory() -> str:
         copies = f"{peak / size:.1f}" if name == "ViT-B" else ""
         rows.append([work, name, variant, f"{peak:.0f}", copies, over])
     columns = ["work", "network", "", "peak, MiB", "copies of the weights", "flatprobe / peer"]
-    return table(columns, rows, provenance(RECORD, metadata))
+    return table(columns, rows, provenance(RECORD, metadata), words=3)
 
 
 def found() -> str:
     """What both sides found, in words."""
     frame, metadata = record(RECORD)
     rows = frame.loc[frame["found"] != "", ["work", "network", "found"]].drop_duplicates()
-    return table(["work", "network", "found"], rows.values.tolist(), provenance(RECORD, metadata))
+    return table(["work", "network", "found"], rows.values.tolist(), provenance(RECORD, metadata), words=3)
 
 
 PEERS: dict[str, Callable[[], str]] = {"peers": peers, "peers_memory": memory, "peers_found": found}
