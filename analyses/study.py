@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
+from flatprobe.studies.sweep import rows
 
 import flatprobe as fp
-from flatprobe.studies.sweep import rows
 
 
 @dataclass(kw_only=True)
@@ -32,6 +32,11 @@ class Study:
     progress: bool | None = None
     keys: list[str] = field(default_factory=list)
     units: list[pd.DataFrame] = field(default_factory=list)
+
+    @property
+    def seconds(self) -> float:
+        """The seconds that the units took when they were computed, in this run or an earlier one."""
+        return sum(float(table["seconds"].sum()) for table in self.units)
 
     def sweep(
         self, experiments: Sequence[fp.Experiment], measurements: Sequence[fp.Measurement]
