@@ -30,14 +30,18 @@ def main(arguments: Sequence[str] | None = None) -> list[Path]:
     if options.ids == ["list"]:
         _list(options)
         return []
-    ids = list(registry()) if options.ids == ["all"] else options.ids
-    chosen = find([id for id in ids if options.ids != ["all"] or isinstance(registry()[id], Reproduction)])
+    runnable = [name for name, item in registry().items() if isinstance(item, Reproduction)]
+    chosen = find(runnable if options.ids == ["all"] else options.ids)
     study = {"root": options.root, "executor": executor(options.executor, options.address), "workers": options.workers}
     return [run(item, options.preset, Study(**study, device=options.device), options.out) for item in chosen]
 
 
 def run(item: Reproduction, preset: str, study: Study, out: Path) -> Path:
-    """Measure an item at a preset, print table and outcomes, and write its record."""
+    """Measure an item at a preset, print table and outcomes, and write its record.
+
+    Raises:
+        ValueError: for an unknown preset.
+    """
     if preset not in item.presets:
         msg = f"preset must be one of {', '.join(item.presets)} for {item.id}, got {preset!r}"
         raise ValueError(msg)
@@ -78,7 +82,7 @@ def report(frame: pd.DataFrame, metadata: dict, path: Path) -> None:
         sys.stderr.write(f"warning: {metadata['id']}: no reason is given why this does not hold: {rule}\n")
 
 
-def executor(name: str, address: str | None = None) -> str | None | Callable[[], Executor]:
+def executor(name: str, address: str | None = None) -> str | Callable[[], Executor] | None:
     """What `fp.sweep` takes for the name of an executor."""
     if name == "dask":
         from distributed import Client
@@ -113,9 +117,7 @@ def _list(options: argparse.Namespace) -> None:
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m analyses", description=__doc__)
     parser.add_argument("ids", nargs="+", metavar="ID", help="ids such as T3-F12; or all; or list")
-    parser.add_argument(
-        "--preset", default="quick", help="quick (seconds, bundled data), cpu (minutes) or paper (a GPU)"
-    )
+    parser.add_argument("--preset", default="quick", help="quick (seconds), cpu (minutes) or paper (a GPU)")
     parser.add_argument("--root", type=Path, default=Path("runs"), help="folder of trained networks, which items share")
     parser.add_argument("--out", type=Path, default=RECORDS, help="folder of the records")
     parser.add_argument("--executor", choices=EXECUTORS, default="serial")

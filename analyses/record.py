@@ -16,9 +16,9 @@ ROOT = Path(__file__).parents[1]
 RECORDS = ROOT / "records"
 
 
-def record_path(id: str, preset: str, folder: Path = RECORDS) -> Path:
-    """The file of an item and a preset."""
-    return folder / f"{file_stem(f'{id}-{preset}')}.parquet"
+def record_path(name: str, preset: str, folder: Path = RECORDS) -> Path:
+    """The file of an item, by its id, and a preset."""
+    return folder / f"{file_stem(f'{name}-{preset}')}.parquet"
 
 
 def describe(reproduction: Reproduction, preset: str, outcomes: Sequence[Outcome], **run: object) -> dict[str, Any]:
@@ -68,13 +68,13 @@ def write_record(frame: pd.DataFrame, metadata: Mapping[str, Any], folder: Path 
     return write_table(frame, record_path(metadata["id"], metadata["preset"], folder), metadata)
 
 
-def read_record(id: str, preset: str, folder: Path = RECORDS) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Table and metadata of an item and a preset.
+def read_record(name: str, preset: str, folder: Path = RECORDS) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Table and metadata of an item, by its id, and a preset.
 
     Raises:
         FileNotFoundError: if the item was not run at this preset.
     """
-    return read_table(record_path(id, preset, folder))
+    return read_table(record_path(name, preset, folder))
 
 
 def read_outcomes(metadata: Mapping[str, Any]) -> list[Outcome]:

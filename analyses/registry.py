@@ -46,12 +46,12 @@ def find(ids: Sequence[str]) -> list[Reproduction]:
         ValueError: for an id that is not in the registry, or that is open or unavailable.
     """
     items = registry()
-    unknown = [id for id in ids if id not in items]
+    unknown = [name for name in ids if name not in items]
     if unknown:
         msg = f"the ids must be those of `python -m analyses list`, got {', '.join(unknown)}"
         raise ValueError(msg)
     chosen = []
-    for item in (items[id] for id in ids):
+    for item in (items[name] for name in ids):
         if isinstance(item, Unavailable):
             msg = f"{item.id} is {item.state}: {item.reason}"
             raise ValueError(msg)
@@ -72,8 +72,8 @@ def _modules() -> Iterator[ModuleType]:
             yield importlib.import_module(found.name)
 
 
-def _order(id: str) -> tuple[int, list[tuple[int, str]]]:
-    source, _, rest = id.partition("-")
+def _order(name: str) -> tuple[int, list[tuple[int, str]]]:
+    source, _, rest = name.partition("-")
     place = SOURCES.index(source) if source in SOURCES else len(SOURCES)
     parts = re.findall(r"(\d+)|(\D+)", rest)
     return place, [(int(number), "") if number else (-1, word) for number, word in parts]
