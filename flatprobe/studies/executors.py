@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from flatprobe.utils.arguments import at_least, one_of
+from flatprobe.utils.arguments import Checked, at_least, one_of
 
 Maker = Callable[[], Executor]
 NAMES = ("serial", "processes")
@@ -31,7 +31,7 @@ def processes(workers: int) -> ProcessPoolExecutor:
     return ProcessPoolExecutor(workers, get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,))
 
 
-def executor_maker(executor: Executor | Maker | str | None, workers: int) -> tuple[Maker, bool]:
+def executor_maker(executor: Checked[Executor | Maker | str | None], workers: int) -> tuple[Maker, bool]:
     """A function that makes the executor, and whether a new one can replace a broken one.
 
     Raises:

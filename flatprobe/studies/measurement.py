@@ -166,7 +166,7 @@ class Measurement:
         if self.stage in places and self.stage not in names:
             return names[int(self.stage)]
         one_of("stage", self.stage, (INITIAL, *names))
-        return self.stage
+        return str(self.stage)
 
     def key(self, experiments: Sequence[Experiment]) -> str:
         """The hash that names the record of these experiments."""

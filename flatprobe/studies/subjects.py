@@ -3,7 +3,7 @@
 import importlib
 import re
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from inspect import signature
 from typing import Any
 
@@ -41,8 +41,8 @@ def resolve(name: str) -> Callable[..., Any]:
             found = getattr(found, part)
     except (ImportError, AttributeError) as error:
         msg = (
-            f"{name!r} must be package.module:function that every process can import, got {error}. Install the package, "
-            "or add its folder to PYTHONPATH"
+            f"{name!r} must be package.module:function that every process can import, got {error}. Install the "
+            "package, or add its folder to PYTHONPATH"
         )
         raise ValueError(msg) from error
     if not callable(found):
@@ -107,7 +107,7 @@ def check_data(data: Mapping[str, Any]) -> None:
         raise ValueError(msg)
 
 
-def _named(kind: str, described: Mapping[str, Any]) -> str:
+def _named(kind: str, described: object) -> str:
     name = described.get("name") if isinstance(described, Mapping) else None
     if not isinstance(name, str):
         msg = f"{kind} must be a dictionary with a name, got {described!r}"
@@ -149,8 +149,8 @@ def data_of(data: Mapping[str, Any], on: str, seed: int) -> LabelledData:
     Raises:
         ValueError: for more samples than there are.
     """
-    pool = data.get("pool")
-    if on == "validation" and data.get("validation") is not None:
+    pool: int | None = data.get("pool")
+    if on == "validation" and data.get("validation") is not None and pool is not None:
         first = pool + data["validation"]
         whole = _split(_freeze(data), "train")
         _at_most("pool + validation", first, len(whole))
@@ -165,7 +165,11 @@ def data_of(data: Mapping[str, Any], on: str, seed: int) -> LabelledData:
 
 
 def _drawn(whole: LabelledData, data: Mapping[str, Any], seed: int) -> LabelledData:
-    """The drawn training samples; those of a smaller number are among those of a larger one."""
+    """The drawn training samples; those of a smaller number are among those of a larger one.
+
+    Raises:
+        ValueError: for more samples than there are, or a number that the classes do not divide.
+    """
     samples, draw = data.get("samples"), data.get("draw", DRAWS[0])
     if samples is None:
         return whole
@@ -202,9 +206,7 @@ def _hashable(value: Any) -> Any:
 def _split(frozen: tuple[tuple[str, Any], ...], split: str) -> LabelledData:
     arguments = dict(frozen)
     name = arguments.pop("name")
-    found: LabelledData = (
-        resolve(name)(split=split, **arguments) if is_function(name) else load_data(name, split=split, **arguments)
-    )
+    found: object = (resolve(name) if is_function(name) else partial(load_data, name))(split=split, **arguments)
     if not isinstance(found, LabelledData):
         msg = f"{name} must return LabelledData, got a {type(found).__name__}"
         raise TypeError(msg)

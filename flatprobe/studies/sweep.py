@@ -21,7 +21,7 @@ from flatprobe.utils.tables import read_table
 if TYPE_CHECKING:
     import pandas
 
-_OWN = ("experiment", "measurement", "state", "seconds", "training_seconds", "error", "path")
+_OWN = ("experiment", "measurement", "state", "seconds", "training_seconds", "error", "record")
 
 
 def sweep(
@@ -64,12 +64,13 @@ def sweep(
 
     Returns:
         One row per experiment and measurement: `experiment` (its key; joined by "+" in a joint one), `measurement`,
-        `state` ("complete" or "failed"), `seconds` of the measurement and `training_seconds`, `error`, `path` of the
-        record, the settings by dotted name, and the headline figures of the result. `fp.load(path)` reads a result; `flatprobe.studies.sweep.rows(table,
-        name)` gives all raw values of a measurement.
+        `state` ("complete" or "failed"), `seconds` of the measurement and `training_seconds`, `error`, `record` (its
+        file), the settings by dotted name, and the headline figures of the result. `fp.load(record)` reads a result;
+        `flatprobe.studies.sweep.rows(table, name)` gives all raw values of a measurement.
 
     Raises:
         BrokenExecutor: if a given executor breaks, which a function could make anew.
+        KeyboardInterrupt: on Ctrl-C, with a note on what is complete.
         OSError: if the root cannot be written.
         ValueError: for unsuitable arguments.
 
@@ -268,20 +269,22 @@ def _table(units: Sequence[Unit], found: "dict[str, list[Row]]") -> "pandas.Data
         key = "+".join(experiment.key for experiment in unit.experiments)
         training = {"training_seconds": sum(seconds_of(unit.root, experiment) for experiment in unit.experiments)}
         for row in found[unit.name]:
-            figures = _figures(row["path"]) if row["path"] else {"seconds": math.nan}
-            rows_of_table.append({"experiment": key, **row, **training, **settings, **figures})
+            lead = {"experiment": key, **row, **training, **settings}
+            seconds, figures = _figures(row["record"]) if row["record"] else (math.nan, {})
+            named = {f"{name}_measured" if name in lead else name: value for name, value in figures.items()}
+            rows_of_table.append({**lead, "seconds": seconds, **named})
     table = pd.DataFrame(rows_of_table)
     return table[[*_OWN, *(column for column in table.columns if column not in _OWN)]]
 
 
-def _figures(path: str) -> dict[str, float]:
+def _figures(path: str) -> tuple[float, dict[str, float]]:
     """Seconds and headline figures of a record: a result's summary, or the numbers of a dictionary."""
     frame, metadata = read_table(path)
     if metadata["kind"] == "numbers":
         found = {str(name): value for name, value in frame.iloc[0].items()}
     else:
         found = {} if metadata["kind"] == "table" else load(path).summary()
-    return {**found, "seconds": metadata["seconds"]}
+    return metadata["seconds"], found
 
 
 def rows(table: "pandas.DataFrame", measurement: str) -> "pandas.DataFrame":
@@ -302,7 +305,7 @@ def rows(table: "pandas.DataFrame", measurement: str) -> "pandas.DataFrame":
 
     chosen = table[(table["measurement"] == measurement) & (table["state"] == COMPLETE)]
     parts = []
-    for key, path in zip(chosen["experiment"], chosen["path"], strict=True):
+    for key, path in zip(chosen["experiment"], chosen["record"], strict=True):
         frame, metadata = read_table(path)
         settings = common_settings([Experiment.from_json(described) for described in metadata["experiments"]])
         lead = pd.DataFrame({"experiment": [key], **{name: [value] for name, value in settings.items()}})

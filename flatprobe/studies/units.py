@@ -100,7 +100,7 @@ def run_unit(unit: Unit) -> list[Row]:
     Two processes with the same unit do not work at once: the second waits, and finds it complete.
 
     Returns:
-        A row per measurement (one for none): `measurement`, `state`, `seconds`, `error`, `path`. The first has the
+        A row per measurement (one for none): `measurement`, `state`, `seconds`, `error`, `record`. The first has the
         seconds of a training too.
     """
     if unit.is_complete():  # a finished unit that a scheduler runs again answers at once
@@ -230,15 +230,16 @@ def _write(found: Any, path: Path, metadata: Mapping[str, Any]) -> None:
 def _failure(unit: Unit, measurement: Measurement | None, error: BaseException) -> Row:
     """Write the traceback down, and return the row."""
     text = "".join(traceback.format_exception(error))
+    said = f"{type(error).__name__}: {error}"
     described = {
         "experiments": [experiment.as_json() for experiment in unit.experiments],
         "measurement": None if measurement is None else measurement.as_json(unit.experiments),
-        "error": f"{type(error).__name__}: {error}",
+        "error": said,
         "traceback": text,
         "environment": environment(),
     }
     write_text(unit.failure_file(measurement), json.dumps(described, indent=2))
-    return _row(unit, measurement, FAILED, error=described["error"])
+    return _row(unit, measurement, FAILED, error=said)
 
 
 def fail(unit: Unit, error: BaseException) -> list[Row]:
@@ -257,7 +258,7 @@ def _row(unit: Unit, measurement: Measurement | None, state: str, *, seconds: fl
         "state": state,
         "seconds": seconds,
         "error": error,
-        "path": "" if measurement is None or state == FAILED else str(unit.record(measurement)),
+        "record": "" if measurement is None or state == FAILED else str(unit.record(measurement)),
     }
 
 
