@@ -135,9 +135,7 @@ def judge(frame: pd.DataFrame) -> list[Outcome]:
             rule = f"natural labels flatter, {PARAMETERS[part]}, {stage}, n = {n:,}"
             band = (0.75 * printed, 1.25 * printed)
             found.append(
-                rules.ratio(
-                    rule, cell["natural"], cell["random"], published=printed, band=band, beside=n != max(sizes)
-                )
+                rules.ratio(rule, cell["natural"], cell["random"], published=printed, band=band, beside=n != max(sizes))
             )
         ratios = (cells["natural"] / cells["random"]).unstack("n").dropna()
         rule = f"the ratio grows from n = {min(sizes):,} to {max(sizes):,}, {PARAMETERS[part]}, {stage}"
