@@ -61,7 +61,7 @@ class Preset:
 
 
 PRESETS = {
-    "quick": Preset("digits", (20, 40), 2, 500, 0.2, 0.1),
+    "quick": Preset("digits", (16, 32), 2, 300, 0.3, 0.2),
     "cpu": Preset("ylecun/mnist", (1000, 3000, 10000), 3, 1000, 0.05, 0.004),
     "slow": Preset("ylecun/mnist", (1000, 3000, 10000), 2, 1000, 0.01, 0.006),
     "paper": Preset("ylecun/mnist", (60000,), 3, 3000, 0.05, 0.001),
