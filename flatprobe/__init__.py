@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from flatprobe.models.checkpoints import load_checkpoint as load_checkpoint
     from flatprobe.network.embedding import at_embedding as at_embedding
     from flatprobe.probes.adversarial import adversarial_accuracy as adversarial_accuracy
+    from flatprobe.probes.adversarial_points import adversarial_points as adversarial_points
     from flatprobe.probes.coefficients import segment as segment
     from flatprobe.probes.coefficients import simplex as simplex
     from flatprobe.probes.flatness import flatness_radius as flatness_radius
@@ -77,6 +78,7 @@ _HOMES = {
     "worst_case_sharpness": "flatprobe.probes.sharpness",
     # input-space probes
     "adversarial_accuracy": "flatprobe.probes.adversarial",
+    "adversarial_points": "flatprobe.probes.adversarial_points",
     "functional_margins": "flatprobe.probes.margins",
     "gaussian_robustness": "flatprobe.probes.robustness",
     "geometric_margins": "flatprobe.probes.geometric",

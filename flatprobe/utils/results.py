@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 # The module of each result class. Records name the class alone, so that old ones are readable after a renaming.
 _HOMES = {
     "AdversarialAccuracy": "flatprobe.probes.adversarial",
+    "AdversarialPoints": "flatprobe.probes.adversarial_points",
     "Audit": "flatprobe.studies.audit",
     "Bound": "flatprobe.bounds.bound",
     "FlatnessRadii": "flatprobe.probes.flatness",
