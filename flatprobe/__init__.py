@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from flatprobe.studies.experiment import Experiment as Experiment
     from flatprobe.studies.measurement import Measurement as Measurement
     from flatprobe.studies.sweep import sweep as sweep
+    from flatprobe.training import DivergedError as DivergedError
     from flatprobe.training import ForwardPass as ForwardPass
     from flatprobe.training import TrainingRun as TrainingRun
     from flatprobe.training import constraints as constraints
@@ -90,6 +91,7 @@ _HOMES = {
     "bounds": "flatprobe.bounds",
     # training and studies
     "Experiment": "flatprobe.studies.experiment",
+    "DivergedError": "flatprobe.training",
     "ForwardPass": "flatprobe.training",
     "Measurement": "flatprobe.studies.measurement",
     "TrainingRun": "flatprobe.training",
