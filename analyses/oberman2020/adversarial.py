@@ -59,7 +59,12 @@ def experiments(settings: Trainings, methods: dict[str, dict[str, Any]]) -> list
     for name, parts in methods.items():
         base = fp.Experiment(
             network={"name": "mlp", "widths": [512]},
-            data={"name": settings.data, "samples": settings.samples, "pool": settings.pool, "validation": settings.tested},
+            data={
+                "name": settings.data,
+                "samples": settings.samples,
+                "pool": settings.pool,
+                "validation": settings.tested,
+            },
             stages=[{"name": name, "epochs": settings.epochs, "learning_rate": 0.05, **parts}],
         )
         seeds = [(seed,) * 3 for seed in range(settings.seeds)]
@@ -107,12 +112,17 @@ def adversarial_rules(frame: pd.DataFrame) -> list[Outcome]:
         slope = np.polyfit(np.log(part["step"]), np.log((part["left"] - part["right"]).abs()), 1)[0]
         outcomes.append(exact(rule, abs(float(slope) - order), tolerance=0.1, problems=len(part), unit="slope error"))
     tables = {
-        name: frame[frame["statement"] == name].pivot_table(index=["method", "budget"], columns="seed", values="accuracy")
+        name: frame[frame["statement"] == name].pivot_table(
+            index=["method", "budget"], columns="seed", values="accuracy"
+        )
         for name in ("validation", "test")
     }
     strengths = [method for method in frame["method"].dropna().unique() if method.startswith("Tikhonov")]
     chosen = max(strengths, key=lambda method: tables["validation"].loc[method, BUDGET].mean())
-    test, seconds = tables["test"], frame[frame["statement"] == "seconds"].pivot_table(index="method", columns="seed", values="seconds")
+    test, seconds = (
+        tables["test"],
+        frame[frame["statement"] == "seconds"].pivot_table(index="method", columns="seed", values="seconds"),
+    )
     rules = (
         "Under PGD the Tikhonov term has more than 0.9 of the accuracy of training on PGD",
         "Under PGD it has a higher accuracy than plain training",
@@ -153,7 +163,9 @@ def smoothing_rules(frame: pd.DataFrame) -> list[Outcome]:
     shares = frame.pivot_table(index=["method", "radius"], columns="seed", values="share")
     more = "Training on the noise certifies a larger share of samples at radius 0.5 than plain training"
     return [
-        difference("More than half of the test samples have a certified radius above 0", shares.loc["noise", 0.0], above=0.5),
+        difference(
+            "More than half of the test samples have a certified radius above 0", shares.loc["noise", 0.0], above=0.5
+        ),
         difference(more, shares.loc["noise", 0.5] - shares.loc["plain", 0.5], beside=True),
     ]
 
@@ -167,7 +179,8 @@ REPRODUCTIONS = (
     Reproduction(
         id="O20-10.5",
         source="Oberman (2020), section 10.5",
-        claim="Adversarial training is the regularizer lambda ||grad l||_* (unnormalized: lambda ||grad l||_2^2); by finite "
+        claim="Adversarial training is the regularizer lambda ||grad l||_* (unnormalized: lambda ||grad l||_2^2); by "
+        "finite "
         "differences it gives a robustness comparable to many steps of adversarial training at the cost of one.",
         presets=PRESETS,
         at_scale=(),

@@ -34,7 +34,7 @@ def gradient_of(passed: fp.ForwardPass) -> np.ndarray:
 
 
 def attacks(settings: Problems, study: Study) -> pd.DataFrame:  # noqa: ARG001 - nothing is trained
-    """v . grad l of the package's attacks beside the dual norm, linear programs, random directions and the true rise."""
+    """v . grad l of the package's attacks beside the dual norm, linear programs, random directions, the rise."""
     rows: list[dict[str, Any]] = []
     random = np.random.default_rng(0)
     for model in range(settings.models):
@@ -53,7 +53,9 @@ def attacks(settings: Problems, study: Study) -> pd.DataFrame:  # noqa: ARG001 -
             rise = float(passed.losses_at(points).detach() - passed.losses.detach()) / BUDGET
             rows.append(side(f"{norm} attack", value, dual, **where))
             rows.append(side(f"{norm} rise", rise, dual, **where))
-            rows.append(side(f"{norm} penalty", float(fp.penalties.GradientDualNorm(norm)(passed).detach()), dual, **where))
+            rows.append(
+                side(f"{norm} penalty", float(fp.penalties.GradientDualNorm(norm)(passed).detach()), dual, **where)
+            )
             rows.append(side(f"{norm} length", np.linalg.norm(direction, np.inf if norm == "linf" else 2), 1, **where))
             drawn = random.normal(size=(settings.directions, INPUTS))
             drawn /= np.linalg.norm(drawn, np.inf if norm == "linf" else 2, axis=1, keepdims=True)
@@ -92,14 +94,16 @@ def attack_rules(frame: pd.DataFrame) -> list[Outcome]:
 REPRODUCTION = Reproduction(
     id="O20-8",
     source="Oberman (2020), section 8, eqs 8.3 to 8.5",
-    claim="The linearized attack of length 1 has the optimal value ||grad l||_1 in linf and ||grad l||_2 in l2: the dual "
+    claim="The linearized attack of length 1 has the optimal value ||grad l||_1 in linf and ||grad l||_2 in l2: the "
+    "dual "
     "norm of the gradient.",
     presets={"quick": Problems(20, 200), "cpu": Problems(500, 2000), "paper": Problems(500, 2000)},
     at_scale=("quick", "cpu", "paper"),
     table=attacks,
     rules=attack_rules,
     reasons={
-        MINIMIZER: "The minimum over the ball is -||grad l||_1, at minus the signed gradient: a relative difference of 2 in "
+        MINIMIZER: "The minimum over the ball is -||grad l||_1, at minus the signed gradient: a relative difference "
+        "of 2 in "
         "all problems, by linear programming. Eq. 8.4 is a maximum; the rule above tests it on the same problems."
     },
     cost="5 s",

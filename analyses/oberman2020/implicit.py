@@ -60,7 +60,13 @@ def transformed_rules(frame: pd.DataFrame) -> list[Outcome]:
     least = float((moved["left"] - moved["right"]).abs().min())
     return [
         equal(frame, "RT", "L(f(T(x)), y) = L(f(x), y) + R_T for seven transformations", tolerance=1e-6),
-        exact("Each transformation changes the loss (minus the least change)", -least, tolerance=-1e-9, problems=len(moved), beside=True),
+        exact(
+            "Each transformation changes the loss (minus the least change)",
+            -least,
+            tolerance=-1e-9,
+            problems=len(moved),
+            beside=True,
+        ),
     ]
 
 
@@ -69,7 +75,8 @@ QUADRATICS = 50  # random problems
 DEVIATIONS = tuple(float(value) for value in np.geomspace(0.02, 0.5, 8))  # sigma
 POINT, LABEL = 0.4, 0.2  # of the curved functions
 GAUSS = "Printed eq. 10.3, Gaussian noise: the rise of the loss is sigma^2 (f_x^2 + (f - y) f_xx + sigma^2 / 4 f_xx^2)"
-MOMENTS = "Printed eq. 10.2, E v_i v_j = sigma^2 for all i, j: the rise is sigma^2 ||grad f||^2 for linear f in three dimensions"
+MOMENTS = "Printed eq. 10.2, E v_i v_j = sigma^2 for all i, j: the rise is sigma^2 ||grad f||^2 for linear f in "
+"three dimensions"
 EXACT = "Eq. 10.3, corrected for Gaussian noise, is exact for every smooth f (remainder of order sigma^6)"
 
 
@@ -173,8 +180,15 @@ def noise_rules(frame: pd.DataFrame) -> list[Outcome]:
     return [
         equal(frame, "printed signs", "Printed eq. 10.3, noise +-sigma: the same", tolerance=1e-9),
         equal(frame, "printed Gaussian", GAUSS, tolerance=1e-9),
-        equal(frame, "corrected Gaussian", "Corrected, Gaussian noise: 3 sigma^2 / 4 f_xx^2 in the bracket", tolerance=1e-9),
-        below(frame, "sampled corrected", "The package's Gaussian noise is within 4 standard errors of the corrected form"),
+        equal(
+            frame,
+            "corrected Gaussian",
+            "Corrected, Gaussian noise: 3 sigma^2 / 4 f_xx^2 in the bracket",
+            tolerance=1e-9,
+        ),
+        below(
+            frame, "sampled corrected", "The package's Gaussian noise is within 4 standard errors of the corrected form"
+        ),
         below(frame, "sampled printed", SAMPLED, beside=True),
         equal(frame, "moments printed", MOMENTS, tolerance=1e-9),
         equal(frame, "moments corrected", "Corrected: the same with E v_i v_j = sigma^2 delta_ij", tolerance=1e-9),
@@ -212,7 +226,8 @@ REPRODUCTIONS = (
         table=noise,
         rules=noise_rules,
         reasons={
-            GAUSS: "E v^4 is 3 sigma^4 for Gaussian noise; the printed 1/4 holds for E v^4 = sigma^4, as for v = +-sigma. "
+            GAUSS: "E v^4 is 3 sigma^4 for Gaussian noise; the printed 1/4 holds for E v^4 = sigma^4, as for v = "
+            "+-sigma. "
             "The rules above and below test both on the same 50 quadratic functions, without sampling.",
             SAMPLED: "As for the quadrature: the fourth moment.",
             MOMENTS: "With E v_i v_j = sigma^2 for i != j all coordinates move together, and the rise is "
@@ -220,7 +235,8 @@ REPRODUCTIONS = (
             EXACT: "For f = sin(2 x) the remainder is of order sigma^4, from the third and fourth derivatives that the "
             "proof's expansion leaves out; with them it is of order sigma^6, by the next rule.",
         },
-        differs="The lemma has no experiment. Expectations are by quadrature, and once by sampling with the package's noise.",
+        differs="The lemma has no experiment. Expectations are by quadrature, and once by sampling with the "
+        "package's noise.",
         cost="3 s",
     ),
 )

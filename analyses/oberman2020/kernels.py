@@ -1,6 +1,5 @@
-"""Kernel regression, its norm as a sum of derivatives, and classes that generalize or do not: sections 4 and 10."""
+"""Kernel regression, and its norm as a sum of derivatives: section 4 and Example 10.1."""
 
-import itertools
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -11,12 +10,14 @@ from scipy.spatial.distance import cdist
 from sklearn.kernel_ridge import KernelRidge
 
 from analyses.reproduction import Outcome, Reproduction
-from analyses.rules import exact, ratio
+from analyses.rules import exact
 from analyses.sides import below, equal, side
 from analyses.study import Study
 
 STRENGTHS = tuple(10.0**power for power in range(-6, 3))  # lambda of section 4
-SCALED = "Printed: (M + lambda I) w = y minimizes (EL-K), (1/m) sum (f(x_i) - y_i)^2 + (lambda / 2) ||w||_H^2 (gradient)"
+SCALED = (
+    "Printed: (M + lambda I) w = y minimizes (EL-K), (1/m) sum (f(x_i) - y_i)^2 + (lambda / 2) ||w||_H^2 (gradient)"
+)
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,9 @@ def regression_rules(frame: pd.DataFrame) -> list[Outcome]:
     rises = {statement: falls(statement) for statement in ("condition", "sensitivity")}
     return [
         most("peer", "(M + lambda I)^-1 y is scikit-learn's KernelRidge", 1e-6),
-        equal(frame, "condition", "The condition number is (sigma_max + lambda) / (sigma_min + lambda)", tolerance=1e-6),
+        equal(
+            frame, "condition", "The condition number is (sigma_max + lambda) / (sigma_min + lambda)", tolerance=1e-6
+        ),
         *[
             exact(f"The {name} falls with lambda (largest rise, log)", worst, tolerance=0, problems=count)
             for name, (worst, count) in rises.items()
@@ -148,83 +151,6 @@ def norm_rules(frame: pd.DataFrame) -> list[Outcome]:
     ]
 
 
-WIDTHS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)  # of the Gaussian, in sides of the unit square
-TUNED = "The width is to be tuned: the {} one has a larger test loss than the best"
-MORE = " (by more than 10 %)"
-TARGETS = {  # y on the unit square
-    "constant": lambda x: np.ones(len(x)),  # the source's
-    "wave": lambda x: np.sin(2 * np.pi * x[:, 0]) * np.sin(2 * np.pi * x[:, 1]),  # ours
-}
-
-
-@dataclass(frozen=True)
-class Classes:
-    """Sizes of Example 10.2; the source states none."""
-
-    samples: tuple[int, ...]  # m
-    steps: int  # of SGD
-    seeds: int
-
-
-def trained(features: np.ndarray, y: np.ndarray, steps: int, random: np.random.Generator) -> np.ndarray:
-    """Weights after SGD on (1/m) sum_i (f(x_i) - y_i)^2 from 0, with batches of 16 and the rate 1 / (2 max ||g_i||^2)."""
-    weights, rate = np.zeros(features.shape[1]), 0.5 / float((features**2).sum(axis=1).max())
-    for _ in range(steps):
-        drawn = random.integers(len(features), size=16)
-        batch = features[drawn]
-        weights -= rate * 2 * batch.T @ (batch @ weights - y[drawn]) / 16
-    return weights
-
-
-def hypotheses(settings: Classes, study: Study) -> pd.DataFrame:  # noqa: ARG001
-    """Training and test loss of the delta functions (width 0) and of Gaussians by width."""
-    rows: list[dict[str, Any]] = []
-    for samples, seed, target in itertools.product(settings.samples, range(settings.seeds), TARGETS):
-        random = np.random.default_rng([samples, seed])
-        x, fresh = random.uniform(size=(samples, 2)), random.uniform(size=(2000, 2))
-        y, expected = TARGETS[target](x), TARGETS[target](fresh)
-        for width in (0.0, *WIDTHS):
-            features = gaussian(x, x, width) if width else np.eye(samples)
-            weights = trained(features, y, settings.steps, random)
-            predicted = gaussian(fresh, x, width) @ weights if width else np.zeros(len(fresh))
-            train, test = ((features @ weights - y) ** 2).mean(), ((predicted - expected) ** 2).mean()
-            where = {"target": target, "samples": samples, "seed": seed, "width": width}
-            rows.append({**where, "train": train, "test": test})
-    return pd.DataFrame(rows)
-
-
-def hypothesis_rules(frame: pd.DataFrame) -> list[Outcome]:
-    """Zero training loss in both classes; the test loss, and the width that is best."""
-    printed, wave = (frame[frame["target"] == target] for target in TARGETS)
-    delta = printed[printed["width"] == 0]
-    tests = printed.pivot_table(index=["samples", "seed"], columns="width", values="test")
-    trains = printed.pivot_table(index=["samples", "seed"], columns="width", values="train")
-    best = tests[list(WIDTHS)].min(axis=1)
-    at_best = trains.stack()[list(zip(*zip(*best.index, strict=True), tests[list(WIDTHS)].idxmin(axis=1), strict=True))]
-    outcomes = [
-        _most("Delta functions: SGD comes to a training loss below 1e-6", delta["train"], 1e-6),
-        _most("Delta functions: the test loss is 1 (largest difference)", (delta["test"] - 1).abs(), 1e-12),
-        _most("Gaussians at the best width: the training loss is below 0.01", at_best, 0.01),
-    ]
-    for samples in sorted(frame["samples"].unique()):
-        rule = f"m = {samples}: delta functions have more than 10 times the test loss of Gaussians at the best width"
-        outcomes.append(ratio(rule, tests.loc[samples][0.0], best[samples], above=10))
-    waves = wave.pivot_table(index=["samples", "seed"], columns="width", values="test")[list(WIDTHS)]
-    for name, end in (("narrowest", min(WIDTHS)), ("widest", max(WIDTHS))):
-        outcomes.append(_interior(TUNED.format(name), tests[end], best, beside=name == "widest"))
-        outcomes.append(_interior(TUNED.format(name) + ", y = a wave", waves[end], waves.min(axis=1), beside=True))
-    return outcomes
-
-
-def _most(rule: str, values: pd.Series, tolerance: float) -> Outcome:
-    return exact(rule, float(values.max()), tolerance=tolerance, problems=len(values))
-
-
-def _interior(rule: str, end: pd.Series, best: pd.Series, *, beside: bool = False) -> Outcome:
-    """The ratio of the test losses is above 1.1; over all sizes and seeds."""
-    return ratio(rule + MORE, end, best, above=1.1, beside=beside)
-
-
 REPRODUCTIONS = (
     Reproduction(
         id="O20-4",
@@ -236,7 +162,8 @@ REPRODUCTIONS = (
         table=regression,
         rules=regression_rules,
         reasons={
-            SCALED: "With the factors 1/m and lambda / 2 of (EL-K) and the quadratic loss (f - y)^2, the gradient vanishes "
+            SCALED: "With the factors 1/m and lambda / 2 of (EL-K) and the quadratic loss (f - y)^2, the gradient "
+            "vanishes "
             "at (M + (m lambda / 2) I) w = y, which the last rule tests. The printed system is that of "
             "sum (f(x_i) - y_i)^2 + lambda ||w||_H^2: the same family, another lambda."
         },
@@ -257,27 +184,5 @@ REPRODUCTIONS = (
         },
         differs="In one dimension, for sums of six Gaussians.",
         cost="3 s",
-    ),
-    Reproduction(
-        id="O20-Ex10.2",
-        source="Oberman (2020), Example 10.2",
-        claim="SGD on a class of delta functions trains to loss 0 and does not generalize; Gaussians in their place can, "
-        "and their width is a regularization parameter that can be tuned.",
-        presets={
-            "quick": Classes(samples=(30, 100), steps=1000, seeds=3),
-            "cpu": Classes(samples=(50, 200, 1000), steps=8000, seeds=5),
-            "paper": Classes(samples=(50, 200, 1000), steps=8000, seeds=5),
-        },
-        at_scale=("cpu", "paper"),
-        table=hypotheses,
-        rules=hypothesis_rules,
-        reasons={
-            TUNED.format("widest") + MORE: "The source's y is constant on the square, so a kernel that is nearly constant "
-            "is the best of all, at every m and seed. On a wave in the place of the constant, the widest kernel is worse "
-            "than the best, by the last rule: an optimal width inside the range needs a target that varies."
-        },
-        differs="The source states neither m nor rate nor number of steps. A test point is never a training point, so the "
-        "delta functions predict 0 by construction.",
-        cost="1 min",
     ),
 )

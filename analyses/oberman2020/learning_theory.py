@@ -180,7 +180,9 @@ def partition_rules(frame: pd.DataFrame) -> list[Outcome]:
     """The package's form is the printed one; the bound covers."""
     return [
         equal(frame, "formula", "`fp.bounds.robustness` is eq. 6.3", tolerance=1e-12),
-        below(frame, "coverage", "The gap of a majority vote in cells exceeds the bound with frequency <= delta = 0.05"),
+        below(
+            frame, "coverage", "The gap of a majority vote in cells exceeds the bound with frequency <= delta = 0.05"
+        ),
         below(frame, "largest gap", "Its largest gap is below the bound", beside=True),
     ]
 
@@ -209,9 +211,11 @@ REPRODUCTIONS = (
         table=rectangles,
         rules=rectangle_rules,
         reasons={
-            PRINTED_62: "A classifier that is 1 everywhere but on the sample has a gap of 1 at every m, while R_m of all "
+            PRINTED_62: "A classifier that is 1 everywhere but on the sample has a gap of 1 at every m, while R_m of "
+            "all "
             "subsets is 1/2. For a loss class with values in [0, 1] the theorem has 2 R_m; the rule below tests it. "
-            "The source's form is that for the 0-1 loss of classifiers with values +-1, whose R_m is twice that of the loss."
+            "The source's form is that for the 0-1 loss of classifiers with values +-1, whose R_m is twice that of "
+            "the loss."
         },
         differs="The points are uniform in the unit square; the source names no law.",
         cost="30 s",
@@ -219,13 +223,15 @@ REPRODUCTIONS = (
     Reproduction(
         id="O20-6.3",
         source="Oberman (2020), eq. 6.3",
-        claim="The gap of a (K, epsilon)-robust algorithm is at most epsilon + 2 M sqrt((K ln 2 + ln(1 / delta)) / (2 m)) "
+        claim="The gap of a (K, epsilon)-robust algorithm is at most epsilon + 2 M sqrt((K ln 2 + ln(1 / delta)) / "
+        "(2 m)) "
         "with probability 1 - delta.",
         presets={"quick": Partitions(500), "cpu": Partitions(10_000), "paper": Partitions(10_000)},
         at_scale=("quick", "cpu", "paper"),
         table=partitions,
         rules=partition_rules,
-        differs="The source has no experiment. Ours is a majority vote in 8 cells of [0, 1] with 30 % of the labels flipped.",
+        differs="The source has no experiment. Ours is a majority vote in 8 cells of [0, 1] with 30 % of the labels "
+        "flipped.",
         cost="2 s",
     ),
 )

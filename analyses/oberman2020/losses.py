@@ -137,9 +137,13 @@ REPRODUCTIONS = (
     Reproduction(
         id="O20-F3",
         source="Oberman (2020), Fig. 3",
-        claim="Level sets of the max loss and of the LSE losses with eps = 0.2 and 1, with the classification boundary: "
+        claim="Level sets of the max loss and of the LSE losses with eps = 0.2 and 1, with the classification "
+        "boundary: "
         "the smoothed losses lie between max and max + eps log K, and eps = 1 is the cross-entropy.",
-        published=({"quantity": "eps of the second panel", "value": 0.2}, {"quantity": "eps of the third", "value": 1.0}),
+        published=(
+            {"quantity": "eps of the second panel", "value": 0.2},
+            {"quantity": "eps of the third", "value": 1.0},
+        ),
         presets={"quick": Grid(31), "cpu": Grid(81), "paper": Grid(81)},
         at_scale=("quick", "cpu", "paper"),
         table=level_sets,
@@ -158,7 +162,8 @@ REPRODUCTIONS = (
         rules=random_rules,
         reasons={
             UPPER: "The max loss of an error is the distance of the largest logit from the label's, which may be below "
-            "1 and is 0 at ties. With a margin of 1 (the hinge loss, the rule below) the bound holds on the same logits."
+            "1 and is 0 at ties. With a margin of 1 (the hinge loss, the rule below) the bound holds on the same "
+            "logits."
         },
         differs="The printed line below eq. 7.2 has g_eps on both sides; the upper bound is max f + eps log K.",
         cost="3 s",

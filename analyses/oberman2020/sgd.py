@@ -1,6 +1,5 @@
-"""Minibatch gradients near a minimum, the 1/k rate of SGD, and its acceleration: sections 5.2 to 5.4."""
+"""Minibatch gradients near a minimum, and the 1/k rate of SGD: sections 5.2 and 5.3."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -88,7 +87,8 @@ class Rate:
 def expectations(rate: dict[str, Any], variance: float, start: float, steps: int) -> np.ndarray:
     """E q_k for k = 0, ..., steps on the quadratic, by the recursion of the second moment of each coordinate.
 
-    w_i <- w_i - h_k (a_i w_i + e_i) with E e_i^2 = sigma^2 / d gives E w_i^2 <- (1 - h_k a_i)^2 E w_i^2 + h_k^2 sigma^2 / d.
+    The step w_i - h_k (a_i w_i + e_i) with E e_i^2 = sigma^2 / d gives the moment
+    (1 - h_k a_i)^2 E w_i^2 + h_k^2 sigma^2 / d.
     """
     curvatures = np.array(CURVATURES)
     moments = np.full(len(curvatures), start / len(curvatures))
@@ -144,7 +144,11 @@ def convergence(settings: Rate, study: Study) -> pd.DataFrame:  # noqa: ARG001
 
 
 def _ten_times(found: np.ndarray, first: int, where: dict[str, float]) -> list[dict[str, Any]]:
-    """Iterations to the error eps = E q_first, and to eps / 10; and the slope from there on."""
+    """Iterations to the error eps = E q_first, and to eps / 10; and the slope from there on.
+
+    Raises:
+        ValueError: if the run is too short for eps / 10.
+    """
     last = int(np.argmax(found <= found[first] / 10))
     if last == 0:
         msg = f"steps must reach a tenth of the error at step {first}, got {len(found) - 1}. Raise steps"
@@ -185,65 +189,10 @@ def convergence_rules(frame: pd.DataFrame) -> list[Outcome]:
         equal(frame, "rate", "`fp.inverse_rate` is h_0 of eq. SLR with the corrected constant", tolerance=1e-12),
         below(frame, "chains", "The mean of 2,000 chains is within 4 standard errors of E q_k", beside=True),
         equal(frame, "slope", "E q_k is of order 1/k: log-log slope -1 within 5 %", tolerance=0.05),
-        equal(frame, "ten times", "An error of eps / 10 takes ten times the iterations of eps, within 5 %", tolerance=0.05),
+        equal(
+            frame, "ten times", "An error of eps / 10 takes ten times the iterations of eps, within 5 %", tolerance=0.05
+        ),
     ]
-
-
-# Section 5.4: Nesterov's SGD beside plain SGD on a quadratic, the squared loss of an affine classifier.
-RATES = (0.003, 0.01, 0.03, 0.1)  # learning rates; each method takes its best
-
-
-@dataclass(frozen=True)
-class Acceleration:
-    """Cost of the trainings of section 5.4."""
-
-    samples: int
-    epochs: int
-    target: float  # training loss
-    seeds: int
-    rates: tuple[float, ...]
-
-
-def acceleration(settings: Acceleration, study: Study) -> pd.DataFrame:
-    """Epochs to the target loss per method, rate and seed; infinite where it is not reached."""
-    base = fp.Experiment(
-        network={"name": "mlp", "widths": []},
-        data={"name": "digits", "samples": settings.samples},
-        stages=[
-            {
-                "objective": "squared",
-                "optimizer": "sgd",
-                "momentum": 0.0,
-                "learning_rate": 0.01,
-                "until": "loss",
-                "target_loss": settings.target,
-                "epochs": settings.epochs,
-                "on_failure": "flag",
-            }
-        ],
-    )
-    experiments = base.vary(
-        {
-            ("seeds.network", "seeds.order"): [(seed, seed) for seed in range(settings.seeds)],
-            ("stages.0.optimizer", "stages.0.momentum"): [("sgd", 0.0), ("nesterov", 0.9)],
-            "stages.0.learning_rate": settings.rates,
-        }
-    )
-    found = study.sweep(experiments, [fp.Measurement("history")])["history"]
-    keys = ["seeds.network", "stages.0.optimizer", "stages.0.learning_rate"]
-    runs = found.groupby(keys).agg(epochs=("epoch", "count"), loss=("loss", "last")).reset_index()
-    runs.columns = ["seed", "optimizer", "learning_rate", "epochs", "loss"]
-    return runs.assign(epochs=runs["epochs"].where(runs["loss"] <= settings.target, np.inf))
-
-
-def acceleration_rules(frame: pd.DataFrame) -> Sequence[Outcome]:
-    """Fewer epochs, each method at its best rate."""
-    best = frame.groupby(["optimizer", "seed"])["epochs"].min()
-    if np.isinf(best).any():
-        msg = "each method must reach the target at some rate, got runs that do not. Raise epochs or target"
-        raise ValueError(msg)
-    rule = "Nesterov's SGD needs fewer epochs to the target loss than SGD without momentum, each at its best rate"
-    return [ratio(rule, best["sgd"], best["nesterov"])]
 
 
 REPRODUCTIONS = (
@@ -279,23 +228,9 @@ REPRODUCTIONS = (
             READING: "The source does not define alpha_S. Without the term mu L q_0 the first steps are too long where "
             "q_0 is large; the rows by q_0 and sigma^2 show it.",
         },
-        differs="The theorem has no experiment. Ours are quadratics with curvatures 1, 2, 5 and 10 and isotropic noise, "
+        differs="The theorem has no experiment. Ours are quadratics with curvatures 1, 2, 5 and 10 and isotropic "
+        "noise, "
         "for which E q_k follows from a recursion without sampling.",
         cost="5 s",
-    ),
-    Reproduction(
-        id="O20-5.4",
-        source="Oberman (2020), section 5.4",
-        claim="Nesterov's version of SGD gives better empirical results: it is accelerated.",
-        presets={
-            "quick": Acceleration(samples=300, epochs=150, target=0.35, seeds=2, rates=(0.01, 0.03)),
-            "cpu": Acceleration(samples=1000, epochs=500, target=0.3, seeds=5, rates=RATES),
-            "paper": Acceleration(samples=1500, epochs=1000, target=0.28, seeds=10, rates=RATES),
-        },
-        table=acceleration,
-        rules=acceleration_rules,
-        differs="The source names no experiment. Ours is the squared loss of an affine classifier on the digits, a "
-        "quadratic in the weights, with batches of 128 and momentum 0.9.",
-        cost="1 min",
     ),
 )

@@ -34,7 +34,7 @@ class Problems:
 
 
 def energy(curve: PPoly) -> float:
-    """int (f'')^2 dx over [0, 1]: the square of f'' is a polynomial on each piece, so three Gauss points per cubic do."""
+    """int (f'')^2 dx over [0, 1], exact by three Gauss points on each piece, where f'' is a polynomial."""
     second = curve.derivative(2)
     nodes, weights = np.polynomial.legendre.leggauss(3)
     left, right = curve.x[:-1, None], curve.x[1:, None]
@@ -58,11 +58,17 @@ def splines(settings: Problems, study: Study) -> pd.DataFrame:  # noqa: ARG001 -
     rows: list[dict[str, Any]] = []
     for number in range(settings.sets):
         random = np.random.default_rng(number)
-        x = np.sort(np.concatenate([[0, 1], (np.arange(1, POINTS - 1) + random.uniform(-0.3, 0.3, POINTS - 2)) / POINTS]))
+        x = np.sort(
+            np.concatenate([[0, 1], (np.arange(1, POINTS - 1) + random.uniform(-0.3, 0.3, POINTS - 2)) / POINTS])
+        )
         y = random.normal(size=POINTS)
         spline = CubicSpline(x, y, bc_type="natural")
         least, where = energy(spline), {"set": number}
-        others = [*interpolants(x, y, settings.interpolants, random), CubicSpline(x, y), CubicSpline(x, y, bc_type="clamped")]
+        others = [
+            *interpolants(x, y, settings.interpolants, random),
+            CubicSpline(x, y),
+            CubicSpline(x, y, bc_type="clamped"),
+        ]
         for other in others:
             rows.append(side("energy", least, energy(other), **where))
             rest = PPoly.construct_fast(_on(other.x, other) - _on(other.x, spline), other.x)
@@ -103,7 +109,11 @@ def _curves(x: np.ndarray, y: np.ndarray, spline: PPoly, others: list[PPoly]) ->
     drawn = {"natural spline": spline, **{f"interpolant {k}": other for k, other in enumerate(others[:4])}}
     drawn |= {"PCHIP": PchipInterpolator(x, y), "polynomial": BarycentricInterpolator(x, y)}
     drawn |= {f"lambda {strength:g}": make_smoothing_spline(x, y, lam=strength) for strength in DRAWN}
-    rows = [{"statement": "curve", "name": name, "x": a, "y": b} for name, f in drawn.items() for a, b in zip(fine, f(fine), strict=True)]
+    rows = [
+        {"statement": "curve", "name": name, "x": a, "y": b}
+        for name, f in drawn.items()
+        for a, b in zip(fine, f(fine), strict=True)
+    ]
     return rows + [{"statement": "data", "x": a, "y": b} for a, b in zip(x, y, strict=True)]
 
 
@@ -124,8 +134,15 @@ def spline_rules(frame: pd.DataFrame) -> list[Outcome]:
         equal(frame, "orthogonal", "int g''^2 = int s''^2 + int (g - s)''^2 for every interpolant g", tolerance=1e-6),
         most("hard end", "Table 1, soft: lambda -> 0 gives the interpolating spline (largest distance)", 1e-5),
         most("line", "Table 1, soft: lambda -> infinity gives the line of least squares (largest distance)", 1e-4),
-        exact("Along lambda the loss rises (largest fall)", float(falls), tolerance=1e-9, problems=path["set"].nunique()),
-        exact("Along lambda the energy falls (largest relative rise)", float(rises), tolerance=1e-9, problems=path["set"].nunique()),
+        exact(
+            "Along lambda the loss rises (largest fall)", float(falls), tolerance=1e-9, problems=path["set"].nunique()
+        ),
+        exact(
+            "Along lambda the energy falls (largest relative rise)",
+            float(rises),
+            tolerance=1e-9,
+            problems=path["set"].nunique(),
+        ),
         exact(WEAK, float(once.max()), tolerance=1e-9, problems=len(once)),
     ]
 

@@ -116,10 +116,14 @@ def table(settings: Settings, study: Study) -> pd.DataFrame:
         for error in ("error", "square_error"):
             means[error] = found[error].pow(2).groupby([found[key] for key in keys]).sum() ** 0.5 / groups.size()
         parts.append(means.reset_index().assign(loss=loss))
-    return pd.concat(parts, ignore_index=True).rename(columns={"network.activation": "activation", "seeds.network": "seed"})
+    return pd.concat(parts, ignore_index=True).rename(
+        columns={"network.activation": "activation", "seeds.network": "seed"}
+    )
 
 
-PRINTED = "Printed eqs 61 and 62, tanh, {}: the rise is (lambda^2 / 2) Tr(J^T H J) (largest difference, in standard errors)"
+PRINTED = (
+    "Printed eqs 61 and 62, tanh, {}: the rise is (lambda^2 / 2) Tr(J^T H J) (largest difference, in standard errors)"
+)
 CORRECTED = "Corrected, tanh, {}: with (lambda^2 / 2) (dl/dz)^T Laplacian f (largest difference, in standard errors)"
 KINKS = "Printed eqs 61 and 62, ReLU, {}: the same, where the Laplacian of f is 0 but on the kinks"
 DEFINITE = "Printed: the Hessian of the cross-entropy in the logits is positive definite (least eigenvalue, negated)"
@@ -144,15 +148,18 @@ def rules(frame: pd.DataFrame) -> list[Outcome]:
                 problems=tanh["seed"].nunique(),
                 beside=True,
             ),
-            exact(
-                ALWAYS.format(loss), float(tanh["falls"].max()), tolerance=0, problems=tanh["seed"].nunique()
-            ),
+            exact(ALWAYS.format(loss), float(tanh["falls"].max()), tolerance=0, problems=tanh["seed"].nunique()),
         ]
         for activation in ACTIVATIONS:
-            part = frame[(frame["loss"] == loss) & (frame["activation"] == activation) & frame["deviation"].isin(SLOPES)]
-            rule = f"Eq. 58, {activation}, {loss}: E Delta^2 = lambda^2 ||grad l||^2 (largest difference, in standard errors)"
+            part = frame[
+                (frame["loss"] == loss) & (frame["activation"] == activation) & frame["deviation"].isin(SLOPES)
+            ]
+            rule = f"Eq. 58, {activation}, {loss}: E Delta^2 = lambda^2 ||grad l||^2 (largest difference, in "
+            "standard errors)"
             outcomes.append(_distance(rule, part, "gradient", of="square", error="square_error"))
-            largest = frame[(frame["loss"] == loss) & (frame["activation"] == activation) & (frame["deviation"] == 0.03)]
+            largest = frame[
+                (frame["loss"] == loss) & (frame["activation"] == activation) & (frame["deviation"] == 0.03)
+            ]
             rule = f"Observation 1, {activation}, {loss}: the mean loss rises under noise of 0.03 (rise over lambda^2)"
             outcomes.append(difference(rule, largest["rise"]))
     entropy = frame[frame["loss"] == "cross_entropy"]
@@ -179,18 +186,25 @@ def _distance(
 
 REASONS: dict[str, Any] = {
     **{
-        PRINTED.format(loss): "Eq. 59 cuts the network off after its first order. Its second order enters the expectation "
-        "at the same order of lambda: (lambda^2 / 2) (dl/dz)^T Laplacian f. With it the same runs agree (next rule), and by "
+        PRINTED.format(
+            loss
+        ): "Eq. 59 cuts the network off after its first order. Its second order enters the expectation "
+        "at the same order of lambda: (lambda^2 / 2) (dl/dz)^T Laplacian f. With it the same runs agree (next rule), "
+        "and by "
         "automatic differentiation the sum is exact."
         for loss in LOSSES
     },
     **{
-        KINKS.format(loss): "The Laplacian of a ReLU network sits on its kinks, which noise of any size crosses for some "
+        KINKS.format(
+            loss
+        ): "The Laplacian of a ReLU network sits on its kinks, which noise of any size crosses for some "
         "samples; tanh networks, without kinks, agree with the corrected form."
         for loss in LOSSES
     },
     **{
-        ALWAYS.format(loss): "The term (dl/dz)^T Laplacian f may be negative and larger than Tr(J^T H J): H being positive "
+        ALWAYS.format(
+            loss
+        ): "The term (dl/dz)^T Laplacian f may be negative and larger than Tr(J^T H J): H being positive "
         "semidefinite does not prove a rise. The mean over the samples rises, by the rules on the mean loss."
         for loss in LOSSES
     },
