@@ -172,8 +172,8 @@ REPRODUCTIONS = (
         rules=curve_rules,
         reasons={
             TIGHTER: "The curve of rotations is 1.7 times as long as its chord, and the largest norm on it is the same "
-            "within 3 %: both factors are measured beside. The theorem promises no smaller bound for one pair; the gain "
-            "that the source names is a smaller covering number."
+            "within 3 %: both factors are measured beside. The theorem promises no smaller bound for one pair; "
+            "the gain that the source names is a smaller covering number."
         },
         differs="The manifold is the curve of rotations of one digit, whose arc length is the geodesic distance. "
         f"{SUPREMUM} The source has no experiment on the theorem.",
