@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from flatprobe.models.checkpoints import load_checkpoint as load_checkpoint
     from flatprobe.network.embedding import at_embedding as at_embedding
     from flatprobe.probes.adversarial import adversarial_accuracy as adversarial_accuracy
+    from flatprobe.probes.coefficients import segment as segment
+    from flatprobe.probes.coefficients import simplex as simplex
     from flatprobe.probes.flatness import flatness_radius as flatness_radius
     from flatprobe.probes.geometric import geometric_margins as geometric_margins
     from flatprobe.probes.gradient_noise import gradient_noise as gradient_noise
     from flatprobe.probes.hessian_eigenvalues import hessian_eigenvalues as hessian_eigenvalues
     from flatprobe.probes.hessian_trace import hessian_trace as hessian_trace
     from flatprobe.probes.interpolation import interpolate as interpolate
-    from flatprobe.probes.interpolation import segment as segment
-    from flatprobe.probes.interpolation import simplex as simplex
     from flatprobe.probes.jacobian import jacobian_norms as jacobian_norms
     from flatprobe.probes.jacobian_maximum import jacobian_maximum as jacobian_maximum
     from flatprobe.probes.margins import functional_margins as functional_margins
@@ -38,6 +38,9 @@ if TYPE_CHECKING:
     from flatprobe.risk.empirical import Risk as Risk
     from flatprobe.studies.audit import audit as audit
     from flatprobe.studies.compare import compare as compare
+    from flatprobe.studies.experiment import Experiment as Experiment
+    from flatprobe.studies.measurement import Measurement as Measurement
+    from flatprobe.studies.sweep import sweep as sweep
     from flatprobe.training import ForwardPass as ForwardPass
     from flatprobe.training import TrainingRun as TrainingRun
     from flatprobe.training import constraints as constraints
@@ -68,8 +71,8 @@ _HOMES = {
     "hessian_trace": "flatprobe.probes.hessian_trace",
     "interpolate": "flatprobe.probes.interpolation",
     "random_slice": "flatprobe.probes.slices",
-    "segment": "flatprobe.probes.interpolation",
-    "simplex": "flatprobe.probes.interpolation",
+    "segment": "flatprobe.probes.coefficients",
+    "simplex": "flatprobe.probes.coefficients",
     "weight_norms": "flatprobe.probes.weight_norms",
     "worst_case_sharpness": "flatprobe.probes.sharpness",
     # input-space probes
@@ -84,7 +87,9 @@ _HOMES = {
     # generalization bounds from what was measured
     "bounds": "flatprobe.bounds",
     # training and studies
+    "Experiment": "flatprobe.studies.experiment",
     "ForwardPass": "flatprobe.training",
+    "Measurement": "flatprobe.studies.measurement",
     "TrainingRun": "flatprobe.training",
     "audit": "flatprobe.studies.audit",
     "callbacks": "flatprobe.callbacks",
@@ -92,6 +97,7 @@ _HOMES = {
     "constraints": "flatprobe.training.constraints",
     "inverse_rate": "flatprobe.training",
     "penalties": "flatprobe.training.penalties",
+    "sweep": "flatprobe.studies.sweep",
     "train": "flatprobe.training",
     "train_many": "flatprobe.training",
     "transforms": "flatprobe.training.transforms",
