@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
-from flatprobe.studies.sweep import rows
 
 import flatprobe as fp
+from flatprobe.studies.sweep import rows
 
 
 @dataclass(kw_only=True)
