@@ -102,13 +102,10 @@ def measure(settings: Settings, study: Study, trainings: Sequence[tuple], on: st
     networks = {training: settings.network(*training) for training in trainings}
     probes = [fp.Measurement("risk", on=split, name=split) for split in ("train", on)]
     found = {name: rows.set_index("experiment") for name, rows in study.sweep([*networks.values()], probes).items()}
-    return pd.DataFrame(
-        [
-            dict(zip([*CELL, "strength", "draw"], training, strict=True))
-            | {f"{split} {value}": found[split].at[network.key, value] for split in found for value in ("loss", "error")}
-            for training, network in networks.items()
-        ]
-    )
+    values = {f"{name} {value}": rows[value] for name, rows in found.items() for value in ("loss", "error")}
+    cells = [dict(zip([*CELL, "strength", "draw"], training, strict=True)) for training in trainings]
+    frame = pd.DataFrame(cells, index=[network.key for network in networks.values()])
+    return frame.assign(**values).reset_index(drop=True)
 
 
 def leads(table: pd.DataFrame) -> pd.DataFrame:
@@ -157,9 +154,9 @@ REPRODUCTION = Reproduction(
     table=table,
     rules=rules,
     differs="The figure prints no numbers. Reduced: n = 400 and 1,000 in place of 5,000, 20,000 and 50,000, with 3 "
-    "draws in place of 5, and 60 epochs of batches of 32 in place of 120 of 128: at n = 1,000 the latter are 960 steps, "
-    "after which weight decay 0.001 has 97 % training accuracy, and the former 1,920 steps and 99.6 %. The grids of "
-    "strengths, and whether one strength serves all n and L, are not stated: here one per n and L, by the lowest "
+    "draws in place of 5, and 60 epochs of batches of 32 in place of 120 of 128: at n = 1,000 the latter are 960 "
+    "steps, after which weight decay 0.001 has 97 % training accuracy, and the former 1,920 steps and 99.6 %. The "
+    "grids of strengths, and whether one strength serves all n and L, are not stated: here one per n and L, by the lowest "
     "validation error on the first draw. The regularizer is sampled with one projection, without bias. "
     "Pixels in [0, 1]; initial weights by torch's default law. CIFAR-10, panel (b), needs a GPU.",
     cost="15 min",

@@ -1,4 +1,4 @@
-"""Items of S17 that are not run, with the reason."""
+"""Items of S17 that are not run, with the reason; those that need a GPU are open."""
 
 from analyses.reproduction import Unavailable
 
@@ -31,6 +31,7 @@ UNAVAILABLE = (
         reason="needs a GPU: the network costs 41 s per 1,000 samples and epoch on one core, so that 2,500 samples and "
         "75 epochs take 2 h plain and 4 h regularized per repetition. A network of a third of the filters on 500 "
         "samples would say nothing of the table",
+        state="open",
     ),
     Unavailable(
         id="S17-T4",
@@ -39,18 +40,13 @@ UNAVAILABLE = (
         "Jacobian regularizer at 2,500, 10,000 and 50,000 training samples.",
         reason="needs a GPU: the network costs 250 s per 1,000 samples and epoch on one core, and trains for 125 "
         "epochs",
+        state="open",
     ),
     Unavailable(
-        id="S17-T5",
-        source="Sokolic et al. (2017), Table V",
+        id="S17-T5,F5",
+        source="Sokolic et al. (2017), Table V and Fig. 5",
         claim="On ImageNet the per-layer Jacobian regularizer lowers a ResNet-18's generalization error from 61.53 to "
         "23.83 points, and from 13.14 to 12.03 with augmented data.",
         reason="no data: ImageNet is not to be had here, and 90 epochs of it need several GPUs",
-    ),
-    Unavailable(
-        id="S17-F5",
-        source="Sokolic et al. (2017), Fig. 5",
-        claim="Top-1 and top-5 accuracies during training on ImageNet, with and without the regularizer.",
-        reason="no data: as Table V",
     ),
 )

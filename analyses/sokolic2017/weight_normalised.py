@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 
+import numpy as np
 import pandas as pd
 from scipy import stats
 
@@ -81,11 +82,12 @@ def changes(depth: int, width: int, normalised: str) -> dict[str, list[object]]:
 
 PRESETS = {
     "quick": Settings(
-        data="digits", samples=100, widths={2: (16, 32), 3: (16, 32)}, control_width=16, epochs=90, draws=2, pool=None,
+        data="digits", samples=100, widths={2: (16, 32), 3: (16, 32)}, control_width=16, epochs=60, draws=2, pool=None,
         probed=100, controls=(HIDDEN,),
     ),
     "cpu": Settings(
-        data="ylecun/mnist", samples=1000, widths={2: (196, 784, 1568), 3: (196, 784, 1568), 4: (196, 784), 5: (196, 784)},
+        data="ylecun/mnist", samples=1000,
+        widths={2: (196, 784, 1568), 3: (196, 784, 1568), 4: (196, 784), 5: (196, 784)},
         control_width=196, epochs=45, draws=3, pool=10000, probed=1000,
     ),
     "paper": Settings(
@@ -184,12 +186,17 @@ def monotone(
     part = frame[frame["normalised"] == normalised].dropna(subset=[y])
     fixed = "M" if x == "L" else "L"
     per_draw = [
-        pd.Series([stats.spearmanr(cell[x], cell[y]).statistic for _, cell in own.groupby(fixed) if len(cell) > 1]).mean()
+        np.mean([correlation(cell[x], cell[y]) for _, cell in own.groupby(fixed) if len(cell) > 1])
         for _, own in part.groupby("draw")
     ]
     sign = 1 if rising else -1
     unit = "Spearman" if rising else "-Spearman"
     return difference(rule, [sign * value for value in per_draw], unit=unit, beside=beside)
+
+
+def correlation(x: pd.Series, y: pd.Series) -> float:
+    """Spearman's correlation; 0 where y is constant."""
+    return float(stats.spearmanr(x, y).statistic) if y.max() > y.min() else 0.0
 
 
 def ends(frame: pd.DataFrame, x: str, y: str) -> pd.Series:
