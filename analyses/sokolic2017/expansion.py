@@ -160,7 +160,7 @@ REPRODUCTIONS = (
         table=mean_jacobian_residual,
         rules=integral_rules,
         differs=f"The integral is a midpoint rule. {SUPREMUM} The source has no experiment on the theorem.",
-        cost="15 s",
+        cost="5 s",
     ),
     Reproduction(
         id="S17-Thm6",
@@ -177,6 +177,6 @@ REPRODUCTIONS = (
         },
         differs="The manifold is the curve of rotations of one digit, whose arc length is the geodesic distance. "
         f"{SUPREMUM} The source has no experiment on the theorem.",
-        cost="20 s",
+        cost="5 s",
     ),
 )

@@ -156,8 +156,8 @@ REPRODUCTION = Reproduction(
     differs="The figure prints no numbers. Reduced: n = 400 and 1,000 in place of 5,000, 20,000 and 50,000, with 3 "
     "draws in place of 5, and 60 epochs of batches of 32 in place of 120 of 128: at n = 1,000 the latter are 960 "
     "steps, after which weight decay 0.001 has 97 % training accuracy, and the former 1,920 steps and 99.6 %. The "
-    "grids of strengths, and whether one strength serves all n and L, are not stated: here one per n and L, by the lowest "
-    "validation error on the first draw. The regularizer is sampled with one projection, without bias. "
+    "grids of strengths, and whether one strength serves all n and L, are not stated: here one per n and L, by the "
+    "lowest validation error on the first draw. The regularizer is sampled with one projection, without bias. "
     "Pixels in [0, 1]; initial weights by torch's default law. CIFAR-10, panel (b), needs a GPU.",
     cost="15 min",
 )
