@@ -36,7 +36,7 @@ class Family:
     crop: int | None = None
     widths: Sequence[int] = (512,)
     draws: int = 3
-    equal_loss: Sequence[float] = (0.03, 0.005)
+    equal_loss: Sequence[float]
     learning_rate: float = 0.03
     batch_size: int = 128
     epochs: int = 1000
@@ -88,13 +88,13 @@ class Both:
 
 
 MNIST = {
-    "quick": Family(data="digits", samples=60, widths=(32,), draws=2, learning_rate=0.1, pool=None),
-    "cpu": Family(data="ylecun/mnist", samples=1000),
+    "quick": Family(data="digits", samples=40, widths=(32,), draws=2, learning_rate=0.05, pool=None, equal_loss=(0.1, 0.05)),
+    "cpu": Family(data="ylecun/mnist", samples=1000, equal_loss=(0.03, 0.005)),
     "paper": Family(data="ylecun/mnist", samples=60000, epochs=3000, pool=None, equal_loss=(0.001, 0.001)),
 }
 CIFAR = {
     "quick": MNIST["quick"],
-    "cpu": Family(data="uoft-cs/cifar10", samples=1000, crop=28),
+    "cpu": Family(data="uoft-cs/cifar10", samples=1000, crop=28, equal_loss=(0.025, 0.012)),
     "paper": Family(data="uoft-cs/cifar10", samples=50000, crop=28, epochs=3000, pool=None, equal_loss=(0.001, 0.001)),
 }
 BOTH = {preset: Both(cifar=CIFAR[preset], mnist=MNIST[preset]) for preset in MNIST}
