@@ -21,7 +21,9 @@ def table(both: family.Both, study: Study) -> pd.DataFrame:
     """One row per network, stage and noise level: E(gamma), mean over the noise draws."""
     stages = (family.INTERPOLATED, family.EQUAL_LOSS)
     arguments = {"gammas": GAMMAS, "draws": DRAWS}
-    found = both.sweep(study, [fp.Measurement("gaussian_robustness", stage=s, name=s, arguments=arguments) for s in stages])
+    found = both.sweep(
+        study, [fp.Measurement("gaussian_robustness", stage=s, name=s, arguments=arguments) for s in stages]
+    )
     keys = ["data", "labels", "scale", "draw", "stage", "gamma"]
     return pd.concat(found.values()).groupby(keys)["error"].mean().reset_index()
 

@@ -14,7 +14,9 @@ from analyses.theory3_2017 import family
 
 BINS = np.linspace(-5, 5, 41)  # of a component over its standard deviation
 STAGES = ("initial", family.INTERPOLATED, family.EQUAL_LOSS)
-NEARLY_NORMAL = 1.0  # excess kurtosis; a mean of 64 samples has that of one sample over 64. Our reading of "approximatively"
+NEARLY_NORMAL = (
+    1.0  # excess kurtosis; a mean of 64 samples has that of one sample over 64. Our reading of "approximatively"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,9 +38,7 @@ PRESETS = {
 
 def noise(model: object, data: fp.LabelledData, *, batch_size: int, draws: int, components: int) -> pd.DataFrame:
     """Histogram of the noise's components, each over its standard deviation, with the figures of the noise."""
-    found = fp.gradient_noise(
-        fp.EmpiricalRisk(model, data), batch_size=batch_size, draws=draws, components=components
-    )
+    found = fp.gradient_noise(fp.EmpiricalRisk(model, data), batch_size=batch_size, draws=draws, components=components)
     standard = (found.noise / found.noise.square().mean(0).sqrt()).numpy()
     counts, _ = np.histogram(standard.clip(BINS[0], BINS[-1]), BINS)
     return pd.DataFrame({"from": BINS[:-1], "to": BINS[1:], "share": counts / standard.size}).assign(**found.summary())
