@@ -88,7 +88,9 @@ class Both:
 
 
 MNIST = {
-    "quick": Family(data="digits", samples=40, widths=(32,), draws=2, learning_rate=0.05, pool=None, equal_loss=(0.1, 0.05)),
+    "quick": Family(
+        data="digits", samples=40, widths=(32,), draws=2, learning_rate=0.05, pool=None, equal_loss=(0.1, 0.05)
+    ),
     "cpu": Family(data="ylecun/mnist", samples=1000, equal_loss=(0.03, 0.005)),
     "paper": Family(data="ylecun/mnist", samples=60000, epochs=3000, pool=None, equal_loss=(0.001, 0.001)),
 }
@@ -108,13 +110,12 @@ CUT = (
 
 
 def cells(rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows with short names of their cell: `labels`, `scale`, `draw` and `minimum` (seed of the order)."""
+    """The rows with short names of their cell: `labels`, `scale` and `draw`."""
     named = {value: name for name, value in LABELS.items()}
     return rows.assign(
         labels=rows["data.random_labels"].map(named),
         scale=rows["network.scale"].astype(int),
         draw=rows["seeds.data"].astype(int),
-        minimum=rows["seeds.order"].astype(int),
     )
 
 

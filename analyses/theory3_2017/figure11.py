@@ -8,6 +8,7 @@ from analyses.reproduction import Outcome, Reproduction
 from analyses.rules import difference
 from analyses.study import Study
 from analyses.theory3_2017 import family
+from flatprobe.probes.interpolation import Interpolation
 
 STEPS = 20  # intervals per side of the triangle; not stated
 LEVELS = (0.9, 0.99)  # accuracies of a flat region; ours, since the source prints no number
@@ -25,7 +26,9 @@ def landscapes(networks: family.Family, study: Study) -> pd.DataFrame:
     for minima, seeds in MINIMA.items():
         triples = zip(*(networks.networks([pair]) for pair in seeds), strict=True)
         joint += [
-            fp.Measurement("interpolate", stage=s, arguments={"steps": STEPS}, name=f"{minima}, {s}", experiments=triple)
+            fp.Measurement(
+                "interpolate", stage=s, arguments={"steps": STEPS}, name=f"{minima}, {s}", experiments=triple
+            )
             for triple in triples
             for s in STAGES
         ]
@@ -37,8 +40,8 @@ def landscapes(networks: family.Family, study: Study) -> pd.DataFrame:
 
 
 def figures(points: pd.DataFrame) -> dict[str, float]:
-    """The figures of one landscape: flat shares, mean accuracy by distance, and the largest barrier of the loss on an edge."""
-    found = fp.Interpolation.from_frame(points[[*COORDINATES, "loss", "error"]], {})
+    """The figures of one landscape: shares, accuracy by distance, and the largest barrier of the loss on an edge."""
+    found = Interpolation.from_frame(points[[*COORDINATES, "loss", "error"]], {})
     profile = found.profile().set_index("distance")["accuracy"]
     coordinates, loss = points[COORDINATES].to_numpy(), points["loss"].to_numpy()
     corners = np.array([loss[coordinates[:, place] == 1][0] for place in range(3)])
@@ -66,9 +69,7 @@ def table12(both: family.Both, study: Study) -> pd.DataFrame:
 
 def measured(frame: pd.DataFrame) -> pd.DataFrame:
     """One row per landscape: its figures."""
-    return pd.DataFrame(
-        [dict(zip(CELL, cell, strict=True)) | figures(points) for cell, points in frame.groupby(CELL)]
-    )
+    return pd.DataFrame([dict(zip(CELL, cell, strict=True)) | figures(points) for cell, points in frame.groupby(CELL)])
 
 
 def rules(frame: pd.DataFrame, data: str) -> list[Outcome]:
@@ -105,9 +106,9 @@ def rules12(frame: pd.DataFrame) -> list[Outcome]:
 
 
 OPEN = (
-    f"{family.CUT} Network, grid, n, and whether the three minima share their initial weights are not stated. Judged are "
-    "initial weights x1, minima of different initial weights and the first 100 % epoch; x10, minima of the same initial "
-    "weights with other orders, and further training to equal loss stand beside."
+    f"{family.CUT} Grid, n, and whether the three minima share their initial weights are not stated. Judged are initial "
+    "weights x1, minima of different initial weights and the first 100 % epoch; x10, minima of the same initial weights "
+    "with other orders, and further training to equal loss stand beside."
 )
 FIGURE11 = Reproduction(
     id="T3-F11",

@@ -18,8 +18,8 @@ def table(both: family.Both, study: Study) -> pd.DataFrame:
     found = both.sweep(study, [fp.Measurement("weight_norms", stage=stage, name=stage) for stage in STAGES])
     rows = pd.concat(found.values())
     units = rows[rows["quantity"] == "fan_in_l1"].groupby(CELL)["value"]
-    quantiles = units.quantile(QUANTILES).unstack().rename(columns="{:g}".format)
-    return quantiles.assign(mean=units.mean()).reset_index()
+    figures = {f"{q:g}": units.quantile(q) for q in QUANTILES} | {"mean": units.mean()}
+    return pd.DataFrame(figures).reset_index()
 
 
 def rules(frame: pd.DataFrame) -> list[Outcome]:
