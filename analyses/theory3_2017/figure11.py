@@ -13,7 +13,6 @@ from flatprobe.probes.interpolation import Interpolation
 STEPS = 20  # intervals per side of the triangle; not stated
 LEVELS = (0.9, 0.99)  # accuracies of a flat region; ours, since the source prints no number
 DISTANCES = (0.1, 0.2, 0.3)  # 1 - max lambda: how far from the nearest minimum
-STAGES = (family.INTERPOLATED, family.EQUAL_LOSS)
 # Seeds of the initial weights and of the order of the three minima; the source does not say what they share.
 MINIMA = {"different": ((0, 0), (1, 1), (2, 2)), "same": ((0, 0), (0, 1), (0, 2))}
 CELL = ["data", "minima", "stage", "scale", "labels", "draw"]
@@ -30,7 +29,7 @@ def landscapes(networks: family.Family, study: Study) -> pd.DataFrame:
                 "interpolate", stage=s, arguments={"steps": STEPS}, name=f"{minima}, {s}", experiments=triple
             )
             for triple in triples
-            for s in STAGES
+            for s in networks.stages
         ]
     found = study.sweep([], joint)
     parts = [family.cells(rows).assign(name=name) for name, rows in found.items()]
@@ -106,9 +105,9 @@ def rules12(frame: pd.DataFrame) -> list[Outcome]:
 
 
 OPEN = (
-    f"{family.CUT} Grid, n, and whether the three minima share their initial weights are not stated. Judged are initial "
-    "weights x1, minima of different initial weights and the first 100 % epoch; x10, minima of the same initial weights "
-    "with other orders, and further training to equal loss stand beside."
+    f"{family.CUT} Grid, n, and whether the three minima share their initial weights are not stated. Judged are "
+    "initial weights x1, minima of different initial weights and the first 100 % epoch; x10, minima of the same "
+    "initial weights with other orders, and further training to equal loss stand beside."
 )
 FIGURE11 = Reproduction(
     id="T3-F11",

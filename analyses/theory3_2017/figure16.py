@@ -27,13 +27,15 @@ def rules(frame: pd.DataFrame) -> list[Outcome]:
     found = []
     for (data, scale, layer), part in frame.groupby(["data", "scale", "layer"]):
         at = f"{family.NAMES[data]}, x{scale}, layer {layer}"
-        start, end, equal = (family.pairs(part, "mean", stage=stage) for stage in STAGES)
+        start, end = (family.pairs(part, "mean", stage=stage) for stage in STAGES[:2])
         found += [
             ratio(f"random over natural labels: {at}", end[1], end[0], beside=(data, scale) != ("cifar", 1)),
-            ratio(f"random over natural labels at equal loss: {at}", equal[1], equal[0], beside=True),
             ratio(f"end over start of training, natural labels: {at}", end[0], start[0], beside=True),
             ratio(f"end over start of training, random labels: {at}", end[1], start[1], beside=True),
         ]
+        if data == "mnist":
+            natural, random = family.pairs(part, "mean", stage=family.EQUAL_LOSS)
+            found.append(ratio(f"random over natural labels at equal loss: {at}", random, natural, beside=True))
     return found
 
 

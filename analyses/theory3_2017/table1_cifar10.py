@@ -10,7 +10,6 @@ from analyses.theory3_2017 import family
 
 EPSILON = 0.05  # nats; Table 1
 DIRECTIONS = 5  # not stated
-STAGES = (family.INTERPOLATED, family.EQUAL_LOSS)
 PARAMETERS = {"all": None, "top": "last"}
 # As printed: mean and standard deviation.
 PUBLISHED = {
@@ -26,20 +25,19 @@ PUBLISHED = {
 
 
 def table(both: family.Both, study: Study) -> pd.DataFrame:
-    """One row per network, stage and parameters: mean radius over the directions."""
+    """One row per network and parameters: mean radius over the directions."""
     measurements = [
         fp.Measurement(
             "flatness_radius",
-            stage=stage,
+            stage=family.INTERPOLATED,
             arguments={"epsilon": EPSILON, "directions": DIRECTIONS, "parameters": selection},
-            name=f"{parameters}, {stage}",
+            name=parameters,
         )
-        for stage in STAGES
         for parameters, selection in PARAMETERS.items()
     ]
     found = both.sweep(study, measurements)
-    rows = pd.concat([part.assign(parameters=name.partition(",")[0]) for name, part in found.items()])
-    keys = ["data", "labels", "scale", "draw", "stage", "parameters"]
+    rows = pd.concat([part.assign(parameters=name) for name, part in found.items()])
+    keys = ["data", "labels", "scale", "draw", "parameters"]
     return rows[rows["reached"]].groupby(keys)["radius"].agg(["mean", "std", "size"]).reset_index()
 
 
@@ -51,9 +49,8 @@ def printed(data: str, over: tuple[str, str], under: tuple[str, str]) -> float:
 def rules(frame: pd.DataFrame) -> list[Outcome]:
     """Flatter for natural labels, by less than on MNIST; the top layer flatter than all parameters."""
     found = []
-    for (stage, scale), part in frame.groupby(["stage", "scale"]):
-        beside = (stage, scale) != (family.INTERPOLATED, 1)
-        at = f"x{scale}, {stage}"
+    for scale, part in frame.groupby("scale"):
+        beside, at = scale != 1, f"x{scale}"
         wide = {
             data: rows.pivot_table(index="draw", columns=["parameters", "labels"], values="mean")
             for data, rows in part.groupby("data")
