@@ -66,7 +66,7 @@ def ratio(
 ) -> Outcome:
     """A claim that a ratio of positive paired values, one pair per seed, lies above a threshold.
 
-    Effect and interval are the exponentials of the mean and of Student's interval of the log ratios: the geometric mean.
+    The effect is the geometric mean: the exponential of the mean of the logs, as its interval is of Student's.
     """
     logs = np.log(np.asarray(numerators, dtype=float)) - np.log(np.asarray(denominators, dtype=float))
     mean, lower, upper = (math.exp(value) for value in student(logs))

@@ -38,6 +38,9 @@ if TYPE_CHECKING:
     from flatprobe.risk.empirical import Risk as Risk
     from flatprobe.studies.audit import audit as audit
     from flatprobe.studies.compare import compare as compare
+    from flatprobe.studies.experiment import Experiment as Experiment
+    from flatprobe.studies.measurement import Measurement as Measurement
+    from flatprobe.studies.sweep import sweep as sweep
     from flatprobe.training import ForwardPass as ForwardPass
     from flatprobe.training import TrainingRun as TrainingRun
     from flatprobe.training import constraints as constraints
@@ -85,7 +88,9 @@ _HOMES = {
     # generalization bounds from what was measured
     "bounds": "flatprobe.bounds",
     # training and studies
+    "Experiment": "flatprobe.studies.experiment",
     "ForwardPass": "flatprobe.training",
+    "Measurement": "flatprobe.studies.measurement",
     "TrainingRun": "flatprobe.training",
     "audit": "flatprobe.studies.audit",
     "callbacks": "flatprobe.callbacks",
@@ -94,6 +99,7 @@ _HOMES = {
     "inverse_rate": "flatprobe.training",
     "langevin_chains": "flatprobe.training",
     "penalties": "flatprobe.training.penalties",
+    "sweep": "flatprobe.studies.sweep",
     "train": "flatprobe.training",
     "train_many": "flatprobe.training",
     "transforms": "flatprobe.training.transforms",

@@ -152,7 +152,9 @@ def plain_json(name: str, value: object) -> Any:
     try:
         return json.loads(json.dumps(value, default=_plain, allow_nan=False))
     except TypeError as error:
-        msg = f"{name} must hold numbers, words, lists and dictionaries, got {error}. Name functions by package.module:name"
+        msg = (
+            f"{name} must hold numbers, words, lists and dictionaries, got {error}. Name functions package.module:name"
+        )
         raise TypeError(msg) from error
 
 
