@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from flatprobe.models.checkpoints import load_checkpoint as load_checkpoint
     from flatprobe.network.embedding import at_embedding as at_embedding
     from flatprobe.probes.adversarial import adversarial_accuracy as adversarial_accuracy
+    from flatprobe.probes.coefficients import segment as segment
+    from flatprobe.probes.coefficients import simplex as simplex
     from flatprobe.probes.flatness import flatness_radius as flatness_radius
     from flatprobe.probes.geometric import geometric_margins as geometric_margins
     from flatprobe.probes.gradient_noise import gradient_noise as gradient_noise
     from flatprobe.probes.hessian_eigenvalues import hessian_eigenvalues as hessian_eigenvalues
     from flatprobe.probes.hessian_trace import hessian_trace as hessian_trace
     from flatprobe.probes.interpolation import interpolate as interpolate
-    from flatprobe.probes.interpolation import segment as segment
-    from flatprobe.probes.interpolation import simplex as simplex
     from flatprobe.probes.jacobian import jacobian_norms as jacobian_norms
     from flatprobe.probes.jacobian_maximum import jacobian_maximum as jacobian_maximum
     from flatprobe.probes.margins import functional_margins as functional_margins
@@ -72,8 +72,8 @@ _HOMES = {
     "hessian_trace": "flatprobe.probes.hessian_trace",
     "interpolate": "flatprobe.probes.interpolation",
     "random_slice": "flatprobe.probes.slices",
-    "segment": "flatprobe.probes.interpolation",
-    "simplex": "flatprobe.probes.interpolation",
+    "segment": "flatprobe.probes.coefficients",
+    "simplex": "flatprobe.probes.coefficients",
     "weight_norms": "flatprobe.probes.weight_norms",
     "worst_case_sharpness": "flatprobe.probes.sharpness",
     # input-space probes

@@ -1,75 +1,26 @@
 """Interpolation landscapes: the risk on the line or the simplex between trained networks."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from jaxtyping import Float64
+from jaxtyping import Bool, Float64
 from torch import Tensor
 
 from flatprobe.data import LabelledData, check_data
+from flatprobe.probes.coefficients import Coefficients
 from flatprobe.risk.empirical import EmpiricalRisk, RiskFunction, describe
 from flatprobe.risk.endpoints import POLICIES, Endpoint, weights_of_endpoints
 from flatprobe.risk.function import takes_risk
 from flatprobe.risk.lockstep import risks_along
 from flatprobe.risk.recalibration import Recalibration
-from flatprobe.utils.arguments import Checked, Whole, at_least, given, one_of
+from flatprobe.utils.arguments import Checked, is_number, one_of
 from flatprobe.utils.results import Result, settings
 
 if TYPE_CHECKING:
     import pandas
-
-Coefficients = Float64[Tensor, "points endpoints"]
-
-
-def simplex(endpoints: Whole = 3, steps: Whole = 20) -> Coefficients:
-    """All lambda >= 0 with sum 1 whose entries are multiples of 1/steps: (m+1)(m+2)/2 points for three endpoints.
-
-    Args:
-        endpoints: number of endpoints, at least 2.
-        steps: m, intervals along each side; 20 is our choice (231 points), since T3 gives none.
-
-    Returns:
-        (points, endpoints) coefficients; the corners are exact.
-
-    Raises:
-        ValueError: for fewer than 2 endpoints or 1 step.
-
-    >>> simplex(3, steps=1).tolist()
-    [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]
-    """
-    given(endpoints=endpoints, steps=steps)
-    at_least(2, endpoints=endpoints)
-    at_least(1, steps=steps)
-    return torch.tensor(_compositions(int(steps), int(endpoints)), dtype=torch.float64, device="cpu") / int(steps)
-
-
-def _compositions(total: int, parts: int) -> list[list[int]]:
-    if parts == 1:
-        return [[total]]
-    return [[first, *rest] for first in range(total, -1, -1) for rest in _compositions(total - first, parts - 1)]
-
-
-def segment(steps: Whole = 21) -> Coefficients:
-    """Coefficients of evenly spaced points from the first endpoint (1, 0) to the second (0, 1), both included.
-
-    Args:
-        steps: number of points; 21 is our choice, which includes the middle.
-
-    Returns:
-        (steps, 2) coefficients.
-
-    Raises:
-        ValueError: for fewer than 2 points.
-
-    >>> segment(steps=3).tolist()
-    [[1.0, 0.0], [0.5, 0.5], [0.0, 1.0]]
-    """
-    given(steps=steps)
-    at_least(2, steps=steps)
-    t = torch.arange(steps, dtype=torch.float64, device="cpu") / (int(steps) - 1)
-    return torch.stack([1 - t, t], 1)
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -108,6 +59,86 @@ class Interpolation(Result):
         between = (self.coefficients >= 0).all(1)
         return float((self.loss - self.coefficients @ self.loss[ends])[between].max())
 
+    @property
+    def distance(self) -> Float64[Tensor, " points"]:
+        """1 - max_k lambda_k: 0 at a corner, 1 - 1/k at the centre of k endpoints, negative beyond a corner."""
+        return 1 - self.coefficients.amax(1)
+
+    @property
+    def not_finite(self) -> int:
+        """The number of points whose loss is NaN or infinite."""
+        return int((~self.loss.isfinite()).sum())
+
+    def flat_share(
+        self, level: Checked[float] = 0.9, *, quantity: Checked[Literal["accuracy", "loss"]] = "accuracy"
+    ) -> float:
+        """Share of the simplex at a level: #{lambda : accuracy(w_lambda) >= level} / #{lambda}, lambda >= 0.
+
+        For the loss: loss(w_lambda) <= level. The share is of the points of the simplex, each with equal weight, and
+        points beyond it do not count. A point whose loss is not finite has no accuracy: it counts as below the level,
+        and `not_finite` counts such points.
+
+        Args:
+            level: least accuracy, or largest loss; 0.9 is our choice, since T3 shows the surfaces without a number.
+            quantity: `"accuracy"` or `"loss"`.
+
+        Returns:
+            A number in [0, 1].
+
+        Raises:
+            ValueError: for an unknown quantity, a level that is no finite number, or if no point is in the simplex.
+
+        Source: ours, for the "flat regions" of Poggio et al. (2017), Figs 11 and 12 [T3].
+        """
+        one_of("quantity", quantity, ("accuracy", "loss"))
+        if not (is_number(level) and math.isfinite(level)):
+            msg = f"level must be a finite number, got {level!r}. Give the least accuracy, or the largest loss"
+            raise ValueError(msg)
+        inside = self._inside()
+        # An accuracy is k/n through 1 - error, so that it can lie a rounding below its own level.
+        met = self.accuracy >= level - 1e-12 if quantity == "accuracy" else self.loss <= level
+        return float((met & self.loss.isfinite())[inside].double().mean())
+
+    def profile(self) -> "pandas.DataFrame":
+        """Mean loss and accuracy over the points of the simplex at each distance d = 1 - max_k lambda_k.
+
+        Returns:
+            One row per distance, ascending: `distance`, `points`, `loss`, `accuracy`, `not_finite`. A point whose loss
+            is not finite makes the means of its distance NaN or infinite; `not_finite` counts such points.
+
+        Raises:
+            ValueError: if no point is in the simplex.
+
+        Source: ours, for the "flat regions" around the three minima of Poggio et al. (2017), Figs 11 and 12 [T3].
+        """
+        import pandas as pd
+
+        inside, finite = self._inside(), self.loss.isfinite()
+        # Points of one distance differ by rounding: 1 - 0.7 against 1 - (0.3 + 0.4).
+        distances, places = torch.unique(self.distance[inside].round(decimals=9), return_inverse=True)
+        points = places.bincount()
+
+        def total(values: Tensor) -> Tensor:
+            return torch.zeros_like(distances).index_add(0, places, values[inside].double())
+
+        table = {
+            "distance": distances,
+            "points": points,
+            "loss": total(self.loss) / points,
+            "accuracy": total(self.accuracy.where(finite, torch.nan)) / points,
+            "not_finite": total(~finite).long(),
+        }
+        return pd.DataFrame({name: values.numpy() for name, values in table.items()})
+
+    def _inside(self) -> Bool[Tensor, " points"]:
+        inside = (self.coefficients >= 0).all(1)
+        if not inside.any():
+            msg = (
+                "the coefficients must include points with all lambda >= 0, got none. Use fp.simplex() or fp.segment()"
+            )
+            raise ValueError(msg)
+        return inside
+
     def _corner(self, endpoint: int) -> int:
         corner = (self.coefficients[:, endpoint] == 1).nonzero().flatten()
         if len(corner) == 0:
@@ -116,7 +147,10 @@ class Interpolation(Result):
         return int(corner[0])
 
     def summary(self) -> dict[str, float]:
-        """Largest and mean loss, mean accuracy, number of points; the barrier where it is defined."""
+        """Largest and mean loss, mean accuracy, number of points; the barrier where it is defined.
+
+        The number of points without a finite loss is added where there are any.
+        """
         figures = {
             "max_loss": float(self.loss.max()),
             "mean_loss": float(self.loss.mean()),
@@ -124,6 +158,7 @@ class Interpolation(Result):
             "points": len(self.loss),
         }
         line = self.coefficients.shape[1] == 2 and bool((self.coefficients == 1).any(0).all())
+        figures |= {"not_finite": self.not_finite} if self.not_finite else {}
         return figures | ({"barrier": self.barrier} if line else {})
 
     def to_frame(self) -> "pandas.DataFrame":

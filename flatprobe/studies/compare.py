@@ -11,8 +11,9 @@ from flatprobe.data import LabelledData, check_data
 from flatprobe.network.contexts import standalone
 from flatprobe.network.network import Network
 from flatprobe.probes.adversarial import AdversarialAccuracy
+from flatprobe.probes.coefficients import segment, simplex
 from flatprobe.probes.geometric import GeometricMargins
-from flatprobe.probes.interpolation import interpolate, segment, simplex
+from flatprobe.probes.interpolation import interpolate
 from flatprobe.risk.empirical import EmpiricalRisk
 from flatprobe.risk.endpoints import statistics_of
 from flatprobe.studies.measurements import CHOICES, DEFAULT, LANDSCAPE, PROBES

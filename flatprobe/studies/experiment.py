@@ -5,7 +5,7 @@ import itertools
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any
 
 from torch import nn
 
@@ -81,7 +81,7 @@ class Experiment:
         return {name: getattr(self, name) for name in ("network", "data", "stages", "seeds")}
 
     @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> Self:
+    def from_json(cls, values: Mapping[str, Any]) -> "Experiment":
         """The inverse of `as_json`.
 
         Raises:
@@ -93,7 +93,7 @@ class Experiment:
             raise ValueError(msg)
         return cls(**values)
 
-    def vary(self, grid: Mapping[str | tuple[str, ...], Iterable[Any]]) -> list[Self]:
+    def vary(self, grid: Mapping[str | tuple[str, ...], Iterable[Any]]) -> "list[Experiment]":
         """The experiments of a grid, the last entry fastest.
 
         Args:

@@ -8,12 +8,13 @@ from torch import nn
 
 from flatprobe.data import LabelledData
 from flatprobe.probes.adversarial import adversarial_accuracy
+from flatprobe.probes.coefficients import segment, simplex
 from flatprobe.probes.flatness import flatness_radius
 from flatprobe.probes.geometric import geometric_margins
 from flatprobe.probes.gradient_noise import gradient_noise
 from flatprobe.probes.hessian_eigenvalues import hessian_eigenvalues
 from flatprobe.probes.hessian_trace import hessian_trace
-from flatprobe.probes.interpolation import interpolate, segment, simplex
+from flatprobe.probes.interpolation import interpolate
 from flatprobe.probes.jacobian import jacobian_norms
 from flatprobe.probes.jacobian_maximum import jacobian_maximum
 from flatprobe.probes.margins import functional_margins, scores

@@ -3,15 +3,16 @@
 import math
 import os
 import time
-from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
+from collections.abc import Sequence
+from concurrent.futures import Executor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flatprobe.studies.executors import Maker, executor_maker
 from flatprobe.studies.experiment import Experiment
 from flatprobe.studies.measurement import Measurement
-from flatprobe.studies.units import COMPLETE, FAILED, Row, Unit, common_settings, fail, run_unit, seconds_of
+from flatprobe.studies.runner import Runner
+from flatprobe.studies.units import COMPLETE, FAILED, Row, Unit, common_settings, seconds_of
 from flatprobe.utils.arguments import Flag, at_least, one_of
 from flatprobe.utils.atomic import check_writable
 from flatprobe.utils.progress import reporting
@@ -52,10 +53,11 @@ def sweep(
             the networks are trained alone.
         root: the folder of networks, measurements and failures; several sweeps may share it, also at the same time.
         executor: None or `"serial"`: in this process, one after another; `"processes"`: `workers` fresh processes with
-            one thread each, which need the guard `if __name__ == "__main__":` in a script; any
-            `concurrent.futures.Executor`, such as `distributed.Client(...).get_executor()`, which stays open; or a
-            function that makes one, so that a broken one can be replaced.
-        workers: number of processes of `"processes"`.
+            one thread each, which need the guard `if __name__ == "__main__":` in a script; `"dask"`: a Dask cluster on
+            this machine; `"slurm"`: Slurm jobs with submitit's defaults; any `concurrent.futures.Executor`, such as
+            `distributed.Client(address).get_executor()`, which stays open; or a function that makes one, so that a
+            broken one can be replaced (`flatprobe.studies.executors` has `Dask` and `Slurm` with their options).
+        workers: number of processes, or the largest number of jobs.
         device: of the networks, such as `"cuda"`; None: the CPU.
         threads: of torch per unit; it is part of the numbers' last bits.
         retries: how many dead workers a unit may leave, run alone, before it counts as failed; 3 by default.
@@ -86,7 +88,7 @@ def sweep(
     [[1, 'risk', 'complete'], [10, 'risk', 'complete']]
     """
     root = Path(root)
-    make, replaceable = executor_maker(executor, workers)
+    make, replaceable = executor_maker(executor, workers, root)
     at_least(1, threads=threads, retries=retries)
     one_of("progress", progress, (True, False, None))
     single, joint = _units(experiments, measurements, root, device, threads)
@@ -94,7 +96,7 @@ def sweep(
     found: dict[str, list[Row]] = {}
     with reporting(len(single) + len(joint), progress) as report:
         clock = _Estimate(len(single) + len(joint))
-        runner = _Runner(make, replaceable=replaceable, retries=retries)
+        runner = Runner(make, replaceable=replaceable, retries=retries)
         try:
             for wave in (single, joint):
                 for unit, rows_of_unit in runner.run(wave):
@@ -102,9 +104,10 @@ def sweep(
                     report(clock.text(unit, rows_of_unit))
         except KeyboardInterrupt as error:
             error.add_note(f"{len(found)} units are complete in {root}, and the same call continues there")
+            runner.close(wait=False)
             raise
         finally:
-            runner.close(own=not isinstance(executor, Executor))
+            runner.close()
     return _table([*single, *joint], found)
 
 
@@ -144,98 +147,6 @@ def _units(
             measurement.as_json(unit.experiments)  # names an unknown stage before anything runs
     pairs = [Unit(experiments=tuple(m.experiments or ()), measurements=(m,), **common) for m in joint]
     return list(units.values()), list({unit.name: unit for unit in pairs}.values())
-
-
-class _Runner:
-    """Units through an executor that is made anew when it breaks."""
-
-    def __init__(self, make: Maker, *, replaceable: bool, retries: int) -> None:
-        self._make, self._replaceable, self._retries = make, replaceable, retries
-        self._executor: Executor | None = None
-
-    def run(self, units: Sequence[Unit]) -> Iterator[tuple[Unit, list[Row]]]:
-        """Units and their rows, as they become complete."""
-        waiting = []
-        for unit in units:
-            if unit.is_complete():
-                yield unit, run_unit(unit)
-            else:
-                waiting.append(unit)
-        while waiting:
-            unfinished: list[Unit] = []
-            yield from self._pass(waiting, unfinished)
-            # The units that ran when a worker died run alone, so that a unit that kills its worker is told from others.
-            suspects = [unit for unit in unfinished if unit.was_running()]
-            waiting = [unit for unit in unfinished if unit not in suspects]
-            for unit in suspects:
-                yield unit, self._alone(unit)
-
-    def _pass(self, units: Sequence[Unit], unfinished: list[Unit]) -> Iterator[tuple[Unit, list[Row]]]:
-        """Submit the units and yield them as they end; units of a broken executor are listed as unfinished."""
-        futures: dict[Future[list[Row]], Unit] = {}
-        for unit in units:
-            future = self._submit(unit)
-            futures[future] = unit
-            if future.done() and not _is_broken(future):  # of an executor that calls at once
-                yield self._result(futures, future)
-        while futures:
-            for future in wait(futures, return_when=FIRST_COMPLETED).done:
-                if _is_broken(future):
-                    unfinished.append(futures.pop(future))
-                else:
-                    yield self._result(futures, future)
-        if unfinished:
-            self._replace()
-
-    def _alone(self, unit: Unit) -> list[Row]:
-        error: BaseException | None = None
-        for _ in range(self._retries):
-            future = self._submit(unit)
-            error = future.exception()
-            if error is None:
-                return future.result()
-            if not isinstance(error, BrokenExecutor):
-                break
-            self._replace()
-        assert error is not None
-        return fail(unit, error)
-
-    def _submit(self, unit: Unit) -> "Future[list[Row]]":
-        if self._executor is None:
-            self._executor = self._make()
-        try:
-            return self._executor.submit(run_unit, unit)
-        except BrokenExecutor as error:  # it broke between two calls
-            broken: Future[list[Row]] = Future()
-            broken.set_exception(error)
-            return broken
-
-    def _replace(self) -> None:
-        """Drop the broken executor.
-
-        Raises:
-            BrokenExecutor: if it was given as it is.
-        """
-        if not self._replaceable:
-            msg = "the executor broke, since a worker died. Give sweep a function that makes it, or call it again"
-            raise BrokenExecutor(msg)
-        self.close(own=True)
-
-    def close(self, *, own: bool) -> None:
-        """Shut the executor down if it is the sweep's own."""
-        if own and self._executor is not None:
-            self._executor.shutdown(wait=True, cancel_futures=True)
-        self._executor = None
-
-    @staticmethod
-    def _result(futures: "dict[Future[list[Row]], Unit]", future: "Future[list[Row]]") -> tuple[Unit, list[Row]]:
-        unit = futures.pop(future)
-        error = future.exception()
-        return unit, (future.result() if error is None else fail(unit, error))
-
-
-def _is_broken(future: "Future[list[Row]]") -> bool:
-    return isinstance(future.exception(), BrokenExecutor)
 
 
 class _Estimate:

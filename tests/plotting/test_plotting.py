@@ -16,8 +16,9 @@ from flatprobe.plotting import curve as curve_plot
 from flatprobe.plotting import draw, histogram, line, png, radii, triangle
 from flatprobe.plotting.names import COLOURS, looks
 from flatprobe.plotting.scale import FLOOR
+from flatprobe.probes.coefficients import segment, simplex
 from flatprobe.probes.flatness import FlatnessRadii
-from flatprobe.probes.interpolation import Interpolation, segment, simplex
+from flatprobe.probes.interpolation import Interpolation
 from flatprobe.probes.jacobian import JacobianNorms
 from flatprobe.probes.margins import Margins
 from flatprobe.probes.per_sample import PerSample
