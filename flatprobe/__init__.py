@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from flatprobe.training import TrainingRun as TrainingRun
     from flatprobe.training import constraints as constraints
     from flatprobe.training import inverse_rate as inverse_rate
+    from flatprobe.training import langevin_chains as langevin_chains
     from flatprobe.training import penalties as penalties
     from flatprobe.training import train as train
     from flatprobe.training import train_many as train_many
@@ -100,6 +101,7 @@ _HOMES = {
     "compare": "flatprobe.studies.compare",
     "constraints": "flatprobe.training.constraints",
     "inverse_rate": "flatprobe.training",
+    "langevin_chains": "flatprobe.training",
     "penalties": "flatprobe.training.penalties",
     "sweep": "flatprobe.studies.sweep",
     "train": "flatprobe.training",

@@ -66,9 +66,9 @@ def sweep(
 
     Returns:
         One row per experiment and measurement: `experiment` (its key; joined by "+" in a joint one), `measurement`,
-        `state` ("complete" or "failed"), `seconds` of the measurement and `training_seconds`, `failure` (its message), `record` (its
-        file), the settings by dotted name, and the headline figures of the result. `fp.load(record)` reads a result;
-        `flatprobe.studies.sweep.rows(table, name)` gives all raw values of a measurement.
+        `state` ("complete" or "failed"), `seconds` of the measurement, `training_seconds`, `failure` (its message),
+        `record` (its file), the settings by dotted name, and the headline figures of the result. `fp.load(record)`
+        reads a result; `flatprobe.studies.sweep.rows(table, name)` gives all raw values of a measurement.
 
     Raises:
         BrokenExecutor: if a given executor breaks, which a function could make anew.

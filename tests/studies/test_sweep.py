@@ -84,7 +84,7 @@ def test_joint_measurements_take_several_networks(tmp_path: Path) -> None:
     joint = table[table["measurement"] != ""]
     assert joint["state"].tolist() == ["complete"] * 2
     assert joint["experiment"].unique().tolist() == ["+".join(experiment.key for experiment in PAIR)]
-    first, second = (torch.cat([value.flatten() for value in e.build().parameters()]) for e in PAIR)
+    first, second = (torch.cat([value.detach().flatten() for value in e.build().parameters()]) for e in PAIR)
     assert joint["distance"].iloc[1] == pytest.approx(float((first - second).norm()))
     points = rows(table, "line")
     assert points["lambda_1"].tolist() == [1.0, 0.5, 0.0]
