@@ -101,13 +101,15 @@ class Unavailable:
         id: as in `Reproduction`.
         source: the item in the source.
         claim: what the source states.
-        reason: why it is not run: "no data", "a diagram", ...
+        reason: why it is not run: "no data", "a diagram", ...; of an open item, what it needs.
+        state: "unavailable", or "open" for an item that nobody has written yet.
     """
 
     id: str
     source: str
     claim: str
     reason: str
+    state: str = "unavailable"
 
 
 def overall(outcomes: Sequence[Outcome], *, published_scale: bool) -> str:

@@ -66,7 +66,7 @@ def ratio(
 ) -> Outcome:
     """A claim that a ratio of positive paired values, one pair per seed, lies above a threshold.
 
-    Effect and interval are the exponentials of the mean and of Student's interval of the log ratios: the geometric mean.
+    The effect is the geometric mean: the exponential of the mean of the logs, as its interval is of Student's.
     """
     logs = np.log(np.asarray(numerators, dtype=float)) - np.log(np.asarray(denominators, dtype=float))
     mean, lower, upper = (math.exp(value) for value in student(logs))
@@ -79,6 +79,32 @@ def ratio(
         band=band,
         seeds=len(logs),
         unit="ratio",
+        beside=beside,
+    )
+
+
+def within(
+    rule: str,
+    values: Sequence[float] | pd.Series,
+    accepted: tuple[float, float],
+    *,
+    published: float | None = None,
+    band: tuple[float, float] | None = None,
+    unit: str = "",
+    beside: bool = False,
+) -> Outcome:
+    """A claim that the mean of independent values, one per seed, lies within accepted bounds, by Student's interval."""
+    mean, lower, upper = student(values)
+    outside = upper < accepted[0] or lower > accepted[1]
+    return Outcome(
+        rule=rule,
+        holds=True if accepted[0] <= lower and upper <= accepted[1] else False if outside else None,
+        effect=mean,
+        interval=(lower, upper),
+        published=published,
+        band=band,
+        seeds=len(values),
+        unit=unit,
         beside=beside,
     )
 

@@ -33,6 +33,15 @@ class Study:
     keys: list[str] = field(default_factory=list)
     units: list[pd.DataFrame] = field(default_factory=list)
 
+    @property
+    def seconds(self) -> float:
+        """The seconds that the trainings and measurements took when they were computed, now or in an earlier run."""
+        if not self.units:
+            return 0.0
+        table = pd.concat(self.units, ignore_index=True)
+        alone = table[table["experiment"].isin(self.keys)].drop_duplicates("experiment")
+        return float(table.drop_duplicates("record")["seconds"].sum() + alone["training_seconds"].sum())
+
     def sweep(
         self, experiments: Sequence[fp.Experiment], measurements: Sequence[fp.Measurement]
     ) -> dict[str, pd.DataFrame]:
@@ -53,10 +62,11 @@ class Study:
             device=self.device,
             progress=self.progress,
         )
-        self.keys += [key for key in table["experiment"].unique() if key and key not in self.keys]
+        used = dict.fromkeys(key for joined in table["experiment"] for key in joined.split("+"))
+        self.keys += [key for key in used if key not in self.keys]
         self.units.append(table)
         failed = table[table["state"] == "failed"]
         if len(failed):
             msg = f"{len(failed)} of {len(table)} measurements failed, the first with: {failed['error'].iloc[0]}"
             raise RuntimeError(msg)
-        return {name: rows(table, name) for name in dict.fromkeys(table["measurement"])}
+        return {name: rows(table, name) for name in dict.fromkeys(table["measurement"].dropna()) if name}

@@ -40,10 +40,15 @@ if TYPE_CHECKING:
     from flatprobe.risk.empirical import Risk as Risk
     from flatprobe.studies.audit import audit as audit
     from flatprobe.studies.compare import compare as compare
+    from flatprobe.studies.experiment import Experiment as Experiment
+    from flatprobe.studies.measurement import Measurement as Measurement
+    from flatprobe.studies.sweep import sweep as sweep
+    from flatprobe.training import DivergedError as DivergedError
     from flatprobe.training import ForwardPass as ForwardPass
     from flatprobe.training import TrainingRun as TrainingRun
     from flatprobe.training import constraints as constraints
     from flatprobe.training import inverse_rate as inverse_rate
+    from flatprobe.training import langevin_chains as langevin_chains
     from flatprobe.training import penalties as penalties
     from flatprobe.training import train as train
     from flatprobe.training import train_many as train_many
@@ -88,14 +93,19 @@ _HOMES = {
     # generalization bounds from what was measured
     "bounds": "flatprobe.bounds",
     # training and studies
+    "Experiment": "flatprobe.studies.experiment",
+    "DivergedError": "flatprobe.training",
     "ForwardPass": "flatprobe.training",
+    "Measurement": "flatprobe.studies.measurement",
     "TrainingRun": "flatprobe.training",
     "audit": "flatprobe.studies.audit",
     "callbacks": "flatprobe.callbacks",
     "compare": "flatprobe.studies.compare",
     "constraints": "flatprobe.training.constraints",
     "inverse_rate": "flatprobe.training",
+    "langevin_chains": "flatprobe.training",
     "penalties": "flatprobe.training.penalties",
+    "sweep": "flatprobe.studies.sweep",
     "train": "flatprobe.training",
     "train_many": "flatprobe.training",
     "transforms": "flatprobe.training.transforms",

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from cyclopts import App
 
 import flatprobe.cli.commands as commands
+import flatprobe.cli.sweeps as sweeps
 import flatprobe.cli.training as training
 
 app = App(
@@ -14,7 +15,7 @@ app = App(
     version_flags=["--version"],
     suppress_keyboard_interrupt=False,
 )
-for command in (commands.demo, training.train, commands.probe, commands.audit, commands.report):
+for command in (commands.demo, training.train, commands.probe, commands.audit, commands.report, sweeps.sweep):
     app.command(command)
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from inspect import signature
+from typing import Any
 
 from torch import nn
 
@@ -15,6 +16,7 @@ from flatprobe.models.recipes import Recipe, recipe_of
 from flatprobe.models.resnet import Residual, resnet
 from flatprobe.models.scaling import scaled
 from flatprobe.models.small import small_alexnet, small_inception
+from flatprobe.models.unit_rows import normalize_rows, unit_rows
 from flatprobe.utils.arguments import is_whole
 
 __all__ = [
@@ -37,6 +39,7 @@ __all__ = [
     "small_inception",
     "sokolic_cnn",
     "thumwanit_cnn",
+    "unit_rows",
     "wide_resnet",
 ]
 
@@ -51,6 +54,18 @@ NETWORKS: dict[str, Callable[..., nn.Sequential]] = {
     "small_inception": small_inception,
     "wide_resnet": wide_resnet,
     "resnet18": resnet18,
+}
+
+
+def _unit_rows(network: nn.Sequential, arguments: Mapping[str, Any]) -> nn.Sequential:
+    normalize_rows(network, arguments["layers"])
+    return network
+
+
+# Recipes that hold the recipe of another network: the function that wraps it, and their form.
+_WRAPPERS: dict[str, tuple[Callable[[nn.Sequential, Mapping[str, Any]], nn.Sequential], str]] = {
+    "normalised": (lambda network, own: Normalised(network, own["mean"], own["std"]), "normalised(network, mean, std)"),
+    "unit_rows": (_unit_rows, "unit_rows(network, layers)"),
 }
 
 
@@ -76,16 +91,16 @@ def build(recipe: Mapping[str, object]) -> nn.Sequential:
         )
         raise ValueError(msg)
     try:
-        if name == "normalised":
+        if name in _WRAPPERS:
             inner = arguments["network"]
-            return Normalised(build(inner if isinstance(inner, Mapping) else {}), arguments["mean"], arguments["std"])
+            return _WRAPPERS[name][0](build(inner if isinstance(inner, Mapping) else {}), arguments)
         if name not in NETWORKS:
-            msg = f"the network {name!r} is unknown; expected one of {', '.join(NETWORKS)}, or normalised"
+            msg = f"the network {name!r} is unknown; expected one of {', '.join([*NETWORKS, *_WRAPPERS])}"
             raise ValueError(msg)
         _check_whole(NETWORKS[name], arguments)
         return NETWORKS[name](**arguments)
     except (TypeError, KeyError, RuntimeError, MemoryError, OverflowError) as error:
-        form = f"{name}{signature(NETWORKS[name])}" if name in NETWORKS else "normalised(network, mean, std)"
+        form = f"{name}{signature(NETWORKS[name])}" if name in NETWORKS else _WRAPPERS[name][1]
         msg = (
             f"the recipe of {name!r} does not fit its builder ({str(error)[:200]}); expected what network.recipe "
             f"holds, for {form.replace('collections.abc.', '')}"
@@ -98,10 +113,10 @@ def layer_count(recipe: Mapping[str, object]) -> int:
     arguments = recipe.get("arguments")
     if not isinstance(arguments, Mapping):
         return 0
-    inner, widths, depth = (arguments.get(name) for name in ("network", "widths", "depth"))
-    if isinstance(inner, Mapping):
+    if isinstance(inner := arguments.get("network"), Mapping):
         return layer_count(inner)
-    return max(len(widths) if isinstance(widths, list) else 0, depth if isinstance(depth, int) else 0)
+    widths, counts = arguments.get("widths"), [arguments.get(name) for name in ("depth", "layers")]
+    return max(len(widths) if isinstance(widths, list) else 0, *(k if isinstance(k, int) else 0 for k in counts))
 
 
 def _check_whole(builder: Callable[..., nn.Sequential], arguments: Mapping[str, object]) -> None:

@@ -5,13 +5,13 @@ import itertools
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any
 
 from torch import nn
 
 from flatprobe.data import LabelledData
 from flatprobe.studies.subjects import build_network, check_data, check_network, data_of
-from flatprobe.utils.arguments import as_json, whole
+from flatprobe.utils.arguments import Checked, as_json, whole
 
 SEEDS = ("data", "network", "order")
 _PLACED = ("out", "resume", "save_every", "seed", "threads", "progress")  # arguments of `train` that a sweep gives
@@ -53,10 +53,10 @@ class Experiment:
     [0, 1]
     """
 
-    network: Mapping[str, Any]
-    data: Mapping[str, Any]
-    stages: Sequence[Mapping[str, Any]]
-    seeds: Mapping[str, int] = field(default_factory=dict)
+    network: Checked[Mapping[str, Any]]
+    data: Checked[Mapping[str, Any]]
+    stages: Checked[Sequence[Mapping[str, Any]]]
+    seeds: Checked[Mapping[str, int]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name in ("network", "data", "stages", "seeds"):
@@ -81,7 +81,7 @@ class Experiment:
         return {name: getattr(self, name) for name in ("network", "data", "stages", "seeds")}
 
     @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> Self:
+    def from_json(cls, values: Mapping[str, Any]) -> "Experiment":
         """The inverse of `as_json`.
 
         Raises:
@@ -93,7 +93,7 @@ class Experiment:
             raise ValueError(msg)
         return cls(**values)
 
-    def vary(self, grid: Mapping[str | tuple[str, ...], Iterable[Any]]) -> list[Self]:
+    def vary(self, grid: Mapping[str | tuple[str, ...], Iterable[Any]]) -> "list[Experiment]":
         """The experiments of a grid, the last entry fastest.
 
         Args:
@@ -152,7 +152,9 @@ def plain_json(name: str, value: object) -> Any:
     try:
         return json.loads(json.dumps(value, default=_plain, allow_nan=False))
     except TypeError as error:
-        msg = f"{name} must hold numbers, words, lists and dictionaries, got {error}. Name functions by package.module:name"
+        msg = (
+            f"{name} must hold numbers, words, lists and dictionaries, got {error}. Name functions package.module:name"
+        )
         raise TypeError(msg) from error
 
 

@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 try:
     import fcntl
@@ -62,6 +63,23 @@ def check_writable(folder: Path) -> None:
     except OSError as error:
         msg = f"{folder} must be writable, got: {error.strerror or error}. Choose another folder"
         raise OSError(error.errno or errno.EIO, msg) from error
+
+
+@contextmanager
+def lock(path: Path) -> Iterator[BinaryIO]:
+    """Hold a file's lock within the block, waiting for another process that holds it; the file stays.
+
+    The lock ends with the process that holds it. Without locks in the file system, nothing is waited for.
+
+    Yields:
+        The file, open for writing.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("ab") as held:
+        if fcntl is not None:
+            with suppress(OSError):  # a file system without locks
+                fcntl.flock(held, fcntl.LOCK_EX)
+        yield held
 
 
 def leftovers(path: Path) -> list[Path]:

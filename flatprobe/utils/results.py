@@ -38,6 +38,7 @@ _HOMES = {
     "Interpolation": "flatprobe.probes.interpolation",
     "JacobianMaximum": "flatprobe.probes.jacobian_maximum",
     "JacobianNorms": "flatprobe.probes.jacobian",
+    "LangevinChains": "flatprobe.training.chains",
     "Margins": "flatprobe.probes.margins",
     "PerSample": "flatprobe.probes.per_sample",
     "RandomSlice": "flatprobe.probes.slices",

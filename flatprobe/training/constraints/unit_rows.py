@@ -19,7 +19,7 @@ class UnitRows:
     (1 - w w^T) g / ||v||, tangential to the sphere. Here it is g, whose radial part the division removes. From
     ||v|| = 1 the two agree to first order in the learning rate. Beyond first order they differ: V grows with every
     tangential step, which slows down S17's training, and the momentum here keeps radial parts. At S17's learning rate
-    of 0.1 the order of its Fig. 4c appears with the former and fails with this projection.
+    of 0.1 the order of its Fig. 4c appears with the former (`fp.models.unit_rows`) and fails with this projection.
 
     A filter of a convolution is a row of the kernel reshaped to (out, in / groups * taps), not a row of the operator's
     matrix, which repeats the filter at every pixel. A row of zeros has no direction and does not change.

@@ -1,0 +1,135 @@
+"""`python -m analyses`: run reproductions and write their records, or list them with their verdicts."""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from pathlib import Path
+
+import pandas as pd
+from rich.console import Console
+from rich.table import Column, Table
+
+from analyses.listing import counts, rows
+from analyses.record import RECORDS, describe, unexplained, write_record
+from analyses.registry import find, registry
+from analyses.reproduction import Reproduction
+from analyses.study import Study
+from flatprobe.utils.threads import thread_count
+
+EXECUTORS = ("serial", "processes", "dask", "slurm")
+LONGEST = 20  # rows of a printed table
+WIDTH = 160  # characters of a line in a file
+
+
+def main(arguments: Sequence[str] | None = None) -> list[Path]:
+    """Run the items, or list them."""
+    options = _parse(arguments)
+    if options.ids == ["list"]:
+        _list(options)
+        return []
+    runnable = [name for name, item in registry().items() if isinstance(item, Reproduction)]
+    chosen = find(runnable if options.ids == ["all"] else options.ids)
+    study = {"root": options.root, "executor": executor(options.executor, options.address), "workers": options.workers}
+    return [run(item, options.preset, Study(**study, device=options.device), options.out) for item in chosen]
+
+
+def run(item: Reproduction, preset: str, study: Study, out: Path) -> Path:
+    """Measure an item at a preset, print table and outcomes, and write its record.
+
+    Raises:
+        ValueError: for an unknown preset.
+    """
+    if preset not in item.presets:
+        msg = f"preset must be one of {', '.join(item.presets)} for {item.id}, got {preset!r}"
+        raise ValueError(msg)
+    started = time.monotonic()
+    with thread_count(1):  # the networks are small: one thread and one process each
+        frame = item.table(item.presets[preset], study)
+    outcomes = item.rules(frame)
+    seconds = {"wall": round(time.monotonic() - started, 1), "units": round(study.seconds, 1)}
+    metadata = describe(
+        item,
+        preset,
+        outcomes,
+        command=f"python -m analyses {item.id} --preset {preset}",
+        seconds=seconds,
+        experiments=study.keys,
+    )
+    path = write_record(frame, metadata, out)
+    report(frame, metadata, path)
+    return path
+
+
+def report(frame: pd.DataFrame, metadata: dict, path: Path) -> None:
+    """Print the table, the outcomes and the verdict; warn of a refuted rule without a reason."""
+    console = _console()
+    with pd.option_context("display.width", console.width, "display.max_columns", None, "display.precision", 4):
+        console.print(frame.head(LONGEST).to_string(index=False), markup=False, highlight=False)
+    shown = Table("verdict", "rule", "effect", "95 % interval", "published", "seeds", title=metadata["source"])
+    for outcome in metadata["outcomes"]:
+        rule = f"(beside) {outcome['rule']}" if outcome["beside"] else outcome["rule"]
+        interval = "" if outcome["interval"] is None else " to ".join(map(_number, outcome["interval"]))
+        effect = f"{_number(outcome['effect'])} {outcome['unit']}"
+        published = "" if outcome["published"] is None else _number(outcome["published"])
+        shown.add_row(outcome["verdict"], rule, effect, interval, published, str(outcome["seeds"]))
+    console.print(shown)
+    seconds = metadata["seconds"]
+    console.print(f"{metadata['id']}: {metadata['verdict']}, in {seconds['wall']} s. Record: {path}", highlight=False)
+    for rule in unexplained(metadata):
+        sys.stderr.write(f"warning: {metadata['id']}: no reason is given why this does not hold: {rule}\n")
+
+
+def executor(name: str, address: str | None = None) -> str | Callable[[], Executor] | None:
+    """What `fp.sweep` takes for the name of an executor."""
+    if name == "dask":
+        from distributed import Client
+
+        return lambda: Client(address).get_executor()
+    return {"serial": None, "processes": "processes"}[name]
+
+
+def _console() -> Console:
+    console = Console()
+    return console if console.is_terminal else Console(width=WIDTH)
+
+
+def _number(value: float | str) -> str:
+    return f"{float(value):.4g}"
+
+
+def _list(options: argparse.Namespace) -> None:
+    listed = rows(registry().values(), options.out)
+    if options.json:
+        print(json.dumps({"items": listed, "verdicts": counts(listed)}, indent=1))
+        return
+    table = Table("id", "state", "verdict by preset", "CPU time", Column("source, or what is missing", overflow="fold"))
+    for row in listed:
+        verdicts = "\n".join(f"{preset}: {verdict}" for preset, verdict in row["verdicts"].items())
+        table.add_row(row["id"], row["state"], verdicts, row["cost"], row["reason"] or row["source"])
+    console = _console()
+    console.print(table)
+    console.print(", ".join(f"{count} {verdict}" for verdict, count in counts(listed).items()), highlight=False)
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m analyses", description=__doc__)
+    parser.add_argument("ids", nargs="+", metavar="ID", help="ids such as T3-F12; or all; or list")
+    parser.add_argument("--preset", default="quick", help="quick (seconds), cpu (minutes) or paper (a GPU)")
+    parser.add_argument("--root", type=Path, default=Path("runs"), help="folder of trained networks, which items share")
+    parser.add_argument("--out", type=Path, default=RECORDS, help="folder of the records")
+    parser.add_argument("--executor", choices=EXECUTORS, default="serial")
+    parser.add_argument("--workers", type=int, default=1, help="of the executor")
+    parser.add_argument("--address", help="of the Dask scheduler")
+    parser.add_argument("--device", help="cpu or cuda; by default the CPU")
+    parser.add_argument("--json", action="store_true", help="list as JSON")
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except ValueError as error:
+        sys.exit(f"error: {error}")

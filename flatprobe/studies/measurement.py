@@ -1,0 +1,182 @@
+"""Measurement of a sweep: a probe, its data, the training stage, and its arguments."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import nn
+
+from flatprobe.data import LabelledData
+from flatprobe.probes.adversarial import adversarial_accuracy
+from flatprobe.probes.coefficients import segment, simplex
+from flatprobe.probes.flatness import flatness_radius
+from flatprobe.probes.geometric import geometric_margins
+from flatprobe.probes.gradient_noise import gradient_noise
+from flatprobe.probes.hessian_eigenvalues import hessian_eigenvalues
+from flatprobe.probes.hessian_trace import hessian_trace
+from flatprobe.probes.interpolation import interpolate
+from flatprobe.probes.jacobian import jacobian_norms
+from flatprobe.probes.jacobian_maximum import jacobian_maximum
+from flatprobe.probes.margins import functional_margins, scores
+from flatprobe.probes.robustness import gaussian_robustness
+from flatprobe.probes.sharpness import worst_case_sharpness
+from flatprobe.probes.slices import random_slice
+from flatprobe.probes.smoothing import smoothed_certificate
+from flatprobe.probes.weight_norms import weight_norms
+from flatprobe.risk.empirical import EmpiricalRisk
+from flatprobe.studies.experiment import Experiment, hash_json, plain_json
+from flatprobe.studies.subjects import is_function, name_of, resolve
+from flatprobe.utils.arguments import Checked, at_least, one_of
+from flatprobe.utils.results import Result
+
+INITIAL = "initial"  # the stage before all training
+HISTORY = "history"
+INTERPOLATE = "interpolate"
+
+Probe = Callable[..., Result | Mapping[str, Any] | Any]
+
+
+def _risk(model: nn.Module, data: LabelledData, **arguments: Any) -> dict[str, float]:
+    found = EmpiricalRisk(model, data, **arguments)()
+    return {"loss": found.loss, "error": found.error}
+
+
+def _on_risk(probe: Callable[..., Result]) -> Probe:
+    """A probe of the weights as a function of model and data."""
+
+    def measure(model: nn.Module, data: LabelledData, *, loss: Any = "cross_entropy", **arguments: Any) -> Result:
+        return probe(EmpiricalRisk(model, data, loss), **arguments)
+
+    return measure
+
+
+def _interpolate(
+    models: Sequence[nn.Module], data: LabelledData, *, steps: int = 20, loss: Any = "cross_entropy", **arguments: Any
+) -> Result:
+    """The landscape between two networks, or over the triangle of three."""
+    points = segment(steps) if len(models) == 2 else simplex(len(models), steps)
+    return interpolate(EmpiricalRisk(models[0], data, loss), list(models), points, **arguments)
+
+
+PROBES: dict[str, Probe] = {
+    "risk": _risk,
+    **{
+        probe.__name__: _on_risk(probe)
+        for probe in (
+            flatness_radius,
+            gradient_noise,
+            hessian_eigenvalues,
+            hessian_trace,
+            random_slice,
+            worst_case_sharpness,
+        )
+    },
+    "adversarial_accuracy": adversarial_accuracy,
+    "functional_margins": functional_margins,
+    "gaussian_robustness": gaussian_robustness,
+    "geometric_margins": geometric_margins,
+    "jacobian_maximum": jacobian_maximum,
+    "jacobian_norms": jacobian_norms,
+    "scores": scores,
+    "smoothed_certificate": smoothed_certificate,
+    "weight_norms": weight_norms,
+}
+JOINT: dict[str, Probe] = {INTERPOLATE: _interpolate}
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One measurement of every experiment of a sweep, or a joint one of several experiments.
+
+    Its record is named by the hash of all fields but `name`, so that the same measurement is made once.
+
+    Attributes:
+        probe: the name of a probe, such as `"flatness_radius"`; `"risk"` for loss and error; `"history"` for the
+            training's rows per epoch; `"interpolate"` (joint) with `steps` of the grid and the arguments of
+            `fp.interpolate`. Or a function, or its name `package.module:function`, that takes (model, data,
+            **arguments) and returns a Result, a table of pandas, or a dictionary of numbers; a joint function takes a
+            list of models. A changed function does not change the hash: give it an argument such as `version`.
+        on: `"train"`, `"test"` or another split, or `"validation"`.
+        stage: the name or place of a training stage; `"initial"`: the network before training; None: the last stage.
+        arguments: of the probe, JSON values.
+        samples: the first so many samples of `on`; None: all.
+        name: of the rows in the table; the probe's name by default.
+        experiments: of a joint measurement, which reads the data of the first; None for one of each experiment.
+
+    Raises:
+        TypeError: for arguments that JSON does not have.
+        ValueError: for an unknown probe, or a joint probe without experiments.
+
+    >>> Measurement("flatness_radius", arguments={"directions": 5}).name
+    'flatness_radius'
+    """
+
+    probe: str | Callable[..., Any]
+    on: str = "train"
+    stage: str | int | None = None
+    arguments: Checked[Mapping[str, Any]] = field(default_factory=dict)
+    samples: Checked[int | None] = None
+    name: str | None = None
+    experiments: Checked[Sequence[Experiment] | None] = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "probe", name_of(self.probe))
+        object.__setattr__(self, "arguments", plain_json("arguments", self.arguments))
+        object.__setattr__(self, "stage", None if self.stage is None else str(self.stage))
+        assert isinstance(self.probe, str)
+        joint = self.experiments is not None
+        if is_function(self.probe):
+            resolve(self.probe)
+        else:
+            one_of("probe", self.probe, JOINT if joint else (*PROBES, HISTORY, *JOINT))
+        if self.probe in JOINT and not joint:
+            msg = f"the probe {self.probe!r} must have experiments, the networks that it joins. Give experiments=[...]"
+            raise ValueError(msg)
+        at_least(1, samples=self.samples)
+        if self.name is None:
+            object.__setattr__(self, "name", self.probe.rpartition(":")[2])
+        if joint:
+            object.__setattr__(self, "experiments", tuple(self.experiments or ()))
+            at_least(2, experiments=len(self.experiments or ()))
+
+    def as_json(self, experiments: Sequence[Experiment]) -> dict[str, Any]:
+        """The description of the record, with the stage by its name.
+
+        Raises:
+            ValueError: for a stage that an experiment does not have.
+        """
+        stages = [self.stage_of(experiment) for experiment in experiments]
+        return {
+            "probe": self.probe,
+            "on": self.on,
+            "stage": stages[0] if len({*stages}) == 1 else stages,
+            "arguments": dict(self.arguments),
+            "samples": self.samples,
+        }
+
+    def stage_of(self, experiment: Experiment) -> str:
+        """The name of the stage in the experiment.
+
+        Raises:
+            ValueError: for a stage that it does not have.
+        """
+        names = experiment.stage_names()
+        if self.stage is None:
+            return names[-1]
+        places = [str(place) for place in range(len(names))]
+        if self.stage in places and self.stage not in names:
+            return names[int(self.stage)]
+        one_of("stage", self.stage, (INITIAL, *names))
+        return str(self.stage)
+
+    def key(self, experiments: Sequence[Experiment]) -> str:
+        """The hash that names the record of these experiments."""
+        return hash_json([self.as_json(experiments), [experiment.key for experiment in experiments]])
+
+    def __call__(self, models: Sequence[nn.Module], data: LabelledData) -> Any:
+        """The probe's result."""
+        assert isinstance(self.probe, str)
+        if self.samples is not None:
+            data = data.head(min(self.samples, len(data)))
+        function = resolve(self.probe) if is_function(self.probe) else (PROBES | JOINT)[self.probe]
+        return function(list(models) if self.experiments is not None else models[0], data, **self.arguments)
