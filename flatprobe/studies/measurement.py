@@ -8,6 +8,7 @@ from torch import nn
 
 from flatprobe.data import LabelledData
 from flatprobe.probes.adversarial import adversarial_accuracy
+from flatprobe.probes.adversarial_points import adversarial_points
 from flatprobe.probes.coefficients import segment, simplex
 from flatprobe.probes.flatness import flatness_radius
 from flatprobe.probes.geometric import geometric_margins
@@ -72,6 +73,7 @@ PROBES: dict[str, Probe] = {
         )
     },
     "adversarial_accuracy": adversarial_accuracy,
+    "adversarial_points": adversarial_points,
     "functional_margins": functional_margins,
     "gaussian_robustness": gaussian_robustness,
     "geometric_margins": geometric_margins,
