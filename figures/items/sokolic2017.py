@@ -102,9 +102,10 @@ def bounds(frame: pd.DataFrame, _metadata: dict) -> Figure:
         "log10 bound, eq. 37": "log10 of the bound, eqs 37, 38",
         "log10 bound, eq. 44": "log10 of the bound, eq. 44",
     }
+    columns = {column: name for column, name in columns.items() if main[column].notna().any()}
     figure, grid = panels(list(columns.values()), columns=3, size=(4.1, 3.4))
     for ax, (column, name) in zip(grid, columns.items(), strict=True):
-        curves(ax, main, "L", column, by="width")
+        curves(ax, main.dropna(subset=[column]), "L", column, by="width")
         labelled(ax, "L, layers", name, sorted(main["L"].unique()))
         if column.startswith("product"):
             ax.set_yscale("log")
