@@ -17,6 +17,7 @@ from flatprobe.plotting import (
     geometric,
     gradient_noise,
     histogram,
+    history,
     line,
     radii,
     sharpness,
@@ -25,6 +26,7 @@ from flatprobe.plotting import (
     weight_norms,
 )
 from flatprobe.plotting.canvas import png
+from flatprobe.plotting.history import History
 from flatprobe.probes.flatness import FlatnessRadii
 from flatprobe.probes.geometric import GeometricMargins
 from flatprobe.probes.gradient_noise import GradientNoise
@@ -40,6 +42,7 @@ __all__ = [
     "geometric",
     "gradient_noise",
     "histogram",
+    "history",
     "line",
     "png",
     "radii",
@@ -50,11 +53,13 @@ __all__ = [
 ]
 
 
-def draw(results: Result | Mapping[str, Result], ax: Axes | None = None, **options: Any) -> Axes:
-    """The picture of one result, or of several results of one class by name.
+def draw(
+    results: Result | History | Mapping[str, Result] | Mapping[str, History], ax: Axes | None = None, **options: Any
+) -> Axes:
+    """The picture of one result or training run, or of several of one class by name.
 
     Args:
-        results: what a probe returned, or a mapping of names to it.
+        results: what a probe or `fp.train` returned, or a mapping of names to it.
         ax: where to draw; None makes a figure.
         **options: of the `draw` in the module that draws this class, such as `groups` or `quantity`.
 
@@ -65,11 +70,13 @@ def draw(results: Result | Mapping[str, Result], ax: Axes | None = None, **optio
         TypeError: for a result of a class that has no picture, or results of several classes.
         ValueError: for no results, or results that cannot share a picture.
     """
-    first = next(iter(results.values()), None) if isinstance(results, Mapping) else results
+    first: object = next(iter(results.values()), None) if isinstance(results, Mapping) else results
     if first is None:
         msg = "there are no results to draw; expected at least one"
         raise ValueError(msg)
-    if type(first) not in _DRAW:
+    if isinstance(first, History):
+        return history.draw(results, ax, **options)  # type: ignore[arg-type]
+    if not isinstance(first, Result) or type(first) not in _DRAW:
         msg = f"results must be of a class that has a picture, got {type(first).__name__}"
         raise TypeError(msg)
     return _DRAW[type(first)](results, ax, **options)

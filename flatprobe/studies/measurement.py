@@ -26,7 +26,7 @@ from flatprobe.probes.weight_norms import weight_norms
 from flatprobe.risk.empirical import EmpiricalRisk
 from flatprobe.studies.experiment import Experiment, hash_json, plain_json
 from flatprobe.studies.subjects import is_function, name_of, resolve
-from flatprobe.utils.arguments import at_least, one_of
+from flatprobe.utils.arguments import Checked, at_least, one_of
 from flatprobe.utils.results import Result
 
 INITIAL = "initial"  # the stage before all training
@@ -114,10 +114,10 @@ class Measurement:
     probe: str | Callable[..., Any]
     on: str = "train"
     stage: str | int | None = None
-    arguments: Mapping[str, Any] = field(default_factory=dict)
-    samples: int | None = None
+    arguments: Checked[Mapping[str, Any]] = field(default_factory=dict)
+    samples: Checked[int | None] = None
     name: str | None = None
-    experiments: Sequence[Experiment] | None = None
+    experiments: Checked[Sequence[Experiment] | None] = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "probe", name_of(self.probe))

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 # The module of each result class. Records name the class alone, so that old ones are readable after a renaming.
 _HOMES = {
     "AdversarialAccuracy": "flatprobe.probes.adversarial",
+    "AdversarialPoints": "flatprobe.probes.adversarial_points",
     "Audit": "flatprobe.studies.audit",
     "Bound": "flatprobe.bounds.bound",
     "FlatnessRadii": "flatprobe.probes.flatness",
@@ -36,6 +37,7 @@ _HOMES = {
     "Interpolation": "flatprobe.probes.interpolation",
     "JacobianMaximum": "flatprobe.probes.jacobian_maximum",
     "JacobianNorms": "flatprobe.probes.jacobian",
+    "LangevinChains": "flatprobe.training.chains",
     "Margins": "flatprobe.probes.margins",
     "PerSample": "flatprobe.probes.per_sample",
     "RandomSlice": "flatprobe.probes.slices",
