@@ -75,4 +75,4 @@ PROBES: dict[str, Probe] = {
     "smoothed_certificate": smoothed_certificate,
     "weight_norms": weight_norms,
 }
-JOINT: dict[str, Probe] = {INTERPOLATE: _interpolate}
+JOINT: dict[str, Probe] = {"interpolate": _interpolate}
