@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from flatprobe.probes.adversarial_points import adversarial_points as adversarial_points
     from flatprobe.probes.coefficients import segment as segment
     from flatprobe.probes.coefficients import simplex as simplex
+    from flatprobe.probes.decision_regions import decision_regions as decision_regions
     from flatprobe.probes.flatness import flatness_radius as flatness_radius
     from flatprobe.probes.geometric import geometric_margins as geometric_margins
     from flatprobe.probes.gradient_noise import gradient_noise as gradient_noise
@@ -81,6 +82,7 @@ _HOMES = {
     # input-space probes
     "adversarial_accuracy": "flatprobe.probes.adversarial",
     "adversarial_points": "flatprobe.probes.adversarial_points",
+    "decision_regions": "flatprobe.probes.decision_regions",
     "functional_margins": "flatprobe.probes.margins",
     "gaussian_robustness": "flatprobe.probes.robustness",
     "geometric_margins": "flatprobe.probes.geometric",

@@ -20,6 +20,7 @@ from flatprobe.plotting import (
     history,
     line,
     radii,
+    regions,
     sharpness,
     slices,
     triangle,
@@ -27,6 +28,7 @@ from flatprobe.plotting import (
 )
 from flatprobe.plotting.canvas import png
 from flatprobe.plotting.history import History
+from flatprobe.probes.decision_regions import DecisionRegions
 from flatprobe.probes.flatness import FlatnessRadii
 from flatprobe.probes.geometric import GeometricMargins
 from flatprobe.probes.gradient_noise import GradientNoise
@@ -46,6 +48,7 @@ __all__ = [
     "line",
     "png",
     "radii",
+    "regions",
     "sharpness",
     "slices",
     "triangle",
@@ -93,6 +96,7 @@ _DRAW: dict[type[Result], Callable[..., Axes]] = {
     **dict.fromkeys(histogram.KINDS, histogram.draw),
     **dict.fromkeys(sharpness.KINDS, sharpness.draw),
     Bound: bounds.draw,
+    DecisionRegions: regions.draw,
     FlatnessRadii: radii.draw,
     GeometricMargins: geometric.draw,
     GradientNoise: gradient_noise.draw,

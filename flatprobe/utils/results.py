@@ -29,6 +29,7 @@ _HOMES = {
     "AdversarialPoints": "flatprobe.probes.adversarial_points",
     "Audit": "flatprobe.studies.audit",
     "Bound": "flatprobe.bounds.bound",
+    "DecisionRegions": "flatprobe.probes.decision_regions",
     "FlatnessRadii": "flatprobe.probes.flatness",
     "GeometricMargins": "flatprobe.probes.geometric",
     "GradientNoise": "flatprobe.probes.gradient_noise",
