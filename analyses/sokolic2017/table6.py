@@ -19,7 +19,7 @@ PUBLISHED = (
 PENALTIES = {EXACT: (10.00, (5.0, 15.0), "CNN"), PER_LAYER: (1.58, (0.0, 2.7), "ResNet")}  # published, accepted, S17's
 
 
-def table(preset: object, study: Study) -> pd.DataFrame:
+def table(preset: object, study: Study) -> pd.DataFrame:  # noqa: ARG001 - the benchmark measured
     """Time of a penalized training step over a plain one, a row per network, penalty and round."""
     frame, _ = read_table(RECORD)
     wide = frame.pivot_table(index=["network", "round"], columns="variant", values="seconds")

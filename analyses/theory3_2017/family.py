@@ -96,7 +96,14 @@ class Both:
 
 MNIST = {
     "quick": Family(
-        data="digits", samples=40, widths=(32,), draws=1, learning_rate=0.05, pool=None, equal_loss=(0.1, 0.05)
+        data="digits",
+        samples=30,
+        widths=(32,),
+        draws=1,
+        batch_size=16,
+        learning_rate=0.05,
+        pool=None,
+        equal_loss=(0.1, 0.05),
     ),
     "cpu": Family(data="ylecun/mnist", samples=1000, equal_loss=(0.03, 0.005)),
     "paper": Family(data="ylecun/mnist", samples=60000, epochs=3000, pool=None, equal_loss=(0.001, 0.001)),

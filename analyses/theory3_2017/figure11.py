@@ -16,6 +16,7 @@ DISTANCES = (0.1, 0.2, 0.3)  # 1 - max lambda: how far from the nearest minimum
 # Seeds of the initial weights and of the order of the three minima; the source does not say what they share.
 MINIMA = {"different": ((0, 0), (1, 1), (2, 2)), "same": ((0, 0), (0, 1), (0, 2))}
 CELL = ["data", "minima", "stage", "scale", "labels", "draw"]
+BESIDE = ("mean accuracy", f"share above {LEVELS[0]:g}", "loss barrier")  # figures where a cell is not judged
 COORDINATES = ["lambda_1", "lambda_2", "lambda_3"]
 
 
@@ -77,7 +78,7 @@ def rules(frame: pd.DataFrame, data: str) -> list[Outcome]:
     for (minima, stage, scale), part in table[table["data"] == data].groupby(["minima", "stage", "scale"]):
         beside = (minima, stage, scale) != ("different", family.INTERPOLATED, 1)
         at = f"x{scale}, {minima} initial weights" + ("" if stage == family.INTERPOLATED else f", {stage}")
-        for value in [name for name in table.columns if name not in CELL]:
+        for value in [name for name in table.columns if name not in CELL and (not beside or name in BESIDE)]:
             natural, random = family.pairs(part, value)
             if value == "loss barrier":
                 rule = f"{value}, random - natural labels: {at}"

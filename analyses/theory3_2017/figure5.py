@@ -30,7 +30,7 @@ class Preset:
 
 
 PRESETS = {
-    "quick": Preset(family=family.MNIST["quick"], batch_sizes=(4, 16, 36), draws=40),
+    "quick": Preset(family=family.MNIST["quick"], batch_sizes=(4, 16, 26), draws=40),
     "cpu": Preset(family=family.MNIST["cpu"], batch_sizes=(4, 16, 64, 256, 996), draws=200),
     "paper": Preset(family=family.MNIST["paper"], batch_sizes=(4, 16, 64, 256, 1024, 59996), draws=1000),
 }

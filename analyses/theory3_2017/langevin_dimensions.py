@@ -50,7 +50,9 @@ def rules(frame: pd.DataFrame, grows: str, at: float | None = None) -> Sequence[
     dimensions = sorted(frame["dimensions"].unique())
     found = [deviation(limits[d], masses[d, 0.0, 0])[0] for d in dimensions]
     fine = masses.xs(min(rate for rate in frame["rate"].unique() if rate > 0), level="rate")
-    steps = [fine[d].to_numpy() - fine[before].to_numpy() for before, d in zip(dimensions, dimensions[1:], strict=False)]
+    steps = [
+        fine[d].to_numpy() - fine[before].to_numpy() for before, d in zip(dimensions, dimensions[1:], strict=False)
+    ]
     smallest = min(steps, key=lambda step: step.mean())
     outcomes = [
         exact(AGREES, max(found), tolerance=4.0, problems=len(found), unit="standard errors"),

@@ -40,7 +40,7 @@ def landscapes(frame: pd.DataFrame, _metadata: dict[str, Any]) -> Figure:
     """Figs 11 and 12: training accuracy over the triangle, natural beside random labels."""
     data = frame["data"].iloc[0]
     chosen = frame[(frame["data"] == data) & (frame["stage"] == INTERPOLATED) & (frame["draw"] == 0)]
-    chosen = chosen.assign(accuracy=1 - chosen["error"])
+    chosen = chosen.assign(accuracy=1 - chosen["error"].clip(lower=1e-9))  # contours leave out their last level
     found = {
         f"x{scale}, {labels}, {minima} start": part
         for scale in (1, 10)

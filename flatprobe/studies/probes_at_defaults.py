@@ -1,4 +1,4 @@
-"""The measurements of one network on its data, by the names of their records."""
+"""Probes of one network on its data at their defaults, by the names of their records, for comparisons."""
 
 from collections.abc import Callable
 
