@@ -64,7 +64,6 @@ OPEN = (
         claim="The same networks under attack.",
         reason="needs the networks of N20-T2",
     ),
-    Unavailable(id="O20-F1", source=f"{O20}, Fig. 1", claim="An illustration.", reason="a diagram"),
     _open(
         id="O20-Ex1.1",
         source=f"{O20}, Ex. 1.1",
@@ -82,30 +81,6 @@ OPEN = (
         source=f"{O20}, Fig. 5",
         claim="The LogBarrier attack follows the decision boundary.",
         reason="needs a file: decision regions on the plane through an image and two perturbed ones",
-    ),
-    Unavailable(
-        id="O20-3.2",
-        source=f"{O20}, section 3.2",
-        claim="The distance of m samples in d dimensions is of the order m^(-1/d).",
-        reason="a formula without an experiment",
-    ),
-    _open(
-        id="O20-6.3",
-        source=f"{O20}, section 6.3",
-        claim="A generalization bound from robustness with M and K.",
-        reason="tested as `fp.bounds.robustness`; needs a file here",
-    ),
-    _open(
-        id="O20-7.3",
-        source=f"{O20}, section 7.3",
-        claim="The smoothed maximum lies between the maximum and the maximum + eps log K.",
-        reason="shown by O20-F3; needs a row of its own",
-    ),
-    _open(
-        id="O20-9.2",
-        source=f"{O20}, section 9.2",
-        claim="A smoothed classifier has a certified radius.",
-        reason="tested as `fp.smoothed_certificate`; needs a file here",
     ),
     _open(
         id="B19-1",
