@@ -86,7 +86,7 @@ def attack_rules(frame: pd.DataFrame) -> list[Outcome]:
     return [
         *rules,
         equal(frame, "maximum", "Corrected eq. 8.4: the maximum over the linf ball is ||grad l||_1", tolerance=1e-6),
-        equal(frame, "minimum", MINIMIZER, tolerance=1e-6),
+        equal(frame, "minimum", MINIMIZER, tolerance=1e-6, beside=True),
         equal(frame, "generic", "lp attacks: the maximum is the dual norm, p = 1.5 and 4", tolerance=1e-6),
     ]
 

@@ -190,7 +190,7 @@ def noise_rules(frame: pd.DataFrame) -> list[Outcome]:
             frame, "sampled corrected", "The package's Gaussian noise is within 4 standard errors of the corrected form"
         ),
         below(frame, "sampled printed", SAMPLED, beside=True),
-        equal(frame, "moments printed", MOMENTS, tolerance=1e-9),
+        equal(frame, "moments printed", MOMENTS, tolerance=1e-9, beside=True),
         equal(frame, "moments corrected", "Corrected: the same with E v_i v_j = sigma^2 delta_ij", tolerance=1e-9),
         exact(EXACT, abs(slopes["curved"] - 6), tolerance=0.2, unit="slope - 6", beside=True),
         exact(

@@ -69,9 +69,9 @@ def slope(kernel: np.ndarray, y: np.ndarray, weights: np.ndarray, strength: floa
 def regression_rules(frame: pd.DataFrame) -> list[Outcome]:
     """Conditioning and sensitivity fall with lambda; the solution of (EL-K)."""
 
-    def most(statement: str, rule: str, tolerance: float) -> Outcome:
+    def most(statement: str, rule: str, tolerance: float, *, beside: bool = False) -> Outcome:
         found = frame.loc[frame["statement"] == statement, "left"]
-        return exact(rule, float(found.max()), tolerance=tolerance, problems=len(found))
+        return exact(rule, float(found.max()), tolerance=tolerance, problems=len(found), beside=beside)
 
     def falls(statement: str) -> tuple[float, int]:
         found = frame[frame["statement"] == statement].sort_values(["problem", "strength"])
@@ -88,7 +88,7 @@ def regression_rules(frame: pd.DataFrame) -> list[Outcome]:
             for name, (worst, count) in rises.items()
         ],
         below(frame, "sensitivity", "||dw|| / ||dy|| <= 1 / (sigma_min + lambda)", tolerance=1e-6),
-        most("printed", SCALED, 1e-6),
+        most("printed", SCALED, 1e-6, beside=True),
         most("scaled", "Corrected: (M + (m lambda / 2) I) w = y minimizes (EL-K) (gradient)", 1e-6),
     ]
 

@@ -185,7 +185,7 @@ def convergence_rules(frame: pd.DataFrame) -> list[Outcome]:
             "Corrected: E q_k <= 1 / (alpha_S k + 1 / q_0) with alpha_S = mu^2 / (sigma^2 + mu L q_0), at every k",
         ),
         below(frame, "mu^2 / sigma^2", READING, beside=True),
-        below(frame, "conditional", CONDITIONAL),
+        below(frame, "conditional", CONDITIONAL, beside=True),
         equal(frame, "rate", "`fp.inverse_rate` is h_0 of eq. SLR with the corrected constant", tolerance=1e-12),
         below(frame, "chains", "The mean of 2,000 chains is within 4 standard errors of E q_k", beside=True),
         equal(frame, "slope", "E q_k is of order 1/k: log-log slope -1 within 5 %", tolerance=0.05),

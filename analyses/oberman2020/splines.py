@@ -143,7 +143,7 @@ def spline_rules(frame: pd.DataFrame) -> list[Outcome]:
             tolerance=1e-9,
             problems=path["set"].nunique(),
         ),
-        exact(WEAK, float(once.max()), tolerance=1e-9, problems=len(once)),
+        exact(WEAK, float(once.max()), tolerance=1e-9, problems=len(once), beside=True),
     ]
 
 

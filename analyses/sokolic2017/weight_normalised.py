@@ -86,12 +86,11 @@ PRESETS = {
         probed=100, controls=(HIDDEN,),
     ),
     "cpu": Settings(
-        data="ylecun/mnist", samples=1000,
-        widths={2: (196, 784, 1568), 3: (196, 784, 1568), 4: (196, 784), 5: (196, 784)},
-        control_width=196, epochs=45, draws=3, pool=10000, probed=1000,
+        data="ylecun/mnist", samples=1000, widths=dict.fromkeys(DEPTHS, (196, 784)), control_width=196, epochs=45,
+        draws=3, pool=10000, probed=1000, controls=(HIDDEN, PROJECTED),
     ),
     "paper": Settings(
-        data="ylecun/mnist", samples=5000, widths={L: [784 * factor for factor in range(1, 7)] for L in DEPTHS},
+        data="ylecun/mnist", samples=5000, widths=dict.fromkeys(DEPTHS, tuple(784 * k for k in range(1, 7))),
         control_width=784, epochs=120, draws=5, pool=None, probed=None,
     ),
 }  # fmt: skip

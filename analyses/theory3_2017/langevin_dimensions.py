@@ -86,7 +86,7 @@ REPRODUCTIONS = (
         presets={
             "quick": Chains(dimensions=(1, 3), rates=(0.01, 0.005), chains=400, groups=10, burn_in=6, time=9, bins=20),
             "cpu": Chains(
-                dimensions=(1, 2, 3, 4, 5), rates=(0.005, 0.0025), chains=4000, groups=20, burn_in=20, time=40
+                dimensions=(1, 2, 3, 4, 5), rates=(0.005, 0.0025), chains=2000, groups=20, burn_in=15, time=30
             ),
         },
         table=lambda settings, _study: lengths_table(settings, WIDE),
@@ -95,7 +95,7 @@ REPRODUCTIONS = (
         differs=DIFFERS + " Soft walls (kappa = 50) add 0.35 to each width, so that the shares lie below those of hard "
         "walls, 2^d / (1 + 2^d).",
         at_scale=("cpu",),
-        cost="4 min",
+        cost="2 min",
     ),
     Reproduction(
         id="T3-F9",
@@ -104,7 +104,7 @@ REPRODUCTIONS = (
         "concentrates around them as the number of dimensions grows.",
         presets={
             "quick": Chains(dimensions=(2, 3), rates=(0.04, 0.02), chains=400, groups=10, burn_in=30, time=36, bins=20),
-            "cpu": Chains(dimensions=(2, 3, 4, 5), rates=(0.01, 0.005), chains=4000, groups=20, burn_in=50, time=80),
+            "cpu": Chains(dimensions=(2, 3, 4, 5), rates=(0.02, 0.01), chains=2000, groups=20, burn_in=50, time=80),
         },
         table=lambda settings, _study: lengths_table(settings, DEGENERATE),
         rules=partial(rules, grows=CONCENTRATES, at=2.0),
@@ -116,6 +116,6 @@ REPRODUCTIONS = (
         },
         differs=DIFFERS,
         at_scale=("cpu",),
-        cost="2 min",
+        cost="1 min",
     ),
 )

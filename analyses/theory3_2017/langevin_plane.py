@@ -90,7 +90,7 @@ def rules(frame: pd.DataFrame) -> Sequence[Outcome]:
 
 
 QUICK = Chains(dimensions=(2,), rates=(0.04, 0.02), chains=400, groups=10, burn_in=20, time=24, bins=20)
-CPU = Chains(dimensions=(2,), rates=(0.01, 0.005), chains=4000, groups=8, burn_in=50, time=80, bins=32)
+CPU = Chains(dimensions=(2,), rates=(0.02, 0.01), chains=2000, groups=8, burn_in=50, time=80, bins=32)
 DIFFERS = (
     "The source states neither potential, temperature, step size, steps nor domain: ours is the potential of Fig. 9 at "
     "d = 2, with barrier / T = 2, and half of the chains start near each minimum."
@@ -120,6 +120,6 @@ REPRODUCTIONS = (
         "U_i = U + s c_i . w, whose minibatch noise has the power of temperature T (SGD), or half of it beside noise of "
         "temperature T / 2 (SGDL); beside them U_i = (1 + 2 c_i) U, whose noise vanishes at the minima: there the preference is absent, so it rests on noise that stays at zero loss.",
         at_scale=("cpu",),
-        cost="2 min",
+        cost="1 min",
     ),
 )

@@ -130,7 +130,7 @@ REPRODUCTION = Reproduction(
     table=table,
     rules=rules,
     differs=(
-        "1,000 training samples in place of 50,000, and the two smallest networks: the other two cost 63 s and more than "
+        "1,000 training samples in place of 50,000, and the two smallest networks: the others cost 63 s and more than "
         "150 s per 1,000 samples and epoch on a CPU core. 2,000 test samples, 3 draws. Learning rate, batch size, stop "
         f"and input normalization are not stated. {family.JPEG}"
     ),

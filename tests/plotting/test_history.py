@@ -1,5 +1,6 @@
 """Pictures of training histories: the lines are the rows, and nothing is dropped."""
 
+import inspect
 import math
 from dataclasses import dataclass, field
 
@@ -81,4 +82,4 @@ def test_what_is_no_history_is_refused() -> None:
         draw(Run([1.0], [1.0]), quantity="accuracy")
     mixed = {"a": Run([1.0], [1.0]), "b": fp.functional_margins(cases.mlp(), cases.data_for((1, 8, 8), samples=9))}
     with pytest.raises(TypeError, match=r"runs must be of fp\.train, got 'b', a Margins"):
-        history.draw.__wrapped__(mixed)
+        inspect.unwrap(history.draw)(mixed)

@@ -7,10 +7,11 @@ from torch import nn
 
 import flatprobe as fp
 from flatprobe.plotting import png, regions
+from flatprobe.probes.decision_regions import DecisionRegions
 from tests.plotting.test_plotting import margins_of
 
 
-def halves(steps: int = 6) -> fp.Result:
+def halves(steps: int = 6) -> DecisionRegions:
     """z = (a, 1/3): class 0 where a > 1/3, which no grid point meets."""
 
     class Halves(nn.Module):
