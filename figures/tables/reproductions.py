@@ -109,8 +109,9 @@ def reasons() -> str:
         for outcome in own["outcomes"]:
             if outcome["verdict"] == REFUTED and not outcome["beside"]:
                 seeds = f"{outcome['seeds']:,} seeds or problems"
-                head = f"**`{name}`: {outcome['rule']}.** {ours(outcome)}, {seeds}."
-                found.append(f"- {head} {own['reasons'].get(outcome['rule'], 'No reason is known.')}")
+                head = f"**`{name}`: {_cell(outcome['rule'])}.** {ours(outcome)}, {seeds}."
+                reason = own["reasons"].get(outcome["rule"], "No reason is known.")
+                found.append(f"- {head} {_cell(reason)}")
     return "\n".join(found) + "\n"
 
 
