@@ -5,7 +5,7 @@ from types import ModuleType, SimpleNamespace
 import pytest
 
 from analyses.open import OPEN
-from analyses.registry import SOURCES, collect, find, registry
+from analyses.registry import collect, find, registry
 from analyses.reproduction import Reproduction, Unavailable
 
 
@@ -31,7 +31,6 @@ def test_an_id_that_two_items_share_is_refused() -> None:
 def test_every_id_names_its_source_and_says_what_is_claimed_property() -> None:
     items = registry()
     assert all(name == own.id for name, own in items.items())
-    assert {name.partition("-")[0] for name in items} <= {*SOURCES}
     assert all(own.source and own.claim for own in items.values())
     assert all(own.reason for own in items.values() if isinstance(own, Unavailable))
     assert all("quick" in own.presets for own in items.values() if isinstance(own, Reproduction))
