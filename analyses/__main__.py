@@ -20,7 +20,7 @@ from analyses.study import Study
 from flatprobe.utils.threads import thread_count
 
 EXECUTORS = ("serial", "processes", "dask", "slurm")
-LONGEST = 40  # rows of a printed table
+LONGEST = 20  # rows of a printed table
 WIDTH = 160  # characters of a line in a file
 
 

@@ -17,8 +17,10 @@ if TYPE_CHECKING:
     from flatprobe.models.checkpoints import load_checkpoint as load_checkpoint
     from flatprobe.network.embedding import at_embedding as at_embedding
     from flatprobe.probes.adversarial import adversarial_accuracy as adversarial_accuracy
+    from flatprobe.probes.adversarial_points import adversarial_points as adversarial_points
     from flatprobe.probes.coefficients import segment as segment
     from flatprobe.probes.coefficients import simplex as simplex
+    from flatprobe.probes.decision_regions import decision_regions as decision_regions
     from flatprobe.probes.flatness import flatness_radius as flatness_radius
     from flatprobe.probes.geometric import geometric_margins as geometric_margins
     from flatprobe.probes.gradient_noise import gradient_noise as gradient_noise
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
     from flatprobe.studies.experiment import Experiment as Experiment
     from flatprobe.studies.measurement import Measurement as Measurement
     from flatprobe.studies.sweep import sweep as sweep
+    from flatprobe.training import DivergedError as DivergedError
     from flatprobe.training import ForwardPass as ForwardPass
     from flatprobe.training import TrainingRun as TrainingRun
     from flatprobe.training import constraints as constraints
@@ -78,6 +81,8 @@ _HOMES = {
     "worst_case_sharpness": "flatprobe.probes.sharpness",
     # input-space probes
     "adversarial_accuracy": "flatprobe.probes.adversarial",
+    "adversarial_points": "flatprobe.probes.adversarial_points",
+    "decision_regions": "flatprobe.probes.decision_regions",
     "functional_margins": "flatprobe.probes.margins",
     "gaussian_robustness": "flatprobe.probes.robustness",
     "geometric_margins": "flatprobe.probes.geometric",
@@ -89,6 +94,7 @@ _HOMES = {
     "bounds": "flatprobe.bounds",
     # training and studies
     "Experiment": "flatprobe.studies.experiment",
+    "DivergedError": "flatprobe.training",
     "ForwardPass": "flatprobe.training",
     "Measurement": "flatprobe.studies.measurement",
     "TrainingRun": "flatprobe.training",

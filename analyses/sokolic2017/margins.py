@@ -150,7 +150,7 @@ class Trials:
     seed: int = 0
 
 
-def random_table(preset: Trials, study: Study) -> pd.DataFrame:
+def random_table(preset: Trials, study: Study) -> pd.DataFrame:  # noqa: ARG001 - nothing is trained
     """Margin and bounds of z = W x with normal W and x, one row per trial: o / |W|, and o / (2 |W|) corrected."""
     generator = np.random.default_rng(preset.seed)
     rows = []

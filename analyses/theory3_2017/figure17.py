@@ -22,11 +22,12 @@ def table(both: family.Both, study: Study) -> pd.DataFrame:
         + [fp.Measurement("functional_margins", stage=stage, name=f"margins, {stage}") for stage in STAGES],
     )
     norms, margins = (pd.concat([found[f"{name}, {stage}"] for stage in STAGES]) for name in ("norms", "margins"))
-    quantiles = margins.groupby(CELL)["value"].quantile(QUANTILES).unstack().rename(columns="margin {:g}".format)
-    return quantiles.assign(
-        l2=norms[norms["quantity"] == "l2"].groupby(CELL)["value"].first(),
-        product=norms[norms["quantity"] == "spectral"].groupby(CELL)["value"].prod(),
-    ).reset_index()
+    values = margins.groupby(CELL)["value"]
+    figures = {f"margin {q:g}": values.quantile(q) for q in QUANTILES} | {
+        "l2": norms[norms["quantity"] == "l2"].groupby(CELL)["value"].first(),
+        "product": norms[norms["quantity"] == "spectral"].groupby(CELL)["value"].prod(),
+    }
+    return pd.DataFrame(figures).reset_index()
 
 
 def rules(frame: pd.DataFrame) -> list[Outcome]:

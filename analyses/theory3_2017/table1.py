@@ -61,7 +61,7 @@ class Preset:
 
 
 PRESETS = {
-    "quick": Preset("digits", (40, 80), 2, 2000, 0.2, 0.05),
+    "quick": Preset("digits", (16, 32), 2, 300, 0.3, 0.2),
     "cpu": Preset("ylecun/mnist", (1000, 3000, 10000), 3, 1000, 0.05, 0.004),
     "slow": Preset("ylecun/mnist", (1000, 3000, 10000), 2, 1000, 0.01, 0.006),
     "paper": Preset("ylecun/mnist", (60000,), 3, 3000, 0.05, 0.001),
@@ -124,7 +124,7 @@ def pairs(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def judge(frame: pd.DataFrame) -> list[Outcome]:
-    """The ratio per parameters, stage and n, which counts at the largest n; and its growth with n."""
+    """The ratio per parameters, stage and n, which counts at the largest n; beside it its growth, and the radii."""
     found, growth = [], []
     paired = pairs(frame)
     for (part, stage), cells in paired.groupby(level=["parameters", "stage"]):
@@ -140,7 +140,20 @@ def judge(frame: pd.DataFrame) -> list[Outcome]:
         ratios = (cells["natural"] / cells["random"]).unstack("n").dropna()
         rule = f"the ratio grows from n = {min(sizes):,} to {max(sizes):,}, {PARAMETERS[part]}, {stage}"
         growth.append(rules.ratio(rule, ratios[max(sizes)], ratios[min(sizes)], beside=True))
-    return found + (growth if frame["n"].nunique() > 1 else [])
+    return found + list(_radii(paired)) + (growth if frame["n"].nunique() > 1 else [])
+
+
+def _radii(paired: pd.DataFrame) -> Iterator[Outcome]:
+    """The radii themselves at the first 100 % epoch and the largest n, beside the printed ones."""
+    last = paired.xs(FIRST, level="stage").xs(paired.index.unique("n").max(), level="n")
+    for (part, labels), (mean, deviation) in PUBLISHED.items():
+        yield rules.within(
+            f"radius within two printed deviations, {labels} labels, {PARAMETERS[part]}, {FIRST}",
+            last.xs(part, level="parameters")[labels],
+            (mean - 2 * deviation, mean + 2 * deviation),
+            published=mean,
+            beside=True,
+        )
 
 
 REPRODUCTION = Reproduction(

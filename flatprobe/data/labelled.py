@@ -8,8 +8,9 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
+from flatprobe.data.balancing import balanced_positions
 from flatprobe.data.batch import Batch, split
-from flatprobe.data.inputs import Inputs
+from flatprobe.data.inputs import Inputs, map_tensors
 from flatprobe.data.items import Columns, Items
 from flatprobe.data.relabelling import randomize, renumber
 from flatprobe.data.storage import Memory, Stream
@@ -18,10 +19,13 @@ from flatprobe.data.validation import (
     as_list,
     as_source,
     check_labels,
+    check_positions,
     digest,
     leave_inference_mode,
     parts_of,
     rows,
+    shapes_of,
+    single_shape,
     warn_of_large,
 )
 from flatprobe.utils.arguments import at_least
@@ -57,15 +61,13 @@ class LabelledData:
     ) -> None:
         at_least(1, classes=classes)
         self.source = as_source(source)
-        # A stream comes from `from_dataset`.
-        self.store: Memory | Stream = inputs if isinstance(inputs, Stream) else Memory(inputs)
+        self.store: Memory | Stream = inputs if isinstance(inputs, Stream) else Memory(inputs)  # see `from_dataset`
         self._given_classes = None if classes is None else int(classes)
         self._labels: Tensor | None = None
         self._fingerprint: str | None = None
         if labels is not None or isinstance(self.store, Memory):
             self._labels = leave_inference_mode(check_labels(labels, range(len(self)), classes).clone())
-        if isinstance(inputs, Tensor):
-            warn_of_large(inputs, stacklevel=3)
+        warn_of_large(inputs, stacklevel=3)
 
     @classmethod
     def from_dataset(
@@ -105,8 +107,7 @@ class LabelledData:
         at_least(0, workers=workers)
         data = cls(stream := Stream(Items(dataset, columns, int(workers))), labels, classes=classes, source=source)
         stream.assert_repeatable(labels)
-        if isinstance(stream.first, Tensor):
-            warn_of_large(stream.first[None], stacklevel=3)
+        warn_of_large(map_tensors(lambda part: part[None], stream.first), stacklevel=3)
         return data
 
     def __len__(self) -> int:
@@ -119,9 +120,6 @@ class LabelledData:
         Raises:
             RuntimeError: for streamed data, or inputs that were changed in place.
         """
-        if isinstance(self.store, Stream):
-            msg = "the inputs are streamed and not available as a whole. Read them with batches(...) or gather(...)"
-            raise RuntimeError(msg)
         return self.store.all()
 
     @property
@@ -143,11 +141,7 @@ class LabelledData:
         Raises:
             TypeError: if a sample is a dict or tuple of tensors.
         """
-        if not isinstance(self.store.first, Tensor):
-            kind = type(self.store.first).__name__
-            msg = f"a sample is a {kind} of tensors and has no single shape. describe()['input_shape'] has all shapes"
-            raise TypeError(msg)
-        return tuple(self.store.first.shape)
+        return single_shape(self.store.first)
 
     def batches(self, batch_size: int) -> Iterator[Batch]:
         """Batches of all samples in order; the last batch may be short.
@@ -177,11 +171,7 @@ class LabelledData:
         Raises:
             IndexError: if a position is outside the data.
         """
-        lowest, highest = map(int, positions.aminmax()) if len(positions) else (0, 0)
-        if lowest < 0 or highest >= len(self):
-            outside = (positions < 0) | (positions >= len(self))
-            msg = f"position {int(positions[outside][0])} is outside the data; expected 0 to {len(self) - 1}"
-            raise IndexError(msg)
+        check_positions(positions, len(self))
         return self._labelled(positions.cpu(), *self.store.read(positions.cpu()))
 
     def head(self, count: int) -> "LabelledData":
@@ -205,6 +195,23 @@ class LabelledData:
         """The samples at these positions, in their order; `note` is added to `source`."""
         return self._part(self.store.subset(positions), positions, note)
 
+    def balanced(self, per_class: int, seed: int = 0) -> "LabelledData":
+        """Random samples without replacement, the same number of each class.
+
+        Args:
+            per_class: samples per class; Thumwanit (2020) takes 50 to 1000 [N20].
+            seed: seed of the draw; the subset is the beginning of any larger one with the same seed.
+
+        Returns:
+            New data with the labels 0, ..., classes - 1 in turn; `source["balanced"]` records the draw.
+
+        Raises:
+            ValueError: if a class has fewer samples.
+        """
+        names, draws = self.source.get("class_names"), self.source.get("balanced", [])
+        draws = [*draws, {"per_class": int(per_class), "seed": int(seed), "from": len(self)}]
+        return self.subset(balanced_positions(self.labels, self.classes, per_class, seed, names), balanced=draws)
+
     def _part(self, store: Memory | Stream, rows: slice | Tensor, note: Mapping[str, object]) -> "LabelledData":
         classes = self.classes  # before the labels are selected, since this may read them
         labels = None if self._labels is None else self._labels[rows]
@@ -226,8 +233,7 @@ class LabelledData:
         Raises:
             ValueError: if the fraction is outside [0, 1].
 
-        Source: T3 section 6.1; partial corruption after Zhang et al. 2017, "Understanding deep learning requires
-        rethinking generalization", section 2.1.
+        Source: T3 section 6.1; for a part of the labels Zhang et al. (2017), section 2.1.
         """
         draws = [*self.source.get("random_labels", []), {"fraction": float(fraction), "seed": int(seed)}]
         return self._replace(
@@ -271,28 +277,22 @@ class LabelledData:
 
     def describe(self) -> dict[str, object]:
         """Fingerprint and description of the data in records; JSON-able."""
-        shapes = {name: list(part.shape) for name, part in parts_of(self.store.first).items()}
         return {
             "source": self.source,
             "samples": len(self),
             "classes": self.classes,
-            "input_shape": shapes.get("inputs", shapes),
+            "input_shape": shapes_of(self.store.first, list),
             "fingerprint": self.fingerprint,
             "fingerprint_of": self.store.fingerprint_of,
         }
 
     def __repr__(self) -> str:
         """Counts, shapes and source on one line, without a pass over the data."""
-        shapes = {name: tuple(part.shape) for name, part in parts_of(self.store.first).items()}
         known = self._labels is not None or self._given_classes is not None
-        source = ", ".join(str(self.source[key]) for key in ("name", "split") if key in self.source)
-        parts = [
-            f"{len(self)} samples of {shapes.get('inputs', shapes)}",
-            f"{self.classes} classes" if known else "labels not read yet",
-            "in memory" if isinstance(self.store, Memory) else "streamed",
-            *([source] if source else []),
-        ]
-        return f"LabelledData({', '.join(parts)})"
+        classes = f"{self.classes} classes" if known else "labels not read yet"
+        source = [str(self.source[key]) for key in ("name", "split") if key in self.source]
+        samples = f"{len(self)} samples of {shapes_of(self.store.first, tuple)}"
+        return f"LabelledData({', '.join([samples, classes, self.store.place, *source])})"
 
     def _labelled(self, positions: Positions, inputs: Inputs, labels: Tensor | None) -> tuple[Inputs, Tensor]:
         if self._labels is not None:

@@ -28,6 +28,7 @@ class Memory:
         ValueError: if lengths differ, or values are not finite.
     """
 
+    place = "in memory"
     fingerprint_of = "all samples"
     resident = True  # Batches are views of memory that the data hold anyway.
 
@@ -108,6 +109,8 @@ class Stream:
         ValueError: if there are no positions.
     """
 
+    place = "streamed"
+
     def __init__(self, items: Items, kept: Kept | None = None, places: Positions | None = None) -> None:
         self._items, self.first = items, items.first
         self._kept = Kept(items.first, len(items), DATA_BYTES) if kept is None else kept
@@ -128,6 +131,15 @@ class Stream:
     def resident(self) -> bool:
         """True if batches become views of kept items."""
         return isinstance(self._places, range) and self._places.stop <= self._kept.room
+
+    def all(self) -> Inputs:
+        """All inputs, which a stream does not have.
+
+        Raises:
+            RuntimeError: always.
+        """
+        msg = "the inputs are streamed and not available as a whole. Read them with batches(...) or gather(...)"
+        raise RuntimeError(msg)
 
     def check_unchanged(self) -> None:
         """Check that the kept items were not changed in place.

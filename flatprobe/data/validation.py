@@ -3,7 +3,7 @@
 import hashlib
 import json
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -53,6 +53,29 @@ def parts_of(inputs: Any, name: str = "inputs") -> dict[str, Tensor]:
     return parts
 
 
+def shapes_of(sample: Any, kind: Callable[[Any], Any]) -> Any:
+    """The shape of one sample; name -> shape for a dict or tuple of tensors.
+
+    >>> shapes_of((torch.zeros(2), torch.zeros(3)), list)
+    {'inputs[0]': [2], 'inputs[1]': [3]}
+    """
+    shapes = {name: kind(part.shape) for name, part in parts_of(sample).items()}
+    return shapes.get("inputs", shapes)
+
+
+def single_shape(sample: Inputs) -> tuple[int, ...]:
+    """The shape of one sample.
+
+    Raises:
+        TypeError: if it is a dict or tuple of tensors.
+    """
+    if not isinstance(sample, Tensor):
+        kind = type(sample).__name__
+        msg = f"a sample is a {kind} of tensors and has no single shape. describe()['input_shape'] has all shapes"
+        raise TypeError(msg)
+    return tuple(sample.shape)
+
+
 def as_dict(inputs: Any) -> Any:
     """A mapping, such as the output of a tokenizer, as a dict; all else unchanged."""
     return dict(inputs) if isinstance(inputs, Mapping) else inputs
@@ -90,6 +113,19 @@ def rows(tensor: Tensor, positions: Positions) -> Tensor:
 def as_list(positions: Positions) -> Sequence[int]:
     """The positions as integers."""
     return positions if isinstance(positions, range) else positions.tolist()
+
+
+def check_positions(positions: Tensor, count: int) -> None:
+    """Check positions of samples.
+
+    Raises:
+        IndexError: if a position is outside 0, ..., count - 1.
+    """
+    lowest, highest = map(int, positions.aminmax()) if len(positions) else (0, 0)
+    if lowest < 0 or highest >= count:
+        outside = (positions < 0) | (positions >= count)
+        msg = f"position {int(positions[outside][0])} is outside the data; expected 0 to {count - 1}"
+        raise IndexError(msg)
 
 
 def check_finite(inputs: Inputs, positions: Sequence[int]) -> None:
@@ -158,8 +194,10 @@ def _fix_of_shape(labels: Tensor) -> str:
     return "Several labels per sample (of pixels, tokens, attributes) cannot be measured"
 
 
-def warn_of_large(inputs: Tensor, stacklevel: int) -> None:
-    """Warn if the first samples look like pixels from 0 to 255."""
+def warn_of_large(inputs: Any, stacklevel: int) -> None:
+    """Warn if the first samples of one tensor look like pixels from 0 to 255."""
+    if not isinstance(inputs, Tensor):
+        return
     first = inputs[:64].flatten()
     if not first.is_floating_point() or len(first) < 64 or inputs[:1].numel() < 16 or not 128 <= first.max() <= 255:
         return

@@ -113,10 +113,10 @@ def layer_count(recipe: Mapping[str, object]) -> int:
     arguments = recipe.get("arguments")
     if not isinstance(arguments, Mapping):
         return 0
-    inner, widths, depth = (arguments.get(name) for name in ("network", "widths", "depth"))
-    if isinstance(inner, Mapping):
+    if isinstance(inner := arguments.get("network"), Mapping):
         return layer_count(inner)
-    return max(len(widths) if isinstance(widths, list) else 0, depth if isinstance(depth, int) else 0)
+    widths, counts = arguments.get("widths"), [arguments.get(name) for name in ("depth", "layers")]
+    return max(len(widths) if isinstance(widths, list) else 0, *(k if isinstance(k, int) else 0 for k in counts))
 
 
 def _check_whole(builder: Callable[..., nn.Sequential], arguments: Mapping[str, object]) -> None:

@@ -6,6 +6,7 @@ from torch import nn
 
 from flatprobe.models.polynomial import PolynomialReLU
 from flatprobe.models.recipes import Modules, assemble, class_count, image_shape
+from flatprobe.utils.arguments import at_least
 
 LAYERS = 5
 
@@ -14,19 +15,21 @@ def all_convolutional(
     input_shape: Sequence[int],
     *,
     channels: int = 16,
+    layers: int = LAYERS,
     activation: str = "relu",
     interval: float = 5.0,
     classes: int = 10,
     seed: int = 0,
 ) -> nn.Sequential:
-    """All-convolutional network: five 3x3 convolutions of stride 2, then linear.
+    """All-convolutional network: 3x3 convolutions of stride 2, then linear.
 
     The papers give the number of layers and channels, no pooling and about 10,000 weights. Stride 2, padding 1 and the
-    linear layer are our choice, with 9,898 parameters on CIFAR-10, where the last map is one pixel.
+    linear layer are our choice. With 5 layers they give 9,898 parameters on CIFAR-10, where the last map is one pixel.
 
     Args:
         input_shape: (channels, height, width), any size.
         channels: k, filters per layer; 16 as in T3 Figs 1-2.
+        layers: number of convolutions; 5 as in T3 Figs 1-4, and 4 in its Fig. 15.
         activation: `"relu"`, or `"polynomial"`: the degree-10 least-squares fit of ReLU, whose error
             `PolynomialReLU` shows.
         interval: a; ReLU is fitted on [-a, a]. T3 does not give it. The default is wide compared with the inputs of the
@@ -36,10 +39,10 @@ def all_convolutional(
         seed: of the initial weights, torch's default laws.
 
     Returns:
-        The network: 9,898 parameters on CIFAR-10 at 16 channels.
+        The network: 9,898 parameters on CIFAR-10 at 16 channels and 5 layers.
 
     Raises:
-        ValueError: if the activation is unknown, or the channels or the interval are not above 0.
+        ValueError: if the activation is unknown, or the channels, the layers or the interval are not above 0.
 
     Source: T3 Figs 1-4 (ReLU), Figs 21-24 and section 9.10 (polynomial).
 
@@ -48,18 +51,16 @@ def all_convolutional(
     """
     inputs, height, width = image_shape(input_shape, "all_convolutional", smallest=1)
     outputs = class_count(classes)
-    if channels < 1:
-        msg = f"channels must be at least 1 filter, got {channels}"
-        raise ValueError(msg)
+    at_least(1, channels=channels, layers=layers)
     activations: dict[str, Callable[[], nn.Module]] = {"relu": nn.ReLU, "polynomial": lambda: PolynomialReLU(interval)}
     if activation not in activations:
         msg = f"the activation {activation!r} is unknown; expected one of {', '.join(activations)}"
         raise ValueError(msg)
-    rows, columns = (-(-length // 2**LAYERS) for length in (height, width))
+    rows, columns = (-(-length // 2**layers) for length in (height, width))
 
-    def layers() -> Modules:
+    def modules_of() -> Modules:
         modules: list[tuple[str, nn.Module]] = []
-        for index in range(1, LAYERS + 1):
+        for index in range(1, layers + 1):
             filters = inputs if index == 1 else channels
             modules += [
                 (f"conv{index}", nn.Conv2d(filters, channels, 3, stride=2, padding=1)),
@@ -75,7 +76,9 @@ def all_convolutional(
     }
     if activation == "polynomial":
         arguments["interval"] = float(interval)
-    return assemble("all_convolutional", seed, layers, arguments)
+    if layers != LAYERS:  # Recipes of older checkpoints have no such entry.
+        arguments["layers"] = int(layers)
+    return assemble("all_convolutional", seed, modules_of, arguments)
 
 
 def all_cnn_c(input_shape: Sequence[int], *, classes: int = 10, seed: int = 0) -> nn.Sequential:

@@ -7,4 +7,8 @@ FIX = (
 
 
 class DivergedError(RuntimeError):
-    """A term of the objective, or a weight, is not finite."""
+    """A term of the objective, or a weight, is not finite.
+
+    `train` and `train_many` raise it. The message names the term, the step and the epoch. A run folder keeps the
+    weights of the last complete epoch.
+    """

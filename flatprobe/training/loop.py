@@ -119,8 +119,8 @@ def train(
         those of their data.
 
     Raises:
-        RuntimeError: if the loss or a penalty is not finite. The message names the term and the step, and `out` keeps
-            the weights of the epoch before.
+        DivergedError: if the loss or a penalty is not finite; a `RuntimeError`. The message names the term and the
+            step, and `out` keeps the weights of the epoch before.
         RuntimeError: if the stopping rule is not met.
         ValueError: for another `threads` than the interrupted run's.
         ValueError: for unsuitable settings, networks, data and folders.

@@ -91,7 +91,8 @@ def train_many(
         together.
 
     Raises:
-        RuntimeError: if a loss is not finite, or a stopping rule is not met, naming the network.
+        DivergedError: if a loss is not finite, naming the network; a `RuntimeError`.
+        RuntimeError: if a stopping rule is not met, naming the network.
         TypeError: for anything but a sequence of networks.
         ValueError: for unsuitable settings, networks and data.
         ValueError: for networks that differ in more than their weights, or act otherwise in training.

@@ -14,6 +14,9 @@ from flatprobe.models import (
     PolynomialReLU,
     all_cnn_c,
     all_convolutional,
+    build,
+    layer_count,
+    recipe_of,
     resnet18,
     small_alexnet,
     small_inception,
@@ -36,18 +39,27 @@ def warmed(network: nn.Module, *shape: int) -> tuple[nn.Module, Tensor]:
     return network.eval(), torch.rand(2, *shape, dtype=torch.float64, generator=generator)
 
 
-@pytest.mark.parametrize("activation", ["relu", "polynomial"])
-def test_slow_reference_all_convolutional(activation):
-    network, x = warmed(all_convolutional((3, 32, 40), channels=4, activation=activation, interval=3), 3, 32, 40)
+@pytest.mark.parametrize(("activation", "layers"), [("relu", 5), ("polynomial", 5), ("relu", 4), ("relu", 7)])
+def test_slow_reference_all_convolutional(activation, layers):
+    built = all_convolutional((3, 32, 40), channels=4, layers=layers, activation=activation, interval=3)
+    network, x = warmed(built, 3, 32, 40)
     apply = torch.relu if activation == "relu" else PolynomialReLU(3.0)
     value = x
-    for index in range(1, 6):
+    for index in range(1, layers + 1):
         layer = network.get_submodule(f"conv{index}")
         before = F.conv2d(value, layer.weight, layer.bias, stride=2, padding=1)
         assert float(before.detach().abs().max()) < 2  # far inside the default interval, as its docstring says
         value = apply(before)
-    assert value.shape == (2, 4, 1, 2)
+    assert value.shape == (2, 4, *{4: (2, 3), 5: (1, 2), 7: (1, 1)}[layers])
     torch.testing.assert_close(network(x), network.linear(value.flatten(1)), **EXACT)
+
+
+def test_all_convolutional_records_its_layers_unless_they_are_those_of_older_recipes():
+    assert "layers" not in recipe_of(all_convolutional((1, 8, 8)))["arguments"]
+    network = all_convolutional((1, 8, 8), layers=3, seed=2)
+    assert recipe_of(network)["arguments"]["layers"] == 3
+    assert_same_state(build(recipe_of(network)), network)
+    assert layer_count(recipe_of(network)) == 3
 
 
 def test_slow_reference_all_cnn_c():

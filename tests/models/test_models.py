@@ -78,6 +78,9 @@ def wide_resnet_count(blocks: int, widening: int) -> int:
         (lambda: mlp((4,), widths=()), 10 * 5),
         (lambda: all_convolutional((3, 32, 32)), 9_898),  # as printed in the source
         (lambda: all_convolutional((3, 32, 32), activation="polynomial"), 9_898),
+        # Without the fifth convolution the last map has four pixels.
+        (lambda: all_convolutional((3, 32, 32), layers=4), 9_898 - (9 * 16 * 16 + 16) + 3 * 16 * 10),
+        (lambda: all_convolutional((3, 32, 32), layers=1), 28 * 16 + 10 * (16 * 256 + 1)),
         (lambda: small_alexnet((3, 28, 28)), 1_387_786),  # T3 Table 2
         (lambda: small_inception((3, 28, 28)), 1_649_402),  # T3 Table 2
         (lambda: wide_resnet((3, 28, 28)), 8_949_210),  # T3 Table 2
@@ -200,7 +203,8 @@ def test_normalised_recipe_nests():
         (lambda: thumwanit_cnn((1, 8, 8)), "8 x 8 pixels is too small for thumwanit_cnn.*at least 18 x 18"),
         (lambda: resnet((1, 8, 8), depth=20), r"depth is 20; expected 6 n \+ 4"),
         (lambda: resnet((1, 8, 8), width=0), r"width must be at least 1.*, got 0"),
-        (lambda: all_convolutional((1, 8, 8), channels=0), "channels must be at least 1 filter, got 0"),
+        (lambda: all_convolutional((1, 8, 8), channels=0), "channels must be at least 1, got 0"),
+        (lambda: all_convolutional((1, 8, 8), layers=0), "layers must be at least 1, got 0"),
         (
             lambda: all_convolutional((1, 8, 8), activation="tanh"),
             "'tanh' is unknown; expected one of relu, polynomial",

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+import flatprobe as fp
 from flatprobe.data import LabelledData
 from flatprobe.models import Normalised, mlp, resnet
 from flatprobe.training import train
@@ -205,7 +206,8 @@ def test_not_reached_is_an_error_or_a_flag() -> None:
 
 
 def test_divergence_names_the_epoch_and_the_cure() -> None:
-    with pytest.raises(RuntimeError, match=r"training loss is nan at the end of epoch \d; .* lower the learning rate"):
+    assert issubclass(fp.DivergedError, RuntimeError)
+    with pytest.raises(fp.DivergedError, match=r"loss is nan at the end of epoch \d; .* lower the learning rate"):
         train(mlp((4,), classes=3), clusters(), learning_rate=1e30, objective="squared", epochs=9)
 
 

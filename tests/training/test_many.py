@@ -140,7 +140,7 @@ def test_property_a_stop_that_is_not_reached_is_an_error_or_a_flag() -> None:
 
 
 def test_a_network_that_diverges_is_named() -> None:
-    with pytest.raises(RuntimeError, match=r"the loss of network 1 is not finite in epoch \d+; expected finite"):
+    with pytest.raises(fp.DivergedError, match=r"the loss of network 1 is not finite in epoch \d+; expected finite"):
         fp.train_many(networks(), DATA, epochs=20, objective="squared", learning_rate=[0.01, 1e200, 0.01])
 
 

@@ -10,7 +10,6 @@ from torch import nn
 import flatprobe as fp
 from flatprobe.data import LabelledData
 from flatprobe.models import mlp
-from flatprobe.training.diverged import DivergedError
 from flatprobe.training.loop import train
 from flatprobe.training.tuning import tune as module
 from flatprobe.training.tuning.grid import varying
@@ -226,7 +225,6 @@ def test_other_errors_are_not_taken_for_divergence(monkeypatch: pytest.MonkeyPat
         raise RuntimeError(msg)
 
     monkeypatch.setattr(module, "train", broken)
-    assert issubclass(DivergedError, RuntimeError)
     with pytest.raises(RuntimeError, match="out of memory"):
         tune(mlp((4,), classes=3), clusters(), **QUICK)
 
