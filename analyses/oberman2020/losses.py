@@ -165,8 +165,8 @@ REPRODUCTIONS = (
             "1 and is 0 at ties. With a margin of 1 (the hinge loss, the rule below) the bound holds on the same "
             "logits."
         },
-        differs="The printed line below eq. 7.2 has g_eps on both sides; the upper bound is max f + eps log K. Beside it "
-        "stands the sentence below eq. 2.5 on the max loss.",
+        differs="The printed line below eq. 7.2 has g_eps on both sides; the upper bound is max f + eps log K. Beside "
+        "it stands the sentence below eq. 2.5 on the max loss.",
         cost="3 s",
     ),
 )

@@ -143,7 +143,7 @@ def hypotheses(frame: pd.DataFrame, metadata: dict) -> Figure:  # noqa: ARG001
             means = found.groupby("width")["train"].mean()
             label = "training loss" if samples == smooth["samples"].min() else None
             ax.plot(means.index, means, ":", color=shade, label=label)
-        ax.set(yscale="log", xlabel="width of the Gaussian", ylabel="squared error, test")
+        ax.set(yscale="log", ylim=(1e-7, 5), xlabel="width of the Gaussian", ylabel="squared error, test")
         ax.legend()
     return figure
 

@@ -3,8 +3,8 @@
     python -m tests.benchmarks.sweeps --kills 200
 
 writes records/sweeps.parquet, a row per sweep, and ends with an error if a sweep lost something, did something twice or
-ended with other bits. A pool of two processes runs the units of `fp.sweep`; a thread kills a worker that is at work, again
-and again, and the sweep makes the pool anew. The workers write what they do to a file.
+ended with other bits. A pool of two processes runs the units of `fp.sweep`. A thread kills a worker that is at work,
+again and again, and the sweep makes the pool anew. The workers write what they do to a file.
 """
 
 import argparse
@@ -87,7 +87,7 @@ def begin(told: Path) -> None:
 
     telling("train", "training", _experiment, "idle")
     telling("_measure", "measuring", lambda unit, measurement: unit.record(measurement), "idle")
-    telling("_write", "writing", lambda found, path, metadata: path, "written")
+    telling("_write", "writing", lambda _found, path, _metadata: path, "written")
 
 
 def _experiment(*_: object, out: Path, **__: object) -> Path:
@@ -182,7 +182,7 @@ def row(run: int, folder: Path, wanted: int, seed: int = 0) -> Row:
     killer = Killer(folder / "told.txt", folder / "killed", wanted, PAUSE * undisturbed / len(experiments), draws)
     killer.start()
     started = time.monotonic()
-    table = fp.sweep(experiments, measurements, folder / "killed", executor=killer.make, workers=WORKERS, retries=RETRIES)
+    table = fp.sweep(experiments, measurements, folder / "killed", executor=killer.make, retries=RETRIES)
     killer.ended.set()
     killer.join()
     done = complete(folder / "killed")
@@ -211,16 +211,18 @@ def main(arguments: list[str] | None = None) -> None:
     torch.set_num_threads(1)
     rows: list[Row] = []
     while (left := options.kills - sum(found["kills"] for found in rows)) > 0:
-        wanted = min(left, KILLS[0] + int(sample_uniform(0, 1, options.seed, "wanted", len(rows)) * (KILLS[1] - KILLS[0] + 1)))
+        draw = float(sample_uniform(0, 1, options.seed, "wanted", len(rows)))
+        wanted = min(left, KILLS[0] + int(draw * (KILLS[1] - KILLS[0] + 1)))
         with tempfile.TemporaryDirectory() as folder:
             rows.append(row(len(rows), Path(folder), wanted, options.seed))
         sys.stderr.write(f"{rows[-1]}\n")
     frame = pd.DataFrame(rows)
     command = f"python -m tests.benchmarks.sweeps --kills {options.kills}"
-    write_table(frame, options.out, {"kind": "sweeps", "command": command, "seed": options.seed, "environment": environment()})
+    metadata = {"kind": "sweeps", "command": command, "seed": options.seed, "environment": environment()}
+    write_table(frame, options.out, metadata)
     phases = frame["phases"].explode().value_counts().to_dict()
-    print(f"{len(frame)} sweeps, {frame['kills'].sum()} kills in {phases}; {frame[['lost', 'twice', "
-    f"'identical']].sum().to_dict()}")
+    counts = frame[["lost", "twice", "identical"]].sum().to_dict()
+    print(f"{len(frame)} sweeps, {frame['kills'].sum()} kills in {phases}; {counts}")
     if not (frame["identical"] & (frame["lost"] == 0) & (frame["twice"] == 0)).all():
         sys.exit(1)
 

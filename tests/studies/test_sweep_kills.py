@@ -1,4 +1,4 @@
-"""Sweeps whose workers are killed at random moments: nothing is lost, nothing runs twice, and the numbers are the same."""
+"""Sweeps whose workers are killed at random moments: nothing is lost or done twice, and the numbers are the same."""
 
 import subprocess
 import sys
