@@ -216,7 +216,7 @@ REPRODUCTION = Reproduction(
     claim="Noise of variance lambda^2 raises a convex loss, by (lambda^2 / 2) Tr(J^T H J) to second order.",
     presets={
         "quick": Settings(samples=20, draws=100, epochs=3, seeds=2),
-        "cpu": Settings(samples=200, draws=4000, epochs=20, seeds=5),
+        "cpu": Settings(samples=100, draws=1500, epochs=20, seeds=3),
         "paper": Settings(samples=200, draws=4000, epochs=20, seeds=5),
     },
     at_scale=("cpu", "paper"),
