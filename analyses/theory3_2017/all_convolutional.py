@@ -165,7 +165,7 @@ def _sweep(study: Study, families: Iterable[Family], measurements: Sequence[fp.M
 
 
 def named(table: pd.DataFrame) -> pd.DataFrame:
-    """Short names of an experiment's settings: `n`, `k`, `labels`, `batch_norm`, `activation`, `noise` (of SGDL), `seed`."""
+    """Short names of an experiment's settings; `noise` is that of SGDL."""
     names = {value: name for name, value in LABELS.items()}
     optional = table.reindex(columns=["network.activation", "stages.0.optimizer.noise"]).astype(object)
     return pd.DataFrame(
