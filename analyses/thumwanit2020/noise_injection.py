@@ -171,8 +171,7 @@ def rules(frame: pd.DataFrame) -> list[Outcome]:
             part = frame[
                 (frame["loss"] == loss) & (frame["activation"] == activation) & frame["deviation"].isin(SLOPES)
             ]
-            rule = f"Eq. 58, {activation}, {loss}: E Delta^2 = lambda^2 ||grad l||^2 (largest difference, in "
-            "standard errors)"
+            rule = f"Eq. 58, {activation}, {loss}: E Delta^2 = lambda^2 ||grad l||^2 (difference in standard errors)"
             outcomes.append(_distance(rule, part, "gradient", of="square", error="square_error"))
             largest = frame[
                 (frame["loss"] == loss) & (frame["activation"] == activation) & (frame["deviation"] == 0.03)
