@@ -25,7 +25,7 @@ OPEN = (
 )
 
 
-QUICK = {"data": "digits", "pool": 1000, "validation": 100, "batch_size": 16, "learning_rate": 0.1}
+QUICK = {"data": "digits", "pool": 1000, "validation": 100, "batch_size": 10, "learning_rate": 0.05}
 QUICK_NETWORK = {"name": "all_convolutional", "scale": HE}  # the digits are grey
 
 
@@ -167,15 +167,15 @@ def _sweep(study: Study, families: Iterable[Family], measurements: Sequence[fp.M
 def named(table: pd.DataFrame) -> pd.DataFrame:
     """Short names of an experiment's settings: `n`, `k`, `labels`, `activation`, `noise` (of SGDL) and `seed`."""
     names = {value: name for name, value in LABELS.items()}
-    missing = pd.Series(float("nan"), table.index)
+    optional = table.reindex(columns=["network.activation", "stages.0.optimizer.noise"]).astype(object)
     return pd.DataFrame(
         {
             "experiment": table["experiment"],
             "n": table["data.samples"].astype(int),
             "k": table["network.channels"].astype(int),
             "labels": table["data.random_labels"].map(names),
-            "activation": table.get("network.activation", missing).fillna("relu"),
-            "noise": table.get("stages.0.optimizer.noise", missing).fillna(0.0),
+            "activation": optional["network.activation"].fillna("relu").astype(str),
+            "noise": optional["stages.0.optimizer.noise"].fillna(0.0).astype(float),
             "seed": table["seeds.data"].astype(int),
         }
     )

@@ -15,7 +15,7 @@ LEVELS = (0.9, 0.99)  # accuracies of a flat region; ours, since the source prin
 DISTANCES = (0.1, 0.2, 0.3)  # 1 - max lambda: how far from the nearest minimum
 # Seeds of the initial weights and of the order of the three minima; the source does not say what they share.
 MINIMA = {"different": ((0, 0), (1, 1), (2, 2)), "same": ((0, 0), (0, 1), (0, 2))}
-CELL = ["data", "minima", "stage", "scale", "labels", "draw"]
+CELL = ["data", "samples", "minima", "stage", "scale", "labels", "draw"]
 BESIDE = ("mean accuracy", f"share above {LEVELS[0]:g}", "loss barrier")  # figures where a cell is not judged
 COORDINATES = ["lambda_1", "lambda_2", "lambda_3"]
 
@@ -101,7 +101,8 @@ def rules12(frame: pd.DataFrame) -> list[Outcome]:
                 natural, random = family.pairs(table, value, data=data, scale=scale, **chosen)
                 gaps[data] = natural - random
             rule = f"{value}, natural - random labels, MNIST - CIFAR-10: x{scale}"
-            found.append(difference(rule, gaps["mnist"] - gaps["cifar"], beside=scale != 1))
+            outcome = difference(rule, gaps["mnist"] - gaps["cifar"], beside=scale != 1)
+            found.append(family.across(outcome, table))
     return found
 
 

@@ -12,7 +12,7 @@ from analyses.theory3_2017.figure3 import CHANNELS
 EPOCHS = 30
 NETWORK = {"name": "all_convolutional", "scale": HE, "mean": MEAN, "std": STD, "layers": 4}
 PRESETS = {
-    "quick": Family(epochs={40: 3, 80: 3}, channels=(2, 4), seeds=(0, 1), network=QUICK_NETWORK, **QUICK),
+    "quick": Family(epochs={50: 15, 150: 15}, channels=(2, 8), seeds=(0, 1), network=QUICK_NETWORK, **QUICK),
     "cpu": Family(epochs=dict.fromkeys((500, 1000, 2000), EPOCHS), channels=CHANNELS[1:], network=NETWORK),
     "paper": Family(
         epochs=dict.fromkeys((500, 1000, 2000, 5000, 10000, 20000, 50000), EPOCHS),
@@ -35,18 +35,18 @@ def rules(frame: pd.DataFrame) -> list[Outcome]:
         margin = 2 * float(gaps[first].std(ddof=1))
         found += [
             difference(
-                f"more weights do not hurt, n = {n:,}: the gap at W = {largest:,} is at most that at W = {first:,} and 2 "
-                "standard deviations",
+                f"more weights do not hurt, n = {n:,}: the gap at W = {largest:,.0f} is at most that at W = "
+                f"{first:,.0f} and 2 standard deviations",
                 gaps[first] - gaps[largest],
                 above=-margin,
             ),
             difference(
-                f"the test error at W = {largest:,} is below that at W = {first:,}, n = {n:,}",
+                f"the test error at W = {largest:,.0f} is below that at W = {first:,.0f}, n = {n:,}",
                 per_seed(part, "test_error", weights=first) - per_seed(part, "test_error", weights=largest),
                 beside=True,
             ),
             difference(
-                f"the training error at W = {first:,} is above that at W = {largest:,}, n = {n:,}",
+                f"the training error at W = {first:,.0f} is above that at W = {largest:,.0f}, n = {n:,}",
                 per_seed(part, "train_error", weights=first) - per_seed(part, "train_error", weights=largest),
                 beside=True,
             ),

@@ -11,7 +11,7 @@ from analyses.theory3_2017.figure1 import CUT_POLYNOMIAL, PAPER
 SIMILAR = 0.05  # difference of errors; our choice
 SIZES = (500, 1000, 2000)
 PRESETS = {
-    "quick": Family(epochs={60: 3}, channels=(4,), seeds=(0, 1), network=QUICK_NETWORK, **QUICK),
+    "quick": Family(epochs={150: 15}, channels=(8,), seeds=(0, 1), network=QUICK_NETWORK, **QUICK),
     "cpu": Family(epochs=dict.fromkeys(SIZES, 50)),
     "paper": Family(epochs=dict.fromkeys((5000, 50000), 100), **PAPER),
 }

@@ -20,7 +20,7 @@ from analyses.theory3_2017.figure1 import PAPER
 
 CHANNELS = (2, 4, 8, 16, 32, 64)  # per hidden layer
 PRESETS = {
-    "quick": Family(epochs={60: 3}, channels=(2, 4), seeds=(0, 1), network=QUICK_NETWORK, **QUICK),
+    "quick": Family(epochs={150: 15}, channels=(2, 8), seeds=(0, 1), network=QUICK_NETWORK, **QUICK),
     "cpu": Family(epochs={1000: 80}, channels=CHANNELS),
     "paper": Family(epochs={50000: 100}, **(PAPER | {"channels": (4, 8, 16, 32, 64, 128, 256)})),
 }
@@ -52,7 +52,7 @@ def zero_error(frame: pd.DataFrame) -> list[Outcome]:
         ),
         *(
             difference(
-                f"the training error is at most {FITTED} at W = {weights:,}",
+                f"the training error is at most {FITTED} at W = {weights:,.0f}",
                 FITTED - per_seed(wide, "train_error", weights=weights),
                 beside=True,
             )
@@ -84,7 +84,7 @@ def boundary(frame: pd.DataFrame) -> list[Outcome]:
     first = min(weights for weights in tests.columns if weights >= frame["n"].iloc[0])
     return [
         difference(
-            f"the test error is smallest at the boundary: at W = {first:,} below that at the largest W",
+            f"the test error is smallest at the boundary: at W = {first:,.0f} below that at the largest W",
             tests[tests.columns.max()] - tests[first],
         )
     ]

@@ -14,8 +14,8 @@ from analyses.theory3_2017.figure1 import PAPER
 NOISES = (3e-4, 1e-3)  # standard deviation per weight and step, in the weights' units; not stated
 FACTOR = 2.0  # between the final training losses of similar curves; our choice
 PRESETS = {
-    "quick": Family(epochs={60: 3}, channels=(4,), seeds=(0, 1), network=QUICK_NETWORK, **QUICK),
-    "cpu": Family(epochs={1000: 80}, seeds=range(5)),
+    "quick": Family(epochs={150: 15}, channels=(8,), seeds=(0, 1), network=QUICK_NETWORK, **QUICK),
+    "cpu": Family(epochs={1000: 80}, seeds=(0, 1, 2, 3, 4)),
     "paper": Family(epochs={50000: 100}, **PAPER),
 }
 
@@ -41,13 +41,13 @@ def rules(frame: pd.DataFrame) -> list[Outcome]:
         apart = np.log(losses[noise] / losses[0.0]).abs()
         found += [
             difference(
-                f"similar curves: the final training losses differ by less than a factor of {FACTOR:g}, noise {noise:g}",
+                f"similar curves: final training losses within a factor of {FACTOR:g}, noise {noise:g}",
                 np.log(FACTOR) - apart,
                 unit="nats of the ratio",
                 beside=noise != NOISES[0],
             ),
             difference(
-                f"the test error is lower with noise {noise:g}",
+                f"the test error is lower with noise {noise:g} than with none",
                 tests[0.0] - tests[noise],
                 beside=noise != NOISES[0],
             ),
@@ -58,7 +58,7 @@ def rules(frame: pd.DataFrame) -> list[Outcome]:
 REPRODUCTION = Reproduction(
     id="T3-F6",
     source="Poggio et al. (2017), Fig. 6",
-    claim="SGD with added Gaussian noise of constant power behaves as SGD does; its validation error is slightly lower.",
+    claim="SGD with added Gaussian noise of constant power behaves as SGD does; its validation error is lower.",
     presets=PRESETS,
     table=table,
     rules=rules,

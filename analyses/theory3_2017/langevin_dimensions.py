@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from functools import partial
+from itertools import pairwise
 
 import pandas as pd
 import torch
@@ -50,9 +51,7 @@ def rules(frame: pd.DataFrame, grows: str, at: float | None = None) -> Sequence[
     dimensions = sorted(frame["dimensions"].unique())
     found = [deviation(limits[d], masses[d, 0.0, 0])[0] for d in dimensions]
     fine = masses.xs(min(rate for rate in frame["rate"].unique() if rate > 0), level="rate")
-    steps = [
-        fine[d].to_numpy() - fine[before].to_numpy() for before, d in zip(dimensions, dimensions[1:], strict=False)
-    ]
+    steps = [fine[d].to_numpy() - fine[before].to_numpy() for before, d in pairwise(dimensions)]
     smallest = min(steps, key=lambda step: step.mean())
     outcomes = [
         exact(AGREES, max(found), tolerance=4.0, problems=len(found), unit="standard errors"),
@@ -81,8 +80,8 @@ REPRODUCTIONS = (
     Reproduction(
         id="T3-F7",
         source="Poggio et al. (2017), Fig. 7",
-        claim="Of two minima of one depth, the one whose flat region is a factor 2 larger in each dimension is selected "
-        "with high probability, higher in more dimensions, as Boltzmann's density says.",
+        claim="Of two minima of one depth, the one whose flat region is a factor 2 larger in each dimension is "
+        "selected with high probability, higher in more dimensions, as Boltzmann's density says.",
         presets={
             "quick": Chains(dimensions=(1, 3), rates=(0.01, 0.005), chains=400, groups=10, burn_in=6, time=9, bins=20),
             "cpu": Chains(

@@ -117,8 +117,9 @@ REPRODUCTIONS = (
         table=lambda settings, _study: table(settings, [SGD, SGDL, AT_ZERO]),
         rules=rules,
         differs=DIFFERS + " The source does not state what makes SGD stochastic on a potential. Our terms are "
-        "U_i = U + s c_i . w, whose minibatch noise has the power of temperature T (SGD), or half of it beside noise of "
-        "temperature T / 2 (SGDL); beside them U_i = (1 + 2 c_i) U, whose noise vanishes at the minima: there the preference is absent, so it rests on noise that stays at zero loss.",
+        "U_i = U + s c_i . w, whose minibatch noise has the power of temperature T (SGD), or half of it beside noise "
+        "of temperature T / 2 (SGDL); beside them U_i = (1 + 2 c_i) U, whose noise vanishes at the minima: there the "
+        "preference is absent, so it rests on noise that stays at zero loss.",
         at_scale=("cpu",),
         cost="1 min",
     ),

@@ -7,6 +7,7 @@ to exp(-a(w_1) / T) I(w_1)^(d - 1), where I(w_1) = 2 h(w_1) + sqrt(2 pi T / kapp
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -59,7 +60,7 @@ class Potential:
 
     def shares(self, dimensions: int, edges: np.ndarray) -> np.ndarray:
         """The Boltzmann mass of each bin of w_1, by adaptive quadrature."""
-        mass = [integrate.quad(self.marginal, low, high, (dimensions,))[0] for low, high in zip(edges, edges[1:])]
+        mass = [integrate.quad(self.marginal, low, high, (dimensions,))[0] for low, high in pairwise(edges)]
         return np.array(mass) / sum(mass)
 
     def plane(self, edges: list[np.ndarray], *, parts: int = 10) -> np.ndarray:

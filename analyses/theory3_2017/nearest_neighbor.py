@@ -49,8 +49,8 @@ def rules(frame: pd.DataFrame) -> Sequence[Outcome]:
 REPRODUCTION = Reproduction(
     id="T3-1NN",
     source="Poggio et al. (2017), section 1",
-    claim="1-NN has zero empirical error for all n, so that the empirical error does not approach the expected one, and "
-    "yet its expected error falls: it is consistent.",
+    claim="1-NN has zero empirical error for all n, so that the empirical error does not approach the expected one, "
+    "and yet its expected error falls: it is consistent.",
     presets={
         "quick": {"data": "digits", "samples": (100, 400, 1000), "test": 297, "draws": 3},
         "cpu": {"data": "ylecun/mnist", "samples": (500, 1000, 2000, 5000, 10_000, 20_000), "test": 2000, "draws": 3},

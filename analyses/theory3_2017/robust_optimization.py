@@ -150,7 +150,9 @@ def machines(settings: Problems) -> pd.DataFrame:
             options={"ftol": 1e-12, "maxiter": 500},
         )
         rho = 1 / np.linalg.norm(svm.coef_)
-        rows.append({"problem": number, "part": "machines", "rho": found.x[-1], "form_error": abs(found.x[-1] / rho - 1)})
+        rows.append(
+            {"problem": number, "part": "machines", "rho": found.x[-1], "form_error": abs(found.x[-1] / rho - 1)}
+        )
     data = [separable(number) for number in range(settings.separable)]
     x, y = np.stack([one for one, _ in data]), np.stack([one for _, one in data])
     for method in ("GD", "SGD"):
@@ -215,7 +217,9 @@ def rules(frame: pd.DataFrame) -> Sequence[Outcome]:
         last, first = (part[part["steps"] == steps]["angle"] for steps in (part["steps"].max(), part["steps"].min()))
         outcomes += [
             difference(ANGLE.format(method, part["steps"].max()), 5 - last, unit="degrees below 5"),
-            difference(f"{method}: the angle falls from {part['steps'].min():.0f} steps on", first - last, unit="degrees"),
+            difference(
+                f"{method}: the angle falls from {part['steps'].min():.0f} steps on", first - last, unit="degrees"
+            ),
         ]
     return outcomes
 

@@ -37,7 +37,7 @@ def table(both: family.Both, study: Study) -> pd.DataFrame:
     ]
     found = both.sweep(study, measurements)
     rows = pd.concat([part.assign(parameters=name) for name, part in found.items()])
-    keys = ["data", "labels", "scale", "draw", "parameters"]
+    keys = ["data", "samples", "labels", "scale", "draw", "parameters"]
     return rows[rows["reached"]].groupby(keys)["radius"].agg(["mean", "std", "size"]).reset_index()
 
 
@@ -65,9 +65,12 @@ def rules(frame: pd.DataFrame) -> list[Outcome]:
                     f"radius, {name} parameters, natural over random labels: {at}", cifar[name, "natural"],
                     cifar[name, "random"], published=size, band=band, beside=beside,
                 ),
-                ratio(
-                    f"the same ratio, MNIST over CIFAR-10, {name} parameters: {at}", gains["mnist"], gains["cifar"],
-                    published=printed("mnist", (name, "natural"), (name, "random")) / size, beside=beside,
+                family.across(
+                    ratio(
+                        f"the same ratio, MNIST over CIFAR-10, {name} parameters: {at}", gains["mnist"], gains["cifar"],
+                        published=printed("mnist", (name, "natural"), (name, "random")) / size, beside=beside,
+                    ),
+                    part,
                 ),
             ]  # fmt: skip
         for labels in family.LABELS:

@@ -47,7 +47,7 @@ PRESETS = {
     "quick": Preset(
         data="digits", samples=40, networks=("MLP 1x512", "Alexnet"), crop=None, pool=None, draws=1, tested=200
     ),
-    "cpu": Preset(data="uoft-cs/cifar10", samples=1000, networks=("MLP 1x512", "Alexnet")),
+    "cpu": Preset(data="uoft-cs/cifar10", samples=500, networks=("MLP 1x512", "Alexnet")),
     "paper": Preset(
         data="uoft-cs/cifar10", samples=50000, networks=tuple(NETWORKS), pool=None, batch_size=128, tested=None
     ),
@@ -130,7 +130,7 @@ REPRODUCTION = Reproduction(
     table=table,
     rules=rules,
     differs=(
-        "1,000 training samples in place of 50,000, and the two smallest networks: the others cost 63 s and more than "
+        "500 training samples in place of 50,000, and the two smallest networks: the others cost 63 s and more than "
         "150 s per 1,000 samples and epoch on a CPU core. 2,000 test samples, 3 draws. Learning rate, batch size, stop "
         f"and input normalization are not stated. {family.JPEG}"
     ),

@@ -22,7 +22,9 @@ def counterexample(settings: dict) -> pd.DataFrame:
             value = torch.tensor(x, dtype=torch.float64, requires_grad=True)
             w = torch.ones(2, d, dtype=torch.float64, requires_grad=True)
             by_x, by_w = torch.autograd.grad(value * w.prod(0).sum(), (value, w))
-            rows.append({"d": d, "x": x, "by_x": float(by_x), "by_w_least": float(by_w.min()), "by_w": float(by_w.max())})
+            rows.append(
+                {"d": d, "x": x, "by_x": float(by_x), "by_w_least": float(by_w.min()), "by_w": float(by_w.max())}
+            )
     return pd.DataFrame(rows)
 
 
@@ -38,7 +40,7 @@ def separate(frame: pd.DataFrame) -> Sequence[Outcome]:
 
 
 def networks(settings: dict) -> pd.DataFrame:
-    """Outputs with each weight times 1 + Delta, and with the inputs times (1 + Delta)^d, for chains and ReLU networks."""
+    """Outputs with each weight times 1 + Delta, and with the inputs times (1 + Delta)^8."""
     rows = []
     for seed in range(settings["networks"]):
         for kind, width in (("linear chain", 1), ("ReLU", 16)):
@@ -52,11 +54,12 @@ def networks(settings: dict) -> pd.DataFrame:
             moved = output(weights, x * (1 + DELTA) ** DEPTH, relu=kind == "ReLU")
             scale = before.abs().max()
             row = {"kind": kind, "seed": seed, "difference": float((perturbed - moved).abs().max() / scale)}
-            signs = [
-                1 + DELTA * (2.0 * torch.randint(2, weight.shape, generator=draw) - 1) for weight in weights
-            ]
+            signs = [1 + DELTA * (2.0 * torch.randint(2, weight.shape, generator=draw) - 1) for weight in weights]
             mixed = output([weight * sign for weight, sign in zip(weights, signs, strict=True)], x, relu=kind == "ReLU")
-            row |= {"factor": float(perturbed.norm() / before.norm()), "random_signs": float(mixed.norm() / before.norm())}
+            row |= {
+                "factor": float(perturbed.norm() / before.norm()),
+                "random_signs": float(mixed.norm() / before.norm()),
+            }
             rows.append(row)
     return pd.DataFrame(rows)
 
@@ -99,14 +102,14 @@ REPRODUCTIONS = (
     Reproduction(
         id="T3-9.6.1",
         source="Poggio et al. (2017), section 9.6.1: eqs 53 and 54",
-        claim="A tolerance of 10 % in all weights of 8 layers corresponds to a tolerance in the data of a factor 2 (1.1 "
-        "against 2.14).",
+        claim="A tolerance of 10 % in all weights of 8 layers corresponds to a tolerance in the data of a factor 2 "
+        "(1.1 against 2.14).",
         published=[{"weights": 1.1, "data": FACTOR}],
         presets={"quick": {"networks": 2}, "cpu": {"networks": 20}},
         table=lambda settings, _study: networks(settings),
         rules=tolerance,
-        differs="The source takes Delta as a fraction of the weight in eq. 53, and as a fraction of the weights' range in "
-        "the text; ours is of the weight, with one sign, which is the worst case. Networks have no biases.",
+        differs="The source takes Delta as a fraction of the weight in eq. 53, and as a fraction of the weights' "
+        "range in the text; ours is of the weight, with one sign, which is the worst case. Networks have no biases.",
         at_scale=("cpu",),
         cost="1 s",
     ),

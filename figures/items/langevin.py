@@ -16,7 +16,7 @@ from figures.kinds import CYCLE, panels
 LEVELS = np.linspace(0, 6, 13)  # of the potential, in units of T
 
 
-def dimensions(frame: pd.DataFrame, metadata: dict, *, potential: Potential, title: str) -> Figure:
+def dimensions(frame: pd.DataFrame, _metadata: dict, *, potential: Potential, title: str) -> Figure:
     """Figs. 7 and 9: the histogram of w_1 by number of dimensions, and the potential on the plane."""
     figure, (ax, plane) = panels(["density of $w_1$", "potential U, d = 2"], size=(6.2, 4.0), title=title)
     fine = frame.loc[frame["rate"] > 0, "rate"].min()
@@ -36,12 +36,12 @@ def dimensions(frame: pd.DataFrame, metadata: dict, *, potential: Potential, tit
     return figure
 
 
-def laws(frame: pd.DataFrame, metadata: dict, *, title: str) -> Figure:
+def laws(frame: pd.DataFrame, _metadata: dict, *, title: str) -> Figure:
     """Figs. 8 and 10: the histogram over the plane for each law, Boltzmann's, and the potential."""
     fine = frame.loc[frame["rate"] > 0, "rate"].min()
     shown = frame[frame["rate"].isin([fine, 0.0])]
     names = [name for name in (LANGEVIN, SGD, SGDL) if name in {*shown["law"]}]
-    whole = shown[shown["law"] == BOLTZMANN].pivot(index="w2", columns="w1", values="share")
+    whole = shown[shown["law"] == BOLTZMANN].pivot_table(index="w2", columns="w1", values="share")
     figure, axes = panels([*names, "Boltzmann", "potential U"], size=(4.2, 3.4), title=title)
     for ax, name in zip(axes, [*names, BOLTZMANN], strict=False):
         shares = shown[shown["law"] == name].pivot_table(index="w2", columns="w1", values="share", aggfunc="sum")

@@ -86,6 +86,8 @@ def items() -> str:
 def outcomes(source: str) -> str:
     """Every rule of every record of a source."""
     lines = []
+    if not any(recorded(f"{source}-")):
+        return "No item of this source has a record.\n"
     for name, preset in recorded(f"{source}-"):
         found = metadata(name, preset)
         label = f"`{name}`" if preset == "cpu" else f"`{name}`, {preset}"
@@ -93,9 +95,7 @@ def outcomes(source: str) -> str:
             rule = _cell(outcome["rule"])
             rule = f"*{rule}*" if outcome["beside"] else rule
             verdict = marked(outcome["verdict"], worse=outcome["verdict"] == REFUTED)
-            lines.append(
-                [label, rule, verdict, ours(outcome), number(outcome["published"]), f"{outcome['seeds']:,}"]
-            )
+            lines.append([label, rule, verdict, ours(outcome), number(outcome["published"]), f"{outcome['seeds']:,}"])
     note = "*Italics*: our observation beside the claim, which does not count. Intervals are Student's, at 95 %."
     columns = ["item", "rule", "verdict", "ours", "published", "seeds or problems"]
     return table(columns, lines, note, _origins(source), words=3)
@@ -109,8 +109,9 @@ def reasons() -> str:
         for outcome in own["outcomes"]:
             if outcome["verdict"] == REFUTED and not outcome["beside"]:
                 seeds = f"{outcome['seeds']:,} seeds or problems"
-                head = f"**`{name}`: {outcome['rule']}.** {ours(outcome)}, {seeds}."
-                found.append(f"- {head} {own['reasons'].get(outcome['rule'], 'No reason is known.')}")
+                head = f"**`{name}`: {_cell(outcome['rule'])}.** {ours(outcome)}, {seeds}."
+                reason = own["reasons"].get(outcome["rule"], "No reason is known.")
+                found.append(f"- {head} {_cell(reason)}")
     return "\n".join(found) + "\n"
 
 
@@ -180,9 +181,5 @@ REPRODUCTIONS: dict[str, Callable[[], str]] = {
     "reproductions_count": count,
     "reproductions_items": items,
     "reproductions_reasons": reasons,
-    **{
-        f"reproductions_{source.lower()}": partial(outcomes, source)
-        for source in SOURCES
-        if any(recorded(f"{source}-"))
-    },
+    **{f"reproductions_{source.lower()}": partial(outcomes, source) for source in SOURCES},
 }

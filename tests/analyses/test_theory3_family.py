@@ -14,7 +14,14 @@ def landscape(labels: str, radius: float, draw: int) -> pd.DataFrame:
     """Accuracy 1 up to a distance from the nearest minimum, 0.5 beyond."""
     points = fp.simplex(3, steps=20).numpy()
     far = 1 - points.max(axis=1) > radius + 1e-9
-    cell = {"data": "mnist", "minima": "different", "stage": family.INTERPOLATED, "scale": 1, "labels": labels}
+    cell = {
+        "data": "mnist",
+        "samples": 1000,
+        "minima": "different",
+        "stage": family.INTERPOLATED,
+        "scale": 1,
+        "labels": labels,
+    }
     frame = pd.DataFrame(points, columns=figure11.COORDINATES).assign(loss=far * 2.0, error=far * 0.5)
     return frame.assign(**cell, draw=draw)
 
