@@ -4,8 +4,7 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import Executor
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -17,10 +16,10 @@ from analyses.record import RECORDS, describe, unexplained, write_record
 from analyses.registry import find, registry
 from analyses.reproduction import Reproduction
 from analyses.study import Study
+from flatprobe.studies.executors import executor_by_name
 from flatprobe.utils.threads import thread_count
 
-EXECUTORS = ("serial", "processes", "dask", "slurm")
-LONGEST = 40  # rows of a printed table
+LONGEST = 20  # rows of a printed table
 WIDTH = 160  # characters of a line in a file
 
 
@@ -32,8 +31,9 @@ def main(arguments: Sequence[str] | None = None) -> list[Path]:
         return []
     runnable = [name for name, item in registry().items() if isinstance(item, Reproduction)]
     chosen = find(runnable if options.ids == ["all"] else options.ids)
-    study = {"root": options.root, "executor": executor(options.executor, options.address), "workers": options.workers}
-    return [run(item, options.preset, Study(**study, device=options.device), options.out) for item in chosen]
+    make = executor_by_name(options.executor, options.workers, options.root, options.address, options.slurm)
+    study = {"root": options.root, "executor": make, "workers": options.workers, "device": options.device}
+    return [run(item, options.preset, Study(**study), options.out) for item in chosen]
 
 
 def run(item: Reproduction, preset: str, study: Study, out: Path) -> Path:
@@ -82,15 +82,6 @@ def report(frame: pd.DataFrame, metadata: dict, path: Path) -> None:
         sys.stderr.write(f"warning: {metadata['id']}: no reason is given why this does not hold: {rule}\n")
 
 
-def executor(name: str, address: str | None = None) -> str | Callable[[], Executor] | None:
-    """What `fp.sweep` takes for the name of an executor."""
-    if name == "dask":
-        from distributed import Client
-
-        return lambda: Client(address).get_executor()
-    return {"serial": None, "processes": "processes"}[name]
-
-
 def _console() -> Console:
     console = Console()
     return console if console.is_terminal else Console(width=WIDTH)
@@ -120,9 +111,10 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--preset", default="quick", help="quick (seconds), cpu (minutes) or paper (a GPU)")
     parser.add_argument("--root", type=Path, default=Path("runs"), help="folder of trained networks, which items share")
     parser.add_argument("--out", type=Path, default=RECORDS, help="folder of the records")
-    parser.add_argument("--executor", choices=EXECUTORS, default="serial")
+    parser.add_argument("--executor", default="serial", help="serial, processes, dask or slurm")
     parser.add_argument("--workers", type=int, default=1, help="of the executor")
-    parser.add_argument("--address", help="of the Dask scheduler")
+    parser.add_argument("--address", help="of the Dask scheduler; by default a cluster on this machine")
+    parser.add_argument("--slurm", type=json.loads, help="parameters of submitit's executor, as JSON")
     parser.add_argument("--device", help="cpu or cuda; by default the CPU")
     parser.add_argument("--json", action="store_true", help="list as JSON")
     return parser.parse_args(arguments)

@@ -5,59 +5,10 @@ from functools import partial
 from analyses.reproduction import Unavailable
 
 _open = partial(Unavailable, state="open")
-T3, S17, N20 = "Poggio et al. (2017)", "Sokolic et al. (2017)", "Thumwanit (2020)"
+N20 = "Thumwanit (2020)"
 O20, B19 = "Oberman (2020)", "Bietti et al. (2019)"
 
 OPEN = (
-    _open(
-        id="T3-9.4.2",
-        source=f"{T3}, section 9.4.2, eqs 43 to 46 and Prop. 2",
-        claim="The robust loss of a deep network is bounded by regularized losses with the path norm.",
-        reason="needs the matrix of active paths of small networks",
-    ),
-    _open(
-        id="T3-c2",
-        source=f"{T3}, Conjecture 2, eq. 10",
-        claim="SGD with Langevin noise solves the robust problem min max over perturbations of the weights.",
-        reason="a conjecture; the radius under SGDL and SGD at equal loss can be compared, on the networks of T3-F6",
-    ),
-    Unavailable(
-        id="T3-eq29-33,64",
-        source=f"{T3}, eqs 29 to 33 and 64",
-        claim="Deep networks need exponentially fewer samples than shallow ones; a bound for several tasks.",
-        reason="formulas without an experiment",
-    ),
-    Unavailable(id="T3-F18,F25", source=f"{T3}, Figs. 18 and 25", claim="Two diagrams.", reason="diagrams"),
-    _open(
-        id="S17-T1",
-        source=f"{S17}, Table I",
-        claim="The derivatives of ReLU, sigmoid and hyperbolic tangent are at most 1, 1/4 and 1.",
-        reason="tested with the certificates of `flatprobe.graph.lipschitz`; needs a file here",
-    ),
-    _open(
-        id="S17-T3",
-        source=f"{S17}, Table III",
-        claim="The Jacobian penalty adds 5.3, 4.2 and 1.5 points to All-CNN-C at 2,500, 10,000 and 50,000 images.",
-        reason="needs a GPU: 41 s per 1,000 images and epoch on one core",
-    ),
-    _open(
-        id="S17-T4",
-        source=f"{S17}, Table IV",
-        claim="The Jacobian penalty per layer adds 7.1, 6.9 and 1.0 points to a residual network on CIFAR-10.",
-        reason="needs a GPU: 250 s per 1,000 images and epoch on one core",
-    ),
-    Unavailable(
-        id="S17-T5,F5",
-        source=f"{S17}, Table V and Fig. 5",
-        claim="On ImageNet the Jacobian penalty per layer lowers the generalization gap from 61.5 to 23.8 points.",
-        reason="no data: ImageNet",
-    ),
-    Unavailable(
-        id="S17-eq32",
-        source=f"{S17}, eq. 32",
-        claim="The Fisher information is small where the Jacobian is small.",
-        reason="an argument without an experiment",
-    ),
     _open(
         id="N20-T2",
         source=f"{N20}, Table 2",
@@ -94,7 +45,6 @@ OPEN = (
         claim="The same networks under attack.",
         reason="needs the networks of N20-T2",
     ),
-    Unavailable(id="O20-F1", source=f"{O20}, Fig. 1", claim="An illustration.", reason="a diagram"),
     _open(
         id="O20-Ex1.1",
         source=f"{O20}, Ex. 1.1",
@@ -112,30 +62,6 @@ OPEN = (
         source=f"{O20}, Fig. 5",
         claim="The LogBarrier attack follows the decision boundary.",
         reason="needs a file: decision regions on the plane through an image and two perturbed ones",
-    ),
-    Unavailable(
-        id="O20-3.2",
-        source=f"{O20}, section 3.2",
-        claim="The distance of m samples in d dimensions is of the order m^(-1/d).",
-        reason="a formula without an experiment",
-    ),
-    _open(
-        id="O20-6.3",
-        source=f"{O20}, section 6.3",
-        claim="A generalization bound from robustness with M and K.",
-        reason="tested as `fp.bounds.robustness`; needs a file here",
-    ),
-    _open(
-        id="O20-7.3",
-        source=f"{O20}, section 7.3",
-        claim="The smoothed maximum lies between the maximum and the maximum + eps log K.",
-        reason="shown by O20-F3; needs a row of its own",
-    ),
-    _open(
-        id="O20-9.2",
-        source=f"{O20}, section 9.2",
-        claim="A smoothed classifier has a certified radius.",
-        reason="tested as `fp.smoothed_certificate`; needs a file here",
     ),
     _open(
         id="B19-1",

@@ -83,6 +83,32 @@ def ratio(
     )
 
 
+def within(
+    rule: str,
+    values: Sequence[float] | pd.Series,
+    accepted: tuple[float, float],
+    *,
+    published: float | None = None,
+    band: tuple[float, float] | None = None,
+    unit: str = "",
+    beside: bool = False,
+) -> Outcome:
+    """A claim that the mean of independent values, one per seed, lies within accepted bounds, by Student's interval."""
+    mean, lower, upper = student(values)
+    outside = upper < accepted[0] or lower > accepted[1]
+    return Outcome(
+        rule=rule,
+        holds=True if accepted[0] <= lower and upper <= accepted[1] else False if outside else None,
+        effect=mean,
+        interval=(lower, upper),
+        published=published,
+        band=band,
+        seeds=len(values),
+        unit=unit,
+        beside=beside,
+    )
+
+
 def trend(
     rule: str, frame: pd.DataFrame, x: str, y: str, *, seed: str, rising: bool = True, beside: bool = False
 ) -> Outcome:

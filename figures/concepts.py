@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+import torch
 from matplotlib.figure import Figure
 
 import flatprobe as fp
@@ -105,6 +106,7 @@ def pictures() -> dict[str, Figure]:
             width=5,
         ),
         "geometric-margins": row([("", of_model(fp.geometric_margins))], width=6.5),
+        "decision-regions": regions(models["natural labels"], natural),
         "jacobian-norms": row([("", of_model(fp.jacobian_norms))], width=6.5),
         "gaussian-robustness": row([("", of_model(fp.gaussian_robustness))], width=6.5),
         "adversarial-accuracy": row([("", of_model(fp.adversarial_accuracy, budgets=BUDGETS))], width=6.5),
@@ -112,6 +114,17 @@ def pictures() -> dict[str, Figure]:
         "generalization-bounds": bounded(fp.models.mlp(natural.input_shape, widths=WIDTHS), natural),
         "audit": rescaled(models["natural labels"], natural),
     }
+
+
+def regions(model: Any, data: fp.LabelledData) -> Figure:
+    """The plane through the first digit that l2 and linf attacks turn into two classes, and both its points."""
+    found = [fp.adversarial_points(model, data.head(50), norm=norm, box=(0, 1)) for norm in ("l2", "linf")]
+    k = next(k for k in range(50) if len({int(data.labels[k]), *(int(own.predicted[k]) for own in found)}) == 3)
+    points = torch.stack([data.inputs[k].to(found[0].points), *(own.points[k] for own in found)])
+    names = ("the input", "nearest point, l2", "nearest point, linf")
+    figure = draw(fp.decision_regions(model, points, extent=1.0), names=names).get_figure(root=True)
+    assert isinstance(figure, Figure)
+    return figure
 
 
 def bounded(network: Any, data: fp.LabelledData) -> Figure:

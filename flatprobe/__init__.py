@@ -17,8 +17,10 @@ if TYPE_CHECKING:
     from flatprobe.models.checkpoints import load_checkpoint as load_checkpoint
     from flatprobe.network.embedding import at_embedding as at_embedding
     from flatprobe.probes.adversarial import adversarial_accuracy as adversarial_accuracy
+    from flatprobe.probes.adversarial_points import adversarial_points as adversarial_points
     from flatprobe.probes.coefficients import segment as segment
     from flatprobe.probes.coefficients import simplex as simplex
+    from flatprobe.probes.decision_regions import decision_regions as decision_regions
     from flatprobe.probes.flatness import flatness_radius as flatness_radius
     from flatprobe.probes.geometric import geometric_margins as geometric_margins
     from flatprobe.probes.gradient_noise import gradient_noise as gradient_noise
@@ -47,6 +49,7 @@ if TYPE_CHECKING:
     from flatprobe.training import TrainingRun as TrainingRun
     from flatprobe.training import constraints as constraints
     from flatprobe.training import inverse_rate as inverse_rate
+    from flatprobe.training import langevin_chains as langevin_chains
     from flatprobe.training import penalties as penalties
     from flatprobe.training import train as train
     from flatprobe.training import train_many as train_many
@@ -79,6 +82,8 @@ _HOMES = {
     "worst_case_sharpness": "flatprobe.probes.sharpness",
     # input-space probes
     "adversarial_accuracy": "flatprobe.probes.adversarial",
+    "adversarial_points": "flatprobe.probes.adversarial_points",
+    "decision_regions": "flatprobe.probes.decision_regions",
     "functional_margins": "flatprobe.probes.margins",
     "gaussian_robustness": "flatprobe.probes.robustness",
     "geometric_margins": "flatprobe.probes.geometric",
@@ -99,6 +104,7 @@ _HOMES = {
     "compare": "flatprobe.studies.compare",
     "constraints": "flatprobe.training.constraints",
     "inverse_rate": "flatprobe.training",
+    "langevin_chains": "flatprobe.training",
     "penalties": "flatprobe.training.penalties",
     "sweep": "flatprobe.studies.sweep",
     "train": "flatprobe.training",

@@ -52,6 +52,8 @@ FUNCTIONS: dict[str, Callable[[], Any]] = {
     "geometric": lambda: [(m := fp.geometric_margins(MODEL, DATA.head(8))).lower, m.upper],
     "robustness": lambda: fp.gaussian_robustness(MODEL, DATA, draws=2).error,
     "smoothing": lambda: fp.smoothed_certificate(MODEL, DATA.head(4), draws=20, selection=5).radius,
+    "points": lambda: fp.adversarial_points(MODEL, DATA.head(8)).points,
+    "regions": lambda: fp.decision_regions(MODEL, DATA.inputs[:3], steps=5).margins,
     "adversarial": lambda: fp.adversarial_accuracy(MODEL, DATA.head(8), budgets=[0.1]).accuracy,
     "norms": lambda: fp.weight_norms(MODEL, DATA.input_shape).layers,
     "eigenvalues": lambda: fp.hessian_eigenvalues(fp.EmpiricalRisk(MODEL, DATA)).eigenvalues,

@@ -46,6 +46,8 @@ FUNCTIONS: dict[str, Function] = {
     "certified": lambda m, d: fp.geometric_margins(m, d, upper=("ddn",), steps=2),
     "gaussian_robustness": lambda m, d: fp.gaussian_robustness(m, d, gammas=[0.1], draws=2),
     "smoothed_certificate": lambda m, d: fp.smoothed_certificate(m, d, sigma=0.1, draws=20),
+    "adversarial_points": lambda m, d: fp.adversarial_points(m, d, steps=2),
+    "decision_regions": lambda m, d: fp.decision_regions(m, d.inputs[:3], steps=3),
     "adversarial_accuracy": lambda m, d: fp.adversarial_accuracy(m, d, budgets=[0.1], steps=2),
     "audit": lambda m, d: fp.audit(m, d, probes=["functional_margins"]),
     "compare": lambda m, d: fp.compare({"a": m}, d, probes=["functional_margins", "jacobian_norms"]),

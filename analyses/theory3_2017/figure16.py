@@ -18,8 +18,8 @@ def table(both: family.Both, study: Study) -> pd.DataFrame:
     found = both.sweep(study, [fp.Measurement("weight_norms", stage=stage, name=stage) for stage in STAGES])
     rows = pd.concat(found.values())
     units = rows[rows["quantity"] == "fan_in_l1"].groupby(CELL)["value"]
-    quantiles = units.quantile(QUANTILES).unstack().rename(columns="{:g}".format)
-    return quantiles.assign(mean=units.mean()).reset_index()
+    figures = {f"{q:g}": units.quantile(q) for q in QUANTILES} | {"mean": units.mean()}
+    return pd.DataFrame(figures).reset_index()
 
 
 def rules(frame: pd.DataFrame) -> list[Outcome]:
@@ -27,13 +27,15 @@ def rules(frame: pd.DataFrame) -> list[Outcome]:
     found = []
     for (data, scale, layer), part in frame.groupby(["data", "scale", "layer"]):
         at = f"{family.NAMES[data]}, x{scale}, layer {layer}"
-        start, end, equal = (family.pairs(part, "mean", stage=stage) for stage in STAGES)
+        start, end = (family.pairs(part, "mean", stage=stage) for stage in STAGES[:2])
         found += [
             ratio(f"random over natural labels: {at}", end[1], end[0], beside=(data, scale) != ("cifar", 1)),
-            ratio(f"random over natural labels at equal loss: {at}", equal[1], equal[0], beside=True),
             ratio(f"end over start of training, natural labels: {at}", end[0], start[0], beside=True),
             ratio(f"end over start of training, random labels: {at}", end[1], start[1], beside=True),
         ]
+        if data == "mnist":
+            natural, random = family.pairs(part, "mean", stage=family.EQUAL_LOSS)
+            found.append(ratio(f"random over natural labels at equal loss: {at}", random, natural, beside=True))
     return found
 
 

@@ -9,24 +9,32 @@ from analyses.study import Study
 from analyses.theory3_2017 import family
 
 STAGES = (family.INTERPOLATED, family.EQUAL_LOSS)
+TESTED = 2000  # first test samples, for the accuracy beside
 QUANTILES = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)  # of the margins of the training samples
 CELL = ["data", "labels", "scale", "draw", "stage"]
 NORMALISED = "median margin over product of spectral norms"  # beside the claim: the source names no division
 
 
 def table(both: family.Both, study: Study) -> pd.DataFrame:
-    """One row per network and stage: l2 norm, product of the layers' spectral norms, quantiles of the margins."""
+    """One row per network and stage: norms, quantiles of the margins, training loss, test accuracy."""
     found = both.sweep(
         study,
         [fp.Measurement("weight_norms", stage=stage, name=f"norms, {stage}") for stage in STAGES]
-        + [fp.Measurement("functional_margins", stage=stage, name=f"margins, {stage}") for stage in STAGES],
+        + [fp.Measurement("functional_margins", stage=stage, name=f"margins, {stage}") for stage in STAGES]
+        + [fp.Measurement("risk", stage=stage, name=f"train, {stage}") for stage in STAGES]
+        + [fp.Measurement("risk", on="test", samples=TESTED, stage=stage, name=f"test, {stage}") for stage in STAGES],
     )
-    norms, margins = (pd.concat([found[f"{name}, {stage}"] for stage in STAGES]) for name in ("norms", "margins"))
-    quantiles = margins.groupby(CELL)["value"].quantile(QUANTILES).unstack().rename(columns="margin {:g}".format)
-    return quantiles.assign(
-        l2=norms[norms["quantity"] == "l2"].groupby(CELL)["value"].first(),
-        product=norms[norms["quantity"] == "spectral"].groupby(CELL)["value"].prod(),
-    ).reset_index()
+    norms, margins, train, test = (
+        pd.concat([found[f"{name}, {stage}"] for stage in STAGES]) for name in ("norms", "margins", "train", "test")
+    )
+    values = margins.groupby(CELL)["value"]
+    figures = {f"margin {q:g}": values.quantile(q) for q in QUANTILES} | {
+        "l2": norms[norms["quantity"] == "l2"].groupby(CELL)["value"].first(),
+        "product": norms[norms["quantity"] == "spectral"].groupby(CELL)["value"].prod(),
+        "train loss": train.groupby(CELL)["loss"].first(),
+        "test accuracy": 1 - test.groupby(CELL)["error"].first(),
+    }
+    return pd.DataFrame(figures).reset_index()
 
 
 def rules(frame: pd.DataFrame) -> list[Outcome]:

@@ -54,7 +54,7 @@ class Picture:
     place: int = 0
 
 
-def pixels(preset: Picture, study: Study) -> pd.DataFrame:
+def pixels(preset: Picture, _study: Study) -> pd.DataFrame:
     """One row per noise level, channel, row and column of the image; the noise is not clipped."""
     crop = {} if preset.crop is None else {"crop": preset.crop}
     image = next(iter(fp.load_data(preset.data, split="train", limit=preset.place + 1, **crop).batches(1))).inputs[0]

@@ -30,8 +30,8 @@ class Preset:
 
 
 PRESETS = {
-    "quick": Preset(family=family.MNIST["quick"], batch_sizes=(4, 16, 56), draws=40),
-    "cpu": Preset(family=family.MNIST["cpu"], batch_sizes=(4, 16, 64, 256, 996), draws=200),
+    "quick": Preset(family=family.MNIST["quick"], batch_sizes=(4, 16, 26), draws=40),
+    "cpu": Preset(family=family.MNIST["cpu"], batch_sizes=(4, 16, 64, 256, 996), draws=100),
     "paper": Preset(family=family.MNIST["paper"], batch_sizes=(4, 16, 64, 256, 1024, 59996), draws=1000),
 }
 
@@ -54,7 +54,7 @@ def table(preset: Preset, study: Study) -> pd.DataFrame:
             name=f"{stage}, {size}",
         )
         for stage in STAGES
-        for size in (preset.batch_sizes if stage != "initial" else preset.batch_sizes[-2:-1])
+        for size in (preset.batch_sizes if stage == family.INTERPOLATED else preset.batch_sizes[-2:-1])
     ]
     found = study.sweep(preset.family.networks(), measurements)
     parts = [

@@ -1,163 +1,185 @@
-"""Tables of the reproductions: the published number beside ours."""
+"""Tables of the reproductions, from records and registry: every item, every rule, reasons, counts, README's rows."""
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache, partial
+from typing import Any
 
-import pandas as pd
-from scipy import stats
+from analyses.listing import counts, rows
+from analyses.record import read_record, record_path
+from analyses.registry import SOURCES, registry
+from analyses.reproduction import REFUTED, VERDICTS, Reproduction
+from figures.tables.markdown import GAP, ROOT, marked, table
 
-from figures.tables.markdown import GAP, marked, provenance, record, spread, table
-
-
-def _radii(preset: str) -> tuple[pd.DataFrame, list[dict[str, object]], str]:
-    """Mean radius and weight norm of each minimizer that met its stop, with origin."""
-    path = f"records/theory3_2017/table1-{preset}.parquet"
-    frame, metadata = record(path)
-    keys = ["parameters", "stage", "labels", "n", "minimizer"]
-    means = frame[frame["reached"] & frame["met"]].groupby(keys)[["radius", "weight_norm", "train_loss"]].mean()
-    rate, loss = (metadata["settings"]["preset"][name] for name in ("learning_rates", "equal_loss"))
-    means.attrs = {"rate": rate[0], "loss": loss}
-    return means, metadata["published"], provenance(path, metadata)
+README = ROOT / "README.md"
+BEGIN, END = "<!-- reproductions: rewritten by `python -m figures.tables` -->", "<!-- end of the reproductions -->"
 
 
-def theory3(parameters: str) -> str:
-    """T3 Table 1, MNIST, over all parameters or the top layer."""
-    rows, origins = [], []
-    for preset in ("slow", "cpu"):
-        means, published, origin = _radii(preset)
-        printed = {row["labels"]: row for row in published if row["parameters"] == parameters}
-        origins.append(origin)
-        rate, loss = means.attrs["rate"], means.attrs["loss"]
-        for stage, name in (("first 100 %", "first 100 % epoch"), ("equal loss", f"at a loss of {loss:g}")):
-            chosen = means.loc[parameters, stage]
-            start = f"rate {rate:g}, {name}"
-            if stage == "first 100 %":
-                rows += [
-                    [
-                        f"{start}: {labels} labels",
-                        *_means(chosen, labels),
-                        f"{printed[labels]['mean']}{GAP}±{GAP}{printed[labels]['std']}",
-                    ]
-                    for labels in ("natural", "random")
-                ]
-            quotient = f"{printed['natural']['mean'] / printed['random']['mean']:.1f}" if stage == "first 100 %" else ""
-            rows.append([f"{start}: ratio", *_ratios(chosen["radius"]), quotient])
-            relative = chosen["radius"] / chosen["weight_norm"]
-            rows.append([f"{start}: ratio in units of each weight norm", *_ratios(relative), ""])
-    sizes = [f"n{GAP}={GAP}{n:,}" for n in chosen.index.unique("n")]
-    return table(["", *sizes, "T3"], rows, "Bold: natural labels are not flatter.", *origins)
+@dataclass(frozen=True)
+class Headline:
+    """One row of README's table: an outcome of a record, by its rule."""
+
+    label: str
+    name: str  # the item's id
+    rule: str
+    digits: int = 1
+    preset: str = "cpu"
 
 
-def _means(chosen: pd.DataFrame, labels: str) -> list[str]:
-    return [spread(radii, 1) for _, radii in chosen.loc[labels, "radius"].groupby("n")]
+HEADLINES = (
+    Headline(
+        "Poggio et al. (2017), Table 1: flatness radius, natural / random labels, n = 10,000",
+        "T3-T1",
+        "natural labels flatter, all parameters, first 100 %, n = 10,000",
+    ),
+    Headline(
+        "the same over the top layer alone", "T3-T1", "natural labels flatter, top layer, first 100 %, n = 10,000"
+    ),
+    Headline(
+        "Sokolic et al. (2017), Table II: points gained by the Jacobian penalty, n = 1,000",
+        "S17-T2",
+        "the Jacobian penalty leads at n = 1,000",
+    ),
+    Headline("the same, n = 5,000", "S17-T2", "the Jacobian penalty leads at n = 5,000"),
+)
 
 
-def _ratios(radii: pd.Series) -> list[str]:
-    means = radii.groupby(["labels", "n"]).mean()
-    return [marked(f"{value:.2f}", worse=value <= 1) for value in means["natural"] / means["random"]]
+@cache
+def metadata(name: str, preset: str) -> dict[str, Any]:
+    """The metadata of a committed record."""
+    return read_record(name, preset)[1]
 
 
-def sokolic_table2() -> str:
-    """S17 Table II, MNIST."""
-    path = "records/sokolic2017/table2-cpu.parquet"
-    frame, metadata = record(path)
-    printed = {row["n"]: row for row in metadata["published"]}
-    rows = []
-    for n, part in frame[frame["stage"] == "final"].groupby("n"):
-        wide = part.pivot_table(index="draw", columns="method", values="accuracy")
-        lead = wide["jacobian"] - wide["weight decay"]
-        published = printed[n]
-        rows.append(
-            [
-                f"{n:,}",
-                spread(wide["weight decay"], 2),
-                f"{published['weight decay']:.2f}",
-                spread(wide["jacobian"], 2),
-                f"{published['jacobian']:.2f}",
-                f"{lead.mean():.2f}{GAP}{_interval(lead)}",
-                f"{published['jacobian'] - published['weight decay']:.2f}",
-            ]
+def recorded(source: str = "") -> Iterator[tuple[str, str]]:
+    """Id and preset of every committed record, in the order of the registry."""
+    for name, item in registry().items():
+        if isinstance(item, Reproduction) and name.startswith(source):
+            yield from ((name, preset) for preset in item.presets if record_path(name, preset).exists())
+
+
+def count() -> str:
+    """Number of items per source and verdict, or state."""
+    columns = (*VERDICTS, "ready", "open", "unavailable")
+    listed = rows(registry().values())
+    lines = []
+    for source in (*SOURCES, ""):
+        own = [row for row in listed if row["id"].startswith(source)]
+        found = counts(own)
+        lines.append([source or "all", str(len(own)), *(str(found.get(name, 0)) for name in columns)])
+    note = "Ready: written, and not run. Open: not written. Unavailable: no data, or no experiment."
+    return table(["source", "items", *columns], lines, note)
+
+
+def items() -> str:
+    """Every item: claim, verdict, what differs or is missing, cost."""
+    lines = []
+    for row in rows(registry().values()):
+        verdicts = row["verdicts"].values()
+        verdict = "; ".join(f"*{one}*" for one in dict.fromkeys(verdicts)) or row["state"]
+        lines.append(
+            [f"`{row['id']}`", _cell(f"{row['source']}: {row['claim']}"), verdict, _cell(row["reason"] or row["cost"])]
         )
-    columns = ["n", "weight decay", "S17", "Jacobian penalty", "S17", "lead [95 %]", "S17"]
-    note = "Test accuracy in per cent, ± one standard deviation over three draws; the interval is Student's t."
-    return table(columns, rows, note, provenance(path, metadata))
+    return table(["id", "claim", "verdict", "CPU time, or what is missing"], lines, words=4)
 
 
-def _half(differences: pd.Series) -> float:
-    """Half of the 95 % interval of the mean, by Student's t."""
-    return float(stats.t.ppf(0.975, len(differences) - 1) * differences.std() / len(differences) ** 0.5)
+def outcomes(source: str) -> str:
+    """Every rule of every record of a source."""
+    lines = []
+    if not any(recorded(f"{source}-")):
+        return "No item of this source has a record.\n"
+    for name, preset in recorded(f"{source}-"):
+        found = metadata(name, preset)
+        label = f"`{name}`" if preset == "cpu" else f"`{name}`, {preset}"
+        for outcome in found["outcomes"]:
+            rule = _cell(outcome["rule"])
+            rule = f"*{rule}*" if outcome["beside"] else rule
+            verdict = marked(outcome["verdict"], worse=outcome["verdict"] == REFUTED)
+            lines.append([label, rule, verdict, ours(outcome), number(outcome["published"]), f"{outcome['seeds']:,}"])
+    note = "*Italics*: our observation beside the claim, which does not count. Intervals are Student's, at 95 %."
+    columns = ["item", "rule", "verdict", "ours", "published", "seeds or problems"]
+    return table(columns, lines, note, _origins(source), words=3)
 
 
-def _interval(differences: pd.Series) -> str:
-    return f"[{differences.mean() - _half(differences):.2f},{GAP}{differences.mean() + _half(differences):.2f}]"
+def reasons() -> str:
+    """The refuted rules that count, with the likeliest reason and the experiment that tested it."""
+    found = []
+    for name, preset in recorded():
+        own = metadata(name, preset)
+        for outcome in own["outcomes"]:
+            if outcome["verdict"] == REFUTED and not outcome["beside"]:
+                seeds = f"{outcome['seeds']:,} seeds or problems"
+                head = f"**`{name}`: {_cell(outcome['rule'])}.** {ours(outcome)}, {seeds}."
+                reason = own["reasons"].get(outcome["rule"], "No reason is known.")
+                found.append(f"- {head} {_cell(reason)}")
+    return "\n".join(found) + "\n"
 
 
-MARGINS = {
-    "frobenius": "certified, Frobenius (S17 eq. 37)",
-    "frobenius in float64": "the same in double precision",
-    "spectral": "certified, spectral (S17 eq. 36)",
-    "spectral in float64": "the same in double precision",
-    "gamma_2": "gamma_2 (eq. 35), estimate",
-    "gamma_1": "gamma_1 (eq. 34), estimate",
-    "gradient": "pairwise gradient, estimate",
-    "ddn": "DDN",
-    "fab": "FAB",
-    "log_barrier": "log barrier",
-    "deepfool": "DeepFool",
-    "ifgsm": "iterated FGSM",
-}
+def headlines() -> str:
+    """README's rows, and the count of verdicts."""
+    lines = []
+    for row in HEADLINES:
+        own = metadata(row.name, row.preset)["outcomes"]
+        (outcome,) = (entry for entry in own if entry["rule"] == row.rule)
+        interval = (
+            "" if outcome["interval"] is None else f" [{', '.join(_fixed(x, row.digits) for x in outcome['interval'])}]"
+        )
+        measured = f"{_fixed(outcome['effect'], row.digits)}{interval}".replace(" ", GAP)
+        lines.append([row.label, outcome["verdict"], _fixed(outcome["published"], row.digits), measured])
+    found = counts(rows(registry().values()))
+    said = ", ".join(f"{found.get(verdict, 0)} *{verdict}*" for verdict in VERDICTS)
+    total = f"Of {len(registry())} items of five sources: {said}. [All of them](docs/reproductions.md)."
+    return table(["claim", "verdict", "published", "ours [95 %]"], lines, total, words=2)
 
 
-def margins() -> str:
-    """Medians of the bounds of the margin, and lower bounds above adversarial points."""
-    path = "records/sokolic2017/margins-cpu.parquet"
-    frame, metadata = record(path)
-    rows = []
-    for method, label in MARGINS.items():
-        part = frame[frame["method"] == method]
-        side = part["side"].iloc[0]
-        above = (part["value"] > part["closest"]).groupby(part["network"]).sum()
-        cells = [f"{median:.2g}" if median < 0.1 else f"{median:.3f}" for median in _medians(part)]
-        counts = [marked(str(above[n]), worse=above[n] > 0) if side == "lower" else "" for n in ("mlp", "cnn")]
-        rows.append([label, str(side), *(cell for pair in zip(cells, counts, strict=True) for cell in pair)])
-    columns = ["", "bound", "MLP: median", "above an upper bound", "CNN: median", "above an upper bound"]
-    return table(columns, rows, "l2 distance, pixels in [0, 1]; 200 test digits.", provenance(path, metadata))
+def rewrite_readme(text: str) -> str:
+    """README with the present rows between its two markers."""
+    head, rest = text.split(BEGIN)
+    return f"{head}{BEGIN}\n{headlines()}{END}{rest.split(END)[1]}"
 
 
-def _medians(part: pd.DataFrame) -> list[float]:
-    return [float(part.loc[part["network"] == network, "value"].median()) for network in ("mlp", "cnn")]
-
-
-def effects() -> str:
-    """Effect of each penalty on its quantity at equal training loss."""
-    paths = {name: f"records/penalties/effects-{name}.parquet" for name in ("digits", "mnist")}
-    records = {name: record(path) for name, path in paths.items()}
-    first = records["digits"][0]
-    rows = []
-    for case, quantity in first[["case", "quantity"]].drop_duplicates().itertuples(index=False):
-        cells = [case, quantity.replace("|", "\\|")]
-        for frame, _ in records.values():
-            chosen = frame[frame["case"] == case]
-            cells += [_effect(chosen[chosen["on"] == on]) for on in ("training", "test")]
-        rows.append(cells)
-    columns = ["penalty", "its quantity", "digits: training", "digits: test", "MNIST: training", "MNIST: test"]
-    note = (
-        "Change in per cent of the mean without the penalty, with its 95 % interval over five seeds (paired, "
-        "Student's t). Bold: the interval does not lie below 0."
+def ours(outcome: dict[str, Any]) -> str:
+    """Effect, interval and unit of an outcome."""
+    bounds = outcome["interval"] or ()
+    known = [number(bound) for bound in bounds if str(bound) != "nan"]
+    interval = f" [{', '.join(known)}]" if known else ""
+    return _cell(
+        f"{number(outcome['effect'])}{interval}".replace(" ", GAP) + (f" {outcome['unit']}" if outcome["unit"] else "")
     )
-    return table(columns, rows, note, *(provenance(paths[name], metadata) for name, (_, metadata) in records.items()))
 
 
-def _effect(part: pd.DataFrame) -> str:
-    wide = part.pivot_table(index="seed", columns="penalised", values="value", dropna=False)
-    relative = 100 * (wide[True] - wide[False]) / wide[False].mean()
-    mean, half = relative.mean(), _half(relative)
-    return marked(f"{mean:.0f}{GAP}[{mean - half:.0f},{GAP}{mean + half:.0f}]", worse=mean + half >= 0)
+def number(value: float | str | None) -> str:
+    """Four significant digits, or whole numbers; nothing for None."""
+    if value is None:
+        return ""
+    value = float(value)
+    if value.is_integer() and abs(value) < 1e6:
+        return f"{value:,.0f}"
+    return f"{value:.4g}" if abs(value) < 1000 else f"{value:,.0f}"
+
+
+def _fixed(value: float | str, digits: int) -> str:
+    return f"{float(value):.{digits}f}"
+
+
+def _cell(text: str) -> str:
+    return re.sub(r"([|*_<$])", r"\\\1", text).replace("\n", " ")
+
+
+def _origins(source: str) -> str:
+    found: dict[str, list[str]] = {}
+    for name, preset in recorded(f"{source}-"):
+        own = metadata(name, preset)
+        versions, environment = own["environment"]["versions"], own["environment"]
+        origin = f"flatprobe {versions['flatprobe']}, torch {versions['torch']}, {environment['machine']}"
+        found.setdefault(origin, []).append(f"{name} ({preset})" if preset != "cpu" else name)
+    measured = "; ".join(f"{', '.join(names)}: {origin}" for origin, names in found.items())
+    return f"Command: `python -m analyses ID --preset cpu`. Record: `records/ID-cpu.parquet`. {measured}."
 
 
 REPRODUCTIONS: dict[str, Callable[[], str]] = {
-    "theory3_all": lambda: theory3("all"),
-    "theory3_top_layer": lambda: theory3("last"),
-    "sokolic_table2": sokolic_table2,
-    "margins": margins,
-    "effects": effects,
+    "reproductions_count": count,
+    "reproductions_items": items,
+    "reproductions_reasons": reasons,
+    **{f"reproductions_{source.lower()}": partial(outcomes, source) for source in SOURCES},
 }

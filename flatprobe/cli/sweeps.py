@@ -58,7 +58,7 @@ def sweep(
     )
     write_table(found, out, {"kind": "sweep", "file": file.name})
     failed = found[found["state"] == "failed"]
-    for measurement, error in zip(failed["measurement"], failed["error"], strict=True):
+    for measurement, error in zip(failed["measurement"], failed["failure"], strict=True):
         sys.stderr.write(f"flatprobe: {measurement or 'training'} failed: {error}\n")
     print(f"{len(found) - len(failed)} of {len(found)} complete; table: {out}")
     if len(failed):

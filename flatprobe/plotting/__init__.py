@@ -17,14 +17,18 @@ from flatprobe.plotting import (
     geometric,
     gradient_noise,
     histogram,
+    history,
     line,
     radii,
+    regions,
     sharpness,
     slices,
     triangle,
     weight_norms,
 )
 from flatprobe.plotting.canvas import png
+from flatprobe.plotting.history import History
+from flatprobe.probes.decision_regions import DecisionRegions
 from flatprobe.probes.flatness import FlatnessRadii
 from flatprobe.probes.geometric import GeometricMargins
 from flatprobe.probes.gradient_noise import GradientNoise
@@ -40,9 +44,11 @@ __all__ = [
     "geometric",
     "gradient_noise",
     "histogram",
+    "history",
     "line",
     "png",
     "radii",
+    "regions",
     "sharpness",
     "slices",
     "triangle",
@@ -50,11 +56,13 @@ __all__ = [
 ]
 
 
-def draw(results: Result | Mapping[str, Result], ax: Axes | None = None, **options: Any) -> Axes:
-    """The picture of one result, or of several results of one class by name.
+def draw(
+    results: Result | History | Mapping[str, Result] | Mapping[str, History], ax: Axes | None = None, **options: Any
+) -> Axes:
+    """The picture of one result or training run, or of several of one class by name.
 
     Args:
-        results: what a probe returned, or a mapping of names to it.
+        results: what a probe or `fp.train` returned, or a mapping of names to it.
         ax: where to draw; None makes a figure.
         **options: of the `draw` in the module that draws this class, such as `groups` or `quantity`.
 
@@ -65,11 +73,13 @@ def draw(results: Result | Mapping[str, Result], ax: Axes | None = None, **optio
         TypeError: for a result of a class that has no picture, or results of several classes.
         ValueError: for no results, or results that cannot share a picture.
     """
-    first = next(iter(results.values()), None) if isinstance(results, Mapping) else results
+    first: object = next(iter(results.values()), None) if isinstance(results, Mapping) else results
     if first is None:
         msg = "there are no results to draw; expected at least one"
         raise ValueError(msg)
-    if type(first) not in _DRAW:
+    if isinstance(first, History):
+        return history.draw(results, ax, **options)  # type: ignore[arg-type]
+    if not isinstance(first, Result) or type(first) not in _DRAW:
         msg = f"results must be of a class that has a picture, got {type(first).__name__}"
         raise TypeError(msg)
     return _DRAW[type(first)](results, ax, **options)
@@ -86,6 +96,7 @@ _DRAW: dict[type[Result], Callable[..., Axes]] = {
     **dict.fromkeys(histogram.KINDS, histogram.draw),
     **dict.fromkeys(sharpness.KINDS, sharpness.draw),
     Bound: bounds.draw,
+    DecisionRegions: regions.draw,
     FlatnessRadii: radii.draw,
     GeometricMargins: geometric.draw,
     GradientNoise: gradient_noise.draw,

@@ -16,7 +16,7 @@ from flatprobe.functional.losses import misclassified
 from flatprobe.network.contexts import standalone
 from flatprobe.network.network import Network
 from flatprobe.network.trained_on import trained_on, warn_of_training_data
-from flatprobe.probes.per_sample import Subject, each_subject
+from flatprobe.probes.subjects import Subject, each_subject
 from flatprobe.utils import rng
 from flatprobe.utils.arguments import Checked, Numbers, Whole, at_least, numbers, one_of
 from flatprobe.utils.confidence import wilson

@@ -2,7 +2,7 @@
 
 import itertools
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float64, Int64
 from torch import Tensor, nn
 
-from flatprobe.attacks import MINIMUM_NORM, NORMS, Box, Perturbed, minimum_norm
+from flatprobe.attacks import MINIMUM_NORM, NORMS, Box, Perturbed
 from flatprobe.data import Batch, LabelledData, check_data
 from flatprobe.data.pairs import random_pairs
 from flatprobe.functional import first_order_margins
@@ -19,8 +19,8 @@ from flatprobe.graph.lipschitz import Bound, certified_bounds, explain_zero_boun
 from flatprobe.network.contexts import standalone
 from flatprobe.network.network import Network
 from flatprobe.network.slopes import check_input_slopes
-from flatprobe.probes.per_sample import Subject, continuous, each_subject
-from flatprobe.utils import rng
+from flatprobe.probes.per_sample import continuous
+from flatprobe.probes.subjects import each_subject
 from flatprobe.utils.arguments import Checked, Whole, at_least, one_of
 from flatprobe.utils.results import Result, settings
 
@@ -197,7 +197,7 @@ def geometric_margins(
         rows = right.nonzero().flatten()
         closest = Perturbed.none(inputs)
         for name in attacks:
-            found = _attack(name, subject, rows, norm, box, steps, seed)
+            found = subject.attack(name, rows, norm, box, steps, seed)
             uppers[name].append(found.distance)
             closest = closest.closer(found.points, found.distance, found.distance.isfinite())
         values = {kind: bound(logits, labels, inputs) for kind, bound in bounds.items()}
@@ -205,7 +205,7 @@ def geometric_margins(
         if "gamma_2" in methods:
             values["gamma_2"] = first_order_margins.jacobian_ratio(logits, labels, largest, norm, inputs[0].numel())
         if {"gamma_1", "gradient"} & set(methods):
-            draws = map(_draw(subject, seed, "ball"), itertools.count())
+            draws = map(subject.noise(seed, "ball"), itertools.count())
             values |= first_order_margins.estimate_near(
                 forward, inputs, labels, closest.points, closest.distance, norm, points, draws
             )
@@ -246,25 +246,6 @@ def _check(methods: Sequence[object], attacks: Sequence[object], norm: object) -
         msg = f"upper must name one or more attacks of {', '.join(MINIMUM_NORM)}, got none"
         raise ValueError(msg)
     one_of("norm", norm, NORMS)
-
-
-def _attack(name: str, subject: Subject, rows: Tensor, norm: str, box: Box, steps: int | None, seed: int) -> Perturbed:
-    """The attack on the correctly classified samples, at `rows`; distance 0 at the others."""
-    points = subject.inputs.clone()
-    distances = torch.zeros(len(points), dtype=torch.float64, device=points.device)
-    if len(rows):
-        noise = _draw(subject, seed, name)
-        forward, inputs, labels = subject.forward(rows), points[rows], subject.labels[rows]
-        found = minimum_norm(
-            name, forward, inputs, labels, norm=norm, box=box, steps=steps, draw=lambda k: noise(k)[rows]
-        )
-        points[rows], distances[rows] = found.points, found.distance
-    return Perturbed(points, distances)
-
-
-def _draw(subject: Subject, seed: int, name: str) -> Callable[[int], Tensor]:
-    start, x = subject.start, subject.inputs
-    return lambda k: rng.sample_normal(start, start + len(x), x.shape[1:], seed, name, k, device=x.device).to(x)
 
 
 def _largest_jacobian_between(

@@ -13,7 +13,7 @@ from flatprobe.network.contexts import standalone
 from flatprobe.network.network import Network
 from flatprobe.probes.flatness import flatness_radius
 from flatprobe.risk.empirical import EmpiricalRisk
-from flatprobe.studies.measurements import PROBES, Probe
+from flatprobe.studies.probes_at_defaults import PROBES, Probe
 from flatprobe.studies.reparametrized import make_copies
 from flatprobe.studies.significance import same_law, spread_of, stays
 from flatprobe.utils.arguments import at_least, one_of, positive

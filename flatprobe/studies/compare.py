@@ -16,7 +16,7 @@ from flatprobe.probes.geometric import GeometricMargins
 from flatprobe.probes.interpolation import interpolate
 from flatprobe.risk.empirical import EmpiricalRisk
 from flatprobe.risk.endpoints import statistics_of
-from flatprobe.studies.measurements import CHOICES, DEFAULT, LANDSCAPE, PROBES
+from flatprobe.studies.probes_at_defaults import CHOICES, DEFAULT, LANDSCAPE, PROBES
 from flatprobe.utils.arguments import Checked, one_of
 from flatprobe.utils.progress import Report, reporting
 from flatprobe.utils.results import Result, check_places, file_stem, save

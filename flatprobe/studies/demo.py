@@ -8,7 +8,7 @@ from flatprobe.data import LabelledData
 from flatprobe.data.load import load_data
 from flatprobe.models import Normalised, mlp
 from flatprobe.studies.compare import Comparison, count_steps, measure_each
-from flatprobe.studies.measurements import DEFAULT, LANDSCAPE
+from flatprobe.studies.probes_at_defaults import DEFAULT, LANDSCAPE
 from flatprobe.training import train
 from flatprobe.utils.progress import Clock, reporting
 from flatprobe.utils.results import check_places

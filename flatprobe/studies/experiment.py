@@ -11,7 +11,7 @@ from torch import nn
 
 from flatprobe.data import LabelledData
 from flatprobe.studies.subjects import build_network, check_data, check_network, data_of
-from flatprobe.utils.arguments import as_json, whole
+from flatprobe.utils.arguments import Checked, as_json, whole
 
 SEEDS = ("data", "network", "order")
 _PLACED = ("out", "resume", "save_every", "seed", "threads", "progress")  # arguments of `train` that a sweep gives
@@ -53,10 +53,10 @@ class Experiment:
     [0, 1]
     """
 
-    network: Mapping[str, Any]
-    data: Mapping[str, Any]
-    stages: Sequence[Mapping[str, Any]]
-    seeds: Mapping[str, int] = field(default_factory=dict)
+    network: Checked[Mapping[str, Any]]
+    data: Checked[Mapping[str, Any]]
+    stages: Checked[Sequence[Mapping[str, Any]]]
+    seeds: Checked[Mapping[str, int]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name in ("network", "data", "stages", "seeds"):

@@ -7,81 +7,13 @@ from typing import Any
 from torch import nn
 
 from flatprobe.data import LabelledData
-from flatprobe.probes.adversarial import adversarial_accuracy
-from flatprobe.probes.coefficients import segment, simplex
-from flatprobe.probes.flatness import flatness_radius
-from flatprobe.probes.geometric import geometric_margins
-from flatprobe.probes.gradient_noise import gradient_noise
-from flatprobe.probes.hessian_eigenvalues import hessian_eigenvalues
-from flatprobe.probes.hessian_trace import hessian_trace
-from flatprobe.probes.interpolation import interpolate
-from flatprobe.probes.jacobian import jacobian_norms
-from flatprobe.probes.jacobian_maximum import jacobian_maximum
-from flatprobe.probes.margins import functional_margins, scores
-from flatprobe.probes.robustness import gaussian_robustness
-from flatprobe.probes.sharpness import worst_case_sharpness
-from flatprobe.probes.slices import random_slice
-from flatprobe.probes.smoothing import smoothed_certificate
-from flatprobe.probes.weight_norms import weight_norms
-from flatprobe.risk.empirical import EmpiricalRisk
 from flatprobe.studies.experiment import Experiment, hash_json, plain_json
+from flatprobe.studies.probes_by_name import JOINT, PROBES
 from flatprobe.studies.subjects import is_function, name_of, resolve
-from flatprobe.utils.arguments import at_least, one_of
-from flatprobe.utils.results import Result
+from flatprobe.utils.arguments import Checked, at_least, one_of
 
 INITIAL = "initial"  # the stage before all training
-HISTORY = "history"
-INTERPOLATE = "interpolate"
-
-Probe = Callable[..., Result | Mapping[str, Any] | Any]
-
-
-def _risk(model: nn.Module, data: LabelledData, **arguments: Any) -> dict[str, float]:
-    found = EmpiricalRisk(model, data, **arguments)()
-    return {"loss": found.loss, "error": found.error}
-
-
-def _on_risk(probe: Callable[..., Result]) -> Probe:
-    """A probe of the weights as a function of model and data."""
-
-    def measure(model: nn.Module, data: LabelledData, *, loss: Any = "cross_entropy", **arguments: Any) -> Result:
-        return probe(EmpiricalRisk(model, data, loss), **arguments)
-
-    return measure
-
-
-def _interpolate(
-    models: Sequence[nn.Module], data: LabelledData, *, steps: int = 20, loss: Any = "cross_entropy", **arguments: Any
-) -> Result:
-    """The landscape between two networks, or over the triangle of three."""
-    points = segment(steps) if len(models) == 2 else simplex(len(models), steps)
-    return interpolate(EmpiricalRisk(models[0], data, loss), list(models), points, **arguments)
-
-
-PROBES: dict[str, Probe] = {
-    "risk": _risk,
-    **{
-        probe.__name__: _on_risk(probe)
-        for probe in (
-            flatness_radius,
-            gradient_noise,
-            hessian_eigenvalues,
-            hessian_trace,
-            random_slice,
-            worst_case_sharpness,
-        )
-    },
-    "adversarial_accuracy": adversarial_accuracy,
-    "functional_margins": functional_margins,
-    "gaussian_robustness": gaussian_robustness,
-    "geometric_margins": geometric_margins,
-    "jacobian_maximum": jacobian_maximum,
-    "jacobian_norms": jacobian_norms,
-    "scores": scores,
-    "smoothed_certificate": smoothed_certificate,
-    "weight_norms": weight_norms,
-}
-JOINT: dict[str, Probe] = {INTERPOLATE: _interpolate}
+HISTORY = "history"  # the training's rows per epoch, which no probe measures
 
 
 @dataclass(frozen=True)
@@ -114,10 +46,10 @@ class Measurement:
     probe: str | Callable[..., Any]
     on: str = "train"
     stage: str | int | None = None
-    arguments: Mapping[str, Any] = field(default_factory=dict)
-    samples: int | None = None
+    arguments: Checked[Mapping[str, Any]] = field(default_factory=dict)
+    samples: Checked[int | None] = None
     name: str | None = None
-    experiments: Sequence[Experiment] | None = None
+    experiments: Checked[Sequence[Experiment] | None] = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "probe", name_of(self.probe))

@@ -13,7 +13,7 @@ from flatprobe.studies.experiment import Experiment
 from flatprobe.studies.measurement import Measurement
 from flatprobe.studies.runner import Runner
 from flatprobe.studies.units import COMPLETE, FAILED, Row, Unit, common_settings, seconds_of
-from flatprobe.utils.arguments import Flag, at_least, one_of
+from flatprobe.utils.arguments import Checked, Flag, Whole, at_least, one_of
 from flatprobe.utils.atomic import check_writable
 from flatprobe.utils.progress import reporting
 from flatprobe.utils.results import load
@@ -22,19 +22,19 @@ from flatprobe.utils.tables import read_table
 if TYPE_CHECKING:
     import pandas
 
-_OWN = ("experiment", "measurement", "state", "seconds", "training_seconds", "error", "record")
+_OWN = ("experiment", "measurement", "state", "seconds", "training_seconds", "failure", "record")
 
 
 def sweep(
-    experiments: Sequence[Experiment],
-    measurements: Sequence[Measurement],
+    experiments: Checked[Sequence[Experiment]],
+    measurements: Checked[Sequence[Measurement]],
     root: str | os.PathLike[str],
     *,
-    executor: Executor | Maker | str | None = None,
-    workers: int = 1,
+    executor: Checked[Executor | Maker | str | None] = None,
+    workers: Whole = 1,
     device: str | None = None,
-    threads: int = 1,
-    retries: int = 3,
+    threads: Whole = 1,
+    retries: Whole = 3,
     progress: Flag | None = False,
 ) -> "pandas.DataFrame":
     """The table of all measurements of all experiments; only what is not complete under the root is computed.
@@ -66,9 +66,9 @@ def sweep(
 
     Returns:
         One row per experiment and measurement: `experiment` (its key; joined by "+" in a joint one), `measurement`,
-        `state` ("complete" or "failed"), `seconds` of the measurement and `training_seconds`, `error`, `record` (its
-        file), the settings by dotted name, and the headline figures of the result. `fp.load(record)` reads a result;
-        `flatprobe.studies.sweep.rows(table, name)` gives all raw values of a measurement.
+        `state` ("complete" or "failed"), `seconds` of the measurement, `training_seconds`, `failure` (its message),
+        `record` (its file), the settings by dotted name, and the headline figures of the result. `fp.load(record)`
+        reads a result; `flatprobe.studies.sweep.rows(table, name)` gives all raw values of a measurement.
 
     Raises:
         BrokenExecutor: if a given executor breaks, which a function could make anew.
@@ -112,8 +112,8 @@ def sweep(
 
 
 def _units(
-    experiments: Sequence[Experiment],
-    measurements: Sequence[Measurement],
+    experiments: Checked[Sequence[Experiment]],
+    measurements: Checked[Sequence[Measurement]],
     root: Path,
     device: str | None,
     threads: int,

@@ -100,7 +100,7 @@ def run_unit(unit: Unit) -> list[Row]:
     Two processes with the same unit do not work at once: the second waits, and finds it complete.
 
     Returns:
-        A row per measurement (one for none): `measurement`, `state`, `seconds`, `error`, `record`. The first has the
+        A row per measurement (one for none): `measurement`, `state`, `seconds`, `failure`, `record`. The first has the
         seconds of a training too.
     """
     if unit.is_complete():  # a finished unit that a scheduler runs again answers at once
@@ -168,7 +168,7 @@ def load_network(root: str | Path, experiment: Experiment, stage: str, device: s
     network = experiment.build()
     network = network if device is None else network.to(torch.device(device))
     if stage == INITIAL:
-        return network.eval()
+        return network.eval().requires_grad_(requires_grad=False)
     return load_checkpoint(experiment_folder(root, experiment) / stage, network)
 
 
@@ -239,7 +239,7 @@ def _failure(unit: Unit, measurement: Measurement | None, error: BaseException) 
         "environment": environment(),
     }
     write_text(unit.failure_file(measurement), json.dumps(described, indent=2))
-    return _row(unit, measurement, FAILED, error=said)
+    return _row(unit, measurement, FAILED, failure=said)
 
 
 def fail(unit: Unit, error: BaseException) -> list[Row]:
@@ -252,12 +252,12 @@ def fail(unit: Unit, error: BaseException) -> list[Row]:
     ]
 
 
-def _row(unit: Unit, measurement: Measurement | None, state: str, *, seconds: float = 0.0, error: str = "") -> Row:
+def _row(unit: Unit, measurement: Measurement | None, state: str, *, seconds: float = 0.0, failure: str = "") -> Row:
     return {
         "measurement": "" if measurement is None else measurement.name,
         "state": state,
         "seconds": seconds,
-        "error": error,
+        "failure": failure,
         "record": "" if measurement is None or state == FAILED else str(unit.record(measurement)),
     }
 

@@ -1,5 +1,6 @@
 """Result of a training."""
 
+import importlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ from flatprobe.training.run_folder import Row, RunFolder
 from flatprobe.training.settings import rule_met
 
 if TYPE_CHECKING:
+    import matplotlib.axes
     import pandas
 
 
@@ -50,6 +52,19 @@ class TrainingRun:
         import pandas as pd
 
         return pd.DataFrame(self.history)
+
+    def plot(self, ax: "matplotlib.axes.Axes | None" = None, **options: Any) -> "matplotlib.axes.Axes":
+        """Picture of the history; `flatprobe.plotting.draw({name: run, ...})` has several runs in one picture.
+
+        Args:
+            ax: where to draw; None makes a figure, `.plot().figure`.
+            **options: `quantity="error"` (default) or `"loss"`.
+
+        Returns:
+            The axes.
+        """
+        axes: matplotlib.axes.Axes = importlib.import_module("flatprobe.plotting").draw(self, ax, **options)
+        return axes
 
     @classmethod
     def load(cls, path: str | Path, model: nn.Module | None = None) -> "TrainingRun":

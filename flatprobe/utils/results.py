@@ -26,8 +26,10 @@ if TYPE_CHECKING:
 # The module of each result class. Records name the class alone, so that old ones are readable after a renaming.
 _HOMES = {
     "AdversarialAccuracy": "flatprobe.probes.adversarial",
+    "AdversarialPoints": "flatprobe.probes.adversarial_points",
     "Audit": "flatprobe.studies.audit",
     "Bound": "flatprobe.bounds.bound",
+    "DecisionRegions": "flatprobe.probes.decision_regions",
     "FlatnessRadii": "flatprobe.probes.flatness",
     "GeometricMargins": "flatprobe.probes.geometric",
     "GradientNoise": "flatprobe.probes.gradient_noise",
@@ -36,6 +38,7 @@ _HOMES = {
     "Interpolation": "flatprobe.probes.interpolation",
     "JacobianMaximum": "flatprobe.probes.jacobian_maximum",
     "JacobianNorms": "flatprobe.probes.jacobian",
+    "LangevinChains": "flatprobe.training.chains",
     "Margins": "flatprobe.probes.margins",
     "PerSample": "flatprobe.probes.per_sample",
     "RandomSlice": "flatprobe.probes.slices",

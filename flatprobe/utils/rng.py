@@ -136,6 +136,16 @@ def sample_uniform(start: int, stop: int, *key: Key) -> Float32[Tensor, " sample
     return torch.cat(parts)[start - first : stop - first] if parts else torch.empty(0, device="cpu")
 
 
+def sample_integers(start: int, stop: int, count: int, below: int, *key: Key) -> Int64[Tensor, "samples count"]:
+    """Uniform CPU integers from 0 to below - 1, several per sample; those of sample i depend on (key, i) alone.
+
+    They are 63 random bits modulo `below`, so that their probabilities differ by at most 2^-63.
+    """
+    counters = -(-count // 4)  # a counter gives four words
+    words = philox.bits(_hash(key), start * counters, (stop - start) * counters, torch.device("cpu"))
+    return words.bitwise_and(2**63 - 1).remainder(below).view(stop - start, 4 * counters)[:, :count]
+
+
 def permutation(count: int, *key: Key) -> Int64[Tensor, " count"]:
     """A random order of 0, ..., count - 1, a function of the key and the count."""
     return torch.randperm(count, generator=generator(*key), device="cpu")

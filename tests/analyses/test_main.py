@@ -15,11 +15,16 @@ from analyses.listing import counts, rows
 from analyses.record import describe, read_outcomes, read_record, unexplained
 from analyses.registry import registry
 from analyses.reproduction import DIRECTION, REFUTED, UNTESTED, Outcome, Reproduction, Unavailable
+from analyses.study import Study
 
 
 @dataclass(frozen=True)
 class Preset:
     count: int
+
+
+def _table(preset: Preset, study: Study) -> pd.DataFrame:
+    return pd.DataFrame({"value": [1.0 + i / preset.count for i in range(preset.count)]})
 
 
 def _rules(frame: pd.DataFrame) -> list[Outcome]:
@@ -36,7 +41,7 @@ TOY = Reproduction(
     claim="It rises.",
     published=({"rise": 2.0},),
     presets={"quick": Preset(3), "cpu": Preset(30)},
-    table=lambda preset, study: pd.DataFrame({"value": [1.0 + i / preset.count for i in range(preset.count)]}),
+    table=_table,
     rules=_rules,
     reasons={"it falls": "it rises; measured", "of another rule": "unused"},
     differs="everything",

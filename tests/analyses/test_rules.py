@@ -71,3 +71,12 @@ def test_an_exact_statement_closed_form() -> None:
     assert rules.exact("r", 1e-9, tolerance=1e-9).holds is True
     assert rules.exact("r", 1.1e-9, tolerance=1e-9).holds is False
     assert rules.exact("r", math.nan, tolerance=1.0).holds is False
+
+
+def test_a_mean_within_bounds_closed_form() -> None:
+    found = rules.within("r", [9.9, 10.0, 10.1], (5.0, 15.0), published=10.0)
+    assert (found.holds, found.effect, found.published, found.seeds) == (True, pytest.approx(10.0), 10.0, 3)
+    assert rules.within("r", [9.9, 10.0, 10.1], (10.0, 15.0)).holds is None
+    assert rules.within("r", [9.9, 10.0, 10.1], (11.0, 15.0)).holds is False
+    assert rules.within("r", [9.9, 10.0, 10.1], (1.0, 9.0)).holds is False
+    assert rules.within("r", [10.0], (5.0, 15.0)).holds is None

@@ -16,7 +16,7 @@ PAGES = [ROOT / "README.md", ROOT / "docs" / "getting-started.md", *sorted((ROOT
 pages = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 NUMBER = r"\d+(?:\.\d+)?"
 SHOWN = re.compile(r"```text\n(.*?)```", flags=re.DOTALL)  # what the commands print
-CAPTIONED = re.compile(r"```\{code-block\} python\n:caption: (\S+)\n(.*?)```", flags=re.DOTALL)
+CAPTIONED = re.compile(r"```\{code-block\} (?:python|json)\n:caption: (\S+)\n(.*?)```", flags=re.DOTALL)
 
 
 def commands(page: Path, program: str) -> list[list[str]]:
@@ -36,9 +36,10 @@ def alike(line: str, printed: str) -> bool:
 
 @pytest.fixture
 def reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A reader's folder: the file that the page on checkpoints shows, and checkpoints of its network."""
-    for name, text in CAPTIONED.findall((ROOT / "docs" / "how-to" / "foreign-checkpoint.md").read_text()):
-        (tmp_path / name).write_text(text)
+    """A reader's folder: the files that the pages on checkpoints and sweeps show, and checkpoints of its network."""
+    for page in ("foreign-checkpoint", "sweep"):
+        for name, text in CAPTIONED.findall((ROOT / "docs" / "how-to" / f"{page}.md").read_text()):
+            (tmp_path / name).write_text(text)
     monkeypatch.chdir(tmp_path)
     for name in (".", "run_a", "run_b"):  # README's model.pt lies in the folder itself
         Path(name).mkdir(exist_ok=True)

@@ -4,14 +4,31 @@ import pandas as pd
 import pytest
 
 from figures.tables.__main__ import TABLES
-from figures.tables.markdown import DOCS, ROOT, marked, ratio
+from figures.tables.markdown import DOCS, GAP, ROOT, marked, ratio
 from figures.tables.peers import ratios
+from figures.tables.reproductions import HEADLINES, README, number, ours, rewrite_readme
 
 
 @pytest.mark.parametrize("name", TABLES)
 def test_a_committed_table_is_that_of_the_records_slow_reference(name: str) -> None:
     committed = (DOCS / f"{name}.txt").read_text(encoding="utf-8")
     assert committed == TABLES[name](), "run `python -m figures.tables`"
+
+
+def test_the_rows_of_readme_are_those_of_the_records_slow_reference() -> None:
+    committed = README.read_text(encoding="utf-8")
+    assert committed == rewrite_readme(committed), "run `python -m figures.tables`"
+    assert all(row.label in committed for row in HEADLINES)
+    other = committed.replace("| direction only |", "| reproduced |", 1)
+    assert rewrite_readme(other) == committed
+
+
+def test_an_outcome_is_shown_with_its_interval_and_unit_closed_form() -> None:
+    outcome = {"effect": 2.5, "interval": [1.23456, 3.0], "unit": "points"}
+    assert ours(outcome).replace(GAP, " ") == "2.5 [1.235, 3] points"
+    assert ours({"effect": 2.0, "interval": ["nan", "nan"], "unit": ""}) == "2"
+    assert ours({"effect": 2725, "interval": None, "unit": "a|b"}) == "2,725 a\\|b"
+    assert [number(value) for value in (None, 0.0, 97.67, 1e-15, 123456.7)] == ["", "0", "97.67", "1e-15", "123,457"]
 
 
 def test_every_table_is_shown_on_a_page_and_no_other_is_committed_property() -> None:

@@ -27,6 +27,7 @@ CALLS: dict[str, Any] = {
     "certified": lambda m, d: fp.geometric_margins(m, d, upper=("ddn",), steps=5).lower,
     "robustness": lambda m, d: fp.gaussian_robustness(m, d, gammas=[0.5], draws=5).error,
     "smoothed": lambda m, d: fp.smoothed_certificate(m, d, sigma=0.2, draws=30).radius,
+    "points": lambda m, d: fp.adversarial_points(m, d, steps=5).points,
     "accuracy": lambda m, d: fp.adversarial_accuracy(m, d, budgets=[0.3], steps=3).accuracy,
     "norms": lambda m, _: [fp.weight_norms(m, (6,)).path],
     "trained": lambda m, d: [fp.train(m, d, epochs=2).history[-1]["train_loss"]],

@@ -11,7 +11,7 @@ from flatprobe.report.records import load_records
 from flatprobe.report.summary import make_title
 from flatprobe.studies import demo as demo_module
 from flatprobe.studies.compare import Comparison
-from flatprobe.studies.measurements import CHOICES, DEFAULT, LANDSCAPE
+from flatprobe.studies.probes_at_defaults import CHOICES, DEFAULT, LANDSCAPE
 from tests.helpers import cases
 
 DATA = cases.data_for((1, 8, 8), samples=40)

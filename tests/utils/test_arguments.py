@@ -12,6 +12,7 @@ from torch import nn
 
 import flatprobe as fp
 from flatprobe.network.weights import as_mapping
+from flatprobe.probes.interpolation import Interpolation
 from flatprobe.probes.robustness import Robustness
 from flatprobe.probes.weight_norms import WeightNorms
 from flatprobe.risk.empirical import RiskFunction
@@ -216,12 +217,18 @@ WORDS: dict[str, partial[object]] = {
     **{name: partial(getattr(fp, name), fp.EmpiricalRisk(model(), DATA)) for name in RISK_PROBES},
     "interpolate": partial(fp.interpolate, fp.EmpiricalRisk(model(), DATA), [model(), model()], fp.segment(steps=2)),
     "adversarial_accuracy": partial(fp.adversarial_accuracy, model(), DATA, budgets=0.0),
+    "adversarial_points": partial(fp.adversarial_points, model(), DATA),
     "geometric_margins": partial(fp.geometric_margins, model(), DATA),
     "jacobian_norms": partial(fp.jacobian_norms, model(), DATA),
     "jacobian_maximum": partial(fp.jacobian_maximum, model(), DATA),
     "scores": partial(fp.scores, model(), DATA),
     "robustness": partial(fp.bounds.robustness, samples=10, empirical=0.0, partitions=2),
     "band": partial(Robustness.band, fp.gaussian_robustness(model(), DATA, gammas=[0.0], draws=1)),
+    "flat_share": partial(
+        Interpolation.flat_share,
+        fp.interpolate(fp.EmpiricalRisk(model(), DATA), [model(), model()], fp.segment(steps=2)),
+        0.9,
+    ),
     "of": partial(WeightNorms.of, fp.weight_norms(model(), DATA.input_shape, path=False)),
 }
 

@@ -83,6 +83,14 @@ def test_property_a_device_draws_large_tensors_itself_and_takes_small_ones_from_
     assert rng.sample_normal(0, 3, (5,), 0, device="meta").device.type == "meta"
 
 
+def test_property_integers_of_any_batch_equal_the_whole_and_are_uniform() -> None:
+    whole = rng.sample_integers(0, 2000, 6, 5, 7)
+    assert torch.equal(rng.sample_integers(300, 600, 6, 5, 7), whole[300:600])
+    counts = torch.bincount(whole.flatten(), minlength=5)
+    assert counts.sum() == whole.numel() == 12_000
+    assert (counts - 2400).abs().max() < 4 * (12_000 * 0.2 * 0.8) ** 0.5
+
+
 def test_pinned_uniform_numbers_are_those_of_earlier_versions() -> None:
     """Random labels come from them."""
     pinned = torch.tensor([0.522031546, 0.430509508, 0.458111048])

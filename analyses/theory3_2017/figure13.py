@@ -1,0 +1,91 @@
+"""Poggio et al. (2017), Figs 13 and 14: training curves over n of a small and of a larger network."""
+
+from dataclasses import replace
+
+import pandas as pd
+
+from analyses.reproduction import Outcome, Reproduction
+from analyses.rules import difference, trend
+from analyses.study import Study
+from analyses.theory3_2017.all_convolutional import JPEG, OPEN, QUICK, QUICK_NETWORK, Family, histories, per_seed
+from analyses.theory3_2017.figure1 import ALL, EPOCHS, PAPER
+
+LARGER = 4  # times the filters of the small network; not stated
+SIZES = (500, 1000, 2000)  # n of the larger network
+PRESETS = {
+    "quick": Family(epochs={50: 15, 150: 15}, channels=(8,), seeds=(0, 1), network=QUICK_NETWORK, **QUICK),
+    "cpu": Family(epochs=EPOCHS),
+    "paper": Family(epochs=ALL, **PAPER),
+}
+
+
+def small(family: Family, study: Study) -> pd.DataFrame:
+    """One row per network and epoch."""
+    return histories(study, family)
+
+
+def both(family: Family, study: Study) -> pd.DataFrame:
+    """The rows of the larger network, and of the small one at the same n."""
+    epochs = {n: count for n, count in family.epochs.items() if n in SIZES or len(family.epochs) < len(SIZES)}
+    channels = (*family.channels, *(LARGER * k for k in family.channels))
+    return histories(study, replace(family, epochs=epochs, channels=channels))
+
+
+def rules(frame: pd.DataFrame) -> list[Outcome]:
+    """A gap that falls with n, and overfitting with little data."""
+    final = frame.drop_duplicates(["k", "n", "seed"])
+    final = final[final["k"] == final["k"].max()]
+    last = frame[frame["k"] == final["k"].max()]
+    smallest = last[last["n"] == last["n"].min()].groupby("seed")["validation_by_epoch"]
+    return [
+        trend("the generalization gap after training falls with n", final, "n", "gap", seed="seed", rising=False),
+        trend("the test error after training falls with n", final, "n", "test_error", seed="seed", rising=False),
+        difference(
+            f"overfitting at n = {last['n'].min():,}: the validation error rises again after its smallest value",
+            smallest.last() - smallest.min(),
+            beside=True,
+        ),
+    ]
+
+
+def larger_rules(frame: pd.DataFrame) -> list[Outcome]:
+    """The rules of the larger network, and its gap beside that of the small one."""
+    final = frame.drop_duplicates(["k", "n", "seed"])
+    little, much = final["k"].min(), final["k"].max()
+    found = []
+    for n in sorted(final["n"].unique()):
+        gaps = {k: per_seed(final, "gap", k=k, n=n) for k in (little, much)}
+        margin = 2 * float(gaps[little].std(ddof=1))
+        found.append(
+            difference(
+                f"the larger network's gap is at most the small one's and 2 standard deviations, n = {n:,}",
+                gaps[little] - gaps[much],
+                above=-margin,
+            )
+        )
+    return [*rules(frame), *found]
+
+
+CUT = f"{OPEN} k = 16, n up to 10,000, 3 draws. The curves show the error on 500 held-out samples, the gaps on 10,000."
+REPRODUCTIONS = (
+    Reproduction(
+        id="T3-F13",
+        source="Poggio et al. (2017), Fig. 13",
+        claim="Training curves for n = 500 to 50,000: with little data there is overfitting and little generalization.",
+        presets=PRESETS,
+        table=small,
+        rules=rules,
+        differs=f"{CUT} {JPEG}",
+        cost="6 min, for the networks of T3-F1",
+    ),
+    Reproduction(
+        id="T3-F14",
+        source="Poggio et al. (2017), Fig. 14",
+        claim="The same for a larger network, which generalizes no worse.",
+        presets=PRESETS,
+        table=both,
+        rules=larger_rules,
+        differs=f"{CUT} The larger network has k = 64; n = 500, 1,000 and 2,000. {JPEG}",
+        cost="8 min",
+    ),
+)

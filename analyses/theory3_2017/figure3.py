@@ -1,0 +1,139 @@
+"""Poggio et al. (2017), Figs 3, 4 and 24: errors against the number of weights W at a fixed n."""
+
+import pandas as pd
+
+from analyses.reproduction import Outcome, Reproduction
+from analyses.rules import difference
+from analyses.study import Study
+from analyses.theory3_2017.all_convolutional import (
+    FITTED,
+    JPEG,
+    OPEN,
+    QUICK,
+    QUICK_NETWORK,
+    Family,
+    errors,
+    per_seed,
+    polynomial,
+)
+from analyses.theory3_2017.figure1 import PAPER
+
+CHANNELS = (2, 4, 8, 16, 32, 64)  # per hidden layer
+PRESETS = {
+    "quick": Family(epochs={150: 15}, channels=(2, 8), seeds=(0, 1), network=QUICK_NETWORK, **QUICK),
+    "cpu": Family(epochs={1000: 80}, channels=CHANNELS),
+    "paper": Family(epochs={50000: 100}, **(PAPER | {"channels": (4, 8, 16, 32, 64, 128, 256)})),
+}
+POLYNOMIAL = {
+    "quick": polynomial(PRESETS["quick"]),
+    "cpu": polynomial(Family(epochs={1000: 50}, channels=CHANNELS[1:-1])),
+    "paper": polynomial(PRESETS["paper"]),
+}
+
+
+def table(family: Family, study: Study) -> pd.DataFrame:
+    """One row per network."""
+    return errors(study, family)
+
+
+def zero_error(frame: pd.DataFrame) -> list[Outcome]:
+    """Training error 0 for every W >= n, and above 0 for every W < n."""
+    kept = frame.dropna(subset="train_error")
+    wide = kept[kept["weights"] >= kept["n"]]
+    above = FITTED - wide.groupby("seed")["train_error"].max()
+    below = kept[kept["weights"] < kept["n"]].groupby("seed")["train_error"].min()
+    first = wide["weights"].min()
+    return [
+        difference(f"the training error is at most {FITTED} at every W >= n", above),
+        *(
+            [difference(f"the training error is above {FITTED} at every W < n", below, above=FITTED)]
+            if len(below)
+            else []
+        ),
+        *(
+            difference(
+                f"the training error is at most {FITTED} at W = {weights:,.0f}",
+                FITTED - per_seed(wide, "train_error", weights=weights),
+                beside=True,
+            )
+            for weights in sorted(wide["weights"].unique())
+            if weights > first
+        ),
+    ]
+
+
+def no_overfitting(frame: pd.DataFrame) -> list[Outcome]:
+    """The test error at the largest W, against the smallest test error over W with two standard deviations."""
+    kept = frame.dropna(subset="test_error")
+    tests = kept.pivot_table(index="seed", columns="weights", values="test_error").dropna()
+    best, largest = tests.mean().idxmin(), tests.columns.max()
+    margin = 2 * float(tests[largest].std(ddof=1))
+    return [
+        difference(
+            "no overfitting: the test error at the largest W is at most its smallest over W, and 2 standard deviations",
+            tests[best] - tests[largest],
+            above=-margin,
+        )
+    ]
+
+
+def boundary(frame: pd.DataFrame) -> list[Outcome]:
+    """The test error at the smallest W >= n against the largest W."""
+    kept = frame.dropna(subset="test_error")
+    tests = kept.pivot_table(index="seed", columns="weights", values="test_error").dropna()
+    first = min(weights for weights in tests.columns if weights >= frame["n"].iloc[0])
+    return [
+        difference(
+            f"the test error is smallest at the boundary: at W = {first:,.0f} below that at the largest W",
+            tests[tests.columns.max()] - tests[first],
+        )
+    ]
+
+
+def rules(frame: pd.DataFrame) -> list[Outcome]:
+    """Zero error from W = n on, and no overfitting."""
+    return [*zero_error(frame), *no_overfitting(frame)]
+
+
+def linear_rules(frame: pd.DataFrame) -> list[Outcome]:
+    """No overfitting, and an optimum at the boundary."""
+    return [*no_overfitting(frame), *boundary(frame)]
+
+
+CLAIM = "The training error{kind} is 0 as soon as W = n, and there is no overfitting for W > n."
+CUT = f"{OPEN} n = 2,000 instead of (presumably) 50,000; k = 4 to 64; 80 epochs; 3 draws. {JPEG}"
+REPRODUCTIONS = (
+    Reproduction(
+        id="T3-F3",
+        source="Poggio et al. (2017), Fig. 3",
+        claim=CLAIM.format(kind=" of a five-layer all-convolutional network"),
+        presets=PRESETS,
+        table=table,
+        rules=rules,
+        differs=CUT,
+        cost="9 min",
+    ),
+    Reproduction(
+        id="T3-F4",
+        source="Poggio et al. (2017), Fig. 4 and section 5",
+        claim="Overparametrization does not affect the test error, which is optimal around W = n.",
+        presets=PRESETS,
+        table=table,
+        rules=linear_rules,
+        differs=CUT,
+        cost="9 min, for the networks of T3-F3",
+    ),
+    Reproduction(
+        id="T3-F24",
+        source="Poggio et al. (2017), Fig. 24",
+        claim=CLAIM.format(kind=" of the polynomial network of degree 10"),
+        presets=POLYNOMIAL,
+        table=table,
+        rules=rules,
+        differs=(
+            f"{OPEN} BatchNorm behind each convolution at half the learning rate, without which the polynomial network "
+            f"does not train; ReLU is fitted on [-10, 10]. n = 1,000; k = 4 to 64; 50 epochs; 3 draws. {JPEG}"
+        ),
+        cost="5 min",
+    ),
+)

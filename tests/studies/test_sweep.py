@@ -1,0 +1,317 @@
+"""Sweeps: each unit computed once, failures kept, the same numbers by every executor, workers that die."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import BrokenExecutor, Executor, Future
+from pathlib import Path
+
+import pytest
+import torch
+
+import flatprobe as fp
+from flatprobe.studies import units
+from flatprobe.studies.executors import Dask, Slurm, processes
+from flatprobe.studies.sweep import rows
+from flatprobe.utils.tables import read_table
+from tests.helpers import sweeps
+from tests.helpers.sweeps import base, comparable
+
+PAIR = base().vary({"seeds.network": (0, 1)})
+RISK = fp.Measurement("risk", on="test")
+
+
+def test_slow_reference_a_sweep_is_training_and_probing_by_hand(tmp_path: Path) -> None:
+    penalties = [[0.1, {"name": "jacobian_frobenius", "projections": 1}]]
+    stages = [{"name": "first", "epochs": 2, "learning_rate": 0.1}, {"epochs": 1, "penalties": penalties}]
+    experiment = fp.Experiment(
+        network={"name": "mlp", "widths": [8], "scale": 2.0},
+        data={"name": "digits", "samples": 60, "draw": "first", "random_labels": 1.0},
+        stages=stages,
+        seeds={"data": 3, "network": 4, "order": 5},
+    )
+    measurements = [
+        fp.Measurement("flatness_radius", stage="first", arguments={"directions": 2, "seed": 7}),
+        fp.Measurement("functional_margins", on="test", samples=30),
+        fp.Measurement("weight_norms", stage="initial"),
+        fp.Measurement("history"),
+        RISK,
+    ]
+    table = fp.sweep([experiment], measurements, tmp_path).set_index("measurement")
+    data = fp.load_data("digits", limit=60).with_random_labels(seed=3)
+    initial = fp.models.scaled(fp.models.mlp(data.input_shape, widths=(8,), seed=4), 2.0)
+    first = fp.train(initial, data, epochs=2, learning_rate=0.1, seed=5)
+    last = fp.train(first.model, data, epochs=1, penalties=penalties, seed=5)
+    radii = fp.flatness_radius(fp.EmpiricalRisk(first.model, data), directions=2, seed=7)
+    assert torch.equal(fp.load(table["record"]["flatness_radius"]).radii, radii.radii)
+    test = fp.load_data("digits", "test")
+    margins = fp.functional_margins(last.model, test.head(30))
+    assert torch.equal(fp.load(table["record"]["functional_margins"]).values, margins.values)
+    norms = fp.weight_norms(initial.eval(), data.input_shape)
+    assert table["l2"]["weight_norms"] == norms.summary()["l2"]
+    risk = fp.EmpiricalRisk(last.model, test)()
+    assert (table["loss"]["risk"], table["error"]["risk"]) == (risk.loss, risk.error)
+    history = read_table(table["record"]["history"])[0]
+    assert history["train_loss"].tolist() == [row["train_loss"] for row in last.history]
+    assert table["data.random_labels"].unique().tolist() == [1.0]
+
+
+def test_what_is_complete_is_not_computed_again(tmp_path: Path) -> None:
+    calls = tmp_path / "calls"
+    calls.mkdir()
+    counted = fp.Measurement(sweeps.count, arguments={"folder": str(calls)})
+    first = fp.sweep(PAIR, [counted], tmp_path / "root")
+    runs = {path: path.stat().st_mtime_ns for path in (tmp_path / "root").rglob("*") if path.is_file()}
+    again = fp.sweep(PAIR, [counted], tmp_path / "root")
+    assert len([*calls.iterdir()]) == 2
+    assert first.equals(again)
+    assert {path: path.stat().st_mtime_ns for path in runs} == runs
+    more = fp.sweep([*PAIR, *base().vary({"seeds.network": (2,)})], [counted, RISK], tmp_path / "root")
+    assert len([*calls.iterdir()]) == 3
+    assert len(more) == 6
+    trained = [path for path in runs if path.name == "last.safetensors"]
+    assert {path: path.stat().st_mtime_ns for path in trained} == {path: runs[path] for path in trained}
+
+
+def test_joint_measurements_take_several_networks(tmp_path: Path) -> None:
+    landscape = fp.Measurement("interpolate", experiments=PAIR, arguments={"steps": 3}, name="line")
+    apart = fp.Measurement(sweeps.distance, experiments=PAIR, stage="initial")
+    table = fp.sweep([], [landscape, apart], tmp_path)
+    joint = table[table["measurement"] != ""]
+    assert joint["state"].tolist() == ["complete"] * 2
+    assert joint["experiment"].unique().tolist() == ["+".join(experiment.key for experiment in PAIR)]
+    first, second = (torch.cat([value.detach().flatten() for value in e.build().parameters()]) for e in PAIR)
+    assert joint["distance"].iloc[1] == pytest.approx(float((first - second).norm()))
+    points = rows(table, "line")
+    assert points["lambda_1"].tolist() == [1.0, 0.5, 0.0]
+    assert "seeds.network" not in points  # the networks differ in it
+    assert points["seeds.order"].unique().tolist() == [0]
+
+
+def test_a_failure_is_a_row_and_the_others_go_on(tmp_path: Path) -> None:
+    flag = str(tmp_path / "flag")
+    bad = base().vary({"stages.0.learning_rate": (1e30,)})
+    measurements = [
+        RISK,
+        fp.Measurement(sweeps.fail),
+        fp.Measurement(sweeps.words),
+        fp.Measurement(sweeps.fail_once, arguments={"flag": flag}),
+    ]
+    table = fp.sweep([*bad, PAIR[0]], measurements, tmp_path / "root")
+    assert table["state"].tolist() == ["failed"] * 4 + ["complete"] + ["failed"] * 3
+    assert table["failure"].iloc[0].startswith("DivergedError: ")
+    assert table["failure"].iloc[5] == "ArithmeticError: the probe's own words"
+    assert "a dictionary of numbers, got a str" in table["failure"].iloc[6]
+    kept = [json.loads(path.read_text()) for path in (tmp_path / "root" / "failures").iterdir()]
+    assert any("in fail\n" in entry["traceback"] for entry in kept)
+    again = fp.sweep([*bad, PAIR[0]], measurements, tmp_path / "root")
+    assert again["state"].tolist() == ["failed"] * 4 + ["complete"] + ["failed"] * 2 + ["complete"]
+    errors = [json.loads(path.read_text())["error"] for path in (tmp_path / "root" / "failures").iterdir()]
+    assert "ArithmeticError: at first" not in errors  # what has succeeded since leaves no failure
+
+
+def test_an_interrupted_training_goes_on(tmp_path: Path) -> None:
+    long = base().vary({"stages.0.epochs": (40,)})[0]
+    code = (
+        "import flatprobe as fp, json, sys; from tests.helpers.sweeps import base; import flatprobe.studies.units as u;"
+        "u.train = (lambda t: lambda *a, **k: t(*a, save_every=0, **k))(u.train);"
+        f"fp.sweep(base().vary({{'stages.0.epochs': (40,)}}), [], {str(tmp_path / 'root')!r})"
+    )
+    folder = units.experiment_folder(tmp_path / "root", long)
+    partial = folder.with_name(f".{folder.name}.partial") / "first" / "resume.safetensors"
+    with subprocess.Popen([sys.executable, "-c", code]) as process:
+        while not partial.is_file() and process.poll() is None:
+            time.sleep(0.005)
+        process.send_signal(signal.SIGKILL)
+    assert not folder.exists()
+    table = fp.sweep([long], [RISK], tmp_path / "root")
+    alone = fp.sweep([long], [RISK], tmp_path / "other")
+    assert comparable(table).equals(comparable(alone))
+    assert not partial.parent.parent.exists()
+    history = json.loads((folder / "first" / "history.json").read_text())
+    assert len(history["epochs"]) == 40
+
+
+def test_two_sweeps_at_once_compute_each_unit_once(tmp_path: Path) -> None:
+    calls = tmp_path / "calls"
+    calls.mkdir()
+    code = (
+        "import flatprobe as fp; from tests.helpers import sweeps; from tests.helpers.sweeps import base;"
+        f"m = fp.Measurement(sweeps.count, arguments={{'folder': {str(calls)!r}}});"
+        f"t = fp.sweep(base().vary({{'seeds.network': (0, 1)}}), [m], {str(tmp_path / 'root')!r});"
+        "assert (t['state'] == 'complete').all()"
+    )
+    both = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(2)]
+    assert [process.wait() for process in both] == [0, 0]
+    assert len([*calls.iterdir()]) == 2
+
+
+def test_a_killed_worker_of_a_pool_loses_nothing(tmp_path: Path) -> None:
+    flag = str(tmp_path / "flag")
+    measurements = [RISK, fp.Measurement(sweeps.die_once, arguments={"flag": flag})]
+    four = base().vary({"seeds.network": (0, 1, 2, 3)})
+    table = fp.sweep(four, measurements, tmp_path / "root", executor="processes", workers=2)
+    assert Path(flag).exists()
+    assert table["state"].tolist() == ["complete"] * 8
+    serial = fp.sweep(four, measurements, tmp_path / "serial")
+    assert comparable(table).equals(comparable(serial))
+
+
+def test_a_unit_that_kills_every_worker_fails_alone(tmp_path: Path) -> None:
+    mixed = base().vary({"network.scale": (1, 100, 2)})
+    deadly = fp.Measurement(sweeps.die, arguments={"above": 10.0})
+    table = fp.sweep(mixed, [RISK, deadly], tmp_path, executor="processes", workers=2, retries=1)
+    states = dict(zip(zip(table["network.scale"], table["measurement"], strict=True), table["state"], strict=True))
+    assert states.pop((100, "die")) == "failed"
+    assert {*states.values()} == {"complete"}
+    assert table["failure"].str.contains("BrokenProcessPool").sum() == 1
+
+
+def test_a_broken_executor_that_was_given_is_an_error(tmp_path: Path) -> None:
+    flag = str(tmp_path / "flag")
+    measurements = [fp.Measurement(sweeps.die_once, arguments={"flag": flag})]
+    with processes(1) as pool, pytest.raises(BrokenExecutor, match="Give sweep a function that makes it"):
+        fp.sweep(PAIR, measurements, tmp_path / "root", executor=pool)
+
+
+class Backwards(Executor):
+    """An executor that calls the last submission first, in threads of its own time."""
+
+    def __init__(self) -> None:
+        self.waiting: list[tuple[Future[object], object, tuple[object, ...]]] = []
+
+    def submit(self, fn, /, *args):
+        future: Future[object] = Future()
+        self.waiting.append((future, fn, args))
+        if len(self.waiting) == 2:
+            threading.Thread(target=self.work).start()
+        return future
+
+    def work(self) -> None:
+        for future, fn, args in reversed(self.waiting):
+            future.set_result(fn(*args))
+        self.waiting.clear()
+
+
+def test_property_the_order_of_completion_changes_nothing(tmp_path: Path) -> None:
+    table = fp.sweep(PAIR, [RISK], tmp_path / "other", executor=Backwards())
+    assert comparable(table).equals(comparable(fp.sweep(PAIR, [RISK], tmp_path / "serial")))
+
+
+def test_a_dask_cluster_whose_worker_is_killed(tmp_path: Path) -> None:
+    pytest.importorskip("distributed")
+    measurements = [RISK, fp.Measurement(sweeps.die_once, arguments={"flag": str(tmp_path / "flag")})]
+    four = base().vary({"seeds.network": (0, 1, 2, 3)})
+    table = fp.sweep(four, measurements, tmp_path / "root", executor=lambda: Dask(workers=2))
+    assert (tmp_path / "flag").exists()
+    assert table["state"].tolist() == ["complete"] * 8
+    assert comparable(table).equals(comparable(fp.sweep(four, measurements, tmp_path / "serial")))
+
+
+def test_slurm_jobs_one_of_which_is_killed(tmp_path: Path) -> None:
+    pytest.importorskip("submitit")
+    measurements = [RISK, fp.Measurement(sweeps.die_once, arguments={"flag": str(tmp_path / "flag")})]
+    table = fp.sweep(
+        PAIR, measurements, tmp_path / "root", executor=lambda: Slurm(tmp_path / "jobs", 2, cluster="local")
+    )
+    assert (tmp_path / "flag").exists()
+    assert table["state"].tolist() == ["complete"] * 4
+    assert comparable(table).equals(comparable(fp.sweep(PAIR, measurements, tmp_path / "serial")))
+
+
+def test_ctrl_c_keeps_what_is_complete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, seen = fp.train, []
+
+    def interrupted(*args, **arguments):
+        if seen:
+            raise KeyboardInterrupt
+        seen.append(1)
+        return real(*args, **arguments)
+
+    monkeypatch.setattr(units, "train", interrupted)
+    with pytest.raises(KeyboardInterrupt) as stopped:
+        fp.sweep(PAIR, [RISK], tmp_path)
+    assert "1 units are complete" in stopped.value.__notes__[-1]
+    assert units.experiment_folder(tmp_path, PAIR[0]).is_dir()
+    assert not units.experiment_folder(tmp_path, PAIR[1]).exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kind", "match"),
+    [
+        ({"executor": "cluster"}, ValueError, "executor must be one of 'serial', 'processes', 'dask', 'slurm'"),
+        ({"executor": 3}, TypeError, "executor must be a name, a concurrent.futures.Executor"),
+        ({"workers": 0}, ValueError, "workers"),
+        ({"experiments": []}, ValueError, "at least one experiment"),
+        ({"experiments": [{}]}, TypeError, r"experiments must be a list of fp\.Experiment, got a dict"),
+        ({"measurements": ["risk"]}, TypeError, r"measurements must be a list of fp\.Measurement, got a str"),
+        ({"measurements": [RISK, RISK]}, ValueError, "measurements must have distinct names"),
+        (
+            {"measurements": [fp.Measurement("risk", stage="second")]},
+            ValueError,
+            "stage must be one of 'initial', 'first'",
+        ),
+    ],
+)
+def test_wrong_arguments_are_named_before_anything_runs(
+    arguments: dict[str, object], kind: type[Exception], match: str, tmp_path: Path
+) -> None:
+    given = {"experiments": PAIR, "measurements": [RISK]} | arguments
+    with pytest.raises(kind, match=match):
+        fp.sweep(given.pop("experiments"), given.pop("measurements"), tmp_path / "root", **given)
+    assert not (tmp_path / "root").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "match"),
+    [
+        ({"probe": "flatness"}, "probe must be one of 'risk'"),
+        ({"probe": "interpolate"}, "must have experiments"),
+        ({"probe": "interpolate", "experiments": PAIR[:1]}, "experiments must be at least 2"),
+        ({"probe": lambda _model, _data: {}}, "importable as package.module:function"),
+        ({"probe": "no.such:thing"}, "that every process can import"),
+        ({"probe": "risk", "samples": 0}, "samples"),
+    ],
+)
+def test_a_wrong_measurement_is_named(arguments: dict[str, object], match: str) -> None:
+    with pytest.raises(ValueError, match=match):
+        fp.Measurement(**arguments)
+
+
+def test_property_the_hash_of_a_measurement_holds_all_but_its_name() -> None:
+    own = fp.Measurement("risk")
+    others = [
+        fp.Measurement("risk", on="test"),
+        fp.Measurement("risk", stage="initial"),
+        fp.Measurement("risk", samples=3),
+        fp.Measurement("risk", arguments={"loss": "squared"}),
+        fp.Measurement("history"),
+    ]
+    keys = [measurement.key(PAIR[:1]) for measurement in (own, *others)]
+    assert len({*keys, own.key(PAIR[1:])}) == 7
+    assert fp.Measurement("risk", name="other", stage=0).key(PAIR[:1]) == own.key(PAIR[:1])
+
+
+def test_a_root_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="must be writable"):
+        fp.sweep(PAIR, [RISK], tmp_path / "file")
+
+
+def test_progress_tells_the_time_that_is_left(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fp.sweep(PAIR, [RISK], tmp_path, progress=True)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].startswith("[1/2, ")
+    assert "s left" in lines[0]
+    assert f"{PAIR[1].key[:8]}: complete" in lines[1]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs kill")
+def test_rows_of_an_unknown_measurement(tmp_path: Path) -> None:
+    table = fp.sweep(PAIR[:1], [RISK], tmp_path)
+    with pytest.raises(ValueError, match="must be the name of a complete one, among risk, got 'margins'"):
+        rows(table, "margins")
