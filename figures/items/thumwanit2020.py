@@ -35,7 +35,7 @@ def noise_injection(frame: pd.DataFrame, metadata: dict) -> Figure:
                     found[term].iloc[0], color=shade, linestyle=style, linewidth=1.2, label=term if first else None
                 )
         ax.set(xscale="log", xlabel="lambda", ylabel="rise / lambda^2")
-        ax.legend()
+    grid[1].legend()
     return figure
 
 
