@@ -35,6 +35,7 @@ class Family:
 
     Attributes:
         epochs: by n, the number of training samples; not stated but for Fig. 15.
+        once: the same, of further n with the first seed alone.
         channels: k, filters per layer; 16 in Figs 1 and 2.
         labels: of `LABELS`.
         seeds: of the draw of samples and random labels, the initial weights and the order, together.
@@ -48,6 +49,7 @@ class Family:
     """
 
     epochs: Mapping[int, int]
+    once: Mapping[int, int] = field(default_factory=dict)
     channels: Sequence[int] = (16,)
     labels: Sequence[str] = ("natural",)
     seeds: Sequence[int] = (0, 1, 2)
@@ -75,14 +77,15 @@ class Family:
                 }
             ],
         )  # fmt: skip
-        yield from base.vary(
-            {
-                ("seeds.data", "seeds.network", "seeds.order"): [(seed,) * 3 for seed in self.seeds],
-                ("data.samples", "stages.0.epochs"): self.epochs.items(),
-                "network.channels": self.channels,
-                "data.random_labels": [LABELS[name] for name in self.labels],
-            }
-        )
+        for epochs, seeds in ((self.epochs, self.seeds), (self.once, self.seeds[:1])):
+            yield from base.vary(
+                {
+                    ("seeds.data", "seeds.network", "seeds.order"): [(seed,) * 3 for seed in seeds],
+                    ("data.samples", "stages.0.epochs"): epochs.items(),
+                    "network.channels": self.channels,
+                    "data.random_labels": [LABELS[name] for name in self.labels],
+                }
+            )
 
 
 def batch_normalized(input_shape: Sequence[int], *, classes: int, seed: int, **arguments: Any) -> nn.Sequential:

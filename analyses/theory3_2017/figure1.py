@@ -21,14 +21,15 @@ from analyses.theory3_2017.all_convolutional import (
 )
 
 SMALL = (500, 1000)  # n << W = 9,898
-EPOCHS = {500: 80, 1000: 80, 2000: 80, 5000: 40, 10000: 25}
+EPOCHS = {500: 80, 1000: 80, 2000: 80}
+ONCE = {5000: 40, 10000: 25}
 POLYNOMIAL_EPOCHS = {500: 50, 1000: 50}
 STANDARD_ERRORS = 4 * (CHANCE * (1 - CHANCE) / 10000) ** 0.5  # of the error on 10,000 test samples
 ALL = dict.fromkeys((500, 1000, 2000, 5000, 10000, 20000, 50000), 100)
 PAPER = {"channels": (16,), "pool": None, "validation": None, "seeds": (0, 1, 2, 3, 4)}
 PRESETS = {
     "quick": Family(epochs={50: 15, 150: 15}, channels=(8,), seeds=(0, 1), network=QUICK_NETWORK, **QUICK),
-    "cpu": Family(epochs=EPOCHS),
+    "cpu": Family(epochs=EPOCHS, once=ONCE),
     "paper": Family(epochs=ALL, **PAPER),
 }
 POLYNOMIAL = {
