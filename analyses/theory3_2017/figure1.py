@@ -61,7 +61,14 @@ def rules(frame: pd.DataFrame) -> list[Outcome]:
         (gaps[before] - gaps[last]).dropna(),
     )
     return [
-        trend("the test error falls with n", kept, "n", "test_error", seed="seed", rising=False),
+        trend(
+            "the test error falls with n",
+            kept.groupby("seed").filter(lambda part: len(part) > 1),
+            "n",
+            "test_error",
+            seed="seed",
+            rising=False,
+        ),
         *(fitted(kept, n) for n in sizes if n in SMALL),
         _if_reached(frame, unfitted(kept)),
         _if_reached(frame, closing),
@@ -105,7 +112,7 @@ def more_epochs(kept: pd.DataFrame, longer: pd.DataFrame) -> list[Outcome]:
 
 def _split(frame: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The networks, and those that were trained longer; without those that diverged."""
-    found = frame.dropna(subset="train_error")
+    found = frame.dropna(subset=["train_error", "test_error"])
     kept = usual(found)
     return kept, found.drop(kept.index)
 
