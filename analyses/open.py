@@ -5,29 +5,10 @@ from functools import partial
 from analyses.reproduction import Unavailable
 
 _open = partial(Unavailable, state="open")
-T3, N20 = "Poggio et al. (2017)", "Thumwanit (2020)"
+N20 = "Thumwanit (2020)"
 O20, B19 = "Oberman (2020)", "Bietti et al. (2019)"
 
 OPEN = (
-    _open(
-        id="T3-9.4.2",
-        source=f"{T3}, section 9.4.2, eqs 43 to 46 and Prop. 2",
-        claim="The robust loss of a deep network is bounded by regularized losses with the path norm.",
-        reason="needs the matrix of active paths of small networks",
-    ),
-    _open(
-        id="T3-c2",
-        source=f"{T3}, Conjecture 2, eq. 10",
-        claim="SGD with Langevin noise solves the robust problem min max over perturbations of the weights.",
-        reason="a conjecture; the radius under SGDL and SGD at equal loss can be compared, on the networks of T3-F6",
-    ),
-    Unavailable(
-        id="T3-eq29-33,64",
-        source=f"{T3}, eqs 29 to 33 and 64",
-        claim="Deep networks need exponentially fewer samples than shallow ones; a bound for several tasks.",
-        reason="formulas without an experiment",
-    ),
-    Unavailable(id="T3-F18,F25", source=f"{T3}, Figs. 18 and 25", claim="Two diagrams.", reason="diagrams"),
     _open(
         id="N20-T2",
         source=f"{N20}, Table 2",

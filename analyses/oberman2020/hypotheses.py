@@ -9,7 +9,7 @@ import pandas as pd
 
 from analyses.oberman2020.kernels import gaussian
 from analyses.reproduction import Outcome, Reproduction
-from analyses.rules import exact, ratio
+from analyses.rules import difference, exact, ratio
 from analyses.study import Study
 
 WIDTHS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)  # of the Gaussian, in sides of the unit square
@@ -77,6 +77,9 @@ def hypothesis_rules(frame: pd.DataFrame) -> list[Outcome]:
     for name, end in (("narrowest", min(WIDTHS)), ("widest", max(WIDTHS))):
         outcomes.append(_interior(TUNED.format(name), tests[end], best, beside=name == "widest"))
         outcomes.append(_interior(TUNED.format(name) + ", y = a wave", waves[end], waves.min(axis=1), beside=True))
+    few, many = (waves.loc[end(frame["samples"])].idxmin(axis=1).astype(float) for end in (min, max))
+    rule = "The best width falls from the fewest to the most samples, y = a wave (log)"
+    outcomes.append(difference(rule, np.log(few) - np.log(many), beside=True))
     return outcomes
 
 

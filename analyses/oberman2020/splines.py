@@ -126,7 +126,8 @@ def spline_rules(frame: pd.DataFrame) -> list[Outcome]:
 
     path = frame[frame["statement"] == "path"].sort_values(["set", "strength"])
     falls = -path.groupby("set")["left"].diff().min()
-    rises = (path.groupby("set")["right"].diff() / path.groupby("set")["right"].transform("max")).max()
+    energies = path["right"] / path["right"].abs().groupby(path["set"]).transform("max")
+    rises = energies.groupby(path["set"]).diff().max()
     once = frame.loc[frame["statement"] == "once differentiable", "left"]
     return [
         below(frame, "energy", "The natural spline has at most the energy int f''^2 of every other interpolant"),

@@ -71,7 +71,7 @@ class Settings:
 GRID = {DECAY: (1e-3, 1e-2, 1e-1), JACOBIAN: (1.0, 10.0, 100.0)}
 PRESETS = {
     "quick": Settings(
-        data="digits", sizes=(100,), depths=(2, 3), width=32, strengths={DECAY: (1e-3, 1e-2), JACOBIAN: (0.1, 1.0)},
+        data="digits", sizes=(100,), depths=(2,), width=32, strengths={DECAY: (1e-3, 1e-2), JACOBIAN: (0.1, 1.0)},
         batch_size=16, epochs=60, draws=2, pool=1000, validation=300,
     ),
     "cpu": Settings(

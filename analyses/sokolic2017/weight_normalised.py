@@ -82,7 +82,7 @@ def changes(depth: int, width: int, normalised: str) -> dict[str, list[object]]:
 
 PRESETS = {
     "quick": Settings(
-        data="digits", samples=100, widths={2: (16, 32), 3: (16, 32)}, control_width=16, epochs=60, draws=2, pool=None,
+        data="digits", samples=100, widths={2: (16, 32), 3: (16, 32)}, control_width=16, epochs=30, draws=2, pool=None,
         probed=100, controls=(HIDDEN,),
     ),
     "cpu": Settings(

@@ -9,7 +9,7 @@ from flatprobe.plotting import canvas
 
 
 @mpl.rc_context(canvas.STYLE)
-def noise_injection(frame: pd.DataFrame, metadata: dict) -> Figure:  # noqa: ARG001 - one signature for all
+def noise_injection(frame: pd.DataFrame, metadata: dict) -> Figure:
     """Observation 1: rise over lambda^2 against lambda per network, the printed and the corrected term; eq. 58."""
     losses = {"cross_entropy": "cross-entropy", "squared": "squared loss"}
     titles = [f"{activation}, {name}" for name in losses.values() for activation in ("tanh", "ReLU")]
@@ -35,7 +35,7 @@ def noise_injection(frame: pd.DataFrame, metadata: dict) -> Figure:  # noqa: ARG
                     found[term].iloc[0], color=shade, linestyle=style, linewidth=1.2, label=term if first else None
                 )
         ax.set(xscale="log", xlabel="lambda", ylabel="rise / lambda^2")
-        ax.legend()
+    grid[1].legend()
     return figure
 
 

@@ -244,6 +244,19 @@ def interruptions() -> str:
     return table(columns, rows, origin.removesuffix(" One round."))
 
 
+def sweeps() -> str:
+    """Sweeps whose workers were killed, by what a worker was doing at the kill."""
+    frame, origin = _load("sweeps")
+    kills = frame["phases"].explode().dropna()
+    rows = [[phase, str(count)] for phase, count in kills.value_counts().items()]
+    rows.append([f"all, in {len(frame)} sweeps of {frame['trainings'].iloc[0]} trainings", str(len(kills))])
+    done = (
+        f"Lost: {frame['lost'].sum()}. Done twice: {frame['twice'].sum()}. "
+        f"Sweeps identical to the serial one, to the bit: {frame['identical'].sum()} of {len(frame)}."
+    )
+    return table(["the worker was", "kills"], rows, f"{done} {origin.removesuffix(' One round.')}")
+
+
 BENCHMARKS: dict[str, Callable[[], str]] = {
     "radius": radius,
     "jacobian": jacobian,
@@ -255,4 +268,5 @@ BENCHMARKS: dict[str, Callable[[], str]] = {
     "foolbox": foolbox,
     "batch_size": batch_size,
     "interruptions": interruptions,
+    "sweeps": sweeps,
 }

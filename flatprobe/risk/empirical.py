@@ -251,15 +251,14 @@ class EmpiricalRisk:
 
     def _mean(self, outputs: Iterator[tuple[Tensor, Tensor]]) -> Risk:
         fit_batch_size(self.batch_size)  # Where memory runs out along a line, the calling probe begins anew.
-        loss = torch.zeros((), dtype=torch.float64, device=self.network.device)
-        wrong, logit = torch.zeros_like(loss), torch.zeros_like(loss)
+        totals: list[Tensor] = []
         for logits, labels in outputs:
-            loss += self._per_sample(logits, labels).sum(dtype=torch.float64)
-            wrong += misclassified(logits, labels).sum()
-            logit += logits.sum(dtype=torch.float64)
-        # The error is NaN if a logit is not finite, since the argmax of NaN would count as a class.
-        loss_sum, wrong_sum = torch.stack((loss, wrong + 0 * logit)).tolist()  # the only wait for a device
-        return Risk(loss=loss_sum / len(self.data), error=wrong_sum / len(self.data))
+            own = (self._per_sample(logits, labels), misclassified(logits, labels), logits)
+            sums = [values.sum(dtype=torch.float64) for values in own]
+            totals = [total.add_(value) for total, value in zip(totals, sums, strict=True)] if totals else sums
+        loss, wrong, logit = torch.stack(totals).tolist()  # the only wait for a device
+        # The error is NaN if a logit is not finite, since the argmax of NaN would count as a class. A loss of -0 is 0.
+        return Risk(loss=(0.0 + loss) / len(self.data), error=(wrong + 0 * logit) / len(self.data))
 
     def _point(
         self, weights: Mapping[str, Tensor] | None, names: Sequence[str] | None, *, twice: bool

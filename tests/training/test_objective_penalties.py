@@ -149,6 +149,9 @@ def test_what_is_not_finite_is_named_with_its_step_and_the_last_epoch_is_kept(tm
     assert_same_state(fp.load_checkpoint(tmp_path / "run"), expected.model)
     with pytest.raises(RuntimeError, match="'Breaking' is inf"):
         fp.train(network, data, **settings)
+    alone = {**settings, "batch_size": len(data), "penalties": [(0.1, Breaking(2))]}  # one step per epoch
+    with pytest.raises(RuntimeError, match=r"'Breaking' is inf in step 1 .*epoch 2; the other terms there: loss"):
+        fp.train(network, data, **alone)
 
 
 def test_property_mixed_precision_is_the_objectives_alone() -> None:
