@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
+import torch
 from rich.console import Console
 from rich.table import Column, Table
 
@@ -46,7 +47,9 @@ def run(item: Reproduction, preset: str, study: Study, out: Path) -> Path:
         msg = f"preset must be one of {', '.join(item.presets)} for {item.id}, got {preset!r}"
         raise ValueError(msg)
     started = time.monotonic()
-    with thread_count(1):  # the networks are small: one thread and one process each
+    # The networks are small: one thread each. What an item draws of torch's own generator does not depend on others.
+    with thread_count(1), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
         frame = item.table(item.presets[preset], study)
     outcomes = item.rules(frame)
     seconds = {"wall": round(time.monotonic() - started, 1), "units": round(study.seconds, 1)}

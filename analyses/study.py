@@ -67,6 +67,6 @@ class Study:
         self.units.append(table)
         failed = table[table["state"] == "failed"]
         if len(failed):
-            msg = f"{len(failed)} of {len(table)} measurements failed, the first with: {failed['error'].iloc[0]}"
+            msg = f"{len(failed)} of {len(table)} measurements failed, the first with: {failed['failure'].iloc[0]}"
             raise RuntimeError(msg)
         return {name: rows(table, name) for name in dict.fromkeys(table["measurement"].dropna()) if name}

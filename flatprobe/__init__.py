@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from flatprobe.studies.compare import compare as compare
     from flatprobe.studies.experiment import Experiment as Experiment
     from flatprobe.studies.measurement import Measurement as Measurement
+    from flatprobe.studies.methods import tune_methods as tune_methods
     from flatprobe.studies.sweep import sweep as sweep
     from flatprobe.training import DivergedError as DivergedError
     from flatprobe.training import ForwardPass as ForwardPass
@@ -110,6 +111,7 @@ _HOMES = {
     "train_many": "flatprobe.training",
     "transforms": "flatprobe.training.transforms",
     "tune": "flatprobe.training",
+    "tune_methods": "flatprobe.studies.methods",
     # records
     "Result": "flatprobe.utils.results",
     "load": "flatprobe.utils.results",

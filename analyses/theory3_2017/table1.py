@@ -22,6 +22,7 @@ DIRECTIONS = 10  # per radius; not stated
 RTOL = 1e-2  # relative width of a radius' bracket
 WIDTHS = (512,)  # hidden units; T3 Table 2's MLP
 BATCH_SIZE = 128  # samples; not stated
+NUMBERS = ("train_loss", "train_accuracy", "weight_norm", "margin_median")  # of a minimizer
 FIRST, EQUAL = "first 100 %", "equal loss"
 PARAMETERS = {"all": "all parameters", "last": "top layer"}
 # As printed: mean and standard deviation, MNIST column.
@@ -70,13 +71,9 @@ PRESETS = {
 
 def describe_minimizer(model: nn.Module, data: fp.LabelledData) -> dict[str, float]:
     """Loss, accuracy, weight norm and median margin on the training data."""
-    risk = fp.EmpiricalRisk(model, data)
-    return {
-        "train_loss": risk().loss,
-        "train_accuracy": 1 - risk().error,
-        "weight_norm": fp.weight_norms(model, data.input_shape).l2,
-        "margin_median": fp.functional_margins(model, data).summary()["median"],
-    }
+    risk, margins = fp.EmpiricalRisk(model, data)(), fp.functional_margins(model, data)
+    norms = fp.weight_norms(model, data.input_shape)
+    return dict(zip(NUMBERS, (risk.loss, 1 - risk.error, norms.l2, margins.summary()["median"]), strict=True))
 
 
 def _measurements(minimizer: int) -> Iterator[fp.Measurement]:
@@ -96,9 +93,7 @@ def table(preset: Preset, study: Study) -> pd.DataFrame:
     names = {"data.samples": "n", "seeds.network": "minimizer", "stages.0.learning_rate": "learning_rate"}
     frame = pd.concat(parts).rename(columns=names)
     frame["labels"] = frame["data.random_labels"].map({0.0: "natural", 1.0: "random"})
-    kept = ["n", "labels", "learning_rate", "minimizer", "stage", "epochs", "met", "train_loss", "train_accuracy"]
-    kept += ["test_accuracy", "weight_norm", "margin_median", "parameters", "direction", "radius", "lower", "upper"]
-    kept += ["evaluations", "excursions", "probing_ratio", "reached"]
+    kept = [column for column in frame if "." not in column and column != "experiment"]
     order = ["learning_rate", "n", "labels", "minimizer", "stage", "parameters", "direction"]
     return frame[kept].sort_values(order, ignore_index=True)
 
@@ -107,7 +102,7 @@ def _rows(preset: Preset, study: Study, minimizer: int) -> Iterator[pd.DataFrame
     found = study.sweep(preset.experiments(minimizer), list(_measurements(minimizer)))
     for stage in (FIRST, EQUAL):
         radii = pd.concat(found[f"{part}, {stage}"].assign(parameters=part) for part in PARAMETERS)
-        numbers = found[f"minimizer, {stage}"].set_index("experiment").iloc[:, -4:]
+        numbers = found[f"minimizer, {stage}"].set_index("experiment")[list(NUMBERS)].copy()
         numbers["test_accuracy"] = 1 - found[f"test, {stage}"].set_index("experiment")["error"]
         numbers["epochs"] = found[f"history, {stage}"].groupby("experiment").size()
         numbers["met"] = (

@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -152,6 +152,25 @@ class Slurm(Executor):
                 future.set_exception(error)
 
 
+def checked(executor: Executor) -> Executor:
+    """The executor, unless it runs several units in one process, whose random state belongs to the process.
+
+    Raises:
+        ValueError: for a pool of threads.
+    """
+    if isinstance(executor, ThreadPoolExecutor):
+        msg = "executor must not be a pool of threads, which share torch's random state. Take executor='processes'"
+        raise ValueError(msg)
+    return executor
+
+
+def stop_processes(executor: Executor) -> None:
+    """End the processes of a pool at once, on Ctrl-C; what is complete stays, and trainings resume."""
+    if isinstance(executor, ProcessPoolExecutor):
+        for process in list((executor._processes or {}).values()):  # noqa: SLF001 - terminate_workers() is of Python 3.14
+            process.terminate()
+
+
 def executor_by_name(
     name: str, workers: int, root: str | Path, address: str | None = None, slurm: Mapping[str, Any] | None = None
 ) -> Maker:
@@ -179,12 +198,13 @@ def executor_maker(
     Raises:
         TypeError: for anything but a name, an executor or a function.
     """
-    given: object = executor
     if executor is None or isinstance(executor, str):
         return executor_by_name(executor or "serial", workers, root), True
     if isinstance(executor, Executor):
-        return lambda: executor, False
-    if not callable(given):
+        given = checked(executor)
+        return lambda: given, False
+    other: object = executor
+    if not callable(other):
         msg = f"executor must be a name, a concurrent.futures.Executor or a function that makes one, got {executor!r}"
         raise TypeError(msg)
     return executor, True

@@ -3,18 +3,22 @@
 import hashlib
 import itertools
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from inspect import signature
 from typing import Any
 
 from torch import nn
 
 from flatprobe.data import LabelledData
 from flatprobe.studies.subjects import build_network, check_data, check_network, data_of
+from flatprobe.training import train
 from flatprobe.utils.arguments import Checked, as_json, whole
 
 SEEDS = ("data", "network", "order")
 _PLACED = ("out", "resume", "save_every", "seed", "threads", "progress")  # arguments of `train` that a sweep gives
+_NAME = re.compile(r"\w[\w +-]{0,99}")  # of a stage's folder
 _DIGITS = 16  # hexadecimal digits of a key; two of a million experiments share one with probability 3e-8
 
 
@@ -71,6 +75,9 @@ class Experiment:
         whole(**self.seeds)
         object.__setattr__(self, "seeds", dict.fromkeys(SEEDS, 0) | dict(self.seeds))
 
+    def __hash__(self) -> int:
+        return hash(self.key)
+
     @property
     def key(self) -> str:
         """The first 16 hexadecimal digits of the SHA-256 of the canonical JSON."""
@@ -81,19 +88,23 @@ class Experiment:
         return {name: getattr(self, name) for name in ("network", "data", "stages", "seeds")}
 
     @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> "Experiment":
+    def from_json(cls, values: Checked[Mapping[str, Any]]) -> "Experiment":
         """The inverse of `as_json`.
 
         Raises:
             ValueError: for missing or unknown entries.
         """
         needed, known = {"network", "data", "stages"}, {"network", "data", "stages", "seeds"}
+        given: object = values
+        if not isinstance(given, Mapping):
+            msg = f"an experiment must be an object with network, data and stages, got {values!r}"
+            raise ValueError(msg)
         if not needed <= values.keys() <= known:
             msg = f"an experiment must have the entries {', '.join(sorted(known))}, got {', '.join(map(str, values))}"
             raise ValueError(msg)
         return cls(**values)
 
-    def vary(self, grid: Mapping[str | tuple[str, ...], Iterable[Any]]) -> "list[Experiment]":
+    def vary(self, grid: Checked[Mapping[str | tuple[str, ...], Iterable[Any]]]) -> "list[Experiment]":
         """The experiments of a grid, the last entry fastest.
 
         Args:
@@ -104,8 +115,18 @@ class Experiment:
             One experiment per combination.
 
         Raises:
+            TypeError: for values that are no list.
             ValueError: for a name that leads nowhere.
         """
+        whole_grid: object = grid
+        if not isinstance(whole_grid, Mapping):
+            msg = f"grid must be a dictionary from dotted names to lists of values, got {grid!r}"
+            raise TypeError(msg)
+        given: Mapping[Any, object] = grid
+        for name, values in given.items():
+            if isinstance(values, str | Mapping) or not isinstance(values, Iterable):
+                msg = f"the values of {name!r} must be a list, got {values!r}"
+                raise TypeError(msg)
         found = []
         for values in itertools.product(*grid.values()):
             described = json.loads(json.dumps(self.as_json()))
@@ -146,12 +167,11 @@ def plain_json(name: str, value: object) -> Any:
     """The value in JSON's types, where a tuple is a list and a NumPy scalar a number.
 
     Raises:
-        TypeError: for a value that JSON does not have.
-        ValueError: for NaN or an infinity.
+        TypeError: for a value that JSON does not have, such as NaN.
     """
     try:
         return json.loads(json.dumps(value, default=_plain, allow_nan=False))
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         msg = (
             f"{name} must hold numbers, words, lists and dictionaries, got {error}. Name functions package.module:name"
         )
@@ -176,9 +196,17 @@ def _check_stages(stages: Sequence[Mapping[str, Any]]) -> None:
     if placed:
         msg = f"stages must be without {', '.join(placed)}, which the sweep and the seeds give"
         raise ValueError(msg)
+    known = {*signature(train).parameters, "name"} - {"network", "data", *_PLACED}
+    unknown = [name for stage in stages for name in stage if name not in known]
+    if unknown:
+        msg = f"stages must hold arguments of fp.train, {', '.join(sorted(known))}, got {', '.join(unknown)}"
+        raise ValueError(msg)
     names = [str(stage.get("name", place)) for place, stage in enumerate(stages)]
-    if len({*names}) < len(names) or any("/" in name or name.startswith(".") for name in names):
-        msg = f"stages must have distinct names that can name a folder, got {names}"
+    if len({*names}) < len(names) or not all(_NAME.fullmatch(name) for name in names) or "initial" in names:
+        msg = (
+            f"stages must have distinct names of letters, digits, spaces and -_+ that can name a folder, and none may "
+            f"be 'initial', got {names}"
+        )
         raise ValueError(msg)
 
 

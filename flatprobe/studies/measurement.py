@@ -36,14 +36,14 @@ class Measurement:
         experiments: of a joint measurement, which reads the data of the first; None for one of each experiment.
 
     Raises:
-        TypeError: for arguments that JSON does not have.
+        TypeError: for arguments that JSON does not have, and a probe that is neither a name nor a function.
         ValueError: for an unknown probe, or a joint probe without experiments.
 
     >>> Measurement("flatness_radius", arguments={"directions": 5}).name
     'flatness_radius'
     """
 
-    probe: str | Callable[..., Any]
+    probe: Checked[str | Callable[..., Any]]
     on: str = "train"
     stage: str | int | None = None
     arguments: Checked[Mapping[str, Any]] = field(default_factory=dict)
@@ -52,6 +52,10 @@ class Measurement:
     experiments: Checked[Sequence[Experiment] | None] = None
 
     def __post_init__(self) -> None:
+        probe: object = self.probe
+        if not isinstance(probe, str) and not callable(probe):
+            msg = f"probe must be the name of a probe or a function, got {self.probe!r}"
+            raise TypeError(msg)
         object.__setattr__(self, "probe", name_of(self.probe))
         object.__setattr__(self, "arguments", plain_json("arguments", self.arguments))
         object.__setattr__(self, "stage", None if self.stage is None else str(self.stage))
@@ -63,6 +67,9 @@ class Measurement:
             one_of("probe", self.probe, JOINT if joint else (*PROBES, HISTORY, *JOINT))
         if self.probe in JOINT and not joint:
             msg = f"the probe {self.probe!r} must have experiments, the networks that it joins. Give experiments=[...]"
+            raise ValueError(msg)
+        if (self.probe, self.stage) == (HISTORY, INITIAL):
+            msg = f"stage must be one that trains for the history, got {INITIAL!r}"
             raise ValueError(msg)
         at_least(1, samples=self.samples)
         if self.name is None:

@@ -1,9 +1,9 @@
 """Runner of a sweep's units through any executor, made anew when a worker dies."""
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, CancelledError, Executor, Future, wait
 
-from flatprobe.studies.executors import Maker
+from flatprobe.studies.executors import Maker, checked, stop_processes
 from flatprobe.studies.units import Row, Unit, fail, run_unit
 
 
@@ -16,19 +16,32 @@ class Runner:
         self._futures: dict[Future[list[Row]], Unit] = {}
 
     def run(self, units: Sequence[Unit]) -> Iterator[tuple[Unit, list[Row]]]:
-        """Units and their rows, as they become complete."""
+        """Units and their rows, as they become complete.
+
+        Raises:
+            BrokenExecutor: if workers die before they begin.
+        """
         waiting = []
         for unit in units:
             if unit.is_complete():
                 yield unit, run_unit(unit)
             else:
                 waiting.append(unit)
+        idle = 0
         while waiting:
             unfinished: list[Unit] = []
+            before = len(waiting)
             yield from self._pass(waiting, unfinished)
             # The units that ran when a worker died run alone, so that a unit that kills its worker is told from others.
             suspects = [unit for unit in unfinished if unit.was_running()]
             waiting = [unit for unit in unfinished if unit not in suspects]
+            idle = idle + 1 if len(waiting) == before else 0
+            if idle == self._retries:
+                msg = (
+                    f"the workers died {idle} times before they began a unit. A script with worker processes needs the "
+                    'guard if __name__ == "__main__": around its calls; or use executor="serial" to see the error'
+                )
+                raise BrokenExecutor(msg)
             for unit in suspects:
                 yield unit, self._alone(unit)
 
@@ -52,7 +65,7 @@ class Runner:
         error: BaseException | None = None
         for _ in range(self._retries):
             future = self._submit(unit)
-            error = future.exception()
+            error = _error_of(future)
             if error is None:
                 return future.result()
             if not isinstance(error, BrokenExecutor):
@@ -63,7 +76,7 @@ class Runner:
 
     def _submit(self, unit: Unit) -> "Future[list[Row]]":
         if self._executor is None:
-            self._executor = self._make()
+            self._executor = checked(self._make())
         try:
             return self._executor.submit(run_unit, unit)
         except BrokenExecutor as error:  # it broke between two calls
@@ -88,14 +101,23 @@ class Runner:
             future.cancel()
         self._futures.clear()
         if self._replaceable and self._executor is not None:
+            if not wait:
+                stop_processes(self._executor)
             self._executor.shutdown(wait=wait)
         self._executor = None
 
     def _result(self, future: "Future[list[Row]]") -> tuple[Unit, list[Row]]:
         unit = self._futures.pop(future)
-        error = future.exception()
+        error = _error_of(future)
         return unit, (future.result() if error is None else fail(unit, error))
 
 
 def _is_broken(future: "Future[list[Row]]") -> bool:
-    return isinstance(future.exception(), BrokenExecutor)
+    return isinstance(_error_of(future), BrokenExecutor)
+
+
+def _error_of(future: "Future[list[Row]]") -> BaseException | None:
+    try:
+        return future.exception()
+    except CancelledError as error:  # of a scheduler that is gone
+        return error

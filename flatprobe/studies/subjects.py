@@ -1,6 +1,7 @@
 """Networks and data of experiments, built from their JSON descriptions."""
 
 import importlib
+import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache, partial
@@ -13,7 +14,7 @@ from torch import nn
 from flatprobe.data import LabelledData
 from flatprobe.data.load import load_data
 from flatprobe.models import NETWORKS, Normalised, scaled
-from flatprobe.utils.arguments import is_whole, one_of
+from flatprobe.utils.arguments import is_number, is_whole, one_of
 from flatprobe.utils.rng import permutation
 
 _FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
@@ -82,6 +83,9 @@ def check_network(network: Mapping[str, Any]) -> None:
     one_of("the network's name", name, NETWORKS)
     known = {*signature(NETWORKS[name]).parameters} - {"input_shape", "classes", "seed"}
     _known(f"network {name!r}", network, {"name", *known, *_CHANGES})
+    if network.get("unit_rows", True) in (False, None, []):
+        msg = f"unit_rows must be True or a list of layers, or left out, got {network['unit_rows']!r}"
+        raise ValueError(msg)
     if ("mean" in network) != ("std" in network):
         msg = "network must have both mean and std, or neither"
         raise ValueError(msg)
@@ -102,6 +106,10 @@ def check_data(data: Mapping[str, Any]) -> None:
         if value is not None and not (is_whole(value) and value > 0):
             msg = f"{entry} must be a whole number above 0, or left out, got {value!r}"
             raise ValueError(msg)
+    fraction = data.get("random_labels", 0)
+    if not is_number(fraction) or not 0 <= fraction <= 1:
+        msg = f"random_labels must be a fraction between 0 and 1, got {fraction!r}"
+        raise ValueError(msg)
     if data.get("validation") is not None and data.get("pool") is None:
         msg = "data with validation must have a pool, since the validation samples follow it. Give pool"
         raise ValueError(msg)
@@ -152,12 +160,12 @@ def data_of(data: Mapping[str, Any], on: str, seed: int) -> LabelledData:
     pool: int | None = data.get("pool")
     if on == "validation" and data.get("validation") is not None and pool is not None:
         first = pool + data["validation"]
-        whole = _split(_freeze(data), "train")
+        whole = _split(_loading(data), "train")
         _at_most("pool + validation", first, len(whole))
         return whole.subset(torch.arange(pool, first, device="cpu"), held_out=[pool, first])
     if on != "train":
-        return _split(_freeze(data), on)
-    whole = _split(_freeze(data), "train")
+        return _split(_loading(data), on)
+    whole = _split(_loading(data), "train")
     _at_most("pool", pool, len(whole))
     part = _drawn(whole if pool is None else whole.head(pool), data, seed)
     fraction = data.get("random_labels") or 0
@@ -192,19 +200,14 @@ def _at_most(name: str, count: int | None, available: int) -> None:
         raise ValueError(msg)
 
 
-def _freeze(data: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
-    """The part of a description that loading depends on."""
-    kept = data.keys() - {*_DRAWN}
-    return tuple(sorted((name, _hashable(data[name])) for name in kept))
-
-
-def _hashable(value: Any) -> Any:
-    return tuple(map(_hashable, value)) if isinstance(value, list) else value
+def _loading(data: Mapping[str, Any]) -> str:
+    """The part of a description that loading depends on, as JSON."""
+    return json.dumps({name: value for name, value in data.items() if name not in _DRAWN}, sort_keys=True)
 
 
 @lru_cache(maxsize=4)  # a worker reads the same set for many experiments
-def _split(frozen: tuple[tuple[str, Any], ...], split: str) -> LabelledData:
-    arguments = dict(frozen)
+def _split(loading: str, split: str) -> LabelledData:
+    arguments = json.loads(loading)
     name = arguments.pop("name")
     found: object = (resolve(name) if is_function(name) else partial(load_data, name))(split=split, **arguments)
     if not isinstance(found, LabelledData):

@@ -12,7 +12,7 @@ from flatprobe.studies.executors import Maker, executor_maker
 from flatprobe.studies.experiment import Experiment
 from flatprobe.studies.measurement import Measurement
 from flatprobe.studies.runner import Runner
-from flatprobe.studies.units import COMPLETE, FAILED, Row, Unit, common_settings, seconds_of
+from flatprobe.studies.units import COMPLETE, FAILED, Row, Unit, training_of
 from flatprobe.utils.arguments import Checked, Flag, Whole, at_least, one_of
 from flatprobe.utils.atomic import check_writable
 from flatprobe.utils.progress import reporting
@@ -22,7 +22,7 @@ from flatprobe.utils.tables import read_table
 if TYPE_CHECKING:
     import pandas
 
-_OWN = ("experiment", "measurement", "state", "seconds", "training_seconds", "failure", "record")
+_OWN = ("experiment", "measurement", "state", "seconds", "training_seconds", "reached", "failure", "record")
 
 
 def sweep(
@@ -66,12 +66,14 @@ def sweep(
 
     Returns:
         One row per experiment and measurement: `experiment` (its key; joined by "+" in a joint one), `measurement`,
-        `state` ("complete" or "failed"), `seconds` of the measurement, `training_seconds`, `failure` (its message),
-        `record` (its file), the settings by dotted name, and the headline figures of the result. `fp.load(record)`
-        reads a result; `flatprobe.studies.sweep.rows(table, name)` gives all raw values of a measurement.
+        `state` ("complete" or "failed"), `seconds` of the measurement, `training_seconds`, `reached` (whether the
+        trainings met their stopping rules), `failure` (its message), `record` (its file), the settings by dotted name,
+        and the headline figures of the result. `fp.load(record)` reads a result;
+        `flatprobe.studies.sweep.rows(table, name)` gives all raw values of a measurement.
 
     Raises:
         BrokenExecutor: if a given executor breaks, which a function could make anew.
+        BrokenExecutor: if workers die before they begin, as in a script without its guard.
         KeyboardInterrupt: on Ctrl-C, with a note on what is complete.
         OSError: if the root cannot be written.
         ValueError: for unsuitable arguments.
@@ -87,7 +89,7 @@ def sweep(
     >>> table[["network.scale", "measurement", "state"]].values.tolist()
     [[1, 'risk', 'complete'], [10, 'risk', 'complete']]
     """
-    root = Path(root)
+    root = Path(root).expanduser().resolve()
     make, replaceable = executor_maker(executor, workers, root)
     at_least(1, threads=threads, retries=retries)
     one_of("progress", progress, (True, False, None))
@@ -125,18 +127,21 @@ def _units(
         ValueError: for nothing to do, or two measurements of one name.
     """
     for kind, entries, name in ((Experiment, experiments, "experiments"), (Measurement, measurements, "measurements")):
+        if isinstance(entries, Experiment | Measurement | str) or not isinstance(entries, Sequence):
+            msg = f"{name} must be a list of fp.{kind.__name__}, got a {type(entries).__name__}"
+            raise TypeError(msg)
         wrong = [entry for entry in entries if not isinstance(entry, kind)]
         if wrong:
             msg = f"{name} must be a list of fp.{kind.__name__}, got a {type(wrong[0]).__name__} in it"
             raise TypeError(msg)
     own = tuple(measurement for measurement in measurements if measurement.experiments is None)
-    names = [measurement.name for measurement in own]
+    joint = [m for m in measurements if m.experiments is not None]
+    names = [*(measurement.name for measurement in own), *{measurement.name for measurement in joint}]
     if len({*names}) < len(names):
         msg = f"measurements must have distinct names, got {', '.join(map(str, names))}. Give name=..."
         raise ValueError(msg)
     common: dict[str, Any] = {"root": str(root), "device": device, "threads": threads}
     units = {e.key: Unit(experiments=(e,), measurements=own, **common) for e in experiments}
-    joint = [m for m in measurements if m.experiments is not None]
     for experiment in (e for m in joint for e in m.experiments or ()):
         units.setdefault(experiment.key, Unit(experiments=(experiment,), measurements=(), **common))
     if not units:
@@ -145,8 +150,13 @@ def _units(
     for unit in units.values():
         for measurement in unit.measurements:
             measurement.as_json(unit.experiments)  # names an unknown stage before anything runs
-    pairs = [Unit(experiments=tuple(m.experiments or ()), measurements=(m,), **common) for m in joint]
-    return list(units.values()), list({unit.name: unit for unit in pairs}.values())
+    same: dict[str, dict[str | None, Measurement]] = {}  # a measurement may be there under several names
+    for m in joint:
+        same.setdefault(m.key(m.experiments or ()), {})[m.name] = m
+    several = [tuple(by_name.values()) for by_name in same.values()]
+    return list(units.values()), [
+        Unit(experiments=tuple(m[0].experiments or ()), measurements=m, **common) for m in several
+    ]
 
 
 class _Estimate:
@@ -178,14 +188,24 @@ def _table(units: Sequence[Unit], found: "dict[str, list[Row]]") -> "pandas.Data
     for unit in units:
         settings = common_settings(unit.experiments)
         key = "+".join(experiment.key for experiment in unit.experiments)
-        training = {"training_seconds": sum(seconds_of(unit.root, experiment) for experiment in unit.experiments)}
+        training = training_of(unit.root, unit.experiments)
         for row in found[unit.name]:
             lead = {"experiment": key, **row, **training, **settings}
-            seconds, figures = _figures(row["record"]) if row["record"] else (math.nan, {})
+            try:
+                seconds, figures = _figures(row["record"]) if row["record"] else (math.nan, {})
+            except ValueError as error:
+                lead |= {"state": FAILED, "failure": f"{error}. Delete the file, and call again", "record": ""}
+                seconds, figures = math.nan, {}
             named = {f"{name}_measured" if name in lead else name: value for name, value in figures.items()}
             rows_of_table.append({**lead, "seconds": seconds, **named})
     table = pd.DataFrame(rows_of_table)
     return table[[*_OWN, *(column for column in table.columns if column not in _OWN)]]
+
+
+def common_settings(experiments: Sequence[Experiment]) -> Row:
+    """The settings by dotted name that all of the experiments have in common."""
+    first, *others = [experiment.flat() for experiment in experiments]
+    return {name: value for name, value in first.items() if all(other.get(name) == value for other in others)}
 
 
 def _figures(path: str) -> tuple[float, dict[str, float]]:

@@ -40,9 +40,12 @@ def read_sweep(path: str | Path) -> tuple[list[Experiment], list[Measurement]]:
         msg = f"{path} must hold base or experiments, and measurements, got {', '.join(content)}; such as {_FORM}"
         raise ValueError(msg)
     if "base" in content:
-        grid = {_names(name): values for name, values in content.get("grid", {}).items()}
+        grid = {_names(name): values for name, values in dict(content.get("grid", {})).items()}
         experiments = Experiment.from_json(content["base"]).vary(grid)
     else:
+        if not isinstance(content["experiments"], list):
+            msg = f"experiments in {path} must be a list, got {content['experiments']!r}"
+            raise ValueError(msg)
         experiments = [Experiment.from_json(described) for described in content["experiments"]]
     return experiments, [
         part for entry in content.get("measurements", []) for part in _measurements(entry, experiments)
@@ -85,6 +88,10 @@ def _measurements(described: Any, experiments: Sequence[Experiment]) -> list[Mea
     if unknown:
         fields = ", ".join(sorted(known))
         msg = f"an entry of measurements must have fields among {fields} and over, got {', '.join(unknown)}"
+        raise ValueError(msg)
+    if over is not None and not (isinstance(over, list) and {*over} <= experiments[0].flat().keys()):
+        names = ", ".join(experiments[0].flat())
+        msg = f"over must be a list of dotted names among {names}, got {over!r}"
         raise ValueError(msg)
     if over is None:
         return [Measurement(**arguments)]

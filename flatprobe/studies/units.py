@@ -9,6 +9,7 @@ ROOT/.locks/NAME                    held while a unit runs; not empty after the 
 """
 
 import json
+import math
 import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,7 +26,7 @@ from flatprobe.studies.experiment import Experiment
 from flatprobe.studies.measurement import HISTORY, INITIAL, Measurement
 from flatprobe.training import TrainingRun, train
 from flatprobe.utils.atomic import lock
-from flatprobe.utils.results import Result, environment
+from flatprobe.utils.results import Result, environment, printable
 from flatprobe.utils.tables import write_table
 from flatprobe.utils.tensor_files import read_json, write_text
 from flatprobe.utils.threads import thread_count
@@ -94,6 +95,10 @@ def experiment_folder(root: str | Path, experiment: Experiment) -> Path:
     return Path(root, "experiments", experiment.key)
 
 
+def _partial_folder(root: str | Path, experiment: Experiment) -> Path:
+    return experiment_folder(root, experiment).with_name(f".{experiment.key}.partial")
+
+
 def run_unit(unit: Unit) -> list[Row]:
     """Do what is not complete of a unit; a failure is written down and returned, not raised.
 
@@ -110,7 +115,7 @@ def run_unit(unit: Unit) -> list[Row]:
         if len(unit.experiments) == 1:
             try:
                 trained = _train(unit, unit.experiments[0])
-            except Exception as error:  # noqa: BLE001 - a user's network, data or penalty may raise anything
+            except (Exception, SystemExit) as error:  # noqa: BLE001 - a user's network, data or penalty may raise any
                 return [_failure(unit, measurement, error) for measurement in unit.measurements or (None,)]
             unit.failure_file(None).unlink(missing_ok=True)
         done = [_measured(unit, measurement) for measurement in unit.measurements] or [_row(unit, None, COMPLETE)]
@@ -135,7 +140,7 @@ def _train(unit: Unit, experiment: Experiment) -> float:
     folder = experiment_folder(unit.root, experiment)
     if folder.is_dir():
         return 0.0
-    partial = folder.with_name(f".{folder.name}.partial")
+    partial = _partial_folder(unit.root, experiment)
     write_text(partial / "experiment.json", json.dumps(experiment.as_json(), indent=2))
     data, started = experiment.load("train"), time.perf_counter()
     network, reached = _placed(experiment.build(), unit), {}
@@ -186,7 +191,7 @@ def _measured(unit: Unit, measurement: Measurement) -> Row:
             "environment": environment(),
         }
         _write(found, path, metadata)
-    except Exception as error:  # noqa: BLE001 - a user's probe may raise anything
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - a user's probe may raise anything
         return _failure(unit, measurement, error)
     unit.failure_file(measurement).unlink(missing_ok=True)
     return _row(unit, measurement, COMPLETE, seconds=seconds)
@@ -195,6 +200,10 @@ def _measured(unit: Unit, measurement: Measurement) -> Row:
 def _measure(unit: Unit, measurement: Measurement) -> Any:
     first = unit.experiments[0]
     stages = [measurement.stage_of(experiment) for experiment in unit.experiments]
+    for experiment in unit.experiments:
+        if not experiment_folder(unit.root, experiment).is_dir():
+            msg = f"the network of experiment {experiment.key} is not there, since its training failed; see its own row"
+            raise RuntimeError(msg)
     if measurement.probe == HISTORY:
         run = TrainingRun.load(experiment_folder(unit.root, first) / stages[0], first.build())
         return run.to_frame()
@@ -210,6 +219,7 @@ def _write(found: Any, path: Path, metadata: Mapping[str, Any]) -> None:
 
     Raises:
         TypeError: for anything else.
+        ValueError: for nothing.
     """
     import pandas as pd
 
@@ -218,6 +228,9 @@ def _write(found: Any, path: Path, metadata: Mapping[str, Any]) -> None:
     elif isinstance(found, pd.DataFrame):
         write_table(found, path, {"kind": "table", **metadata})
     elif isinstance(found, Mapping):
+        if not found:
+            msg = "the probe must return at least one number, got an empty dictionary"
+            raise ValueError(msg)
         write_table(pd.DataFrame([dict(found)]), path, {"kind": "numbers", **metadata})
     else:
         msg = (
@@ -230,7 +243,10 @@ def _write(found: Any, path: Path, metadata: Mapping[str, Any]) -> None:
 def _failure(unit: Unit, measurement: Measurement | None, error: BaseException) -> Row:
     """Write the traceback down, and return the row."""
     text = "".join(traceback.format_exception(error))
-    said = f"{type(error).__name__}: {error}"
+    said = printable(f"{type(error).__name__}: {error}")
+    partial = _partial_folder(unit.root, unit.experiments[0])
+    if partial.is_dir() and isinstance(error, FileExistsError | ValueError):  # as of other data under the same name
+        said += f". If the data or the code have changed since, delete {partial}"
     described = {
         "experiments": [experiment.as_json() for experiment in unit.experiments],
         "measurement": None if measurement is None else measurement.as_json(unit.experiments),
@@ -238,7 +254,10 @@ def _failure(unit: Unit, measurement: Measurement | None, error: BaseException) 
         "traceback": text,
         "environment": environment(),
     }
-    write_text(unit.failure_file(measurement), json.dumps(described, indent=2))
+    try:
+        write_text(unit.failure_file(measurement), json.dumps(described, indent=2))
+    except OSError as unwritten:  # a full disk may be the failure itself
+        said += f" (its traceback could not be written: {unwritten})"
     return _row(unit, measurement, FAILED, failure=said)
 
 
@@ -262,13 +281,16 @@ def _row(unit: Unit, measurement: Measurement | None, state: str, *, seconds: fl
     }
 
 
-def common_settings(experiments: Sequence[Experiment]) -> Row:
-    """The settings by dotted name that all of the experiments have in common."""
-    first, *others = [experiment.flat() for experiment in experiments]
-    return {name: value for name, value in first.items() if all(other.get(name) == value for other in others)}
+def training_of(root: str | Path, experiments: Sequence[Experiment]) -> Row:
+    """`training_seconds` of complete experiments in all, and `reached`: whether all stages met their stopping rules.
 
-
-def seconds_of(root: str | Path, experiment: Experiment) -> float:
-    """Seconds of the training of a complete experiment; NaN where its folder is not there."""
-    done = experiment_folder(root, experiment) / _DONE
-    return float(read_json(done, "train it again")["seconds"]) if done.is_file() else float("nan")
+    NaN and None where a folder is not there, or damaged.
+    """
+    seconds, reached = 0.0, True
+    for experiment in experiments:
+        try:
+            done = read_json(experiment_folder(root, experiment) / _DONE, "train it again")
+            seconds, reached = seconds + done["seconds"], reached and all(done["reached"].values())
+        except (OSError, ValueError, KeyError):
+            return {"training_seconds": math.nan, "reached": None}
+    return {"training_seconds": seconds, "reached": reached}

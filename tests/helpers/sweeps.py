@@ -99,3 +99,19 @@ def count(_model: nn.Module, _data: fp.LabelledData, *, folder: str) -> dict[str
 def give_layer(*, split: str) -> nn.Module:
     """A function that does not return data."""
     return nn.Linear(len(split), 2)
+
+
+def leave(_model: nn.Module, _data: fp.LabelledData) -> dict[str, float]:
+    """A probe that ends the program."""
+    raise SystemExit(3)
+
+
+def nothing(_model: nn.Module, _data: fp.LabelledData) -> dict[str, float]:
+    """A probe that returns nothing."""
+    return {}
+
+
+def unprintable(_model: nn.Module, _data: fp.LabelledData) -> dict[str, float]:
+    """A probe whose message has half a character."""
+    msg = "\ud800"
+    raise ValueError(msg)

@@ -20,6 +20,7 @@ def test_pinned_the_key_is_the_hash_of_the_canonical_json() -> None:
     shuffled = json.loads(json.dumps(dict(reversed(described.items()))))
     assert fp.Experiment.from_json(shuffled).key == EXPERIMENT.key
     assert fp.Experiment.from_json(json.loads(json.dumps(described))) == EXPERIMENT
+    assert len({EXPERIMENT, fp.Experiment.from_json(described)}) == 1
 
 
 def test_property_every_setting_is_part_of_the_key() -> None:
@@ -66,8 +67,20 @@ def test_numpy_values_and_tuples_become_json() -> None:
         ("stages", [{"epochs": 1, "seed": 3}], ValueError, "stages must be without seed"),
         ("stages", [{"name": "a"}, {"name": "a"}], ValueError, "distinct names"),
         ("stages", [{"name": "a/b"}], ValueError, "can name a folder"),
+        ("stages", [{"name": "complete.json"}], ValueError, "can name a folder"),
+        ("stages", [{"name": ""}], ValueError, "can name a folder"),
+        ("stages", [{"name": "initial"}], ValueError, "none may be 'initial'"),
+        ("stages", [{"epoch": 2}], ValueError, r"arguments of fp\.train, .*epochs.*, got epoch"),
+        (
+            "data",
+            {"name": "digits", "random_labels": 2},
+            ValueError,
+            "random_labels must be a fraction between 0 and 1",
+        ),
+        ("data", {"name": "digits", "random_labels": "0.5"}, ValueError, "random_labels must be a fraction"),
+        ("network", {"name": "mlp", "unit_rows": []}, ValueError, "unit_rows must be True or a list of layers"),
         ("stages", [{"penalties": [[0.1, lambda: 0]]}], TypeError, "Name functions package.module:name"),
-        ("stages", [{"learning_rate": float("nan")}], ValueError, "JSON"),
+        ("stages", [{"learning_rate": float("nan")}], TypeError, "JSON"),
         ("seeds", {"orders": 1}, ValueError, "seeds must be among data, network, order, got orders"),
         ("seeds", {"order": 0.5}, ValueError, "order"),
     ],
@@ -80,6 +93,12 @@ def test_a_wrong_entry_is_named(name: str, value: object, kind: type[Exception],
 def test_a_wrong_name_of_a_grid_is_named() -> None:
     with pytest.raises(ValueError, match=r"'stages\.3\.epochs' must be a dotted name"):
         EXPERIMENT.vary({"stages.3.epochs": (1,)})
+    with pytest.raises(TypeError, match=r"the values of 'data\.samples' must be a list, got 50"):
+        EXPERIMENT.vary({"data.samples": 50})
+    with pytest.raises(TypeError, match="grid must be a dictionary"):
+        EXPERIMENT.vary([])
+    with pytest.raises(ValueError, match=r"an experiment must be an object .*, got \[\]"):
+        fp.Experiment.from_json([])
     with pytest.raises(ValueError, match="an experiment must have the entries"):
         fp.Experiment.from_json({"network": {"name": "mlp"}})
 

@@ -7,7 +7,8 @@ import subprocess
 import sys
 import threading
 import time
-from concurrent.futures import BrokenExecutor, Executor, Future
+from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
@@ -112,6 +113,58 @@ def test_a_failure_is_a_row_and_the_others_go_on(tmp_path: Path) -> None:
     assert again["state"].tolist() == ["failed"] * 4 + ["complete"] + ["failed"] * 2 + ["complete"]
     errors = [json.loads(path.read_text())["error"] for path in (tmp_path / "root" / "failures").iterdir()]
     assert "ArithmeticError: at first" not in errors  # what has succeeded since leaves no failure
+
+
+def test_a_training_that_fails_is_named_by_what_needs_it(tmp_path: Path) -> None:
+    bad = base().vary({"stages.0.learning_rate": (1e30,)})
+    line = fp.Measurement("interpolate", experiments=[*bad, PAIR[0]])
+    table = fp.sweep([], [line], tmp_path)
+    assert f"the network of experiment {bad[0].key} is not there" in table["failure"].iloc[-1]
+
+
+def test_rows_keep_what_a_stage_did_not_reach(tmp_path: Path) -> None:
+    stages = [{"epochs": 1, "until": "interpolation", "on_failure": "flag"}]
+    short = base().vary({"stages": (stages, [{"epochs": 1}])})
+    assert fp.sweep(short, [RISK], tmp_path)["reached"].tolist() == [False, True]
+
+
+@pytest.mark.parametrize("probe", [sweeps.leave, sweeps.nothing, sweeps.unprintable])
+def test_a_strange_probe_fails_alone(probe: object, tmp_path: Path) -> None:
+    table = fp.sweep(PAIR[:1], [fp.Measurement(probe), RISK], tmp_path)
+    assert table["state"].tolist() == ["failed", "complete"]
+    table["failure"].iloc[0].encode()
+
+
+def test_a_damaged_record_is_a_failure_until_it_is_deleted(tmp_path: Path) -> None:
+    first = fp.sweep(PAIR, [RISK], tmp_path)
+    record = Path(first["record"].iloc[0])
+    record.write_bytes(record.read_bytes()[:-9])
+    (units.experiment_folder(tmp_path, PAIR[1]) / "complete.json").write_text("{")
+    table = fp.sweep(PAIR, [RISK], tmp_path)
+    assert table["state"].tolist() == ["failed", "complete"]
+    assert "Delete the file, and call again" in table["failure"].iloc[0]
+    assert table["training_seconds"].isna().tolist() == [False, True]
+    record.unlink()
+    assert fp.sweep(PAIR, [RISK], tmp_path)["state"].tolist() == ["complete"] * 2
+
+
+def test_one_joint_measurement_under_two_names_is_two_rows(tmp_path: Path) -> None:
+    both = [fp.Measurement("interpolate", experiments=PAIR, arguments={"steps": 3}, name=name) for name in ("a", "b")]
+    table = fp.sweep([], both, tmp_path)
+    assert table["measurement"].tolist() == ["", "", "a", "b"]
+    assert rows(table, "a").equals(rows(table, "b"))
+
+
+def test_a_relative_root_is_one_folder_for_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    table = fp.sweep(PAIR[:1], [RISK], "root")
+    assert Path(table["record"].iloc[0]).is_relative_to(tmp_path / "root")
+
+
+def test_workers_that_die_before_they_begin(tmp_path: Path) -> None:
+    broken = lambda: ProcessPoolExecutor(1, get_context("spawn"), initializer=os._exit, initargs=(1,))  # noqa: E731
+    with pytest.raises(BrokenExecutor, match='the guard if __name__ == "__main__"'):
+        fp.sweep(PAIR, [RISK], tmp_path, executor=broken, retries=1)
 
 
 def test_an_interrupted_training_goes_on(tmp_path: Path) -> None:
@@ -244,6 +297,9 @@ def test_ctrl_c_keeps_what_is_complete(tmp_path: Path, monkeypatch: pytest.Monke
     ("arguments", "kind", "match"),
     [
         ({"executor": "cluster"}, ValueError, "executor must be one of 'serial', 'processes', 'dask', 'slurm'"),
+        ({"executor": ThreadPoolExecutor(2)}, ValueError, "executor must not be a pool of threads"),
+        ({"experiments": PAIR[0]}, TypeError, r"experiments must be a list of fp\.Experiment, got a Experiment"),
+        ({"experiments": iter(PAIR)}, TypeError, r"experiments must be a list of fp\.Experiment, got a list_iterator"),
         ({"executor": 3}, TypeError, "executor must be a name, a concurrent.futures.Executor"),
         ({"workers": 0}, ValueError, "workers"),
         ({"experiments": []}, ValueError, "at least one experiment"),
@@ -275,6 +331,7 @@ def test_wrong_arguments_are_named_before_anything_runs(
         ({"probe": lambda _model, _data: {}}, "importable as package.module:function"),
         ({"probe": "no.such:thing"}, "that every process can import"),
         ({"probe": "risk", "samples": 0}, "samples"),
+        ({"probe": "history", "stage": "initial"}, "stage must be one that trains"),
     ],
 )
 def test_a_wrong_measurement_is_named(arguments: dict[str, object], match: str) -> None:

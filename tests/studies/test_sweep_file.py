@@ -66,6 +66,9 @@ def test_the_command_names_a_failure_and_exits_with_1(tmp_path: Path, capsys: py
         ({"base": None}, "must hold base or experiments"),
         ({"measurements": ["risk"]}, 'must be an object such as {"probe": "flatness_radius"}, got .risk.'),
         ({"measurements": [{"probe": "risk", "split": "test"}]}, "must have fields among .* and over, got split"),
+        ({"base": None, "grid": None, "experiments": {}}, "must be a list, got {}"),
+        ({"measurements": [{"probe": "interpolate", "over": "seeds.network"}]}, "over must be a list of dotted names"),
+        ({"measurements": [{"probe": "interpolate", "over": ["seeds.net"]}]}, "over must be a list of dotted names"),
         ({"grid": {"data.sample.x": [1]}}, "must be a dotted name"),
     ],
 )

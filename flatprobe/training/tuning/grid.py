@@ -3,13 +3,14 @@
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields
+from functools import cache
 from inspect import signature
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from flatprobe.data import LabelledData
+from flatprobe.data import LabelledData, check_data
 from flatprobe.functional.user_loss import Loss
 from flatprobe.network.class_names import set_class_names
 from flatprobe.network.copies import structural_copy
@@ -64,6 +65,11 @@ def _returned(arguments: object, strength: float, others: Mapping[str, Any]) -> 
     return dict(arguments)
 
 
+def unregularized(_strength: float) -> dict[str, Any]:
+    """The setting of a method without a strength, whose grid is 0 alone."""
+    return {}
+
+
 def fixed(others: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments that each training takes unchanged; iterators become lists, since several trainings read them.
 
@@ -77,15 +83,15 @@ def fixed(others: Mapping[str, Any]) -> dict[str, Any]:
     return {**others, **{name: list(value) for name, value in iterators.items()}}
 
 
-def grid(strengths: Iterable[float] | Any) -> list[float]:
+def grid(strengths: Iterable[float] | Any, fewest: int = 2) -> list[float]:
     """The strengths from small to large.
 
     Raises:
-        ValueError: for anything but two or more different numbers, finite and not negative.
+        ValueError: for anything but `fewest` or more different numbers, finite and not negative.
     """
     values = _listed(strengths)
     good = all(is_number(value) and 0 <= value < math.inf for value in values)
-    if not good or len({*values}) < max(2, len(values)):
+    if not good or len({*values}) < max(fewest, len(values)):
         msg = (
             "strengths must be a list of at least two different numbers, finite and at least 0, such as (0, 0.1), got "
             f"{strengths!r}"
@@ -128,6 +134,18 @@ def check_arguments(
             msg = f"at strength {strength} the arguments must be those of train, got {', '.join(unknown)}"
             raise ValueError(msg)
         Settings(**{field.name: (defaults | arguments)[field.name] for field in fields(Settings)})
+
+
+def data_by_seed(data: object) -> Callable[[int], LabelledData]:
+    """The function from a seed to its training data, called once per seed.
+
+    Raises:
+        TypeError: for anything but data or a function.
+    """
+    if not callable(data):
+        given = check_data(data)
+        return lambda _seed: given
+    return cache(lambda seed: check_data(data(seed)))
 
 
 def build_network(network: object, seed: int) -> nn.Module:

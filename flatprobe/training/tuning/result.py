@@ -46,7 +46,8 @@ class Tuning(Result):
     def at_edge(self) -> bool:
         """True where a better strength may lie outside the grid: at its largest strength, or its smallest but 0."""
         strengths = {row["strength"] for row in self.table}
-        return self.strength == max(strengths) or (self.strength == min(strengths) and self.strength > 0)
+        ends = {max(strengths), min(strengths) or max(strengths)}
+        return len(strengths) > 1 and self.strength in ends
 
     @property
     def test_loss(self) -> list[float]:

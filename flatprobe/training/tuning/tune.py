@@ -15,7 +15,17 @@ from flatprobe.training.loop import train
 from flatprobe.training.penalties import PENALTIES
 from flatprobe.training.registry import build, describe
 from flatprobe.training.run import TrainingRun
-from flatprobe.training.tuning.grid import build_network, check_arguments, check_test, distinct, fixed, grid, varying
+from flatprobe.training.tuning.grid import (
+    build_network,
+    check_arguments,
+    check_test,
+    data_by_seed,
+    distinct,
+    fixed,
+    grid,
+    unregularized,
+    varying,
+)
 from flatprobe.training.tuning.result import FINAL, SEARCH, Row, Tuning, best_strength
 from flatprobe.utils.arguments import Flag, Number, is_number, one_of
 from flatprobe.utils.progress import Report, reporting
@@ -29,7 +39,7 @@ STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 
 def tune(
     network: nn.Module | Callable[[int], nn.Module] | Any,
-    data: LabelledData,
+    data: LabelledData | Callable[[int], LabelledData] | Any,
     *,
     setting: str | Callable[[float], Mapping[str, Any]] | Any | None = None,
     penalty: object = None,
@@ -55,7 +65,8 @@ def tune(
     Args:
         network: a classifier, whose weights all trainings start from, while the seed decides the split, the order and
             the noise; or a function seed -> classifier, which repeats over initial weights too.
-        data: all training data.
+        data: all training data; or a function seed -> training data, called once per seed, which repeats over training
+            sets too, as in `lambda seed: pool.balanced(50, seed)`.
         setting: the name `"weight_decay"`, `"learning_rate"` or `"momentum"`; or a function strength -> arguments of
             `train`, as in `lambda strength: {"objective": {"name": "smoothed_maximum", "epsilon": strength}}`.
         penalty: in place of a setting: `(strength, penalty)` is added to the `penalties` of `train`, except at strength
@@ -91,19 +102,19 @@ def tune(
     constant = fixed(others)
     study = _Study(
         network=network,
-        data=check_data(data),
+        data=data_by_seed(data),
         vary=varying(setting, penalty, constant),
         validation=validation,
         constant=constant,
         out=None if out is None else Path(out),
     )
-    ascending, repetitions = grid(strengths), distinct(seeds)
+    ascending, repetitions = grid(strengths, fewest=1 if setting is unregularized else 2), distinct(seeds)
     one_of("criterion", criterion, ("loss", "error"))
     one_of("progress", progress, (True, False, None))
     check_arguments(study.vary, ascending, constant)
     first = build_network(network, repetitions[0])
     if test is not None:
-        check_test(first, data, check_data(test), constant.get("objective", "cross_entropy"))
+        check_test(first, study.data(repetitions[0]), check_data(test), constant.get("objective", "cross_entropy"))
     with reporting((len(ascending) + 1) * len(repetitions), progress, bar=False) as report:
         rows = [row for seed in repetitions for row in study.search(ascending, seed, report)]
         best = best_strength(rows, criterion)
@@ -112,7 +123,7 @@ def tune(
         rows.append(_row(FINAL, best, seed, run.history[-1], reached=run.reached) | study.measure(run, best, test))
     subject = {
         "network": runs[0].settings["network"],
-        "data": data.describe(),
+        "data": {str(seed): study.data(seed).describe() for seed in repetitions} if callable(data) else data.describe(),
         "validation": validation.describe() if isinstance(validation, LabelledData) else float(validation),
         "test": None if test is None else test.describe(),
     }
@@ -136,7 +147,7 @@ class _Study:
     """The arguments that all trainings share."""
 
     network: object
-    data: LabelledData
+    data: Callable[[int], LabelledData]
     vary: Callable[[float], dict[str, Any]]
     validation: Number | LabelledData
     constant: dict[str, Any]
@@ -144,7 +155,7 @@ class _Study:
 
     def search(self, strengths: Sequence[float], seed: int, report: Report) -> Iterator[Row]:
         """A row per strength: trained without the validation samples of this seed, and measured on them."""
-        rest, held = split(self.data, self.validation, seed)
+        rest, held = split(self.data(seed), self.validation, seed)
         for strength in strengths:
             try:
                 run = self._train(SEARCH, strength, seed, rest, validation=held, on_failure="flag")
@@ -157,7 +168,7 @@ class _Study:
 
     def final(self, strength: float, seed: int, report: Report) -> TrainingRun:
         """A run with the chosen strength on all of the data."""
-        run = self._train(FINAL, strength, seed, self.data)
+        run = self._train(FINAL, strength, seed, self.data(seed))
         report(f"all data, strength {strength:g}, seed {seed}: training loss {run.history[-1]['train_loss']:.4g}")
         return run
 

@@ -267,3 +267,25 @@ def test_slow_reference_a_penalty_is_what_train_is_given() -> None:
         "projections": None,
         "outputs": "logits",
     }
+
+
+def test_slow_reference_a_training_set_per_seed() -> None:
+    """Each seed is searched and trained as by a call with its own data alone, but for the strength of all."""
+    pool, calls = noisy_samples(120), []
+
+    def drawn(seed: int) -> LabelledData:
+        calls.append(seed)
+        return pool.balanced(8, seed)
+
+    settings = {"setting": "weight_decay", "strengths": (0.01, 0.5), "epochs": 3, "learning_rate": 0.1}
+    network = nn.Linear(FEATURES, CLASSES).double()
+    tuning = tune(network, drawn, seeds=(4, 2), **settings)
+    assert calls == [4, 2]
+    for seed in (4, 2):
+        alone = tune(network, pool.balanced(8, seed), seeds=(seed,), **settings)
+        for row, expected in zip((row for row in tuning.table if row["seed"] == seed), alone.table, strict=True):
+            assert row == pytest.approx(expected, nan_ok=True)
+        own = tuning.settings["subject"]["data"][str(seed)]
+        assert own == pool.balanced(8, seed).describe()
+    with pytest.raises(TypeError, match="LabelledData"):
+        tune(network, lambda _seed: [], **settings)  # type: ignore[return-value] # refused
