@@ -127,7 +127,7 @@ def errors(study: Study, *families: Family) -> pd.DataFrame:
     found = named(train.reset_index()).set_index("experiment")
     found["weights"] = size["weights"]
     for name, part in (("train", train), ("test", test)):
-        found[f"{name}_error"], found[f"{name}_loss"] = part["error_measured"], part["loss"]
+        found[f"{name}_error"], found[f"{name}_loss"] = part["error"], part["loss"]
     found["gap"] = found["test_error"] - found["train_error"]
     return found.reset_index()
 
@@ -159,13 +159,13 @@ def _sweep(study: Study, families: Iterable[Family], measurements: Sequence[fp.M
         study.sweep(experiments, measurements)
     except RuntimeError:
         table = study.units[-1]
-        if not table.loc[table["state"] == "failed", "error"].str.contains("finite").all():
+        if not table.loc[table["state"] == "failed", "failure"].str.contains("finite").all():
             raise
     return study.units[-1]
 
 
 def named(table: pd.DataFrame) -> pd.DataFrame:
-    """Short names of an experiment's settings: `n`, `k`, `labels`, `activation`, `noise` (of SGDL) and `seed`."""
+    """Short names of an experiment's settings; `noise` is that of SGDL."""
     names = {value: name for name, value in LABELS.items()}
     optional = table.reindex(columns=["network.activation", "stages.0.optimizer.noise"]).astype(object)
     return pd.DataFrame(
@@ -174,6 +174,7 @@ def named(table: pd.DataFrame) -> pd.DataFrame:
             "n": table["data.samples"].astype(int),
             "k": table["network.channels"].astype(int),
             "labels": table["data.random_labels"].map(names),
+            "batch_norm": table["network.name"].str.contains(batch_normalized.__name__),
             "activation": optional["network.activation"].fillna("relu").astype(str),
             "noise": optional["stages.0.optimizer.noise"].fillna(0.0).astype(float),
             "seed": table["seeds.data"].astype(int),

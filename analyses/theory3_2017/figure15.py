@@ -13,7 +13,7 @@ EPOCHS = 30
 NETWORK = {"name": "all_convolutional", "scale": HE, "mean": MEAN, "std": STD, "layers": 4}
 PRESETS = {
     "quick": Family(epochs={50: 15, 150: 15}, channels=(2, 8), seeds=(0, 1), network=QUICK_NETWORK, **QUICK),
-    "cpu": Family(epochs=dict.fromkeys((500, 1000, 2000), EPOCHS), channels=CHANNELS[1:], network=NETWORK),
+    "cpu": Family(epochs=dict.fromkeys((500, 1000), EPOCHS), channels=CHANNELS, network=NETWORK),
     "paper": Family(
         epochs=dict.fromkeys((500, 1000, 2000, 5000, 10000, 20000, 50000), EPOCHS),
         network=NETWORK, **(PAPER | {"channels": (4, 8, 16, 32, 64, 128, 256)}),

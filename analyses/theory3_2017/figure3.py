@@ -18,7 +18,7 @@ from analyses.theory3_2017.all_convolutional import (
 )
 from analyses.theory3_2017.figure1 import PAPER
 
-CHANNELS = (2, 4, 8, 16, 32, 64)  # per hidden layer
+CHANNELS = (4, 8, 16, 32)  # per hidden layer
 PRESETS = {
     "quick": Family(epochs={150: 15}, channels=(2, 8), seeds=(0, 1), network=QUICK_NETWORK, **QUICK),
     "cpu": Family(epochs={1000: 80}, channels=CHANNELS),
@@ -26,7 +26,7 @@ PRESETS = {
 }
 POLYNOMIAL = {
     "quick": polynomial(PRESETS["quick"]),
-    "cpu": polynomial(Family(epochs={1000: 50}, channels=CHANNELS[1:-1])),
+    "cpu": polynomial(Family(epochs={500: 50}, channels=(2, *CHANNELS))),
     "paper": polynomial(PRESETS["paper"]),
 }
 

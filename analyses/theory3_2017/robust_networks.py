@@ -128,8 +128,8 @@ REPRODUCTION = Reproduction(
     rules=rules,
     reasons={BOUND.format(stage): REASON for stage in ("random", "trained")},
     differs="Networks of one hidden layer without biases (5-6-1) on 20 samples of norm 1 with targets of a ReLU unit. "
-    "The bound is tested at each w. Proposition 2 (eq. 46) is not tested: its constant c and its set of perturbations "
-    "of the inputs are not stated.",
+    "delta w perturbs the weights of both layers, as eq. 43 prints; the bound is tested at each w. Proposition 2 (eq. "
+    "46) is not tested: its constant c and its set of perturbations of the inputs are not stated.",
     at_scale=("cpu",),
     cost="1 min",
 )

@@ -95,7 +95,7 @@ def activations(frame: pd.DataFrame, metadata: dict) -> Figure:
     """Errors of the ReLU and the polynomial network against n."""
     figure, axes = panels(list(SETS.values()), size=(4.4, 3.6), title=_title(metadata), sharey=True)
     for ax, name in zip(axes, SETS, strict=True):
-        curves(ax, frame.dropna(subset=name), "n", name, by="activation", scale="log")
+        curves(ax, frame[frame["batch_norm"]].dropna(subset=name), "n", name, by="activation", scale="log")
         ax.set(xlabel="training samples n", ylabel="error", ylim=(-0.02, 1.0))
         _ticks(ax, frame["n"].unique())
     return figure
