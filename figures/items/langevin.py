@@ -44,9 +44,7 @@ def laws(frame: pd.DataFrame, metadata: dict, *, title: str) -> Figure:
     whole = shown[shown["law"] == BOLTZMANN].pivot(index="w2", columns="w1", values="share")
     figure, axes = panels([*names, "Boltzmann", "potential U"], size=(4.2, 3.4), title=title)
     for ax, name in zip(axes, [*names, BOLTZMANN], strict=False):
-        shares = shown[shown["law"] == name].pivot_table(
-            index="w2", columns="w1", values="share", aggfunc="sum"
-        )
+        shares = shown[shown["law"] == name].pivot_table(index="w2", columns="w1", values="share", aggfunc="sum")
         shares = shares.reindex(index=whole.index, columns=whole.columns).fillna(0)
         drawn = ax.pcolormesh(shares.columns, shares.index, shares / shares.to_numpy().sum(), cmap="viridis")
         figure.colorbar(drawn, ax=ax, label="share")

@@ -93,9 +93,7 @@ def outcomes(source: str) -> str:
             rule = _cell(outcome["rule"])
             rule = f"*{rule}*" if outcome["beside"] else rule
             verdict = marked(outcome["verdict"], worse=outcome["verdict"] == REFUTED)
-            lines.append(
-                [label, rule, verdict, ours(outcome), number(outcome["published"]), f"{outcome['seeds']:,}"]
-            )
+            lines.append([label, rule, verdict, ours(outcome), number(outcome["published"]), f"{outcome['seeds']:,}"])
     note = "*Italics*: our observation beside the claim, which does not count. Intervals are Student's, at 95 %."
     columns = ["item", "rule", "verdict", "ours", "published", "seeds or problems"]
     return table(columns, lines, note, _origins(source), words=3)
