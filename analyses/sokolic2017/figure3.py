@@ -68,7 +68,7 @@ class Settings:
         )  # fmt: skip
 
 
-GRID = {DECAY: (1e-3, 1e-2, 1e-1), JACOBIAN: (1.0, 10.0, 100.0)}
+GRID = {DECAY: (1e-3, 1e-2, 1e-1), JACOBIAN: (0.1, 1.0, 10.0)}
 PRESETS = {
     "quick": Settings(
         data="digits", sizes=(100,), depths=(2,), width=32, strengths={DECAY: (1e-3, 1e-2), JACOBIAN: (0.1, 1.0)},

@@ -7,7 +7,7 @@ import pandas as pd
 
 from analyses.reproduction import Outcome, Reproduction
 from analyses.rules import difference, exact, ratio
-from analyses.sokolic2017.weight_normalised import ALL, CONTROLS, PRESETS, PROJECTED, ends, monotone, table
+from analyses.sokolic2017.weight_normalised import ALL, LONGER, PRESETS, PROJECTED, ends, monotone, table
 
 DEEP = 4  # layers from which on the smallest score is to be close to sqrt(2); the text says 3 and 4
 CLOSE = 1.3  # "close to sqrt(2)": our reading
@@ -120,37 +120,32 @@ def norms_of_weights(frame: pd.DataFrame) -> list[Outcome]:
 
 
 def of_source(frame: pd.DataFrame) -> pd.DataFrame:
-    """The widths that the source has too, where there are any."""
-    own = frame[frame["M"] >= NARROWEST]
+    """The networks of the source's widths, where there are any; trained longer, where these have every depth."""
+    longer = frame[frame["normalised"] == LONGER]
+    if set(longer["L"]) == set(frame["L"]):
+        return longer.assign(normalised=ALL)
+    own = frame[(frame["M"] >= NARROWEST) & (frame["normalised"] != LONGER)]
     return own if len(own) else frame
 
 
 def elsewhere(rule: str, frame: pd.DataFrame, y: str, *, rising: bool = True) -> list[Outcome]:
-    """A rule on the depth beside the claim: at narrower networks than the source's, and with other normalizations."""
-    narrow = frame[frame["M"] < NARROWEST]
-    found = [(kind, frame) for kind in controls(frame)]
-    if len(of_source(frame)) < len(frame):
-        found.insert(0, (ALL, narrow))
-    return [
-        monotone(
-            f"{rule}, M = {'/'.join(map(str, sorted(set(part[part['normalised'] == kind]['M']))))}, {kind} normalised"
-            if kind != PROJECTED
-            else f"{rule}, M = {part[part['normalised'] == kind]['M'].max()}, projected to unit rows",
-            part, "L", y, rising=rising, normalised=kind, beside=True,
+    """A rule on the depth beside the claim: at fewer epochs or another width, and with other normalizations."""
+    judged = {*zip(of_source(frame)["M"], of_source(frame)["epochs"], strict=True)}
+    found = []
+    for (kind, M, epochs), part in frame.groupby(["normalised", "M", "epochs"], sort=False):
+        if (kind in (ALL, LONGER) and (M, epochs) in judged) or len(set(part["L"])) < len(set(frame["L"])):
+            continue
+        name = f"{rule}, {'projected to unit rows' if kind == PROJECTED else f'{kind} normalised'}"
+        found.append(
+            monotone(f"{name}, M = {M}, {epochs} epochs", part, "L", y, rising=rising, normalised=kind, beside=True)
         )
-        for kind, part in found
-    ]  # fmt: skip
+    return found
 
 
 def times(rule: str, frame: pd.DataFrame, y: str, *, falling: bool = False) -> Outcome:
     """The ratio of y at the two ends of the depths, the geometric mean over the widths, paired over the draws."""
     logs = ends(frame.assign(log=np.log(frame[y])), "L", "log")
     return ratio(rule, np.exp(-logs if falling else logs), np.ones(len(logs)), beside=True)
-
-
-def controls(frame: pd.DataFrame) -> list[str]:
-    """The other normalizations of the table."""
-    return [kind for kind in CONTROLS if kind in set(frame["normalised"])]
 
 
 def item(
@@ -178,12 +173,12 @@ def item(
 
 SATURATION = (
     "The norm on logits rises with depth on the same networks and samples where the softmax norm falls: the softmax "
-    "saturates. The deeper networks' logits are larger, and the derivative of a softmax near a corner is small. The fall "
-    "of Fig. 4 (c) is that of the softmax's derivative, not of the network before it."
+    "saturates. The deeper networks' logits are larger, and the derivative of a softmax near a corner is small. The "
+    "fall of Fig. 4 (c) is that of the softmax's derivative, not of the network before it."
 )
 EXTREME = (
-    "The rise is that of the largest of the samples, which lies near a boundary between classes, where the softmax does "
-    "not saturate. At the median sample it saturates, as on training samples: on logits both rise."
+    "The rise is that of the largest of the samples, which lies near a boundary between classes, where the softmax "
+    "does not saturate. At the median sample it saturates, as on training samples: on logits both rise."
 )
 
 REPRODUCTIONS = (

@@ -21,6 +21,7 @@ BATCH_SIZE = 128  # samples
 DEPTHS = (2, 3, 4, 5)  # L, layers with weights
 ALL, HIDDEN, PROJECTED, NONE = "all layers", "hidden layers", "projected", "none"
 CONTROLS = (HIDDEN, PROJECTED, NONE)  # ours: not the last layer; projection after each step; no normalization
+LONGER = "all layers, longer"  # ours: the widest networks, with more epochs
 CONSTANT, DIMENSION = 1.0, 10  # C_M and k of eq. 38: assumed, since the source gives none for MNIST
 NORMS = {(on, outputs): f"{on}, {outputs}" for on, outputs in product(("train", "test"), ("softmax", "logits"))}
 
@@ -35,6 +36,7 @@ class Settings:
         widths: M, units of each hidden layer, by depth L; S17: 784 to 6 * 784 at every depth.
         control_width: M of the controls.
         controls: other normalizations.
+        longer: epochs of further networks of the largest width; None for no such networks.
         epochs: in three thirds.
         draws: of training set, initial weights and order.
         pool: first training samples from which a draw is taken; None for all.
@@ -50,24 +52,33 @@ class Settings:
     pool: int | None
     probed: int | None
     controls: Sequence[str] = CONTROLS
+    longer: int | None = None
 
     def networks(self) -> list[fp.Experiment]:
         """The experiments of all cells and draws, and of the controls."""
-        third = self.epochs // 3
         base = fp.Experiment(
             network={"name": "mlp", "widths": []},
             data={"name": self.data, "samples": self.samples, "pool": self.pool},
             stages=[
                 {
-                    "epochs": self.epochs, "learning_rate": LEARNING_RATE, "momentum": MOMENTUM,
-                    "batch_size": BATCH_SIZE, "schedule": {"name": "step", "stages": [[f, third] for f in FACTORS]},
+                    "learning_rate": LEARNING_RATE, "momentum": MOMENTUM, "batch_size": BATCH_SIZE,
+                    **scheduled(self.epochs),
                 }
             ],
         )  # fmt: skip
         cells = [(L, M, ALL) for L, widths in self.widths.items() for M in widths]
         cells += [(L, self.control_width, control) for control in self.controls for L in self.widths]
         seeds = {("seeds.data", "seeds.network", "seeds.order"): [(draw,) * 3 for draw in range(self.draws)]}
-        return [found for cell in cells for found in base.vary({**changes(*cell), **seeds})]
+        found = [network for cell in cells for network in base.vary({**changes(*cell), **seeds})]
+        for L, widths in reversed(self.widths.items()) if self.longer else ():
+            more = {f"stages.0.{name}": [value] for name, value in scheduled(self.longer).items()}
+            found += base.vary({**changes(L, max(widths), ALL), **more, **seeds})
+        return found
+
+
+def scheduled(epochs: int) -> dict[str, object]:
+    """Epochs, and the learning rate's factors in their three thirds."""
+    return {"epochs": epochs, "schedule": {"name": "step", "stages": [[f, epochs // 3] for f in FACTORS]}}
 
 
 def changes(depth: int, width: int, normalised: str) -> dict[str, list[object]]:
@@ -87,7 +98,7 @@ PRESETS = {
     ),
     "cpu": Settings(
         data="ylecun/mnist", samples=1000, widths=dict.fromkeys(DEPTHS, (196, 784)), control_width=196, epochs=45,
-        draws=3, pool=10000, probed=1000, controls=(HIDDEN, PROJECTED),
+        draws=3, pool=10000, probed=1000, controls=(HIDDEN, PROJECTED), longer=120,
     ),
     "paper": Settings(
         data="ylecun/mnist", samples=5000, widths=dict.fromkeys(DEPTHS, tuple(784 * k for k in range(1, 7))),
@@ -133,9 +144,10 @@ def describe(rows: pd.DataFrame) -> pd.DataFrame:
         ALL if unit is True else HIDDEN if isinstance(unit, str) else PROJECTED if isinstance(projection, str) else NONE
         for unit, projection in zip(unit_rows, constraints, strict=True)
     ]
-    return pd.DataFrame(
-        {"normalised": kinds, "L": widths.map(len) + 1, "M": widths.map(max), "draw": rows["seeds.data"].astype(int)}
-    )
+    longer = rows["stages.0.epochs"] > rows["stages.0.epochs"].min()
+    kinds = [LONGER if more else kind for kind, more in zip(kinds, longer, strict=True)]
+    cell = {"normalised": kinds, "L": widths.map(len) + 1, "M": widths.map(max), "epochs": rows["stages.0.epochs"]}
+    return pd.DataFrame(cell | {"draw": rows["seeds.data"].astype(int)})
 
 
 KINDS = ("network.unit_rows", "stages.0.constraints.0.name")

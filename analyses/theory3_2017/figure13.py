@@ -8,11 +8,11 @@ from analyses.reproduction import Outcome, Reproduction
 from analyses.rules import difference, trend
 from analyses.study import Study
 from analyses.theory3_2017.all_convolutional import JPEG, OPEN, QUICK, QUICK_NETWORK, Family, histories, per_seed
-from analyses.theory3_2017.figure1 import ALL, EPOCHS, PAPER
+from analyses.theory3_2017.figure1 import ALL, EPOCHS, ONCE, PAPER
 
 PRESETS = {
     "quick": Family(epochs={50: 15, 150: 15}, channels=(8,), seeds=(0, 1), network=QUICK_NETWORK, **QUICK),
-    "cpu": Family(epochs=EPOCHS),
+    "cpu": Family(epochs=EPOCHS, once=ONCE),
     "paper": Family(epochs=ALL, **PAPER),
 }
 BOTH = {

@@ -24,6 +24,7 @@ WIDTHS = (512,)  # hidden units; T3 Table 2's MLP
 BATCH_SIZE = 128  # samples; not stated
 NUMBERS = ("train_loss", "train_accuracy", "weight_norm", "margin_median")  # of a minimizer
 FIRST, EQUAL = "first 100 %", "equal loss"
+STAGES = {FIRST: "interpolated", EQUAL: "equal loss"}  # names in the experiments
 PARAMETERS = {"all": "all parameters", "last": "top layer"}
 # As printed: mean and standard deviation, MNIST column.
 PUBLISHED = {
@@ -50,10 +51,16 @@ class Preset:
         common = {"epochs": self.epochs, "learning_rate": self.learning_rate, "batch_size": BATCH_SIZE}
         base = fp.Experiment(
             network={"name": "mlp", "widths": WIDTHS},
-            data={"name": self.data, "samples": None, "draw": "first", "random_labels": None},
+            data={"name": self.data, "samples": None, "draw": "first", "random_labels": 0.0},
             stages=[
-                {"name": FIRST, "until": "interpolation", "on_failure": "flag", **common},
-                {"name": EQUAL, "until": "loss", "target_loss": self.equal_loss, "on_failure": "flag", **common},
+                {"name": STAGES[FIRST], "until": "interpolation", "on_failure": "flag", **common},
+                {
+                    "name": STAGES[EQUAL],
+                    "until": "loss",
+                    "target_loss": self.equal_loss,
+                    "on_failure": "flag",
+                    **common,
+                },
             ],
             seeds={"network": minimizer, "order": minimizer},
         )
@@ -78,13 +85,13 @@ def describe_minimizer(model: nn.Module, data: fp.LabelledData) -> dict[str, flo
 
 def _measurements(minimizer: int) -> Iterator[fp.Measurement]:
     radius = {"epsilon": EPSILON, "directions": DIRECTIONS, "rtol": RTOL, "seed": minimizer}
-    for stage in (FIRST, EQUAL):
-        yield fp.Measurement(describe_minimizer, stage=stage, name=f"minimizer, {stage}")
-        yield fp.Measurement("risk", on="test", stage=stage, name=f"test, {stage}")
-        yield fp.Measurement("history", stage=stage, name=f"history, {stage}")
+    for stage, place in STAGES.items():
+        yield fp.Measurement(describe_minimizer, stage=place, name=f"minimizer, {stage}")
+        yield fp.Measurement("risk", on="test", stage=place, name=f"test, {stage}")
+        yield fp.Measurement("history", stage=place, name=f"history, {stage}")
         for part in PARAMETERS:
             chosen = {"parameters": None if part == "all" else part}
-            yield fp.Measurement("flatness_radius", stage=stage, arguments=radius | chosen, name=f"{part}, {stage}")
+            yield fp.Measurement("flatness_radius", stage=place, arguments=radius | chosen, name=f"{part}, {stage}")
 
 
 def table(preset: Preset, study: Study) -> pd.DataFrame:
@@ -100,7 +107,7 @@ def table(preset: Preset, study: Study) -> pd.DataFrame:
 
 def _rows(preset: Preset, study: Study, minimizer: int) -> Iterator[pd.DataFrame]:
     found = study.sweep(preset.experiments(minimizer), list(_measurements(minimizer)))
-    for stage in (FIRST, EQUAL):
+    for stage in STAGES:
         radii = pd.concat(found[f"{part}, {stage}"].assign(parameters=part) for part in PARAMETERS)
         numbers = found[f"minimizer, {stage}"].set_index("experiment")[list(NUMBERS)].copy()
         numbers["test_accuracy"] = 1 - found[f"test, {stage}"].set_index("experiment")["error"]

@@ -10,7 +10,7 @@ from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 
 from analyses.sokolic2017.figure3 import DECAY, JACOBIAN
-from analyses.sokolic2017.weight_normalised import ALL
+from analyses.sokolic2017.weight_normalised import ALL, LONGER
 from figures.kinds import CYCLE, curves, panels
 from flatprobe.plotting import canvas
 
@@ -62,7 +62,7 @@ def regularizers(frame: pd.DataFrame, _metadata: dict) -> Figure:
 
 @mpl.rc_context(canvas.STYLE)
 def over_width(frame: pd.DataFrame, _metadata: dict, *, columns: Sequence[str], log: bool = False) -> Figure:
-    """Fig. 4: quantities against the width, a curve per depth; last, the first quantity by normalization.
+    """Fig. 4: quantities against the width, a curve per depth; the first one by epochs and by normalization.
 
     Args:
         frame: the table of the weight-normalised networks.
@@ -71,14 +71,23 @@ def over_width(frame: pd.DataFrame, _metadata: dict, *, columns: Sequence[str], 
     """
     main = frame[frame["normalised"] == ALL].sort_values(["L", "M"])
     main = main.assign(depth="L = " + main["L"].astype(str))
-    width = frame[frame["normalised"] != ALL]["M"].iloc[0]
-    figure, grid = panels([*columns, f"{columns[0]}\nby normalization, M = {width}"], size=(4.1, 3.8))
+    first, widest = columns[0], main["M"].max()
+    by_epochs = frame[(frame["M"] == widest) & frame["normalised"].isin([ALL, LONGER])].sort_values(["epochs", "L"])
+    by_epochs = by_epochs.assign(trained=by_epochs["epochs"].astype(str) + " epochs")
+    others = frame[~frame["normalised"].isin([ALL, LONGER])]
+    by_kind = frame[(frame["M"] == others["M"].iloc[0]) & (frame["normalised"] != LONGER)].sort_values("L")
+    over_depth = {
+        f"{first}\nM = {widest}": (by_epochs, "trained"),
+        f"{first}\nM = {by_kind['M'].iloc[0]}": (by_kind, "normalised"),
+    }
+    figure, grid = panels([*columns, *over_depth], size=(4.0, 3.8))
     for ax, column in zip(grid, columns, strict=False):
         curves(ax, main.dropna(subset=[column]), "M", column, by="depth", scale="log")
         labelled(ax, "M, units per hidden layer", column, sorted(main["M"].unique()))
         ax.minorticks_off()
-    curves(grid[-1], frame[frame["M"] == width].sort_values("L"), "L", columns[0], by="normalised")
-    labelled(grid[-1], "L, layers", columns[0], sorted(frame["L"].unique()))
+    for ax, (part, by) in zip(grid[len(columns) :], over_depth.values(), strict=True):
+        curves(ax, part, "L", first, by=by)
+        labelled(ax, "L, layers", first, sorted(frame["L"].unique()))
     for ax in grid if log else ():
         ax.set_yscale("log")
     return figure

@@ -7,13 +7,13 @@ import pytest
 import torch
 
 from analyses.sokolic2017 import covering, figure2, figure3, figure4, weight_normalised
-from analyses.sokolic2017.weight_normalised import ALL, NONE
+from analyses.sokolic2017.weight_normalised import ALL, LONGER, NONE
 
 
 def networks(**values: object) -> pd.DataFrame:
     """Two draws of depths 2, 3, 4 and widths 10, 20, and a control; a column per function of (L, M, draw)."""
     cells = [*product((2, 3, 4), (10, 20), (0, 1), (ALL,)), *product((2, 3, 4), (10,), (0, 1), (NONE,))]
-    frame = pd.DataFrame(cells, columns=["L", "M", "draw", "normalised"])
+    frame = pd.DataFrame(cells, columns=["L", "M", "draw", "normalised"]).assign(epochs=45)
     return frame.assign(**{name: frame.apply(value, axis=1) for name, value in values.items()})
 
 
@@ -55,6 +55,7 @@ def test_settings_are_read_back_from_the_experiments() -> None:
         lambda part: sorted(set(zip(part["L"], part["M"], strict=True)))
     )
     assert len(found) == len(rows)
+    assert kinds[LONGER] == [(L, max(widths)) for L, widths in settings.widths.items()]
     assert kinds[ALL] == sorted((L, M) for L, widths in settings.widths.items() for M in widths)
     for control in settings.controls:
         assert kinds[control] == [(L, settings.control_width) for L in settings.widths]
@@ -70,6 +71,23 @@ def test_full_training_accuracy_may_fail_in_the_smallest_network_alone() -> None
     smallest = (full["L"] == 2) & (full["M"] == 10)
     assert verdict(full.assign(**{"train accuracy": 100.0 - smallest})) is True
     assert verdict(full.assign(**{"train accuracy": 100.0 - ((full["L"] == 3) & (full["M"] == 10))})) is False
+
+
+def test_longer_trained_networks_of_every_depth_are_judged_and_others_stand_beside() -> None:
+    frame = networks(y=lambda cell: -cell["L"])
+    wide = frame[(frame["M"] == 20)].assign(M=784)
+    longer = wide.assign(normalised=LONGER, epochs=120, y=wide["L"])
+    assert set(figure4.of_source(frame)["M"]) == {10, 20}
+    assert set(figure4.of_source(pd.concat([frame, wide]))["M"]) == {784}
+    partly = pd.concat([frame, wide, longer[longer["L"] == 4]])
+    assert set(figure4.of_source(partly)["epochs"]) == {45}
+    whole = pd.concat([frame, wide, longer])
+    assert set(figure4.of_source(whole)["epochs"]) == {120}
+    beside = {outcome.rule: outcome.holds for outcome in figure4.elsewhere("rises", whole, "y")}
+    assert beside == {
+        f"rises, {kind} normalised, M = {M}, 45 epochs": False
+        for kind, M in ((ALL, 10), (ALL, 20), (NONE, 10), (ALL, 784))
+    }
 
 
 def trainings(error: dict[tuple[int, str], float]) -> pd.DataFrame:
