@@ -22,6 +22,7 @@ DEPTHS = (2, 3, 4, 5)  # L, layers with weights
 ALL, HIDDEN, PROJECTED, NONE = "all layers", "hidden layers", "projected", "none"
 CONTROLS = (HIDDEN, PROJECTED, NONE)  # ours: not the last layer; projection after each step; no normalization
 LONGER = "all layers, longer"  # ours: the widest networks, with more epochs
+SEEDS = ("seeds.data", "seeds.network", "seeds.order")
 CONSTANT, DIMENSION = 1.0, 10  # C_M and k of eq. 38: assumed, since the source gives none for MNIST
 NORMS = {(on, outputs): f"{on}, {outputs}" for on, outputs in product(("train", "test"), ("softmax", "logits"))}
 
@@ -37,6 +38,7 @@ class Settings:
         control_width: M of the controls.
         controls: other normalizations.
         longer: epochs of further networks of the largest width; None for no such networks.
+        longer_cells: their (L, draw).
         epochs: in three thirds.
         draws: of training set, initial weights and order.
         pool: first training samples from which a draw is taken; None for all.
@@ -53,6 +55,7 @@ class Settings:
     probed: int | None
     controls: Sequence[str] = CONTROLS
     longer: int | None = None
+    longer_cells: Sequence[tuple[int, int]] = ()
 
     def networks(self) -> list[fp.Experiment]:
         """The experiments of all cells and draws, and of the controls."""
@@ -68,11 +71,11 @@ class Settings:
         )  # fmt: skip
         cells = [(L, M, ALL) for L, widths in self.widths.items() for M in widths]
         cells += [(L, self.control_width, control) for control in self.controls for L in self.widths]
-        seeds = {("seeds.data", "seeds.network", "seeds.order"): [(draw,) * 3 for draw in range(self.draws)]}
+        seeds = {SEEDS: [(draw,) * 3 for draw in range(self.draws)]}
         found = [network for cell in cells for network in base.vary({**changes(*cell), **seeds})]
-        for L, widths in reversed(self.widths.items()) if self.longer else ():
+        for L, draw in self.longer_cells:
             more = {f"stages.0.{name}": [value] for name, value in scheduled(self.longer).items()}
-            found += base.vary({**changes(L, max(widths), ALL), **more, **seeds})
+            found += base.vary({**changes(L, max(self.widths[L]), ALL), **more, SEEDS: [(draw,) * 3]})
         return found
 
 
@@ -99,6 +102,7 @@ PRESETS = {
     "cpu": Settings(
         data="ylecun/mnist", samples=1000, widths=dict.fromkeys(DEPTHS, (196, 784)), control_width=196, epochs=45,
         draws=3, pool=10000, probed=1000, controls=(HIDDEN, PROJECTED), longer=120,
+        longer_cells=tuple(product((5, 4, 3, 2), range(3))),
     ),
     "paper": Settings(
         data="ylecun/mnist", samples=5000, widths=dict.fromkeys(DEPTHS, tuple(784 * k for k in range(1, 7))),

@@ -55,7 +55,7 @@ def test_settings_are_read_back_from_the_experiments() -> None:
         lambda part: sorted(set(zip(part["L"], part["M"], strict=True)))
     )
     assert len(found) == len(rows)
-    assert kinds[LONGER] == [(L, max(widths)) for L, widths in settings.widths.items()]
+    assert kinds[LONGER] == sorted({(L, max(settings.widths[L])) for L, _ in settings.longer_cells})
     assert kinds[ALL] == sorted((L, M) for L, widths in settings.widths.items() for M in widths)
     for control in settings.controls:
         assert kinds[control] == [(L, settings.control_width) for L in settings.widths]
@@ -81,6 +81,10 @@ def test_longer_trained_networks_of_every_depth_are_judged_and_others_stand_besi
     assert set(figure4.of_source(pd.concat([frame, wide]))["M"]) == {784}
     partly = pd.concat([frame, wide, longer[longer["L"] == 4]])
     assert set(figure4.of_source(partly)["epochs"]) == {45}
+    [found] = figure4.trained_longer("y is 4", partly, "y", lambda rows: (rows["y"] == 4) & (rows["same"] == -4))
+    assert (found.holds, found.effect, found.seeds, found.beside) == (True, 4.0, 2, True)
+    assert figure4.trained_longer("y is 3", partly, "y", lambda rows: rows["shallower"] == -4)[0].holds is False
+    assert figure4.trained_longer("", frame, "y", lambda rows: rows["y"] == 0) == []
     whole = pd.concat([frame, wide, longer])
     assert set(figure4.of_source(whole)["epochs"]) == {120}
     beside = {outcome.rule: outcome.holds for outcome in figure4.elsewhere("rises", whole, "y")}
