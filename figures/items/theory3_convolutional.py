@@ -82,7 +82,7 @@ def langevin(frame: pd.DataFrame, metadata: dict) -> Figure:
     for ax, name in zip(axes, named, strict=True):
         curves(ax, part, "epoch", name, by="group", styles=styles)
         ax.set_ylabel(named[name])
-    axes[0].set_yscale("log")
+    axes[0].set(yscale="log", ylim=(0.5 * part["loss_by_epoch"].min(), None))
     return figure
 
 

@@ -73,6 +73,7 @@ def frame(cells: list[dict], *, change: float = 1e-3) -> pd.DataFrame:
             "activation": "relu",
             "noise": 0.0,
             "k": 8,
+            "epochs": 80,
             "batch_norm": True,
             "weights": 9898,
             "train_loss": 0.1,
