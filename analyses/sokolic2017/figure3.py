@@ -157,8 +157,8 @@ REPRODUCTION = Reproduction(
     "20,000 and 50,000 is not judged; 3 draws in place of 5, and 60 epochs of batches of 32 in place of 120 of 128, "
     "which at this n are 780 steps in place of 480. The grids of strengths, and whether one strength serves all n and "
     "L, are not stated: here one per n and L, by the lowest validation error on the first draw. At L = 2 the strengths "
-    "0.1 and 1 tie, and the smaller is taken; with 1 the lead was 0.83 points (0.32 to 1.33). The regularizer is sampled "
-    "with one projection, without bias. Pixels in [0, 1]; initial weights by torch's default law. CIFAR-10, "
+    "0.1 and 1 tie, and the smaller is taken; with 1 the lead was 0.83 points (0.32 to 1.33). The regularizer is "
+    "sampled with one projection, without bias. Pixels in [0, 1]; initial weights by torch's default law. CIFAR-10, "
     "panel (b), needs a GPU.",
     cost="5 min",
 )
