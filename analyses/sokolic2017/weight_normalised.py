@@ -21,7 +21,6 @@ BATCH_SIZE = 128  # samples
 DEPTHS = (2, 3, 4, 5)  # L, layers with weights
 ALL, HIDDEN, PROJECTED, NONE = "all layers", "hidden layers", "projected", "none"
 CONTROLS = (HIDDEN, PROJECTED, NONE)  # ours: not the last layer; projection after each step; no normalization
-LONGER = "all layers, longer"  # ours: the widest networks, with more epochs
 SEEDS = ("seeds.data", "seeds.network", "seeds.order")
 CONSTANT, DIMENSION = 1.0, 10  # C_M and k of eq. 38: assumed, since the source gives none for MNIST
 NORMS = {(on, outputs): f"{on}, {outputs}" for on, outputs in product(("train", "test"), ("softmax", "logits"))}
@@ -37,8 +36,6 @@ class Settings:
         widths: M, units of each hidden layer, by depth L; S17: 784 to 6 * 784 at every depth.
         control_width: M of the controls.
         controls: other normalizations.
-        longer: epochs of further networks of the largest width; None for no such networks.
-        longer_cells: their (L, draw).
         epochs: in three thirds.
         draws: of training set, initial weights and order.
         pool: first training samples from which a draw is taken; None for all.
@@ -54,8 +51,6 @@ class Settings:
     pool: int | None
     probed: int | None
     controls: Sequence[str] = CONTROLS
-    longer: int | None = None
-    longer_cells: Sequence[tuple[int, int]] = ()
 
     def networks(self) -> list[fp.Experiment]:
         """The experiments of all cells and draws, and of the controls."""
@@ -72,11 +67,7 @@ class Settings:
         cells = [(L, M, ALL) for L, widths in self.widths.items() for M in widths]
         cells += [(L, self.control_width, control) for control in self.controls for L in self.widths]
         seeds = {SEEDS: [(draw,) * 3 for draw in range(self.draws)]}
-        found = [network for cell in cells for network in base.vary({**changes(*cell), **seeds})]
-        for L, draw in self.longer_cells:
-            more = {f"stages.0.{name}": [value] for name, value in scheduled(self.longer).items()}
-            found += base.vary({**changes(L, max(self.widths[L]), ALL), **more, SEEDS: [(draw,) * 3]})
-        return found
+        return [network for cell in cells for network in base.vary({**changes(*cell), **seeds})]
 
 
 def scheduled(epochs: int) -> dict[str, object]:
@@ -100,9 +91,8 @@ PRESETS = {
         probed=100, controls=(HIDDEN,),
     ),
     "cpu": Settings(
-        data="ylecun/mnist", samples=1000, widths=dict.fromkeys(DEPTHS, (196, 784)), control_width=196, epochs=45,
-        draws=3, pool=10000, probed=1000, controls=(HIDDEN, PROJECTED), longer=120,
-        longer_cells=((5, 0), (5, 1), (5, 2)),
+        data="ylecun/mnist", samples=1000, widths=dict.fromkeys(DEPTHS, (196, 784)), control_width=196, epochs=120,
+        draws=3, pool=10000, probed=1000, controls=(HIDDEN, PROJECTED),
     ),
     "paper": Settings(
         data="ylecun/mnist", samples=5000, widths=dict.fromkeys(DEPTHS, tuple(784 * k for k in range(1, 7))),
@@ -148,9 +138,7 @@ def describe(rows: pd.DataFrame) -> pd.DataFrame:
         ALL if unit is True else HIDDEN if isinstance(unit, str) else PROJECTED if isinstance(projection, str) else NONE
         for unit, projection in zip(unit_rows, constraints, strict=True)
     ]
-    longer = rows["stages.0.epochs"] > rows["stages.0.epochs"].min()
-    kinds = [LONGER if more else kind for kind, more in zip(kinds, longer, strict=True)]
-    cell = {"normalised": kinds, "L": widths.map(len) + 1, "M": widths.map(max), "epochs": rows["stages.0.epochs"]}
+    cell = {"normalised": kinds, "L": widths.map(len) + 1, "M": widths.map(max)}
     return pd.DataFrame(cell | {"draw": rows["seeds.data"].astype(int)})
 
 

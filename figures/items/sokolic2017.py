@@ -10,7 +10,7 @@ from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 
 from analyses.sokolic2017.figure3 import DECAY, JACOBIAN
-from analyses.sokolic2017.weight_normalised import ALL, LONGER
+from analyses.sokolic2017.weight_normalised import ALL
 from figures.kinds import CYCLE, curves, panels
 from flatprobe.plotting import canvas
 
@@ -62,7 +62,7 @@ def regularizers(frame: pd.DataFrame, _metadata: dict) -> Figure:
 
 @mpl.rc_context(canvas.STYLE)
 def over_width(frame: pd.DataFrame, _metadata: dict, *, columns: Sequence[str], log: bool = False) -> Figure:
-    """Fig. 4: quantities against the width, a curve per depth; the first one by epochs and by normalization.
+    """Fig. 4: quantities against the width, a curve per depth; the first one also against the depth.
 
     Args:
         frame: the table of the weight-normalised networks.
@@ -72,12 +72,10 @@ def over_width(frame: pd.DataFrame, _metadata: dict, *, columns: Sequence[str], 
     main = frame[frame["normalised"] == ALL].sort_values(["L", "M"])
     main = main.assign(depth="L = " + main["L"].astype(str))
     first, widest = columns[0], main["M"].max()
-    by_epochs = frame[(frame["M"] == widest) & frame["normalised"].isin([ALL, LONGER])].sort_values(["epochs", "L"])
-    by_epochs = by_epochs.assign(trained=by_epochs["epochs"].astype(str) + " epochs")
-    others = frame[~frame["normalised"].isin([ALL, LONGER])]
-    by_kind = frame[(frame["M"] == others["M"].iloc[0]) & (frame["normalised"] != LONGER)].sort_values("L")
+    others = frame[frame["normalised"] != ALL]
+    by_kind = frame[frame["M"] == others["M"].iloc[0]].sort_values("L")
     over_depth = {
-        f"{first}\nM = {widest}": (by_epochs, "trained"),
+        f"{first}\nM = {widest}": (frame[frame["M"] == widest].sort_values("L"), "normalised"),
         f"{first}\nM = {by_kind['M'].iloc[0]}": (by_kind, "normalised"),
     }
     figure, grid = panels([*columns, *over_depth], size=(4.0, 3.8))

@@ -7,13 +7,13 @@ import pytest
 import torch
 
 from analyses.sokolic2017 import covering, figure2, figure3, figure4, weight_normalised
-from analyses.sokolic2017.weight_normalised import ALL, LONGER, NONE
+from analyses.sokolic2017.weight_normalised import ALL, NONE
 
 
 def networks(**values: object) -> pd.DataFrame:
     """Two draws of depths 2, 3, 4 and widths 10, 20, and a control; a column per function of (L, M, draw)."""
     cells = [*product((2, 3, 4), (10, 20), (0, 1), (ALL,)), *product((2, 3, 4), (10,), (0, 1), (NONE,))]
-    frame = pd.DataFrame(cells, columns=["L", "M", "draw", "normalised"]).assign(epochs=45)
+    frame = pd.DataFrame(cells, columns=["L", "M", "draw", "normalised"])
     return frame.assign(**{name: frame.apply(value, axis=1) for name, value in values.items()})
 
 
@@ -55,7 +55,6 @@ def test_settings_are_read_back_from_the_experiments() -> None:
         lambda part: sorted(set(zip(part["L"], part["M"], strict=True)))
     )
     assert len(found) == len(rows)
-    assert kinds[LONGER] == sorted({(L, max(settings.widths[L])) for L, _ in settings.longer_cells})
     assert kinds[ALL] == sorted((L, M) for L, widths in settings.widths.items() for M in widths)
     for control in settings.controls:
         assert kinds[control] == [(L, settings.control_width) for L in settings.widths]
@@ -73,25 +72,14 @@ def test_full_training_accuracy_may_fail_in_the_smallest_network_alone() -> None
     assert verdict(full.assign(**{"train accuracy": 100.0 - ((full["L"] == 3) & (full["M"] == 10))})) is False
 
 
-def test_longer_trained_networks_of_every_depth_are_judged_and_others_stand_beside() -> None:
+def test_the_widths_of_the_source_are_judged_and_others_stand_beside() -> None:
     frame = networks(y=lambda cell: -cell["L"])
-    wide = frame[(frame["M"] == 20)].assign(M=784)
-    longer = wide.assign(normalised=LONGER, epochs=120, y=wide["L"])
+    wide = frame[frame["M"] == 20].assign(M=784, y=frame["L"])
     assert set(figure4.of_source(frame)["M"]) == {10, 20}
-    assert set(figure4.of_source(pd.concat([frame, wide]))["M"]) == {784}
-    partly = pd.concat([frame, wide, longer[longer["L"] == 4]])
-    assert set(figure4.of_source(partly)["epochs"]) == {45}
-    [found] = figure4.trained_longer("y is 4", partly, "y", lambda rows: (rows["y"] == 4) & (rows["same"] == -4))
-    assert (found.holds, found.effect, found.seeds, found.beside) == (True, 4.0, 2, True)
-    assert figure4.trained_longer("y is 3", partly, "y", lambda rows: rows["shallower"] == -4)[0].holds is False
-    assert figure4.trained_longer("", frame, "y", lambda rows: rows["y"] == 0) == []
-    whole = pd.concat([frame, wide, longer])
-    assert set(figure4.of_source(whole)["epochs"]) == {120}
+    whole = pd.concat([frame, wide])
+    assert set(figure4.of_source(whole)["M"]) == {784}
     beside = {outcome.rule: outcome.holds for outcome in figure4.elsewhere("rises", whole, "y")}
-    assert beside == {
-        f"rises, {kind} normalised, M = {M}, 45 epochs": False
-        for kind, M in ((ALL, 10), (ALL, 20), (NONE, 10), (ALL, 784))
-    }
+    assert beside == {f"rises, {kind} normalised, M = {M}": False for kind, M in ((ALL, 10), (ALL, 20), (NONE, 10))}
 
 
 def trainings(error: dict[tuple[int, str], float]) -> pd.DataFrame:
