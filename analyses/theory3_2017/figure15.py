@@ -45,7 +45,7 @@ def rules(frame: pd.DataFrame) -> list[Outcome]:
         margin = 2 * float(gaps[first].std(ddof=1))
         found += [
             difference(
-                f"more weights do not hurt, n = {n:,}: the gap at W = {largest:,.0f} is at most that at W = "
+                f"n = {n:,}: the gap at W = {largest:,.0f} is at most that at W = "
                 f"{first:,.0f} and 2 standard deviations",
                 gaps[first] - gaps[largest],
                 above=-margin,
@@ -61,9 +61,9 @@ def rules(frame: pd.DataFrame) -> list[Outcome]:
 
 
 HURT = (
-    "The gap rises by {rise} over 3 draws, since after 30 epochs the network at W = {first} still has a training error of "
-    "{train}, and a network that does not fit has no gap. The test error falls all the same (beside). Tested by training "
-    "the networks of T3-F3 for 80 epochs: among those without training error the gap falls with W."
+    "The gap rises by {rise} over 3 draws: after 30 epochs the network at W = {first} still has a training error of "
+    "{train}, and a network that does not fit has no gap. The test error falls all the same (beside). Tested by the "
+    "networks of T3-F3, which are trained for 80 epochs: among those without training error the gap falls with W."
 )
 REPRODUCTION = Reproduction(
     id="T3-F15",
@@ -73,10 +73,10 @@ REPRODUCTION = Reproduction(
     table=table,
     rules=rules,
     reasons={
-        "more weights do not hurt, n = 500: the gap at W = 29,930 is at most that at W = 726 and 2 standard deviations": HURT.format(
+        "n = 500: the gap at W = 29,930 is at most that at W = 726 and 2 standard deviations": HURT.format(
             rise="0.60", first="726", train="0.72"
         ),
-        "more weights do not hurt, n = 1,000: the gap at W = 29,930 is at most that at W = 2,306 and 2 standard deviations": HURT.format(
+        "n = 1,000: the gap at W = 29,930 is at most that at W = 2,306 and 2 standard deviations": HURT.format(
             rise="0.46", first="2,306", train="0.53"
         ),
     },
