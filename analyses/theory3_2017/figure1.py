@@ -53,7 +53,7 @@ def scrambled(family: Family, study: Study) -> pd.DataFrame:
 def rules(frame: pd.DataFrame) -> list[Outcome]:
     """Natural labels: the test error falls, the training error is 0 below W, and the gap closes."""
     kept, longer = _split(frame)
-    sizes = _repeated(kept)
+    sizes = _sizes(kept)
     before, last = sizes[-2:]
     gaps = {n: per_seed(kept, "gap", n=n) for n in sizes}
     closing = difference(
@@ -72,7 +72,7 @@ def rules(frame: pd.DataFrame) -> list[Outcome]:
 def scrambled_rules(frame: pd.DataFrame) -> list[Outcome]:
     """Random labels: the training error rises from 0 towards chance, and the test error stays there."""
     kept, longer = _split(frame)
-    sizes = _repeated(kept)
+    sizes = _sizes(kept)
     first, last = sizes[0], sizes[-1]
     distance = (kept["test_error"] - CHANCE).abs().groupby(kept["seed"]).max()
     rising = difference(
@@ -110,10 +110,8 @@ def _split(frame: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     return kept, found.drop(kept.index)
 
 
-def _repeated(frame: pd.DataFrame) -> list[int]:
-    """The n of which all seeds were trained."""
-    seeds = frame.groupby("n")["seed"].nunique()
-    return sorted(seeds.index[seeds == seeds.max()])
+def _sizes(frame: pd.DataFrame) -> list[int]:
+    return sorted(frame["n"].unique())
 
 
 def fitted(frame: pd.DataFrame, n: int) -> Outcome:
@@ -125,14 +123,14 @@ def fitted(frame: pd.DataFrame, n: int) -> Outcome:
 
 def unfitted(frame: pd.DataFrame) -> Outcome:
     """A training error above 0 at the largest n."""
-    last = _repeated(frame)[-1]
+    last = _sizes(frame)[-1]
     rule = f"the training error is above {FITTED} at n = {last:,}"
     return difference(rule, per_seed(frame, "train_error", n=last), above=FITTED)
 
 
 def _if_reached(frame: pd.DataFrame, outcome: Outcome) -> Outcome:
     """The outcome of a claim on n > W, which is not tested by a table that ends below."""
-    return outcome if _repeated(frame)[-1] >= frame["weights"].max() else replace(outcome, holds=None)
+    return outcome if _sizes(frame)[-1] >= frame["weights"].max() else replace(outcome, holds=None)
 
 
 CUT = (
