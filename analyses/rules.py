@@ -120,6 +120,7 @@ def trend(
     sign = 1 if rising else -1
     found = [float(stats.spearmanr(part[x], part[y]).statistic) for _, part in frame.groupby(seed)]
     mean, lower, upper = student([sign * value for value in found])
+    lower, upper = np.clip([lower, upper], -1, 1).tolist()
     chance = math.factorial(frame[x].nunique()) ** -len(found)
     return Outcome(
         rule=rule,

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 
 import numpy as np
@@ -194,7 +194,10 @@ def monotone(
     ]
     sign = 1 if rising else -1
     unit = "Spearman" if rising else "-Spearman"
-    return difference(rule, [sign * value for value in per_draw], unit=unit, beside=beside)
+    found = difference(rule, [sign * value for value in per_draw], unit=unit, beside=beside)
+    assert found.interval is not None
+    lower, upper = np.clip(found.interval, -1, 1).tolist()  # a correlation is at most 1, and Student's interval is not
+    return replace(found, interval=(lower, upper))
 
 
 def correlation(x: pd.Series, y: pd.Series) -> float:
