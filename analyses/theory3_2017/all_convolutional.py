@@ -35,6 +35,7 @@ class Family:
 
     Attributes:
         epochs: by n, the number of training samples; not stated but for Fig. 15.
+        once: further pairs of n and epochs, with the first seed alone.
         channels: k, filters per layer; 16 in Figs 1 and 2.
         labels: of `LABELS`.
         seeds: of the draw of samples and random labels, the initial weights and the order, together.
@@ -48,6 +49,7 @@ class Family:
     """
 
     epochs: Mapping[int, int]
+    once: Sequence[tuple[int, int]] = ()
     channels: Sequence[int] = (16,)
     labels: Sequence[str] = ("natural",)
     seeds: Sequence[int] = (0, 1, 2)
@@ -75,14 +77,15 @@ class Family:
                 }
             ],
         )  # fmt: skip
-        yield from base.vary(
-            {
-                ("seeds.data", "seeds.network", "seeds.order"): [(seed,) * 3 for seed in self.seeds],
-                ("data.samples", "stages.0.epochs"): self.epochs.items(),
-                "network.channels": self.channels,
-                "data.random_labels": [LABELS[name] for name in self.labels],
-            }
-        )
+        for epochs, seeds in ((tuple(self.epochs.items()), self.seeds), (self.once, self.seeds[:1])):
+            yield from base.vary(
+                {
+                    ("seeds.data", "seeds.network", "seeds.order"): [(seed,) * 3 for seed in seeds],
+                    ("data.samples", "stages.0.epochs"): epochs,
+                    "network.channels": self.channels,
+                    "data.random_labels": [LABELS[name] for name in self.labels],
+                }
+            )
 
 
 def batch_normalized(input_shape: Sequence[int], *, classes: int, seed: int, **arguments: Any) -> nn.Sequential:
@@ -127,7 +130,7 @@ def errors(study: Study, *families: Family) -> pd.DataFrame:
     found = named(train.reset_index()).set_index("experiment")
     found["weights"] = size["weights"]
     for name, part in (("train", train), ("test", test)):
-        found[f"{name}_error"], found[f"{name}_loss"] = part["error_measured"], part["loss"]
+        found[f"{name}_error"], found[f"{name}_loss"] = part["error"], part["loss"]
     found["gap"] = found["test_error"] - found["train_error"]
     return found.reset_index()
 
@@ -159,13 +162,13 @@ def _sweep(study: Study, families: Iterable[Family], measurements: Sequence[fp.M
         study.sweep(experiments, measurements)
     except RuntimeError:
         table = study.units[-1]
-        if not table.loc[table["state"] == "failed", "error"].str.contains("finite").all():
+        if not table.loc[table["state"] == "failed", "failure"].str.contains("finite").all():
             raise
     return study.units[-1]
 
 
 def named(table: pd.DataFrame) -> pd.DataFrame:
-    """Short names of an experiment's settings: `n`, `k`, `labels`, `activation`, `noise` (of SGDL) and `seed`."""
+    """Short names of an experiment's settings; `noise` is that of SGDL."""
     names = {value: name for name, value in LABELS.items()}
     optional = table.reindex(columns=["network.activation", "stages.0.optimizer.noise"]).astype(object)
     return pd.DataFrame(
@@ -173,12 +176,19 @@ def named(table: pd.DataFrame) -> pd.DataFrame:
             "experiment": table["experiment"],
             "n": table["data.samples"].astype(int),
             "k": table["network.channels"].astype(int),
+            "epochs": table["stages.0.epochs"].astype(int),
             "labels": table["data.random_labels"].map(names),
+            "batch_norm": table["network.name"].str.contains(batch_normalized.__name__),
             "activation": optional["network.activation"].fillna("relu").astype(str),
             "noise": optional["stages.0.optimizer.noise"].fillna(0.0).astype(float),
             "seed": table["seeds.data"].astype(int),
         }
     )
+
+
+def usual(frame: pd.DataFrame) -> pd.DataFrame:
+    """The networks without those that were trained for more epochs than others of their n."""
+    return frame[frame["epochs"] == frame.groupby("n")["epochs"].transform("min")]
 
 
 def per_seed(frame: pd.DataFrame, value: str, **cell: object) -> pd.Series:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import pandas as pd
 from torch import nn
@@ -10,11 +11,20 @@ import flatprobe as fp
 from analyses.reproduction import Outcome, Reproduction
 from analyses.rules import exact
 from analyses.study import Study
+from analyses.theory3_2017.family import CIFAR, INTERPOLATED, MNIST, Family
 
 BITS = 32  # k, of a float32 weight
 DELTA = 0.05
 QUANTILES = (0.0, 0.1, 0.25, 0.5)  # of the margins, for eq. 63
 CELLS = (1, 2, 3)  # q of the grids of eq. 22: cells of side 2^-q, with prior 6 / (pi q)^2
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The family with one hidden layer, and the largest number of hidden layers; one draw of the deeper ones."""
+
+    family: Family
+    depth: int
 
 
 def counting(settings: dict) -> pd.DataFrame:
@@ -85,26 +95,26 @@ def measure(model: nn.Module, data: fp.LabelledData) -> dict[str, float]:
     }
 
 
-def table(settings: dict, study: Study) -> pd.DataFrame:
-    """The bounds on trained networks by depth, labels and seed, with their test error."""
-    base = fp.Experiment(
-        network={"name": "mlp", "widths": [settings["width"]]},
-        data={"name": settings["data"], "samples": settings["samples"], "pool": settings["pool"], "random_labels": 0.0},
-        stages=[{"until": "interpolation", "epochs": 2000, "learning_rate": settings["learning_rate"]}],
-    )
-    seeds = [(seed, seed, seed) for seed in range(settings["seeds"])]
-    experiments = base.vary(
-        {
-            "network.widths": [[settings["width"]] * depth for depth in settings["depths"]],
-            "data.random_labels": (0.0, 1.0),
-            ("seeds.data", "seeds.network", "seeds.order"): seeds,
-        }
-    )
+def table(settings: Settings, study: Study) -> pd.DataFrame:
+    """The bounds on trained networks by depth, labels and draw, with their test error."""
+    own = settings.family
+    families = [own] + [
+        replace(own, widths=own.widths * depth, draws=1, equal_loss=None) for depth in range(2, settings.depth + 1)
+    ]
+    experiments = [one for family in families for one in family.networks() if one.network["scale"] == 1]
+    parts = [
+        _measured(study, [one for one in experiments if len(one.stages) == stages])
+        for stages in sorted({len(one.stages) for one in experiments})
+    ]
+    return pd.concat(parts, ignore_index=True)
+
+
+def _measured(study: Study, experiments: Sequence[fp.Experiment]) -> pd.DataFrame:
     measured = study.sweep(
         experiments,
         [
-            fp.Measurement(f"{__name__}:measure", on="train", name="bounds"),
-            fp.Measurement("risk", on="test", name="test"),
+            fp.Measurement(f"{__name__}:measure", on="train", stage=INTERPOLATED, name="bounds"),
+            fp.Measurement("risk", on="test", stage=INTERPOLATED, name="test"),
         ],
     )
     return measured["bounds"].merge(measured["test"][["experiment", "error"]], on="experiment")
@@ -151,18 +161,9 @@ REPRODUCTIONS = (
         source="Poggio et al. (2017), sections 8.3 and 9.8: eqs 21, 22, 60 and 63",
         claim="The bounds from robustness, and from Rademacher averages and the margin, are very loose.",
         presets={
-            "quick": {
-                "data": "digits", "samples": 200, "pool": None, "width": 32, "learning_rate": 0.1, "depths": (1,),
-                "seeds": 1,
-            },
-            "cpu": {
-                "data": "ylecun/mnist", "samples": 1000, "pool": 10_000, "width": 512, "learning_rate": 0.01,
-                "depths": (1, 2, 3), "seeds": 2,
-            },
-            "paper": {
-                "data": "uoft-cs/cifar10", "samples": 50_000, "pool": None, "width": 512, "learning_rate": 0.01,
-                "depths": (1, 2, 3), "seeds": 3,
-            },
+            "quick": Settings(MNIST["quick"], depth=1),
+            "cpu": Settings(MNIST["cpu"], depth=3),
+            "paper": Settings(CIFAR["paper"], depth=3),
         },
         table=table,
         rules=rules,

@@ -1,6 +1,7 @@
 """Poggio et al. (2017), section 1.1: isotropic flat minima and equivalent weights of the same function."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import pandas as pd
 from torch import nn
@@ -9,9 +10,18 @@ import flatprobe as fp
 from analyses.reproduction import Outcome, Reproduction
 from analyses.rules import exact
 from analyses.study import Study
+from analyses.theory3_2017.family import CIFAR, INTERPOLATED, MNIST, Family
 
 CLAIM = "the isotropic radius stays under a rescaling that keeps the function (largest relative change)"
 ADAPTIVE = "the adaptive radius, whose directions follow the weights, stays (largest relative change)"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The family, and factors of every second hidden unit; powers of two do not round."""
+
+    family: Family
+    factors: tuple[float, ...]
 
 
 def measure(model: nn.Module, data: fp.LabelledData, *, factors: Sequence[float]) -> pd.DataFrame:
@@ -26,25 +36,24 @@ def measure(model: nn.Module, data: fp.LabelledData, *, factors: Sequence[float]
     return rows[rows["figure"] == "mean"].drop(columns="spread")
 
 
-def table(settings: dict, study: Study) -> pd.DataFrame:
-    """Radii of trained networks, by seed and factor."""
-    base = fp.Experiment(
-        network={"name": "mlp", "widths": [settings["width"]]},
-        data={"name": settings["data"], "samples": settings["samples"], "pool": settings["pool"]},
-        stages=[{"until": "interpolation", "epochs": 1000, "learning_rate": settings["learning_rate"]}],
+def table(settings: Settings, study: Study) -> pd.DataFrame:
+    """Radii of the family's networks with natural labels and initial weights x1, by draw and factor."""
+    measurement = fp.Measurement(
+        f"{__name__}:measure", on="train", stage=INTERPOLATED, name="radii", arguments={"factors": settings.factors}
     )
-    seeds = [(seed, seed, seed) for seed in range(settings["seeds"])]
-    experiments = base.vary({("seeds.data", "seeds.network", "seeds.order"): seeds})
-    function = f"{__name__}:measure"
-    measurement = fp.Measurement(function, on="train", name="radii", arguments={"factors": settings["factors"]})
-    return study.sweep(experiments, [measurement])["radii"]
+    return study.sweep(natural(settings.family), [measurement])["radii"]
+
+
+def natural(family: Family) -> list[fp.Experiment]:
+    """The networks with natural labels and initial weights x1."""
+    return [one for one in family.networks() if one.data["random_labels"] == 0 and one.network["scale"] == 1]
 
 
 def rules(frame: pd.DataFrame) -> Sequence[Outcome]:
     """The change of the two radii, at any factor."""
     change = frame["relative_change"].abs()
     isotropic = frame["probe"] == "flatness_radius"
-    count = frame["seeds.network"].nunique()
+    count = frame["seeds.data"].nunique()
     return [
         exact(CLAIM, float(change[isotropic].max()), tolerance=0.01, problems=count),
         exact(ADAPTIVE, float(change[~isotropic].max()), tolerance=0.01, problems=count, beside=True),
@@ -59,18 +68,9 @@ REPRODUCTION = Reproduction(
     claim="Isotropic flat minima in the loss with respect to all weights cannot be transformed into sharp minima, "
     "against Dinh et al. (2017).",
     presets={
-        "quick": {
-            "data": "digits", "samples": 200, "pool": None, "width": 16, "learning_rate": 0.1, "seeds": 1,
-            "factors": (1024.0,),
-        },
-        "cpu": {
-            "data": "ylecun/mnist", "samples": 1000, "pool": 10_000, "width": 512, "learning_rate": 0.01, "seeds": 3,
-            "factors": (4.0, 32.0, 1024.0),
-        },
-        "paper": {
-            "data": "uoft-cs/cifar10", "samples": 50_000, "pool": None, "width": 512, "learning_rate": 0.01, "seeds": 3,
-            "factors": (4.0, 32.0, 1024.0),
-        },
+        "quick": Settings(MNIST["quick"], factors=(1024.0,)),
+        "cpu": Settings(MNIST["cpu"], factors=(4.0, 1024.0)),
+        "paper": Settings(CIFAR["paper"], factors=(4.0, 32.0, 1024.0)),
     },
     table=table,
     rules=rules,

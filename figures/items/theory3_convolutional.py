@@ -6,6 +6,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from analyses.theory3_2017.all_convolutional import usual
 from figures.kinds import curves, panels
 
 SETS = {"train_error": "training", "test_error": "test"}
@@ -22,7 +23,12 @@ def _long(frame: pd.DataFrame, cell: list[str]) -> pd.DataFrame:
 
 def _errors(ax: Axes, frame: pd.DataFrame, x: str, *, scale: str, boundary: float) -> None:
     """Training and test error against x, and the boundary W = n."""
-    curves(ax, _long(frame, [x]), x, "error", by="set", scale=scale, styles=STYLES)
+    kept = usual(frame)
+    curves(ax, _long(kept, [x]), x, "error", by="set", scale=scale, styles=STYLES)
+    for epochs, part in frame.drop(kept.index).groupby("epochs"):
+        means = part.groupby(x)["train_error"].mean()
+        ax.plot(means.index, means, "^", color="#0072B2", markerfacecolor="none", label=f"training, {epochs} epochs")
+    ax.legend()
     ax.axvline(boundary, color="#333333", linewidth=1.0, linestyle=":")
     ax.annotate("W = n", (boundary, 0.02), (3, 0), ("data", "axes fraction"), "offset points", fontsize=8)
     ax.axhline(0.9, color="#999999", linewidth=0.8, linestyle="-.")
@@ -76,7 +82,7 @@ def langevin(frame: pd.DataFrame, metadata: dict) -> Figure:
     for ax, name in zip(axes, named, strict=True):
         curves(ax, part, "epoch", name, by="group", styles=styles)
         ax.set_ylabel(named[name])
-    axes[0].set_yscale("log")
+    axes[0].set(yscale="log", ylim=(0.5 * part["loss_by_epoch"].min(), None))
     return figure
 
 
@@ -95,7 +101,7 @@ def activations(frame: pd.DataFrame, metadata: dict) -> Figure:
     """Errors of the ReLU and the polynomial network against n."""
     figure, axes = panels(list(SETS.values()), size=(4.4, 3.6), title=_title(metadata), sharey=True)
     for ax, name in zip(axes, SETS, strict=True):
-        curves(ax, frame.dropna(subset=name), "n", name, by="activation", scale="log")
+        curves(ax, frame[frame["batch_norm"]].dropna(subset=name), "n", name, by="activation", scale="log")
         ax.set(xlabel="training samples n", ylabel="error", ylim=(-0.02, 1.0))
         _ticks(ax, frame["n"].unique())
     return figure
@@ -108,7 +114,7 @@ def _networks(frame: pd.DataFrame) -> str:
 
 def _title(metadata: dict) -> str:
     data = metadata["settings"]["data"]
-    return f"{metadata['source']}, on {'CIFAR-10 (re-encoded as JPEG)' if 'cifar' in data else data}"
+    return f"{metadata['source']}\n{'CIFAR-10 (re-encoded as JPEG)' if 'cifar' in data else data}"
 
 
 def _ticks(ax: Axes, sizes: object) -> None:

@@ -58,8 +58,9 @@ def sweep(
     )
     write_table(found, out, {"kind": "sweep", "file": file.name})
     failed = found[found["state"] == "failed"]
-    for measurement, error in zip(failed["measurement"], failed["failure"], strict=True):
-        sys.stderr.write(f"flatprobe: {measurement or 'training'} failed: {error}\n")
+    for (measurement, said), part in failed.groupby(["measurement", "failure"], sort=False):
+        times = "" if len(part) == 1 else f" {len(part)} times"
+        sys.stderr.write(f"flatprobe: {measurement or 'training'} failed{times}: {said}\n")
     print(f"{len(found) - len(failed)} of {len(found)} complete; table: {out}")
     if len(failed):
         print(f"tracebacks: {root / 'failures'}")

@@ -68,7 +68,16 @@ def test_errors_raise_for_another_failure(tmp_path) -> None:
 def frame(cells: list[dict], *, change: float = 1e-3) -> pd.DataFrame:
     """Three seeds of each cell, whose errors differ by a small change."""
     rows = [
-        {"labels": "natural", "activation": "relu", "noise": 0.0, "k": 8, "weights": 9898, "train_loss": 0.1}
+        {
+            "labels": "natural",
+            "activation": "relu",
+            "noise": 0.0,
+            "k": 8,
+            "epochs": 80,
+            "batch_norm": True,
+            "weights": 9898,
+            "train_loss": 0.1,
+        }
         | cell
         | {"seed": seed, "test_error": cell["test_error"] + change * seed}
         for cell in cells
@@ -90,9 +99,10 @@ def test_rules_against_samples() -> None:
     like[0]["train_error"], like[-1]["train_error"] = 0.1, 0.0
     assert holds(figure1.rules(frame(like))) == [True, False, True, False, True]
     random = [{"n": n, "train_error": t, "test_error": 0.9} for n, t in zip(sizes, (0, 0.001, 0.2, 0.5), strict=True)]
-    assert holds(figure1.scrambled_rules(frame(random))) == [True] * 5
+    assert holds(figure1.scrambled_rules(frame(random))) == [True] * 4
     random[0]["test_error"] = 0.8
-    assert holds(figure1.scrambled_rules(frame(random)))[3] is False
+    assert holds(figure1.scrambled_rules(frame(random))) == [True, True, True, False]
+    assert holds(figure1.scrambled_rules(frame(random[:2]))) == [True, None, None, False]
 
 
 def test_rules_against_weights() -> None:
@@ -132,4 +142,4 @@ def test_rules_of_noise_epochs_and_activations() -> None:
     assert holds(figure21.rules(frame(kinds))) == [True, False]
     lost = frame(kinds)
     lost.loc[(lost["activation"] == "polynomial") & (lost["seed"] == 1), ["train_error", "test_error"]] = math.nan
-    assert [outcome.seeds for outcome in figure21.rules(lost)] == [2] * 4
+    assert [outcome.seeds for outcome in figure21.rules(lost)][:-1] == [2] * 4

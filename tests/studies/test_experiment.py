@@ -95,6 +95,10 @@ def test_a_wrong_name_of_a_grid_is_named() -> None:
         EXPERIMENT.vary({"stages.3.epochs": (1,)})
     with pytest.raises(TypeError, match=r"the values of 'data\.samples' must be a list, got 50"):
         EXPERIMENT.vary({"data.samples": 50})
+    pair = ("seeds.network", "seeds.order")
+    for entry in (0, [0, 0, 0]):
+        with pytest.raises(TypeError, match=r"must be lists of 2 values, got"):
+            EXPERIMENT.vary({pair: [entry]})
     with pytest.raises(TypeError, match="grid must be a dictionary"):
         EXPERIMENT.vary([])
     with pytest.raises(ValueError, match=r"an experiment must be an object .*, got \[\]"):

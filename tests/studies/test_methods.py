@@ -72,7 +72,7 @@ def with_errors(errors: dict[str, list[float]], seeds: list[int]) -> TunedMethod
 
 
 def test_closed_form_paired_differences_and_students_interval() -> None:
-    errors = {"a": [0.3, 0.1, 0.2], "z": [0.1, 0.2, 0.6], "b": [0.2, 0.2, 0.2]}
+    errors = {"a": [0.3, 0.1, 0.2], "z": [0.1, 0.2, 0.6], "b": [0.2, 0.5, 0.1]}
     found = with_errors(errors, [5, 0, 2]).differences("b", level=0.9).set_index("method")
     assert list(found.index) == ["a", "z"]
     for name in ("a", "z"):

@@ -288,4 +288,4 @@ def test_slow_reference_a_training_set_per_seed() -> None:
         own = tuning.settings["subject"]["data"][str(seed)]
         assert own == pool.balanced(8, seed).describe()
     with pytest.raises(TypeError, match="LabelledData"):
-        tune(network, lambda _seed: None, **settings)
+        tune(network, lambda _seed: [], **settings)  # type: ignore[return-value] # refused
