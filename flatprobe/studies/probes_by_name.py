@@ -85,10 +85,11 @@ def arguments_of(name: str) -> set[str]:
     """
     if name == "risk":
         return {"loss", "batch_size"}
-    by_name = {probe.__name__: probe for probe in (*_OF_WEIGHTS, interpolate)}
+    by_name: dict[str, Probe] = {probe.__name__: probe for probe in (*_OF_WEIGHTS, interpolate)}
+    probe = by_name[name] if name in by_name else PROBES[name]
     own = {
         parameter.name
-        for parameter in signature(by_name.get(name, PROBES.get(name))).parameters.values()
+        for parameter in signature(probe).parameters.values()
         if parameter.kind is Parameter.KEYWORD_ONLY
     }
     return own | ({"loss"} if name in by_name else set()) | ({"steps"} if name in JOINT else set())
