@@ -88,8 +88,6 @@ def arguments_of(name: str) -> set[str]:
     by_name: dict[str, Probe] = {probe.__name__: probe for probe in (*_OF_WEIGHTS, interpolate)}
     probe = by_name[name] if name in by_name else PROBES[name]
     own = {
-        parameter.name
-        for parameter in signature(probe).parameters.values()
-        if parameter.kind is Parameter.KEYWORD_ONLY
+        parameter.name for parameter in signature(probe).parameters.values() if parameter.kind is Parameter.KEYWORD_ONLY
     }
     return own | ({"loss"} if name in by_name else set()) | ({"steps"} if name in JOINT else set())

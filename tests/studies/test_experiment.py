@@ -161,8 +161,8 @@ def test_networks_and_data_of_somebody_else() -> None:
     ("data", "match"),
     [
         ({"samples": 99999}, "samples must be at most the 1500 samples"),
-        ({"pool": 99999}, "pool must be at most the 1500 samples"),
-        ({"pool": 1490, "validation": 20}, r"pool \+ validation must be at most"),
+        ({"pool": 99999}, "must be at most 1500, the number of samples of the split, got 99999"),
+        ({"pool": 1490, "validation": 20}, "must be at most 1500, the number of samples of the split, got 1510"),
         ({"samples": 61, "draw": "balanced"}, "samples must be a multiple of the 10 classes"),
     ],
 )
