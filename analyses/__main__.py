@@ -8,11 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
+import torch
 from rich.console import Console
 from rich.table import Column, Table
 
 from analyses.listing import counts, rows
-from analyses.record import RECORDS, describe, unexplained, write_record
+from analyses.record import RECORDS, describe, read_record, unexplained, write_record
 from analyses.registry import find, registry
 from analyses.reproduction import Reproduction
 from analyses.study import Study
@@ -31,6 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> list[Path]:
         return []
     runnable = [name for name, item in registry().items() if isinstance(item, Reproduction)]
     chosen = find(runnable if options.ids == ["all"] else options.ids)
+    if options.judge:
+        return [judge(item, options.preset, options.out) for item in chosen]
     make = executor_by_name(options.executor, options.workers, options.root, options.address, options.slurm)
     study = {"root": options.root, "executor": make, "workers": options.workers, "device": options.device}
     return [run(item, options.preset, Study(**study), options.out) for item in chosen]
@@ -46,7 +49,9 @@ def run(item: Reproduction, preset: str, study: Study, out: Path) -> Path:
         msg = f"preset must be one of {', '.join(item.presets)} for {item.id}, got {preset!r}"
         raise ValueError(msg)
     started = time.monotonic()
-    with thread_count(1):  # the networks are small: one thread and one process each
+    # The networks are small: one thread each. What an item draws of torch's own generator does not depend on others.
+    with thread_count(1), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
         frame = item.table(item.presets[preset], study)
     outcomes = item.rules(frame)
     seconds = {"wall": round(time.monotonic() - started, 1), "units": round(study.seconds, 1)}
@@ -58,6 +63,16 @@ def run(item: Reproduction, preset: str, study: Study, out: Path) -> Path:
         seconds=seconds,
         experiments=study.keys,
     )
+    path = write_record(frame, metadata, out)
+    report(frame, metadata, path)
+    return path
+
+
+def judge(item: Reproduction, preset: str, out: Path) -> Path:
+    """Apply the present rules to the table of a record; the run that measured it stays as it was."""
+    frame, old = read_record(item.id, preset, out)
+    kept = ("command", "seconds", "experiments", "environment", "settings")
+    metadata = describe(item, preset, item.rules(frame), **{name: old[name] for name in kept if name in old})
     path = write_record(frame, metadata, out)
     report(frame, metadata, path)
     return path
@@ -108,7 +123,11 @@ def _list(options: argparse.Namespace) -> None:
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m analyses", description=__doc__)
     parser.add_argument("ids", nargs="+", metavar="ID", help="ids such as T3-F12; or all; or list")
-    parser.add_argument("--preset", default="quick", help="quick (seconds), cpu (minutes) or paper (a GPU)")
+    parser.add_argument(
+        "--preset",
+        default="quick",
+        help="quick (default), cpu, paper (a GPU) or another",
+    )
     parser.add_argument("--root", type=Path, default=Path("runs"), help="folder of trained networks, which items share")
     parser.add_argument("--out", type=Path, default=RECORDS, help="folder of the records")
     parser.add_argument("--executor", default="serial", help="serial, processes, dask or slurm")
@@ -116,6 +135,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--address", help="of the Dask scheduler; by default a cluster on this machine")
     parser.add_argument("--slurm", type=json.loads, help="parameters of submitit's executor, as JSON")
     parser.add_argument("--device", help="cpu or cuda; by default the CPU")
+    parser.add_argument("--judge", action="store_true", help="apply changed rules to the record, without a new run")
     parser.add_argument("--json", action="store_true", help="list as JSON")
     return parser.parse_args(arguments)
 
@@ -125,3 +145,6 @@ if __name__ == "__main__":
         main()
     except ValueError as error:
         sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted; what is complete stays under --root, and the same command continues there\n")
+        sys.exit(130)

@@ -1,4 +1,4 @@
-"""Items of the catalogue that no file of `analyses` holds yet: what they need, or why they cannot be run."""
+"""Published items that no file of `analyses` holds yet: what they need, or why they cannot be run."""
 
 from functools import partial
 

@@ -1,4 +1,4 @@
-"""Registry: every item of the catalogue, from the modules of the sources and from `analyses.open`."""
+"""Registry: every published item, from the modules of the sources and from `analyses.open`."""
 
 import importlib
 import pkgutil

@@ -63,7 +63,7 @@ class Outcome:
 
 @dataclass(frozen=True, kw_only=True)
 class Reproduction:
-    """One item of the catalogue.
+    """One published item.
 
     Attributes:
         id: such as "T3-F12": the source's key, and F, T or S for figure, table, section.
@@ -95,7 +95,7 @@ class Reproduction:
 
 @dataclass(frozen=True, kw_only=True)
 class Unavailable:
-    """An item of the catalogue that is not run, with the reason.
+    """A published item that is not run, with the reason.
 
     Attributes:
         id: as in `Reproduction`.

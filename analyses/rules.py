@@ -114,14 +114,17 @@ def trend(
 ) -> Outcome:
     """A claim that y rises (or falls) with x: Spearman's correlation per seed, and Student's interval over the seeds.
 
-    The interval of correlations that are all equal has no width; it is decided by their common sign.
+    The interval of correlations that are all equal has no width. Perfect ones, 1 or -1 for each seed, then decide where
+    chance alone would order all seeds so with a probability of at most 0.05: not for two x and four seeds or fewer.
     """
     sign = 1 if rising else -1
     found = [float(stats.spearmanr(part[x], part[y]).statistic) for _, part in frame.groupby(seed)]
     mean, lower, upper = student([sign * value for value in found])
+    lower, upper = np.clip([lower, upper], -1, 1).tolist()
+    chance = math.factorial(frame[x].nunique()) ** -len(found)
     return Outcome(
         rule=rule,
-        holds=decide(lower, upper),
+        holds=None if lower == upper and chance > 1 - CONFIDENCE else decide(lower, upper),
         effect=sign * mean,
         interval=(sign * lower, sign * upper) if rising else (sign * upper, sign * lower),
         seeds=len(found),

@@ -29,11 +29,12 @@ def equal(frame: pd.DataFrame, statement: str, rule: str, *, tolerance: float, *
     found = _problems(frame, statement)
     size = found["right"].abs()
     differences = (found["left"] - found["right"]).abs() / size.clip(lower=max(1e-6 * size.max(), 1e-300))
-    return exact(rule, float(differences.max()), tolerance=tolerance, problems=len(found), **options)
+    worst = float(differences.max(skipna=False))  # NaN on one problem refutes
+    return exact(rule, worst, tolerance=tolerance, problems=len(found), **options)
 
 
 def below(frame: pd.DataFrame, statement: str, rule: str, *, tolerance: float = 1e-9, **options: Any) -> Outcome:
     """left <= right on each problem, both positive; the effect is the largest left / right."""
     found = _problems(frame, statement)
-    ratios = found["left"] / found["right"]
-    return exact(rule, float(ratios.max()), tolerance=1 + tolerance, problems=len(found), unit="ratio", **options)
+    worst = float((found["left"] / found["right"]).max(skipna=False))  # NaN on one problem refutes
+    return exact(rule, worst, tolerance=1 + tolerance, problems=len(found), unit="ratio", **options)

@@ -1,4 +1,4 @@
-"""`python -m figures ID [ID ...]`: draw items of the catalogue from their records."""
+"""`python -m figures ID [ID ...]`: draw published items from their records."""
 
 import argparse
 import sys

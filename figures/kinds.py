@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -17,6 +18,7 @@ from flatprobe.plotting import canvas
 
 # Okabe and Ito's colours, which the colour-blind can tell apart.
 NAMED = {"natural": "#0072B2", "random": "#D55E00"}
+_LETTERS = 10  # of a figure's title per inch
 CYCLE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 
 
@@ -45,7 +47,8 @@ def panels(
     """
     columns = columns or len(titles)
     lines = math.ceil(len(titles) / columns)
-    figure = canvas.blank(size[0] * columns, size[1] * lines + (0.4 if title else 0))
+    title = textwrap.fill(title, int(_LETTERS * size[0] * columns))
+    figure = canvas.blank(size[0] * columns, size[1] * lines + (0.3 * (title.count("\n") + 1) if title else 0))
     grid = figure.subplots(lines, columns, squeeze=False, subplot_kw={"projection": projection}, **shared).flatten()
     for ax, name in zip(grid, titles, strict=False):
         ax.set_title(name)

@@ -18,7 +18,7 @@ SAMPLES = 50  # digits on which the remainders are measured
 BUDGET = 1.0  # l2, pixels in [0, 1], of the attacks in training and in the test; not stated
 PGD_STEPS = 7  # "many steps"; not stated
 DIFFERENCE = 0.1  # h of the finite differences; not stated
-STRENGTHS = (0.5, 2.0, 8.0)  # lambda of the Tikhonov term, chosen on validation samples; not stated
+STRENGTHS = (1.0, 2.0)  # lambda of the Tikhonov term, chosen on validation samples; not stated
 DEVIATION = 0.25  # sigma of section 9.2, in training and in the certificate; not stated
 
 
@@ -73,7 +73,7 @@ def experiments(settings: Trainings, methods: dict[str, dict[str, Any]]) -> list
 
 
 def adversarial(settings: Trainings, study: Study) -> pd.DataFrame:
-    """The remainders; per network the accuracy, clean and under PGD, and the seconds per epoch."""
+    """The remainders; per network the accuracy, clean and under PGD, and the seconds of the fastest epoch."""
     methods: dict[str, dict[str, Any]] = {
         "plain": {},
         "PGD": {"transforms": [{"name": "pgd", "budget": BUDGET, "norm": "l2", "steps": PGD_STEPS}]},
@@ -91,7 +91,7 @@ def adversarial(settings: Trainings, study: Study) -> pd.DataFrame:
         keys = ["stages.0.name", "seeds.network", "budget"]
         accuracy = found[on].groupby(keys)["correct"].mean().reset_index(name="accuracy")
         parts.append(accuracy.set_axis(["method", "seed", "budget", "accuracy"], axis=1).assign(statement=on))
-    seconds = found["history"].groupby(["stages.0.name", "seeds.network"])["seconds"].median().reset_index()
+    seconds = found["history"].groupby(["stages.0.name", "seeds.network"])["seconds"].min().reset_index()
     parts.append(seconds.set_axis(["method", "seed", "seconds"], axis=1).assign(statement="seconds"))
     return pd.concat(parts, ignore_index=True)
 
@@ -187,8 +187,9 @@ REPRODUCTIONS = (
         table=adversarial,
         rules=adversarial_rules,
         differs="The source names neither network nor data nor strengths: ours are an MLP of 512 units, 1,000 MNIST "
-        "digits, l2 attacks of length 1 with 7 steps, and the strength chosen on validation samples.",
-        cost="5 min",
+        "digits, l2 attacks of length 1 with 7 steps, and the strength, 1 or 2, chosen "
+        "on validation samples. Times are of the fastest epoch, on a machine with other work.",
+        cost="2 min",
     ),
     Reproduction(
         id="O20-9.2",
@@ -200,6 +201,6 @@ REPRODUCTIONS = (
         rules=smoothing_rules,
         differs="The source names no experiment: ours is the MLP of section 10.5, trained on the noise, with Cohen et "
         "al.'s certificate at failure probability 0.001.",
-        cost="2 min",
+        cost="1 min",
     ),
 )

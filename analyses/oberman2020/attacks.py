@@ -38,9 +38,7 @@ def attacks(settings: Problems, study: Study) -> pd.DataFrame:  # noqa: ARG001 -
     rows: list[dict[str, Any]] = []
     random = np.random.default_rng(0)
     for model in range(settings.models):
-        network = torch.nn.Linear(INPUTS, CLASSES).double()
-        with torch.no_grad():
-            network.weight.copy_(torch.from_numpy(random.normal(size=(CLASSES, INPUTS))))
+        network = fp.models.mlp((INPUTS,), widths=(), classes=CLASSES, seed=model).double()
         inputs = torch.from_numpy(random.normal(size=(1, INPUTS)))
         # The least likely class as the label: the maximum loss is then linear around the input.
         labels = network(inputs).argmin(1).detach()

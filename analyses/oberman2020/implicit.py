@@ -75,8 +75,10 @@ QUADRATICS = 50  # random problems
 DEVIATIONS = tuple(float(value) for value in np.geomspace(0.02, 0.5, 8))  # sigma
 POINT, LABEL = 0.4, 0.2  # of the curved functions
 GAUSS = "Printed eq. 10.3, Gaussian noise: the rise of the loss is sigma^2 (f_x^2 + (f - y) f_xx + sigma^2 / 4 f_xx^2)"
-MOMENTS = "Printed eq. 10.2, E v_i v_j = sigma^2 for all i, j: the rise is sigma^2 ||grad f||^2 for linear f in "
-"three dimensions"
+MOMENTS = (
+    "Printed eq. 10.2, E v_i v_j = sigma^2 for all i, j: the rise is sigma^2 ||grad f||^2 for linear f in three "
+    "dimensions"
+)
 EXACT = "Eq. 10.3, corrected for Gaussian noise, is exact for every smooth f (remainder of order sigma^6)"
 
 

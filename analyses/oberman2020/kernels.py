@@ -155,8 +155,8 @@ REPRODUCTIONS = (
     Reproduction(
         id="O20-4",
         source="Oberman (2020), section 4",
-        claim="The minimizer of the kernel regression is (M + lambda I)^-1 y; lambda improves the condition number, so "
-        "the weights are less sensitive to changes in the data.",
+        claim="The minimizer of the kernel regression is (M + lambda I)^-1 y, up to the scale of lambda; lambda "
+        "improves the condition number, so the weights are less sensitive to changes in the data.",
         presets={"quick": Problems(3, 30), "cpu": Problems(20, 100), "paper": Problems(20, 100)},
         at_scale=("quick", "cpu", "paper"),
         table=regression,

@@ -52,7 +52,7 @@ class Preset:
         )
 
 
-GRID = {"weight decay": (1e-4, 1e-3, 1e-2), "jacobian": (0.1, 1.0, 10.0, 100.0)}
+GRID = {"weight decay": (1e-4, 1e-3, 1e-2, 1e-1), "jacobian": (0.1, 1.0, 10.0, 100.0)}
 PRESETS = {
     "quick": Preset("digits", (64, 128), 1000, 300, 9, 2, {"weight decay": (1e-3,), "jacobian": (0.1, 1.0)}),
     "cpu": Preset("ylecun/mnist", (1000, 5000), 50000, 5000, 120, 3, GRID),

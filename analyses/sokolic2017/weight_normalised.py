@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 
 import numpy as np
@@ -21,6 +21,7 @@ BATCH_SIZE = 128  # samples
 DEPTHS = (2, 3, 4, 5)  # L, layers with weights
 ALL, HIDDEN, PROJECTED, NONE = "all layers", "hidden layers", "projected", "none"
 CONTROLS = (HIDDEN, PROJECTED, NONE)  # ours: not the last layer; projection after each step; no normalization
+SEEDS = ("seeds.data", "seeds.network", "seeds.order")
 CONSTANT, DIMENSION = 1.0, 10  # C_M and k of eq. 38: assumed, since the source gives none for MNIST
 NORMS = {(on, outputs): f"{on}, {outputs}" for on, outputs in product(("train", "test"), ("softmax", "logits"))}
 
@@ -53,21 +54,25 @@ class Settings:
 
     def networks(self) -> list[fp.Experiment]:
         """The experiments of all cells and draws, and of the controls."""
-        third = self.epochs // 3
         base = fp.Experiment(
             network={"name": "mlp", "widths": []},
             data={"name": self.data, "samples": self.samples, "pool": self.pool},
             stages=[
                 {
-                    "epochs": self.epochs, "learning_rate": LEARNING_RATE, "momentum": MOMENTUM,
-                    "batch_size": BATCH_SIZE, "schedule": {"name": "step", "stages": [[f, third] for f in FACTORS]},
+                    "learning_rate": LEARNING_RATE, "momentum": MOMENTUM, "batch_size": BATCH_SIZE,
+                    **scheduled(self.epochs),
                 }
             ],
         )  # fmt: skip
         cells = [(L, M, ALL) for L, widths in self.widths.items() for M in widths]
         cells += [(L, self.control_width, control) for control in self.controls for L in self.widths]
-        seeds = {("seeds.data", "seeds.network", "seeds.order"): [(draw,) * 3 for draw in range(self.draws)]}
-        return [found for cell in cells for found in base.vary({**changes(*cell), **seeds})]
+        seeds = {SEEDS: [(draw,) * 3 for draw in range(self.draws)]}
+        return [network for cell in cells for network in base.vary({**changes(*cell), **seeds})]
+
+
+def scheduled(epochs: int) -> dict[str, object]:
+    """Epochs, and the learning rate's factors in their three thirds."""
+    return {"epochs": epochs, "schedule": {"name": "step", "stages": [[f, epochs // 3] for f in FACTORS]}}
 
 
 def changes(depth: int, width: int, normalised: str) -> dict[str, list[object]]:
@@ -86,7 +91,7 @@ PRESETS = {
         probed=100, controls=(HIDDEN,),
     ),
     "cpu": Settings(
-        data="ylecun/mnist", samples=1000, widths=dict.fromkeys(DEPTHS, (196, 784)), control_width=196, epochs=45,
+        data="ylecun/mnist", samples=1000, widths=dict.fromkeys(DEPTHS, (196, 784)), control_width=196, epochs=120,
         draws=3, pool=10000, probed=1000, controls=(HIDDEN, PROJECTED),
     ),
     "paper": Settings(
@@ -133,9 +138,8 @@ def describe(rows: pd.DataFrame) -> pd.DataFrame:
         ALL if unit is True else HIDDEN if isinstance(unit, str) else PROJECTED if isinstance(projection, str) else NONE
         for unit, projection in zip(unit_rows, constraints, strict=True)
     ]
-    return pd.DataFrame(
-        {"normalised": kinds, "L": widths.map(len) + 1, "M": widths.map(max), "draw": rows["seeds.data"].astype(int)}
-    )
+    cell = {"normalised": kinds, "L": widths.map(len) + 1, "M": widths.map(max)}
+    return pd.DataFrame(cell | {"draw": rows["seeds.data"].astype(int)})
 
 
 KINDS = ("network.unit_rows", "stages.0.constraints.0.name")
@@ -190,7 +194,10 @@ def monotone(
     ]
     sign = 1 if rising else -1
     unit = "Spearman" if rising else "-Spearman"
-    return difference(rule, [sign * value for value in per_draw], unit=unit, beside=beside)
+    found = difference(rule, [sign * value for value in per_draw], unit=unit, beside=beside)
+    assert found.interval is not None
+    lower, upper = np.clip(found.interval, -1, 1).tolist()  # a correlation is at most 1, and Student's interval is not
+    return replace(found, interval=(lower, upper))
 
 
 def correlation(x: pd.Series, y: pd.Series) -> float:

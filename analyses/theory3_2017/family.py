@@ -137,8 +137,8 @@ def cells(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def across(outcome: Outcome, frame: pd.DataFrame) -> Outcome:
-    """An outcome that compares the data sets: untested unless both have the same number of samples."""
-    return outcome if frame["samples"].nunique() == 1 else replace(outcome, holds=None)
+    """An outcome that compares the data sets: untested, and beside the claim, unless both have as many samples."""
+    return outcome if frame["samples"].nunique() == 1 else replace(outcome, holds=None, beside=True)
 
 
 def pairs(frame: pd.DataFrame, value: str, **chosen: object) -> tuple[pd.Series, pd.Series]:

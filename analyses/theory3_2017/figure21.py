@@ -52,6 +52,6 @@ REPRODUCTION = Reproduction(
     presets=PRESETS,
     table=table,
     rules=rules,
-    differs=f"{CUT_POLYNOMIAL} Here the ReLU network has BatchNorm and that learning rate, too; n = 500 to 2,000.",
+    differs=f"{CUT_POLYNOMIAL} Here the ReLU network has BatchNorm and that learning rate, too.",
     cost="4 min",
 )

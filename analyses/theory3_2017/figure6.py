@@ -63,7 +63,7 @@ REPRODUCTION = Reproduction(
     table=table,
     rules=rules,
     differs=(
-        f"{OPEN} The noise power is not stated: two are shown, and the weaker one is judged. n = 2,000, 80 epochs, 5 "
+        f"{OPEN} The noise power is not stated: two are shown, and the weaker one is judged. n = 500, 80 epochs, 5 "
         f"draws; momentum 0.9, which eq. 5 does not have. The error is that on the 10,000 test samples. {JPEG}"
     ),
     cost="5 min",

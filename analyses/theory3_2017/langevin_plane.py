@@ -120,7 +120,7 @@ REPRODUCTIONS = (
         "U_i = U + s c_i . w, whose minibatch noise has the power of temperature T (SGD), or half of it beside noise "
         "of temperature T / 2 (SGDL); beside them U_i = (1 + 2 c_i) U, whose noise vanishes at the minima: there the "
         "preference is absent, so it rests on noise that stays at zero loss.",
-        at_scale=("cpu",),
+        at_scale=(),  # the noise of the minibatches is ours
         cost="1 min",
     ),
 )

@@ -118,8 +118,9 @@ def share(rule: str, found: pd.Series) -> Outcome:
 REPRODUCTION = Reproduction(
     id="T3-9.4.2",
     source="Poggio et al. (2017), section 9.4.2: eqs 43 to 45",
-    claim="For a deep network the robust square loss is bounded by the loss and rho^2 w-hat^T Lambda w-hat, where "
-    "w-hat are the products of the weights along paths and Lambda the share of samples in which a path is active.",
+    claim="For a deep network the robust square loss is bounded, at each w, by the loss and rho^2 w-hat^T Lambda "
+    "w-hat, where w-hat are the products of the weights along paths and Lambda the share of samples in which a path "
+    "is active.",
     presets={
         "quick": {"networks": 3, "steps": 200, "restarts": 1},
         "cpu": {"networks": 40, "steps": 3000, "restarts": 3},
@@ -128,8 +129,9 @@ REPRODUCTION = Reproduction(
     rules=rules,
     reasons={BOUND.format(stage): REASON for stage in ("random", "trained")},
     differs="Networks of one hidden layer without biases (5-6-1) on 20 samples of norm 1 with targets of a ReLU unit. "
-    "The bound is tested at each w. Proposition 2 (eq. 46) is not tested: its constant c and its set of perturbations "
-    "of the inputs are not stated.",
+    "delta w perturbs the weights of both layers, as eq. 43 prints; the bound is tested at each w, and not for the "
+    "minima over w that eq. 45 prints. Proposition 2 (eq. 46) is not tested: its constant c and its set of "
+    "perturbations of the inputs are not stated.",
     at_scale=("cpu",),
     cost="1 min",
 )

@@ -81,6 +81,8 @@ def inequalities(settings: Problems) -> pd.DataFrame:
         tries *= radius / np.linalg.norm(tries, axis=1, keepdims=True)
         others = (p.y[:, None] * (p.x @ tries.T)).min(1)
         printed, common = residual**2 + radius**2, worst_common(residual, p.x, radius)
+        small = 1e-3 * residual
+        zero = worst_common(small, p.x, radius) / ((small**2).mean() + radius**2)
         tried = ((residual - tries @ p.x.T) ** 2).mean(1).max()
         rows.append(
             {
@@ -89,7 +91,7 @@ def inequalities(settings: Problems) -> pd.DataFrame:
                 "form_beaten": float((-radius - others).max() / radius),
                 "hinge_excess": np.maximum(1 - margins + radius, 0).mean() - np.maximum(1 - margins, 0).mean() - radius,
                 "each": ((np.abs(residual) + radius) ** 2).mean() / printed.mean(),
-                "common": common / printed.mean(), "common_beaten": tried / common - 1,
+                "common": common / printed.mean(), "common_beaten": tried / common - 1, "at_zero": zero,
             }
         )  # fmt: skip
     return pd.DataFrame(rows)
@@ -183,6 +185,7 @@ HINGE = "eq. 41: the robust hinge loss is at most the regularized hinge loss (la
 SQUARE = "eq. 42: the square loss under a perturbation per sample equals the printed sum (largest relative error)"
 COMMON = "eq. 45, linear: under one perturbation of all samples the printed sum is an upper bound at each w (excess)"
 MINIMA = "eq. 45, linear, as printed: so is its minimum over w, for the minimum of the robust loss (excess)"
+NEAR = "eq. 45's sum lies below the common worst case at a thousandth of the residuals"
 ANGLE = "{}: the angle to the SVM is below 5 degrees after {:.0e} steps"
 
 
@@ -208,6 +211,7 @@ def rules(frame: pd.DataFrame) -> Sequence[Outcome]:
         exact(SQUARE, float((at["each"] - 1).abs().max()), tolerance=1e-9, problems=count),
         exact(COMMON, float(at["common"].max() - 1), tolerance=1e-9, problems=count),
         exact(MINIMA, float(least["common"].max() - 1), tolerance=1e-6, problems=len(least)),
+        share(NEAR, at["at_zero"] > 1 + 1e-9),
         share("eq. 42's sum lies below the worst case per sample", at["each"] > 1 + 1e-9),
         share("eq. 45's sum lies below the common worst case at a given w", at["common"] > 1 + 1e-9),
         share("the minimum of eq. 45's sum lies below that of the robust loss", least["common"] > 1 + 1e-6),
@@ -247,10 +251,11 @@ REPRODUCTION = Reproduction(
         "closed form, tested by eq. 36, gives more than the printed sum in every problem; the two agree where the "
         "residual is 0.",
         COMMON: "The same cross term: one perturbation of all samples gains from residuals that it can raise together. "
-        "Tested by the exact maximum over the sphere: the excess falls to 0 with the residual, where the source uses "
-        "it.",
-        MINIMA: "At the minimum of the sum the residuals are not 0, and the cross term counts. Where the samples can "
-        "be interpolated with little norm, the bound holds, as the source assumes.",
+        "Tested by shrinking the residuals to a thousandth (beside): then the bound holds in every problem, so that it "
+        "is right where the source uses it, near zero loss.",
+        MINIMA: "At the minimum of the sum the residuals are not 0, and the cross term counts: 2 of 30 problems, both "
+        "with rho above 0.9, by at most 3 %. The robust loss is convex in w, and its search is restarted until it "
+        "stands.",
     },
     differs="The source states no data. Problems have 3 to 20 samples of norm 1 in 2 to 10 dimensions; for the SVMs 20 "
     "samples in 3 dimensions, with a margin of at least 0.1.",

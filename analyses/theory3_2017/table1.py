@@ -22,7 +22,9 @@ DIRECTIONS = 10  # per radius; not stated
 RTOL = 1e-2  # relative width of a radius' bracket
 WIDTHS = (512,)  # hidden units; T3 Table 2's MLP
 BATCH_SIZE = 128  # samples; not stated
+NUMBERS = ("train_loss", "train_accuracy", "weight_norm", "margin_median")  # of a minimizer
 FIRST, EQUAL = "first 100 %", "equal loss"
+STAGES = {FIRST: "interpolated", EQUAL: "equal loss"}  # names in the experiments
 PARAMETERS = {"all": "all parameters", "last": "top layer"}
 # As printed: mean and standard deviation, MNIST column.
 PUBLISHED = {
@@ -49,10 +51,16 @@ class Preset:
         common = {"epochs": self.epochs, "learning_rate": self.learning_rate, "batch_size": BATCH_SIZE}
         base = fp.Experiment(
             network={"name": "mlp", "widths": WIDTHS},
-            data={"name": self.data, "samples": None, "draw": "first", "random_labels": None},
+            data={"name": self.data, "samples": None, "draw": "first", "random_labels": 0.0},
             stages=[
-                {"name": FIRST, "until": "interpolation", "on_failure": "flag", **common},
-                {"name": EQUAL, "until": "loss", "target_loss": self.equal_loss, "on_failure": "flag", **common},
+                {"name": STAGES[FIRST], "until": "interpolation", "on_failure": "flag", **common},
+                {
+                    "name": STAGES[EQUAL],
+                    "until": "loss",
+                    "target_loss": self.equal_loss,
+                    "on_failure": "flag",
+                    **common,
+                },
             ],
             seeds={"network": minimizer, "order": minimizer},
         )
@@ -70,24 +78,20 @@ PRESETS = {
 
 def describe_minimizer(model: nn.Module, data: fp.LabelledData) -> dict[str, float]:
     """Loss, accuracy, weight norm and median margin on the training data."""
-    risk = fp.EmpiricalRisk(model, data)
-    return {
-        "train_loss": risk().loss,
-        "train_accuracy": 1 - risk().error,
-        "weight_norm": fp.weight_norms(model, data.input_shape).l2,
-        "margin_median": fp.functional_margins(model, data).summary()["median"],
-    }
+    risk, margins = fp.EmpiricalRisk(model, data)(), fp.functional_margins(model, data)
+    norms = fp.weight_norms(model, data.input_shape)
+    return dict(zip(NUMBERS, (risk.loss, 1 - risk.error, norms.l2, margins.summary()["median"]), strict=True))
 
 
 def _measurements(minimizer: int) -> Iterator[fp.Measurement]:
     radius = {"epsilon": EPSILON, "directions": DIRECTIONS, "rtol": RTOL, "seed": minimizer}
-    for stage in (FIRST, EQUAL):
-        yield fp.Measurement(describe_minimizer, stage=stage, name=f"minimizer, {stage}")
-        yield fp.Measurement("risk", on="test", stage=stage, name=f"test, {stage}")
-        yield fp.Measurement("history", stage=stage, name=f"history, {stage}")
+    for stage, place in STAGES.items():
+        yield fp.Measurement(describe_minimizer, stage=place, name=f"minimizer, {stage}")
+        yield fp.Measurement("risk", on="test", stage=place, name=f"test, {stage}")
+        yield fp.Measurement("history", stage=place, name=f"history, {stage}")
         for part in PARAMETERS:
             chosen = {"parameters": None if part == "all" else part}
-            yield fp.Measurement("flatness_radius", stage=stage, arguments=radius | chosen, name=f"{part}, {stage}")
+            yield fp.Measurement("flatness_radius", stage=place, arguments=radius | chosen, name=f"{part}, {stage}")
 
 
 def table(preset: Preset, study: Study) -> pd.DataFrame:
@@ -96,18 +100,16 @@ def table(preset: Preset, study: Study) -> pd.DataFrame:
     names = {"data.samples": "n", "seeds.network": "minimizer", "stages.0.learning_rate": "learning_rate"}
     frame = pd.concat(parts).rename(columns=names)
     frame["labels"] = frame["data.random_labels"].map({0.0: "natural", 1.0: "random"})
-    kept = ["n", "labels", "learning_rate", "minimizer", "stage", "epochs", "met", "train_loss", "train_accuracy"]
-    kept += ["test_accuracy", "weight_norm", "margin_median", "parameters", "direction", "radius", "lower", "upper"]
-    kept += ["evaluations", "excursions", "probing_ratio", "reached"]
+    kept = [column for column in frame if "." not in column and column != "experiment"]
     order = ["learning_rate", "n", "labels", "minimizer", "stage", "parameters", "direction"]
     return frame[kept].sort_values(order, ignore_index=True)
 
 
 def _rows(preset: Preset, study: Study, minimizer: int) -> Iterator[pd.DataFrame]:
     found = study.sweep(preset.experiments(minimizer), list(_measurements(minimizer)))
-    for stage in (FIRST, EQUAL):
+    for stage in STAGES:
         radii = pd.concat(found[f"{part}, {stage}"].assign(parameters=part) for part in PARAMETERS)
-        numbers = found[f"minimizer, {stage}"].set_index("experiment").iloc[:, -4:]
+        numbers = found[f"minimizer, {stage}"].set_index("experiment")[list(NUMBERS)].copy()
         numbers["test_accuracy"] = 1 - found[f"test, {stage}"].set_index("experiment")["error"]
         numbers["epochs"] = found[f"history, {stage}"].groupby("experiment").size()
         numbers["met"] = (

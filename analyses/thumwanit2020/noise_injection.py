@@ -19,6 +19,7 @@ SLOPES = (0.0003, 0.001)  # lambda at which eq. 58 is tested
 ACTIVATIONS = ("tanh", "relu")
 LOSSES = ("cross_entropy", "squared")  # M of the two examples of the source
 RATES = {"cross_entropy": 0.1, "squared": 0.02}
+CHUNK = 500  # draws per pass
 WIDTH = 32  # hidden units; the source names no network for the observation
 
 
@@ -42,24 +43,38 @@ def measure(model: nn.Module, data: fp.LabelledData, *, loss: str, draws: int) -
     passed = fp.ForwardPass(model, inputs, labels, loss=loss)
     terms = pd.DataFrame(_terms(model, inputs, labels, loss)).assign(sample=range(len(inputs)))
     terms["gradient"] = passed.gradient().detach().flatten(1).square().sum(1).numpy()
+    targets = torch.eye(passed.logits.shape[1], dtype=torch.float64)[labels]
     generator, rows = torch.Generator().manual_seed(0), []
-    for deviation in DEVIATIONS:
-        rises, squares = [], []
-        for _ in range(draws):
-            noise = torch.randn(inputs.shape, generator=generator, dtype=torch.float64) * deviation
-            one, other = (passed.losses_at(inputs + sign * noise).detach() - passed.losses.detach() for sign in (1, -1))
-            rises.append((one + other) / 2 / deviation**2)
-            squares.append((one**2 + other**2) / 2 / deviation**2)
-        rise = torch.stack(rises)
-        found = terms.assign(
-            deviation=deviation,
-            rise=rise.mean(0).numpy(),
-            error=(rise.std(0) / draws**0.5).numpy(),
-            square=torch.stack(squares).mean(0).numpy(),
-            square_error=(torch.stack(squares).std(0) / draws**0.5).numpy(),
-        )
-        rows.append(found)
+    with torch.no_grad():
+        for deviation in DEVIATIONS:
+            rises, squares = [], []
+            for start in range(0, draws, CHUNK):
+                count = min(CHUNK, draws - start)
+                noise = torch.stack(
+                    [torch.randn(inputs.shape, generator=generator, dtype=torch.float64) for _ in range(count)]
+                )
+                one, other = (
+                    losses(model(points.flatten(0, 1)).unflatten(0, (count, -1)), targets, loss)
+                    - passed.losses.detach()
+                    for points in (inputs + deviation * noise, inputs - deviation * noise)
+                )
+                rises.append((one + other) / 2 / deviation**2)
+                squares.append((one**2 + other**2) / 2 / deviation**2)
+            rise, square = torch.cat(rises), torch.cat(squares)
+            found = terms.assign(
+                deviation=deviation,
+                rise=rise.mean(0).numpy(),
+                error=(rise.std(0) / draws**0.5).numpy(),
+                square=square.mean(0).numpy(),
+                square_error=(square.std(0) / draws**0.5).numpy(),
+            )
+            rows.append(found)
     return pd.concat(rows, ignore_index=True)
+
+
+def losses(z: Tensor, targets: Tensor, loss: str) -> Tensor:
+    """The loss of logits (..., classes) on one-hot targets."""
+    return z.logsumexp(-1) - (z * targets).sum(-1) if loss == "cross_entropy" else (z - targets).square().sum(-1)
 
 
 def hessian(function: Any) -> Any:
@@ -74,16 +89,16 @@ def _terms(model: nn.Module, inputs: Tensor, labels: Tensor, loss: str) -> dict[
     def logits(x: Tensor) -> Tensor:
         return functional_call(model, parameters, (x.reshape(1, *inputs.shape[1:]),))[0]
 
-    def losses(z: Tensor, target: Tensor) -> Tensor:
-        return z.logsumexp(0) - (z * target).sum() if loss == "cross_entropy" else (z - target).square().sum()
+    def own(z: Tensor, target: Tensor) -> Tensor:
+        return losses(z, target, loss)
 
     flat, targets = inputs.reshape(len(inputs), size), torch.eye(model(inputs[:1]).shape[1]).double()[labels]
     laplacian = vmap(lambda x: hessian(logits)(x).diagonal(dim1=-2, dim2=-1).sum(-1))(flat)
-    slope = vmap(grad(losses))(vmap(logits)(flat), targets)
-    traces = vmap(lambda x, y: hessian(lambda u: losses(logits(u), y))(x).diagonal().sum())(flat, targets)
+    slope = vmap(grad(own))(vmap(logits)(flat), targets)
+    traces = vmap(lambda x, y: hessian(lambda u: own(logits(u), y))(x).diagonal().sum())(flat, targets)
     passes = (fp.ForwardPass(model, inputs[k : k + 1], labels[k : k + 1], loss=loss) for k in range(len(inputs)))
     scaled = [fp.penalties.HessianScaled()(passed).item() for passed in passes]
-    curvature = vmap(lambda z, y: torch.linalg.eigvalsh(hessian(losses)(z, y))[0])(vmap(logits)(flat), targets)
+    curvature = vmap(lambda z, y: torch.linalg.eigvalsh(hessian(own)(z, y))[0])(vmap(logits)(flat), targets)
     return {
         "printed": np.array(scaled) / 2,
         "laplacian": ((slope * laplacian).sum(1) / 2).numpy(),

@@ -1,4 +1,4 @@
-"""One function per item of the catalogue: (table of its record, metadata) -> figure, in the paper's arrangement."""
+"""One function per published item: (table of its record, metadata) -> figure, in the paper's arrangement."""
 
 import importlib
 import pkgutil

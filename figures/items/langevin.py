@@ -30,8 +30,8 @@ def dimensions(frame: pd.DataFrame, _metadata: dict, *, potential: Potential, ti
             else:
                 ax.plot(shares.index, shares / widths, "--", color=CYCLE[number], linewidth=1)
     ax.plot([], [], "--", color="#555555", linewidth=1, label="Boltzmann")
-    ax.set(xlabel="$w_1$", ylabel="density")
-    ax.legend()
+    ax.set(xlabel="$w_1$", ylabel="density", ylim=(0, 1.3 * ax.get_ylim()[1]))
+    ax.legend(ncols=3, loc="upper left")
     draw_potential(plane, potential)
     return figure
 

@@ -14,7 +14,7 @@ BATCH, FULL = CYCLE[2], "#222222"  # the source's green and black
 
 
 @mpl.rc_context(canvas.STYLE)
-def minibatches(frame: pd.DataFrame, metadata: dict) -> Figure:
+def minibatches(frame: pd.DataFrame, _metadata: dict) -> Figure:
     """Fig. 2: data, component gradients of a minibatch and their mean, far from and near the minimum; and the error."""
     distances = (1.0, 0.1)
     titles = [f"distance {distance:g} from the minimum" for distance in distances]
@@ -56,7 +56,7 @@ def _arrow(ax: Axes, start: np.ndarray, end: np.ndarray, shade: str, width: floa
 
 
 @mpl.rc_context(canvas.STYLE)
-def level_sets(frame: pd.DataFrame, metadata: dict) -> Figure:
+def level_sets(frame: pd.DataFrame, _metadata: dict) -> Figure:
     """Fig. 3: level sets of the max loss and the LSE losses with eps = 0.2 and 1, from left to right."""
     titles = {"maximum": "max loss", "smoothed 0.2": "LSE loss, eps = 0.2", "smoothed 1": "LSE loss, eps = 1"}
     title = "Loss of class 1 on the plane of three logits that sum to 0; white: classification boundary"
@@ -80,7 +80,7 @@ def level_sets(frame: pd.DataFrame, metadata: dict) -> Figure:
 
 
 @mpl.rc_context(canvas.STYLE)
-def splines(frame: pd.DataFrame, metadata: dict) -> Figure:
+def splines(frame: pd.DataFrame, _metadata: dict) -> Figure:
     """Example 3.1: interpolants, the soft path, and its loss against its curvature."""
     titles = ["hard: interpolants", "soft: smoothing splines", "loss against curvature"]
     figure, grid = panels(titles, size=(4.4, 3.9))
@@ -112,7 +112,7 @@ def splines(frame: pd.DataFrame, metadata: dict) -> Figure:
 
 
 @mpl.rc_context(canvas.STYLE)
-def convergence(frame: pd.DataFrame, metadata: dict) -> Figure:
+def convergence(frame: pd.DataFrame, _metadata: dict) -> Figure:
     """Theorem 5.2: E q_k and the bound, with the corrected constant and with mu^2 / sigma^2."""
     names = {"corrected": "alpha = mu^2 / (sigma^2 + mu L q_0)", "mu^2 / sigma^2": "alpha = mu^2 / sigma^2"}
     figure, grid = panels(
@@ -129,7 +129,7 @@ def convergence(frame: pd.DataFrame, metadata: dict) -> Figure:
 
 
 @mpl.rc_context(canvas.STYLE)
-def hypotheses(frame: pd.DataFrame, metadata: dict) -> Figure:
+def hypotheses(frame: pd.DataFrame, _metadata: dict) -> Figure:
     """Example 10.2: training and test loss against the width, and for the delta functions."""
     names = {"constant": "y = 1 (the source's)", "wave": "y = a wave (ours)"}
     figure, grid = panels(list(names.values()), size=(5.4, 4.2))
@@ -149,7 +149,7 @@ def hypotheses(frame: pd.DataFrame, metadata: dict) -> Figure:
 
 
 @mpl.rc_context(canvas.STYLE)
-def noise(frame: pd.DataFrame, metadata: dict) -> Figure:
+def noise(frame: pd.DataFrame, _metadata: dict) -> Figure:
     """Lemma 10.3: rises by quadrature against the printed and the corrected form, and the remainder of a sine."""
     titles = ["one quadratic f", "50 quadratics, Gaussian noise", "f = sin 2x, Gaussian noise"]
     figure, grid = panels(titles, size=(4.3, 4.0))
@@ -182,7 +182,7 @@ def noise(frame: pd.DataFrame, metadata: dict) -> Figure:
 
 
 @mpl.rc_context(canvas.STYLE)
-def adversarial(frame: pd.DataFrame, metadata: dict) -> Figure:
+def adversarial(frame: pd.DataFrame, _metadata: dict) -> Figure:
     """Section 10.5: remainders against lambda, accuracy clean and under PGD, seconds per epoch."""
     figure, grid = panels(["remainder of the regularizer", "test accuracy", "one epoch"], size=(4.4, 4.0))
     for name in ("FGSM linf", "FGSM l2", "gradient step", "differences"):

@@ -62,7 +62,7 @@ def regularizers(frame: pd.DataFrame, _metadata: dict) -> Figure:
 
 @mpl.rc_context(canvas.STYLE)
 def over_width(frame: pd.DataFrame, _metadata: dict, *, columns: Sequence[str], log: bool = False) -> Figure:
-    """Fig. 4: quantities against the width, a curve per depth; last, the first quantity by normalization.
+    """Fig. 4: quantities against the width, a curve per depth; the first one also against the depth.
 
     Args:
         frame: the table of the weight-normalised networks.
@@ -71,14 +71,21 @@ def over_width(frame: pd.DataFrame, _metadata: dict, *, columns: Sequence[str], 
     """
     main = frame[frame["normalised"] == ALL].sort_values(["L", "M"])
     main = main.assign(depth="L = " + main["L"].astype(str))
-    width = frame[frame["normalised"] != ALL]["M"].iloc[0]
-    figure, grid = panels([*columns, f"{columns[0]}\nby normalization, M = {width}"], size=(4.1, 3.8))
+    first, widest = columns[0], main["M"].max()
+    others = frame[frame["normalised"] != ALL]
+    by_kind = frame[frame["M"] == others["M"].iloc[0]].sort_values("L")
+    over_depth = {
+        f"{first}\nM = {widest}": (frame[frame["M"] == widest].sort_values("L"), "normalised"),
+        f"{first}\nM = {by_kind['M'].iloc[0]}": (by_kind, "normalised"),
+    }
+    figure, grid = panels([*columns, *over_depth], size=(4.0, 3.8))
     for ax, column in zip(grid, columns, strict=False):
         curves(ax, main.dropna(subset=[column]), "M", column, by="depth", scale="log")
         labelled(ax, "M, units per hidden layer", column, sorted(main["M"].unique()))
         ax.minorticks_off()
-    curves(grid[-1], frame[frame["M"] == width].sort_values("L"), "L", columns[0], by="normalised")
-    labelled(grid[-1], "L, layers", columns[0], sorted(frame["L"].unique()))
+    for ax, (part, by) in zip(grid[len(columns) :], over_depth.values(), strict=True):
+        curves(ax, part, "L", first, by=by)
+        labelled(ax, "L, layers", first, sorted(frame["L"].unique()))
     for ax in grid if log else ():
         ax.set_yscale("log")
     return figure

@@ -70,7 +70,7 @@ def sokolic_table2(frame: pd.DataFrame, metadata: dict[str, Any]) -> Figure:
     return figure
 
 
-def sokolic_table6(frame: pd.DataFrame, metadata: dict[str, Any]) -> Figure:  # noqa: ARG001
+def sokolic_table6(frame: pd.DataFrame, metadata: dict[str, Any]) -> Figure:
     """Cost of a penalized step in plain ones, by network."""
     figure, grid = kinds.panels(["eq. 49, exact", "eq. 52, per layer"])
     printed = {"Frobenius, exact": 10.00, "per layer": 1.58}
@@ -80,7 +80,7 @@ def sokolic_table6(frame: pd.DataFrame, metadata: dict[str, Any]) -> Figure:  # 
     return figure
 
 
-def sokolic_theorem4(frame: pd.DataFrame, metadata: dict[str, Any]) -> Figure:  # noqa: ARG001
+def sokolic_theorem4(frame: pd.DataFrame, metadata: dict[str, Any]) -> Figure:
     """Median of each bound, lower and upper, by network."""
     names = list(frame["network"].unique())
     figure, grid = kinds.panels(names, size=(6.4, 4.2))
@@ -93,7 +93,7 @@ def sokolic_theorem4(frame: pd.DataFrame, metadata: dict[str, Any]) -> Figure:  
     return figure
 
 
-def sokolic_constant(frame: pd.DataFrame, metadata: dict[str, Any]) -> Figure:  # noqa: ARG001
+def sokolic_constant(frame: pd.DataFrame, metadata: dict[str, Any]) -> Figure:
     """Printed and corrected bound over the true margin, random linear classifiers; a bound holds left of 1."""
     figure, grid = kinds.panels(["eq. 36, spectral norm", "eq. 37, Frobenius norm"])
     for ax, norm in zip(grid, ("spectral", "frobenius"), strict=True):
@@ -105,7 +105,7 @@ def sokolic_constant(frame: pd.DataFrame, metadata: dict[str, Any]) -> Figure:  
     return figure
 
 
-def penalties(frame: pd.DataFrame, metadata: dict[str, Any]) -> Figure:  # noqa: ARG001
+def penalties(frame: pd.DataFrame, metadata: dict[str, Any]) -> Figure:
     """Fall of each penalty's quantity on training samples in per cent, by data set, with 95 % intervals."""
     chosen = [entry for entry in metadata["outcomes"] if not entry["beside"]]
     names = list(dict.fromkeys(entry["rule"].partition(",")[0] for entry in chosen))

@@ -9,7 +9,7 @@ from flatprobe.plotting import canvas
 
 
 @mpl.rc_context(canvas.STYLE)
-def noise_injection(frame: pd.DataFrame, metadata: dict) -> Figure:
+def noise_injection(frame: pd.DataFrame, _metadata: dict) -> Figure:
     """Observation 1: rise over lambda^2 against lambda per network, the printed and the corrected term; eq. 58."""
     losses = {"cross_entropy": "cross-entropy", "squared": "squared loss"}
     titles = [f"{activation}, {name}" for name in losses.values() for activation in ("tanh", "ReLU")]

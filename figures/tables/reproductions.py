@@ -52,10 +52,12 @@ def metadata(name: str, preset: str) -> dict[str, Any]:
 
 
 def recorded(source: str = "") -> Iterator[tuple[str, str]]:
-    """Id and preset of every committed record, in the order of the registry."""
+    """Id and preset of every committed record, in the order of the registry; quick ones are trials."""
     for name, item in registry().items():
         if isinstance(item, Reproduction) and name.startswith(source):
-            yield from ((name, preset) for preset in item.presets if record_path(name, preset).exists())
+            yield from (
+                (name, preset) for preset in item.presets if preset != "quick" and record_path(name, preset).exists()
+            )
 
 
 def count() -> str:

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections import Counter
 from pathlib import Path
 
 
@@ -58,8 +59,9 @@ def sweep(
     )
     write_table(found, out, {"kind": "sweep", "file": file.name})
     failed = found[found["state"] == "failed"]
-    for measurement, error in zip(failed["measurement"], failed["failure"], strict=True):
-        sys.stderr.write(f"flatprobe: {measurement or 'training'} failed: {error}\n")
+    for (measurement, said), times in Counter(zip(failed["measurement"], failed["failure"], strict=True)).items():
+        often = f" {times} times" if times > 1 else ""
+        sys.stderr.write(f"flatprobe: {measurement or 'training'} failed{often}: {said}\n")
     print(f"{len(found) - len(failed)} of {len(found)} complete; table: {out}")
     if len(failed):
         print(f"tracebacks: {root / 'failures'}")

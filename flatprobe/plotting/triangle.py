@@ -38,7 +38,7 @@ def draw(result: Result, ax: Axes | None = None, *, quantity: str = "loss", surf
         The axes; a colour bar is beside contours.
 
     Raises:
-        TypeError: for a result of another kind, or flat axes for a surface.
+        TypeError: for a result of another kind, or axes of another projection.
         ValueError: for another number of endpoints, an unknown quantity, or if no point is finite.
     """
     (interpolation,) = _three_points(result).values()
@@ -86,6 +86,9 @@ def _three_points(results: object) -> dict[str, Interpolation]:
 
 
 def _draw_contours(result: Interpolation, ax: Any, scale: Scale) -> None:  # mpltern's axes are not typed
+    if not hasattr(ax, "taxis"):
+        msg = f'ax must be ternary, got {type(ax).__name__}. Make it with projection="ternary", after import mpltern'
+        raise TypeError(msg)
     top, left, right = result.coefficients.numpy().T
     filled, known = _triangles(result).get_masked_triangles(), finite(result)
     if len(filled):

@@ -164,11 +164,16 @@ def checked(executor: Executor) -> Executor:
     return executor
 
 
-def stop_processes(executor: Executor) -> None:
-    """End the processes of a pool at once, on Ctrl-C; what is complete stays, and trainings resume."""
+def stop_processes(executor: Executor | None) -> bool:
+    """End the processes of a pool at once, on Ctrl-C; what is complete stays, and trainings resume.
+
+    Returns:
+        True for a pool of processes, whose futures break then, and must not be cancelled before.
+    """
     if isinstance(executor, ProcessPoolExecutor):
         for process in list((executor._processes or {}).values()):  # noqa: SLF001 - terminate_workers() is of Python 3.14
             process.terminate()
+    return isinstance(executor, ProcessPoolExecutor)
 
 
 def executor_by_name(

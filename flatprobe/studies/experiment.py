@@ -127,6 +127,12 @@ class Experiment:
             if isinstance(values, str | Mapping) or not isinstance(values, Iterable):
                 msg = f"the values of {name!r} must be a list, got {values!r}"
                 raise TypeError(msg)
+        grid = {name: list(values) for name, values in grid.items()}
+        for name, entries in grid.items():
+            wrong = [entry for entry in entries if isinstance(name, tuple) and not _has_length(entry, len(name))]
+            if wrong:
+                msg = f"the values of {name!r} must be lists of {len(name)} values, got {wrong[0]!r}"
+                raise TypeError(msg)
         found = []
         for values in itertools.product(*grid.values()):
             described = json.loads(json.dumps(self.as_json()))
@@ -208,6 +214,10 @@ def _check_stages(stages: Sequence[Mapping[str, Any]]) -> None:
             f"be 'initial', got {names}"
         )
         raise ValueError(msg)
+
+
+def _has_length(entry: object, length: int) -> bool:
+    return isinstance(entry, Sequence) and not isinstance(entry, str) and len(entry) == length
 
 
 def _replace(described: Any, name: str, value: object) -> None:

@@ -8,12 +8,16 @@ from torch import nn
 
 from flatprobe.data import LabelledData
 from flatprobe.studies.experiment import Experiment, hash_json, plain_json
-from flatprobe.studies.probes_by_name import JOINT, PROBES
+from flatprobe.studies.probes_by_name import JOINT, PROBES, arguments_of
 from flatprobe.studies.subjects import is_function, name_of, resolve
 from flatprobe.utils.arguments import Checked, at_least, one_of
 
 INITIAL = "initial"  # the stage before all training
 HISTORY = "history"  # the training's rows per epoch, which no probe measures
+
+
+def _arguments(probe: str) -> set[str]:
+    return set() if probe == HISTORY else arguments_of(probe)
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,11 @@ class Measurement:
             resolve(self.probe)
         else:
             one_of("probe", self.probe, JOINT if joint else (*PROBES, HISTORY, *JOINT))
+        unknown = set() if is_function(self.probe) else self.arguments.keys() - _arguments(self.probe)
+        if unknown:
+            known = ", ".join(sorted(_arguments(self.probe))) or "none"
+            msg = f"arguments of {self.probe} must be among {known}, got {', '.join(sorted(unknown))}"
+            raise ValueError(msg)
         if self.probe in JOINT and not joint:
             msg = f"the probe {self.probe!r} must have experiments, the networks that it joins. Give experiments=[...]"
             raise ValueError(msg)

@@ -1,6 +1,7 @@
 """Probes by name, as functions of model, data and JSON arguments, for the measurements of a sweep."""
 
 from collections.abc import Callable, Mapping, Sequence
+from inspect import Parameter, signature
 from typing import Any
 
 from torch import nn
@@ -51,19 +52,17 @@ def _interpolate(
     return interpolate(EmpiricalRisk(models[0], data, loss), list(models), points, **arguments)
 
 
+_OF_WEIGHTS: tuple[Callable[..., Result], ...] = (
+    flatness_radius,
+    gradient_noise,
+    hessian_eigenvalues,
+    hessian_trace,
+    random_slice,
+    worst_case_sharpness,
+)
 PROBES: dict[str, Probe] = {
     "risk": _risk,
-    **{
-        probe.__name__: _on_risk(probe)
-        for probe in (
-            flatness_radius,
-            gradient_noise,
-            hessian_eigenvalues,
-            hessian_trace,
-            random_slice,
-            worst_case_sharpness,
-        )
-    },
+    **{probe.__name__: _on_risk(probe) for probe in _OF_WEIGHTS},
     "adversarial_accuracy": adversarial_accuracy,
     "adversarial_points": adversarial_points,
     "functional_margins": functional_margins,
@@ -76,3 +75,19 @@ PROBES: dict[str, Probe] = {
     "weight_norms": weight_norms,
 }
 JOINT: dict[str, Probe] = {"interpolate": _interpolate}
+
+
+def arguments_of(name: str) -> set[str]:
+    """The arguments that a measurement of this probe may have.
+
+    >>> sorted(arguments_of("scores"))
+    ['outputs']
+    """
+    if name == "risk":
+        return {"loss", "batch_size"}
+    by_name: dict[str, Probe] = {probe.__name__: probe for probe in (*_OF_WEIGHTS, interpolate)}
+    probe = by_name[name] if name in by_name else PROBES[name]
+    own = {
+        parameter.name for parameter in signature(probe).parameters.values() if parameter.kind is Parameter.KEYWORD_ONLY
+    }
+    return own | ({"loss"} if name in by_name else set()) | ({"steps"} if name in JOINT else set())

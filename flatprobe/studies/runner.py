@@ -97,12 +97,11 @@ class Runner:
 
     def close(self, *, wait: bool = True) -> None:
         """Cancel what has not begun, and shut the executor down if it is the sweep's own."""
-        for future in self._futures:
-            future.cancel()
+        if wait or not self._replaceable or not stop_processes(self._executor):
+            for future in self._futures:
+                future.cancel()
         self._futures.clear()
         if self._replaceable and self._executor is not None:
-            if not wait:
-                stop_processes(self._executor)
             self._executor.shutdown(wait=wait)
         self._executor = None
 

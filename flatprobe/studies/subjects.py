@@ -154,20 +154,22 @@ def build_network(network: Mapping[str, Any], input_shape: Sequence[int], classe
 def data_of(data: Mapping[str, Any], on: str, seed: int) -> LabelledData:
     """The training samples of a description, its validation samples, or another split as it is.
 
+    Only the pool and the validation samples after it are read.
+
     Raises:
         ValueError: for more samples than there are.
     """
     pool: int | None = data.get("pool")
-    if on == "validation" and data.get("validation") is not None and pool is not None:
-        first = pool + data["validation"]
-        whole = _split(_loading(data), "train")
-        _at_most("pool + validation", first, len(whole))
-        return whole.subset(torch.arange(pool, first, device="cpu"), held_out=[pool, first])
-    if on != "train":
+    held_out = data.get("validation") or 0
+    if on != "train" and not (on == "validation" and held_out):
         return _split(_loading(data), on)
-    whole = _split(_loading(data), "train")
-    _at_most("pool", pool, len(whole))
-    part = _drawn(whole if pool is None else whole.head(pool), data, seed)
+    whole = _split(_loading(data), "train", None if pool is None else pool + held_out)
+    if pool is not None:
+        _at_most("pool + validation" if held_out else "pool", pool + held_out, len(whole))
+        if on == "validation":
+            return whole.subset(torch.arange(pool, pool + held_out, device="cpu"), held_out=[pool, pool + held_out])
+        whole = whole.head(pool)
+    part = _drawn(whole, data, seed)
     fraction = data.get("random_labels") or 0
     return part.with_random_labels(fraction, seed=seed) if fraction else part
 
@@ -206,10 +208,11 @@ def _loading(data: Mapping[str, Any]) -> str:
 
 
 @lru_cache(maxsize=4)  # a worker reads the same set for many experiments
-def _split(loading: str, split: str) -> LabelledData:
+def _split(loading: str, split: str, first: int | None = None) -> LabelledData:
     arguments = json.loads(loading)
     name = arguments.pop("name")
-    found: object = (resolve(name) if is_function(name) else partial(load_data, name))(split=split, **arguments)
+    read = resolve(name) if is_function(name) else partial(load_data, name, limit=first)
+    found: object = read(split=split, **arguments)
     if not isinstance(found, LabelledData):
         msg = f"{name} must return LabelledData, got a {type(found).__name__}"
         raise TypeError(msg)

@@ -105,7 +105,9 @@ def sweep(
                     found[unit.name] = rows_of_unit
                     report(clock.text(unit, rows_of_unit))
         except KeyboardInterrupt as error:
-            error.add_note(f"{len(found)} units are complete in {root}, and the same call continues there")
+            error.add_note(
+                f"{len(found)} of {len(single) + len(joint)} units are done in {root}; the same call continues"
+            )
             runner.close(wait=False)
             raise
         finally:

@@ -245,7 +245,7 @@ def _failure(unit: Unit, measurement: Measurement | None, error: BaseException) 
     text = "".join(traceback.format_exception(error))
     said = printable(f"{type(error).__name__}: {error}")
     partial = _partial_folder(unit.root, unit.experiments[0])
-    if partial.is_dir() and isinstance(error, FileExistsError | ValueError):  # as of other data under the same name
+    if partial.is_dir() and "holds a run" in said:  # of other data under the same name
         said += f". If the data or the code have changed since, delete {partial}"
     described = {
         "experiments": [experiment.as_json() for experiment in unit.experiments],

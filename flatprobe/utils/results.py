@@ -249,7 +249,8 @@ def load(path: str | os.PathLike[str]) -> Any:
     if kind is None or not isinstance(own, dict):
         msg = (
             f"{path} must be the record of a flatprobe result, got a table of kind "
-            f"{str(metadata.get('kind'))[:100]!r} with settings of type {type(own).__name__}. Read it with pandas"
+            f"{str(metadata.get('kind'))[:100]!r} with settings of type {type(own).__name__}. Read it with pandas, "
+            "or a sweep's records with flatprobe.studies.sweep.rows"
         )
         raise ValueError(msg)
     try:

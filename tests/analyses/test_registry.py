@@ -1,7 +1,7 @@
 """The registry: ids, order, and what is refused."""
 
 from collections import Counter
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 
 import pytest
 
@@ -14,7 +14,7 @@ def item(name: str) -> Unavailable:
     return Unavailable(id=name, source="s", claim="c", reason="r")
 
 
-def module(**names: object) -> ModuleType:
+def module(**names: object) -> SimpleNamespace:
     return SimpleNamespace(__name__="m", **names)
 
 

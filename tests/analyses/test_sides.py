@@ -32,3 +32,9 @@ def test_the_effect_is_the_largest_ratio_closed_form(frame: pd.DataFrame) -> Non
 def test_an_unknown_statement_is_refused(frame: pd.DataFrame) -> None:
     with pytest.raises(ValueError, match="statement must be one of same, small, zero, got 'other'"):
         equal(frame, "other", "rule", tolerance=1)
+
+
+def test_nan_on_one_problem_refutes_closed_form() -> None:
+    frame = pd.DataFrame([side("one", 1.0, 1.0), side("one", float("nan"), 1.0)])
+    assert equal(frame, "one", "rule", tolerance=1).holds is False
+    assert below(frame, "one", "rule").holds is False

@@ -72,6 +72,16 @@ def test_full_training_accuracy_may_fail_in_the_smallest_network_alone() -> None
     assert verdict(full.assign(**{"train accuracy": 100.0 - ((full["L"] == 3) & (full["M"] == 10))})) is False
 
 
+def test_the_widths_of_the_source_are_judged_and_others_stand_beside() -> None:
+    frame = networks(y=lambda cell: -cell["L"])
+    wide = frame[frame["M"] == 20].assign(M=784, y=frame["L"])
+    assert set(figure4.of_source(frame)["M"]) == {10, 20}
+    whole = pd.concat([frame, wide])
+    assert set(figure4.of_source(whole)["M"]) == {784}
+    beside = {outcome.rule: outcome.holds for outcome in figure4.elsewhere("rises", whole, "y")}
+    assert beside == {f"rises, {kind} normalised, M = {M}": False for kind, M in ((ALL, 10), (ALL, 20), (NONE, 10))}
+
+
 def trainings(error: dict[tuple[int, str], float]) -> pd.DataFrame:
     """Final rows at L = 4 of two draws by (n, method), the second draw 0.001 worse."""
     rows = [

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.patches import StepPatch
 
 from analyses.rules import student
 from figures import kinds
@@ -59,9 +60,9 @@ def test_distributions_are_shares_of_each_group_closed_form() -> None:
     for weight, expected in ((None, [2 / 3, 1 / 3]), ("count", [0.5, 0.5])):
         _, (ax,) = kinds.panels(["t"])
         kinds.distributions(ax, frame, "value", by="group", weight=weight, bins=[0.0, 1.0, 2.0], mark=1.0)
-        outlines = [patch.get_data() for patch in ax.patches if patch.get_label() in {"a", "b"}]
-        assert outlines[0].values.tolist() == pytest.approx(expected)
-        assert outlines[1].values.tolist() == [1.0, 0.0]
+        outlines = [p.get_data() for p in ax.patches if isinstance(p, StepPatch) and p.get_label() in {"a", "b"}]
+        assert list(outlines[0][0]) == pytest.approx(expected)
+        assert list(outlines[1][0]) == [1.0, 0.0]
 
 
 def test_triangles_share_one_scale_and_leave_out_what_is_not_finite() -> None:

@@ -283,6 +283,8 @@ def test_what_cannot_be_in_one_picture_is_refused() -> None:
         triangle.draw(interpolation(), quantity="margin")
     with pytest.raises(TypeError, match="ax must be three-dimensional, got Axes"):
         triangle.draw(interpolation(), Figure().add_subplot(), surface=True)
+    with pytest.raises(TypeError, match="ax must be ternary, got Axes"):
+        triangle.draw(interpolation(), Figure().add_subplot())
 
 
 def test_draw_finds_the_picture_by_the_class_of_the_results() -> None:

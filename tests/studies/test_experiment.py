@@ -95,6 +95,10 @@ def test_a_wrong_name_of_a_grid_is_named() -> None:
         EXPERIMENT.vary({"stages.3.epochs": (1,)})
     with pytest.raises(TypeError, match=r"the values of 'data\.samples' must be a list, got 50"):
         EXPERIMENT.vary({"data.samples": 50})
+    pair = ("seeds.network", "seeds.order")
+    for entry in (0, [0, 0, 0]):
+        with pytest.raises(TypeError, match=r"must be lists of 2 values, got"):
+            EXPERIMENT.vary({pair: [entry]})
     with pytest.raises(TypeError, match="grid must be a dictionary"):
         EXPERIMENT.vary([])
     with pytest.raises(ValueError, match=r"an experiment must be an object .*, got \[\]"):
@@ -157,8 +161,8 @@ def test_networks_and_data_of_somebody_else() -> None:
     ("data", "match"),
     [
         ({"samples": 99999}, "samples must be at most the 1500 samples"),
-        ({"pool": 99999}, "pool must be at most the 1500 samples"),
-        ({"pool": 1490, "validation": 20}, r"pool \+ validation must be at most"),
+        ({"pool": 99999}, "must be at most 1500, the number of samples of the split, got 99999"),
+        ({"pool": 1490, "validation": 20}, "must be at most 1500, the number of samples of the split, got 1510"),
         ({"samples": 61, "draw": "balanced"}, "samples must be a multiple of the 10 classes"),
     ],
 )

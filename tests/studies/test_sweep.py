@@ -288,7 +288,7 @@ def test_ctrl_c_keeps_what_is_complete(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(units, "train", interrupted)
     with pytest.raises(KeyboardInterrupt) as stopped:
         fp.sweep(PAIR, [RISK], tmp_path)
-    assert "1 units are complete" in stopped.value.__notes__[-1]
+    assert "1 of 2 units are done" in stopped.value.__notes__[-1]
     assert units.experiment_folder(tmp_path, PAIR[0]).is_dir()
     assert not units.experiment_folder(tmp_path, PAIR[1]).exists()
 
@@ -331,6 +331,8 @@ def test_wrong_arguments_are_named_before_anything_runs(
         ({"probe": lambda _model, _data: {}}, "importable as package.module:function"),
         ({"probe": "no.such:thing"}, "that every process can import"),
         ({"probe": "risk", "samples": 0}, "samples"),
+        ({"probe": "flatness_radius", "arguments": {"direction": 3}}, "must be among .*directions.*, got direction"),
+        ({"probe": "history", "arguments": {"steps": 3}}, "arguments of history must be among none, got steps"),
         ({"probe": "history", "stage": "initial"}, "stage must be one that trains"),
     ],
 )
