@@ -159,9 +159,9 @@ REPRODUCTIONS = (
         rules=linear_rules,
         reasons={
             "the test error is smallest at the boundary: at W = 2,650 below that at the largest W": (
-                "It is higher by 0.074 over 3 draws. Too few epochs are not the reason: with 320 epochs in place of 80 the "
-                "test error at W = 2,650 is 0.771 in place of 0.754. The likeliest reason is the peak of the test error "
-                "at the interpolation threshold (double descent), which more draws and widths would have to show."
+                "It is higher by 0.074 over 3 draws. Too few epochs are not the reason: with 320 epochs in place of 80 "
+                "the test error at W = 2,650 is 0.771 in place of 0.754. The likeliest reason is the peak of the test "
+                "error at the interpolation threshold (double descent), which more widths would have to show."
             )
         },
         differs=CUT,
