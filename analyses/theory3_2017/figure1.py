@@ -148,8 +148,8 @@ def _if_reached(frame: pd.DataFrame, outcome: Outcome) -> Outcome:
 CUT = (
     f"{OPEN} n up to 10,000, about W = 9,898, instead of 50,000: the regime n > W is not reached. 3 draws: 80 epochs "
     "up to n = 2,000, and 25 at 10,000, where the training has not converged. One draw at 5,000 with 40 epochs, and "
-    "with 120 as a control: the training error falls from 0.17 to 0.004 (natural labels) and from 0.50 to 0.10 (random). "
-    f"{JPEG}"
+    "with 120 as a control: there the training error falls from 0.17 to 0.004 (natural labels) and from 0.50 to 0.10 "
+    f"(random labels). {JPEG}"
 )
 CUT_POLYNOMIAL = (
     f"{OPEN} Without BatchNorm the polynomial network diverged or kept a training error above 0.7 in all 14 settings "
