@@ -24,13 +24,14 @@ from analyses.theory3_2017.all_convolutional import (
 SMALL = (500, 1000)  # n << W = 9,898
 EPOCHS = {500: 80, 1000: 80, 2000: 80, 10000: 25}
 ONCE = ((5000, 40),)  # one draw alone
+LONGER = (5000, 120)  # our control of the number of epochs
 POLYNOMIAL_EPOCHS = {500: 50, 1000: 50}
 STANDARD_ERRORS = 4 * (CHANCE * (1 - CHANCE) / 10000) ** 0.5  # of the error on 10,000 test samples
 ALL = dict.fromkeys((500, 1000, 2000, 5000, 10000, 20000, 50000), 100)
 PAPER = {"channels": (16,), "pool": None, "validation": None, "seeds": (0, 1, 2, 3, 4)}
 PRESETS = {
     "quick": Family(epochs={50: 15, 150: 15}, channels=(8,), seeds=(0, 1), network=QUICK_NETWORK, **QUICK),
-    "cpu": Family(epochs=EPOCHS, once=ONCE),
+    "cpu": Family(epochs=EPOCHS, once=(*ONCE, LONGER)),
     "paper": Family(epochs=ALL, **PAPER),
 }
 POLYNOMIAL = {
@@ -138,13 +139,17 @@ def unfitted(frame: pd.DataFrame) -> Outcome:
 
 
 def _if_reached(frame: pd.DataFrame, outcome: Outcome) -> Outcome:
-    """The outcome of a claim on n > W, which is not tested by a table that ends below."""
-    return outcome if _sizes(frame)[-1] >= frame["weights"].max() else replace(outcome, holds=None)
+    """The outcome of a claim on n > W; not tested by a table that ends below W, or trains less at the largest n."""
+    last = frame[frame["n"] == frame["n"].max()]
+    reached = last["n"].max() >= frame["weights"].max() and last["epochs"].min() >= usual(frame)["epochs"].max()
+    return outcome if reached else replace(outcome, holds=None)
 
 
 CUT = (
-    f"{OPEN} n up to 10,000, about W = 9,898, instead of 50,000: the regime n > W is not reached. 80 epochs and "
-    f"3 draws up to n = 2,000, 25 epochs at 10,000; one draw with 40 epochs at 5,000. {JPEG}"
+    f"{OPEN} n up to 10,000, about W = 9,898, instead of 50,000: the regime n > W is not reached. 3 draws: 80 epochs "
+    "up to n = 2,000, and 25 at 10,000, where the training has not converged. One draw at 5,000 with 40 epochs, and "
+    "with 120 as a control: there the training error falls from 0.17 to 0.004 (natural labels) and from 0.50 to 0.10 "
+    f"(random labels). {JPEG}"
 )
 CUT_POLYNOMIAL = (
     f"{OPEN} Without BatchNorm the polynomial network diverged or kept a training error above 0.7 in all 14 settings "
