@@ -102,7 +102,7 @@ REPRODUCTION = Reproduction(
     table=table,
     rules=rules,
     differs=(
-        f"{family.CUT} {family.JPEG} {DIRECTIONS} directions. The number of directions and of minimizers is not stated. "
+        f"{family.CUT} {family.JPEG} {DIRECTIONS} directions; their number and that of the minimizers is not stated. "
         f"Rules on CIFAR-10 are left open below {family.LEARNED:,} images. From 500, random labels are not less flat, "
         "and the top layer is less flat than all parameters; on MNIST the same measurement gives the printed orders."
     ),

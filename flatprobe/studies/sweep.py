@@ -12,12 +12,13 @@ from flatprobe.studies.executors import Maker, executor_maker
 from flatprobe.studies.experiment import Experiment
 from flatprobe.studies.measurement import Measurement
 from flatprobe.studies.runner import Runner
-from flatprobe.studies.units import COMPLETE, FAILED, Row, Unit, training_of
+from flatprobe.studies.units import COMPLETE, DONE, FAILED, Row, Unit, experiment_folder
 from flatprobe.utils.arguments import Checked, Flag, Whole, at_least, one_of
 from flatprobe.utils.atomic import check_writable
 from flatprobe.utils.progress import reporting
 from flatprobe.utils.results import load
 from flatprobe.utils.tables import read_table
+from flatprobe.utils.tensor_files import read_json
 
 if TYPE_CHECKING:
     import pandas
@@ -190,7 +191,7 @@ def _table(units: Sequence[Unit], found: "dict[str, list[Row]]") -> "pandas.Data
     for unit in units:
         settings = common_settings(unit.experiments)
         key = "+".join(experiment.key for experiment in unit.experiments)
-        training = training_of(unit.root, unit.experiments)
+        training = _training_of(unit.root, unit.experiments)
         for row in found[unit.name]:
             lead = {"experiment": key, **row, **training, **settings}
             try:
@@ -208,6 +209,21 @@ def common_settings(experiments: Sequence[Experiment]) -> Row:
     """The settings by dotted name that all of the experiments have in common."""
     first, *others = [experiment.flat() for experiment in experiments]
     return {name: value for name, value in first.items() if all(other.get(name) == value for other in others)}
+
+
+def _training_of(root: str | Path, experiments: Sequence[Experiment]) -> Row:
+    """`training_seconds` of complete experiments in all, and `reached`: whether all stages met their stopping rules.
+
+    NaN and None where a folder is not there, or damaged.
+    """
+    seconds, reached = 0.0, True
+    for experiment in experiments:
+        try:
+            done = read_json(experiment_folder(root, experiment) / DONE, "train it again")
+            seconds, reached = seconds + done["seconds"], reached and all(done["reached"].values())
+        except (OSError, ValueError, KeyError):
+            return {"training_seconds": math.nan, "reached": None}
+    return {"training_seconds": seconds, "reached": reached}
 
 
 def _figures(path: str) -> tuple[float, dict[str, float]]:

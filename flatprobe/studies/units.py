@@ -9,10 +9,10 @@ ROOT/.locks/NAME                    held while a unit runs; not empty after the 
 """
 
 import json
-import math
+import shutil
 import time
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,14 +25,15 @@ from flatprobe.models.checkpoints import load_checkpoint
 from flatprobe.studies.experiment import Experiment
 from flatprobe.studies.measurement import HISTORY, INITIAL, Measurement
 from flatprobe.training import TrainingRun, train
+from flatprobe.training.run_folder import OtherRunError
 from flatprobe.utils.atomic import lock
 from flatprobe.utils.results import Result, environment, printable
 from flatprobe.utils.tables import write_table
-from flatprobe.utils.tensor_files import read_json, write_text
+from flatprobe.utils.tensor_files import write_text
 from flatprobe.utils.threads import thread_count
 
 COMPLETE, FAILED = "complete", "failed"
-_DONE = "complete.json"
+DONE = "complete.json"
 
 Row = dict[str, Any]
 
@@ -114,7 +115,7 @@ def run_unit(unit: Unit) -> list[Row]:
         trained = 0.0
         if len(unit.experiments) == 1:
             try:
-                trained = _train(unit, unit.experiments[0])
+                trained = _train_or_begin_anew(unit, unit.experiments[0])
             except (Exception, SystemExit) as error:  # noqa: BLE001 - a user's network, data or penalty may raise any
                 return [_failure(unit, measurement, error) for measurement in unit.measurements or (None,)]
             unit.failure_file(None).unlink(missing_ok=True)
@@ -133,6 +134,15 @@ def _running(path: Path) -> Iterator[None]:
             yield
         finally:
             held.truncate(0)
+
+
+def _train_or_begin_anew(unit: Unit, experiment: Experiment) -> float:
+    """Train, from the beginning where the data or the code have changed since the training was interrupted."""
+    try:
+        return _train(unit, experiment)
+    except OtherRunError:
+        shutil.rmtree(_partial_folder(unit.root, experiment))
+        return _train(unit, experiment)
 
 
 def _train(unit: Unit, experiment: Experiment) -> float:
@@ -159,7 +169,7 @@ def _train(unit: Unit, experiment: Experiment) -> float:
         network, reached[name] = run.model, run.reached
     seconds = time.perf_counter() - started
     done = {"experiment": experiment.as_json(), "reached": reached, "seconds": seconds, "environment": environment()}
-    write_text(partial / _DONE, json.dumps(done, indent=2))
+    write_text(partial / DONE, json.dumps(done, indent=2))
     partial.rename(folder)
     return seconds
 
@@ -244,9 +254,6 @@ def _failure(unit: Unit, measurement: Measurement | None, error: BaseException) 
     """Write the traceback down, and return the row."""
     text = "".join(traceback.format_exception(error))
     said = printable(f"{type(error).__name__}: {error}")
-    partial = _partial_folder(unit.root, unit.experiments[0])
-    if partial.is_dir() and "holds a run" in said:  # of other data under the same name
-        said += f". If the data or the code have changed since, delete {partial}"
     described = {
         "experiments": [experiment.as_json() for experiment in unit.experiments],
         "measurement": None if measurement is None else measurement.as_json(unit.experiments),
@@ -279,18 +286,3 @@ def _row(unit: Unit, measurement: Measurement | None, state: str, *, seconds: fl
         "failure": failure,
         "record": "" if measurement is None or state == FAILED else str(unit.record(measurement)),
     }
-
-
-def training_of(root: str | Path, experiments: Sequence[Experiment]) -> Row:
-    """`training_seconds` of complete experiments in all, and `reached`: whether all stages met their stopping rules.
-
-    NaN and None where a folder is not there, or damaged.
-    """
-    seconds, reached = 0.0, True
-    for experiment in experiments:
-        try:
-            done = read_json(experiment_folder(root, experiment) / _DONE, "train it again")
-            seconds, reached = seconds + done["seconds"], reached and all(done["reached"].values())
-        except (OSError, ValueError, KeyError):
-            return {"training_seconds": math.nan, "reached": None}
-    return {"training_seconds": seconds, "reached": reached}

@@ -33,6 +33,10 @@ _FIX = "delete the run's folder and train again, or choose another folder"
 _CODE = ". A source is the digest of user-defined code; flatprobe 0.1 had another digest of a lambda's code"
 
 
+class OtherRunError(ValueError):
+    """The folder holds a run with another configuration."""
+
+
 @dataclass(frozen=True)
 class Progress:
     """Progress of an interrupted run: rows of its finished epochs, weights and buffers, optimizer state."""
@@ -67,7 +71,7 @@ class RunFolder:
 
         Raises:
             FileExistsError: if the folder holds something else, or a run and `resume` is False.
-            ValueError: if it holds a run with another configuration, with the differing settings.
+            OtherRunError: if it holds a run with another configuration, with the differing settings.
         """
         if not (self.path / CONFIG).is_file():
             # A run that was killed while it wrote its first file has left only a temporary file.
@@ -97,7 +101,7 @@ class RunFolder:
                 "same ones to continue it: choose another folder, or train(run.model, ...) to go on from its weights"
                 f"{_CODE if code else ''}"
             )
-            raise ValueError(msg)
+            raise OtherRunError(msg)
         self._clear()
         return recorded
 

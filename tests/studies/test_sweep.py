@@ -189,6 +189,25 @@ def test_an_interrupted_training_goes_on(tmp_path: Path) -> None:
     assert len(history["epochs"]) == 40
 
 
+def test_an_interrupted_training_on_data_that_changed_begins_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, seen = fp.train, []
+
+    def interrupted(*args, **arguments):
+        run = real(*args, **arguments)
+        if not seen:
+            seen.append(run)
+            raise ArithmeticError
+        return run
+
+    monkeypatch.setattr(units, "train", interrupted)
+    assert fp.sweep(PAIR[:1], [RISK], tmp_path)["state"].tolist() == ["failed"]
+    [config] = tmp_path.glob("experiments/.*.partial/first/config.json")
+    config.write_text(config.read_text().replace('"fingerprint": "', '"fingerprint": "other'))
+    assert fp.sweep(PAIR[:1], [RISK], tmp_path)["state"].tolist() == ["complete"]
+
+
 def test_two_sweeps_at_once_compute_each_unit_once(tmp_path: Path) -> None:
     calls = tmp_path / "calls"
     calls.mkdir()
