@@ -81,7 +81,7 @@ def arguments_of(name: str) -> set[str]:
     """The arguments that a measurement of this probe may have.
 
     >>> sorted(arguments_of("scores"))
-    ['outputs']
+    ['batch_size', 'outputs']
     """
     if name == "risk":
         return {"loss", "batch_size"}

@@ -32,7 +32,7 @@ def test_the_example_runs_and_draws(tmp_path: Path, capsys: pytest.CaptureFixtur
     item = load("analyses/zhang2017/figure1b.py", tmp_path).REPRODUCTION
     run(item, "quick", Study(root=tmp_path / "runs"), tmp_path)
     frame, metadata = read_record(item.id, "quick", tmp_path)
-    assert len(frame) == 6
+    assert len(frame) == 10
     assert metadata["verdict"] == DIRECTION
     assert "the time grows with the fraction" in capsys.readouterr().out
     draw = load("figures/items/zhang2017.py", tmp_path).FIGURES[item.id]
