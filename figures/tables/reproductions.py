@@ -42,6 +42,12 @@ HEADLINES = (
         "the Jacobian penalty leads at n = 1,000",
     ),
     Headline("the same, n = 5,000", "S17-T2", "the Jacobian penalty leads at n = 5,000"),
+    Headline(
+        "the same source, Fig. 4b: smallest score of 4 and 5 layers",
+        "S17-F4b",
+        "the smallest score is close to sqrt(2) for L >= 4: above 1.3",
+        digits=2,
+    ),
 )
 
 
