@@ -41,14 +41,14 @@ POLYNOMIAL = {
 }
 
 
-def natural(family: Family, study: Study) -> pd.DataFrame:
-    """One row per network on natural labels."""
+def errors_of(family: Family, study: Study) -> pd.DataFrame:
+    """One row per network."""
     return errors(study, family)
 
 
-def scrambled(family: Family, study: Study) -> pd.DataFrame:
-    """One row per network on random labels."""
-    return errors(study, replace(family, labels=("random",)))
+def scrambled(presets: dict[str, Family]) -> dict[str, Family]:
+    """The presets on random labels."""
+    return {name: replace(family, labels=("random",)) for name, family in presets.items()}
 
 
 def rules(frame: pd.DataFrame) -> list[Outcome]:
@@ -171,7 +171,7 @@ REPRODUCTIONS = (
         source="Poggio et al. (2017), Fig. 1",
         claim=CLAIM.format(kind=""),
         presets=PRESETS,
-        table=natural,
+        table=errors_of,
         rules=rules,
         differs=CUT,
         cost="6 min",
@@ -180,8 +180,8 @@ REPRODUCTIONS = (
         id="T3-F2",
         source="Poggio et al. (2017), Fig. 2",
         claim=CLAIM_RANDOM.format(kind=""),
-        presets=PRESETS,
-        table=scrambled,
+        presets=scrambled(PRESETS),
+        table=errors_of,
         rules=scrambled_rules,
         differs=CUT,
         cost="6 min",
@@ -191,7 +191,7 @@ REPRODUCTIONS = (
         source="Poggio et al. (2017), Fig. 22",
         claim=CLAIM.format(kind=" and polynomial activations of degree 10"),
         presets=POLYNOMIAL,
-        table=natural,
+        table=errors_of,
         rules=rules,
         differs=CUT_POLYNOMIAL,
         cost="4 min",
@@ -200,8 +200,8 @@ REPRODUCTIONS = (
         id="T3-F23",
         source="Poggio et al. (2017), Fig. 23",
         claim=CLAIM_RANDOM.format(kind=" and with polynomial activations of degree 10"),
-        presets=POLYNOMIAL,
-        table=scrambled,
+        presets=scrambled(POLYNOMIAL),
+        table=errors_of,
         rules=scrambled_rules,
         differs=CUT_POLYNOMIAL,
         cost="4 min",
