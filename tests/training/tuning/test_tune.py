@@ -180,6 +180,16 @@ def test_property_seeds_decide_split_order_and_with_a_function_the_initial_weigh
     assert_same_state(made[1].model, expected.model)
 
 
+def test_slow_reference_the_search_of_a_seed_is_on_its_own_training_set() -> None:
+    sets = {seed: clusters(60, key=f"set {seed}") for seed in (0, 1)}
+    both = tune(mlp((4,), classes=3), sets.__getitem__, **QUICK).to_frame()
+    for seed, data in sets.items():
+        alone = tune(mlp((4,), classes=3), data, **{**QUICK, "seeds": (seed,)}).to_frame()
+        kept = (frame[(frame["stage"] == "search") & (frame["seed"] == seed)] for frame in (both, alone))
+        first, second = (part["validation_loss"].tolist() for part in kept)
+        assert first == second
+
+
 def assert_same_table(one, other):
     import pandas as pd
 
