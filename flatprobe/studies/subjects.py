@@ -13,7 +13,7 @@ from torch import nn
 
 from flatprobe.data import LabelledData
 from flatprobe.data.load import load_data
-from flatprobe.models import NETWORKS, Normalised, scaled
+from flatprobe.models import NETWORKS, Normalised, scaled, unit_rows
 from flatprobe.utils.arguments import is_number, is_whole, one_of
 from flatprobe.utils.rng import permutation
 
@@ -141,8 +141,6 @@ def build_network(network: Mapping[str, Any], input_shape: Sequence[int], classe
     model: nn.Module = builder(input_shape=tuple(input_shape), classes=classes, seed=seed, **arguments)
     rows = network.get("unit_rows")
     if rows:
-        from flatprobe.models import unit_rows
-
         model = unit_rows(model, layers=None if rows is True else rows)
     if "scale" in network:
         model = scaled(model, network["scale"])
@@ -196,8 +194,8 @@ def _drawn(whole: LabelledData, data: Mapping[str, Any], seed: int) -> LabelledD
     )
 
 
-def _at_most(name: str, count: int | None, available: int) -> None:
-    if count is not None and count > available:
+def _at_most(name: str, count: int, available: int) -> None:
+    if count > available:
         msg = f"{name} must be at most the {available} samples that there are, got {count}"
         raise ValueError(msg)
 

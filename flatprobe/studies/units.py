@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from flatprobe.models.checkpoints import load_checkpoint
@@ -27,6 +26,7 @@ from flatprobe.studies.measurement import HISTORY, INITIAL, Measurement
 from flatprobe.training import TrainingRun, train
 from flatprobe.training.run_folder import OtherRunError
 from flatprobe.utils.atomic import lock
+from flatprobe.utils.devices import as_device
 from flatprobe.utils.results import Result, environment, printable
 from flatprobe.utils.tables import write_table
 from flatprobe.utils.tensor_files import write_text
@@ -153,7 +153,7 @@ def _train(unit: Unit, experiment: Experiment) -> float:
     partial = _partial_folder(unit.root, experiment)
     write_text(partial / "experiment.json", json.dumps(experiment.as_json(), indent=2))
     data, started = experiment.load("train"), time.perf_counter()
-    network, reached = _placed(experiment.build(), unit), {}
+    network, reached = _placed(experiment.build(), unit.device), {}
     for name, stage in zip(experiment.stage_names(), experiment.stages, strict=True):
         arguments = {key: value for key, value in stage.items() if key not in {"name", "validation"}}
         held_out = stage.get("validation")
@@ -174,14 +174,13 @@ def _train(unit: Unit, experiment: Experiment) -> float:
     return seconds
 
 
-def _placed(network: nn.Module, unit: Unit) -> nn.Module:
-    return network if unit.device is None else network.to(torch.device(unit.device))
+def _placed(network: nn.Module, device: str | None) -> nn.Module:
+    return network if device is None else network.to(as_device(device))
 
 
 def load_network(root: str | Path, experiment: Experiment, stage: str, device: str | None = None) -> nn.Module:
     """The network of a complete experiment after a stage, in eval mode."""
-    network = experiment.build()
-    network = network if device is None else network.to(torch.device(device))
+    network = _placed(experiment.build(), device)
     if stage == INITIAL:
         return network.eval().requires_grad_(requires_grad=False)
     return load_checkpoint(experiment_folder(root, experiment) / stage, network)
