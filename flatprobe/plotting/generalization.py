@@ -1,6 +1,7 @@
 """Accuracy, or loss where the task has no classes, on the training and on the test samples."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
@@ -11,7 +12,7 @@ from flatprobe.plotting.names import caption, label_networks, looks, name_result
 from flatprobe.probes.generalization import TEST, TRAIN, Generalization
 from flatprobe.utils.results import Result
 
-_FILLED = {TRAIN: "full", TEST: "none"}
+_FILLED: dict[str, Any] = {TRAIN: "full", TEST: "none"}
 
 
 @mpl.rc_context(canvas.STYLE)
