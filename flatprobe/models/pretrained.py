@@ -1,4 +1,4 @@
-"""Classifiers from folders of transformers, read from safetensors files only."""
+"""Networks from folders of transformers, read from safetensors files only."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -11,16 +11,33 @@ from torch import nn
 from flatprobe.utils.rng import keep_global_states
 from flatprobe.utils.tensor_files import shards, within
 
-_CLASSIFIERS = {
+_KINDS = {
     "ForImageClassification": "AutoModelForImageClassification",
     "ForSequenceClassification": "AutoModelForSequenceClassification",
+    "ForTokenClassification": "AutoModelForTokenClassification",
+    "ForCausalLM": "AutoModelForCausalLM",
+    "LMHeadModel": "AutoModelForCausalLM",
 }
 _WEIGHTS, _INDEX, _ADAPTER = "model.safetensors", "model.safetensors.index.json", "adapter_config.json"
 _EXPECTED = "expected what save_pretrained wrote, with safetensors"
 
 
+def is_readable(config: Mapping[str, Any]) -> bool:
+    """True if the folder's architecture is one that `load_pretrained` reads."""
+    return _kind(_architecture(config)) is not None
+
+
+def _architecture(config: Mapping[str, Any]) -> str:
+    names = config.get("architectures") or ["network without an architecture"]
+    return names[0] if isinstance(names, list) and isinstance(names[0], str) else f"network of {names!r}"
+
+
+def _kind(name: str) -> str | None:
+    return next((auto for ending, auto in _KINDS.items() if name.endswith(ending)), None)
+
+
 def load_pretrained(folder: Path, config: Mapping[str, Any]) -> nn.Module:
-    """The classifier of a transformers folder, in the checkpoint's dtype.
+    """The network of a transformers folder, in the checkpoint's dtype.
 
     transformers reads the files. The files are checked here first, since a folder can name others.
 
@@ -30,14 +47,13 @@ def load_pretrained(folder: Path, config: Mapping[str, Any]) -> nn.Module:
 
     Raises:
         ImportError: if transformers is not installed.
-        ValueError: if the folder holds no classifier, cannot be read, names code or files in other folders, or lacks
-            weights, which transformers would draw at random.
+        ValueError: if the folder holds another kind of network, cannot be read, names code or files in other folders,
+            or lacks weights, which transformers would draw at random.
     """
-    names = config.get("architectures") or ["network without an architecture"]
-    name = names[0] if isinstance(names, list) and isinstance(names[0], str) else f"network of {names!r}"
-    kind = next((auto for ending, auto in _CLASSIFIERS.items() if name.endswith(ending)), None)
+    name = _architecture(config)
+    kind = _kind(name)
     if kind is None:
-        msg = f"{folder} holds a {name[:200]}; expected one of ...{', ...'.join(_CLASSIFIERS)}, which return logits"
+        msg = f"{folder} holds a {name[:200]}; expected one of ...{', ...'.join(_KINDS)}, which return logits"
         raise ValueError(msg)
     try:
         import transformers
