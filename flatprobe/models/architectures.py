@@ -17,14 +17,14 @@ from flatprobe.utils.tensor_files import read_json
 CONFIG = "config.json"
 
 
-def architecture(model: Any, folder: Path, option: str = "model") -> tuple[nn.Module, list[str]]:
+def architecture(model: Any, folder: Path | None, option: str = "model") -> tuple[nn.Module, list[str]]:
     """A network for the weights of a checkpoint, and what was said about it.
 
     Args:
         model: a module, of which a copy is returned, or a class or function that returns one. A `functools.partial` of
             these gives arguments. The arguments that a class of `PyTorchModelHubMixin` takes, and those that any other
             function requires, are read from the folder's config.json.
-        folder: folder of the checkpoint.
+        folder: folder of the checkpoint; None without one.
         option: name of the argument or option in errors.
 
     Raises:
@@ -48,7 +48,8 @@ def architecture(model: Any, folder: Path, option: str = "model") -> tuple[nn.Mo
     function: Any = model.func if isinstance(model, functools.partial) else model
     given = model.keywords if isinstance(model, functools.partial) else {}
     name = f"{getattr(function, '__module__', '')}:{getattr(function, '__qualname__', type(function).__name__)}"
-    config = read_json(folder / CONFIG, "correct it") if (folder / CONFIG).is_file() else {}
+    file = None if folder is None else folder / CONFIG
+    config = read_json(file, "correct it") if file is not None and file.is_file() else {}
     with keep_global_states():
         if hasattr(function, "_hub_mixin_config") and config:
             arguments = {"pretrained_model_name_or_path": str(folder), "local_files_only": True, **given}
@@ -63,6 +64,15 @@ def architecture(model: Any, folder: Path, option: str = "model") -> tuple[nn.Mo
         )
         raise ValueError(msg)
     return network, [f"{', '.join(filled)} read from {CONFIG}"] if filled else []
+
+
+def needs_config(model: Any) -> bool:
+    """True if arguments of a function or class are read from a folder's config.json."""
+    if isinstance(model, nn.Module):
+        return False
+    function: Any = model.func if isinstance(model, functools.partial) else model
+    given = model.keywords if isinstance(model, functools.partial) else {}
+    return hasattr(function, "_hub_mixin_config") or not {*required(function)} <= {*given}
 
 
 def required(function: Any) -> list[str]:

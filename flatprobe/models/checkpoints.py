@@ -18,7 +18,7 @@ from flatprobe.network.modules import check_finite
 from flatprobe.network.trained_on import mark_training_data
 from flatprobe.utils.contents import check_dense, read_contents
 from flatprobe.utils.devices import as_device
-from flatprobe.utils.tensor_files import read_json, write_tensors
+from flatprobe.utils.tensor_files import is_index, read_json, shards, write_tensors
 
 
 class Checkpoint(NamedTuple):
@@ -115,8 +115,9 @@ def read_checkpoint(
         network = load_pretrained(path, config)
         if blank is not None:  # transformers reads the file, whose names are not always those of the module
             said += load_weights(blank, network.state_dict(), str(path))
-        files = tuple(weight_files(path))
-        return Checkpoint(_finished(blank or network, path, place), tuple(said), files)
+        files = weight_files(path)
+        files += [shard for file in files if is_index(file) for shard in shards(file)]
+        return Checkpoint(_finished(blank or network, path, place), tuple(said), tuple(files))
     file = _in_folder(path, which) if path.is_dir() else path
     contents = read_contents(file)
     if blank is None:
@@ -136,6 +137,17 @@ def read_checkpoint(
     if isinstance(data.get("fingerprint"), str):
         mark_training_data(network, data["fingerprint"])
     return Checkpoint(_finished(network, file, place), tuple(said), tuple(contents.files))
+
+
+def knows_architecture(path: Path) -> bool:
+    """True if the files say which network it is: a run of flatprobe with a recipe, or a folder of transformers."""
+    try:
+        config = _config((path if path.is_dir() else path.parent) / CONFIG)
+    except ValueError:
+        return False
+    network = config.get("network")
+    recipe = isinstance(network, dict) and isinstance(network.get("recipe"), dict)
+    return recipe or (path.is_dir() and "model_type" in config and is_readable(config))
 
 
 def _finished(network: nn.Module, file: Path, place: torch.device | None) -> nn.Module:

@@ -149,7 +149,7 @@ def _prefixes(
     best = [pair for pair, place in several.items() if place == min(several.values())]
     if len(best) > 1:
         parts = ", ".join(removed.rstrip(".") for removed, _ in best)
-        msg = f"several parts of the checkpoint fit the network: {parts}. Choose one with key= (--key)."
+        msg = f"several parts that fit the network: {parts}. Choose one with key= (--key)."
         raise ValueError(msg)
     return best[0] if best else guess
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,7 @@ def load_pretrained(folder: Path, config: Mapping[str, Any]) -> nn.Module:
         msg = f"{folder} was written by transformers, which is not installed: pip install transformers"
         raise ImportError(msg) from error
     _check_files(folder, config)
-    with keep_global_states():
+    with keep_global_states(), _no_progress_bar():
         try:
             network, report = getattr(transformers, kind).from_pretrained(
                 folder,
@@ -83,6 +84,20 @@ def load_pretrained(folder: Path, config: Mapping[str, Any]) -> nn.Module:
         raise ValueError(msg)
     classifier: nn.Module = network
     return classifier
+
+
+@contextmanager
+def _no_progress_bar() -> Iterator[None]:
+    """Loading without the progress bar of transformers."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def _check_files(folder: Path, config: Mapping[str, Any]) -> None:

@@ -24,7 +24,7 @@ def choose(contents: Contents, key: str | None, file: Path, network: nn.Module |
     states = contents.states
     if key is not None:
         return _under(states, key, file)
-    fits = [name for name, state in states.items() if network is not None and _match(network, state).whole]
+    fits = [name for name, state in states.items() if network is not None and _match(network, state, file).whole]
     pool = fits or list(states)
     first = [name for name in pool if rank(name) == min(map(rank, pool))]
     if len(first) > 1:
@@ -79,15 +79,23 @@ def load_weights(network: nn.Module, state: Mapping[str, Tensor], source: str) -
     return match.words()
 
 
-def _match(network: nn.Module, state: Mapping[str, Tensor]) -> Match:
-    """The state under the names of the network; `Normalise` may keep its own values."""
+def _match(network: nn.Module, state: Mapping[str, Tensor], source: object = "") -> Match:
+    """The state under the names of the network; `Normalise` may keep its own values.
+
+    Raises:
+        ValueError: if several parts of the state fit.
+    """
     optional = [
         f"{place}.{name}" if place else name
         for place, layer in network.named_modules()
         if isinstance(layer, Normalise)
         for name in ("mean", "std")
     ]
-    return match_names(state, _own(network), optional)
+    try:
+        return match_names(state, _own(network), optional)
+    except ValueError as error:
+        msg = f"the checkpoint {source} has {error}"
+        raise ValueError(msg) from error
 
 
 def _own(network: nn.Module) -> dict[str, Tensor]:
@@ -101,7 +109,7 @@ def check_state(network: nn.Module, state: Mapping[str, Tensor], source: str) ->
     Raises:
         ValueError: if the state belongs to another network.
     """
-    own, match = _own(network), _match(network, state)
+    own, match = _own(network), _match(network, state, source)
     found = dict(match.tensors)
     tied = {id(value): found[name] for name, value in own.items() if name in found}
     found |= {name: tied[id(value)] for name, value in own.items() if name not in found and id(value) in tied}

@@ -158,7 +158,10 @@ def _refusal(content: object, file: Path) -> str:
         )
     words = [key[:40] for key in content if isinstance(key, str)] if isinstance(content, Mapping) else []
     keys = f" with the keys {', '.join(words[:10])}" if words else ""
+    fix = "Save model.state_dict()."
+    if any(name.startswith("numpy.") for name in stand_ins(content).values()):
+        fix = "It has arrays of NumPy: save tensors, made by torch.from_numpy."
     return (
         f"the checkpoint {file} holds a {class_of(content) or type(content).__name__}{keys}; expected a state_dict "
-        f"(names to tensors), itself or under a key such as {', '.join(NESTS[:5])}. Save model.state_dict()."
+        f"(names to tensors), itself or under a key such as {', '.join(NESTS[:5])}. {fix}"
     )

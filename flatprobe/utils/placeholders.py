@@ -11,7 +11,8 @@ _DEPTH = 6
 
 # Constructors whose pickles call them. Anything else that a pickle calls is taken for code.
 _VALUES = {
-    "collections.defaultdict", "datetime.date", "datetime.datetime", "datetime.timedelta", "functools.partial",
+    "builtins.frozenset", "builtins.range", "builtins.slice", "collections.defaultdict", "datetime.date",
+    "datetime.datetime", "datetime.timedelta", "functools.partial",
     "numpy._core.multiarray._reconstruct", "numpy._core.multiarray.scalar", "numpy.core.multiarray._reconstruct",
     "numpy.core.multiarray.scalar", "numpy.dtype", "pathlib.Path", "pathlib.PosixPath", "pathlib.PurePosixPath",
     "pathlib.WindowsPath", "pathlib.PureWindowsPath", "pathlib._local.PosixPath", "pathlib._local.WindowsPath",
@@ -55,7 +56,7 @@ def placeholders(names: Iterable[str]) -> list[Callable[..., Any] | tuple[Callab
     Raises:
         UnpicklingError: for more names than any checkpoint has.
     """
-    different = sorted(set(names))
+    different = sorted({name.replace("__builtin__.", "builtins.", 1) for name in names})  # as torch translates them
     if len(different) > _MOST:
         msg = f"it names {len(different)} classes and functions"
         raise pickle.UnpicklingError(msg)
