@@ -50,6 +50,13 @@ def _choose(inputs: Any, rows: Tensor) -> Any:
 def _check(network: Network, batch: Batch, classes: int | None) -> None:
     logits = inspect_network(network, network.prepare(batch.inputs))
     several = logits.ndim == 2 and logits.shape[1] > 1
+    if classes is not None and classes > 2 and "logits" in network.read.said:
+        msg = (
+            f"the labels have {classes} classes (largest label {classes - 1}), but the network returns one logit per "
+            "sample, as a classifier of two classes does; expected labels 0 and 1, or, for a regression, floating "
+            'targets and fp.EmpiricalRisk(model, data, loss="squared_error")'
+        )
+        raise ValueError(msg)
     if classes is not None and several and classes > logits.shape[1]:
         msg = (
             f"the labels have {classes} classes (largest label {classes - 1}), but the network returns "
