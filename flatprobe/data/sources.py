@@ -60,6 +60,14 @@ def splits_of(name: Any, split: str) -> tuple[Mapping[str, Any], dict[str, objec
         raise FileNotFoundError(msg) from error
 
 
+def is_table(name: Any) -> bool:
+    """True for names, paths, and tables of the `datasets` library, alone or by split."""
+    if isinstance(name, str | os.PathLike):
+        return True
+    kinds = {f"{kind.__module__}.{kind.__name__}" for kind in type(name).__mro__}
+    return not kinds.isdisjoint({"datasets.arrow_dataset.Dataset", "datasets.dataset_dict.DatasetDict"})
+
+
 def one_split(splits: Mapping[str, Any], split: str, name: str) -> Any:
     """Table of one split.
 
