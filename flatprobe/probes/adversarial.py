@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from flatprobe.attacks import NORMS, Box, fgsm, pgd
 from flatprobe.attacks.fixed import PGD_STEPS
 from flatprobe.attacks.points import adversarial, distance
-from flatprobe.data import LabelledData, check_data
+from flatprobe.data import LabelledData, check_classes
 from flatprobe.functional.losses import misclassified
 from flatprobe.network.contexts import standalone
 from flatprobe.network.network import Network
@@ -122,11 +122,17 @@ class AdversarialAccuracy(Result):
         correct = self.correct & (margins.upper[None] > self.budgets[:, None])
         return replace(self, correct=correct, settings={**own, "subject": subject})
 
+    @property
+    def shown(self) -> int:
+        """Position of the headline's budget, a third of the way up the grid."""
+        order = self.budgets.argsort()
+        return int(order[(len(order) + 1) // 3])
+
     def summary(self) -> dict[str, float]:
-        """Accuracy: the mean over the budgets, and the value at each."""
-        return {"mean_accuracy": float(self.accuracy.mean())} | {
-            f"accuracy({budget:g})": float(p) for budget, p in zip(self.budgets, self.accuracy, strict=True)
-        }
+        """Accuracy: the value at the headline's budget, the mean over the budgets, and the value at each."""
+        found = {f"accuracy({budget:g})": float(p) for budget, p in zip(self.budgets, self.accuracy, strict=True)}
+        first = list(found)[self.shown]
+        return {first: found[first], "mean_accuracy": float(self.accuracy.mean())} | found
 
 
 @standalone
@@ -184,7 +190,7 @@ def adversarial_accuracy(
     one_of("attack", attack, ATTACKS)
     one_of("norm", norm, NORMS)
     at_least(1, steps=steps, restarts=restarts)
-    network, data = Network(model), check_data(data)
+    network, data = Network(model), check_classes(data)
     size = network.batch_size(batch_size, data)
     order = sorted(range(len(levels)), key=levels.__getitem__)
     parts = []

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor, nn
 
-from flatprobe.data import LabelledData, check_data
+from flatprobe.data import LabelledData, check_classes
 from flatprobe.functional.losses import misclassified
 from flatprobe.network.checks import check_batch, check_logits
 from flatprobe.network.contexts import standalone
@@ -84,11 +84,16 @@ class Robustness(Result):
         """Wilson's `band` without its warning, for a caller that names the samples itself, as the report does."""
         return wilson(self.mean, self.samples, level)
 
+    @property
+    def shown(self) -> int:
+        """Position of the headline's noise level: the one nearest to 0.2, the larger of T3's two (Fig. 19)."""
+        return int((self.gammas - 0.2).abs().argmin())
+
     def summary(self) -> dict[str, float]:
-        """Error: the mean over the grid, and the value at each noise level."""
-        return {"mean_error": float(self.error.mean())} | {
-            f"error({gamma:g})": float(p) for gamma, p in zip(self.gammas, self.mean, strict=True)
-        }
+        """Error: the value at the headline's noise level, the mean over the grid, and the value at each level."""
+        errors = {f"error({gamma:g})": float(p) for gamma, p in zip(self.gammas, self.mean, strict=True)}
+        first = list(errors)[self.shown]
+        return {first: errors[first], "mean_error": float(self.error.mean())} | errors
 
 
 @standalone
@@ -134,7 +139,7 @@ def gaussian_robustness(
     if not levels or not all(0 <= gamma < float("inf") for gamma in levels):
         msg = f"gammas must be one or more finite standard deviations >= 0, got {levels}"
         raise ValueError(msg)
-    network, data = Network(model), check_data(data)
+    network, data = Network(model), check_classes(data)
     size = network.batch_size(batch_size, data)
     wrong = torch.zeros(len(levels), draws, dtype=torch.int64, device=network.device)
     with torch.no_grad():

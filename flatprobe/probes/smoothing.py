@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float64, Int64
 from torch import Tensor, nn
 
-from flatprobe.data import Batch, LabelledData, check_data
+from flatprobe.data import Batch, LabelledData, check_classes
 from flatprobe.data.inputs import Inputs
 from flatprobe.network.checks import check_batch
 from flatprobe.network.contexts import standalone
@@ -118,14 +118,14 @@ class SmoothedCertificate(Result):
         return wilson(self.certified_accuracy(radii), len(self), level)
 
     def summary(self, radii: Sequence[float] = RADII) -> dict[str, float]:
-        """Median and mean of `certified`, rate of abstention, certified accuracy at the radii."""
-        figures = {
+        """Certified accuracy at sigma and at the radii, median and mean of `certified`, rate of abstention."""
+        radii = [self.settings["arguments"]["sigma"], *radii]
+        accuracy = zip(radii, self.certified_accuracy(radii).tolist(), strict=True)
+        return {f"certified_accuracy({r:g})": value for r, value in accuracy} | {
             "median_radius": float(np.median(self.certified.numpy())),
             "mean_radius": float(self.certified.mean()),
             "abstained": self.abstained,
         }
-        accuracy = self.certified_accuracy(radii).tolist()
-        return figures | {f"certified_accuracy({r:g})": value for r, value in zip(radii, accuracy, strict=True)}
 
 
 @standalone
@@ -185,7 +185,7 @@ def smoothed_certificate(
     ([0, -1], True)
     """
     _check(sigma, draws, alpha, selection)
-    network, data = Network(model), check_data(data)
+    network, data = Network(model), check_classes(data)
     size = network.batch_size(batch_size, data)
     selected, counts = [], []
     for batch in data.batches(size):
