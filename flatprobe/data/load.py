@@ -13,12 +13,13 @@ from torch.utils.data import TensorDataset
 
 from flatprobe.data import LabelledData
 from flatprobe.data.columns import image_column_of, image_columns, label_column_of, labels_of
+from flatprobe.data.files import FILES, read_file
 from flatprobe.data.images import Images
-from flatprobe.data.objects import has_split, of_object, prepared, read_file
+from flatprobe.data.objects import has_split, of_object, prepared
 from flatprobe.data.preparation import Preparation
 from flatprobe.data.sources import is_table, one_split, splits_of
 from flatprobe.data.storage import SAMPLED
-from flatprobe.data.tabular import of_table
+from flatprobe.data.tabular import number_columns, of_table
 from flatprobe.data.validation import warn_of_missed_classes
 from flatprobe.utils.arguments import at_least, one_of
 from flatprobe.utils.rng import permutation
@@ -118,7 +119,7 @@ def load_data(
     splits, origin = splits_of(name, split)
     rows = one_split(splits, split, str(origin.get("name", "the table")))
     count = _count(limit, len(rows))
-    if image_column is None and not image_columns(rows):
+    if image_column is None and not image_columns(rows) and number_columns(rows, label_column):
         note = {**origin, "split": split, "limit": limit}
         return prepared(of_table(splits, split, label_column, count, note), prepare)
     images = image_column_of(rows, image_column)
@@ -178,11 +179,11 @@ def _count(limit: int | None, available: int) -> int:
 
 
 def _file_of(name: Any) -> Path | None:
-    """The file that a name is the path of, or could be by its ending."""
+    """The file of arrays that a name is the path of."""
     if not isinstance(name, str | os.PathLike):
         return None
     path = Path(name).expanduser()
-    return path if path.is_file() else None
+    return path if path.suffix.lower() in FILES and path.is_file() else None
 
 
 def _digits(split: str, limit: int | None, prepare: Preparation, *, stream: bool) -> LabelledData:

@@ -1,11 +1,8 @@
 """Labelled data of objects in memory: arrays, data sets, loaders, and dictionaries of them."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
 
@@ -17,11 +14,6 @@ from flatprobe.data.preparation import Preparation
 # Names of the inputs and of the targets in a dictionary, a scikit-learn Bunch or an .npz file, in any case.
 _INPUTS = ("x", "inputs", "images", "data", "features")
 _TARGETS = ("y", "labels", "targets", "target", "label")
-FILES = (".npz", ".pt", ".pth")
-_FUNCTION = (
-    "Write a function that returns (inputs, targets) in a file of your own, here data.py: `import numpy` / "
-    "`def load(split):` / `    return inputs, targets`. Give data.py:load to --data, or what it returns to fp.load_data"
-)
 
 
 def of_object(value: Any, split: str, limit: int | None, prepare: Preparation) -> LabelledData:
@@ -105,28 +97,6 @@ def _by_names(value: Mapping[str, Any], split: str, *, suffix: bool = False) -> 
         if None not in pair:
             return value[pair[0]], value[pair[1]]  # type: ignore[index] # neither is None
     return None
-
-
-def read_file(file: Path) -> Any:
-    """The arrays in a file of NumPy or torch; no code in it is executed.
-
-    Raises:
-        ValueError: for another file, or one that cannot be read.
-    """
-    if file.suffix.lower() not in FILES:
-        msg = f"the data must be a folder, or a file {', '.join(FILES)}, got {file}. {_FUNCTION}"
-        raise ValueError(msg)
-    try:
-        if file.suffix.lower() == ".npz":
-            with np.load(file, allow_pickle=False) as arrays:
-                return {name: arrays[name] for name in arrays.files}
-        return torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # any error of a damaged or hostile file
-        msg = (
-            f"{file} must hold arrays without pickled objects, and cannot be read ({str(error)[:200]}). "
-            "Write it by numpy.savez(file, x=inputs, y=labels) or torch.save((inputs, labels), file)"
-        )
-        raise ValueError(msg) from error
 
 
 def prepared(data: LabelledData, prepare: Preparation) -> LabelledData:

@@ -6,11 +6,23 @@ from typing import Any
 import torch
 
 from flatprobe.data.arrays import as_inputs
-from flatprobe.data.columns import label_column_of, labels_of
+from flatprobe.data.columns import LABEL_NAMES, label_column_of, labels_of
 from flatprobe.data.labelled import LabelledData
 
 # The inputs of a text classifier, as tokenizers of transformers name them.
 _TOKENS = ("input_ids", "attention_mask", "token_type_ids")
+
+
+def number_columns(rows: Any, label: str | None) -> list[str]:
+    """The columns of numbers, or of lists of them, beside the labels, as far as these are known."""
+    usual = {label} if label else {*LABEL_NAMES}
+    return [name for name, kind in rows.features.items() if name not in usual and _is_numeric(kind)]
+
+
+def _is_numeric(kind: Any) -> bool:
+    while hasattr(kind, "feature"):  # a list
+        kind = kind.feature
+    return str(getattr(kind, "dtype", "")).startswith(("int", "uint", "float", "bool")) and not hasattr(kind, "names")
 
 
 def of_table(
@@ -35,7 +47,7 @@ def of_table(
     rows = splits[split]
     label = label_column_of(rows, label_column)
     labels, classes, names = labels_of(splits, split, label)
-    others = [name for name in rows.features if name != label]
+    others = number_columns(rows, label)
     tokens = [name for name in _TOKENS if name in others]
     wanted = tokens if "input_ids" in tokens else others
     if len(wanted) != 1 and wanted is not tokens:
