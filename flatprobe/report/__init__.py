@@ -1,6 +1,6 @@
 """Reports: results as one self-contained HTML page."""
 
 from flatprobe.report.page import write_report
-from flatprobe.report.records import load_records
+from flatprobe.studies.records import load_records
 
 __all__ = ["load_records", "write_report"]
