@@ -8,8 +8,8 @@ from flatprobe.plotting.names import common
 from flatprobe.probes.adversarial import AdversarialAccuracy
 from flatprobe.probes.geometric import GeometricMargins
 from flatprobe.report import tables
-from flatprobe.report.numbers import MISSING, percent, three
 from flatprobe.report.section import Section, Table
+from flatprobe.utils.numbers import MISSING, percent, three
 
 Results = Mapping[str, Any]
 Groups = Mapping[str, str] | None

@@ -11,8 +11,8 @@ from flatprobe.probes.hessian_eigenvalues import HessianEigenvalues
 from flatprobe.probes.hessian_trace import HessianTrace
 from flatprobe.probes.sharpness import WorstCaseSharpness
 from flatprobe.probes.slices import RandomSlice
-from flatprobe.report.numbers import MISSING, plus_minus, three
 from flatprobe.report.section import Section, Table
+from flatprobe.utils.numbers import MISSING, plus_minus, three
 
 Results = Mapping[str, Any]
 Groups = Mapping[str, str] | None

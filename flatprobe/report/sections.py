@@ -8,6 +8,7 @@ from flatprobe.plotting import curve, histogram, line, png, radii, triangle
 from flatprobe.plotting.names import common
 from flatprobe.probes.adversarial import AdversarialAccuracy
 from flatprobe.probes.flatness import FlatnessRadii
+from flatprobe.probes.generalization import Generalization
 from flatprobe.probes.geometric import GeometricMargins
 from flatprobe.probes.gradient_noise import GradientNoise
 from flatprobe.probes.hessian_eigenvalues import HessianEigenvalues
@@ -21,7 +22,7 @@ from flatprobe.probes.sharpness import WorstCaseSharpness
 from flatprobe.probes.slices import RandomSlice
 from flatprobe.probes.smoothing import SmoothedCertificate
 from flatprobe.probes.weight_norms import WeightNorms
-from flatprobe.report import attacks, curvature, single, tables
+from flatprobe.report import attacks, curvature, generalization, single, tables
 from flatprobe.report.section import Section
 from flatprobe.report.summary import make_title
 from flatprobe.utils.results import Result
@@ -187,8 +188,9 @@ def _alternative(what: str, results: Results) -> str:
     return f"{what} of {', '.join(results)}"
 
 
-# In the order of the page: weight space first, then input space.
+# In the order of the page: generalization, then weight space, then input space.
 _KINDS: dict[type[Result], Callable[[str, Results, Groups], list[Section]]] = {
+    Generalization: generalization.section,
     FlatnessRadii: _radii,
     Interpolation: _landscapes,
     RandomSlice: curvature.slices,

@@ -8,8 +8,8 @@ from flatprobe.plotting import bounds, histogram, png, weight_norms
 from flatprobe.plotting.names import common
 from flatprobe.probes.jacobian_maximum import JacobianMaximum
 from flatprobe.probes.weight_norms import WeightNorms
-from flatprobe.report.numbers import three
 from flatprobe.report.section import Section, Table
+from flatprobe.utils.numbers import three
 
 Results = Mapping[str, Any]
 Groups = Mapping[str, str] | None

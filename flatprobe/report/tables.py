@@ -8,8 +8,8 @@ from flatprobe.probes.margins import Margins
 from flatprobe.probes.per_sample import PerSample
 from flatprobe.probes.robustness import Robustness
 from flatprobe.probes.smoothing import SmoothedCertificate
-from flatprobe.report.numbers import MISSING, percent, plus_minus, three
 from flatprobe.report.section import Table
+from flatprobe.utils.numbers import MISSING, percent, plus_minus, three
 from flatprobe.utils.results import Result
 
 
