@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from flatprobe.probes.coefficients import simplex as simplex
     from flatprobe.probes.decision_regions import decision_regions as decision_regions
     from flatprobe.probes.flatness import flatness_radius as flatness_radius
+    from flatprobe.probes.generalization import generalization as generalization
     from flatprobe.probes.geometric import geometric_margins as geometric_margins
     from flatprobe.probes.gradient_noise import gradient_noise as gradient_noise
     from flatprobe.probes.hessian_eigenvalues import hessian_eigenvalues as hessian_eigenvalues
@@ -71,6 +72,7 @@ _HOMES = {
     "EmpiricalRisk": "flatprobe.risk.empirical",
     "Risk": "flatprobe.risk.empirical",
     "flatness_radius": "flatprobe.probes.flatness",
+    "generalization": "flatprobe.probes.generalization",
     "gradient_noise": "flatprobe.probes.gradient_noise",
     "hessian_eigenvalues": "flatprobe.probes.hessian_eigenvalues",
     "hessian_trace": "flatprobe.probes.hessian_trace",

@@ -4,8 +4,8 @@ import math
 import sys
 from typing import Any
 
-from flatprobe.report.numbers import MISSING, percent, three
 from flatprobe.studies.audit import Audit, Row
+from flatprobe.utils.numbers import MISSING, percent, three
 
 
 def show(result: Audit) -> None:

@@ -14,6 +14,7 @@ from flatprobe.bounds import Bound
 from flatprobe.plotting import (
     bounds,
     curve,
+    generalization,
     geometric,
     gradient_noise,
     histogram,
@@ -30,6 +31,7 @@ from flatprobe.plotting.canvas import png
 from flatprobe.plotting.history import History
 from flatprobe.probes.decision_regions import DecisionRegions
 from flatprobe.probes.flatness import FlatnessRadii
+from flatprobe.probes.generalization import Generalization
 from flatprobe.probes.geometric import GeometricMargins
 from flatprobe.probes.gradient_noise import GradientNoise
 from flatprobe.probes.interpolation import Interpolation
@@ -41,6 +43,7 @@ __all__ = [
     "bounds",
     "curve",
     "draw",
+    "generalization",
     "geometric",
     "gradient_noise",
     "histogram",
@@ -98,6 +101,7 @@ _DRAW: dict[type[Result], Callable[..., Axes]] = {
     Bound: bounds.draw,
     DecisionRegions: regions.draw,
     FlatnessRadii: radii.draw,
+    Generalization: generalization.draw,
     GeometricMargins: geometric.draw,
     GradientNoise: gradient_noise.draw,
     Interpolation: _draw_interpolation,

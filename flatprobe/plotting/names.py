@@ -9,6 +9,7 @@ from matplotlib.colors import to_hex, to_rgb
 from matplotlib.lines import Line2D
 
 from flatprobe.plotting import canvas
+from flatprobe.studies.headlines import common as common
 from flatprobe.utils.results import Result, printable
 
 R = TypeVar("R", bound=Result)
@@ -53,20 +54,6 @@ def name_results(results: object, *kinds: type[R]) -> dict[str, R]:
         found[name] = result
         kinds = (type(result),)  # one picture has one class
     return found
-
-
-def common(results: Mapping[str, Result], argument: str) -> Any:
-    """The value of an argument that all results of a picture must share, or None.
-
-    Raises:
-        ValueError: if the values differ.
-    """
-    values = {name: result.settings.get("arguments", {}).get(argument) for name, result in results.items()}
-    distinct = list(dict.fromkeys(map(str, values.values())))
-    if len(distinct) > 1:
-        msg = f"the results were measured with different values of {argument}: {', '.join(distinct)}. Draw them apart"
-        raise ValueError(msg)
-    return next(iter(values.values()))
 
 
 def looks(names: Sequence[str], groups: Mapping[str, str] | None) -> dict[str, Look]:

@@ -122,11 +122,17 @@ class AdversarialAccuracy(Result):
         correct = self.correct & (margins.upper[None] > self.budgets[:, None])
         return replace(self, correct=correct, settings={**own, "subject": subject})
 
+    @property
+    def shown(self) -> int:
+        """Position of the headline's budget, a third of the way up the grid."""
+        order = self.budgets.argsort()
+        return int(order[(len(order) + 1) // 3])
+
     def summary(self) -> dict[str, float]:
-        """Accuracy: the mean over the budgets, and the value at each."""
-        return {"mean_accuracy": float(self.accuracy.mean())} | {
-            f"accuracy({budget:g})": float(p) for budget, p in zip(self.budgets, self.accuracy, strict=True)
-        }
+        """Accuracy: the value at the headline's budget, the mean over the budgets, and the value at each."""
+        found = {f"accuracy({budget:g})": float(p) for budget, p in zip(self.budgets, self.accuracy, strict=True)}
+        first = list(found)[self.shown]
+        return {first: found[first], "mean_accuracy": float(self.accuracy.mean())} | found
 
 
 @standalone

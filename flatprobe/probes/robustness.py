@@ -84,11 +84,16 @@ class Robustness(Result):
         """Wilson's `band` without its warning, for a caller that names the samples itself, as the report does."""
         return wilson(self.mean, self.samples, level)
 
+    @property
+    def shown(self) -> int:
+        """Position of the headline's noise level: the one nearest to 0.2, the larger of T3's two (Fig. 19)."""
+        return int((self.gammas - 0.2).abs().argmin())
+
     def summary(self) -> dict[str, float]:
-        """Error: the mean over the grid, and the value at each noise level."""
-        return {"mean_error": float(self.error.mean())} | {
-            f"error({gamma:g})": float(p) for gamma, p in zip(self.gammas, self.mean, strict=True)
-        }
+        """Error: the value at the headline's noise level, the mean over the grid, and the value at each level."""
+        errors = {f"error({gamma:g})": float(p) for gamma, p in zip(self.gammas, self.mean, strict=True)}
+        first = list(errors)[self.shown]
+        return {first: errors[first], "mean_error": float(self.error.mean())} | errors
 
 
 @standalone

@@ -118,14 +118,14 @@ class SmoothedCertificate(Result):
         return wilson(self.certified_accuracy(radii), len(self), level)
 
     def summary(self, radii: Sequence[float] = RADII) -> dict[str, float]:
-        """Median and mean of `certified`, rate of abstention, certified accuracy at the radii."""
-        figures = {
+        """Certified accuracy at sigma and at the radii, median and mean of `certified`, rate of abstention."""
+        radii = [self.settings["arguments"]["sigma"], *radii]
+        accuracy = zip(radii, self.certified_accuracy(radii).tolist(), strict=True)
+        return {f"certified_accuracy({r:g})": value for r, value in accuracy} | {
             "median_radius": float(np.median(self.certified.numpy())),
             "mean_radius": float(self.certified.mean()),
             "abstained": self.abstained,
         }
-        accuracy = self.certified_accuracy(radii).tolist()
-        return figures | {f"certified_accuracy({r:g})": value for r, value in zip(radii, accuracy, strict=True)}
 
 
 @standalone

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean, stdev
 
-from flatprobe.report.headlines import Headline, headline, unit
-from flatprobe.report.numbers import MISSING, plus_minus
+from flatprobe.studies.headlines import Headline, headline, unit
+from flatprobe.utils.numbers import MISSING, plus_minus
 from flatprobe.utils.results import Result
 
 
@@ -81,7 +81,7 @@ def _across(figures: Sequence[Headline]) -> str:
     """Mean ± standard deviation across networks, with the censored count."""
     if not figures:
         return MISSING
-    values = [figure.value for figure in figures if not math.isnan(figure.value)]
+    values = [figure.scale * figure.value for figure in figures if not math.isnan(figure.value)]
     if not values:
         return f"{MISSING} ({sum(figure.censored for figure in figures)} censored)"
     words = plus_minus(mean(values), stdev(values) if len(values) > 1 else math.nan)

@@ -1,4 +1,6 @@
-"""Confidence limits of a binomial proportion."""
+"""Confidence limits of a binomial proportion, and of a mean."""
+
+import math
 
 import numpy as np
 import torch
@@ -71,6 +73,23 @@ def clopper_pearson_lower(counts: Int64[Tensor, " counts"], trials: int, alpha: 
     k = counts.numpy()
     quantile = special.betaincinv(np.maximum(k, 1), trials - k + 1, alpha)
     return torch.from_numpy(np.where(k > 0, quantile, 0.0))
+
+
+def mean_interval(values: Float64[Tensor, " draws"], level: float = 0.95) -> tuple[float, float]:
+    """Student's interval mean +- t s / sqrt(n) for the mean of independent draws; NaN below two.
+
+    >>> low, high = mean_interval(torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64))
+    >>> round(low, 4), round(high, 4)  # t = 4.3027 with 2 degrees of freedom
+    (-0.4841, 4.4841)
+    """
+    from scipy import stats
+
+    _check_level(level)
+    n = len(values)
+    if n < 2:
+        return math.nan, math.nan
+    middle, half = float(values.mean()), float(stats.t.ppf((1 + level) / 2, n - 1)) * float(values.std()) / n**0.5
+    return middle - half, middle + half
 
 
 def _check_level(level: float) -> None:

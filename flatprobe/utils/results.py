@@ -31,6 +31,7 @@ _HOMES = {
     "Bound": "flatprobe.bounds.bound",
     "DecisionRegions": "flatprobe.probes.decision_regions",
     "FlatnessRadii": "flatprobe.probes.flatness",
+    "Generalization": "flatprobe.probes.generalization",
     "GeometricMargins": "flatprobe.probes.geometric",
     "GradientNoise": "flatprobe.probes.gradient_noise",
     "HessianEigenvalues": "flatprobe.probes.hessian_eigenvalues",

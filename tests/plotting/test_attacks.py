@@ -7,8 +7,8 @@ import torch
 from flatprobe.plotting import curve, geometric, png
 from flatprobe.probes.adversarial import AdversarialAccuracy
 from flatprobe.probes.geometric import GeometricMargins
-from flatprobe.report.headlines import headline, unit
 from flatprobe.report.sections import sections
+from flatprobe.studies.headlines import headline, unit
 from flatprobe.utils.results import settings
 
 SUBJECT: dict[str, object] = {}

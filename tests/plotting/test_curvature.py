@@ -16,7 +16,7 @@ from flatprobe.probes.hessian_trace import HessianTrace
 from flatprobe.probes.sharpness import WorstCaseSharpness
 from flatprobe.probes.slices import RandomSlice
 from flatprobe.report import write_report
-from flatprobe.report.headlines import headline
+from flatprobe.studies.headlines import headline
 from flatprobe.utils import rng
 from flatprobe.utils.results import settings
 from tests.plotting.test_plotting import interpolation

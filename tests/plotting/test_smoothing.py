@@ -12,9 +12,9 @@ from scipy import stats
 from flatprobe.plotting import curve as curve_plot
 from flatprobe.probes.smoothing import ABSTAINED, SmoothedCertificate
 from flatprobe.report import write_report
-from flatprobe.report.headlines import headline, unit
-from flatprobe.report.numbers import percent
+from flatprobe.studies.headlines import headline, unit
 from flatprobe.utils import rng
+from flatprobe.utils.numbers import percent
 from flatprobe.utils.results import settings
 from tests.plotting.test_plotting import GROUPS, SUBJECT, curve
 
@@ -74,7 +74,7 @@ def test_section_headline_and_table(tmp_path) -> None:
     assert "certified at 0.5 sigma" in page
     found = headline(results["a"])
     value = float(results["a"].certified_accuracy([0.25])[0])
-    assert found.value == pytest.approx(100 * value)
+    assert found.value == pytest.approx(value)
     low, high = (percent(float(end[0])) for end in results["a"].band([0.25]))
     assert found.words == f"{percent(value)} [{low}, {high}]"
     assert found.words in page

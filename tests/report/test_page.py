@@ -11,13 +11,14 @@ from statistics import mean, stdev
 
 import pytest
 import torch
+from scipy import stats
 
 import flatprobe as fp
 from flatprobe.report import load_records, write_report
-from flatprobe.report.numbers import MISSING, plus_minus, three
 from flatprobe.report.summary import summarize
 from flatprobe.report.tables import landscapes
 from flatprobe.studies.compare import Comparison
+from flatprobe.utils.numbers import MISSING, plus_minus, three
 from tests.plotting.test_plotting import INFINITE, curve, flatness, interpolation, margins_of, norms
 
 NAMES = ("natural 0", "natural 1", "random 0", "random 1")
@@ -101,8 +102,8 @@ def test_summary_against_plain_statistics() -> None:
     assert list(rows) == [
         "natural (n = 2)", "natural 0", "natural 1", "random (n = 2)", "random 0", "random 1", "natural / random",
     ]  # fmt: skip
-    assert rows["natural 0"] == plus_minus(15.0, stdev([14, 16]))
-    assert rows["natural 1"] == f"{plus_minus(16.5, stdev([15, 18]))} (1 of 3 beyond 2,170)"
+    assert rows["natural 0"] == "15.0 [2.29, 27.7]"  # t = 12.706 with one degree of freedom
+    assert rows["natural 1"] == "16.5 [-2.56, 35.6] (1 of 3 beyond 2,170)"
     natural, random = [15.0, 16.5], [3.25, 3.3]
     assert rows["natural (n = 2)"] == f"{plus_minus(15.75, stdev(natural))} (1 censored)"
     assert rows["random (n = 2)"] == plus_minus(3.275, stdev(random))
@@ -117,10 +118,11 @@ def test_summary_headlines_are_the_results_own_figures() -> None:
     assert [row.label for row in summary.rows] == list(NAMES)
     cells = dict(zip((title for title, _ in summary.columns), summary.rows[1].cells, strict=True))
     margins, jacobian, robustness = margins_of(1), norms(1), curve(1)
-    assert cells["Functional margins"] == three(margins.summary()["median"])
-    figures = jacobian.summary()
-    expected = f"{three(figures['median'])}; {plus_minus(figures['mean'], figures['standard_error'])}"
-    assert cells["Jacobian norms"] == expected
+    for title, result in (("Functional margins", margins), ("Jacobian norms", jacobian)):
+        figures = result.summary()
+        half = stats.t.ppf(0.975, len(result) - 1) * figures["standard_error"]
+        ends = (three(figures["mean"] + sign * half) for sign in (-1, 1))
+        assert cells[title] == f"{three(figures['mean'])} [{', '.join(ends)}]"
     low, high = (100 * float(end[2]) for end in robustness.band())  # the level nearest to 0.2 is the third
     assert cells["Gaussian robustness"] == f"{three(100 * float(robustness.mean[2]))} [{three(low)}, {three(high)}]"
     assert dict(summary.columns)["Gaussian robustness"].startswith("% misclassified at noise 0.2")
@@ -131,7 +133,7 @@ def test_summary_does_not_invent_what_was_not_measured() -> None:
     groups = {"a": "one", "b": "two"}
     rows = {row.label[:5]: row.cells for row in summarize(results, groups).rows}
     assert rows["a"][0] == "not reached by 2,170"
-    assert rows["one ("] == (f"{MISSING} (2 censored)", rows["a"][1])
+    assert rows["one ("] == (f"{MISSING} (2 censored)", rows["a"][1].partition(" [")[0])
     assert rows["b"][1] == rows["two ("][1] == MISSING
     assert rows["one /"] == (MISSING, MISSING)
 

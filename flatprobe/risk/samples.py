@@ -1,0 +1,31 @@
+"""Loss and correctness of each sample at the center of a risk."""
+
+import torch
+from jaxtyping import Float64
+from torch import Tensor
+
+from flatprobe.functional.losses import misclassified
+from flatprobe.network.checks import report_not_finite
+from flatprobe.risk.empirical import EmpiricalRisk
+
+Values = Float64[Tensor, " samples"]
+
+
+def per_sample(risk: EmpiricalRisk) -> tuple[Values, Values]:
+    """Loss, and 1 where the class is right or else 0, in the data's order, on the CPU.
+
+    Cost: 1 forward pass over the data.
+
+    Raises:
+        ValueError: if a loss is not finite, naming the first such sample.
+    """
+    losses, correct = [], []
+    with torch.no_grad():
+        for inputs, labels in risk._batches():  # noqa: SLF001 - the risk's own pass, with its memory rule
+            outputs = risk.network(inputs)
+            losses.append(risk._per_sample(outputs, labels).double())  # noqa: SLF001
+            correct.append((~misclassified(outputs, labels)).double())
+    values = torch.cat(losses).cpu()
+    if not bool(values.isfinite().all()):
+        report_not_finite(risk.network, risk._batches(), risk._per_sample, risk.loss)  # noqa: SLF001
+    return values, torch.cat(correct).cpu()
