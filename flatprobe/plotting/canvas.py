@@ -13,6 +13,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+from PIL import Image
 
 # Sizes in points, for a figure about 7 inches wide that is still read on a telephone.
 STYLE: dict[str, Any] = {
@@ -65,12 +66,13 @@ def use_plain_ticks(axis: Axis, subs: tuple[int, ...]) -> None:
     axis.set_minor_locator(NullLocator())
 
 
-def png(picture: Axes | Figure, *, resolution: float = 200) -> bytes:
+def png(picture: Axes | Figure, *, resolution: float = 200, colours: int | None = None) -> bytes:
     """The whole figure as the bytes of a PNG file.
 
     Args:
         picture: axes that a `draw` returned, or a figure.
         resolution: dots per inch; the default is twice that of a common screen.
+        colours: number of colours, at most 256, which takes about a third of the bytes; None keeps all.
 
     Returns:
         The file's bytes, the same for the same picture.
@@ -82,4 +84,10 @@ def png(picture: Axes | Figure, *, resolution: float = 200) -> bytes:
         # Letters that the font lacks are drawn as boxes; the tables beside the picture have the name in full.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font", category=UserWarning)
         figure.savefig(buffer, format="png", dpi=resolution, metadata={"Software": None})
+    if colours is None:
+        return buffer.getvalue()
+    with Image.open(buffer) as image:
+        fewer = image.convert("RGB").quantize(colours, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    buffer = io.BytesIO()
+    fewer.save(buffer, format="png", optimize=True)
     return buffer.getvalue()

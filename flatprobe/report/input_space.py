@@ -8,8 +8,8 @@ from flatprobe.report.kind import Kind, Results
 GENERALIZATION = Kind(
     title="Generalization",
     sentence=lambda _results: (
-        "Accuracy and loss on the training samples and on samples that had no part in training, each with its 95 % "
-        "interval. A small gap means that the network generalizes."
+        "The fraction of training samples (filled) and of test samples (open) that are classified correctly, with "
+        "95 % intervals. The gap between the two is what the other measurements are to explain."
     ),
     picture=lambda results, groups: generalization.draw(results, groups=groups),
     shows="The accuracy of each network on training and test samples",

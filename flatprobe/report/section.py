@@ -127,3 +127,17 @@ class Section:
     title: str
     sentence: str
     panels: tuple[Panel, ...]
+
+    @property
+    def anchor(self) -> str:
+        """Its place on the page."""
+        return f"section-{anchor(self.title)}"
+
+
+def anchor(title: str) -> str:
+    """A title as part of an address.
+
+    >>> anchor("Landscape: loss"), anchor("√")
+    ('landscape-loss', 'part')
+    """
+    return re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-") or "part"

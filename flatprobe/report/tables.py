@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from flatprobe.bounds import Bound
 from flatprobe.probes.adversarial import AdversarialAccuracy
+from flatprobe.probes.generalization import Generalization
 from flatprobe.probes.geometric import GeometricMargins
 from flatprobe.probes.jacobian_maximum import JacobianMaximum
 from flatprobe.probes.margins import Margins
@@ -13,6 +14,27 @@ from flatprobe.probes.smoothing import SmoothedCertificate
 from flatprobe.report.section import Table
 from flatprobe.utils.numbers import MISSING, percent, plus_minus, three
 from flatprobe.utils.results import Result
+
+_FIGURES = ("train_accuracy", "test_accuracy", "accuracy_gap", "train_loss", "test_loss", "loss_gap")
+
+
+def generalization(results: Mapping[str, Generalization]) -> Table:
+    """Accuracies, losses and gaps with their 95 % intervals."""
+    measured = {name: result.summary() for name, result in results.items()}
+    shown = [figure for figure in _FIGURES if any(figure in own for own in measured.values())]
+    rows = [
+        (name, *(_figure(results[name], figure) if figure in own else MISSING for figure in shown))
+        for name, own in measured.items()
+    ]
+    return Table(("network", *(figure.replace("_", " ") for figure in shown)), tuple(rows))
+
+
+def _figure(result: Generalization, figure: str) -> str:
+    """A figure with its interval, in percent for accuracies."""
+    written = percent if "accuracy" in figure else three
+    low, high = map(written, result.interval(figure))
+    sign = " %" if "accuracy" in figure else ""
+    return f"{written(result.summary()[figure])}{sign} [{low}, {high}]"
 
 
 def samples(results: Mapping[str, PerSample]) -> Table:
