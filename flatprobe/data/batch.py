@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from jaxtyping import Int64
+from jaxtyping import Shaped
 from torch import Tensor
 
 from flatprobe.data.inputs import Inputs
@@ -11,10 +11,10 @@ from flatprobe.utils.arguments import at_least
 
 @dataclass(frozen=True)
 class Batch:
-    """Consecutive samples of a data set from `start` on, and known class names."""
+    """Consecutive samples of a data set from `start` on, their targets, and known class names."""
 
     inputs: Inputs
-    labels: Int64[Tensor, " samples"]
+    labels: Shaped[Tensor, "samples ..."]
     start: int
     class_names: list[str] | None = None
 

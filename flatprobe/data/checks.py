@@ -1,4 +1,4 @@
-"""Type check of data arguments."""
+"""Checks of data arguments."""
 
 from flatprobe.data.labelled import LabelledData
 
@@ -17,3 +17,13 @@ def check_data(data: object) -> LabelledData:
         )
         raise TypeError(msg)
     return data
+
+
+def check_classes(data: object) -> LabelledData:
+    """The data, checked to be `LabelledData` whose labels are class indices; 0.0 and 1.0 become 0 and 1.
+
+    Raises:
+        TypeError: for anything but `LabelledData`.
+        ValueError: for other targets, such as those of a regression, with the fix.
+    """
+    return check_data(data).as_classes()

@@ -1,53 +1,45 @@
-"""Labelled data: the samples of probes and training."""
+"""Labelled data: the samples of probes and training, and their targets."""
 
 import copy
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Int64
+from jaxtyping import Int64, Shaped
 from torch import Tensor
 
+from flatprobe.data import validation
 from flatprobe.data.balancing import balanced_positions
 from flatprobe.data.batch import Batch, split
 from flatprobe.data.inputs import Inputs, map_tensors
 from flatprobe.data.items import Columns, Items
 from flatprobe.data.relabelling import randomize, renumber
 from flatprobe.data.storage import Memory, Stream
-from flatprobe.data.validation import (
-    Positions,
-    as_list,
-    as_source,
-    check_labels,
-    check_positions,
-    digest,
-    leave_inference_mode,
-    parts_of,
-    rows,
-    shapes_of,
-    single_shape,
-    warn_of_large,
-)
+from flatprobe.data.targets import are_classes, check_targets, in_words, shape_and_dtype, to_classes
 from flatprobe.utils.arguments import at_least
 
 
 class LabelledData:
     """Pairs (x_i, y_i), i = 0, ..., n - 1, in a fixed order.
 
+    Integers of shape (n,) are class indices. With other targets, `classes` is None: the probes of an `fp.EmpiricalRisk`
+    measure them by a loss for their task, and probes of classifiers refuse them.
+
     The inputs are not copied (MNIST is 188 MB). Changing them in place is an error at the next use; torch counts
-    in-place changes, but not writes through a NumPy view of the memory. The labels are copied, and so are inputs made
+    in-place changes, but not writes through a NumPy array of the memory. The labels are copied, and so are inputs made
     under `torch.inference_mode`, through which no derivative can be taken.
 
     Args:
-        inputs: a tensor (n, ...), or a dict (or another mapping) or tuple of such tensors; finite.
-        labels: integers in 0, ..., classes - 1, or booleans, shape (n,).
+        inputs: a tensor or NumPy array (n, ...), or a dict (or another mapping) or tuple of such; finite.
+        labels: class indices 0, ..., classes - 1, integers or booleans (n,). Or other targets (n, ...): floating
+            numbers of a regression, 0 and 1 for several attributes, integers per pixel or token.
         classes: number of classes; None takes 1 + the largest label.
         source: origin of the data, JSON-able; recorded beside every result. The list under its key `"class_names"` is
             compared with the class names of a network.
 
     Raises:
         TypeError: for inputs or labels of another type.
-        ValueError: for empty data, unequal lengths, labels out of range, or inputs that are not finite.
+        ValueError: for empty data, unequal lengths, labels out of range, or inputs or targets that are not finite.
 
     >>> data = LabelledData(torch.eye(3), torch.tensor([0, 1, 1]))
     >>> data
@@ -60,14 +52,14 @@ class LabelledData:
         self, inputs: Any, labels: Any, *, classes: int | None = None, source: Mapping[str, object] | None = None
     ) -> None:
         at_least(1, classes=classes)
-        self.source = as_source(source)
+        self.source = validation.as_source(source)
         self.store: Memory | Stream = inputs if isinstance(inputs, Stream) else Memory(inputs)  # see `from_dataset`
         self._given_classes = None if classes is None else int(classes)
         self._labels: Tensor | None = None
         self._fingerprint: str | None = None
         if labels is not None or isinstance(self.store, Memory):
-            self._labels = leave_inference_mode(check_labels(labels, range(len(self)), classes).clone())
-        warn_of_large(inputs, stacklevel=3)
+            self._labels = validation.leave_inference_mode(check_targets(labels, range(len(self)), classes).clone())
+        validation.warn_of_large(inputs, stacklevel=3)
 
     @classmethod
     def from_dataset(
@@ -87,9 +79,9 @@ class LabelledData:
         the data are read twice and compared. The global random states are restored.
 
         Args:
-            dataset: `dataset[i]` is (input, label), a tensor, dict or tuple of tensors and an integer. Or a
+            dataset: `dataset[i]` is (input, label): a tensor, dict or tuple of tensors, and a number or tensor. Or a
                 `DataLoader` that neither shuffles nor has its own `collate_fn`: all of its `.dataset` is used.
-            labels: all labels (n,), where known; None reads them in one pass, when first needed.
+            labels: all labels (n, ...), where known; None reads them in one pass, when first needed.
             classes: number of classes; None takes 1 + the largest label, which needs all labels.
             source: origin of the data, JSON-able.
             columns: keys of items that are dicts: the key of the input (or a list of keys, for a dict of tensors) and
@@ -101,13 +93,12 @@ class LabelledData:
 
         Raises:
             TypeError: for an iterable data set, or items of another kind.
-            ValueError: for a loader that shuffles or collates, items that differ between two readings (augmentation),
-                or labels that differ from the labels of the items.
+            ValueError: for a loader that shuffles or collates, items that differ between two readings, or other labels.
         """
         at_least(0, workers=workers)
         data = cls(stream := Stream(Items(dataset, columns, int(workers))), labels, classes=classes, source=source)
         stream.assert_repeatable(labels)
-        warn_of_large(map_tensors(lambda part: part[None], stream.first), stacklevel=3)
+        validation.warn_of_large(map_tensors(lambda part: part[None], stream.first), stacklevel=3)
         return data
 
     def __len__(self) -> int:
@@ -123,25 +114,23 @@ class LabelledData:
         return self.store.all()
 
     @property
-    def labels(self) -> Int64[Tensor, " samples"]:
-        """All labels, on the CPU; streamed labels are read at the first use."""
+    def labels(self) -> Shaped[Tensor, "samples ..."]:
+        """All labels or other targets, on the CPU; read at the first use from a stream."""
         if self._labels is None:
-            self._labels = leave_inference_mode(torch.cat([batch.labels for batch in self.batches(256)]))
+            self._labels = validation.leave_inference_mode(torch.cat([batch.labels for batch in self.batches(256)]))
         return self._labels
 
     @property
-    def classes(self) -> int:
-        """Number of classes: as given, or 1 + the largest label."""
-        return int(self.labels.max()) + 1 if self._given_classes is None else self._given_classes
+    def classes(self) -> int | None:
+        """Number of classes: as given, or 1 + the largest label; None if the labels are no class indices."""
+        if self._given_classes is not None:
+            return self._given_classes
+        return int(self.labels.max()) + 1 if are_classes(self.labels) else None
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """Shape of one sample.
-
-        Raises:
-            TypeError: if a sample is a dict or tuple of tensors.
-        """
-        return single_shape(self.store.first)
+        """Shape of one sample; a TypeError if a sample is a dict or tuple of tensors."""
+        return validation.single_shape(self.store.first)
 
     def batches(self, batch_size: int) -> Iterator[Batch]:
         """Batches of all samples in order; the last batch may be short.
@@ -159,19 +148,19 @@ class LabelledData:
         parts = zip(spans, self.store.read_all(spans), strict=True)
         return (Batch(*self._labelled(span, *read), span.start, names) for span, read in parts)
 
-    def gather(self, positions: Int64[Tensor, " batch"]) -> tuple[Inputs, Int64[Tensor, " batch"]]:
+    def gather(self, positions: Int64[Tensor, " batch"]) -> tuple[Inputs, Shaped[Tensor, "batch ..."]]:
         """Copies of the inputs and labels at these positions, in their order.
 
         Args:
             positions: indices in 0, ..., n - 1.
 
         Returns:
-            Inputs (batch, ...) and labels (batch,).
+            Inputs (batch, ...), and labels (batch,) or other targets (batch, ...).
 
         Raises:
             IndexError: if a position is outside the data.
         """
-        check_positions(positions, len(self))
+        validation.check_positions(positions, len(self))
         return self._labelled(positions.cpu(), *self.store.read(positions.cpu()))
 
     def head(self, count: int) -> "LabelledData":
@@ -210,7 +199,16 @@ class LabelledData:
         """
         names, draws = self.source.get("class_names"), self.source.get("balanced", [])
         draws = [*draws, {"per_class": int(per_class), "seed": int(seed), "from": len(self)}]
-        return self.subset(balanced_positions(self.labels, self.classes, per_class, seed, names), balanced=draws)
+        own = self.as_classes()
+        return own.subset(balanced_positions(own.labels, own.classes or 0, per_class, seed, names), balanced=draws)
+
+    def as_classes(self) -> "LabelledData":
+        """The data with class indices as labels: these data, or, with targets 0.0 and 1.0, equal data.
+
+        Raises:
+            ValueError: for other targets, with the fix.
+        """
+        return self if self.classes is not None else self._replace(_labels=to_classes(self.labels))
 
     def _part(self, store: Memory | Stream, rows: slice | Tensor, note: Mapping[str, object]) -> "LabelledData":
         classes = self.classes  # before the labels are selected, since this may read them
@@ -235,10 +233,11 @@ class LabelledData:
 
         Source: T3 section 6.1; for a part of the labels Zhang et al. (2017), section 2.1.
         """
+        own = self.as_classes()
         draws = [*self.source.get("random_labels", []), {"fraction": float(fraction), "seed": int(seed)}]
         return self._replace(
-            _given_classes=self.classes,
-            _labels=randomize(self.labels, self.classes, fraction, int(seed)),
+            _given_classes=own.classes,
+            _labels=randomize(own.labels, own.classes or 0, fraction, int(seed)),
             source={**self.source, "random_labels": draws},
         )
 
@@ -258,13 +257,13 @@ class LabelledData:
         >>> data.with_class_names(["bee", "cow", "ant"]).labels
         tensor([2, 0])
         """
-        labels = renumber(self.labels, self.source.get("class_names"), [*names])
+        labels = renumber(self.as_classes().labels, self.source.get("class_names"), [*names])
         return self._replace(_given_classes=len(names), _labels=labels, source={**self.source, "class_names": [*names]})
 
     def _replace(self, **fields: Any) -> "LabelledData":
-        other = copy.copy(self)
-        labels = fields.get("_labels")
-        vars(other).update(fields, _labels=None if labels is None else leave_inference_mode(labels), _fingerprint=None)
+        other, labels = copy.copy(self), fields.get("_labels")
+        own = None if labels is None else validation.leave_inference_mode(labels)
+        vars(other).update(fields, _labels=own, _fingerprint=None)
         return other
 
     @property
@@ -272,7 +271,7 @@ class LabelledData:
         """blake2b of inputs and labels in hex; of 16 samples for streamed inputs."""
         inputs = self.store.fingerprint_inputs()
         if self._fingerprint is None:
-            self._fingerprint = digest({**parts_of(inputs), "labels": self.labels})
+            self._fingerprint = validation.digest({**validation.parts_of(inputs), "labels": self.labels})
         return self._fingerprint
 
     def describe(self) -> dict[str, object]:
@@ -281,7 +280,8 @@ class LabelledData:
             "source": self.source,
             "samples": len(self),
             "classes": self.classes,
-            "input_shape": shapes_of(self.store.first, list),
+            **({} if self.classes is not None else {"targets": shape_and_dtype(self.labels)}),
+            "input_shape": validation.shapes_of(self.store.first, list),
             "fingerprint": self.fingerprint,
             "fingerprint_of": self.store.fingerprint_of,
         }
@@ -289,12 +289,12 @@ class LabelledData:
     def __repr__(self) -> str:
         """Counts, shapes and source on one line, without a pass over the data."""
         known = self._labels is not None or self._given_classes is not None
-        classes = f"{self.classes} classes" if known else "labels not read yet"
+        kind = in_words(self._labels, self.classes) if known else "labels not read yet"
         source = [str(self.source[key]) for key in ("name", "split") if key in self.source]
-        samples = f"{len(self)} samples of {shapes_of(self.store.first, tuple)}"
-        return f"LabelledData({', '.join([samples, classes, self.store.place, *source])})"
+        samples = f"{len(self)} samples of {validation.shapes_of(self.store.first, tuple)}"
+        return f"LabelledData({', '.join([samples, kind, self.store.place, *source])})"
 
-    def _labelled(self, positions: Positions, inputs: Inputs, labels: Tensor | None) -> tuple[Inputs, Tensor]:
+    def _labelled(self, where: validation.Positions, inputs: Inputs, labels: Tensor | None) -> tuple[Inputs, Tensor]:
         if self._labels is not None:
-            return inputs, rows(self._labels, positions)
-        return inputs, check_labels(labels, as_list(positions), self._given_classes)
+            return inputs, validation.rows(self._labels, where)
+        return inputs, check_targets(labels, validation.as_list(where), self._given_classes)

@@ -202,16 +202,16 @@ class Stream:
                     self._items.stack([position], [self._items[position]]) for _ in range(2)
                 )
             pairs = zip(parts_of(inputs).values(), parts_of(again).values(), strict=True)
-            if not (torch.equal(label, label_again) and all(torch.equal(one, two) for one, two in pairs)):
+            if not (_same(label, label_again) and all(torch.equal(one, two) for one, two in pairs)):
                 msg = (
                     f"item {position} of the {self._items.kind} differs between two readings; expected the "
                     "same sample at every pass. Give it a deterministic transform (no augmentation)"
                 )
                 raise ValueError(msg)
-            if labels is not None and int(labels[position]) != int(label[0]):
+            if labels is not None and not _same(torch.as_tensor(labels[position]), label[0]):
                 msg = (
-                    f"labels[{position}] is {int(labels[position])}, but item {position} of the "
-                    f"{self._items.kind} has label {int(label[0])}; expected the labels of the items. "
+                    f"labels[{position}] is {_shown(labels[position])}, but item {position} of the "
+                    f"{self._items.kind} has label {_shown(label[0])}; expected the labels of the items. "
                     "with_random_labels(...) randomizes them"
                 )
                 raise ValueError(msg)
@@ -243,3 +243,12 @@ def _spread(count: int) -> list[int]:
     """Up to 16 positions from the first to the last."""
     chosen = min(count, SAMPLED)
     return [k * (count - 1) // max(chosen - 1, 1) for k in range(chosen)]
+
+
+def _same(first: Tensor, second: Tensor) -> bool:
+    """True for equal values, whatever their dtype; what is not finite is refused elsewhere."""
+    return first.shape == second.shape and torch.allclose(first.double(), second.double(), 0.0, 0.0, equal_nan=True)
+
+
+def _shown(label: Any) -> str:
+    return str(torch.as_tensor(label).tolist())

@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Int64
 from torch import Tensor
 
 from flatprobe.data.inputs import Inputs
+from flatprobe.data.targets import as_tensors
 from flatprobe.utils.arguments import as_json
 from flatprobe.utils.tensor_files import bytes_of
 
@@ -77,8 +77,8 @@ def single_shape(sample: Inputs) -> tuple[int, ...]:
 
 
 def as_dict(inputs: Any) -> Any:
-    """A mapping, such as the output of a tokenizer, as a dict; all else unchanged."""
-    return dict(inputs) if isinstance(inputs, Mapping) else inputs
+    """A mapping, such as the output of a tokenizer, as a dict, and arrays as tensors; all else unchanged."""
+    return as_tensors(dict(inputs) if isinstance(inputs, Mapping) else inputs)
 
 
 def as_source(source: Mapping[str, object] | None) -> dict[str, Any]:
@@ -144,54 +144,6 @@ def check_finite(inputs: Inputs, positions: Sequence[int]) -> None:
                 sample = positions[start + int((~finite).nonzero()[0])]
                 msg = f"{name} of sample {sample} must be finite, got NaN or infinity. Repair or drop the sample"
                 raise ValueError(msg)
-
-
-def check_labels(labels: Any, positions: Sequence[int], classes: int | None) -> Int64[Tensor, " samples"]:
-    """Labels as int64 on the CPU; False and True are 0 and 1.
-
-    Args:
-        labels: the given labels.
-        positions: positions of their samples.
-        classes: number of classes, or None.
-
-    Returns:
-        One label per position.
-
-    Raises:
-        TypeError: for anything but a tensor of integers or booleans.
-        ValueError: for another shape, or labels outside 0, ..., classes - 1.
-    """
-    if not isinstance(labels, Tensor):
-        msg = f"labels must be an integer tensor, got {type(labels).__name__}. Use torch.as_tensor(labels)"
-        raise TypeError(msg)
-    if labels.ndim != 1:
-        msg = f"labels must have the shape (samples,), got {tuple(labels.shape)}. {_fix_of_shape(labels)}"
-        raise ValueError(msg)
-    if labels.is_floating_point() or labels.is_complex():
-        whole_numbers = bool((labels == labels.real.round()).all())
-        fix = "Pass labels.long()" if whole_numbers else "Targets of a regression cannot be measured, only classifiers"
-        msg = f"labels must be integers, class indices, got {labels.dtype}. {fix}"
-        raise TypeError(msg)
-    if len(labels) != len(positions):
-        msg = f"labels must be one per sample, {len(positions)}, got {len(labels)}"
-        raise ValueError(msg)
-    whole: Tensor = leave_inference_mode(labels.detach()).to("cpu", torch.int64)
-    outside = (whole < 0) | (whole >= (torch.iinfo(torch.int64).max if classes is None else classes))
-    if bool(outside.any()):
-        row = int(outside.nonzero()[0])
-        top = "" if classes is None else f" to {classes - 1}, since classes is {classes}"
-        msg = f"the label of sample {positions[row]} is {int(whole[row])}; expected 0{top or ' or more'}"
-        raise ValueError(msg)
-    return whole
-
-
-def _fix_of_shape(labels: Tensor) -> str:
-    """The fix for labels of another shape than (samples,)."""
-    if labels.ndim == 2 and labels.shape[1] == 1:
-        return "Pass labels.squeeze(1)"
-    if labels.ndim == 2 and bool(((labels == 0) | (labels == 1)).all()) and bool((labels.sum(1) == 1).all()):
-        return "Pass labels.argmax(1) of these one-hot rows"
-    return "Several labels per sample (of pixels, tokens, attributes) cannot be measured"
 
 
 def warn_of_large(inputs: Any, stacklevel: int) -> None:

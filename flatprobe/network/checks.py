@@ -23,7 +23,7 @@ _INSPECTED = 16
 _FEWEST, _SUM = 2, 1e-2
 
 
-def check_batch(network: Network, batch: Batch, classes: int) -> None:
+def check_batch(network: Network, batch: Batch, classes: int | None) -> None:
     """Check of the first batch: finite, repeatable logits for every class.
 
     A few samples are inspected. Where they show a fault, the whole batch is inspected, and the error speaks of it.
@@ -46,9 +46,9 @@ def _choose(inputs: Any, rows: Tensor) -> Any:
     return map_tensors(lambda part: part[rows.to(part.device)], inputs)
 
 
-def _check(network: Network, batch: Batch, classes: int) -> None:
+def _check(network: Network, batch: Batch, classes: int | None) -> None:
     logits = inspect_network(network, network.prepare(batch.inputs))
-    if classes > logits.shape[1]:
+    if classes is not None and classes > logits.shape[1]:
         msg = (
             f"the labels have {classes} classes (largest label {classes - 1}), but the network returns "
             f"{logits.shape[1]} logits; expected every label below the number of logits: is this the network for this "

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from flatprobe.attacks import NORMS, Box, fgsm, pgd
 from flatprobe.attacks.fixed import PGD_STEPS
 from flatprobe.attacks.points import adversarial, distance
-from flatprobe.data import LabelledData, check_data
+from flatprobe.data import LabelledData, check_classes
 from flatprobe.functional.losses import misclassified
 from flatprobe.network.contexts import standalone
 from flatprobe.network.network import Network
@@ -190,7 +190,7 @@ def adversarial_accuracy(
     one_of("attack", attack, ATTACKS)
     one_of("norm", norm, NORMS)
     at_least(1, steps=steps, restarts=restarts)
-    network, data = Network(model), check_data(data)
+    network, data = Network(model), check_classes(data)
     size = network.batch_size(batch_size, data)
     order = sorted(range(len(levels)), key=levels.__getitem__)
     parts = []

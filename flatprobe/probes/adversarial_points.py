@@ -9,7 +9,7 @@ from jaxtyping import Float, Float64, Int64
 from torch import Tensor, nn
 
 from flatprobe.attacks import MINIMUM_NORM, NORMS, Box
-from flatprobe.data import LabelledData, check_data
+from flatprobe.data import LabelledData, check_classes
 from flatprobe.functional.losses import functional_margin
 from flatprobe.network.contexts import standalone
 from flatprobe.network.network import Network
@@ -126,7 +126,7 @@ def adversarial_points(
     one_of("attack", attack, MINIMUM_NORM)
     one_of("norm", norm, NORMS)
     at_least(1, steps=steps)
-    network, data = Network(model), check_data(data)
+    network, data = Network(model), check_classes(data)
     size = network.batch_size(batch_size, data)
     points, distances, predicted = [], [], []
     for subject in each_subject(network, data, size, "adversarial_points", box):

@@ -11,7 +11,7 @@ from jaxtyping import Float64, Int64
 from torch import Tensor, nn
 
 from flatprobe.attacks import MINIMUM_NORM, NORMS, Box, Perturbed
-from flatprobe.data import Batch, LabelledData, check_data
+from flatprobe.data import Batch, LabelledData, check_classes
 from flatprobe.data.pairs import random_pairs
 from flatprobe.functional import first_order_margins
 from flatprobe.functional.losses import functional_margin
@@ -173,7 +173,7 @@ def geometric_margins(
     methods, attacks = _names(lower), _names(upper)
     _check(methods, attacks, norm)
     at_least(1, steps=steps, points=points, segments=segments)
-    network, data = Network(model), check_data(data)
+    network, data = Network(model), check_classes(data)
     size = network.batch_size(batch_size, data)
     chosen = methods
     if norm == "linf" and set(CERTIFIED) & set(methods):

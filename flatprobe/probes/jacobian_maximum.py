@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float64, Int64
 from torch import Tensor, nn
 
-from flatprobe.data import Batch, LabelledData, check_data, parts_of
+from flatprobe.data import Batch, LabelledData, check_classes, parts_of
 from flatprobe.data.inputs import Inputs
 from flatprobe.data.pairs import BETWEEN, random_pairs
 from flatprobe.functional.jacobian_norms import method_for, norms
@@ -142,7 +142,7 @@ def jacobian_maximum(
     at_least(1, pairs=pairs)
     at_least(2, points=points)
     at_least(0, refine=refine)
-    network, data = Network(model), check_data(data)
+    network, data = Network(model), check_classes(data)
     size = network.batch_size(batch_size, data)
     first = next(iter(data.batches(size)))
     check_batch(network, first, data.classes)

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float64, Int64
 from torch import Tensor, nn
 
-from flatprobe.data import Batch, LabelledData, check_data, parts_of
+from flatprobe.data import Batch, LabelledData, check_classes, parts_of
 from flatprobe.data.inputs import fix_of_integers, tensors
 from flatprobe.network.checks import check_batch, check_logits
 from flatprobe.network.network import Network
@@ -76,7 +76,7 @@ def map_samples(
         ValueError: if the network cannot be probed (mode, weights, output, determinism).
         ValueError: if a value is not finite; the message names the sample.
     """
-    network, data = Network(model), check_data(data)
+    network, data = Network(model), check_classes(data)
     size = network.batch_size(batch_size, data)
     values = []
     for batch in data.batches(size):

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor, nn
 
-from flatprobe.data import LabelledData, check_data
+from flatprobe.data import LabelledData, check_classes
 from flatprobe.functional.losses import misclassified
 from flatprobe.network.checks import check_batch, check_logits
 from flatprobe.network.contexts import standalone
@@ -139,7 +139,7 @@ def gaussian_robustness(
     if not levels or not all(0 <= gamma < float("inf") for gamma in levels):
         msg = f"gammas must be one or more finite standard deviations >= 0, got {levels}"
         raise ValueError(msg)
-    network, data = Network(model), check_data(data)
+    network, data = Network(model), check_classes(data)
     size = network.batch_size(batch_size, data)
     wrong = torch.zeros(len(levels), draws, dtype=torch.int64, device=network.device)
     with torch.no_grad():

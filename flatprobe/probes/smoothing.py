@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float64, Int64
 from torch import Tensor, nn
 
-from flatprobe.data import Batch, LabelledData, check_data
+from flatprobe.data import Batch, LabelledData, check_classes
 from flatprobe.data.inputs import Inputs
 from flatprobe.network.checks import check_batch
 from flatprobe.network.contexts import standalone
@@ -185,7 +185,7 @@ def smoothed_certificate(
     ([0, -1], True)
     """
     _check(sigma, draws, alpha, selection)
-    network, data = Network(model), check_data(data)
+    network, data = Network(model), check_classes(data)
     size = network.batch_size(batch_size, data)
     selected, counts = [], []
     for batch in data.batches(size):

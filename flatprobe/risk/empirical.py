@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor, nn
 
-from flatprobe.data import LabelledData, check_data
+from flatprobe.data import LabelledData, check_classes
 from flatprobe.data.inputs import Inputs
 from flatprobe.functional.losses import at_least_single, misclassified, per_sample_loss
 from flatprobe.functional.user_loss import Loss, UserLoss, as_loss, describe_loss
@@ -67,7 +67,7 @@ class EmpiricalRisk:
         self, model: nn.Module, data: LabelledData, loss: Loss | Any = "cross_entropy", batch_size: int | None = None
     ) -> None:
         self.network = Network(model)
-        self.data = check_data(data)
+        self.data = data = check_classes(data)
         self.batch_size = self.network.batch_size(batch_size, self.data)
         self.held = HeldData(self.network, self.data)
         loss = as_loss(loss)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from flatprobe.data import LabelledData, check_data
+from flatprobe.data import LabelledData, check_classes
 from flatprobe.graph.reparametrize import CHANGES
 from flatprobe.network.contexts import standalone
 from flatprobe.network.network import Network
@@ -207,7 +207,7 @@ def audit(
     positive(tolerance=tolerance)
     at_least(2, seeds=seeds)
     chosen = _by_name(DEFAULT if probes is None else probes)
-    network, data = Network(model), check_data(data)
+    network, data = Network(model), check_classes(data)
     copies = make_copies(network, data, tuple(CHANGES if changes is None else changes), factor, seed)
     rows: list[Row] = []
     with reporting(len(chosen) * (1 + len(copies.networks)), progress) as step:

@@ -153,8 +153,8 @@ class Experiment:
 
     def build(self) -> nn.Module:
         """The network with its initial weights."""
-        data = self.load("train")
-        return build_network(self.network, data.input_shape, data.classes, self.seeds["network"])
+        data = self.load("train").as_classes()
+        return build_network(self.network, data.input_shape, data.classes or 0, self.seeds["network"])
 
     def load(self, on: str = "train") -> LabelledData:
         """The training, validation or test data.

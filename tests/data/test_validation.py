@@ -19,39 +19,13 @@ X = torch.zeros(4, 2)
 @pytest.mark.parametrize(
     ("inputs", "labels", "kind", "message"),
     [
-        (
-            X,
-            LABELS.float(),
-            TypeError,
-            r"labels must be integers, .*got torch.float32. Pass labels.long\(\)",
-        ),
-        (
-            X,
-            LABELS + 0.5,
-            TypeError,
-            r"labels must be integers, .*float32. Targets of a regression cannot be",
-        ),
-        (
-            X,
-            torch.eye(4),
-            ValueError,
-            r"labels must have the shape \(samples,\), got \(4, 4\). Pass labels.argmax\(1\) of these",
-        ),
-        (
-            X,
-            torch.ones(4, 3),
-            ValueError,
-            r"labels must have the shape \(samples,\), got \(4, 3\). Several labels per sample",
-        ),
-        (
-            X,
-            torch.zeros(4, 3, 3).long(),
-            ValueError,
-            r"labels must have the shape .*\(4, 3, 3\). Several labels",
-        ),
-        (X, [0, 1, 2, 1], TypeError, "labels must be an integer tensor, got list. Use torch.as_tensor"),
-        (X, None, TypeError, "labels must be an integer tensor, got NoneType"),
-        (X, LABELS[:, None], ValueError, r"labels must have the shape .*got \(4, 1\). Pass labels.squeeze"),
+        (X, LABELS + 0.5, ValueError, "classes must be left out unless the labels are class indices, got 3: these are"),
+        (X, torch.ones(4, 3), ValueError, "classes must be left out"),
+        (X, [0, 1, 2, 1], TypeError, "labels must be a real tensor or an array, .* got list. Use torch.as_tensor"),
+        (X, None, TypeError, "labels must be a real tensor or an array, .* got NoneType"),
+        (X, LABELS * 1j, TypeError, "labels must be a real tensor or an array, .* got torch.complex64"),
+        (X, torch.tensor(1.0), ValueError, "labels must be one per sample, 4, got a single number"),
+        (X, torch.ones(3, 2), ValueError, "labels must be one per sample, 4, got 3"),
         (X, LABELS[:3], ValueError, "labels must be one per sample, 4, got 3"),
         (X[:3], LABELS, ValueError, "labels must be one per sample, 3, got 4"),
         (X[:0], LABELS[:0], ValueError, r"the data are empty \(0 samples\)"),
@@ -65,7 +39,7 @@ X = torch.zeros(4, 2)
             "inputs of sample 3 must be finite, got NaN or infinity",
         ),
         (X.tolist(), LABELS, TypeError, "inputs must be a tensor, or a dict or tuple of tensors, got list"),
-        (X.numpy(), LABELS, TypeError, "inputs must be a tensor, .*got ndarray. Convert it with torch.as_tensor"),
+        (np.array([None] * 4), LABELS, TypeError, "inputs must be a tensor, .*got ndarray. Convert it with torch.as_t"),
         ({}, LABELS, TypeError, "inputs must be a tensor, .*got dict"),
         ({"a": X, "b": 3}, LABELS, TypeError, r"inputs\['b'\] must be a tensor, .*got int"),
         ((X, X[:3]), LABELS, ValueError, r"inputs must have one row per sample each, got .*inputs\[0\].*4.*3"),
@@ -197,8 +171,8 @@ def test_bad_data_sets_are_refused(dataset: Any, kind: type[Exception], message:
     [
         (-1, ValueError, "label of sample 2 is -1; expected 0 to 2"),
         (3, ValueError, "label of sample 2 is 3; expected 0 to 2"),
-        (1.0, TypeError, "labels must be integers, class indices, got torch.float64"),
-        (torch.tensor([1]), ValueError, r"labels must have the shape \(samples,\), got \(1, 1\)"),
+        (1.0, ValueError, "classes must be left out .* got 3: these are float64 of shape"),
+        (torch.tensor([1]), ValueError, r"got 3: these are int64 of shape \(1, 1\): labels.long\(\).squeeze"),
     ],
 )
 def test_bad_labels_of_items_are_refused_when_they_are_read(label: Any, kind: type[Exception], message: str) -> None:

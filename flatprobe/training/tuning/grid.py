@@ -179,7 +179,7 @@ def check_test(network: nn.Module, data: LabelledData, test: LabelledData, objec
     if isinstance(sample, Tensor) and test.input_shape != data.input_shape:
         sample = sample.new_ones(1, *test.input_shape)
         shapes = f" of shape {test.input_shape} for {data.input_shape} in training"
-    classes, label = max(test.classes, data.classes), torch.zeros(1, dtype=torch.int64, device="cpu")
+    classes, label = max(test.classes or 0, data.classes or 0), torch.zeros(1, dtype=torch.int64, device="cpu")
     try:
         EmpiricalRisk(model, LabelledData(sample, label, classes=classes, source=test.source), objective)
     except (RuntimeError, ValueError) as error:
