@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from typing import Any
 
-import matplotlib as mpl
 import mpltern  # noqa: F401 (registers the projection "ternary")
 import numpy as np
 from jaxtyping import Float
@@ -20,7 +19,7 @@ from flatprobe.probes.interpolation import Interpolation
 from flatprobe.utils.results import Result
 
 
-@mpl.rc_context(canvas.STYLE)
+@canvas.drawing()
 def draw(result: Result, ax: Axes | None = None, *, quantity: str = "loss", surface: bool = False) -> Axes:
     """Training loss or accuracy over the triangle (T3 Figs 11 and 12).
 
@@ -53,7 +52,7 @@ def draw(result: Result, ax: Axes | None = None, *, quantity: str = "loss", surf
     return ax
 
 
-@mpl.rc_context(canvas.STYLE)
+@canvas.drawing()
 def draw_row(results: Mapping[str, Result], *, quantity: str = "loss", surface: bool = False) -> Figure:
     """Landscapes side by side on one scale with one colour bar.
 

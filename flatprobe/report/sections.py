@@ -148,7 +148,7 @@ def _panel(own: Kind, key: str, results: Results, groups: Groups, *, live: bool)
     return Panel(
         name=name,
         caption=f"{name}: {particulars}" if particulars else name,
-        picture=png(own.picture(results, groups), colours=256),
+        picture=png(own.picture(results, groups)),
         alternative=alternative(own, results, groups),
         table=own.table(results),
         live=interactive(results) if live else "",
