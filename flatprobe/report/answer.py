@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from statistics import mean, stdev
 
 from flatprobe.report.differences import Differences
-from flatprobe.report.figures import Figure, by_topic
+from flatprobe.report.figures import FLATNESS, Figure, by_topic
 from flatprobe.report.section import Cell, Table
 from flatprobe.studies.differences import Difference
 from flatprobe.studies.headlines import Headline
@@ -99,7 +99,7 @@ def grouped(names: Sequence[str], groups: Mapping[str, str] | None) -> dict[str,
 
 
 def _head(figure: Figure) -> Cell:
-    small = (figure.unit, _ARROWS.get(figure.way or "", ""), "scale-invariant" if figure.invariant else "")
+    small = (figure.unit, _ARROWS.get(figure.way or "", ""), "scale-invariant" if figure.invariant and figure.topic == FLATNESS else "")
     return Cell(figure.title, small="; ".join(filter(None, small)))
 
 
@@ -175,11 +175,10 @@ def _words(figure: Figure, name: str) -> str:
 def _groups(figure: Figure, members: Mapping[str, list[str]], differences: Differences) -> str:
     values = {name: _values(figure, own) for name, own in members.items()}
     one, two = sorted(values, key=lambda name: mean(values[name]), reverse=figure.way != "lower")
-    counts = " and ".join(str(len(values[name])) for name in (one, two))
-    means = " against ".join(three(mean(values[name])) for name in (one, two))
+    means = " against ".join(three(mean(values[name])) for name in (one, two)) + " on average"
     scale = next(iter(figure.values.values())).scale
-    words = _compared(figure, (one, two), means, differences.between(figure, one, two, groups=True), scale)
-    return f"{words} Means over {counts} networks."
+    difference = differences.between(figure, one, two, groups=True)
+    return _compared(figure, (f"the networks of {one}", f"those of {two}"), means, difference, scale, verb="are")
 
 
 def _two(figure: Figure, one: str, two: str, differences: Differences) -> str:
@@ -187,14 +186,21 @@ def _two(figure: Figure, one: str, two: str, differences: Differences) -> str:
     return _compared(figure, (one, two), numbers, differences.between(figure, one, two), figure.values[one].scale)
 
 
-def _compared(figure: Figure, pair: tuple[str, str], numbers: str, difference: Difference | None, scale: float) -> str:
+def _compared(
+    figure: Figure,
+    pair: tuple[str, str],
+    numbers: str,
+    difference: Difference | None,
+    scale: float,
+    verb: str = "is",
+) -> str:
     one, two = pair
     if difference is None or math.isnan(difference.lower):
         return f"{one} against {two}: {numbers}; no interval of the difference."
     low, high = (three(scale * end) for end in (difference.lower, difference.upper))
     interval = f"difference {three(scale * difference.difference)} [{low}, {high}]"
     if difference.separated:
-        return f"{one} is {figure.says} than {two}: {numbers}, {interval}."
+        return f"{one} {verb} {figure.says} than {two}: {numbers}, {interval}."
     return f"{one} and {two} are not separated: {numbers}, {interval}."
 
 

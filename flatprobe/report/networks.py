@@ -35,7 +35,7 @@ _SHOWN = 12  # letters of a fingerprint in a table
 class Networks:
     """Facts that all networks share, and a table of the others."""
 
-    shared: tuple[tuple[str, str], ...]
+    shared: tuple[tuple[str, str | tuple[str, ...]], ...]
     table: Table | None
 
 
@@ -45,9 +45,13 @@ def describe(facts: Mapping[str, Mapping[str, Any]]) -> Networks:
     known = [fact for fact in _TITLES if any(own.get(fact) not in (None, []) for own in facts.values())]
     shared = [fact for fact in known if len({words(facts[name].get(fact)) for name in names}) == 1]
     own = [fact for fact in known if fact not in shared]
-    both = tuple((_TITLES[fact], _words(facts[names[0]][fact])) for fact in shared)
+    both = tuple((_TITLES[fact], _value(facts[names[0]][fact])) for fact in shared)
     rows = tuple((Cell(name), *(_cell(fact, facts[name].get(fact)) for fact in own)) for name in names)
     return Networks(both, Table(("network", *(_TITLES[fact] for fact in own)), rows) if own else None)
+
+
+def _value(value: Any) -> str | tuple[str, ...]:
+    return tuple(map(_words, value)) if isinstance(value, list | tuple) else _words(value)
 
 
 def _words(value: Any) -> str:

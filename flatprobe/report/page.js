@@ -1,4 +1,5 @@
 "use strict";
+document.documentElement.classList.add("scripted");
 // Tables: a button in each column's head sorts the rows of every part of the table.
 const key = (row, place) => {
   const cell = row.cells[place];
@@ -51,26 +52,23 @@ for (const wide of document.querySelectorAll(".wide")) {
 // Pictures: a dialog shows them as large as the window. Escape closes it, and the focus returns.
 const dialog = document.getElementById("enlarged");
 for (const figure of document.querySelectorAll("figure")) {
-  const picture = figure.querySelector("img");
-  const tools = figure.parentElement.querySelector(".tools");
+  const card = figure.querySelector(".card");
+  const words = figure.querySelector("figcaption").textContent.trim();
   const button = document.createElement("button");
   button.type = "button";
   button.className = "enlarge";
   button.textContent = "Enlarge";
   button.setAttribute("aria-haspopup", "dialog");
-  button.setAttribute("aria-label", `Enlarge: ${figure.querySelector("figcaption").textContent.trim()}`);
-  tools.prepend(button);
-  picture.closest(".card").classList.add("script");
+  button.setAttribute("aria-label", `Enlarge: ${words}`);
+  figure.nextElementSibling.prepend(button);
   const show = () => {
-    const large = dialog.querySelector("img");
-    large.src = picture.src;
-    large.alt = picture.alt;
-    dialog.querySelector("p").textContent = figure.querySelector("figcaption").textContent.trim();
+    dialog.querySelector(".enlarged").replaceChildren(card.cloneNode(true));
+    dialog.querySelector("p").textContent = words;
     button.focus();
     dialog.showModal();
   };
   button.addEventListener("click", show);
-  picture.addEventListener("click", show);
+  card.addEventListener("click", show);
 }
 dialog.querySelector("button").addEventListener("click", () => dialog.close());
 dialog.addEventListener("click", (event) => { if (event.target === dialog) dialog.close(); });

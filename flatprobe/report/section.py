@@ -100,7 +100,7 @@ class Panel:
     Attributes:
         name: name of the panel, unique on the page.
         caption: name and what differs from the section's other panels.
-        picture: bytes of a PNG file.
+        picture: SVG element.
         alternative: alternative text, which says what the picture shows.
         table: the figures of the picture, unless another panel has them.
         live: HTML of an interactive picture.
@@ -108,7 +108,7 @@ class Panel:
 
     name: str
     caption: str
-    picture: bytes
+    picture: str
     alternative: str
     table: Table | None = None
     live: str = ""

@@ -1,10 +1,11 @@
 """Report sections of measurements, chosen by the class of their results."""
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from flatprobe.bounds import Bound
-from flatprobe.plotting import png
+from flatprobe.plotting.canvas import svg
 from flatprobe.probes.adversarial import AdversarialAccuracy
 from flatprobe.probes.flatness import FlatnessRadii
 from flatprobe.probes.generalization import Generalization
@@ -148,11 +149,21 @@ def _panel(own: Kind, key: str, results: Results, groups: Groups, *, live: bool)
     return Panel(
         name=name,
         caption=f"{name}: {particulars}" if particulars else name,
-        picture=png(own.picture(results, groups)),
+        picture=inline(svg(own.picture(results, groups))),
         alternative=alternative(own, results, groups),
         table=own.table(results),
         live=interactive(results) if live else "",
     )
+
+
+def inline(element: str) -> str:
+    """An SVG element without the style that holds for the whole page, and with coordinates of two decimals.
+
+    >>> inline('<svg><style type="text/css">*{fill: red}</style><path d="M 76.564931 -0.25"/></svg>')
+    '<svg><path d="M 76.56 -0.25"/></svg>'
+    """
+    element = re.sub(r"(?:<defs>\s*)?<style[^>]*>.*?</style>(?:\s*</defs>)?\s*", "", element, flags=re.DOTALL)
+    return re.sub(r"(\.\d\d)\d+", r"\1", element)
 
 
 def interactive(_results: Any) -> str:

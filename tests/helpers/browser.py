@@ -96,8 +96,8 @@ class Browser:
             "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=scale, mobile=width < 600
         )
 
-    def media(self, *, scheme: str = "light", kind: str = "screen") -> None:
-        """Emulate light or dark, and screen or print."""
+    def media(self, *, scheme: str = "light", kind: str = "") -> None:
+        """Emulate light or dark, and the medium where one is given, such as print."""
         features = [{"name": "prefers-color-scheme", "value": scheme}]
         self.call("Emulation.setEmulatedMedia", media=kind, features=features)
 
