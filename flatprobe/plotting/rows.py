@@ -47,11 +47,13 @@ class Rows:
             sns.stripplot(**data, **shared, size=5, alpha=0.65, jitter=0.2, zorder=3, rasterized=clouded)
         _relabel(self)
 
-    def interval(self, name: str, value: float, lower: float, upper: float) -> None:
-        """A point with the interval around it."""
+    def interval(
+        self, name: str, value: float, lower: float, upper: float, *, shift: float = 0.0, filled: bool = True
+    ) -> None:
+        """A point with the interval around it, shifted down within the row."""
         self.ax.errorbar(
-            value, self.order.index(name), xerr=[[value - lower], [upper - value]], fmt="o", markersize=6, capsize=4,
-            color=self.colours[name],
+            value, self.order.index(name) + shift, xerr=[[value - lower], [upper - value]], fmt="o", markersize=6,
+            capsize=4, color=self.colours[name], fillstyle="full" if filled else "none",
         )  # fmt: skip
 
 

@@ -89,7 +89,7 @@ def _draw_contours(result: Interpolation, ax: Any, scale: Scale) -> None:  # mpl
         msg = f'ax must be ternary, got {type(ax).__name__}. Make it with projection="ternary", after import mpltern'
         raise TypeError(msg)
     top, left, right = result.coefficients.numpy().T
-    filled, known = _triangles(result).get_masked_triangles(), finite(result)
+    filled, known = triangles(result).get_maskedtriangles(), finite(result)
     if len(filled):
         values = scale.values(result)
         ax.tricontourf(top, left, right, filled, values, levels=scale.levels, norm=scale.norm, cmap=scale.palette)
@@ -112,9 +112,9 @@ def _draw_surface(result: Interpolation, ax: Axes, scale: Scale) -> None:
         raise TypeError(msg)
     height = np.log10 if scale.logarithmic else np.asarray
     low, high = float(height(scale.low)), float(height(scale.high))
-    mesh, known = _triangles(result), finite(result)
-    x, y = _places(result)
-    if len(mesh.get_masked_triangles()):
+    mesh, known = triangles(result), finite(result)
+    x, y = places(result)
+    if len(mesh.get_maskedtriangles()):
         z = height(scale.values(result))
         ax.plot_trisurf(
             mesh, z, cmap=scale.palette, vmin=low, vmax=high, linewidth=0.2, edgecolor="#ffffff40", antialiased=True
@@ -135,15 +135,15 @@ def _draw_surface(result: Interpolation, ax: Axes, scale: Scale) -> None:
     ax.view_init(elev=30, azim=-75)
 
 
-def _places(result: Interpolation) -> tuple[Float[np.ndarray, " points"], Float[np.ndarray, " points"]]:
+def places(result: Interpolation) -> tuple[Float[np.ndarray, " points"], Float[np.ndarray, " points"]]:
     """(x, y) in an equilateral triangle of side 1: w_1 top, w_2 left, w_3 right."""
     top, _, right = result.coefficients.numpy().T
     return right + top / 2, top * 3**0.5 / 2
 
 
-def _triangles(result: Interpolation) -> Triangulation:
+def triangles(result: Interpolation) -> Triangulation:
     """The points as triangles, except triangles at a point that is not finite."""
-    triangulation = Triangulation(*_places(result))
+    triangulation = Triangulation(*places(result))
     flat = TriAnalyzer(triangulation).get_flat_tri_mask(1e-3)
     touching = ~finite(result)[triangulation.triangles].all(1)
     triangulation.set_mask(flat | touching)
