@@ -89,7 +89,7 @@ def _draw_contours(result: Interpolation, ax: Any, scale: Scale) -> None:  # mpl
         msg = f'ax must be ternary, got {type(ax).__name__}. Make it with projection="ternary", after import mpltern'
         raise TypeError(msg)
     top, left, right = result.coefficients.numpy().T
-    filled, known = triangles(result).get_maskedtriangles(), finite(result)
+    filled, known = triangles(result).get_masked_triangles(), finite(result)
     if len(filled):
         values = scale.values(result)
         ax.tricontourf(top, left, right, filled, values, levels=scale.levels, norm=scale.norm, cmap=scale.palette)
@@ -114,7 +114,7 @@ def _draw_surface(result: Interpolation, ax: Axes, scale: Scale) -> None:
     low, high = float(height(scale.low)), float(height(scale.high))
     mesh, known = triangles(result), finite(result)
     x, y = places(result)
-    if len(mesh.get_maskedtriangles()):
+    if len(mesh.get_masked_triangles()):
         z = height(scale.values(result))
         ax.plot_trisurf(
             mesh, z, cmap=scale.palette, vmin=low, vmax=high, linewidth=0.2, edgecolor="#ffffff40", antialiased=True

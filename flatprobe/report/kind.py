@@ -23,6 +23,7 @@ class Kind:
         shows: form and quantity of the picture, for the alternative text.
         table: the figures.
         suffix: what follows the measurement's name in the title, where one measurement has several pictures.
+        live: quantity of its interactive picture, where there is one.
         values: figure per network, for the alternative text; None takes the headline figures.
     """
 
@@ -33,4 +34,5 @@ class Kind:
     table: Callable[[Results], Table | None]
     particulars: Callable[[Results], str] = lambda _results: ""
     suffix: str = ""
+    live: str = ""
     values: Callable[[Results], tuple[str, dict[str, float]]] | None = None

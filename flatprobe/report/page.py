@@ -13,6 +13,7 @@ from urllib.parse import quote
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from flatprobe.plotting import interactive as live
 from flatprobe.report.answer import answer
 from flatprobe.report.content import drawn_groups, gather
 from flatprobe.report.differences import Differences
@@ -84,7 +85,7 @@ def report(
     found = gather(results, groups)
     path = Path(path)
     check_page(path)
-    scripts = _plotly() if interactive else ""
+    scripts = f"<script>{live.script()}</script>" if interactive else ""
     files = _files(results, path) if isinstance(results, str | os.PathLike) else []
     write_text(path, _render(found, title, introduction, list(notes), files, scripts))
     return path
@@ -106,7 +107,7 @@ def _render(found: Comparison, title: str | None, introduction: str, notes: list
         introduction=introduction,
         contents=[*contents, ("settings", "Settings")],
         warnings=found.warnings,
-        trajectory=trajectory(found) if found.along else None,
+        trajectory=trajectory(found, figures) if found.along else None,
         topics=topics,
         legend=_LEGEND[: 1 + grouped] if len(found.facts) > 1 else (),
         notes=notes,
@@ -190,8 +191,3 @@ def _files(records: str | os.PathLike[str], page: Path) -> list[str]:
     """The tables in a folder of records, relative to the page."""
     found = [path for ending in ("parquet", "csv") for path in sorted(Path(records).glob(f"*.{ending}"))]
     return [Path(os.path.relpath(path, page.parent)).as_posix() for path in found]
-
-
-def _plotly() -> str:
-    """The script of plotly, once per page."""
-    return ""

@@ -141,3 +141,13 @@ def anchor(title: str) -> str:
     ('landscape-loss', 'part')
     """
     return re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-") or "part"
+
+
+def inline(element: str) -> str:
+    """An SVG element without the style that holds for the whole page, and with coordinates of two decimals.
+
+    >>> inline('<svg><style type="text/css">*{fill: red}</style><path d="M 76.564931 -0.25"/></svg>')
+    '<svg><path d="M 76.56 -0.25"/></svg>'
+    """
+    element = re.sub(r"(?:<defs>\s*)?<style[^>]*>.*?</style>(?:\s*</defs>)?\s*", "", element, flags=re.DOTALL)
+    return re.sub(r"(\.\d\d)\d+", r"\1", element)

@@ -1,10 +1,9 @@
 """Report sections of measurements, chosen by the class of their results."""
 
-import re
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 from flatprobe.bounds import Bound
+from flatprobe.plotting import interactive
 from flatprobe.plotting.canvas import svg
 from flatprobe.probes.adversarial import AdversarialAccuracy
 from flatprobe.probes.flatness import FlatnessRadii
@@ -25,7 +24,7 @@ from flatprobe.probes.weight_norms import WeightNorms
 from flatprobe.report import input_space, weight_space
 from flatprobe.report.alternative import alternative
 from flatprobe.report.kind import Groups, Kind, Results
-from flatprobe.report.section import Panel, Section
+from flatprobe.report.section import Panel, Section, inline
 from flatprobe.utils.results import Result
 
 _EQUAL_LOSS = "_equal_loss"
@@ -152,20 +151,5 @@ def _panel(own: Kind, key: str, results: Results, groups: Groups, *, live: bool)
         picture=inline(svg(own.picture(results, groups))),
         alternative=alternative(own, results, groups),
         table=own.table(results),
-        live=interactive(results) if live else "",
+        live=interactive.html(results, quantity=own.live) if live and own.live else "",
     )
-
-
-def inline(element: str) -> str:
-    """An SVG element without the style that holds for the whole page, and with coordinates of two decimals.
-
-    >>> inline('<svg><style type="text/css">*{fill: red}</style><path d="M 76.564931 -0.25"/></svg>')
-    '<svg><path d="M 76.56 -0.25"/></svg>'
-    """
-    element = re.sub(r"(?:<defs>\s*)?<style[^>]*>.*?</style>(?:\s*</defs>)?\s*", "", element, flags=re.DOTALL)
-    return re.sub(r"(\.\d\d)\d+", r"\1", element)
-
-
-def interactive(_results: Any) -> str:
-    """HTML of an interactive picture; empty where there is none."""
-    return ""

@@ -66,6 +66,7 @@ def _least_accuracies(results: Results) -> tuple[str, dict[str, float]]:
 
 TRIANGLES = Kind(
     title="Landscape: loss",
+    live="loss",
     suffix=": loss",
     sentence=lambda _results: (
         "Training loss at the combinations a w₁ + b w₂ + c w₃ (a + b + c = 1) of the weights of three trained "
@@ -79,6 +80,7 @@ TRIANGLES = Kind(
 )
 SURFACES = Kind(
     title="Landscape: accuracy",
+    live="accuracy",
     suffix=": accuracy",
     sentence=lambda _results: (
         "Training accuracy at the same combinations as the height of a surface over the triangle. A level surface "
@@ -91,6 +93,7 @@ SURFACES = Kind(
 )
 LINES = Kind(
     title="Landscape: line",
+    live="loss",
     suffix=": line",
     sentence=lambda _results: (
         "Training loss on the straight line between the weights of two trained networks. The arrow is the barrier, the "
@@ -113,6 +116,7 @@ def _slice(dimensions: int) -> Kind:
     where = "line" if dimensions == 1 else "plane"
     return Kind(
         title=f"Random {where}s",
+        live="loss",
         sentence=lambda _results: (
             f"The loss on a random {where} through the trained weights. The wider the valley, the flatter the minimum "
             "in that direction; other directions may differ."
