@@ -33,9 +33,8 @@ def draw(results: Result | Mapping[str, Result], ax: Axes | None = None, *, grou
     found = name_results(results, Generalization)
     kind = "accuracy" if all("loss" not in next(iter(result.summary())) for result in found.values()) else "loss"
     scale = 100 if kind == "accuracy" else 1
-    table = rows.prepare(
-        list(found), ax, groups, {name: next(iter(own.summary().values())) for name, own in found.items()}
-    )
+    firsts = {name: next(iter(result.summary().values())) for name, result in found.items()}
+    table = rows.prepare(list(found), ax, groups, firsts)
     ends = []
     for name, result in found.items():
         for split, shift in ((TRAIN, -0.12), (TEST, 0.12)):

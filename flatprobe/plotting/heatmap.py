@@ -46,13 +46,8 @@ def draw(comparison: Compared) -> Figure:
         msg = "there are no figures to draw; expected at least one measurement of the networks"
         raise ValueError(msg)
     names = list(dict.fromkeys(name for own in columns.values() for name in own))
-    names.sort(
-        key=lambda name: (
-            list(dict.fromkeys(comparison.groups.values())).index(comparison.groups.get(name, ""))
-            if name in comparison.groups
-            else 0
-        )
-    )
+    heads = list(dict.fromkeys(comparison.groups.values()))
+    names.sort(key=lambda name: heads.index(comparison.groups[name]) if name in comparison.groups else len(heads))
     parts = [list(columns)[start : start + _COLUMNS] for start in range(0, len(columns), _COLUMNS)]
     figure = canvas.blank(canvas.WIDTH, len(parts) * (_ROW * len(names) + 0.8) + 0.3)
     for ax, part in zip(figure.subplots(len(parts), 1, squeeze=False).flatten(), parts, strict=True):

@@ -61,9 +61,7 @@ def draw(comparison: Ordered) -> Figure:
         ValueError: for a comparison without `along`, or without a figure to draw.
     """
     if not comparison.along:
-        msg = (
-            "the comparison must have its networks along a number, got none. Compare with along=..., or draw a heatmap"
-        )
+        msg = "the networks must be along a number, got none. Compare with along=..., or draw a heatmap"
         raise ValueError(msg)
     panels = {**_generalization(comparison.results), **_headlines(comparison.results)}
     if not panels:
@@ -139,10 +137,9 @@ def _line(ax: Axes, points: list[_Point], along: Mapping[str, float], colour: st
     if alone:
         ax.fill_between(x, lower, upper, color=colour, alpha=0.15, linewidth=0)
     marker = "o" if len(set(x)) <= _MARKED else None
-    sns.lineplot(
-        x=x, y=value, ax=ax, color=colour, linestyle=line, marker=marker, markersize=4, markeredgewidth=0, linewidth=1.5,
-        estimator=None if alone else "median", errorbar=None if alone else ("pi", 50),
-    )  # fmt: skip
+    style = {"linestyle": line, "marker": marker, "markersize": 4, "markeredgewidth": 0, "linewidth": 1.5}
+    summary = {"estimator": None, "errorbar": None} if alone else {"estimator": "median", "errorbar": ("pi", 50)}
+    sns.lineplot(x=x, y=value, ax=ax, color=colour, **style, **summary)
     ax.set(xlabel="", ylabel="")
 
 
