@@ -85,6 +85,21 @@ def html(results: Result | Mapping[str, Result], *, quantity: str = "loss") -> s
     return text
 
 
+def script() -> str:
+    """Plotly's script, for a page with fragments of `html`; about 4.6 MB.
+
+    Raises:
+        ImportError: if plotly is missing.
+    """
+    try:
+        from plotly.offline import get_plotlyjs
+    except ImportError as error:
+        msg = "plotly must be installed for interactive pictures. Run pip install 'flatprobe[interactive]'"
+        raise ImportError(msg) from error
+    text: str = get_plotlyjs()
+    return text
+
+
 def _dimensions(result: Interpolation | RandomSlice) -> int:
     return result.loss.ndim if isinstance(result, RandomSlice) else result.coefficients.shape[1] - 1
 
