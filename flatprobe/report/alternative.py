@@ -50,9 +50,7 @@ def describe(figure: str, values: Mapping[str, float], groups: Groups = None) ->
             f"median {middle}."
         )
     words = ", ".join(f"{name} {_range(own)}" for name, own in members.items())
-    missing = (
-        f"; none for {', '.join(name for name in values if name not in known)}" if len(known) < len(values) else ""
-    )
+    missing = f"; none for {', '.join(name for name in values if name not in known)}" if len(known) < len(values) else ""
     return f"{head}: {words}{_order(members)}{missing}."
 
 

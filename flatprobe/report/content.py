@@ -35,10 +35,7 @@ def gather(results: object, groups: Mapping[str, str] | None = None) -> Comparis
                 f"groups must hold a group for every network, got none for {name!r}. Give one, or groups=None for none"
             )
             raise ValueError(msg)
-    facts = {
-        name: found.facts.get(name) or facts_of(name, found.results)
-        for name in {**dict.fromkeys(found.groups), **names}
-    }
+    facts = {name: found.facts.get(name) or facts_of(name, found.results) for name in {**dict.fromkeys(found.groups), **names}}
     return replace(found, groups=dict(own), facts=facts)
 
 

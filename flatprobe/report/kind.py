@@ -10,6 +10,7 @@ Results = Mapping[str, Any]
 Groups = Mapping[str, str] | None
 
 
+
 @dataclass(frozen=True)
 class Kind:
     """Words, picture and numbers of the measurements that share a section.

@@ -91,9 +91,7 @@ def report(
     return path
 
 
-def _render(
-    found: Comparison, title: str | None, introduction: str, notes: list[str], files: list[str], scripts: str
-) -> str:
+def _render(found: Comparison, title: str | None, introduction: str, notes: list[str], files: list[str], scripts: str) -> str:
     records, groups = in_order(found.results), drawn_groups(found.groups)
     figures = headline_figures(records, found.facts)
     topics = answer(figures, Differences.of(records, groups, found.facts), groups, found.along, found.along_name or "")

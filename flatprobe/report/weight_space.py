@@ -198,3 +198,4 @@ WEIGHTS = Kind(
     shows="The norms of the layers of each network",
     table=tables.weights,
 )
+

@@ -80,7 +80,7 @@ def test_links_neither_repeat_nor_hang(tmp_path: Path) -> None:
 
 
 def test_what_is_found_nowhere_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(FileNotFoundError, match="there is no checkpoint .*nope"):
+    with pytest.raises(FileNotFoundError, match=r"there is no checkpoint .*nope"):
         find_checkpoints(tmp_path / "nope")
     with pytest.raises(FileNotFoundError, match=r"holds no checkpoint; expected run folders .*\.ckpt"):
         find_checkpoints(tmp_path)

@@ -60,9 +60,7 @@ def test_axe_finds_nothing_serious(tab: Browser, page: Path, scheme: str, width:
     tab.open(page, width=width)
     tab.evaluate("document.querySelectorAll('details').forEach(own => { own.open = true; })")
     tab.evaluate(script)
-    found = tab.evaluate(
-        "axe.run().then(found => found.violations.map(own => [own.impact, own.id, own.nodes[0].html]))"
-    )
+    found = tab.evaluate("axe.run().then(found => found.violations.map(own => [own.impact, own.id, own.nodes[0].html]))")
     assert [own for own in found if own[0] in ("serious", "critical")] == []
     assert tab.evaluate("axe.run().then(found => found.passes.length)") > 20  # it has looked
     dark = tab.evaluate("getComputedStyle(document.body).backgroundColor") != "rgb(255, 255, 255)"

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from flatprobe.report.summary import make_title
 
 import flatprobe as fp
 from flatprobe.report import write_report
+from flatprobe.report.summary import make_title
 from flatprobe.studies import demo as demo_module
 from flatprobe.studies.compare import Comparison
 from flatprobe.studies.probes_at_defaults import CHOICES, DEFAULT, LANDSCAPE
