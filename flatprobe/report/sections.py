@@ -21,6 +21,7 @@ from flatprobe.probes.robustness import Robustness
 from flatprobe.probes.sharpness import WorstCaseSharpness
 from flatprobe.probes.slices import RandomSlice
 from flatprobe.probes.smoothing import SmoothedCertificate
+from flatprobe.probes.surfaces import has_error
 from flatprobe.probes.weight_norms import WeightNorms
 from flatprobe.report import attacks, curvature, generalization, single, tables
 from flatprobe.report.section import Section
@@ -115,6 +116,8 @@ def _triangles(title: str, results: Results) -> list[Section]:
     )
     words = _alternative("Triangles of loss", results)
     loss = Section(f"{title}: loss", contours, png(triangle.draw_row(results)), words, tables.landscapes(results))
+    if not all(map(has_error, results.values())):
+        return [loss]
     words = _alternative("Surfaces of accuracy", results)
     surfaces = png(triangle.draw_row(results, quantity="accuracy", surface=True))
     return [loss, Section(f"{title}: accuracy", heights, surfaces, words)]

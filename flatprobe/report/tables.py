@@ -8,6 +8,7 @@ from flatprobe.probes.margins import Margins
 from flatprobe.probes.per_sample import PerSample
 from flatprobe.probes.robustness import Robustness
 from flatprobe.probes.smoothing import SmoothedCertificate
+from flatprobe.probes.surfaces import has_error
 from flatprobe.report.section import Table
 from flatprobe.utils.numbers import MISSING, percent, plus_minus, three
 from flatprobe.utils.results import Result
@@ -20,7 +21,7 @@ def radii(results: Mapping[str, FlatnessRadii]) -> Table:
         (
             name,
             three(result.start.loss),
-            f"{percent(result.start.error)} %",
+            f"{percent(result.start.error)} %" if "error" in result.start.figures() else MISSING,
             plus_minus(result.mean, result.std),
             three(result.median),
             f"{len(result.radii) - result.censored} of {len(result.radii)}",
@@ -43,7 +44,7 @@ def landscapes(results: Mapping[str, Interpolation]) -> Table:
             name,
             ", ".join(three(value) for value in result.loss[corners].tolist()),
             three(float(result.loss[known].max())) if bool(known.any()) else MISSING,
-            f"{percent(float(result.accuracy[known].min()))} %" if bool(known.any()) else MISSING,
+            f"{percent(float(result.accuracy[known].min()))} %" if has_error(result) else MISSING,
             str(len(result.loss)),
             str(int((~known).sum())),
         )
