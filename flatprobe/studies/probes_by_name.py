@@ -31,8 +31,7 @@ Probe = Callable[..., Result | Mapping[str, Any] | Any]
 
 
 def _risk(model: nn.Module, data: LabelledData, **arguments: Any) -> dict[str, float]:
-    found = EmpiricalRisk(model, data, **arguments)()
-    return {"loss": found.loss, "error": found.error}
+    return EmpiricalRisk(model, data, **arguments)().figures()
 
 
 def _on_risk(probe: Callable[..., Result]) -> Probe:
