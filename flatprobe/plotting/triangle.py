@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from typing import Any
 
-import matplotlib as mpl
 import mpltern  # noqa: F401 (registers the projection "ternary")
 import numpy as np
 from jaxtyping import Float
@@ -20,7 +19,7 @@ from flatprobe.probes.interpolation import Interpolation
 from flatprobe.utils.results import Result
 
 
-@mpl.rc_context(canvas.STYLE)
+@canvas.drawing()
 def draw(result: Result, ax: Axes | None = None, *, quantity: str = "loss", surface: bool = False) -> Axes:
     """Training loss or accuracy over the triangle (T3 Figs 11 and 12).
 
@@ -53,7 +52,7 @@ def draw(result: Result, ax: Axes | None = None, *, quantity: str = "loss", surf
     return ax
 
 
-@mpl.rc_context(canvas.STYLE)
+@canvas.drawing()
 def draw_row(results: Mapping[str, Result], *, quantity: str = "loss", surface: bool = False) -> Figure:
     """Landscapes side by side on one scale with one colour bar.
 
@@ -90,7 +89,7 @@ def _draw_contours(result: Interpolation, ax: Any, scale: Scale) -> None:  # mpl
         msg = f'ax must be ternary, got {type(ax).__name__}. Make it with projection="ternary", after import mpltern'
         raise TypeError(msg)
     top, left, right = result.coefficients.numpy().T
-    filled, known = _triangles(result).get_masked_triangles(), finite(result)
+    filled, known = triangles(result).get_masked_triangles(), finite(result)
     if len(filled):
         values = scale.values(result)
         ax.tricontourf(top, left, right, filled, values, levels=scale.levels, norm=scale.norm, cmap=scale.palette)
@@ -113,8 +112,8 @@ def _draw_surface(result: Interpolation, ax: Axes, scale: Scale) -> None:
         raise TypeError(msg)
     height = np.log10 if scale.logarithmic else np.asarray
     low, high = float(height(scale.low)), float(height(scale.high))
-    mesh, known = _triangles(result), finite(result)
-    x, y = _places(result)
+    mesh, known = triangles(result), finite(result)
+    x, y = places(result)
     if len(mesh.get_masked_triangles()):
         z = height(scale.values(result))
         ax.plot_trisurf(
@@ -136,15 +135,15 @@ def _draw_surface(result: Interpolation, ax: Axes, scale: Scale) -> None:
     ax.view_init(elev=30, azim=-75)
 
 
-def _places(result: Interpolation) -> tuple[Float[np.ndarray, " points"], Float[np.ndarray, " points"]]:
+def places(result: Interpolation) -> tuple[Float[np.ndarray, " points"], Float[np.ndarray, " points"]]:
     """(x, y) in an equilateral triangle of side 1: w_1 top, w_2 left, w_3 right."""
     top, _, right = result.coefficients.numpy().T
     return right + top / 2, top * 3**0.5 / 2
 
 
-def _triangles(result: Interpolation) -> Triangulation:
+def triangles(result: Interpolation) -> Triangulation:
     """The points as triangles, except triangles at a point that is not finite."""
-    triangulation = Triangulation(*_places(result))
+    triangulation = Triangulation(*places(result))
     flat = TriAnalyzer(triangulation).get_flat_tri_mask(1e-3)
     touching = ~finite(result)[triangulation.triangles].all(1)
     triangulation.set_mask(flat | touching)

@@ -1,6 +1,8 @@
 """Reports: results as one self-contained HTML page."""
 
-from flatprobe.report.page import write_report
-from flatprobe.report.records import load_records
+from flatprobe.report.page import report
+from flatprobe.studies.records import load_records
 
-__all__ = ["load_records", "write_report"]
+__all__ = ["load_records", "report", "write_report"]
+
+write_report = report

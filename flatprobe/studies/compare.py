@@ -1,9 +1,8 @@
 """Comparison of networks: every probe on every network, and landscapes between networks of a group."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from torch import nn
 
@@ -16,61 +15,14 @@ from flatprobe.probes.geometric import GeometricMargins
 from flatprobe.probes.interpolation import interpolate
 from flatprobe.risk.empirical import EmpiricalRisk
 from flatprobe.risk.endpoints import statistics_of
+from flatprobe.studies.comparison import Comparison as Comparison
+from flatprobe.studies.comparison import Refusal as Refusal
 from flatprobe.studies.probes_at_defaults import CHOICES, DEFAULT, LANDSCAPE, PROBES
 from flatprobe.utils.arguments import Checked, one_of
 from flatprobe.utils.progress import Report, reporting
 from flatprobe.utils.results import Result, check_places, file_stem, save
 
-if TYPE_CHECKING:
-    import pandas
-
 _CAPPING = ("geometric_margins", "adversarial_accuracy")
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Results by measurement and network, landscapes by group.
-
-    Attributes:
-        results: measurement -> network (or group) -> result.
-        groups: network -> group.
-        seconds: wall time by phase, of `flatprobe demo` only.
-    """
-
-    results: dict[str, dict[str, Result]]
-    groups: dict[str, str]
-    seconds: dict[str, float] = field(default_factory=dict, compare=False)
-
-    def to_frame(self) -> "pandas.DataFrame":
-        """One row per measurement, network and headline figure."""
-        import pandas as pd
-
-        rows = [
-            (measurement, name, self.groups.get(name, name), figure, value)
-            for measurement, results in self.results.items()
-            for name, result in results.items()
-            for figure, value in result.summary().items()
-        ]
-        return pd.DataFrame(rows, columns=["measurement", "network", "group", "figure", "value"])
-
-    def headline(self) -> "pandas.DataFrame":
-        """One row per measurement and group: mean and standard deviation (ddof 1) of the first figure over networks."""
-        frame = self.to_frame()
-        keys = ["measurement", "group"]
-        first = frame.drop_duplicates([*keys, "network"])  # GroupBy.first would skip NaN
-        cells = first.groupby([*keys, "figure"], sort=False)["value"].agg(["mean", "std", "count"])
-        return cells.reset_index()
-
-    def save(self, folder: str | Path) -> Path:
-        """Write each result to `folder/measurement/network.parquet`; a slash in a name is written as %2F.
-
-        Returns:
-            The folder.
-        """
-        for measurement, results in self.results.items():
-            for name, result in results.items():
-                _save(result, folder, measurement, name)
-        return Path(folder)
 
 
 @standalone
