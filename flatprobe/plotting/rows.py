@@ -6,13 +6,14 @@ from typing import Any
 
 import numpy as np
 import seaborn as sns
+from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from flatprobe.plotting import canvas
 from flatprobe.plotting.names import FEW, Groups, caption, colours, group_of, legend
 
-Values = np.ndarray[Any, Any]
+Values = Float[np.ndarray, " values"]
 
 _MANY = 200  # points of a network, at most, that are drawn one by one
 
