@@ -122,7 +122,7 @@ def _draw_surface(result: Interpolation, ax: Axes, scale: Scale) -> None:
     if not known.all():
         ax.scatter(x[~known], y[~known], low, marker="x", s=14, color="#777777", label="not finite")
         ax.legend(loc="upper left")
-    ax.plot([0, 1, 0.5, 0], [0, 0, 3**0.5 / 2, 0], low, color="#555555", linewidth=1)
+    ax.plot([0, 1, 0.5, 0], [0, 0, 3**0.5 / 2, 0], low, color=canvas.INK, linewidth=1)
     # The corner at the back is named above the surface, which hides its place on the floor.
     for place, name in (((0.5, 0.87, high), "$w_1$"), ((-0.1, -0.06, low), "$w_2$"), ((1.1, -0.06, low), "$w_3$")):
         ax.text(*place, name, ha="center", va="bottom" if name == "$w_1$" else "center")
