@@ -2,7 +2,7 @@
 
 import textwrap
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import seaborn as sns
@@ -18,6 +18,7 @@ _COLUMNS = 6  # figures side by side; more are in another table below
 _ROW = 0.27  # inches
 
 
+@runtime_checkable
 class Compared(Protocol):
     """Results by measurement and network, such as `fp.Comparison`."""
 

@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from flatprobe.plotting import canvas
 from flatprobe.plotting.names import FEW, Groups, caption, colours, group_of, legend
 
-Values = np.ndarray[Any, Any]
+Values = np.ndarray[Any, np.dtype[Any]]
 
 _MANY = 200  # points of a network, at most, that are drawn one by one
 

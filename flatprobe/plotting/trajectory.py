@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import seaborn as sns
@@ -22,6 +22,7 @@ _SPLITS = {TRAIN: "-", TEST: "--"}
 _HEIGHT = 1.75  # inches of a panel
 
 
+@runtime_checkable
 class Ordered(Protocol):
     """A comparison whose networks are ordered along a number, such as `fp.Comparison`."""
 
