@@ -47,6 +47,19 @@ def compute_logits(logits: Callable[[Inputs], Tensor], inputs: Inputs) -> Tensor
         raise
 
 
+def each_alone(inputs: Inputs) -> list[Inputs]:
+    """The inputs of each sample, as batches of one."""
+    samples = zip(*(torch.split(part, 1) for part in tensors(inputs)), strict=True)
+    return [
+        dict(zip(inputs, own, strict=True))
+        if isinstance(inputs, dict)
+        else own
+        if isinstance(inputs, tuple)
+        else own[0]
+        for own in samples
+    ]
+
+
 def as_arguments(inputs: Inputs) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
     """Positional and keyword arguments of a module for its inputs."""
     return ((), inputs) if isinstance(inputs, dict) else (tensors(inputs), {})

@@ -64,12 +64,15 @@ LOSSES: dict[str, Callable[..., Tensor]] = {
 }
 
 
-def per_sample_loss(loss: Loss | Any) -> Callable[[Tensor, Tensor], Tensor]:
+def per_sample_loss(
+    loss: Loss | Any, others: Mapping[str, Callable[..., Tensor]] | None = None
+) -> Callable[[Tensor, Tensor], Tensor]:
     """A named or user-defined loss as a function (logits, labels) -> (samples,).
 
     Args:
         loss: a name, a name with its arguments, `{"name": "smoothed_maximum", "epsilon": 0.2}`, or a function or module
             as in `flatprobe.functional.user_loss.UserLoss`.
+        others: named losses beside those of classifiers, such as `flatprobe.functional.task_losses.TASK_LOSSES`.
 
     Returns:
         The function; a user-defined one is differentiable if its function is.
@@ -78,19 +81,20 @@ def per_sample_loss(loss: Loss | Any) -> Callable[[Tensor, Tensor], Tensor]:
         TypeError: for anything but a name or a function.
         ValueError: for an unknown name, or arguments that do not fit.
     """
-    loss = as_loss(loss)
+    loss, options = as_loss(loss), {**LOSSES, **(others or {})}
     if isinstance(loss, UserLoss):
         return loss
     if not isinstance(loss, str | Mapping):
         what = f"the class {loss.__name__}" if isinstance(loss, type) else f"{loss!r}"
         fix = f". Pass an object of it, {loss.__name__}()" if isinstance(loss, type) else ""
         msg = (
-            f"the loss is {what}; expected one of {', '.join(map(repr, LOSSES))}, or a function (logits, labels) -> "
+            f"the loss is {what}; expected one of {', '.join(map(repr, options))}, or a function (logits, labels) -> "
             f"(samples,) such as torch.nn.CrossEntropyLoss(label_smoothing=0.1){fix}"
         )
         raise TypeError(msg)
-    function, arguments = chosen("loss", loss, LOSSES)
-    positive(**arguments)
+    function, arguments = chosen("loss", loss, options)
+    if function in LOSSES.values():
+        positive(**arguments)
     return partial(function, **arguments)
 
 

@@ -11,20 +11,28 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from flatprobe.functional.task_losses import mean_of_counted
 from flatprobe.utils.arguments import Named, plain
 from flatprobe.utils.fingerprint import fingerprint
 from flatprobe.utils.rng import keep_global_states
 
-# A name in `flatprobe.functional.losses.LOSSES`, with its arguments, or a function (logits, labels) -> (samples,).
+# A name in `LOSSES` or `TASK_LOSSES`, with its arguments, or a function (outputs, targets) -> (samples,).
 Loss = Named | Callable[[Tensor, Tensor], Tensor]
+
+# Fix by the number of dimensions of the labels, where the outputs have one more or one less.
+_FIXES = {1: "[:, None]", 2: ".squeeze(1)"}
 
 
 class UserLoss:
     """A user-defined function or module l(z, y) with one value per sample.
 
-    A loss with a `reduction`, as torch's losses, is called with "none". A module is copied first, follows the device
-    and dtype of the logits, and its parameters are constants. The risk is the plain mean over the samples. For a
-    class-weighted loss that is the mean of w_y l, where torch divides by the sum of the w_y in place of n.
+    A loss with a `reduction`, as torch's losses, is called with "none". Several values per sample (of outputs, pixels
+    or tokens) are averaged per sample; entries whose target is the loss's `ignore_index` do not count. A module is
+    copied first, follows the device and dtype of the logits, and its parameters are constants. The risk is the plain
+    mean over the samples. For a class-weighted loss that is the mean of w_y l, where torch divides by the sum of the
+    w_y in place of n.
+
+    A method `error(z, y) -> (samples,)` of the loss, such as the wrong share of a sample, is the error of the risk.
 
     Args:
         given: the function or module.
@@ -33,6 +41,7 @@ class UserLoss:
         description: fingerprint for records.
         name: for messages.
         differentiable: whether the loss has a derivative in the logits; known after `check`.
+        error: the `error` of the loss, or None.
     """
 
     def __init__(self, given: Callable[..., Any]) -> None:
@@ -40,6 +49,8 @@ class UserLoss:
         self.description = fingerprint(self._function)
         self.name = str(self.description["name"])
         self.differentiable = True
+        self.error: Callable[[Tensor, Tensor], Tensor] | None = getattr(self._function, "error", None)
+        self._ignored = _ignored_index(self._function)
 
     def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
         """The loss per sample.
@@ -58,9 +69,21 @@ class UserLoss:
                 "sample, whose tensors have this dtype and device"
             )
             raise ValueError(msg) from error
-        if not isinstance(values, Tensor) or values.shape != labels.shape or not values.is_floating_point():
-            raise ValueError(self._wrong(values, len(labels)))
-        return values
+        count = len(labels)
+        if not isinstance(values, Tensor) or values.shape[:1] != (count,) or not values.is_floating_point():
+            raise ValueError(self._wrong(values, count))
+        if values.ndim == 1:
+            return values
+        if values.shape == (count, count) and {logits.shape, labels.shape} == {(count,), (count, 1)} and count > 1:
+            msg = (
+                f"the loss {self.name} compares each of {count} outputs with each of the labels, since their shapes "
+                f"are {tuple(logits.shape)} and {tuple(labels.shape)}. Give both one shape: labels{_FIXES[labels.ndim]}"
+            )
+            raise ValueError(msg)
+        self.description["averaged_over"] = list(values.shape[1:])
+        if self._ignored is not None and values.shape == labels.shape:
+            return mean_of_counted(values, labels != self._ignored)
+        return values.flatten(1).mean(1)
 
     def check(self, logits: Tensor, labels: Tensor) -> None:
         """Check that the value of a sample does not depend on other samples, and repeats.
@@ -105,26 +128,28 @@ class UserLoss:
         fix = (
             'Leave out its mean over the samples (reduction="none" of torch\'s losses), which the risk takes'
             if not isinstance(values, Tensor) or values.ndim == 0
-            else "Sum over the further dimensions, not over the samples"
+            else "The first dimension must be that of the samples"
         )
         return (
             f"the loss {self.name} returned {found} for {samples} samples; expected one floating value per sample, of "
-            f"shape ({samples},). {fix}"
+            f"shape ({samples},), or several. {fix}"
         )
 
 
-def as_loss(loss: object) -> Any:
+def as_loss(loss: object, *, classes: bool = True) -> Any:
     """The internal form of a loss: its name, or a `UserLoss`.
 
-    Torch's plain cross-entropy, `F.cross_entropy` or `nn.CrossEntropyLoss()`, becomes "cross_entropy", whose properties
-    are known. `per_sample_loss` refuses anything but names and callables, which is returned unchanged here.
+    With class indices, torch's plain cross-entropy, `F.cross_entropy` or `nn.CrossEntropyLoss()`, becomes
+    "cross_entropy", whose properties are known. `per_sample_loss` refuses anything but names and callables, which is
+    returned unchanged here.
     """
-    if loss is F.cross_entropy or (
+    plain_module = (
         type(loss) is nn.CrossEntropyLoss
         and loss.weight is None
         and loss.label_smoothing == 0
         and loss.ignore_index < 0
-    ):
+    )
+    if classes and (loss is F.cross_entropy or plain_module):
         return "cross_entropy"
     return UserLoss(loss) if callable(loss) and not isinstance(loss, UserLoss | type) else loss
 
@@ -145,3 +170,14 @@ def _without_reduction(given: Callable[..., Any]) -> Callable[..., Any]:
         if "reduction" in inspect.signature(given).parameters:
             return partial(given, reduction="none")
     return given
+
+
+def _ignored_index(function: Any) -> int | None:
+    """The target that does not count: the `ignore_index` of a module, of a partial, or its default."""
+    if isinstance(function, nn.Module):
+        return getattr(function, "ignore_index", None)
+    given = getattr(function, "keywords", {}).get("ignore_index")
+    with suppress(ValueError, TypeError):
+        own = inspect.signature(function).parameters.get("ignore_index")
+        given = own.default if given is None and own is not None and own.default is not own.empty else given
+    return given if isinstance(given, int) else None

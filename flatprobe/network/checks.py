@@ -21,6 +21,7 @@ PerSample = Callable[[Tensor, Tensor], Tensor]
 _INSPECTED = 16
 # The fewest rows that are not probabilities by chance, and the rounding of the sum of a row in half precision.
 _FEWEST, _SUM = 2, 1e-2
+_SHOWN = 1000  # Numbers in an error message.
 
 
 def check_batch(network: Network, batch: Batch, classes: int | None) -> None:
@@ -48,7 +49,15 @@ def _choose(inputs: Any, rows: Tensor) -> Any:
 
 def _check(network: Network, batch: Batch, classes: int | None) -> None:
     logits = inspect_network(network, network.prepare(batch.inputs))
-    if classes is not None and classes > logits.shape[1]:
+    several = logits.ndim == 2 and logits.shape[1] > 1
+    if classes is not None and classes > 2 and "logits" in network.read.said:
+        msg = (
+            f"the labels have {classes} classes (largest label {classes - 1}), but the network returns one logit per "
+            "sample, as a classifier of two classes does; expected labels 0 and 1, or, for a regression, floating "
+            'targets and fp.EmpiricalRisk(model, data, loss="squared_error")'
+        )
+        raise ValueError(msg)
+    if classes is not None and several and classes > logits.shape[1]:
         msg = (
             f"the labels have {classes} classes (largest label {classes - 1}), but the network returns "
             f"{logits.shape[1]} logits; expected every label below the number of logits: is this the network for this "
@@ -56,11 +65,12 @@ def _check(network: Network, batch: Batch, classes: int | None) -> None:
         )
         raise ValueError(msg)
     check_logits(logits, batch.start)
-    _warn_of_probabilities(logits, network)
+    if classes is not None and several:
+        warn_of_probabilities(logits, network)
     _check_names(network, batch.class_names)
 
 
-def _warn_of_probabilities(logits: Tensor, network: Network) -> None:
+def warn_of_probabilities(logits: Tensor, network: Network) -> None:
     """Warning for logits that are probabilities or the output of a sigmoid."""
     between = (logits >= 0) & (logits <= 1)
     if len(logits) < _FEWEST or not bool(between.all()):
@@ -143,7 +153,7 @@ def check_logits(logits: Tensor, start: int) -> None:
     """Check that logits are finite.
 
     Args:
-        logits: (samples, classes).
+        logits: (samples, ...).
         start: the number of the first sample.
 
     Raises:
@@ -151,11 +161,12 @@ def check_logits(logits: Tensor, start: int) -> None:
     """
     if bool(logits.sum(dtype=torch.float64).isfinite()):
         return  # A sum is finite only where all its terms are.
-    bad = ~logits.isfinite().all(1)
+    bad = ~logits.isfinite().reshape(len(logits), -1).all(1)
     if bool(bad.any()):
         row = int(bad.nonzero()[0])
+        values = logits[row].tolist() if logits[row].numel() <= _SHOWN else f"of shape {tuple(logits[row].shape)}"
         msg = (
-            f"the logits of sample {start + row} are not finite ({logits[row].tolist()}); expected finite logits: "
+            f"the logits of sample {start + row} are not finite ({values}); expected finite logits: "
             "look for an overflow (half precision?) or an unusual input"
         )
         raise ValueError(msg)
@@ -185,8 +196,11 @@ def report_not_finite(network: Network, batches: Batches, per_sample: PerSample,
                     if isinstance(loss, dict) and "source" in loss
                     else "probe it in float64"
                 )
+                if "cross_entropy" in _name(loss) and labels.ndim > 1:
+                    fix = "drop a sample of which no pixel or token counts, data.subset(positions)"
+                label = f" (label {labels[row].item()})" if labels.ndim == 1 else ""
                 msg = (
-                    f"the loss {_name(loss)} of sample {start + row} (label {int(labels[row])}) is "
+                    f"the loss {_name(loss)} of sample {start + row}{label} is "
                     f"{float(values[row])} at the network's own weights though its logits are finite; expected finite "
                     f"losses: {fix}"
                 )

@@ -50,7 +50,7 @@ def inspect_network(network: Network, inputs: Inputs) -> Tensor:
         _check_rows(network, logits, inputs)
         network.seeds = not torch.equal(drawn, torch.get_rng_state())
         network.slots.keep(before)
-        network.classes = logits.shape[1]
+        network.classes = logits.shape[1] if logits.ndim == 2 else 1
         for company, rows in enumerate(_choose_samples(len(logits))):
             few = map_tensors(lambda part, rows=rows: part[rows.to(part.device)], inputs)  # type: ignore[misc]
             if len(logits) < _COMPANY:
@@ -86,7 +86,8 @@ def _inspect_steps(network: Network, inputs: Inputs) -> Tensor | None:
     with suppress(RuntimeError, TypeError, IndexError, ValueError), torch.no_grad():
         logits = network(inputs)
         _check_rows(network, logits, inputs)
-        network.classes, network.sigmoid = logits.shape[1], sequential.ends_in_sigmoid(steps)
+        network.classes = logits.shape[1] if logits.ndim == 2 else 1
+        network.sigmoid = sequential.ends_in_sigmoid(steps)
         network.in_place = network.plain = False
         network.slots.written, network.caller = frozenset(), None
         return logits

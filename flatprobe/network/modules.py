@@ -1,4 +1,4 @@
-"""Checks of a user module: wrappers, mode, weights and logits."""
+"""Checks of a user module: wrappers, mode and weights."""
 
 import types
 import warnings
@@ -131,42 +131,6 @@ def check_module(module: nn.Module) -> None:
             )
             raise ValueError(msg)
     _check_real(module)
-
-
-def logits_of(outputs: object, module: nn.Module) -> Tensor:
-    """Logits of an output: the output itself, or its attribute or key `logits`.
-
-    Raises:
-        ValueError: unless the logits are floating and of shape (batch, classes) with at least 2 classes.
-    """
-    logits = outputs.get("logits") if isinstance(outputs, Mapping) else getattr(outputs, "logits", outputs)
-    if not isinstance(logits, Tensor) or logits.ndim != 2 or logits.shape[1] < 2 or not logits.is_floating_point():
-        raise ValueError(_no_logits(outputs if logits is None else logits, module))
-    return logits
-
-
-def _no_logits(outputs: object, module: nn.Module) -> str:
-    """Error message with the output and a `forward` that returns logits."""
-    fix = "at least 2 classes: wrap the network in a module that returns them"
-    if isinstance(outputs, Tensor):
-        what = f"shape {tuple(outputs.shape)}, {outputs.dtype}"
-        if outputs.is_floating_point() and (outputs.ndim == 1 or (outputs.ndim == 2 and outputs.shape[1] == 1)):
-            fix += ", here of the two classes of one logit z, whose logits are (0, z): its forward is `z = "
-            fix += "self.network(x).reshape(-1, 1); return torch.cat((torch.zeros_like(z), z), 1)`"
-            if outputs.ndim == 1:
-                fix += "; a .squeeze() in forward, which takes the batch of a single sample away, is .flatten(1)"
-        elif outputs.ndim > 2:
-            fix += "; outputs for several parts of a sample (pixels, tokens) cannot be measured"
-    elif isinstance(outputs, Mapping):
-        what = f"a dict with {', '.join(map(repr, outputs))}"
-        fix += ", `return self.network(x)[key]`, or under the key 'logits'"
-    elif isinstance(outputs, tuple | list):
-        what = f"a {type(outputs).__name__} of {len(outputs)}"
-        fix += ", such as `return self.network(x)[0]`"
-    else:
-        what = type(outputs).__name__
-    expected = f"floating logits of shape (batch, classes) with {fix}"
-    return f"the output of {type(module).__name__} is {what}; expected {expected}"
 
 
 def remove_wrappers(layer: nn.Module) -> None:

@@ -16,13 +16,16 @@ from flatprobe.data.inputs import (
     channels_last,
     compute_logits,
     default_layout,
+    each_alone,
     join,
     map_tensors,
     only_floating,
+    tensors,
 )
 from flatprobe.network.batch_sizes import default_batch_size
 from flatprobe.network.contexts import no_autocast
-from flatprobe.network.modules import BATCH_NORMS, architecture_of, check_finite, check_module, logits_of, unwrap
+from flatprobe.network.modules import BATCH_NORMS, architecture_of, check_finite, check_module, unwrap
+from flatprobe.network.outputs import Reading, WithOutput
 from flatprobe.network.parametrized import computed_weights
 from flatprobe.network.sequential import Step, first_linear, layers_of, run, run_steps
 from flatprobe.network.slots import Slots
@@ -36,13 +39,15 @@ Split = tuple[Half, Half, frozenset[str]]
 
 
 class Network:
-    """A classifier x -> logits z at explicit weights, a snapshot of a module.
+    """A network x -> outputs at explicit weights, a snapshot of a module; by default a classifier x -> logits z.
 
     On a CPU, convolutional networks run in channels-last layout unless the layout changes the function.
 
     Args:
-        module: a classifier (`nn.Module`) in eval mode. It is copied (see `copies.structural_copy`), and neither
-            changed nor called. Wrappers of `torch.compile` and data parallelism are removed, from parts too.
+        module: a network (`nn.Module`) in eval mode, or a `WithOutput` of one. It is copied (see
+            `copies.structural_copy`), and neither changed nor called. Wrappers of `torch.compile` and data parallelism
+            are removed, from parts too.
+        read: the output that is measured; None for logits.
 
     Raises:
         TypeError: unless the model is an `nn.Module` that is not scripted.
@@ -52,7 +57,7 @@ class Network:
         ValueError: if a BatchNorm layer has no running statistics, so that its output depends on the batch.
     """
 
-    def __init__(self, module: object) -> None:
+    def __init__(self, module: object, read: Reading | None = None) -> None:
         if not isinstance(module, nn.Module):
             msg = (
                 f"the model is a {type(module).__name__}; expected a torch.nn.Module: load a state_dict into its "
@@ -60,6 +65,9 @@ class Network:
             )
             raise TypeError(msg)
         module = unwrap(module)
+        self.read = Reading() if read is None else read
+        if isinstance(module, WithOutput):
+            self.read, module = self.read.of(module.output), unwrap(module.network)
         check_module(module)
         self.slots = Slots(module)
         self.caller: nn.Module | None = module  # Until `inspect_network` has run.
@@ -101,7 +109,7 @@ class Network:
         """Logits of inputs from `prepare`, by default at the network's weights."""
         if self.steps is not None and self._held is None and isinstance(inputs, Tensor):
             with no_autocast():
-                return logits_of(self._run_steps(_one(self.laid_out(inputs)), weights), self.slots.module)
+                return self.read(self._run_steps(_one(self.laid_out(inputs)), weights), self.slots.module, len(inputs))
         inputs = self.laid_out(inputs if self._held is None else join(self._held, _one(inputs)))
         with self._pass(weights):
             return self.run(inputs)
@@ -115,9 +123,9 @@ class Network:
 
         def logits(inputs: Inputs) -> Tensor:
             args, kwargs = as_arguments(inputs)
-            return logits_of(self.slots.module(*args, **kwargs), self.slots.module)
+            return self.read(self.slots.module(*args, **kwargs), self.slots.module, len(tensors(inputs)[0]))
 
-        return compute_logits(logits, inputs)
+        return torch.cat([*map(logits, each_alone(inputs))]) if self.read.alone else compute_logits(logits, inputs)
 
     @property
     def name(self) -> str:
@@ -266,7 +274,9 @@ class Network:
         def tail(outputs: Inputs, weights: Mapping[str, Tensor]) -> Tensor:
             rest = slice(first + 1, None)
             with no_autocast() if self.steps is not None else self._pass(weights):
-                return compute_logits(lambda value: logits_of(part(rest, _one(value), weights), module), outputs)
+                return compute_logits(
+                    lambda value: self.read(part(rest, _one(value), weights), module, len(_one(value))), outputs
+                )
 
         return head, tail, frozenset({weight, bias} & self.weights.keys())
 
@@ -279,6 +289,7 @@ class Network:
             "dtype": ", ".join(str(dtype).removeprefix("torch.") for dtype in self.precisions),
             "device": str(self.device),
             "layout": "channels last" if self.channels_last else "contiguous",
+            **self.read.said,
             # Weight-space probes move the parameters that these weights are computed from.
             **({"parametrised": list(computed)} if (computed := computed_weights(self.module)) else {}),
         }

@@ -129,5 +129,6 @@ def ends_in_sigmoid(outputs: Tensor) -> bool:
             return False
         if "sigmoid" in node.name().lower():
             return True
-        node = node.next_functions[0][0] if node.next_functions else None
+        # One logit z is joined to a constant, (0, z), which has no function.
+        node = next((following for following, _ in node.next_functions if following is not None), None)
     return False

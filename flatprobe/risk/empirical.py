@@ -9,13 +9,13 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor, nn
 
-from flatprobe.data import LabelledData, check_classes
+from flatprobe.data import LabelledData
 from flatprobe.data.inputs import Inputs
-from flatprobe.functional.losses import at_least_single, misclassified, per_sample_loss
-from flatprobe.functional.user_loss import Loss, UserLoss, as_loss, describe_loss
+from flatprobe.functional.user_loss import Loss
 from flatprobe.network.checks import check_batch, check_exchangeable, report_not_finite
 from flatprobe.network.contexts import standalone
 from flatprobe.network.network import Network
+from flatprobe.network.outputs import Output
 from flatprobe.network.slopes import check_weight_slopes
 from flatprobe.network.weights import Weights, as_mapping, combine
 from flatprobe.risk.derivatives import mean_of, summed_gradient, summed_gradients
@@ -25,9 +25,10 @@ from flatprobe.risk.function import risk_at
 from flatprobe.risk.held import HeldData
 from flatprobe.risk.hessian import KEPT, HessianBlock
 from flatprobe.risk.lines import along_split, split_for
+from flatprobe.risk.task import Task
 from flatprobe.utils.memory import fit_batch_size
 
-_CHECKED = 16  # Samples on which a user-defined loss is checked.
+_CHECKED = 16  # Samples on which a loss is checked.
 
 
 class EmpiricalRisk:
@@ -40,18 +41,23 @@ class EmpiricalRisk:
     Cost of a call: 1 forward pass over the data. Copies of the data (on a GPU, in another dtype) are kept up to 2 GiB.
 
     Args:
-        model: a classifier in eval mode; never changed.
-        data: inputs and labels.
-        loss: `"cross_entropy"` (default: the objective in the experiments of Poggio et al. (2017) [T3]), another
-            objective of `fp.train`, or any function or module (logits, labels) -> (samples,). Losses of torch are
-            called with `reduction="none"`: I is the mean over the samples, also for a class-weighted loss w_y l, where
-            torch divides by the sum of the w_y and does not count `ignore_index`.
+        model: a network in eval mode, for named losses of classes a classifier; never changed.
+        data: inputs and labels, or other targets.
+        loss: `"cross_entropy"` (default: the objective in the experiments of Poggio et al. (2017) [T3]) or another
+            objective of `fp.train`, for class indices. For other tasks `"squared_error"`, `"absolute_error"`,
+            `"binary_cross_entropy"`, `"pixel_cross_entropy"` or `"token_cross_entropy"`; `"model"` for the `loss` that
+            the network returns, sample by sample. Or any function or module (outputs, targets) -> (samples,). Losses
+            of torch are called with `reduction="none"`, and values for parts of a sample are averaged per sample: I is
+            the mean over the samples, also for a class-weighted loss w_y l, where torch divides by the sum of the w_y.
         batch_size: samples per forward pass; None (default) reads the measured table `flatprobe.network.BATCH_SIZES`,
             on a GPU within a fixed bound on the bytes of a batch. Where memory runs out, it is halved with a warning.
+        output: the output that is measured: a key, an attribute, an index, or a function of all that the network
+            returns. None (default) takes a tensor, or `logits` of a dict or object.
 
     Raises:
         ValueError: for a model in training mode, or with weights that are not finite.
-        ValueError: for an output that is not (batch, classes), or with fewer classes than the labels.
+        ValueError: for an output that the loss does not take, or with fewer classes than the labels.
+        ValueError: for targets that the loss does not take.
         ValueError: if two passes over a batch differ, or logits depend on the other samples of the batch.
         ValueError: for a loss without one value per sample, or one that depends on the other samples of the batch.
         TypeError: for a loss that is neither a name nor a function.
@@ -64,20 +70,25 @@ class EmpiricalRisk:
 
     @standalone
     def __init__(
-        self, model: nn.Module, data: LabelledData, loss: Loss | Any = "cross_entropy", batch_size: int | None = None
+        self,
+        model: nn.Module,
+        data: LabelledData,
+        loss: Loss | Any = "cross_entropy",
+        batch_size: int | None = None,
+        *,
+        output: Output | Any = None,
     ) -> None:
-        self.network = Network(model)
-        self.data = data = check_classes(data)
+        self.task = Task(loss, data)
+        self.network = Network(model, self.task.read(output))
+        self.data, self.loss = self.task.data, self.task.record
         self.batch_size = self.network.batch_size(batch_size, self.data)
         self.held = HeldData(self.network, self.data)
-        loss = as_loss(loss)
-        self._kernel, self.loss = per_sample_loss(loss), describe_loss(loss)
-        check_batch(self.network, next(iter(data.batches(self.batch_size))), data.classes)
+        check_batch(self.network, next(iter(self.data.batches(self.batch_size))), self.data.classes)
         check_exchangeable(self.network)
         self._compared: set[tuple[frozenset[str], bool]] = set()
-        if isinstance(loss, UserLoss):
-            inputs, labels = next(self._batches(torch.arange(min(_CHECKED, len(data)))))
-            loss.check(at_least_single(self.network(inputs).detach()), labels)
+        if not self.task.classifier:
+            inputs, labels = next(self._batches(torch.arange(min(_CHECKED, len(data), self.batch_size))))
+            self.task.check(self.network, self.network(inputs).detach(), labels)
 
     @property
     def center(self) -> Weights:
@@ -97,7 +108,8 @@ class EmpiricalRisk:
             weights: parameters or buffers by name; None for the center. Missing names keep the values of the model.
 
         Returns:
-            Loss and error. They are not finite if the logits are not, which probes count as outside the level.
+            Loss and error. They are not finite if the outputs are not, which probes count as outside the level.
+            Without class indices there is no error: NaN.
 
         Raises:
             ValueError: if the loss at the center is not finite, naming the first such sample.
@@ -107,7 +119,7 @@ class EmpiricalRisk:
         with torch.no_grad():
             risk = self._mean((self.network(inputs, weights), labels) for inputs, labels in self._batches())
         if weights is None and not math.isfinite(risk.loss):
-            report_not_finite(self.network, self._batches(), self._per_sample, self.loss)
+            report_not_finite(self.network, self._batches(), self.task.per_sample, self.loss)
         return risk
 
     @standalone
@@ -228,8 +240,8 @@ class EmpiricalRisk:
         """Check, once per selection, of the derivatives of autograd; wrong ones are an error."""
         key = frozenset(names), twice
         if key not in self._compared:
-            if isinstance(self._kernel, UserLoss) and not self._compared:
-                self()  # A user-defined loss that is not finite may have finite derivatives.
+            if not self.task.classifier and not self._compared:
+                self()  # Such a loss that is not finite may have finite derivatives.
             inputs, _ = next(self._batches())
             check_weight_slopes(self.network, inputs, names, twice=twice)
             self._compared |= {key, (key[0], False)}
@@ -246,26 +258,16 @@ class EmpiricalRisk:
             self.held = HeldData(self.network, self.data)
         return self.held.batches(self.batch_size) if positions is None else self.held.at(positions, self.batch_size)
 
-    def _per_sample(self, logits: Tensor, labels: Tensor) -> Tensor:
-        return self._kernel(at_least_single(logits), labels)
-
     def _mean(self, outputs: Iterator[tuple[Tensor, Tensor]]) -> Risk:
         fit_batch_size(self.batch_size)  # Where memory runs out along a line, the calling probe begins anew.
-        totals: list[Tensor] = []
-        for logits, labels in outputs:
-            own = (self._per_sample(logits, labels), misclassified(logits, labels), logits)
-            sums = [values.sum(dtype=torch.float64) for values in own]
-            totals = [total.add_(value) for total, value in zip(totals, sums, strict=True)] if totals else sums
-        loss, wrong, logit = torch.stack(totals).tolist()  # the only wait for a device
-        # The error is NaN if a logit is not finite, since the argmax of NaN would count as a class. A loss of -0 is 0.
-        return Risk(loss=(0.0 + loss) / len(self.data), error=(wrong + 0 * logit) / len(self.data))
+        return self.task.mean(outputs, len(self.data))
 
     def _point(
         self, weights: Mapping[str, Tensor] | None, names: Sequence[str] | None, *, twice: bool
     ) -> tuple[Weights, Sequence[str]]:
         self._check_names({**as_mapping(weights), **dict.fromkeys(names or ())})
-        if isinstance(self._kernel, UserLoss):
-            self._kernel.check_differentiable()
+        if self.task.user is not None:
+            self.task.user.check_differentiable()
         names = tuple(self.center) if names is None else names
         self._check_slopes(names, twice=twice)
         return {**self.center, **(weights or {})}, names
@@ -275,7 +277,7 @@ class EmpiricalRisk:
             yield partial(self._summed, inputs, labels)
 
     def _summed(self, inputs: Inputs, labels: Tensor, weights: Mapping[str, Tensor]) -> Tensor:
-        return self._per_sample(self.network(inputs, weights), labels).sum()
+        return self.task.per_sample(self.network(inputs, weights), labels).sum()
 
 
 def along(

@@ -74,7 +74,7 @@ def _check_function(endpoint: nn.Module, state: Weights, place: int, risk: Empir
     """
     inputs = next(iter(risk.data.batches(min(_FEW, len(risk.data))))).inputs
     try:
-        own = Network(endpoint)
+        own = Network(endpoint, risk.network.read)
         own.lay_out(last=False)  # Without an inspection, only the default layout is safe.
         with torch.no_grad(), keep_global_states():
             logits = own(own.prepare(inputs)).to(risk.network.device)

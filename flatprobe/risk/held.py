@@ -93,7 +93,17 @@ class HeldData:
         """The batches on the device of the network; on a GPU, the next one is copied ahead."""
         if self.network.device.type == "cuda" and not any(part.is_cuda for part in tensors(self._data.store.first)):
             return _copy_ahead(self.network, pairs)
-        return ((self.network.prepare(inputs), self.network.placed(labels)) for inputs, labels in pairs)
+        return ((self.network.prepare(inputs), _targets(self.network, labels)) for inputs, labels in pairs)
+
+
+def _targets(network: Network, labels: Tensor) -> Tensor:
+    """Labels as a loss takes them: floating ones in the precision of the outputs, which is single at least."""
+    labels = labels.to(network.device, _precision(network) if labels.is_floating_point() else None)
+    return labels.clone() if labels.is_inference() else labels
+
+
+def _precision(network: Network) -> torch.dtype:
+    return torch.promote_types(network.dtype, torch.float32)
 
 
 def _copy_ahead(network: Network, pairs: Iterable[Pair]) -> Iterator[Pair]:
@@ -101,8 +111,8 @@ def _copy_ahead(network: Network, pairs: Iterable[Pair]) -> Iterator[Pair]:
     device, ahead = network.device, None
     copying = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
-    def place(part: Tensor) -> Tensor:
-        part = part.to(network.dtype) if part.is_floating_point() else part
+    def place(part: Tensor, dtype: torch.dtype = network.dtype) -> Tensor:
+        part = part.to(dtype) if part.is_floating_point() else part
         return part.pin_memory().to(device, non_blocking=True)
 
     def wait(pair: Pair, copied: Any) -> Pair:
@@ -114,7 +124,7 @@ def _copy_ahead(network: Network, pairs: Iterable[Pair]) -> Iterator[Pair]:
 
     for inputs, labels in pairs:
         with torch.cuda.stream(copying):
-            following = (map_tensors(place, inputs), place(labels)), copying.record_event()
+            following = (map_tensors(place, inputs), place(labels, _precision(network))), copying.record_event()
         if ahead is not None:
             yield wait(*ahead)
         ahead = following

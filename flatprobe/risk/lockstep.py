@@ -78,7 +78,7 @@ def points_at_once(risk: RiskFunction) -> int:
     The number does not depend on timing. A network that leaves traces of a pass or draws random numbers runs at one
     point at a time. Others are compared with their own passes on a few samples, once.
     """
-    if not isinstance(risk, EmpiricalRisk):
+    if not isinstance(risk, EmpiricalRisk) or not _of_logits(risk):
         return 1
     network, size = risk.network, min(risk.batch_size, len(risk.data))
     if not pays(network, size):
@@ -88,6 +88,13 @@ def points_at_once(risk: RiskFunction) -> int:
         inputs = network.prepare(risk.data.gather(few_rows(len(risk.data)))[0])
         _AT_ONCE[network] = max(1, _BYTES // each) if _stacks(network, inputs) else 1
     return _AT_ONCE[network]
+
+
+def _of_logits(risk: EmpiricalRisk) -> bool:
+    """True if the risk is a function of logits (samples, classes), and its error that of their classes."""
+    user = risk.task.user
+    own = user is not None and user.error is None and risk.data.classes is not None and risk.network.classes > 1
+    return risk.task.classifier or own
 
 
 def pays(network: Network, batch_size: int) -> bool:
@@ -137,7 +144,7 @@ def _sums(risk: EmpiricalRisk, points: Sequence[Mapping[str, Tensor]]) -> Tensor
     total = torch.zeros(2, len(points), dtype=torch.float64, device=risk.network.device)
     for inputs, labels in risk._batches():  # noqa: SLF001
         logits = stacked_logits(risk.network, state, inputs)
-        total += sums_of(risk._per_sample, logits, labels.expand(len(points), -1))  # noqa: SLF001
+        total += sums_of(risk.task.per_sample, logits, labels.expand(len(points), -1))
     return total
 
 

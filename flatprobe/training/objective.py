@@ -8,11 +8,11 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
-from flatprobe.data.inputs import Inputs, as_arguments
+from flatprobe.data.inputs import Inputs, as_arguments, tensors
 from flatprobe.functional.losses import per_sample_loss
 from flatprobe.functional.user_loss import Loss
-from flatprobe.network.modules import logits_of
 from flatprobe.network.network import Network
+from flatprobe.network.outputs import logits_of
 from flatprobe.training.diverged import FIX, DivergedError
 from flatprobe.training.forward import ForwardPass
 from flatprobe.training.forward.labels import Labels, Mixture, check_labels, mean_loss, sample_losses
@@ -101,11 +101,13 @@ class Objective:
 
     def _mean_loss(self, inputs: Inputs, labels: Labels) -> Tensor:
         args, kwargs = as_arguments(self.placed.laid_out(inputs))
+        count = len(tensors(inputs)[0])
         if self.precision is None:
-            logits = logits_of(self.module(*args, **kwargs), self.module)
+            logits = logits_of(self.module(*args, **kwargs), self.module, samples=count)
         else:
             with torch.autocast(self.placed.device.type, getattr(torch, self.precision)):
-                logits = logits_of(self.module(*args, **kwargs), self.module).to(self.placed.dtype)
+                outputs = self.module(*args, **kwargs)
+                logits = logits_of(outputs, self.module, samples=count).to(self.placed.dtype)
         # Transforms may return labels that are no classes, which torch leaves out of its mean.
         if self.transforms or isinstance(labels, Mixture):
             return sample_losses(self._kernel, logits, labels).mean()

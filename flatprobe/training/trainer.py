@@ -8,12 +8,12 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from flatprobe.data import LabelledData
+from flatprobe.data import LabelledData, check_classes
 from flatprobe.data.inputs import as_arguments, map_tensors
 from flatprobe.functional.user_loss import UserLoss
-from flatprobe.models.checkpoints import load_weights
+from flatprobe.models.weights import load_weights
 from flatprobe.network.class_names import set_class_names
-from flatprobe.network.modules import logits_of
+from flatprobe.network.outputs import WithOutput, logits_of
 from flatprobe.risk.empirical import EmpiricalRisk, Risk
 from flatprobe.training.constrained import Projection
 from flatprobe.training.diverged import DivergedError
@@ -46,11 +46,13 @@ class Trainer:
         self.in_eval_mode = eval_parts(module)
         self.module = module.eval()
         self.settings = settings
-        self.risk = EmpiricalRisk(module, data, settings.objective)
+        self.risk = EmpiricalRisk(module, check_classes(data), settings.objective)
         set_class_names(module, data.source.get("class_names"))
         if isinstance(settings.objective, UserLoss):
             settings.objective.check_differentiable()
-        self.validation = None if validation is None else EmpiricalRisk(module, validation, settings.objective)
+        self.validation = (
+            None if validation is None else EmpiricalRisk(module, check_classes(validation), settings.objective)
+        )
         self.history: list[Row] = []
         self._objective = Objective(
             module=module,
@@ -144,7 +146,8 @@ class Trainer:
 
     def measure(self, name: str, risk: EmpiricalRisk) -> Row:
         """Loss and accuracy of the network at its present weights, as entries of a row."""
-        now: Risk = risk({**dict(self.module.named_parameters()), **dict(self.module.named_buffers())})
+        module = self.module.network if isinstance(self.module, WithOutput) else self.module
+        now: Risk = risk({**dict(module.named_parameters()), **dict(module.named_buffers())})
         return {f"{name}_loss": now.loss, f"{name}_accuracy": 1 - now.error}
 
     @torch.no_grad()
@@ -152,7 +155,7 @@ class Trainer:
         """The logits of a few samples, in the module's present mode."""
         inputs = self.risk.network.prepare(self.risk.data.gather(positions)[0])
         args, kwargs = as_arguments(map_tensors(torch.clone, inputs))
-        return logits_of(self.module(*args, **kwargs), self.module)
+        return logits_of(self.module(*args, **kwargs), self.module, samples=len(positions))
 
     def acts_otherwise_in_training(self, positions: Int64[Tensor, " batch"]) -> bool:
         """True if training mode changes the logits beyond rounding, or a buffer, or draws random numbers."""

@@ -160,9 +160,9 @@ REFUSED = {
         scalar,
         r"user_loss\.scalar returned a scalar for 16 samples; .*Leave out its mean over the samples \(reduction=",
     ),
-    "matrix": (
-        lambda z, y: (z - F.one_hot(y, 10)).square(),
-        r"returned a tensor of shape \(16, 10\).*; expected one floating value per sample, of shape \(16,\). Sum over",
+    "transposed": (
+        lambda z, y: (z - F.one_hot(y, 10)).square().T,
+        r"returned a tensor of shape \(10, 16\).*; expected one floating value per sample, .*The first dimension must",
     ),
     "number": (lambda *_: 1.0, "returned a float for 16 samples"),
     "integers": (lambda _, y: y, r"returned a tensor of shape \(16,\), torch.int64,"),

@@ -60,17 +60,23 @@ REFUSED = {
     "statistics": (_batch_statistics, "BatchNorm layer '1' of Sequential keeps no running statistics"),
     "tuple": (
         lambda: Returns(lambda z: (z, z)).eval(),
-        r"output of Returns is a tuple of 2; expected floating logits .*such as `return self.network\(x\)\[0\]`",
+        r"output of Returns is a tuple of 2: .*; expected a floating tensor, .*fp.WithOutput\(network, 0\), or by output=0",
     ),
-    "dict": (lambda: Returns(lambda z: {"out": z}).eval(), r"is a dict with 'out'; .*, or under the key 'logits'"),
+    "dict": (
+        lambda: Returns(lambda z: {"out": z}).eval(),
+        r"is a dict with 'out'; expected .*WithOutput\(network, 'out'\)",
+    ),
     "one logit": (
         lambda: Returns(lambda z: z[:, :1]).eval(),
-        r"shape \(130, 1\).*of one logit z, whose logits are",
+        "10 classes .largest label 9., but the network returns one logit per sample, .*labels 0 and 1, or, for a regr",
     ),
-    "one flat logit": (lambda: Returns(lambda z: z[:, 0]).eval(), r"shape \(130,\).*of one logit z"),
-    "dense": (lambda: Returns(lambda z: z[:, :, None]).eval(), r"shape \(130, 10, 1\).*several parts of a sample"),
-    "shape": (lambda: Returns(lambda z: z[:, None]).eval(), r"shape \(130, 1, 10\)"),
-    "integers": (lambda: Returns(lambda z: z.argmax(1)).eval(), r"shape \(130,\), torch.int64"),
+    "one flat logit": (lambda: Returns(lambda z: z[:, 0]).eval(), "10 classes .*, but the network returns one logit"),
+    "dense": (lambda: Returns(lambda z: z[:, :, None]).eval(), r"shape \(\d+, 10, 1\) per sample, for several parts"),
+    "shape": (lambda: Returns(lambda z: z[:, None]).eval(), r"shape \(\d+, 1, 10\) per sample"),
+    "integers": (
+        lambda: Returns(lambda z: z.argmax(1)).eval(),
+        r"a tensor of shape \(\d+,\), torch.int64; expected a fl",
+    ),
     "rows": (lambda: Returns(lambda z: z[1:]).eval(), "129 rows of logits for a batch of 130"),
     "classes": (lambda: Returns(lambda z: z[:, :9]).eval(), "10 classes .largest label 9., but the network returns 9"),
     "nan": (

@@ -127,8 +127,9 @@ def test_a_squeeze_behind_plain_layers_is_none_either() -> None:
 
 
 def test_what_a_single_sample_cannot_repair_is_told_as_before() -> None:
-    with pytest.raises(ValueError, match=r"the output of Linear is shape \(1, 1\)"):
-        fp.functional_margins(nn.Linear(4, 1).eval(), fp.LabelledData(torch.zeros(1, 4), torch.tensor([0]), classes=2))
+    data = fp.LabelledData(torch.zeros(1, 4), torch.tensor([0]), classes=2)
+    with pytest.raises(ValueError, match=r"the output of Sequential is of shape \(1, 1, 4\) per sample, for several"):
+        fp.functional_margins(nn.Sequential(nn.Linear(4, 4), nn.Unflatten(1, (1, 4))).eval(), data)
 
 
 def test_a_copy_of_the_network_shares_nothing_and_has_its_weights() -> None:

@@ -13,7 +13,8 @@ from torch.autograd.graph import GradientEdge
 from flatprobe.data.inputs import Inputs, as_arguments, join, map_tensors, only_floating, tensors
 from flatprobe.functional.losses import per_sample_loss
 from flatprobe.functional.user_loss import Loss, as_loss
-from flatprobe.network.modules import logits_of, unwrap
+from flatprobe.network.modules import unwrap
+from flatprobe.network.outputs import logits_of
 from flatprobe.training.forward.batch_norm import Statistics
 from flatprobe.training.forward.errors import check_seen, not_differentiable
 from flatprobe.training.forward.labels import Labels, ascent_losses, check_derivable, check_labels, sample_losses
@@ -265,7 +266,7 @@ class ForwardPass:
         watch = Recorder(self._modules, self._statistics)
         with watch:
             outputs = self.module(*args, **kwargs)
-        return logits_of(outputs, self.module), tuple(watch.layers)
+        return logits_of(outputs, self.module, samples=len(tensors(self._whole)[0])), tuple(watch.layers)
 
     @contextmanager
     def _as_before(self) -> Iterator[None]:
