@@ -61,7 +61,9 @@ def test_axe_finds_nothing_serious(tab: Browser, page: Path, scheme: str, width:
     tab.open(page, width=width)
     tab.evaluate("document.querySelectorAll('details').forEach(own => { own.open = true; })")
     tab.evaluate(script)
-    found = tab.evaluate("axe.run().then(found => found.violations.map(own => [own.impact, own.id, own.nodes[0].html]))")
+    found = tab.evaluate(
+        "axe.run().then(found => found.violations.map(own => [own.impact, own.id, own.nodes[0].html]))"
+    )
     assert [own for own in found if own[0] in ("serious", "critical")] == []
     assert tab.evaluate("axe.run().then(found => found.passes.length)") > 20  # it has looked
     dark = tab.evaluate("getComputedStyle(document.body).backgroundColor") != "rgb(255, 255, 255)"
@@ -84,7 +86,8 @@ def test_nothing_is_cut_at_the_right_edge(tab: Browser, page: Path, width: int) 
     assert max(tab.evaluate(answer)) > 0  # the tables scroll, with a cue, and the names stay
     scrolled = tab.evaluate(
         """new Promise(resolve => {
-            const scroll = [...document.querySelectorAll(".answer .scroll")].find(own => own.scrollWidth > own.clientWidth);
+            const scroll = [...document.querySelectorAll(".answer .scroll")]
+                .find(own => own.scrollWidth > own.clientWidth);
             const cue = scroll.parentElement.nextElementSibling, before = getComputedStyle(cue).display;
             const name = scroll.querySelector("tbody th"), left = name.getBoundingClientRect().left;
             scroll.scrollLeft = 1e6;
@@ -149,7 +152,8 @@ def test_a_picture_is_enlarged_and_closed_by_keyboard(browser: Browser) -> None:
     browser.press("Enter")
     assert browser.evaluate("document.getElementById('enlarged').open") is True
     small, large = browser.evaluate(
-        """[".panel .card svg", "dialog .card svg"].map(own => document.querySelector(own).getBoundingClientRect().width)"""
+        """[".panel .card svg", "dialog .card svg"]
+            .map(own => document.querySelector(own).getBoundingClientRect().width)"""
     )
     assert large > 1.3 * small
     words = browser.evaluate("document.querySelector('dialog .card').getAttribute('aria-label')")
