@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 import torch
+from flatprobe.cli.inputs import data_of, numbered_for
 from torch import nn
 
 import flatprobe as fp
-from flatprobe.cli.inputs import data_of, numbered_for
 from flatprobe.network.class_names import class_names_of, find_misplaced
 from flatprobe.probes.per_sample import PerSample
 from tests.helpers import foreign
