@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from cyclopts import App
 
 import flatprobe.cli.commands as commands
+import flatprobe.cli.inspecting as inspecting
 import flatprobe.cli.sweeps as sweeps
 import flatprobe.cli.training as training
 
@@ -15,7 +16,15 @@ app = App(
     version_flags=["--version"],
     suppress_keyboard_interrupt=False,
 )
-for command in (commands.demo, training.train, commands.probe, commands.audit, commands.report, sweeps.sweep):
+for command in (
+    commands.demo,
+    training.train,
+    commands.probe,
+    commands.audit,
+    commands.report,
+    sweeps.sweep,
+    inspecting.inspect,
+):
     app.command(command)
 
 
