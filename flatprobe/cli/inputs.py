@@ -13,14 +13,9 @@ from typing import Any
 
 from torch import nn
 
-from flatprobe.data import LabelledData
-from flatprobe.data.load import load_data
-from flatprobe.data.validation import warn_of_missed_classes
-from flatprobe.network.class_names import class_names_of, find_misplaced
+from flatprobe.cli.reading import data_of as data_of
+from flatprobe.cli.samples import numbered_for as numbered_for
 from flatprobe.utils.results import printable
-from flatprobe.utils.tensor_files import read_json
-
-_CONFIG = "config.json"
 
 
 def names_of(runs: Sequence[Path]) -> dict[str, Path]:
@@ -135,54 +130,3 @@ def _of_file(file: Path) -> ModuleType:
 
 def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:8]) + (", ..." if len(names) > 8 else "") or "none"
-
-
-def data_of(run: Path, name: str | None, split: str | None, limit: int | None) -> LabelledData:
-    """The named data, or the run's training data with its random labels; another split keeps its natural labels.
-
-    Raises:
-        ValueError: if neither is known.
-    """
-    if name is not None:
-        return load_data(name, split or "train", limit=limit)
-    config = (run if run.is_dir() else run.parent) / _CONFIG
-    if not config.is_file():
-        msg = f"--data must name the data of {run}, whose training data are unknown: there is no {_CONFIG}."
-        raise ValueError(msg)
-    described = read_json(config, "name the data with --data").get("data")
-    source: Any = described.get("source") if isinstance(described, dict) else None
-    if not isinstance(described, dict) or not isinstance(source, dict):
-        msg = f"--data must name the data of {run}, whose training data {config} does not name."
-        raise ValueError(msg)
-    if not {"name", "split"} <= source.keys():
-        msg = f"--data must name the data of {run}, which was trained on data without a name."
-        raise ValueError(msg)
-    columns: dict[str, Any] = {key: source.get(key) for key in ("crop", "image_column", "label_column")}
-    if split not in {None, source["split"]}:
-        return load_data(source["name"], str(split), limit=limit, **columns)
-    # Streamed data's fingerprint covers some of the samples, so it compares with that of data streamed again.
-    stream = described.get("fingerprint_of", "all samples") != "all samples"
-    data = load_data(source["name"], source["split"], limit=source.get("limit"), stream=stream, **columns)
-    if source.get("class_names") and data.source.get("class_names") != source["class_names"]:
-        data = data.with_class_names(source["class_names"])
-    for draw in source.get("random_labels", []):
-        data = data.with_random_labels(draw["fraction"], draw["seed"])
-    if data.fingerprint != described.get("fingerprint"):
-        msg = (
-            f"{source['name']} must be the training data of {run}, with the fingerprint "
-            f"{described.get('fingerprint')}, got {data.fingerprint}. Name the data to measure on with --data."
-        )
-        raise ValueError(msg)
-    if limit is None:
-        return data
-    warn_of_missed_classes(data.labels, limit)
-    return data.head(limit)
-
-
-def numbered_for(network: nn.Module, data: LabelledData) -> LabelledData:
-    """The data with their classes in the network's order, where both name the same classes in different orders."""
-    own, names = class_names_of(network), data.source.get("class_names")
-    if own is None or names is None or not {*names} <= {*own[0]} or find_misplaced(names, own[0]) is None:
-        return data
-    print("the classes of the data are renumbered in the network's order, by their names", file=sys.stderr)
-    return data.with_class_names(own[0])

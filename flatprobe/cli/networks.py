@@ -1,14 +1,16 @@
 """Paths on the command line -> networks, with what their loading changed and refused."""
 
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from flatprobe.utils.references import call, resolve
+from flatprobe.utils.references import resolve
 
 if TYPE_CHECKING:
     from torch import nn
@@ -67,32 +69,70 @@ class LoadedNetwork:
 
 
 def load_networks(paths: Sequence[Path], options: NetworkOptions) -> list[LoadedNetwork]:
-    """The networks of these files and folders, in order; one that cannot be loaded becomes a refusal.
+    """The networks of these files and folders; one that cannot be loaded among several becomes a refusal.
+
+    Folders are searched for checkpoints. The order is that of the paths, and natural within a folder, as in a list of
+    files that a shell has sorted. `--model` and `--key` are for the checkpoints that do not know their architecture.
 
     Raises:
-        ValueError: if `--model` or `--device` is wrong, two checkpoints have one name, or no checkpoint is there.
+        ValueError: if `--model` or `--device` is wrong, a checkpoint is given twice, or none can be loaded.
     """
-    from flatprobe.models.checkpoints import load_checkpoint
+    from flatprobe.models.folders import find_checkpoints, names_of, natural
+    from flatprobe.utils.devices import as_device
 
-    module = architecture(options)
-    loaded: list[LoadedNetwork] = []
-    for name, path in names_of(paths).items():
-        try:
-            network = load_checkpoint(path, module, device=options.device)
-        except (ValueError, TypeError, OSError, ImportError) as error:
-            loaded.append(LoadedNetwork(name, path, refusal=str(error)))
-        else:
-            loaded.append(LoadedNetwork(name, path, network))
+    if options.device is not None:
+        as_device(options.device)
+    if [*map(str, paths)] == sorted(map(str, paths)):
+        paths = sorted(paths, key=natural)
+    model = architecture(options)
+    found = [checkpoint for path in paths for checkpoint in find_checkpoints(path)]
+    loaded = [_load(name, path, model, options) for name, path in names_of(found).items()]
+    if all(one.network is None for one in loaded):
+        reasons = {one.refusal: one for one in loaded}
+        told = [f"{one.name}: {reason}" for reason, one in reasons.items()] if len(reasons) > 1 else [*reasons]
+        msg = "\n".join(str(words) for words in told)
+        raise ValueError(msg)
     return loaded
 
 
-def architecture(options: NetworkOptions) -> "nn.Module | None":
-    """The network of `--model` and `--model-arg`, untrained.
+def _load(name: str, path: Path, model: object, options: NetworkOptions) -> LoadedNetwork:
+    from flatprobe.models.checkpoints import knows_architecture, read_checkpoint
+    from flatprobe.models.preprocessing import preprocessing
+    from flatprobe.utils.atomic import digest_of
+
+    try:
+        asked = preprocessing(path if path.is_dir() else path.parent)
+        known = knows_architecture(path)
+        network, said, files = read_checkpoint(
+            path,
+            None if known else model,
+            None if known else options.key,
+            device=options.device,
+            option="--model",
+            reference=options.model,
+        )
+        return LoadedNetwork(name, path, network, None, said, asked.normalisation, asked.size, digest_of(files))
+    except (ValueError, TypeError, OSError, ImportError, RuntimeError, MemoryError) as error:
+        return LoadedNetwork(name, path, refusal=str(error) or type(error).__name__)
+
+
+def tell(loaded: Sequence[LoadedNetwork]) -> None:
+    """Print on stderr, one line per checkpoint, what loading found and changed, and what was refused."""
+    for one in loaded:
+        if one.refusal is not None:
+            sys.stderr.write(f"{one.name}: not loaded: {one.refusal}\n")
+        elif one.said:
+            sys.stderr.write(f"{one.name}: {'; '.join(one.said)}\n")
+
+
+def architecture(options: NetworkOptions) -> Any:
+    """The architecture of `--model` and `--model-arg`: a module, or a function if its arguments are not all known.
 
     Raises:
         ValueError: if the reference does not lead to a torch.nn.Module.
     """
-    from torch import nn
+    from flatprobe.models.architectures import architecture as build
+    from flatprobe.models.architectures import needs_config
 
     arguments = arguments_of(options.model_arg)
     if options.model is None:
@@ -101,14 +141,14 @@ def architecture(options: NetworkOptions) -> "nn.Module | None":
             raise ValueError(msg)
         return None
     found = resolve(options.model, "--model")
-    made = found if isinstance(found, nn.Module) else call(options.model, "--model", arguments)
-    if not isinstance(made, nn.Module):
+    if not callable(found):
         msg = (
-            f"--model must name a function that returns a torch.nn.Module, got {options.model!r}, which returned a "
-            f"{type(made).__name__}. Return the network itself."
+            f"--model must name a function, a class or a module, got {options.model!r}, which is an object of type "
+            f"{type(found).__name__}. Name a function that returns the network."
         )
         raise ValueError(msg)
-    return made
+    given = partial(found, **arguments) if arguments else found
+    return given if needs_config(given) else build(given, None, "--model", options.model)[0]
 
 
 def arguments_of(words: Sequence[str]) -> dict[str, Any]:
@@ -128,30 +168,3 @@ def arguments_of(words: Sequence[str]) -> dict[str, Any]:
         except json.JSONDecodeError:
             found[name] = text
     return found
-
-
-def names_of(runs: Sequence[Path]) -> dict[str, Path]:
-    """A name per run: the folder's or file's name, with the parent folder's name in front where two are equal.
-
-    Raises:
-        ValueError: if two have the same name.
-    """
-    from flatprobe.utils.results import printable
-
-    short = [printable(_name(path)) for path in runs]
-    names: dict[str, Path] = {}
-    for path, own in zip(runs, short, strict=True):
-        name = own if short.count(own) == 1 else f"{printable(path.absolute().parent.name)}/{own}"
-        if name in names:
-            msg = (
-                f"runs must have different names, got {names[name]} and {path}, which are both {name!r}. "
-                "Give each run once, or rename one of the files or folders."
-            )
-            raise ValueError(msg)
-        names[name] = path
-    return names
-
-
-def _name(path: Path) -> str:
-    own = path.absolute()
-    return own.name if path.is_dir() else own.stem

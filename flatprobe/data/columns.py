@@ -1,6 +1,6 @@
 """Image and label columns of a table, and the labels as integers."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -27,17 +27,23 @@ def image_column_of(rows: Any, name: str | None) -> str:
     Raises:
         ValueError: if the column is unknown, holds no images, or is not unique.
     """
-    from datasets import Image
-
-    found = [column for column, kind in rows.features.items() if isinstance(kind, Image)]
-    encoded = [column for column, kind in rows.features.items() if _is_encoded(kind)]
+    found = image_columns(rows)
     if name is None:
-        return _only(found or encoded, "image_column", "holds images", rows)
+        return _only(found, "image_column", "holds images", rows)
     _known(name, "image_column", rows)
-    if name not in found + encoded:
+    if name not in [*found, *image_columns(rows, encoded=True)]:
         msg = f"image_column {name!r} has the type {rows.features[name]}; expected images ({_columns(rows)})"
         raise ValueError(msg)
     return name
+
+
+def image_columns(rows: Any, *, encoded: bool = False) -> list[str]:
+    """The columns of image type, or else (or, with `encoded`, only) the columns of file contents."""
+    from datasets import Image
+
+    files = [column for column, kind in rows.features.items() if _is_encoded(kind)]
+    found = [column for column, kind in rows.features.items() if isinstance(kind, Image)]
+    return files if encoded else found or files
 
 
 def label_column_of(rows: Any, name: str | None) -> str:
@@ -106,10 +112,20 @@ def labels_of(
         return _whole([int(value) for value in values]), 2, ["False", "True"]
     if kind.dtype in {"string", "large_string"}:
         words = {word for rows in splits.values() if column in rows.features for word in _values(rows, column)}
-        names = sorted(words - {None})
-        places = {word: number for number, word in enumerate(names)}
-        return _whole([places[word] for word in values]), len(names), names
+        numbers, names = numbered(values, words - {None})
+        return _whole(numbers), len(names), names
     return _whole(values), None, None
+
+
+def numbered(words: Iterable[str], known: Iterable[str]) -> tuple[list[int], list[str]]:
+    """The place of each word in the alphabetical order of the known words, and that order.
+
+    >>> numbered(["bee", "ant"], ["bee", "cow", "ant"])
+    ([1, 0], ['ant', 'bee', 'cow'])
+    """
+    names = sorted({*known})
+    places = {word: number for number, word in enumerate(names)}
+    return [places[word] for word in words], names
 
 
 def _whole(values: Sequence[int]) -> Int64[Tensor, " samples"]:

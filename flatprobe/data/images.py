@@ -12,6 +12,8 @@ from jaxtyping import Float32
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from flatprobe.data.preparation import Preparation
+
 _GREY = {"1", "L", "LA", "La"}
 _SIXTEEN_BITS = {"I", "I;16", "I;16L", "I;16B", "I;16N"}  # Pillow opens 16-bit grey PNGs as "I" before 11.3
 _FLOATING = {"F"}
@@ -44,14 +46,14 @@ class Images(Dataset[tuple[Tensor, int]]):
         rows: a table of the `datasets` library with undecoded images.
         column: the image column.
         labels: one per row.
-        crop: side of the central square, or None.
+        prepare: size, crop and number of channels.
     """
 
-    def __init__(self, rows: Any, column: str, labels: Tensor, crop: int | None) -> None:
+    def __init__(self, rows: Any, column: str, labels: Tensor, prepare: Preparation) -> None:
         from datasets import Image
 
         self._rows = rows.select_columns([column]).cast_column(column, Image(decode=False))
-        self._column, self._labels, self._crop = column, labels, crop
+        self._column, self._labels, self._prepare = column, labels, prepare
         self._shape: torch.Size | None = None
         self._encodings: set[str] = set()
 
@@ -80,40 +82,17 @@ class Images(Dataset[tuple[Tensor, int]]):
     def _decode(self, stored: Any, index: int) -> Tensor:
         opened, encoding = _open(stored, index)
         self._encodings.add(encoding)
-        picture = crop_center(_pixels(opened, index), self._crop, f"image {index}")
+        picture = self._prepare(pixels_of(opened, f"image {index}"), f"image {index}")
         self._shape = self._shape or picture.shape
         if picture.shape != self._shape:
-            fix = "Give crop=..." if len(picture) == self._shape[0] else "Store all in one colour mode"
+            one_size = len(picture) == self._shape[0]
+            fix = "Give resize= or crop=" if one_size else "Give greyscale=True, or colour=True for grey images"
             msg = (
                 f"image {index} must have the shape of the first one read, {tuple(self._shape)} (channels, height, "
                 f"width), got {tuple(picture.shape)}. {fix}"
             )
             raise ValueError(msg)
         return picture
-
-
-def crop_center(images: Tensor, side: int | None, name: str) -> Tensor:
-    """Central square of the last two dimensions.
-
-    Args:
-        images: (..., height, width).
-        side: length of the square's side in pixels; None leaves the images whole.
-        name: name of the images in errors.
-
-    Returns:
-        A view (..., side, side).
-
-    Raises:
-        ValueError: if the square is larger than the image.
-    """
-    if side is None:
-        return images
-    height, width = images.shape[-2:]
-    if side > min(height, width):
-        msg = f"crop is {side}, and {name} is {height} high and {width} wide; expected at most {min(height, width)}"
-        raise ValueError(msg)
-    top, left = (height - side) // 2, (width - side) // 2
-    return images[..., top : top + side, left : left + side]
 
 
 def _encoding(picture: Any, stored: object) -> str:
@@ -153,21 +132,35 @@ def _open(stored: Any, index: int) -> tuple[Any, str]:
     return picture, _encoding(picture, arguments)
 
 
-def _pixels(picture: Any, index: int) -> Float32[Tensor, "channels height width"]:
+def pixels_of(picture: Any, name: str) -> Float32[Tensor, "channels height width"]:
+    """Pixels in [0, 1] of an image of Pillow: 1 channel for grey modes, 3 (RGB) for all others.
+
+    Args:
+        picture: an opened image, which is not changed.
+        name: name of the image in errors.
+
+    Raises:
+        ValueError: for floating-point or 32-bit pixels, whose scale is unknown.
+    """
     from PIL import ImageOps
 
-    ImageOps.exif_transpose(picture, in_place=True)
+    picture = ImageOps.exif_transpose(picture)
     if picture.mode in _FLOATING:
-        msg = f"image {index} must have 8 or 16 bits per channel, got floating-point pixels, whose scale is unknown"
+        msg = f"{name} must have 8 or 16 bits per channel, got floating-point pixels, whose scale is unknown"
         raise ValueError(msg)
     if picture.mode in _SIXTEEN_BITS:
         array = np.asarray(picture, dtype=np.float32) / 65535
         if array.max() > 1 or array.min() < 0:
-            msg = f"image {index} must have 8 or 16 bits per channel, got 32-bit pixels outside 0 to 65535"
+            msg = f"{name} must have 8 or 16 bits per channel, got 32-bit pixels outside 0 to 65535"
             raise ValueError(msg)
         return torch.from_numpy(array)[None]
     mode = "L" if picture.mode in _GREY else "RGB"
     if picture.mode == "P":  # Pillow warns when a palette with transparency is converted to RGB directly
         picture = picture.convert("RGBA")
-    array = np.asarray(picture if picture.mode == mode else picture.convert(mode), dtype=np.float32) / 255
+    try:
+        converted = picture if picture.mode == mode else picture.convert(mode)
+    except ValueError as error:  # a mode that Pillow cannot convert
+        msg = f"{name} must be grey or convertible to RGB, got the mode {picture.mode} ({error}). Convert it yourself"
+        raise ValueError(msg) from error
+    array = np.asarray(converted, dtype=np.float32) / 255
     return torch.from_numpy(array)[None] if mode == "L" else torch.from_numpy(array).permute(2, 0, 1)

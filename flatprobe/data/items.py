@@ -15,6 +15,7 @@ from torch.utils.data import (
     default_collate,
 )
 
+from flatprobe.data.arrays import as_sample
 from flatprobe.data.inputs import Inputs, map_tensors
 from flatprobe.data.validation import as_dict, check_finite, parts_of
 from flatprobe.utils import rng
@@ -40,8 +41,8 @@ class Items:
     def __init__(self, dataset: Any, columns: Columns | None = None, workers: int = 0) -> None:
         self._columns, self.workers = columns, workers
         if isinstance(dataset, DataLoader):
-            dataset = _unwrap(dataset)
-        self.kind = type(dataset).__name__
+            dataset = unwrap(dataset)
+        self.kind = type(getattr(dataset, "prepared_from", dataset)).__name__
         if isinstance(dataset, IterableDataset) or not (
             hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__")
         ):
@@ -117,6 +118,7 @@ class Items:
             )
             raise TypeError(msg)
         inputs = tuple(item[0]) if isinstance(item[0], list) else as_dict(item[0])
+        inputs = as_sample(inputs, f"the input of item {position}")
         parts_of(inputs, f"the input of item {position}")
         if item[1] is None:
             msg = f"item {position} of the {self.kind} has no label; expected an integer"
@@ -188,8 +190,8 @@ def _check_undecoded(dataset: Any) -> None:
         raise TypeError(msg)
 
 
-def _unwrap(loader: "DataLoader[Any]") -> Any:
-    """Data set of a loader that changes neither order nor items.
+def unwrap(loader: "DataLoader[Any]") -> Any:
+    """The data set of a loader that changes neither order nor items.
 
     Raises:
         ValueError: for a loader that changes the order or the items.

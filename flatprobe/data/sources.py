@@ -15,6 +15,10 @@ from flatprobe.data.folders import Found, read_image_splits, scan
 # The environment variable of a local copy, and its folders by the names on the hub (for offline machines).
 VARIABLE = "FLATPROBE_DATASETS"
 _FOLDERS = {"ylecun/mnist": "mnist", "mnist": "mnist", "uoft-cs/cifar10": "cifar10", "cifar10": "cifar10"}
+_FUNCTION = (
+    "Write a function in a file of your own, here data.py: `def load(split):` / `    inputs, targets = ...  # tensors "
+    "or arrays` / `    return inputs, targets`. Then name it by --data data.py:load, or give its result to fp.load_data"
+)
 _ARCHIVES = (".zip", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".rar")
 
 
@@ -43,6 +47,9 @@ def splits_of(name: Any, split: str) -> tuple[Mapping[str, Any], dict[str, objec
         )
         raise FileNotFoundError(msg)
     given = os.environ.get(VARIABLE)
+    if Path(name).expanduser().is_file():
+        msg = f"the data must be a folder, a name, or a file .npz, .pt or .pth, got the file {name}. {_FUNCTION}"
+        raise FileNotFoundError(msg)
     looked = f"no folder {Path(name).expanduser().absolute()}; {VARIABLE} is {repr(given) if given else 'not set'}"
     if str(name) in _FOLDERS:
         looked += f" (looked for its {_FOLDERS[str(name)]!r})" if given else ""
@@ -58,6 +65,14 @@ def splits_of(name: Any, split: str) -> tuple[Mapping[str, Any], dict[str, objec
     except (OSError, ValueError, RuntimeError) as error:
         msg = f"there is no data set {name!r}: {looked}; the Hugging Face hub says: {error}. {fix}"
         raise FileNotFoundError(msg) from error
+
+
+def is_table(name: Any) -> bool:
+    """True for names, paths, and tables of the `datasets` library, alone or by split."""
+    if isinstance(name, str | os.PathLike):
+        return True
+    kinds = {f"{kind.__module__}.{kind.__name__}" for kind in type(name).__mro__}
+    return not kinds.isdisjoint({"datasets.arrow_dataset.Dataset", "datasets.dataset_dict.DatasetDict"})
 
 
 def one_split(splits: Mapping[str, Any], split: str, name: str) -> Any:

@@ -3,92 +3,158 @@
 import functools
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from flatprobe.models import build, layer_count
-from flatprobe.models.matching import match_names
-from flatprobe.models.pretrained import load_pretrained
+from flatprobe.models.architectures import CONFIG, architecture
+from flatprobe.models.folders import WHOLE, weight_files
+from flatprobe.models.pretrained import is_readable, load_pretrained
+from flatprobe.models.weights import HOW, check_state, choose, few, load_weights
 from flatprobe.network.class_names import set_class_names
-from flatprobe.network.copies import copy_with_places
-from flatprobe.network.modules import warn_of_unregistered
+from flatprobe.network.modules import check_finite
 from flatprobe.network.trained_on import mark_training_data
+from flatprobe.utils.contents import check_dense, read_contents
 from flatprobe.utils.devices import as_device
-from flatprobe.utils.tensor_files import read_json, read_state, write_tensors
+from flatprobe.utils.tensor_files import is_index, read_json, shards, write_tensors
 
-CONFIG = "config.json"
-_HOW = "give the architecture as model= (--model package.module:factory on the command line)"
-_LISTED = 5
+
+class Checkpoint(NamedTuple):
+    """A loaded checkpoint.
+
+    Args:
+        network: network in eval mode.
+        said: sentences on what was found and changed.
+        files: the files of weights.
+    """
+
+    network: nn.Module
+    said: tuple[str, ...]
+    files: tuple[Path, ...]
 
 
 def load_checkpoint(
-    path: str | Path, model: object = None, *, which: str = "last", device: str | torch.device | None = None
+    path: str | Path,
+    model: object = None,
+    key: str | None = None,
+    *,
+    which: str = "last",
+    device: str | torch.device | None = None,
 ) -> nn.Module:
     """The network of a checkpoint, in eval mode; no file that is read executes code.
 
     Args:
         path: one of these:
 
-            - a safetensors file, or the `.index.json` of several;
+            - a safetensors file, or the `.index.json` of several files of weights;
             - a file of `torch.save` with a state_dict, itself or under a key such as `"state_dict"`, `"model"` or
-              `"net"` (where an averaged copy is beside the network, the network is read);
-            - a flatprobe run folder, or a folder with `model.safetensors` or its index;
-            - a folder of transformers' `save_pretrained`, with an image or sequence classifier.
+              `"net"`, or a Lightning `.ckpt`; other objects in the file, such as an `argparse.Namespace`, are left out;
+            - a flatprobe run folder, or a folder with `model.safetensors`, `pytorch_model.bin`, the index of several
+              files, or one file of weights;
+            - a folder of transformers' `save_pretrained`, with a classifier of images, sequences or tokens, or a causal
+              language model;
+            - a folder of `PyTorchModelHubMixin`, with its class as `model`.
 
-        model: the architecture. It is never changed: a copy receives the weights, in the model's dtype and on its
-            device. None (default) rebuilds the network from the recipe in the config.json of the run folder or beside
-            the file, in the checkpoint's dtype.
+        model: the architecture: a module, or a class or function that returns one. A module is never changed: a copy
+            receives the weights, in the module's dtype and on its device. A class of `PyTorchModelHubMixin` is called
+            with the arguments in the folder's config.json, another one with those that it requires, as far as
+            config.json has them. None (default) rebuilds the network from the recipe in the config.json of the run
+            folder or beside the file, in the checkpoint's dtype.
+        key: the entry of the file that holds the weights, such as `"ema"` or `"model.state_dict"`, or a first part of
+            the tensors' names, such as `"teacher"`. None (default) takes the one that fits the model, and the network
+            before an averaged copy of it.
         which: for a run folder, `"last"` (default), the weights at the end of training, or `"best"`, the weights with
             the lowest validation loss, or training loss without validation.
         device: the device of the network, such as `"cuda"`. None (default) leaves it on the device of `model`, or else
             on the CPU, where files are read.
 
     Returns:
-        A new module in eval mode, with its class names as `class_names` where the data of the run had them. A warning
-        names unregistered parts of the model (layers in a plain list), which keep their weights.
+        A new module in eval mode. Its attribute `loaded` has a sentence for each thing that was found and changed: the
+        key, prefixes that were removed from the names or added, tensors that were left out. Its `class_names` are those
+        of the run's data, where these had them. A warning names unregistered parts of the model (layers in a plain
+        list), which keep their weights.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        TypeError: if `model` is not a module.
+        TypeError: if `model` is neither a module nor a class or function.
         ImportError: for a transformers folder if transformers is not installed.
 
-    It raises `ValueError` for a file that is damaged, holds no state_dict, holds code or belongs to another network,
-    for an unknown architecture, and for a device that is not there.
+    It raises `ValueError` for a file that is damaged, holds no state_dict, holds code, holds NaN or belongs to another
+    network, for an unknown architecture, and for a device that is not there.
+    """
+    network, said, _ = read_checkpoint(path, model, key, which=which, device=device)
+    if isinstance(getattr(network, "loaded", ()), tuple):
+        network.loaded = said  # type: ignore[assignment]  # a module takes attributes of any kind
+    return network
+
+
+def read_checkpoint(
+    path: str | Path,
+    model: Any = None,
+    key: str | None = None,
+    *,
+    which: str = "last",
+    device: str | torch.device | None = None,
+    option: str = "model",
+    reference: str | None = None,
+) -> Checkpoint:
+    """The network of a checkpoint with what was found and changed; the arguments are those of `load_checkpoint`.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
     """
     path, place = Path(path), None if device is None else as_device(device)
-    if model is not None and not isinstance(model, nn.Module):
-        msg = f"model is {type(model).__name__}; expected a torch.nn.Module whose copy receives the weights"
-        raise TypeError(msg)
     if not path.exists():
-        msg = f"there is no checkpoint {path}; expected a .safetensors, .pt, .pth or .bin file, or a run folder"
+        msg = f"there is no checkpoint {path}; expected a .safetensors, .pt, .pth, .ckpt or .bin file, or a folder"
         raise FileNotFoundError(msg)
+    folder = path if path.is_dir() else path.parent
+    blank, said = (None, []) if model is None else architecture(model, folder, option, reference)
     config = _config(path / CONFIG) if path.is_dir() else {}
-    if "model_type" in config:
+    if "model_type" in config and (blank is None or is_readable(config)):
         network = load_pretrained(path, config)
-        if model is not None:  # transformers reads the file, whose names are not always those of the module
-            state, network = network.state_dict(), _copy(model)
-            load_weights(network, state, str(path))
-        return network.to(place).eval()
+        if blank is not None:  # transformers reads the file, whose names are not always those of the module
+            said += load_weights(blank, network.state_dict(), str(path))
+        files = weight_files(path)
+        files += [shard for file in files if is_index(file) for shard in shards(file)]
+        return Checkpoint(_finished(blank or network, path, place), tuple(said), tuple(files))
     file = _in_folder(path, which) if path.is_dir() else path
-    state = read_state(file)
-    network = _rebuild(file, state).to(_dtype(state)) if model is None else _copy(model)
-    load_weights(network, state, str(file))
+    contents = read_contents(file)
+    if blank is None:
+        state, words = choose(contents, key, file, None)
+        network = _rebuild(file, state).to(_dtype(state))
+    else:
+        network = blank
+        state, words = choose(contents, key, file, network)
+    check_dense(state, file)
+    said += words + load_weights(network, state, str(file))
+    if contents.beside:
+        objects = [f"{where} ({name})" for where, name in contents.beside.items()]
+        said.append(f"objects beside the weights left out: {few(objects)}")
     data = _training_data(file)
     source = data.get("source")
     set_class_names(network, source.get("class_names") if isinstance(source, dict) else None)
     if isinstance(data.get("fingerprint"), str):
         mark_training_data(network, data["fingerprint"])
+    return Checkpoint(_finished(network, file, place), tuple(said), tuple(contents.files))
+
+
+def knows_architecture(path: Path) -> bool:
+    """True if the files say which network it is: a run of flatprobe with a recipe, or a folder of transformers."""
+    try:
+        config = _config((path if path.is_dir() else path.parent) / CONFIG)
+    except ValueError:
+        return False
+    network = config.get("network")
+    recipe = isinstance(network, dict) and isinstance(network.get("recipe"), dict)
+    return recipe or (path.is_dir() and "model_type" in config and is_readable(config))
+
+
+def _finished(network: nn.Module, file: Path, place: torch.device | None) -> nn.Module:
+    """The network in eval mode on its device, with finite weights."""
+    check_finite(dict(network.named_parameters()), f"the checkpoint {file}")
     return network.to(place).eval()
-
-
-def _copy(model: nn.Module) -> nn.Module:
-    copied = copy_with_places(model)
-    warn_of_unregistered(
-        type(model).__name__, copied.unregistered, "checkpoints do not hold them, and they stay as they are in model"
-    )
-    return copied.module
 
 
 def save_checkpoint(module: nn.Module, path: str | Path, metadata: Mapping[str, str] | None = None) -> None:
@@ -102,64 +168,6 @@ def save_checkpoint(module: nn.Module, path: str | Path, metadata: Mapping[str, 
     write_tensors(module.state_dict(), Path(path), metadata)
 
 
-def load_weights(network: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
-    """Copy a state_dict into the network, after a check of names, shapes and kinds.
-
-    Args:
-        network: the network that receives the values.
-        state: names and values, matched to the network by `flatprobe.models.matching`. A missing name takes the value
-            of a name to which it is tied, since many writers drop duplicates.
-        source: the state's name in an error.
-
-    Raises:
-        ValueError: if names, shapes or kinds differ.
-    """
-    network.load_state_dict(_check_state(network, state, source), strict=False)
-
-
-def _check_state(network: nn.Module, state: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
-    """The state under all names of the network.
-
-    Raises:
-        ValueError: if the state belongs to another network.
-    """
-    own = {name: value for name, value in network.state_dict(keep_vars=True).items() if isinstance(value, Tensor)}
-    found = match_names(state, own)
-    tied = {id(value): found[name] for name, value in own.items() if name in found}
-    found |= {name: tied[id(value)] for name, value in own.items() if name not in found and id(value) in tied}
-    both = [(name, found[name], value) for name, value in own.items() if name in found]
-    differences = {
-        "missing": [name for name in own if name not in found],
-        "unexpected": [name for name in found if name not in own],
-        "of another shape": [
-            f"{name} {tuple(there.shape)} instead of {tuple(value.shape)}"
-            for name, there, value in both
-            if there.shape != value.shape
-        ],
-        "of another kind of number": [
-            f"{name} {there.dtype} instead of {value.dtype}"
-            for name, there, value in both
-            if _kind(there) != _kind(value) and not (value.is_complex() and there.is_floating_point())
-        ],
-    }
-    differences["tied to another name here, and of other values"] = [
-        name for name, there, value in both if not (tied[id(value)] is there or torch.equal(tied[id(value)], there))
-    ]
-    if any(differences.values()):
-        told = "; ".join(f"{len(names)} {kind}: {_few(names)}" for kind, names in differences.items() if names)
-        msg = (
-            f"the checkpoint {source} is of another network than this {type(network).__name__}: {told}; "
-            f"expected the same names, shapes and kinds of numbers: {_HOW} that it was saved from"
-        )
-        raise ValueError(msg)
-    return found
-
-
-def _kind(value: Tensor) -> str:
-    """Kind of number: complex, floating or integer."""
-    return "complex" if value.is_complex() else "floating" if value.is_floating_point() else "integer"
-
-
 def _in_folder(folder: Path, which: str) -> Path:
     """The file of weights in a run folder or a folder of weights.
 
@@ -170,14 +178,18 @@ def _in_folder(folder: Path, which: str) -> Path:
     if which not in {"last", "best"}:
         msg = f"which is {which!r}; expected 'last' or 'best'"
         raise ValueError(msg)
-    names = [f"{which}.safetensors", "model.safetensors", "model.safetensors.index.json"]
+    names = [f"{which}.safetensors", *WHOLE]
     for name in names if which == "last" else names[:1]:
         if (folder / name).is_file():
             return folder / name
+    files = weight_files(folder)
+    if which == "last" and len(files) == 1:
+        return files[0]
+    what = f"{len(files)} files of weights, {few([file.name for file in files])}" if files else f"no {names[0]}"
     msg = (
-        f"the folder {folder} holds no {names[0]}; expected a flatprobe run folder (config.json, "
-        "last.safetensors, best.safetensors), a folder with model.safetensors, or the checkpoint file itself with its "
-        "architecture as model="
+        f"the folder {folder} holds {what}; expected a flatprobe run folder (config.json, last.safetensors, "
+        "best.safetensors), a folder with model.safetensors, or the checkpoint file itself with its architecture as "
+        "model="
     )
     raise FileNotFoundError(msg)
 
@@ -195,15 +207,23 @@ def _rebuild(file: Path, state: Mapping[str, Tensor]) -> nn.Module:
     if not isinstance(recipe, dict):
         msg = (
             f"the architecture of the checkpoint {file} is not known: the file holds weights only, and no "
-            f"{CONFIG} beside it holds the recipe of a flatprobe network; {_HOW}"
+            f"{CONFIG} beside it holds the recipe of a flatprobe network; {HOW}{_hint(file)}"
         )
         raise ValueError(msg)
     if (layers := layer_count(recipe)) > len(state):
-        msg = f"the recipe beside {file} is of {layers} layers, and the file holds {len(state)} tensors; {_HOW}"
+        msg = f"the recipe beside {file} is of {layers} layers, and the file holds {len(state)} tensors; {HOW}"
         raise ValueError(msg)
     with torch.device("meta"):
-        _check_state(build(recipe), state, str(file))
+        check_state(build(recipe), state, str(file))
     return build(recipe)
+
+
+def _hint(file: Path) -> str:
+    """The architecture of a timm folder, as options."""
+    config = _config(file.with_name(CONFIG))
+    if not isinstance(config.get("architecture"), str) or "pretrained_cfg" not in config:
+        return ""
+    return f"; timm calls it: --model timm:create_model --model-arg model_name={config['architecture'][:100]}"
 
 
 def _training_data(file: Path) -> dict[str, Any]:
@@ -217,14 +237,10 @@ def _training_data(file: Path) -> dict[str, Any]:
 
 def _config(file: Path) -> dict[str, Any]:
     """Content of a config.json; empty without the file."""
-    return read_json(file, _HOW) if file.is_file() else {}
+    return read_json(file, HOW) if file.is_file() else {}
 
 
 def _dtype(state: Mapping[str, Tensor]) -> torch.dtype:
     """The narrowest dtype that holds all floating tensors of the state exactly."""
     dtypes = [value.dtype for value in state.values() if value.is_floating_point()]
     return functools.reduce(torch.promote_types, dtypes) if dtypes else torch.get_default_dtype()
-
-
-def _few(names: list[str]) -> str:
-    return ", ".join(names[:_LISTED]) + (", ..." if len(names) > _LISTED else "")

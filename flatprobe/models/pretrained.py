@@ -1,7 +1,8 @@
-"""Classifiers from folders of transformers, read from safetensors files only."""
+"""Networks from folders of transformers, read from safetensors files only."""
 
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +12,33 @@ from torch import nn
 from flatprobe.utils.rng import keep_global_states
 from flatprobe.utils.tensor_files import shards, within
 
-_CLASSIFIERS = {
+_KINDS = {
     "ForImageClassification": "AutoModelForImageClassification",
     "ForSequenceClassification": "AutoModelForSequenceClassification",
+    "ForTokenClassification": "AutoModelForTokenClassification",
+    "ForCausalLM": "AutoModelForCausalLM",
+    "LMHeadModel": "AutoModelForCausalLM",
 }
 _WEIGHTS, _INDEX, _ADAPTER = "model.safetensors", "model.safetensors.index.json", "adapter_config.json"
 _EXPECTED = "expected what save_pretrained wrote, with safetensors"
 
 
+def is_readable(config: Mapping[str, Any]) -> bool:
+    """True if the folder's architecture is one that `load_pretrained` reads."""
+    return _kind(_architecture(config)) is not None
+
+
+def _architecture(config: Mapping[str, Any]) -> str:
+    names = config.get("architectures") or ["network without an architecture"]
+    return names[0] if isinstance(names, list) and isinstance(names[0], str) else f"network of {names!r}"
+
+
+def _kind(name: str) -> str | None:
+    return next((auto for ending, auto in _KINDS.items() if name.endswith(ending)), None)
+
+
 def load_pretrained(folder: Path, config: Mapping[str, Any]) -> nn.Module:
-    """The classifier of a transformers folder, in the checkpoint's dtype.
+    """The network of a transformers folder, in the checkpoint's dtype.
 
     transformers reads the files. The files are checked here first, since a folder can name others.
 
@@ -30,14 +48,13 @@ def load_pretrained(folder: Path, config: Mapping[str, Any]) -> nn.Module:
 
     Raises:
         ImportError: if transformers is not installed.
-        ValueError: if the folder holds no classifier, cannot be read, names code or files in other folders, or lacks
-            weights, which transformers would draw at random.
+        ValueError: if the folder holds another kind of network, cannot be read, names code or files in other folders,
+            or lacks weights, which transformers would draw at random.
     """
-    names = config.get("architectures") or ["network without an architecture"]
-    name = names[0] if isinstance(names, list) and isinstance(names[0], str) else f"network of {names!r}"
-    kind = next((auto for ending, auto in _CLASSIFIERS.items() if name.endswith(ending)), None)
+    name = _architecture(config)
+    kind = _kind(name)
     if kind is None:
-        msg = f"{folder} holds a {name[:200]}; expected one of ...{', ...'.join(_CLASSIFIERS)}, which return logits"
+        msg = f"{folder} holds a {name[:200]}; expected one of ...{', ...'.join(_KINDS)}, which return logits"
         raise ValueError(msg)
     try:
         import transformers
@@ -45,7 +62,7 @@ def load_pretrained(folder: Path, config: Mapping[str, Any]) -> nn.Module:
         msg = f"{folder} was written by transformers, which is not installed: pip install transformers"
         raise ImportError(msg) from error
     _check_files(folder, config)
-    with keep_global_states():
+    with keep_global_states(), _no_progress_bar():
         try:
             network, report = getattr(transformers, kind).from_pretrained(
                 folder,
@@ -67,6 +84,20 @@ def load_pretrained(folder: Path, config: Mapping[str, Any]) -> nn.Module:
         raise ValueError(msg)
     classifier: nn.Module = network
     return classifier
+
+
+@contextmanager
+def _no_progress_bar() -> Iterator[None]:
+    """Loading without the progress bar of transformers."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 def _check_files(folder: Path, config: Mapping[str, Any]) -> None:

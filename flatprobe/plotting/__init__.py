@@ -1,8 +1,10 @@
 """Pictures of results: `draw(results, ax=None)`. No room below imports matplotlib.
 
 Each module draws one kind of picture. Its `draw` takes one result, or a mapping of names to results of one class, and
-an optional mapping of names to groups: networks of one group share a colour and differ by line and marker. Figures
-are made without pyplot, so that neither the backend nor the settings of the caller change.
+an optional mapping of names to groups: networks of one group share a colour. Up to six networks have a curve each,
+and more have a row each, or a band per group. `trajectory` and `heatmap` draw whole comparisons, `interactive` draws
+landscapes and slices by plotly. Figures are no figures of pyplot, so that neither the backend nor the settings of the
+caller change.
 """
 
 from collections.abc import Callable, Mapping
@@ -17,24 +19,30 @@ from flatprobe.plotting import (
     generalization,
     geometric,
     gradient_noise,
+    heatmap,
     histogram,
     history,
+    interactive,
     line,
     radii,
     regions,
     sharpness,
     slices,
+    trajectory,
     triangle,
     weight_norms,
 )
-from flatprobe.plotting.canvas import png
+from flatprobe.plotting.canvas import png, svg
 from flatprobe.plotting.history import History
 from flatprobe.probes.decision_regions import DecisionRegions
 from flatprobe.probes.flatness import FlatnessRadii
 from flatprobe.probes.generalization import Generalization
 from flatprobe.probes.geometric import GeometricMargins
 from flatprobe.probes.gradient_noise import GradientNoise
+from flatprobe.probes.hessian_eigenvalues import HessianEigenvalues
+from flatprobe.probes.hessian_trace import HessianTrace
 from flatprobe.probes.interpolation import Interpolation
+from flatprobe.probes.sharpness import WorstCaseSharpness
 from flatprobe.probes.slices import RandomSlice
 from flatprobe.probes.weight_norms import WeightNorms
 from flatprobe.utils.results import Result
@@ -46,14 +54,19 @@ __all__ = [
     "generalization",
     "geometric",
     "gradient_noise",
+    "has_picture",
+    "heatmap",
     "histogram",
     "history",
+    "interactive",
     "line",
     "png",
     "radii",
     "regions",
     "sharpness",
     "slices",
+    "svg",
+    "trajectory",
     "triangle",
     "weight_norms",
 ]
@@ -88,6 +101,21 @@ def draw(
     return _DRAW[type(first)](results, ax, **options)
 
 
+def has_picture(results: Result | Mapping[str, Result]) -> bool:
+    """Whether a picture says more than a table: False for a class without one, and for the one number of one network.
+
+    Args:
+        results: what a probe returned, or a mapping of names to it.
+    """
+    found: list[Any] = list(results.values()) if isinstance(results, Mapping) else [results]
+    if not found or type(found[0]) not in _DRAW:
+        return False
+    if isinstance(found[0], Interpolation) and found[0].coefficients.shape[1] > 3:
+        return False
+    count = _NUMBERS.get(type(found[0]))
+    return len(found) > 1 or count is None or count(found[0]) > 1
+
+
 def _draw_interpolation(results: Result | Mapping[str, Result], ax: Axes | None, **options: Any) -> Axes:
     first: Any = next(iter(results.values())) if isinstance(results, Mapping) else results
     drawer: Callable[..., Axes] = line.draw if first.coefficients.shape[1] == 2 else triangle.draw
@@ -107,4 +135,14 @@ _DRAW: dict[type[Result], Callable[..., Axes]] = {
     Interpolation: _draw_interpolation,
     RandomSlice: slices.draw,
     WeightNorms: weight_norms.draw,
+}
+
+# How many numbers the picture of one network has, of the classes that may have one.
+_NUMBERS: dict[type[Result], Callable[[Any], int]] = {
+    FlatnessRadii: lambda result: len(result.radii),
+    Generalization: lambda _: 1,
+    HessianEigenvalues: lambda result: len(result.eigenvalues),
+    HessianTrace: lambda _: 1,
+    WeightNorms: lambda result: len(result.names),
+    WorstCaseSharpness: lambda _: 1,
 }

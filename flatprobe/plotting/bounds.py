@@ -2,19 +2,18 @@
 
 from collections.abc import Mapping
 
-import matplotlib as mpl
 from matplotlib.axes import Axes
 
 from flatprobe.bounds import Bound
 from flatprobe.plotting import canvas
-from flatprobe.plotting.names import COLOURS, caption, name_results
+from flatprobe.plotting.names import COLOURS, FEW, caption, name_results
 from flatprobe.utils.results import Result
 
 _EMPIRICAL = "#777777"
 _LONGEST = 2.0  # in units of M; the label gives the length of a longer bar
 
 
-@mpl.rc_context(canvas.STYLE)
+@canvas.drawing()
 def draw(
     results: Result | Mapping[str, Result], ax: Axes | None = None, *, groups: Mapping[str, str] | None = None
 ) -> Axes:
@@ -36,7 +35,7 @@ def draw(
     """
     del groups
     found = name_results(results, Bound)
-    ax = canvas.axes(ax, height=1.3 + 0.55 * len(found))
+    ax = canvas.axes(ax, height=1.3 + (0.5 if len(found) <= FEW else 0.3) * len(found))
     names = list(dict.fromkeys(term for bound in found.values() for term in bound.terms))
     colours = {name: COLOURS[place % len(COLOURS)] for place, name in enumerate(names)}
     for place, bound in enumerate(found.values()):
@@ -50,10 +49,10 @@ def draw(
     ax.axvline(1, color="black", linewidth=1.2, linestyle="--")
     ax.set_xlim(0, 2.6)
     ax.set_xticks([0, 0.5, 1, 1.5, 2])
-    ax.set_yticks(range(len(found)), list(map(caption, found)))
-    ax.invert_yaxis()
+    ax.set_yticks(range(len(found)), [caption(name, 24) for name in found])
+    ax.set_ylim(len(found) - 0.4, -0.6)
     ax.grid(visible=False, axis="y")
-    ax.set_xlabel("bound on the expected loss / the loss's maximum (1 and more: vacuous)")
+    ax.set_xlabel("← tighter   bound / largest loss (from 1 on: vacuous)")
     handles, labels = ax.get_legend_handles_labels()
     unique = dict(zip(labels, handles, strict=True))
     ax.legend(list(unique.values()), list(unique), loc="lower left", bbox_to_anchor=(0, 1), ncols=3)

@@ -2,23 +2,21 @@
 
 from collections.abc import Mapping
 
-import matplotlib as mpl
 from matplotlib.axes import Axes
-from matplotlib.lines import Line2D
 
-from flatprobe.plotting import canvas
-from flatprobe.plotting.names import caption, label_networks, looks, name_results, strip_width
+from flatprobe.plotting import canvas, rows
+from flatprobe.plotting.names import Groups, name_results
 from flatprobe.probes.generalization import TEST, TRAIN, Generalization
 from flatprobe.utils.results import Result
 
-_FILLED = {TRAIN: "full", TEST: "none"}
+_LOWEST = 80.0  # per cent: where the axis of accuracies begins, unless one of them is below
 
 
-@mpl.rc_context(canvas.STYLE)
-def draw(
-    results: Result | Mapping[str, Result], ax: Axes | None = None, *, groups: Mapping[str, str] | None = None
-) -> Axes:
-    """Training and test accuracy with their 95 % intervals, a column per network.
+@canvas.drawing()
+def draw(results: Result | Mapping[str, Result], ax: Axes | None = None, *, groups: Groups = None) -> Axes:
+    """Training (filled) and test (open) accuracy with their 95 % intervals, a row per network.
+
+    More than six networks are sorted by their first figure, within their groups.
 
     Args:
         results: one `Generalization`, or several by name.
@@ -33,25 +31,22 @@ def draw(
         ValueError: for no results.
     """
     found = name_results(results, Generalization)
-    own, labels = looks(list(found), groups), list(map(caption, found))
-    ax = canvas.axes(ax, width=max(7.0, strip_width(labels)))
-    kind = "accuracy" if all("train_accuracy" in result.summary() for result in found.values()) else "loss"
+    kind = "accuracy" if all("loss" not in next(iter(result.summary())) for result in found.values()) else "loss"
     scale = 100 if kind == "accuracy" else 1
-    measured = set()
-    for place, (name, result) in enumerate(found.items()):
+    firsts = {name: next(iter(result.summary().values())) for name, result in found.items()}
+    table = rows.prepare(list(found), ax, groups, firsts)
+    ends = []
+    for name, result in found.items():
         for split, shift in ((TRAIN, -0.12), (TEST, 0.12)):
-            value = result.summary().get(f"{split}_{kind}")
-            if value is None:
-                continue
-            measured.add(split)
-            low, high = result.interval(f"{split}_{kind}")
-            ax.errorbar(
-                [place + shift], [scale * value], yerr=[[scale * (value - low)], [scale * (high - value)]],
-                fmt=own[name].marker, color=own[name].colour, fillstyle=_FILLED[split], capsize=4, markersize=7,
-            )  # fmt: skip
-    label_networks(ax, range(len(found)), labels)
-    ax.set_ylabel("% classified correctly" if kind == "accuracy" else "mean loss")
-    handles = [Line2D([], [], marker="o", color="#555555", linestyle="none", fillstyle=_FILLED[s]) for s in _FILLED]
-    shown = [(handle, split) for handle, split in zip(handles, _FILLED, strict=True) if split in measured]
-    ax.legend(*zip(*shown, strict=True), loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0.2)
-    return ax
+            if f"{split}_{kind}" in result.summary():
+                low, high = (scale * end for end in result.interval(f"{split}_{kind}"))
+                value = scale * result.summary()[f"{split}_{kind}"]
+                table.interval(name, value, low, high, shift=shift, filled=split == TRAIN)
+                ends += [low, value, high]
+    if kind == "accuracy":
+        table.ax.set_xlim(0.95 * min(ends) if min(ends) < _LOWEST else _LOWEST, 100.5)
+    else:
+        canvas.scale(table.ax, "x", [ends])
+    what, way = ("% classified correctly", "higher") if kind == "accuracy" else ("mean loss", "lower")
+    table.ax.set_xlabel(canvas.towards(f"{what}, filled: training, open: test", "better", way))
+    return table.ax

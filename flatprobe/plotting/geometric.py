@@ -2,28 +2,26 @@
 
 from collections.abc import Mapping
 
-import matplotlib as mpl
 import numpy as np
 from jaxtyping import Float
 from matplotlib.axes import Axes
 
-from flatprobe.plotting import canvas
-from flatprobe.plotting.names import common, name_results, prepare
+from flatprobe.plotting import canvas, rows
+from flatprobe.plotting.names import FEW, Groups, common, legend, looks, name_results
 from flatprobe.probes.geometric import GeometricMargins
 from flatprobe.utils.results import Result
 
 _DECADES = 4  # below the largest bound, at most: the 0 of a misclassified sample has no place on a logarithmic axis
 
 
-@mpl.rc_context(canvas.STYLE)
-def draw(
-    results: Result | Mapping[str, Result], ax: Axes | None = None, *, groups: Mapping[str, str] | None = None
-) -> Axes:
+@canvas.drawing()
+def draw(results: Result | Mapping[str, Result], ax: Axes | None = None, *, groups: Groups = None) -> Axes:
     """Distributions of both bounds of the geometric margin, which enclose its own.
 
     The curve of the upper bound (thick) is what attacks achieve within the distance. The curve of the lower bound
     (thin) is what is not ruled out. Misclassified samples count at every distance. Samples without an upper bound keep
     the thick curve below 1. The axis is logarithmic, since a certificate is often 100 times shorter than an attack.
+    More than six networks have a row each, from the median lower bound to the median upper bound.
 
     Args:
         results: one `GeometricMargins`, or several by name, of the same norm.
@@ -31,7 +29,7 @@ def draw(
         groups: network name -> group; networks of one group share a colour.
 
     Returns:
-        The axes, with two lines per network and the band between them.
+        The axes.
 
     Raises:
         TypeError: for results of another kind.
@@ -39,25 +37,45 @@ def draw(
     """
     margins = name_results(results, GeometricMargins)
     norm = common(margins, "norm")
-    picture = prepare(ax, list(margins), groups)
-    ax = picture.ax
-    grid = _grid(margins)
-    handles = {}
-    for name, result in margins.items():
-        look = picture.looks[name]
-        upper, lower = (_within(bound.numpy(), grid) for bound in (result.upper, result.lower))
-        ax.fill_between(grid, upper, np.maximum(lower, upper), color=look.colour, alpha=0.12, linewidth=0)
-        (handles[name],) = ax.plot(grid, upper, color=look.colour, linestyle=look.line)
-        ax.plot(grid, lower, color=look.colour, linestyle=look.line, linewidth=0.9)
-    ax.set_xscale("log")
-    ax.set_ylim(0, 1.02)
-    ax.set_xlim(grid[0], grid[-1])
+    label = canvas.towards(f"{norm} distance (pixel scale 0-1)", "more robust", "higher")
     kind = "certified" if all(r.certified or r.uncertified for r in margins.values()) else "estimated"
-    curves = f"thick: adversarial points found; thin: {kind} lower bounds"
-    ax.set_xlabel(f"{norm} distance (pixel scale 0-1)\n{curves}")
-    ax.set_ylabel("fraction of samples within")
-    picture.legend(handles)
+    if len(margins) > FEW:
+        ax = _medians(margins, ax, groups)
+        words = f"medians: {kind} lower bound to adversarial point"
+    else:
+        ax = _curves(margins, ax, groups)
+        words = f"thick: adversarial points found; thin: {kind} lower bounds"
+    ax.set_xlabel(f"{label}\n{words}")
     return ax
+
+
+def _curves(margins: Mapping[str, GeometricMargins], ax: Axes | None, groups: Groups) -> Axes:
+    own, given = looks(list(margins), groups), ax is not None
+    ax, grid, handles = canvas.axes(ax), _grid(margins), {}
+    for name, result in margins.items():
+        style = {"color": own[name].colour, "linestyle": own[name].line}
+        upper, lower = (_within(bound.numpy(), grid) for bound in (result.upper, result.lower))
+        ax.fill_between(grid, upper, np.maximum(lower, upper), color=own[name].colour, alpha=0.12, linewidth=0)
+        (handles[name],) = ax.plot(grid, upper, **style)
+        ax.plot(grid, lower, linewidth=0.9, **style)
+    canvas.scale(ax, "x", [grid], room=0)
+    ax.set_ylim(0, 1.02)
+    ax.set_ylabel("fraction of samples within")
+    legend(ax, handles, given=given, groups=groups)
+    return ax
+
+
+def _medians(margins: Mapping[str, GeometricMargins], ax: Axes | None, groups: Groups) -> Axes:
+    medians = {name: (float(own.lower.median()), float(own.upper.median())) for name, own in margins.items()}
+    table = rows.prepare(list(margins), ax, groups, {name: ends[1] for name, ends in medians.items()})
+    known = np.array([end for ends in medians.values() for end in ends if 0 < end < np.inf])
+    canvas.scale(table.ax, "x", [known])
+    edges = table.ax.get_xlim()
+    for place, name in enumerate(table.order):
+        low, high = np.clip(medians[name], *edges)  # half the samples misclassified, or without an adversarial point
+        table.ax.plot([low, high], [place, place], color=table.colours[name], linewidth=6, solid_capstyle="butt")
+    table.ax.set_xlim(edges)
+    return table.ax
 
 
 def _grid(margins: Mapping[str, GeometricMargins]) -> Float[np.ndarray, " points"]:

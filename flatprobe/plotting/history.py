@@ -3,15 +3,13 @@
 from collections.abc import Mapping
 from typing import Any, Literal, Protocol, runtime_checkable
 
-import matplotlib as mpl
 import torch
 from jaxtyping import Float64
 from matplotlib.axes import Axes
-from matplotlib.lines import Line2D
 from torch import Tensor
 
-from flatprobe.plotting import canvas, curve
-from flatprobe.plotting.names import prepare
+from flatprobe.plotting import bands, canvas
+from flatprobe.plotting.names import Groups
 from flatprobe.utils.arguments import Checked, one_of
 
 _APART = 30  # epochs, at most, that all have a marker
@@ -27,13 +25,13 @@ class History(Protocol):
         """Rows with `epoch`, `train_loss` and `train_accuracy`, and the same of `validation` where there was any."""
 
 
-@mpl.rc_context(canvas.STYLE)
+@canvas.drawing()
 def draw(
     runs: History | Mapping[str, History],
     ax: Axes | None = None,
     *,
     quantity: Checked[Literal["error", "loss"]] = "error",
-    groups: Mapping[str, str] | None = None,
+    groups: Groups = None,
 ) -> Axes:
     """Training (solid) and validation (dashed) error or loss at the end of each epoch.
 
@@ -54,40 +52,20 @@ def draw(
     """
     one_of("quantity", quantity, ("error", "loss"))
     histories = _histories(runs)
-    picture = prepare(ax, list(histories), groups)
-    ax = picture.ax
-    handles: dict[str, Line2D] = {}
-    lowest, highest = torch.inf, 0.0
+    curves = []
     for name, history in histories.items():
-        look = picture.looks[name]
         epochs = _column(history, "epoch")
-        spacing = max(1, len(epochs) // _APART)
+        options = {"markevery": max(1, len(epochs) // _APART), "markersize": 4}
         for part, style in _PARTS.items():
             values = _values(history, part, quantity)
-            if values is None:
-                continue
-            line = curve.plot(
-                ax,
-                look,
-                epochs,
-                values,
-                linestyle=style,
-                markevery=spacing,
-                markersize=4,
-                label=f"{name} {part}".strip(),
-            )
-            handles.setdefault(name, line)
-            known = values[values.isfinite()]
-            if len(known):
-                lowest, highest = min(lowest, float(known.min())), max(highest, float(known.max()))
-    if quantity == "loss" and 0 < 10 * lowest <= highest:
-        ax.set_yscale("log")
-    else:
-        ax.set_ylim(bottom=min(0.0, lowest))
+            if values is not None:
+                label = {"label": f"{name} {part}".strip()}
+                curves.append(bands.Curve(name, epochs, values, line=style, options=options | label))
+    ax = bands.draw(curves, ax, groups)
+    canvas.scale(ax, "y", [curve.y for curve in curves], logarithmic=quantity == "loss")
     validated = any("validation_loss" in history[0] for history in histories.values())
     words = "training (solid), validation (dashed)" if validated else "training"
     ax.set(xlabel="epoch", ylabel=f"{quantity}: {words}" if validated else f"{words} {quantity}")
-    picture.legend(handles)
     return ax
 
 

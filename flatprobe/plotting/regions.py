@@ -17,7 +17,7 @@ _PALE = 0.55  # of a region's colour that is white
 _NAMED = 6  # given points, at most, that have a marker and a name each
 
 
-@mpl.rc_context(canvas.STYLE)
+@canvas.drawing()
 def draw(
     result: Result, ax: Axes | None = None, *, names: Sequence[str] | None = None, classes: Sequence[str] | None = None
 ) -> Axes:
@@ -48,7 +48,7 @@ def draw(
     if classes is not None and present[-1] >= len(classes):
         msg = f"classes must name class {present[-1]}, got {len(classes)} names. Give one per logit"
         raise ValueError(msg)
-    ax = canvas.axes(ax, width=6.6, height=4.0)
+    ax = canvas.axes(ax, height=4.0)
     a, b = regions.a.view(steps, steps).numpy(), regions.b.view(steps, steps).numpy()
     grid, margins = regions.classes.view(steps, steps).numpy(), regions.margins.view(steps, steps).numpy()
     colours = _colours(len(present))

@@ -25,7 +25,7 @@ Limits = tuple[float, float]
 # it would take the colours away from everything else.
 FLOOR = 1e-6
 QUANTITIES = ("loss", "accuracy")
-_COLUMNS, _LEVELS = 3, 25
+_LEVELS = 25
 # Bright is good in both: the palette is perceptually uniform and survives every common colour vision.
 _PALETTES = {"loss": "viridis_r", "accuracy": "viridis"}
 
@@ -126,13 +126,13 @@ def row(
     projection: str | None = None,
 ) -> Figure:
     """One titled panel per result, all on one scale with one colour bar."""
-    columns = min(len(results), _COLUMNS)
-    rows = -(-len(results) // columns)
-    figure = canvas.blank(3.1 * columns + 1.0, (3.3 if projection else 3.1) * rows)
-    panels: list[Axes] = []
-    for place, (name, result) in enumerate(results.items(), start=1):
-        panels.append(figure.add_subplot(rows, columns, place, projection=projection))
-        draw(result, panels[-1], scale)
-        panels[-1].set_title(caption(name))
-    scale.colour_bar(panels, shrink=0.8, pad=0.1 if projection == "3d" else 0.04)
+    figure, panels = canvas.panels(len(results), height=0.86 if projection else 1.0, projection=projection)
+    for panel, (name, result) in zip(panels, results.items(), strict=True):
+        draw(result, panel, scale)
+        panel.set_title(caption(name, 24 if len(panels) <= 4 else 16))
+        if projection is None:
+            panel.label_outer()
+    size = {"fraction": 0.3 / figure.get_figheight(), "pad": 0.15 / figure.get_figheight()}
+    label = f"height and colour: {scale.label}" if projection == "3d" else scale.label
+    canvas.colour_bar(panels, scale.norm, scale.palette, label, location="bottom", shrink=0.6, aspect=30, **size)
     return figure

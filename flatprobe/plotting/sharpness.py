@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping
 
-import matplotlib as mpl
+import numpy as np
 from matplotlib.axes import Axes
 
-from flatprobe.plotting import canvas
-from flatprobe.plotting.names import caption, common, label_networks, looks, name_results, strip_width
+from flatprobe.plotting import canvas, rows
+from flatprobe.plotting.names import Groups, common, name_results
 from flatprobe.probes.hessian_eigenvalues import HessianEigenvalues
 from flatprobe.probes.hessian_trace import HessianTrace
 from flatprobe.probes.sharpness import WorstCaseSharpness
@@ -16,11 +16,9 @@ Curvature = HessianEigenvalues | HessianTrace | WorstCaseSharpness
 KINDS = (HessianEigenvalues, HessianTrace, WorstCaseSharpness)
 
 
-@mpl.rc_context(canvas.STYLE)
-def draw(
-    results: Result | Mapping[str, Result], ax: Axes | None = None, *, groups: Mapping[str, str] | None = None
-) -> Axes:
-    """Eigenvalues, trace with standard error, or increases, a column per network.
+@canvas.drawing()
+def draw(results: Result | Mapping[str, Result], ax: Axes | None = None, *, groups: Groups = None) -> Axes:
+    """Eigenvalues, trace with standard error, or increases, a row per network.
 
     Args:
         results: one `HessianEigenvalues`, `HessianTrace` or `WorstCaseSharpness`, or several of one class by name.
@@ -35,35 +33,31 @@ def draw(
         ValueError: for no results, or results that were measured differently.
     """
     found: dict[str, Curvature] = name_results(results, *KINDS)
-    own, labels = looks(list(found), groups), list(map(caption, found))
-    ax = canvas.axes(ax, width=max(7.0, strip_width(labels)))
-    for place, (name, result) in enumerate(found.items()):
-        values, error = _points(result)
-        ax.errorbar(
-            [place] * len(values), values, yerr=error, fmt=own[name].marker, color=own[name].colour, capsize=5,
-            markersize=6, alpha=0.8,
-        )  # fmt: skip
-    low, high = min(ax.get_ylim()[0], 0), max(ax.get_ylim()[1], 0)
-    room = 0.04 * (high - low)  # no marker is cut in half by an edge
-    ax.set_ylim(low - room if low < 0 else 0, high + room if high > 0 else 0)
-    label_networks(ax, range(len(found)), labels)
-    ax.set_ylabel(_label(found))
-    return ax
+    label, values = _label(found), {name: _points(result) for name, result in found.items()}
+    table = rows.prepare(list(found), ax, groups, {name: float(np.max(own)) for name, own in values.items()})
+    canvas.scale(table.ax, "x", values.values())
+    if all(isinstance(result, HessianTrace) for result in found.values()):
+        for name, ends in values.items():
+            table.interval(name, float(ends.mean()), *ends.tolist())
+    else:
+        table.distributions(values, box=False)
+    table.ax.set_xlabel(canvas.towards(label, "flatter", "lower"))
+    return table.ax
 
 
-def _points(result: Curvature) -> tuple[list[float], float | None]:
+def _points(result: Curvature) -> np.ndarray:
     if isinstance(result, HessianEigenvalues):
-        return result.eigenvalues.tolist(), None
+        return result.eigenvalues.numpy()
     if isinstance(result, HessianTrace):
-        return [result.trace], result.standard_error
-    return result.increases.tolist(), None
+        return result.trace + np.array([-1.0, 1.0]) * np.nan_to_num(result.standard_error)  # nan for one draw
+    return result.increases.numpy()
 
 
 def _label(found: Mapping[str, Curvature]) -> str:
     first = next(iter(found.values()))
     if isinstance(first, HessianEigenvalues):
-        return f"{common(found, 'which')} Hessian eigenvalues\nof the training loss"
+        return f"{common(found, 'which')} Hessian eigenvalues of the training loss"
     if isinstance(first, HessianTrace):
-        return "trace of the training loss's Hessian"
+        return "trace of the training loss's Hessian, ± standard error"
     law, radius = common(found, "law"), common(found, "radius")
     return f"largest increase of the training loss\nfound within {radius:g} ({law} ball)"

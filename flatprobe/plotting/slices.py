@@ -2,25 +2,24 @@
 
 from collections.abc import Mapping
 
-import matplotlib as mpl
 import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from flatprobe.plotting import canvas, curve
-from flatprobe.plotting.names import name_results, prepare
+from flatprobe.plotting import bands, canvas
+from flatprobe.plotting.names import Groups, name_results
 from flatprobe.plotting.scale import Limits, Scale, finite, row
 from flatprobe.probes.slices import RandomSlice
 from flatprobe.utils.results import Result
 
 
-@mpl.rc_context(canvas.STYLE)
+@canvas.drawing()
 def draw(
     results: Result | Mapping[str, Result],
     ax: Axes | None = None,
     *,
-    groups: Mapping[str, str] | None = None,
+    groups: Groups = None,
     quantity: str = "loss",
     limits: Limits | None = None,
 ) -> Axes:
@@ -59,7 +58,7 @@ def draw(
     return ax
 
 
-@mpl.rc_context(canvas.STYLE)
+@canvas.drawing()
 def draw_row(results: Mapping[str, Result], *, quantity: str = "loss", limits: Limits | None = None) -> Figure:
     """Planes side by side on one colour scale with one colour bar.
 
@@ -83,24 +82,22 @@ def draw_row(results: Mapping[str, Result], *, quantity: str = "loss", limits: L
     return row(slices, Scale.over(slices.values(), quantity, limits), _draw_plane)
 
 
-def _draw_lines(
-    ax: Axes | None, slices: Mapping[str, RandomSlice], scale: Scale, groups: Mapping[str, str] | None
-) -> Axes:
-    picture = prepare(ax, list(slices), groups)
-    ax, handles = picture.ax, {}
+def _draw_lines(ax: Axes | None, slices: Mapping[str, RandomSlice], scale: Scale, groups: Groups) -> Axes:
+    curves = []
     for name, result in slices.items():
         values = torch.where(result.loss.isfinite(), getattr(result, scale.quantity), torch.nan)
         values = values.clamp(min=scale.low) if scale.floored else values
-        handles[name] = curve.plot(ax, picture.looks[name], result.coefficients[:, 0], values, markersize=3.5)
+        curves.append(bands.Curve(name, result.coefficients[:, 0], values, options={"markersize": 3.5}))
+    ax = bands.draw(curves, ax, groups)
     if scale.logarithmic:
         ax.set_yscale("log")
+        canvas.use_plain_ticks(ax.yaxis, subs=(1, 2, 5) if scale.high < 300 * scale.low else (1,))
         room = (scale.high / scale.low) ** 0.04
         ax.set_ylim(scale.low / room, scale.high * room)
     else:
         ax.set_ylim(scale.low, scale.high + 0.04 * (scale.high - scale.low))
     ax.set_xlabel("$a$ in $w + a u$, $u$ a random direction")
     ax.set_ylabel(scale.label)
-    picture.legend(handles)
     return ax
 
 
@@ -114,5 +111,6 @@ def _draw_plane(result: RandomSlice, ax: Axes, scale: Scale) -> None:
         ax.scatter(a[~known], b[~known], marker="x", s=14, color="#777777", linewidths=1, label="not finite")
         ax.legend(loc="upper right", handletextpad=0.2, frameon=True)
     ax.set_aspect("equal")
+    ax.locator_params(nbins=4)
     ax.grid(visible=False)
     ax.set(xlabel="$a$", ylabel="$b$")

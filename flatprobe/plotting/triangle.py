@@ -3,13 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
-import matplotlib as mpl
 import mpltern  # noqa: F401 (registers the projection "ternary")
 import numpy as np
 from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FixedLocator, FuncFormatter
 from matplotlib.tri import TriAnalyzer, Triangulation
 from mpl_toolkits.mplot3d import Axes3D
 
@@ -20,7 +19,7 @@ from flatprobe.probes.interpolation import Interpolation
 from flatprobe.utils.results import Result
 
 
-@mpl.rc_context(canvas.STYLE)
+@canvas.drawing()
 def draw(result: Result, ax: Axes | None = None, *, quantity: str = "loss", surface: bool = False) -> Axes:
     """Training loss or accuracy over the triangle (T3 Figs 11 and 12).
 
@@ -53,7 +52,7 @@ def draw(result: Result, ax: Axes | None = None, *, quantity: str = "loss", surf
     return ax
 
 
-@mpl.rc_context(canvas.STYLE)
+@canvas.drawing()
 def draw_row(results: Mapping[str, Result], *, quantity: str = "loss", surface: bool = False) -> Figure:
     """Landscapes side by side on one scale with one colour bar.
 
@@ -90,7 +89,7 @@ def _draw_contours(result: Interpolation, ax: Any, scale: Scale) -> None:  # mpl
         msg = f'ax must be ternary, got {type(ax).__name__}. Make it with projection="ternary", after import mpltern'
         raise TypeError(msg)
     top, left, right = result.coefficients.numpy().T
-    filled, known = _triangles(result).get_masked_triangles(), finite(result)
+    filled, known = triangles(result).get_masked_triangles(), finite(result)
     if len(filled):
         values = scale.values(result)
         ax.tricontourf(top, left, right, filled, values, levels=scale.levels, norm=scale.norm, cmap=scale.palette)
@@ -113,8 +112,8 @@ def _draw_surface(result: Interpolation, ax: Axes, scale: Scale) -> None:
         raise TypeError(msg)
     height = np.log10 if scale.logarithmic else np.asarray
     low, high = float(height(scale.low)), float(height(scale.high))
-    mesh, known = _triangles(result), finite(result)
-    x, y = _places(result)
+    mesh, known = triangles(result), finite(result)
+    x, y = places(result)
     if len(mesh.get_masked_triangles()):
         z = height(scale.values(result))
         ax.plot_trisurf(
@@ -123,28 +122,32 @@ def _draw_surface(result: Interpolation, ax: Axes, scale: Scale) -> None:
     if not known.all():
         ax.scatter(x[~known], y[~known], low, marker="x", s=14, color="#777777", label="not finite")
         ax.legend(loc="upper left")
-    ax.plot([0, 1, 0.5, 0], [0, 0, 3**0.5 / 2, 0], low, color="#555555", linewidth=1)
-    for (cx, cy), name in zip(((0.5, 0.98), (-0.1, -0.06), (1.1, -0.06)), ("$w_1$", "$w_2$", "$w_3$"), strict=True):
-        ax.text(cx, cy, low, name, ha="center")
+    ax.plot([0, 1, 0.5, 0], [0, 0, 3**0.5 / 2, 0], low, color=canvas.INK, linewidth=1)
+    # The corner at the back is named above the surface, which hides its place on the floor.
+    for place, name in (((0.5, 0.87, high), "$w_1$"), ((-0.1, -0.06, low), "$w_2$"), ((1.1, -0.06, low), "$w_3$")):
+        ax.text(*place, name, ha="center", va="bottom" if name == "$w_1$" else "center")
     ax.set_zlim(low, high)
     ax.set_facecolor("none")  # the panels of a row overlap
     ax.set_xticks([])
     ax.set_yticks([])
     if scale.logarithmic:
+        powers = np.arange(np.ceil(low), np.floor(high) + 1)
+        ticks = powers if len(powers) > 1 else np.linspace(low, high, 3)
+        ax.zaxis.set_major_locator(FixedLocator(ticks))
         ax.zaxis.set_major_formatter(FuncFormatter(lambda power, _: f"{10**power:.2g}"))
     ax.set_box_aspect((1, 0.87, 0.65), zoom=1.05)
     ax.view_init(elev=30, azim=-75)
 
 
-def _places(result: Interpolation) -> tuple[Float[np.ndarray, " points"], Float[np.ndarray, " points"]]:
+def places(result: Interpolation) -> tuple[Float[np.ndarray, " points"], Float[np.ndarray, " points"]]:
     """(x, y) in an equilateral triangle of side 1: w_1 top, w_2 left, w_3 right."""
     top, _, right = result.coefficients.numpy().T
     return right + top / 2, top * 3**0.5 / 2
 
 
-def _triangles(result: Interpolation) -> Triangulation:
+def triangles(result: Interpolation) -> Triangulation:
     """The points as triangles, except triangles at a point that is not finite."""
-    triangulation = Triangulation(*_places(result))
+    triangulation = Triangulation(*places(result))
     flat = TriAnalyzer(triangulation).get_flat_tri_mask(1e-3)
     touching = ~finite(result)[triangulation.triangles].all(1)
     triangulation.set_mask(flat | touching)

@@ -2,25 +2,25 @@
 
 from collections.abc import Mapping
 
-import matplotlib as mpl
-import torch
+import numpy as np
+import seaborn as sns
 from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
 
 from flatprobe.plotting import canvas
-from flatprobe.plotting.names import caption, name_results, prepare
+from flatprobe.plotting.names import FEW, Groups, caption, colours, group_of, legend, looks, name_results
 from flatprobe.probes.weight_norms import WeightNorms
 from flatprobe.utils.results import Result
 
-_SLOT = 0.45  # inches per layer
+_SPREAD = 0.5  # of a row, over which the networks' points of one layer are spread
 
 
-@mpl.rc_context(canvas.STYLE)
-def draw(
-    results: Result | Mapping[str, Result], ax: Axes | None = None, *, groups: Mapping[str, str] | None = None
-) -> Axes:
-    """Spectral norms of layers as operators (filled) and of reshaped kernels (open).
+@canvas.drawing()
+def draw(results: Result | Mapping[str, Result], ax: Axes | None = None, *, groups: Groups = None) -> Axes:
+    """Spectral norms by layer, the first layer at the top: as operators (filled) and of reshaped kernels (open).
 
-    The axis is logarithmic where the norms span a factor of ten or more.
+    More than six networks have a box per layer and group (quartiles, range) of the norms as operators. The axis is
+    logarithmic where the norms span a factor of ten or more.
 
     Args:
         results: one `WeightNorms`, or several by name.
@@ -37,26 +37,39 @@ def draw(
     """
     norms = name_results(results, WeightNorms)
     longest = max(norms.values(), key=lambda result: len(result.names)).names
-    picture = prepare(ax, list(norms), groups, width=max(7.0, 1.5 + _SLOT * len(longest)))
-    ax = picture.ax
-    handles = {}
-    for name, result in norms.items():
-        look, places = picture.looks[name], range(1, len(result.names) + 1)
-        style = {"color": look.colour, "linestyle": look.line, "marker": look.marker, "markersize": 6, "linewidth": 1.2}
-        (handles[name],) = ax.plot(places, result.of("spectral").numpy(), label=name, **style)
-        reshaped = result.of("reshaped_spectral").numpy()
-        ax.plot(places, reshaped, **(style | {"linestyle": "none"}), fillstyle="none", label=f"{name} reshaped")
-    values = torch.cat([result.of(norm) for result in norms.values() for norm in ("spectral", "reshaped_spectral")])
-    if 0 < 10 * values.min() <= values.max():
-        ax.set_yscale("log")
-        canvas.use_plain_ticks(ax.yaxis, subs=(1, 2, 5))
     same = all(result.names == longest for result in norms.values())
-    ax.set_xticks(range(1, len(longest) + 1), list(map(caption, longest)) if same else None)
-    if same and max(map(len, longest)) * len(longest) > 60:
-        ax.tick_params(axis="x", labelrotation=45)
-        for label in ax.get_xticklabels():
-            label.set_horizontalalignment("right")
-    ax.set_xlabel("layer, in order of application")
-    ax.set_ylabel("spectral norm (filled: operator,\nopen: reshaped kernel)")
-    picture.legend(handles)
+    layers = [caption(name, 24) if same else f"layer {k}" for k, name in enumerate(longest, 1)]
+    given, few = ax is not None, len(norms) <= FEW
+    ax = canvas.axes(ax, height=1.1 + (0.3 if len(layers) <= 30 else 0.2) * max(len(layers), 2))
+    (_points if few else _boxes)(ax, norms, groups, given=given)
+    quantities = ("spectral", "reshaped_spectral") if few else ("spectral",)
+    canvas.scale(ax, "x", [result.of(norm).numpy() for result in norms.values() for norm in quantities])
+    ax.set_yticks(range(len(layers)), layers)
+    ax.set_ylim(len(layers) - 0.4, -0.6)
+    differ = any(not result.of("spectral").equal(result.of("reshaped_spectral")) for result in norms.values())
+    words = f"filled: operator{', open: reshaped kernel' * differ}" if few else "operator; quartiles, range of networks"
+    ax.set(xlabel=f"spectral norm ({words})", ylabel="")
     return ax
+
+
+def _points(ax: Axes, norms: Mapping[str, WeightNorms], groups: Groups, *, given: bool) -> None:
+    own, handles = looks(list(norms), groups), {}
+    for k, (name, result) in enumerate(norms.items()):
+        places = np.arange(len(result.names)) + (_SPREAD * (k / (len(norms) - 1) - 0.5) if len(norms) > 1 else 0)
+        style = {"color": own[name].colour, "marker": own[name].marker, "markersize": 6, "linestyle": "none"}
+        (handles[name],) = ax.plot(result.of("spectral").numpy(), places, label=name, **style)
+        ax.plot(result.of("reshaped_spectral").numpy(), places, label=f"{name} reshaped", fillstyle="none", **style)
+    legend(ax, handles, given=given, groups=groups)
+
+
+def _boxes(ax: Axes, norms: Mapping[str, WeightNorms], groups: Groups, *, given: bool) -> None:
+    group = dict.fromkeys(norms, "") if groups is None else group_of(list(norms), groups)
+    shades = colours(list(dict.fromkeys(group.values())))
+    lengths = [len(result.names) for result in norms.values()]
+    sns.boxplot(
+        x=np.concatenate([result.of("spectral").numpy() for result in norms.values()]),
+        y=np.concatenate([np.arange(length) for length in lengths]),
+        hue=np.repeat([group[name] for name in norms], lengths),
+        palette=shades, orient="h", whis=(0, 100), fill=False, showfliers=False, legend=False, linewidth=1.2, ax=ax,
+    )  # fmt: skip
+    legend(ax, {head: Line2D([], [], color=shade, linewidth=6) for head, shade in shades.items()}, given=given)

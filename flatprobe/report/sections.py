@@ -1,11 +1,10 @@
-"""Report sections of a measurement, chosen by the class of its results."""
+"""Report sections of measurements, chosen by the class of their results."""
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
 
 from flatprobe.bounds import Bound
-from flatprobe.plotting import curve, histogram, line, png, radii, triangle
-from flatprobe.plotting.names import common
+from flatprobe.plotting import interactive
+from flatprobe.plotting.canvas import svg
 from flatprobe.probes.adversarial import AdversarialAccuracy
 from flatprobe.probes.flatness import FlatnessRadii
 from flatprobe.probes.generalization import Generalization
@@ -23,13 +22,56 @@ from flatprobe.probes.slices import RandomSlice
 from flatprobe.probes.smoothing import SmoothedCertificate
 from flatprobe.probes.surfaces import has_error
 from flatprobe.probes.weight_norms import WeightNorms
-from flatprobe.report import attacks, curvature, generalization, single, tables
-from flatprobe.report.section import Section
-from flatprobe.report.summary import make_title
+from flatprobe.report import input_space, weight_space
+from flatprobe.report.alternative import alternative
+from flatprobe.report.kind import Groups, Kind, Results
+from flatprobe.report.section import Panel, Section, inline
 from flatprobe.utils.results import Result
 
-Results = Mapping[str, Any]
-Groups = Mapping[str, str] | None
+_EQUAL_LOSS = "_equal_loss"
+
+# In the order of the page: generalization, weight space, input space.
+_KINDS: dict[type[Result], Kind | None] = {
+    Generalization: input_space.GENERALIZATION,
+    FlatnessRadii: weight_space.RADII,
+    WeightNorms: weight_space.WEIGHTS,
+    Interpolation: None,
+    RandomSlice: None,
+    HessianEigenvalues: weight_space.EIGENVALUES,
+    HessianTrace: weight_space.TRACE,
+    WorstCaseSharpness: weight_space.WORST,
+    GradientNoise: weight_space.NOISE,
+    Margins: None,
+    JacobianNorms: input_space.JACOBIAN,
+    JacobianMaximum: input_space.MAXIMUM,
+    Robustness: input_space.ROBUSTNESS,
+    SmoothedCertificate: input_space.SMOOTHED,
+    GeometricMargins: input_space.DISTANCES,
+    AdversarialAccuracy: input_space.ACCURACY,
+    Bound: input_space.BOUND,
+}
+ORDER = tuple(_KINDS)
+
+
+def make_title(key: str) -> str:
+    """Key of a measurement as a title.
+
+    >>> make_title("flatness_radius (top layer)")
+    'Flatness radius (top layer)'
+    """
+    words = key.replace("_", " ")
+    return words[:1].upper() + words[1:]
+
+
+def in_order(records: Mapping[str, Mapping[str, Result]]) -> dict[str, Mapping[str, Result]]:
+    """The measurements in the order of the page, each beside its repetition at equal loss."""
+    keys = list(records)
+
+    def place(key: str) -> tuple[int, int, bool]:
+        base = key.removesuffix(_EQUAL_LOSS)
+        return ORDER.index(kind(key, records[key])), keys.index(base if base in records else key), key != base
+
+    return {key: records[key] for key in sorted(records, key=place)}
 
 
 def kind(key: str, results: Mapping[str, Result]) -> type[Result]:
@@ -47,168 +89,70 @@ def kind(key: str, results: Mapping[str, Result]) -> type[Result]:
     return kinds.pop()
 
 
-def sections(key: str, results: Mapping[str, Result], groups: Groups) -> list[Section]:
-    """Sections of one measurement.
+def sections(records: Mapping[str, Mapping[str, Result]], groups: Groups, *, live: bool = False) -> list[Section]:
+    """Sections of all measurements; those that share their description share a section.
 
     Args:
-        key: name of the measurement, from which the titles are made.
-        results: network -> result, or group -> result for landscapes; all of one class.
+        records: measurement -> network -> result, or group -> result for landscapes.
         groups: network -> group.
+        live: whether planes and triangles are drawn interactively too.
 
     Returns:
-        One section; landscapes have one for the loss and one for the accuracy of triangles, and one for lines.
+        The sections in the order of the page.
 
     Raises:
-        ValueError: if the records lack a setting that the section needs.
+        ValueError: if the records lack a setting that a section needs.
     """
-    try:
-        return _KINDS[kind(key, results)](make_title(key), results, groups)
-    except KeyError as error:
-        msg = (
-            f"the records of the measurement {key!r} lack {error} in their settings; expected a probe's: measure again"
-        )
-        raise ValueError(msg) from error
-
-
-def _radii(title: str, results: Results, groups: Groups) -> list[Section]:
-    first: FlatnessRadii = next(iter(results.values()))
-    law, objective, epsilon = (common(results, name) for name in ("law", "objective", "epsilon"))
-    sentence = (
-        f"The distance that the weights can move along a random direction ({law} law, {_parameters(results)}) before "
-        f"the training {objective} first changes by {epsilon:g}. Each point is one of {len(first.radii)} directions, "
-        "and the box shows their quartiles. An open triangle at the upper edge is a direction without such a change "
-        "before the search ended. A larger radius means a flatter minimum."
-    )
-    picture = png(radii.draw(results, groups=groups))
+    found: dict[str, tuple[Kind, list[tuple[str, Panel]]]] = {}
+    for key, results in in_order(records).items():
+        try:
+            for own, part in _parts(key, results):
+                panel = _panel(own, key, part, groups, live=live)
+                found.setdefault(own.sentence(part), (own, []))[1].append((make_title(key) + own.suffix, panel))
+        except KeyError as error:
+            msg = (
+                f"the records of the measurement {key!r} lack {error} in their settings; expected a probe's: measure "
+                "again"
+            )
+            raise ValueError(msg) from error
     return [
-        Section(title, sentence, picture, _alternative("Points and boxes of radii", results), tables.radii(results))
+        Section(panels[0][0] if len(panels) == 1 else own.title, sentence, tuple(panel for _, panel in panels))
+        for sentence, (own, panels) in found.items()
     ]
 
 
-def _parameters(results: Results) -> str:
-    names = common(results, "parameters")
-    if names is None:
-        return "all parameters"
-    if isinstance(names, str):
-        return "the last layer" if names == "last" else f"the parameters {names}"
-    return ", ".join(names) if len(names) <= 2 else f"{len(names)} parameter tensors"
-
-
-def _landscapes(title: str, results: Results, _groups: Groups) -> list[Section]:
-    by_endpoints: dict[int, dict[str, Interpolation]] = {}
-    for name, result in results.items():
-        by_endpoints.setdefault(result.coefficients.shape[1], {})[name] = result
-    found: list[Section] = []
-    for endpoints, own in sorted(by_endpoints.items(), reverse=True):
-        found += _lines(title, own) if endpoints == 2 else _triangles(title, own)
-    return found
-
-
-def _triangles(title: str, results: Results) -> list[Section]:
-    contours = (
-        "Training loss at the combinations a w₁ + b w₂ + c w₃ (a + b + c = 1) of the weights of three trained "
-        "networks, which are the corners in the given order. All panels have the same logarithmic colours. A dark "
-        "area between bright corners is a barrier that separates the networks."
-    )
-    heights = (
-        "Training accuracy at the same combinations as the height of a surface over the triangle. A level surface "
-        "means that the networks can be mixed without loss, a sagging surface that accuracy is lost between them."
-    )
-    words = _alternative("Triangles of loss", results)
-    loss = Section(f"{title}: loss", contours, png(triangle.draw_row(results)), words, tables.landscapes(results))
-    if not all(map(has_error, results.values())):
-        return [loss]
-    words = _alternative("Surfaces of accuracy", results)
-    surfaces = png(triangle.draw_row(results, quantity="accuracy", surface=True))
-    return [loss, Section(f"{title}: accuracy", heights, surfaces, words)]
-
-
-def _lines(title: str, results: Results) -> list[Section]:
-    sentence = (
-        "Training loss on the straight line between the weights of two trained networks. The arrow is the barrier, the "
-        "largest excess of the loss over the straight line between its values at the two networks. Without a barrier "
-        "the networks are in one basin."
-    )
-    picture = png(line.draw(results))
-    words = _alternative("Curves of loss", results)
-    return [Section(f"{title}: line", sentence, picture, words, tables.landscapes(results))]
-
-
-def _margins(title: str, results: Results, groups: Groups) -> list[Section]:
-    if next(iter(results.values())).settings["probe"] == "scores":
-        what = (
-            f"√2 times the smallest lead of the true class's output over another class's, per sample "
-            f"({common(results, 'outputs')} outputs, for which √2 is the maximum)"
-        )
-        scale = "a more certain sample is further right"
+def _parts(key: str, results: Results) -> Iterator[tuple[Kind, Results]]:
+    """Kinds of section of one measurement; lines and triangles, and lines and planes, are drawn apart."""
+    own = kind(key, results)
+    if own is Interpolation:
+        triangles = {name: result for name, result in results.items() if result.coefficients.shape[1] != 2}
+        lines = {name: result for name, result in results.items() if name not in triangles}
+        heights = {name: result for name, result in triangles.items() if has_error(result)}
+        pairs = ((weight_space.TRIANGLES, triangles), (weight_space.SURFACES, heights))
+        yield from ((each, own) for each, own in pairs if own)
+        yield from ((each, lines) for each in (weight_space.LINES,) if lines)
+    elif own is RandomSlice:
+        for dimensions, each in ((1, weight_space.LINE_SLICES), (2, weight_space.PLANE_SLICES)):
+            part = {name: result for name, result in results.items() if result.loss.ndim == dimensions}
+            if part:
+                yield each, part
+    elif own is Margins:
+        first = next(iter(results.values()))
+        yield input_space.SCORES if first.settings["probe"] == "scores" else input_space.MARGINS, results
     else:
-        what = "The true class's logit minus the largest other logit, per sample"
-        scale = "a more certain sample is further right, on a scale that grows with the last layer's weights"
-    sentence = f"{what}. A sample left of 0 is misclassified; {scale}."
-    picture = png(histogram.draw(results, groups=groups))
-    return [Section(title, sentence, picture, _alternative("Histograms", results), tables.samples(results))]
+        found = _KINDS[own]
+        assert found is not None
+        yield found, results
 
 
-def _jacobian(title: str, results: Results, groups: Groups) -> list[Section]:
-    norm = common(results, "norm")
-    meaning = {
-        "spectral": "the largest change of the output per small step of the input",
-        "frobenius": "the size of all slopes together",
-    }
-    sentence = (
-        f"The {norm} norm of the Jacobian of the {common(results, 'outputs')} with respect to the input, per sample: "
-        f"{meaning[norm]}. Smaller is smoother."
+def _panel(own: Kind, key: str, results: Results, groups: Groups, *, live: bool) -> Panel:
+    name = make_title(key) + own.suffix
+    particulars = own.particulars(results)
+    return Panel(
+        name=name,
+        caption=f"{name}: {particulars}" if particulars else name,
+        picture=inline(svg(own.picture(results, groups))),
+        alternative=alternative(own, results, groups),
+        table=own.table(results),
+        live=interactive.html(results, quantity=own.live) if live and own.live else "",
     )
-    picture = png(histogram.draw(results, groups=groups))
-    return [Section(title, sentence, picture, _alternative("Histograms", results), tables.samples(results))]
-
-
-def _robustness(title: str, results: Results, groups: Groups) -> list[Section]:
-    first: Robustness = next(iter(results.values()))
-    sentence = (
-        "The fraction of samples misclassified when Gaussian noise is added to the inputs, against the noise's "
-        f"standard deviation, as the mean over {first.error.shape[1]} draws with {tables.fresh_band(results)}. "
-        "A curve that rises later belongs to a more robust network."
-    )
-    picture = png(curve.draw(results, groups=groups))
-    return [Section(title, sentence, picture, _alternative("Curves", results), tables.errors(results))]
-
-
-def _smoothing(title: str, results: Results, groups: Groups) -> list[Section]:
-    sigma, alpha, draws = (common(results, name) for name in ("sigma", "alpha", "draws"))
-    sentence = (
-        "The fraction of samples whose class the smoothed classifier, a vote of the network under Gaussian noise of "
-        f"standard deviation {sigma:g}, predicts correctly and provably within an l2 radius, with "
-        f"{tables.fresh_band(results)}. It abstains where {draws:,} draws prove no majority. A radius is wrong "
-        f"with probability at most {alpha:g}. The radii belong to the vote, not to the network: they do not bound the "
-        "predictions of the network itself."
-    )
-    picture = png(curve.draw(results, groups=groups))
-    return [Section(title, sentence, picture, _alternative("Curves", results), tables.certificates(results))]
-
-
-def _alternative(what: str, results: Results) -> str:
-    return f"{what} of {', '.join(results)}"
-
-
-# In the order of the page: generalization, then weight space, then input space.
-_KINDS: dict[type[Result], Callable[[str, Results, Groups], list[Section]]] = {
-    Generalization: generalization.section,
-    FlatnessRadii: _radii,
-    Interpolation: _landscapes,
-    RandomSlice: curvature.slices,
-    HessianEigenvalues: curvature.eigenvalues,
-    HessianTrace: curvature.trace,
-    WorstCaseSharpness: curvature.worst,
-    GradientNoise: curvature.noise,
-    WeightNorms: single.weights,
-    Margins: _margins,
-    JacobianNorms: _jacobian,
-    JacobianMaximum: single.maximum,
-    Robustness: _robustness,
-    SmoothedCertificate: _smoothing,
-    Bound: single.bound,
-    GeometricMargins: attacks.margin_sections,
-    AdversarialAccuracy: attacks.accuracy_sections,
-}
-ORDER = tuple(_KINDS)

@@ -1,55 +1,40 @@
-"""Tables of the figures in each picture."""
+"""Tables of the figures of the inputs, and of bounds."""
 
 from collections.abc import Mapping
 
-from flatprobe.probes.flatness import FlatnessRadii
-from flatprobe.probes.interpolation import Interpolation
+from flatprobe.bounds import Bound
+from flatprobe.probes.adversarial import AdversarialAccuracy
+from flatprobe.probes.generalization import Generalization
+from flatprobe.probes.geometric import GeometricMargins
+from flatprobe.probes.jacobian_maximum import JacobianMaximum
 from flatprobe.probes.margins import Margins
 from flatprobe.probes.per_sample import PerSample
 from flatprobe.probes.robustness import Robustness
 from flatprobe.probes.smoothing import SmoothedCertificate
-from flatprobe.probes.surfaces import has_error
 from flatprobe.report.section import Table
 from flatprobe.utils.numbers import MISSING, percent, plus_minus, three
 from flatprobe.utils.results import Result
 
+_FIGURES = ("train_accuracy", "test_accuracy", "accuracy_gap", "train_loss", "test_loss", "loss_gap")
 
-def radii(results: Mapping[str, FlatnessRadii]) -> Table:
-    """Loss and error at the start, radii, and number of evaluations."""
-    heading = ("network", "loss at the start", "error at the start", "mean ± sd", "median", "reached", "evaluations")
+
+def generalization(results: Mapping[str, Generalization]) -> Table:
+    """Accuracies, losses and gaps with their 95 % intervals."""
+    measured = {name: result.summary() for name, result in results.items()}
+    shown = [figure for figure in _FIGURES if any(figure in own for own in measured.values())]
     rows = [
-        (
-            name,
-            three(result.start.loss),
-            f"{percent(result.start.error)} %" if "error" in result.start.figures() else MISSING,
-            plus_minus(result.mean, result.std),
-            three(result.median),
-            f"{len(result.radii) - result.censored} of {len(result.radii)}",
-            str(int(result.evaluations.sum())),
-        )
-        for name, result in results.items()
+        (name, *(_figure(results[name], figure) if figure in own else MISSING for figure in shown))
+        for name, own in measured.items()
     ]
-    return Table(heading, tuple(rows))
+    return Table(("network", *(figure.replace("_", " ") for figure in shown)), tuple(rows))
 
 
-def landscapes(results: Mapping[str, Interpolation]) -> Table:
-    """Loss at the networks and largest loss between them; for lines also the barrier."""
-    lines = all(result.coefficients.shape[1] == 2 for result in results.values())
-    heading = ("landscape", "loss at the networks", "largest loss", "least accuracy", "points", "not finite")
-    rows = []
-    for name, result in results.items():
-        corners = (result.coefficients == 1).any(1)
-        known = result.loss.isfinite()
-        row = (
-            name,
-            ", ".join(three(value) for value in result.loss[corners].tolist()),
-            three(float(result.loss[known].max())) if bool(known.any()) else MISSING,
-            f"{percent(float(result.accuracy[known].min()))} %" if has_error(result) else MISSING,
-            str(len(result.loss)),
-            str(int((~known).sum())),
-        )
-        rows.append((*row, three(result.barrier)) if lines else row)
-    return Table((*heading, "barrier") if lines else heading, tuple(rows))
+def _figure(result: Generalization, figure: str) -> str:
+    """A figure with its interval, in percent for accuracies."""
+    written = percent if "accuracy" in figure else three
+    low, high = map(written, result.interval(figure))
+    sign = " %" if "accuracy" in figure else ""
+    return f"{written(result.summary()[figure])}{sign} [{low}, {high}]"
 
 
 def samples(results: Mapping[str, PerSample]) -> Table:
@@ -106,3 +91,61 @@ def certificates(results: Mapping[str, SmoothedCertificate]) -> Table:
         rows.append((name, f"{len(result):,}", abstained, *radii, *(f"{percent(value)} %" for value in accuracy)))
     levels = (f"certified at {k:g} sigma" for k in multiples)
     return Table((*heading, *levels), tuple(rows))
+
+
+def maximum(results: Mapping[str, JacobianMaximum]) -> Table:
+    """Largest norm, and where it was found."""
+    rows = []
+    for name, result in results.items():
+        first, second, at = result.where
+        place = f"sample {first}" if first == second else f"{three(at)} of the way from sample {first} to {second}"
+        rows.append((name, three(result.maximum), place, str(len(result)), str(result.points)))
+    return Table(("network", "largest", "found at", "samples or segments", "points on each"), tuple(rows))
+
+
+def bounds(results: Mapping[str, Bound]) -> Table:
+    """Terms of the bounds."""
+    rows = [
+        (
+            name,
+            three(own.expected),
+            three(own.empirical),
+            "; ".join(f"{term} {three(value)}" for term, value in own.terms.items()),
+            "yes" if own.vacuous else "no",
+            ", ".join(own.chosen) or "nothing",
+            "theorem" if own.proven else "rate only",
+        )
+        for name, own in results.items()
+    ]
+    heading = ("bound", "expected loss at most", "empirical", "terms", "vacuous", "chosen after the data", "proven")
+    return Table(heading, tuple(rows))
+
+
+def distances(results: Mapping[str, GeometricMargins]) -> Table:
+    """Median by each method, number of points not found, and violations."""
+    lowers = list(dict.fromkeys(name for result in results.values() for name in result.lowers))
+    uppers = list(dict.fromkeys(name for result in results.values() for name in result.uppers))
+    rows = []
+    for name, result in results.items():
+        figures = result.summary()
+        methods = (m if m not in result.uncertified else None for m in (*lowers, *uppers))
+        medians = [figures.get(f"median_{method}") for method in methods]
+        row = [name, *(MISSING if median is None else three(median) for median in medians)]
+        total = len(result.labels)
+        rows.append((*row, f"{int((~result.reached).sum())} of {total}", f"{result.violations} of {total}"))
+    heading = ("network, median", *(f"lower, {m}" for m in lowers), *(f"upper, {m}" for m in uppers))
+    return Table((*heading, "not found", "lower above upper"), tuple(rows))
+
+
+def accuracies(results: Mapping[str, AdversarialAccuracy]) -> Table:
+    """Accuracy at each budget in percent, with its band."""
+    budgets = list(dict.fromkeys(float(budget) for result in results.values() for budget in result.budgets))
+    rows = []
+    for name, result in results.items():
+        lower, upper = result.interval()
+        cells = {
+            float(budget): f"{percent(float(p))} [{percent(float(low))}, {percent(float(high))}]"
+            for budget, p, low, high in zip(result.budgets, result.accuracy, lower, upper, strict=True)
+        }
+        rows.append((name, *(cells.get(budget, MISSING) for budget in budgets)))
+    return Table(("network, % correct", *(f"budget {budget:g}" for budget in budgets)), tuple(rows))

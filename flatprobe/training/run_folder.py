@@ -16,7 +16,7 @@ from typing import Any
 
 from torch import nn
 
-from flatprobe.models.checkpoints import CONFIG
+from flatprobe.models.architectures import CONFIG
 from flatprobe.utils.arguments import as_json
 from flatprobe.utils.atomic import is_abandoned, leftovers
 from flatprobe.utils.tensor_files import State, bytes_of, read_json, read_tensors, write_tensors, write_text

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from flatprobe.data import LabelledData, check_classes
 from flatprobe.data.inputs import as_arguments, map_tensors
 from flatprobe.functional.user_loss import UserLoss
-from flatprobe.models.checkpoints import load_weights
+from flatprobe.models.weights import load_weights
 from flatprobe.network.class_names import set_class_names
 from flatprobe.network.outputs import WithOutput, logits_of
 from flatprobe.risk.empirical import EmpiricalRisk, Risk

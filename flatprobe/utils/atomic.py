@@ -5,7 +5,7 @@ import hashlib
 import itertools
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -17,6 +17,15 @@ except ImportError:  # Windows has no such locks
 
 UNSEALED = "sha256:" + 64 * "0"  # stands in the place of a file's digest while the digest is computed
 _count = itertools.count()
+
+
+def digest_of(files: Sequence[Path]) -> str:
+    """The SHA-256 of a file, as `sha256sum` prints it, or that of the digests of several files."""
+    digests = []
+    for file in files:
+        with file.open("rb") as opened:
+            digests.append(hashlib.file_digest(opened, "sha256").hexdigest())
+    return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
 @contextmanager

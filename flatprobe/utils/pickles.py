@@ -7,22 +7,15 @@ import struct
 import warnings
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
-FIX = "save model.state_dict() with safetensors.torch.save_file"
-
-# Keys under which training programs store a state_dict, in the order of the search; averaged weights come last.
-NESTS = (
-    "state_dict", "model_state_dict", "model_state", "model", "net", "network", "params", "weights", "module", "last",
-    "best", "model_ema", "state_dict_ema", "ema",
-)  # fmt: skip
-_DEPTH = 3  # {"model": {"state_dict": ...}}
+from flatprobe.utils.conversions import EXPORT, MODULE, PICKLE, SCRIPT, lines
+from flatprobe.utils.placeholders import placeholders
 
 # Limits of a pickle: far above any checkpoint (35 opcodes per tensor), and still read in seconds.
 _SIZE, _NESTED, _OPCODES = 10**7, 500, 2 * 10**6
@@ -41,23 +34,29 @@ _EXPANSION = 20  # the limit of unpacked over packed size; torch.save does not c
 def unpickle(file: Path) -> object:
     """The content of a file of torch.save, read by torch's weights-only unpickler.
 
+    Objects of other classes than torch's become stand-ins without content, and nothing is imported for them.
+
     Raises:
-        ValueError: if the file holds code, is damaged, or would grow without bound.
+        ValueError: if the file calls code, is damaged, or would grow without bound.
     """
     with file.open("rb") as opened:
         zipped = opened.read(2) == b"PK"  # torch tells its two formats apart by this
     if zipped:
         _check_archive(file)
-    _check_extent(file, zipped=zipped)
+    names = _check_extent(file, zipped=zipped)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), torch.serialization.safe_globals(placeholders(names)):
             # torch warns of foreign pickle protocols before it refuses their content.
             warnings.simplefilter("ignore", UserWarning)
             content: object = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         asked = re.search(r"GLOBAL ([\w.]+)", str(error))
-        reason = f"it names {asked[1]}" if asked else "it holds more than tensors, or is damaged"
-        msg = f"the pickle {file} was refused, since reading it could execute code: {reason}; {FIX}"
+        called = re.search(r"it (?:calls|names) [\w.]+", str(error))
+        reason = (
+            f"it names {asked[1]}" if asked else called[0] if called else "it holds more than tensors, or is damaged"
+        )
+        kind = MODULE if any(name.startswith("torch.nn.modules.") for name in names) else PICKLE
+        msg = f"the pickle {file} was refused, since reading it could execute code: {reason}. {lines(file, kind)}"
         raise ValueError(msg) from error
     except Exception as error:  # damaged bytes make the unpickler raise exceptions of any kind
         raise ValueError(_damage_message(file, str(error) or type(error).__name__)) from error
@@ -89,8 +88,17 @@ def _check_archive(file: Path) -> None:
                 changed = archive.testzip()  # set_crc32_options(False) writes no checksums
     except (zipfile.BadZipFile, EOFError, OSError, NotImplementedError, RuntimeError, zlib.error) as error:
         raise ValueError(_damage_message(file, str(error) or "its end is missing")) from error
-    if {Path(entry.filename).name for entry in entries} & {"constants.pkl", "archive_format"}:
-        msg = f"{file} is a TorchScript or torch.export archive and was refused: it holds a program; {FIX}"
+    names = {Path(entry.filename).name for entry in entries}
+    for name, kind in (("archive_format", EXPORT), ("constants.pkl", SCRIPT)):
+        if name in names:
+            msg = f"{file} is a {kind.name} archive and was refused: it holds a program. {lines(file, kind)}"
+            raise ValueError(msg)
+    if "data.pkl" not in names:
+        inside = ", ".join(sorted(names)[:5]) or "nothing"
+        msg = (
+            f"the checkpoint {file} must be a file of torch.save, got a zip archive without data.pkl; it holds {inside}"
+            ". Unpack it if the checkpoint is inside."
+        )
         raise ValueError(msg)
     if whole > _EXPANSION * size:
         msg = (
@@ -102,23 +110,28 @@ def _check_archive(file: Path) -> None:
         raise ValueError(_damage_message(file, f"the checksum of {changed} does not fit"))
 
 
-def _check_extent(file: Path, *, zipped: bool) -> None:
+def _check_extent(file: Path, *, zipped: bool) -> set[str]:
     """Refuse pickles that build too much; nested tuples could take hours to hash.
+
+    Returns:
+        Names of the classes and functions in the pickles.
 
     Raises:
         ValueError: if a pickle builds more objects, or nests them deeper, than any checkpoint.
     """
+    names: set[str] = set()
     try:
         for stream in _streams(file, zipped=zipped):
             with stream:
                 for _ in range(5):  # torch's old format is five pickles in a row
-                    _check_pickle(stream)
+                    names |= _check_pickle(stream)
     except OverflowError as error:
         msg = (
-            f"the pickle {file} was refused: it builds more objects, or nests them deeper, than any checkpoint; "
-            f"expected a state_dict; {FIX}"
+            f"the pickle {file} was refused: it builds more objects, or nests them deeper, than any checkpoint. "
+            "Save the state_dict alone."
         )
         raise ValueError(msg) from error
+    return names
 
 
 def _streams(file: Path, *, zipped: bool) -> Iterator[Any]:
@@ -133,8 +146,8 @@ def _streams(file: Path, *, zipped: bool) -> Iterator[Any]:
                 yield archive.open(entry)
 
 
-def _check_pickle(stream: Any) -> None:
-    """Count the objects that a pickle builds, and the nesting of its tuples.
+def _check_pickle(stream: Any) -> set[str]:
+    """Names of the classes and functions in a pickle, whose objects and nesting of tuples are counted.
 
     The descriptions of the opcodes give their effect on the stack, so nothing is built. A damaged pickle ends the
     count: torch reports the damage.
@@ -144,9 +157,12 @@ def _check_pickle(stream: Any) -> None:
     """
     stack: list[tuple[int, int] | None] = []
     memo: dict[object, tuple[int, int] | None] = {}
+    names: set[str] = set()
     with suppress(ValueError, IndexError, KeyError, EOFError, UnicodeDecodeError, struct.error):
         for count, (opcode, argument, _) in enumerate(pickletools.genops(stream)):
             name = opcode.name
+            if name == "GLOBAL":
+                names.add(".".join(str(argument).split(" ")))
             if name == "MARK":
                 stack.append(None)
             elif name.endswith("PUT"):
@@ -166,42 +182,4 @@ def _check_pickle(stream: Any) -> None:
                 if size > _SIZE or depth > _NESTED or count > _OPCODES:
                     raise OverflowError
                 stack += [(size, depth)] * left
-
-
-def state_of(content: object, file: Path) -> dict[str, Tensor]:
-    """The state_dict of a checkpoint: the content, or the one under a customary key.
-
-    Entries that are no tensors (an epoch, a version, an empty _extra_state) are left out.
-
-    Raises:
-        ValueError: if there is no state_dict, or several, none of them under a customary key.
-    """
-    found = _states(content, _DEPTH)
-    customary = [key for key in ("", *NESTS) if key in found]
-    if customary or len(found) == 1:
-        return found[customary[0] if customary else next(iter(found))]
-    words = [key[:40] for key in content if isinstance(key, str)] if isinstance(content, Mapping) else []
-    keys = f" with the keys {', '.join(words[:5])}" if words else ""
-    several = f", and several state_dicts: {', '.join(found)}; save the right one alone" if found else ""
-    msg = (
-        f"the checkpoint {file} holds a {type(content).__name__}{keys}{several}; expected a state_dict (names to "
-        f"tensors), itself or under one of {', '.join(NESTS)}; {FIX}"
-    )
-    raise ValueError(msg)
-
-
-def _states(content: object, depth: int) -> dict[str, dict[str, Tensor]]:
-    """Key -> state_dict, with "" for the content itself."""
-    if not isinstance(content, Mapping) or not all(isinstance(key, str) for key in content) or depth < 0:
-        return {}
-    nested: dict[str, dict[str, Tensor]] = {}
-    for key, value in content.items():
-        own = _states(value, depth - 1)
-        if len(own) == 1:
-            nested[key] = next(iter(own.values()))
-        else:
-            nested |= {inner: state for inner, state in own.items() if inner not in nested}
-    tensors = {key: value for key, value in content.items() if isinstance(value, Tensor)}
-    if tensors and not nested.keys() & {*NESTS} and len(tensors) > max(map(len, nested.values()), default=0):
-        return {"": tensors}
-    return nested
+    return names

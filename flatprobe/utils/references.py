@@ -66,7 +66,22 @@ def call(reference: str, option: str, arguments: Mapping[str, object]) -> Any:
             f"{type(function).__name__}. Name a function that returns what is needed."
         )
         raise ValueError(msg)
-    check_arguments(function, reference, option, arguments)
+    return invoke(function, reference, option, arguments)
+
+
+def invoke(function: Any, reference: str, option: str, arguments: Mapping[str, object]) -> Any:
+    """What a function returns for these keyword arguments.
+
+    Args:
+        function: a function or class.
+        reference: its name in errors.
+        option: name of the argument or option in errors.
+        arguments: keyword arguments.
+
+    Raises:
+        ValueError: if the arguments do not fit, or the call raises an error.
+    """
+    _check_arguments(function, reference, option, arguments)
     try:
         return function(**arguments)
     except Exception as error:  # any error of the user's function
@@ -78,7 +93,7 @@ def call(reference: str, option: str, arguments: Mapping[str, object]) -> Any:
         raise ValueError(msg) from error
 
 
-def check_arguments(function: Any, reference: str, option: str, arguments: Mapping[str, object]) -> None:
+def _check_arguments(function: Any, reference: str, option: str, arguments: Mapping[str, object]) -> None:
     """Check keyword arguments against the signature of a function, without a call.
 
     Raises:
@@ -94,7 +109,7 @@ def check_arguments(function: Any, reference: str, option: str, arguments: Mappi
         given = f"the arguments {', '.join(arguments)}" if arguments else "no arguments"
         msg = (
             f"{option} must name a function that takes {given}, got {reference!r}, which is "
-            f"{function.__name__}{signature}: {error}. Give its arguments, or name a function that needs none."
+            f"{getattr(function, '__name__', reference)}{signature}: {error}. Give its arguments, or name another one."
         )
         raise ValueError(msg) from error
 

@@ -12,13 +12,11 @@ import torch
 from torch import Tensor
 
 from flatprobe.utils.atomic import UNSEALED, add_seal, is_intact, write_beside
-from flatprobe.utils.pickles import FIX, state_of, unpickle
 
 State = dict[str, Tensor]
 
 _SEAL = "flatprobe_seal"  # in the header of the files that are written here
 _INDEX = ".index.json"
-_STARTS = (b"PK", b"\x80")  # first bytes of a zip archive and of a pickle, the two formats of torch.save
 _HEADER = 10**8  # largest number of bytes of a safetensors header
 _MOST = 10**5  # largest number of tensors in a file; a header of that size can name millions of empty tensors
 
@@ -115,61 +113,38 @@ def _check_seal(file: Path, seal: str | None) -> None:
         raise ValueError(_damage_message(file, "its SHA-256 is another than when it was written"))
 
 
-def read_state(file: Path) -> State:
-    """The tensors of a checkpoint file by name, on the CPU.
-
-    Args:
-        file: a safetensors file, the index of several safetensors files beside it (`.index.json`), or a file of
-            torch.save that holds a state_dict, itself or under a customary key. The content decides, not the ending.
-            Pickles are read by torch's weights-only unpickler, which builds tensors and plain containers only.
-
-    Returns:
-        The state_dict.
-
-    Raises:
-        ValueError: if the file is of another kind, or holds tensors that are not dense.
-    """
-    if not file.is_file():
-        msg = f"the checkpoint {file} must be a file or a folder, which can be read more than once"
-        raise ValueError(msg)
-    if file.name.endswith(_INDEX):
-        return {name: value for shard in shards(file) for name, value in read_tensors(shard)[0].items()}
+def is_safetensors(file: Path) -> bool:
+    """True if the file's name or beginning is that of a safetensors file."""
     with file.open("rb") as opened:
         start = opened.read(9)
-    if file.suffix.lower() == ".safetensors" or (start[8:] == b"{" and int.from_bytes(start[:8], "little") <= _HEADER):
-        return read_tensors(file)[0]
-    if not start.startswith(_STARTS):
-        msg = (
-            f"the checkpoint {file} ({file.stat().st_size} bytes) was refused: it is neither a safetensors file nor "
-            f"a file of torch.save, or it is truncated or corrupt; {FIX}"
-        )
-        raise ValueError(msg)
-    state = state_of(unpickle(file), file)
-    for name, value in state.items():
-        if value.layout != torch.strided or value.is_meta or value.is_quantized or value.is_nested:
-            msg = (
-                f"the entry {name} of the checkpoint {file} is a tensor of layout {value.layout} and dtype "
-                f"{value.dtype} on the device {value.device}; expected a dense tensor with values: {FIX}"
-            )
-            raise ValueError(msg)
-    return state
+    return file.suffix.lower() == ".safetensors" or (
+        start[8:] == b"{" and int.from_bytes(start[:8], "little") <= _HEADER
+    )
+
+
+def is_index(file: Path) -> bool:
+    """True if the file's name is that of an index of several files of weights."""
+    return file.name.endswith(_INDEX)
 
 
 def shards(index: Path) -> list[Path]:
-    """The safetensors files that an index names, all in the folder of the index.
+    """The files of weights that an index names, all in the folder of the index.
+
+    They are safetensors files, or files of torch.save where the index is that of such files (`.bin.index.json`).
 
     Raises:
         ValueError: if the file is no such index, or names a file in another folder or of another kind.
     """
     named = read_json(index, "copy it again").get("weight_map")
     if not isinstance(named, dict) or not named:
-        msg = f"{index} has no weight_map; expected the index of a checkpoint in several safetensors files"
+        msg = f"{index} has no weight_map; expected the index of a checkpoint in several files"
         raise ValueError(msg)
-    return [within(index.parent, name) for name in dict.fromkeys(map(str, named.values()))]
+    ending = ".bin" if index.name.endswith(f".bin{_INDEX}") else ".safetensors"
+    return [within(index.parent, name, ending) for name in dict.fromkeys(map(str, named.values()))]
 
 
-def within(folder: Path, name: str) -> Path:
-    """The safetensors file of that name in the folder.
+def within(folder: Path, name: str, ending: str = ".safetensors") -> Path:
+    """The file of weights of that name in the folder.
 
     The cache of the Hugging Face hub keeps the files of a folder as links to `blobs` beside `snapshots`. Other links
     out of the folder are refused.
@@ -180,10 +155,10 @@ def within(folder: Path, name: str) -> Path:
     file, home = folder / name, folder.resolve()
     real = file.resolve().parent
     homes = {home, home.parent.parent / "blobs"} if home.parent.name == "snapshots" else {home}
-    if not name.endswith(".safetensors") or real not in homes or not file.is_file():
+    if not name.endswith(ending) or real not in homes or not file.is_file():
         msg = (
-            f"{folder} names {name!r} as a file of weights; expected a safetensors file in the folder itself: copy it "
-            "there, or save the weights again with safetensors"
+            f"{folder} names {name!r} as a file of weights; expected a {ending.lstrip('.')} file in the folder itself: "
+            "copy it there, or save the weights again with safetensors"
         )
         raise ValueError(msg)
     return file

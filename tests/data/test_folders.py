@@ -230,7 +230,7 @@ def test_no_script_of_a_data_set_is_run(tmp_path: Path, monkeypatch: pytest.Monk
     assert len(fp.load_data(tmp_path / "pictures")) == 2
     (tmp_path / "script.py").write_text(code)
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(FileNotFoundError, match=r"no data set 'script.py'.*Dataset scripts are no longer supported"):
+    with pytest.raises(FileNotFoundError, match=r"got the file script.py. Write a function in a file of"):
         fp.load_data("script.py")
     assert not (tmp_path / "ran").exists()
 

@@ -94,8 +94,11 @@ def test_bad_pictures_are_refused_by_their_position(stream: bool, tmp_path: Path
     floating = encoded(Image.fromarray(GREY[0].astype(np.float32)), "TIFF")
     deep = encoded(Image.fromarray(GREY[0].astype(np.int32) + 70000), "TIFF")
     cases: list[tuple[Any, str]] = [
-        (small, r"image 2 must have the shape of the first one read, \(1, 6, 5\) .*got \(1, 4, 5\). Give crop="),
-        (colour, r"image 2 must have the shape .*got \(3, 6, 5\). Store all in one colour mode"),
+        (
+            small,
+            r"image 2 must have the shape of the first one read, \(1, 6, 5\) .*got \(1, 4, 5\). Give resize= or crop=",
+        ),
+        (colour, r"image 2 must have the shape .*got \(3, 6, 5\). Give greyscale=True, or colour=True for"),
         ({**damaged, "path": None}, "image 2 cannot be decoded .*. Replace it if it is damaged"),
         ({"bytes": b"words", "path": None}, "image 2 cannot be decoded"),
         (None, "image 2 must be the bytes of an image file, got None"),
@@ -237,8 +240,10 @@ def test_tables_of_datasets_are_taken_as_they_are(tmp_path: Path) -> None:
             data = fp.load_data(table, stream=stream)
             assert_same(data, expected)
             assert "name" not in data.source
-    for other in (torch.utils.data.TensorDataset(torch.ones(3)), None, 3):
-        with pytest.raises(TypeError, match=rf"the name is a {type(other).__name__}; expected the name .*from_dataset"):
+    with pytest.raises(TypeError, match="item 0 of the TensorDataset is a tuple; expected a pair"):
+        fp.load_data(torch.utils.data.TensorDataset(torch.ones(3)))
+    for other in (None, 3):
+        with pytest.raises(TypeError, match=rf"the data are a {type(other).__name__}; expected a name, a folder"):
             fp.load_data(other)
 
 

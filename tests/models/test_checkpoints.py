@@ -164,7 +164,9 @@ def test_a_pickle_with_code_is_refused_and_not_run(tmp_path, save):
 
 def test_a_whole_pickled_module_is_refused(tmp_path):
     torch.save(nn.Linear(2, 3), tmp_path / "whole.pt")
-    with pytest.raises(ValueError, match=r"refused.*torch\.nn\.modules\.linear\.Linear.*safetensors"):
+    with pytest.raises(
+        ValueError, match=r"module \(torch\.nn\.modules\.linear\.Linear\) and was refused.*to safetensors"
+    ):
         load_checkpoint(tmp_path / "whole.pt", nn.Linear(2, 3))
 
 
@@ -172,9 +174,9 @@ def test_torch_export_archives_are_refused_whatever_their_name(tmp_path):
     program = torch.export.export(nn.Linear(2, 3), (torch.zeros(1, 2),))
     torch.export.save(program, tmp_path / "a.pt2")
     (tmp_path / "a.pt").write_bytes((tmp_path / "a.pt2").read_bytes())
-    with pytest.raises(ValueError, match=r"a\.pt2 is a TorchScript or torch\.export archive and was refused"):
+    with pytest.raises(ValueError, match=r"a\.pt2 is a torch\.export archive and was refused"):
         load_checkpoint(tmp_path / "a.pt2", nn.Linear(2, 3))
-    with pytest.raises(ValueError, match=r"a\.pt is a TorchScript or torch\.export archive and was refused"):
+    with pytest.raises(ValueError, match=r"a\.pt is a torch\.export archive and was refused"):
         load_checkpoint(tmp_path / "a.pt", nn.Linear(2, 3))
 
 
@@ -194,13 +196,13 @@ def test_truncated_state_dict(tmp_path, network, zipped, share):
     torch.save(network.state_dict(), path, _use_new_zipfile_serialization=zipped)
     content = path.read_bytes()
     path.write_bytes(content[: int(share * len(content))])
-    with pytest.raises(ValueError, match=r"a\.pt .*(truncated or corrupt|damaged)"):
+    with pytest.raises(ValueError, match=r"a\.pt .*(truncated or corrupt|damaged|empty)"):
         load_checkpoint(path, network)
 
 
 def test_checkpoint_of_another_network_names_the_keys(tmp_path):
     save_checkpoint(mlp((4,), widths=(3, 3, 3, 3, 3, 3)), tmp_path / "a.safetensors")
-    with pytest.raises(ValueError, match=r"10 unexpected: linear3\.bias, .*, \.\.\.; 4 of another shape: ") as caught:
+    with pytest.raises(ValueError, match=r"10 unexpected: linear3\.bias, .*; 4 of another shape: ") as caught:
         load_checkpoint(tmp_path / "a.safetensors", mlp((4,), widths=(5,)))
     assert "linear1.weight (3, 4) instead of (5, 4)" in str(caught.value)
     save_checkpoint(mlp((4,), widths=()), tmp_path / "b.safetensors")
@@ -222,7 +224,7 @@ def test_other_refusals(tmp_path):
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(ValueError, match=r"config\.json is not valid JSON.*model="):
         load_checkpoint(tmp_path / "a.safetensors")
-    with pytest.raises(TypeError, match=r"model is OrderedDict; expected a torch\.nn\.Module"):
+    with pytest.raises(TypeError, match=r"model is OrderedDict; expected a torch\.nn\.Module .* class or function"):
         load_checkpoint(tmp_path / "a.safetensors", linear.state_dict())
     torch.save([1, 2], tmp_path / "list.pt")
     with pytest.raises(ValueError, match="holds a list; expected a state_dict"):

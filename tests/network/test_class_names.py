@@ -168,7 +168,7 @@ def test_the_command_line_renumbers_by_name(capsys: pytest.CaptureFixture[str]) 
 def test_a_run_on_renumbered_data_is_recognised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = {"name": "set", "split": "train", "class_names": OTHER.source["class_names"]}
     stored = fp.LabelledData(INPUTS, OTHER.labels, classes=3, source=source)
-    monkeypatch.setattr("flatprobe.cli.inputs.load_data", lambda *_, **__: stored)
+    monkeypatch.setattr("flatprobe.data.load.load_data", lambda *_, **__: stored)
     data = stored.with_class_names(CLASSES).with_random_labels(0.5, seed=1)
     run = fp.train(nn.Linear(4, 3), data, epochs=1, out=tmp_path / "run")
     assert data_of(run.path, None, None, None).fingerprint == data.fingerprint

@@ -7,11 +7,11 @@ import torch
 
 import flatprobe as fp
 from flatprobe.report import write_report
-from flatprobe.report.records import load_records
-from flatprobe.report.summary import make_title
+from flatprobe.report.sections import make_title
 from flatprobe.studies import demo as demo_module
-from flatprobe.studies.compare import Comparison
-from flatprobe.studies.probes_at_defaults import CHOICES, DEFAULT, LANDSCAPE
+from flatprobe.studies.compare import DEFAULT, Comparison
+from flatprobe.studies.probes_by_name import CHOICES, LANDSCAPE
+from flatprobe.studies.records import load_records
 from tests.helpers import cases
 
 DATA = cases.data_for((1, 8, 8), samples=40)
@@ -82,7 +82,7 @@ def test_a_network_whose_directions_are_all_censored_has_no_mean() -> None:
 
 def test_it_saves_a_record_each(comparison: Comparison, tmp_path) -> None:
     folder = comparison.save(tmp_path / "records")
-    assert {path.name for path in folder.iterdir()} == set(DEFAULT)
+    assert {path.name for path in folder.iterdir()} == {*DEFAULT, "comparison.json"}
     loaded = fp.load(folder / "flatness_radius" / "a-0.parquet")
     assert torch.equal(loaded.radii, comparison.results["flatness_radius"]["a-0"].radii)
 

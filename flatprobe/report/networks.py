@@ -1,0 +1,86 @@
+"""What a reviewer asks of each network."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from flatprobe.report.provenance import words
+from flatprobe.report.section import Cell, Table
+from flatprobe.utils.numbers import MISSING, three
+from flatprobe.utils.results import Result
+
+# Facts in the order of the page, with their titles.
+_TITLES = {
+    "class": "Class",
+    "parameters": "Weights",
+    "norm": "Norm of the weights",
+    "batch_norm": "BatchNorm",
+    "dtype": "Arithmetic",
+    "device": "Device",
+    "samples": "Samples",
+    "test_samples": "Test samples",
+    "seed": "Seed",
+    "data": "Data",
+    "fingerprint": "Fingerprint of the data",
+    "test_fingerprint": "Fingerprint of the test data",
+    "checkpoint_hash": "Hash of the checkpoint",
+    "weights_hash": "Hash of the weights",
+    "checks_not_made": "Checks not made",
+}
+_LONG = ("fingerprint", "hash")
+_SHOWN = 12  # letters of a fingerprint in a table
+
+
+@dataclass(frozen=True)
+class Networks:
+    """Facts that all networks share, and a table of the others."""
+
+    shared: tuple[tuple[str, str | tuple[str, ...]], ...]
+    table: Table | None
+
+
+def describe(facts: Mapping[str, Mapping[str, Any]]) -> Networks:
+    """Facts that all share once, and the others in a row per network."""
+    names = list(facts)
+    known = [fact for fact in _TITLES if any(own.get(fact) not in (None, []) for own in facts.values())]
+    shared = [fact for fact in known if len({words(facts[name].get(fact)) for name in names}) == 1]
+    own = [fact for fact in known if fact not in shared]
+    both = tuple((_TITLES[fact], _value(facts[names[0]][fact])) for fact in shared)
+    rows = tuple((Cell(name), *(_cell(fact, facts[name].get(fact)) for fact in own)) for name in names)
+    return Networks(both, Table(("network", *(_TITLES[fact] for fact in own)), rows) if own else None)
+
+
+def _value(value: Any) -> str | tuple[str, ...]:
+    return tuple(map(_words, value)) if isinstance(value, list | tuple) else _words(value)
+
+
+def _words(value: Any) -> str:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return three(value)
+    if isinstance(value, list | tuple):
+        return "; ".join(_words(own) for own in value)
+    return words(value)
+
+
+def _cell(fact: str, value: Any) -> Cell:
+    if value in (None, []):
+        return Cell(MISSING)
+    text = _words(value)
+    if fact.endswith(_LONG) and len(text) > _SHOWN:
+        return Cell(f"{text[:_SHOWN]}…", note=text)
+    return Cell(text)
+
+
+def data_names(results: Mapping[str, Mapping[str, Result]]) -> list[str]:
+    """Names of the data that anything was measured on."""
+    found = {}
+    for own in results.values():
+        for result in own.values():
+            data = (result.settings.get("subject") or {}).get("data") or {}
+            source = data.get("source")
+            if isinstance(source, Mapping) and source.get("name"):
+                labels = " with random labels" if "random_labels" in source else ""
+                found[f"{source['name']}{labels} ({data.get('samples', 0):,} samples)"] = str(source["name"])
+    return list(found)

@@ -1,0 +1,234 @@
+"""Warnings of an accuracy that says that a network is not measured as it was trained."""
+
+import math
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from flatprobe.data import LabelledData
+from flatprobe.data.inputs import few_rows
+from flatprobe.models import Normalise, Normalised
+from flatprobe.probes.per_sample import map_samples
+from flatprobe.risk.empirical import EmpiricalRisk
+from flatprobe.risk.samples import per_sample
+
+# Our choices. Networks that were trained on inputs as they are had no pair with fewer errors and at most half the loss.
+SAMPLES = 2000  # that are classified
+SCALE_LEVEL = 0.01  # probability of a warning of another normalization, if none is better
+LOSS_FACTOR = 5.0  # of the losses, where the errors are too few for a test
+LEVEL = 1e-3  # probability that a network that guesses is taken for one that does not
+_ORDERED = 0.8  # accuracy under another order of the classes that is no chance for more than two classes
+_FEWEST = 20  # samples with which guessing can be told from knowing
+_BELOW = 0.05  # of the accuracy in the history, which may be of a validated epoch
+
+_AS_THEY_ARE = "inputs as they are"
+_OWN = "mean and std of these data"
+
+Numbers = tuple[float, ...]
+# The pairs that are customary for images in [0, 1], by number of channels.
+_CUSTOMARY: dict[int, tuple[tuple[str, Numbers, Numbers], ...]] = {
+    1: (
+        ("the usual pair of MNIST", (0.1307,), (0.3081,)),
+        ("inputs from -1 to 1", (0.5,), (0.5,)),
+        ("the usual pair of Fashion-MNIST", (0.2860,), (0.3530,)),
+    ),
+    3: (
+        ("the usual pair of ImageNet", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+        ("inputs from -1 to 1", (0.5,), (0.5,)),
+        ("the usual pair of CIFAR-10", (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
+        ("a usual pair of CIFAR-10", (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
+    ),
+}
+
+
+class Scale(NamedTuple):
+    """A mean and a std of inputs, with their origin in words."""
+
+    words: str
+    mean: Numbers
+    std: Numbers
+
+    @property
+    def option(self) -> str:
+        """The values as `--normalise` takes them."""
+        return "none" if self.words == _AS_THEY_ARE else f"{numbers(self.mean)} {numbers(self.std)}"
+
+    @property
+    def python(self) -> str:
+        """The network with this normalization, in Python."""
+        if self.words == _AS_THEY_ARE:
+            return "the network itself"
+        pair = (numbers(own) if len(own) == 1 else f"[{numbers(own).replace(',', ', ')}]" for own in self[1:])
+        return f"fp.Normalised(network, {', '.join(pair)})"
+
+    def closeness(self, own: tuple[float, float]) -> float:
+        """Preference among pairs of equal accuracy: how little the pair differs from the mean and std of the data.
+
+        The pair of the data themselves comes after a customary pair that is within 5 % of it.
+        """
+        mean, std = (sum(values) / len(values) for values in (self.mean, self.std))
+        distance = abs(mean - own[0]) / own[1] + abs(math.log(std / own[1]))
+        return -max(distance, 0.05 if self.words.startswith(_OWN) else 0.0)
+
+
+def numbers(values: Numbers) -> str:
+    """The values with commas, to four digits.
+
+    >>> numbers((0.13066, 0.5))
+    '0.1307,0.5'
+    """
+    return ",".join(f"{value:.4g}" for value in values)
+
+
+def is_normalised(network: nn.Module) -> bool:
+    """True if a network has a layer that normalizes its inputs by given numbers."""
+    return any(isinstance(layer, Normalise) for layer in network.modules())
+
+
+def accuracy_warnings(network: nn.Module, data: LabelledData, *, claimed: float | None = None) -> tuple[str, ...]:
+    """Sentences on an accuracy that is likely not the one of the network as it was trained.
+
+    Up to 2,000 samples spread over the data are classified. There is a warning if
+
+    - another customary normalization of the inputs makes fewer errors, and clearly so: at most half as many, with a
+      p-value below 0.01 / (number of normalizations) of a sign test over the samples whose correctness changes, or
+      with at most a fifth of the mean cross-entropy;
+    - the accuracy is no better than that of always guessing the largest class, by a binomial test at 0.001, or another
+      order of the classes would make it much higher;
+    - the accuracy is more than 0.05 below the claimed one, which no chance explains.
+
+    Cost: 1 forward pass over the samples; if any is misclassified, up to 7 more.
+
+    Args:
+        network: a classifier in eval mode.
+        data: the data; without classes there is no warning.
+        claimed: accuracy on the same data at the end of the training, if known.
+
+    Returns:
+        The sentences.
+
+    Raises:
+        ValueError: if the network cannot be run on the data.
+    """
+    if data.classes is None:  # a regression has no accuracy
+        return ()
+    part = data if len(data) <= SAMPLES else data.subset(few_rows(len(data), SAMPLES))
+    risk = EmpiricalRisk(network, part)
+    found = _Found(*per_sample(risk))
+    said = []
+    if (better := _better_scale(network, part, found)) is not None:
+        scale, accuracy = better
+        cure = f"with --normalise {scale.option} it is {_percent(accuracy)} ({scale.words}; in Python {scale.python})"
+        said.append(f"accuracy {_percent(found.accuracy)}; {cure}")
+    elif (share := _guessing(part.labels, found.correct)) is not None:
+        counts = f" by {risk.network.classes} outputs for {data.classes} classes"
+        other = "" if risk.network.classes == data.classes else counts
+        said.append(
+            f"accuracy {_percent(found.accuracy)}{other}, no better than guessing the largest class ({_percent(share)} "
+            f"of {len(part)} samples){_permuted(network, part)}"
+        )
+    if claimed is not None and found.accuracy < claimed - _BELOW and _below(found.correct, claimed - _BELOW):
+        said.append(
+            f"accuracy {_percent(found.accuracy)}, and {_percent(claimed)} at the end of its training (by the history "
+            "in its folder)"
+        )
+    return tuple(said)
+
+
+class _Found(NamedTuple):
+    """Loss and correctness of samples."""
+
+    losses: Tensor
+    correct: Tensor
+
+    @property
+    def accuracy(self) -> float:
+        return float(self.correct.mean())
+
+    def is_clearly_better(self, other: "_Found", tried: int) -> bool:
+        """True if there are fewer errors than another's, by the rules of `accuracy_warnings`."""
+        gained = int((self.correct > other.correct).sum())
+        lost = int((self.correct < other.correct).sum())
+        if gained <= lost:
+            return False
+        halved = float((1 - self.correct).sum()) <= float((1 - other.correct).sum()) / 2
+        significant = halved and _sign_test(gained, lost) <= SCALE_LEVEL / tried
+        return significant or float(self.losses.mean()) <= float(other.losses.mean()) / LOSS_FACTOR
+
+
+def _better_scale(network: nn.Module, data: LabelledData, found: _Found) -> tuple[Scale, float] | None:
+    """The normalization with the highest accuracy, where it is clearly higher, and that accuracy."""
+    if bool(found.correct.all()):
+        return None
+    inputs = next(iter(data.batches(len(data) if data.store.resident else 256))).inputs
+    inner = network.get_submodule("network") if isinstance(network, Normalised) else network
+    if not isinstance(inputs, Tensor) or not inputs.is_floating_point() or inputs.ndim < 2 or is_normalised(inner):
+        return None
+    own = float(inputs.double().mean()), float(inputs.double().std())
+    if own[1] == 0:
+        return None
+    scales = [*_scales(inputs, wrapped=inner is not network)]
+    tries = [_Found(*per_sample(EmpiricalRisk(Normalised(inner, scale.mean, scale.std), data))) for scale in scales]
+    best = max(range(len(scales)), key=lambda k: (tries[k].accuracy, scales[k].closeness(own)))
+    return (scales[best], tries[best].accuracy) if tries[best].is_clearly_better(found, len(scales)) else None
+
+
+def _scales(inputs: Tensor, *, wrapped: bool) -> Iterator[Scale]:
+    """Normalizations to try: the customary ones, that of the data, and division by 255 or multiplication."""
+    channels, top = inputs.shape[1], float(inputs.max())
+    unit = 255.0 if top > 2 and float(inputs.min()) >= 0 else 1.0
+    for words, mean, std in _CUSTOMARY.get(channels, ()) if inputs.ndim == 4 else ():
+        yield Scale(words, tuple(unit * value for value in mean), tuple(unit * value for value in std))
+    if wrapped:
+        yield Scale(_AS_THEY_ARE, (0.0,), (1.0,))
+    if inputs.ndim == 4:
+        words = "inputs from 0 to 255" if unit == 1 else "inputs / 255"
+        yield Scale(words, (0.0,), (1 / 255 if unit == 1 else unit,))
+    over = [0, *range(2, inputs.ndim)]
+    for words, axes in ((_OWN, None), (f"{_OWN} by channel", over)):
+        own = (inputs.double().mean(axes), inputs.double().std(axes))
+        if bool((own[1] > 0).all()) and (axes is None or channels > 1):
+            yield Scale(words, *(tuple(values.reshape(-1).tolist()) for values in own))
+
+
+def _sign_test(gained: int, lost: int) -> float:
+    """Probability of at least so many gains if gains and losses are equally likely."""
+    from scipy import stats
+
+    return float(stats.binomtest(gained, gained + lost, alternative="greater").pvalue) if gained + lost else 1.0
+
+
+def _guessing(labels: Tensor, right: Tensor) -> float | None:
+    """Share of the largest class, if the accuracy is not above it by a binomial test; None if it is."""
+    from scipy import stats
+
+    share, count, hits = float(labels.bincount().max()) / len(labels), len(labels), int(right.sum())
+    if count < _FEWEST or share == 1 or hits / count > (1 + share) / 2:
+        return None
+    return share if stats.binomtest(hits, count, share, alternative="greater").pvalue > LEVEL else None
+
+
+def _below(right: Tensor, claimed: float) -> bool:
+    from scipy import stats
+
+    return bool(stats.binomtest(int(right.sum()), len(right), claimed, alternative="less").pvalue < LEVEL)
+
+
+def _permuted(network: nn.Module, data: LabelledData) -> str:
+    """The accuracy under the best order of the classes, if it is high; else general advice."""
+    from scipy.optimize import linear_sum_assignment
+
+    with torch.no_grad():
+        predicted = map_samples(network, data, lambda own, batch: own(batch.inputs).argmax(1), None)[0].long()
+    size = int(torch.cat([predicted, data.labels]).max()) + 1
+    table = (data.labels * size + predicted).bincount(minlength=size**2).reshape(size, size).numpy()
+    best = float(table[linear_sum_assignment(table, maximize=True)].sum() / len(data))
+    if best > _ORDERED and size > 2:
+        return f"; with the classes in another order it is {_percent(best)}: number them as in the training"
+    return "; check the scale of the inputs (--normalise), the order of the classes and the weights"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"

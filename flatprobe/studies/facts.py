@@ -1,0 +1,140 @@
+"""Facts of a network and its data for the reviewer of a comparison, and what makes two networks incomparable."""
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from torch import nn
+
+from flatprobe.data import LabelledData
+from flatprobe.data.validation import digest
+from flatprobe.network.contexts import standalone
+from flatprobe.network.network import Network
+from flatprobe.network.weights import norm
+from flatprobe.probes.adversarial import AdversarialAccuracy
+from flatprobe.probes.flatness import FlatnessRadii
+from flatprobe.probes.generalization import Generalization
+from flatprobe.probes.geometric import GeometricMargins
+from flatprobe.probes.interpolation import Interpolation
+from flatprobe.utils.results import Result
+
+Records = Mapping[str, Mapping[str, Result]]
+
+
+@standalone
+def network_facts(model: nn.Module) -> dict[str, Any]:
+    """Class, size, norm, precision and BatchNorm policy of a network, and hashes of its weights and their shapes.
+
+    Raises:
+        ValueError: for a network that cannot be probed, such as one in training mode.
+    """
+    network = Network(model)
+    state = {**network.weights, **network.buffers}
+    return {
+        **{
+            key: value for key, value in network.describe().items() if key in ("class", "parameters", "dtype", "device")
+        },
+        "norm": norm(network.weights),
+        "batch_norm": "frozen statistics" if network.batch_normalised else "none",
+        "weights_hash": digest({name: value.reshape(-1) for name, value in state.items()}),
+        "shapes": [[name, list(value.shape)] for name, value in network.weights.items()],
+        "architecture": hashlib.blake2b(repr(model).encode(), digest_size=8).hexdigest(),
+    }
+
+
+def data_facts(data: LabelledData, test: LabelledData | None, seed: int) -> dict[str, Any]:
+    """Number, source and fingerprint of the samples, the test samples' likewise, and the seed."""
+    described = {"samples": len(data), "fingerprint": data.fingerprint, "data": data.source, "seed": seed}
+    return described | ({} if test is None else {"test_samples": len(test), "test_fingerprint": test.fingerprint})
+
+
+def facts_of(name: str, results: Records) -> dict[str, Any]:
+    """The facts that the records of a network hold, for folders without `comparison.json`."""
+    found: dict[str, Any] = {}
+    for own in results.values():
+        if name in own:
+            found = {key: value for key, value in measured_on(own[name]).items() if value is not None} | found
+    return found | {"checks_not_made": checks_not_made(name, results)}
+
+
+def measured_on(result: Result) -> dict[str, Any]:
+    """Seed, BatchNorm policy, network and data of one result, as its settings hold them."""
+    arguments, subject = result.settings.get("arguments", {}), result.settings.get("subject", {})
+    network, data = subject.get("network") or {}, subject.get("data") or {}
+    return {
+        "seed": arguments.get("seed"),
+        "batch_norm": arguments.get("batch_norm"),
+        "class": network.get("class"),
+        "parameters": network.get("parameters"),
+        "dtype": network.get("dtype"),
+        "samples": data.get("samples"),
+        "fingerprint": data.get("fingerprint"),
+    }
+
+
+def checks_not_made(name: str, results: Records) -> list[str]:
+    """Checks that a reviewer may ask for and that the results of a network do not hold, a sentence each."""
+    own = [found[name] for found in results.values() if name in found]
+    missing = []
+    generalization = [result for result in own if isinstance(result, Generalization)]
+    if not any("test_loss" in result.summary() for result in generalization):
+        missing.append("no test samples: the generalization gap was not measured")
+    radii = [result for result in own if isinstance(result, FlatnessRadii)]
+    if radii and not any(result.settings.get("arguments", {}).get("law") == "adaptive" for result in radii):
+        missing.append("no radius under the adaptive law: the isotropic one depends on the scale of the weights")
+    if any(result.settings.get("arguments", {}).get("verify") == 0 for result in radii):
+        missing.append("no search for earlier exits along the directions (verify=0)")
+    margins = [result for result in own if isinstance(result, GeometricMargins)]
+    if not any(result.certified and not result.uncertified for result in margins):
+        missing.append("no certified lower bound of the margins")
+    if not margins and not any(isinstance(result, AdversarialAccuracy) for result in own):
+        missing.append("no adversarial attack")
+    seeds = {result.settings.get("arguments", {}).get("seed") for result in own} - {None}
+    if len(seeds) == 1:
+        missing.append("one seed of directions and noise")
+    return missing
+
+
+def check_alike(results: Records, groups: Mapping[str, str]) -> list[str]:
+    """Sentences on figures that must not be compared or averaged as they are: other data, other arguments."""
+    said = []
+    data: dict[str, set[str]] = {}
+    for measurement, found in results.items():
+        arguments: dict[str, list[str]] = {}
+        for name, result in found.items():
+            if not isinstance(result, Interpolation) and (own := measured_on(result)["fingerprint"]):
+                data.setdefault(name, set()).add(own)
+            for key, value in result.settings.get("arguments", {}).items():
+                arguments.setdefault(key, []).append(str(value))
+        differing = [key for key, values in arguments.items() if len({*values}) > 1 and key not in _DERIVED]
+        if differing:
+            said.append(f"{measurement} was measured with different values of {_listed(differing)}: do not compare")
+    several = [name for name, own in data.items() if len(own) > 1]
+    if several:
+        said.append(
+            f"{_listed(several)}: the measurements are on different samples. Measure again, or in another folder"
+        )
+    one = {name: next(iter(own)) for name, own in data.items() if len(own) == 1}
+    mixed = [
+        group
+        for group in dict.fromkeys(groups.values())
+        if len({one[name] for name in one if groups.get(name) == group}) > 1
+    ]
+    if mixed:
+        said.append(f"the means of {_listed(mixed)} are over networks that were measured on different samples")
+    elif len({*one.values()}) > 1:
+        by_data: dict[str, list[str]] = {}
+        for name, fingerprint in one.items():
+            by_data.setdefault(fingerprint, []).append(name)
+        parts = "; ".join(_listed(names) for names in by_data.values())
+        said.append(f"the networks were measured on different samples ({parts}): differences over samples are unpaired")
+    return said
+
+
+# Arguments that a probe derives from the network or its data where none was given.
+_DERIVED = ("max_radius", "batch_size", "path")
+
+
+def _listed(names: Iterable[str]) -> str:
+    shown = list(names)
+    return ", ".join(shown if len(shown) <= 5 else [*shown[:4], f"and {len(shown) - 4} more"])

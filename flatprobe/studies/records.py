@@ -1,0 +1,122 @@
+"""Folders of records: the results by measurement and network, and what the comparison knew of the networks."""
+
+import json
+import os
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from flatprobe.utils.results import Result, file_stem, load, network_name, save
+from flatprobe.utils.tensor_files import read_json, write_text
+
+Records = dict[str, dict[str, Result]]
+STATE = "comparison.json"
+_FORMAT = 1  # of the file above
+
+# Words before a number that count or measure something, where other numbers are other networks and no replicates.
+_COUNTED = (
+    "epoch", "ep", "e", "step", "iter", "iteration", "it", "ckpt", "checkpoint", "update", "batch", "width", "depth",
+    "layer", "unit", "size", "lr", "rate", "wd", "decay", "momentum", "noise", "sample", "n",
+)  # fmt: skip
+_NUMBERED = re.compile(r"(?P<stem>.*?)(?P<between>[-_ .=]?)(?P<number>\d+)$", re.DOTALL)
+_WORD = re.compile(r"[A-Za-z]+$")
+
+
+def group_of(name: str) -> str:
+    """The name without the number at its end, which tells replicates apart.
+
+    A number after a word such as epoch, step, width or lr is no replicate's, and stays.
+
+    >>> group_of("natural-0"), group_of("natural_12"), group_of("epoch-3"), group_of("runs/step_100"), group_of("7")
+    ('natural', 'natural', 'epoch-3', 'runs/step_100', '7')
+    """
+    found = _NUMBERED.fullmatch(name)
+    if found is None or not found["stem"]:
+        return name
+    word = _WORD.search(found["stem"])
+    counted = word is not None and word.group().lower().removesuffix("s") in _COUNTED
+    return name if counted else found["stem"]
+
+
+def load_records(folder: str | os.PathLike[str]) -> Records:
+    """Read all records `folder/MEASUREMENT/NETWORK.parquet`.
+
+    Args:
+        folder: folder of the records; other files in it are ignored.
+
+    Returns:
+        Measurement -> network -> result, both sorted by name, with numbers in names by value.
+
+    Raises:
+        FileNotFoundError: if there is no such folder.
+        ValueError: if the folder holds no record, or a parquet file that is no record.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        msg = f"there is no folder of records at {folder}"
+        raise FileNotFoundError(msg)
+    found: Records = {}
+    for path in sorted(folder.glob("*/*.parquet"), key=lambda path: (_natural(path.parent.name), _natural(path.stem))):
+        if not path.name.startswith("."):
+            found.setdefault(network_name(path.parent.name), {})[network_name(path.stem)] = load(path)
+    if not found:
+        msg = (
+            f"{folder} holds no records; expected MEASUREMENT/NETWORK.parquet in it, as `flatprobe probe` or "
+            "fp.compare(...).save writes them"
+        )
+        raise ValueError(msg)
+    return found
+
+
+def record_path(folder: str | os.PathLike[str], measurement: str, network: str) -> Path:
+    """The file of a record."""
+    return Path(folder) / file_stem(measurement) / f"{file_stem(network)}.parquet"
+
+
+def save_record(result: Result, folder: str | os.PathLike[str], measurement: str, network: str) -> Path:
+    """Write a result to its place in a folder of records."""
+    return save(result, record_path(folder, measurement, network))
+
+
+def read_state(folder: str | os.PathLike[str]) -> dict[str, Any]:
+    """What a comparison wrote beside its records: groups, along, refusals and facts; empty where none did.
+
+    Raises:
+        ValueError: for a file of another version.
+    """
+    path = Path(folder) / STATE
+    if not path.is_file():
+        return {}
+    found = read_json(path, "delete it, and measure again")
+    if found.get("format") != _FORMAT:
+        msg = (
+            f"{path} must have the format {_FORMAT}, got {found.get('format')!r}. It is of another version of "
+            "flatprobe: delete it, and measure again"
+        )
+        raise ValueError(msg)
+    return found
+
+
+def write_state(folder: str | os.PathLike[str], state: Mapping[str, Any]) -> None:
+    """Write `read_state`'s file; facts and groups of other networks whose records are in the folder stay."""
+    try:
+        before = read_state(folder)
+    except ValueError:  # of another version, which is replaced
+        before = {}
+    merged = {key: {**_kept(folder, before.get(key) or {}), **state[key]} for key in ("groups", "facts")}
+    write_text(Path(folder) / STATE, json.dumps({"format": _FORMAT, **state, **merged}, indent=2))
+
+
+def _kept(folder: str | os.PathLike[str], before: Mapping[str, Any]) -> dict[str, Any]:
+    names = {network_name(path.stem) for path in Path(folder).glob("*/*.parquet")}
+    return {name: value for name, value in before.items() if name in names}
+
+
+def natural_order(names: Iterable[str]) -> list[str]:
+    """The names with "natural 10" after "natural 2"."""
+    return sorted(names, key=_natural)
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
