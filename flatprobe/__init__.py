@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from flatprobe.probes.slices import random_slice as random_slice
     from flatprobe.probes.smoothing import smoothed_certificate as smoothed_certificate
     from flatprobe.probes.weight_norms import weight_norms as weight_norms
+    from flatprobe.report.page import report as report
     from flatprobe.risk.empirical import EmpiricalRisk as EmpiricalRisk
     from flatprobe.risk.empirical import Risk as Risk
     from flatprobe.studies.audit import audit as audit
@@ -114,9 +115,10 @@ _HOMES = {
     "transforms": "flatprobe.training.transforms",
     "tune": "flatprobe.training",
     "tune_methods": "flatprobe.studies.methods",
-    # records
+    # records and reports
     "Result": "flatprobe.utils.results",
     "load": "flatprobe.utils.results",
+    "report": "flatprobe.report.page",
     "save": "flatprobe.utils.results",
 }
 

@@ -51,6 +51,10 @@ class Memory:
         check_finite(self._inputs, range(self._count))
         self._versions = versions_of(self._inputs)
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._versions = versions_of(self._inputs)  # an unpickled tensor counts its changes anew
+
     def __len__(self) -> int:
         return self._count
 

@@ -1,12 +1,13 @@
 """Tracing of a module into steps by `torch.export`."""
 
 import io
+import logging
 import operator
 import sys
 import threading
 import warnings
-from collections.abc import Sequence
-from contextlib import redirect_stderr
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass, replace
 from functools import reduce
 from typing import Any
@@ -50,6 +51,7 @@ def trace(module: nn.Module, input_shape: Sequence[int]) -> Graph:
     try:
         with (
             _LOCK,
+            _without_log(),
             warnings.catch_warnings(),
             redirect_stderr(_Unheard()),
             torch.inference_mode(mode=False),
@@ -86,6 +88,17 @@ def trace(module: nn.Module, input_shape: Sequence[int]) -> Graph:
             )
             raise ValueError(msg) from error
     return reader.graph(next(iter(reversed(program.graph.nodes))))
+
+
+@contextmanager
+def _without_log() -> Iterator[None]:
+    """Without the traceback that torch logs of an operation that fails under the tracer; the error has its words."""
+    log = logging.getLogger("torch._subclasses.fake_tensor")
+    before, log.disabled = log.disabled, True
+    try:
+        yield
+    finally:
+        log.disabled = before
 
 
 class _Unheard(io.TextIOBase):

@@ -23,6 +23,7 @@ _COLUMNS = {1: 1, 2: 4, 3: 9}  # panels in a row -> number of panels, at most
 
 # Sizes in points, for figures of this width.
 STYLE: dict[str, Any] = {
+    "font.sans-serif": ["DejaVu Sans", "Verdana"],  # the second is as wide, where an SVG file is read without the first
     "font.size": 11,
     "axes.labelsize": 11,
     "axes.titlesize": 11.5,
@@ -50,19 +51,11 @@ STYLE: dict[str, Any] = {
 
 @contextmanager
 def drawing() -> Iterator[None]:
-    """The package's style; the caller's settings and numpy's global random state are put back.
-
-    seaborn draws the jitter of its strips from numpy's global generator, and calls matplotlib with an argument that
-    matplotlib 3.10 will deprecate.
-    """
-    state = np.random.get_state()
-    np.random.seed(0)  # the same picture each time
-    try:
-        with mpl.rc_context(STYLE), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="vert: bool", category=PendingDeprecationWarning)
-            yield
-    finally:
-        np.random.set_state(state)
+    """The package's style; the caller's settings are put back."""
+    with mpl.rc_context(STYLE), warnings.catch_warnings():
+        # seaborn 0.13 calls matplotlib's boxplot with an argument that matplotlib will deprecate.
+        warnings.filterwarnings("ignore", message="vert: bool", category=PendingDeprecationWarning)
+        yield
 
 
 def blank(width: float, height: float) -> Figure:
@@ -130,10 +123,11 @@ def scale(
 def towards(label: str, words: str, better: Literal["higher", "lower"]) -> str:
     """An axis label with an arrow towards the better end.
 
-    >>> towards("radius", "flatter", "higher"), towards("trace", "flatter", "lower")
-    ('radius   flatter →', '← flatter   trace')
+    >>> towards("radius", "flatter", "higher").split(), towards("trace", "flatter", "lower").split()
+    (['radius', 'flatter', '→'], ['←', 'flatter', 'trace'])
     """
-    return f"{label}   {words} →" if better == "higher" else f"← {words}   {label}"
+    space = 2 * "\N{EM SPACE}"  # SVG makes one of several common spaces
+    return f"{label}{space}{words} →" if better == "higher" else f"← {words}{space}{label}"
 
 
 def colour_bar(axes: list[Axes], norm: Normalize, palette: str, label: str, **options: Any) -> None:
@@ -171,7 +165,7 @@ def png(picture: Axes | Figure, *, resolution: float = 200) -> bytes:
         resolution: dots per inch; the default is twice that of a common screen.
 
     Returns:
-        The file's bytes, the same for the same picture.
+        The file's bytes, the same for a picture that is drawn anew.
     """
     return _save(picture, "png", dpi=resolution, metadata={"Software": None})
 
@@ -187,12 +181,12 @@ def svg(picture: Axes | Figure, *, resolution: float = 200) -> str:
         resolution: dots per inch of images within the element.
 
     Returns:
-        The element, the same for the same picture. No part has an `id` that another picture of the page may have with
-        other content.
+        The element, the same for a picture that is drawn anew. No part has an `id` that another picture of the page may
+        have with other content.
     """
     empty = dict.fromkeys(("Date", "Creator", "Format", "Type"))
     text = _save(picture, "svg", dpi=resolution, transparent=True, metadata=empty).decode()
     text = re.sub(r'<g id="[^"]*"', "<g", text[text.index("<svg") :])  # names such as axes_1, the same in every picture
-    text = re.sub(r"\n\s*", "\n", text)
+    text = re.sub(r"\d+\.\d{3,}", lambda number: f"{float(number[0]):.2f}", text)  # of a point: 1/7200 inch is enough
     # Words without a colour of their own are black in SVG.
     return text.replace("<svg", '<svg fill="currentColor"', 1).replace(INK, "currentColor")

@@ -2,7 +2,7 @@
 
 import textwrap
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import seaborn as sns
@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from flatprobe.plotting import canvas
 from flatprobe.plotting.names import caption
+from flatprobe.probes.generalization import Generalization
 from flatprobe.studies.headlines import better, headline
 from flatprobe.utils.numbers import three
 from flatprobe.utils.results import Result
@@ -18,6 +19,7 @@ _COLUMNS = 6  # figures side by side; more are in another table below
 _ROW = 0.27  # inches
 
 
+@runtime_checkable
 class Compared(Protocol):
     """Results by measurement and network, such as `fp.Comparison`."""
 
@@ -59,12 +61,19 @@ def draw(comparison: Compared) -> Figure:
             annot_kws={"fontsize": 10}, xticklabels=False, yticklabels=False,
         )  # fmt: skip
         ax.set_yticks(np.arange(len(names)) + 0.5, [caption(name, 20) for name in names], rotation=0)
-        labels = [textwrap.fill(caption(name.replace("_", " "), 33), 12) for name in part]
+        labels = [textwrap.fill(_title(name, columns[name]), 10, break_long_words=False) for name in part]
         ax.set_xticks(np.arange(len(part)) + 0.5, labels, fontsize=10)
         ax.tick_params(length=0, labeltop=True, labelbottom=False)
         ax.grid(visible=False)
     ax.set_xlabel("blue: better, red: worse, by rank in the column", fontsize=10)
     return figure
+
+
+def _title(measurement: str, results: Mapping[str, Result]) -> str:
+    """The measurement; of generalization the figure, such as the test accuracy."""
+    figures = {own.figure for own in map(headline, results.values()) if own is not None}
+    general = len(figures) == 1 and all(isinstance(result, Generalization) for result in results.values())
+    return caption((figures.pop() if general else measurement).replace("_", " "), 33)
 
 
 def _column(results: Mapping[str, Result], names: list[str]) -> tuple[np.ndarray, list[str]]:

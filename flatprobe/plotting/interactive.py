@@ -1,6 +1,8 @@
 """Landscapes and slices to turn, zoom and read by the pointer, by plotly; needs `flatprobe[interactive]`."""
 
+import hashlib
 from collections.abc import Mapping
+from html import escape
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,7 +22,7 @@ _PALETTES = {"loss": "Viridis_r", "accuracy": "Viridis"}
 
 
 def figure(results: Result | Mapping[str, Result], *, quantity: str = "loss") -> "plotly.graph_objects.Figure":
-    """A surface per result over a triangle or a plane, side by side, or all lines in one picture.
+    """A surface per result over a triangle or a plane, two in a row, or all lines in one picture.
 
     Surfaces share scale and colours. A loss is on a logarithmic scale. Points whose loss is not finite are left out.
 
@@ -41,31 +43,42 @@ def figure(results: Result | Mapping[str, Result], *, quantity: str = "loss") ->
     except ImportError as error:
         msg = "plotly must be installed for interactive pictures. Run pip install 'flatprobe[interactive]'"
         raise ImportError(msg) from error
-    found: dict[str, Any] = name_results(results, Interpolation, RandomSlice)
+    named = name_results(results, Interpolation, RandomSlice)
+    found: dict[str, Any] = {escape(name): result for name, result in named.items()}  # plotly reads tags in words
     scale = Scale.over(found.values(), quantity)
     kinds = {_dimensions(result) for result in found.values()}
     if kinds not in ({1}, {2}):
         msg = "results must be all lines, or all over triangles or planes. Draw them apart"
         raise ValueError(msg)
     spaces = kinds == {2}
+    columns = min(len(found), 2) if spaces else 1
+    rows = -(-len(found) // columns) if spaces else 1
     picture = make_subplots(
-        cols=len(found) if spaces else 1, specs=[[{"type": "scene"}] * len(found)] if spaces else None,
+        rows, columns, specs=[[{"type": "scene"}] * columns] * rows if spaces else None,
         subplot_titles=list(found) if spaces and list(found) != [""] else None,
     )  # fmt: skip
     shades = colours(list(found))
-    for place, (name, result) in enumerate(found.items(), start=1):
+    for place, (name, result) in enumerate(found.items()):
         if spaces:
-            picture.add_trace(_surface(result, scale, bar=place == len(found)), row=1, col=place)
+            cell = {"row": place // columns + 1, "col": place % columns + 1}
+            picture.add_trace(_surface(result, scale, bar=place == 0), **cell)
+            if isinstance(result, Interpolation):
+                picture.add_trace(_corners(scale), **cell)
         else:
             picture.add_trace(_line(name, result, scale, shades[name]))
+    ends = [float(end) for end in (np.log10 if scale.logarithmic else np.asarray)((scale.low, scale.high))]
     axis = {"title": f"training {quantity}", "type": "log" if scale.logarithmic else "linear"}
-    flat = {"title": "", "showticklabels": False} if isinstance(next(iter(found.values())), Interpolation) else {}
+    triangle = isinstance(next(iter(found.values())), Interpolation)
+    sides = [{"title": "" if triangle else name, "showticklabels": not triangle} for name in ("a", "b")]
     picture.update_layout(
-        height=_HEIGHT, margin={"l": 10, "r": 10, "t": 40 if list(found) != [""] else 10, "b": 40},
+        height=_HEIGHT * rows, margin={"l": 10, "r": 10, "t": 40 if list(found) != [""] else 10, "b": 40},
         paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)", font_color="#808080",
     )  # fmt: skip
     if spaces:
-        picture.update_scenes(xaxis=flat, yaxis=flat, zaxis=axis)
+        camera = {"eye": {"x": 1.7, "y": -2.1, "z": 1.0}}
+        wall = {"showbackground": False, "gridcolor": "#a0a0a0", "linecolor": "#a0a0a0", "showline": True}
+        sides = [side | wall for side in sides]
+        picture.update_scenes(xaxis=sides[0], yaxis=sides[1], zaxis=axis | wall | {"range": ends}, camera=camera)
     else:
         picture.update_yaxes(axis)
         picture.update_xaxes(title="position along the line")
@@ -79,9 +92,12 @@ def html(results: Result | Mapping[str, Result], *, quantity: str = "loss") -> s
         results: as in `figure`.
         quantity: `"loss"` or `"accuracy"`.
     """
-    text: str = figure(results, quantity=quantity).to_html(
-        full_html=False, include_plotlyjs=False, config={"displaylogo": False, "responsive": True}
-    )
+    picture = figure(results, quantity=quantity)
+    own = hashlib.sha256(picture.to_json().encode()).hexdigest()[:12]  # plotly would take another name each time
+    text: str = picture.to_html(
+        full_html=False, include_plotlyjs=False, div_id=f"landscape-{own}",
+        config={"displaylogo": False, "responsive": True},
+    )  # fmt: skip
     return text
 
 
@@ -110,6 +126,21 @@ def _line(name: str, result: Interpolation | RandomSlice, scale: Scale, shade: s
     t = result.coefficients[:, 0 if isinstance(result, RandomSlice) else 1].numpy()
     order, y = np.argsort(t), np.where(finite(result), scale.values(result), np.nan)
     return go.Scatter(x=t[order], y=y[order], mode="lines+markers", name=name, line_color=shade, showlegend=name != "")
+
+
+def _corners(scale: Scale) -> Any:
+    import plotly.graph_objects as go
+
+    words = ["w1", "w2", "w3"]
+    return go.Scatter3d(
+        x=[0.5, 0, 1],
+        y=[3**0.5 / 2, 0, 0],
+        z=[scale.low] * 3,
+        text=words,
+        mode="text",
+        hoverinfo="skip",
+        showlegend=False,
+    )
 
 
 def _surface(result: Interpolation | RandomSlice, scale: Scale, *, bar: bool) -> Any:

@@ -18,8 +18,9 @@ from flatprobe.utils.results import Result, printable
 R = TypeVar("R", bound=Result)
 Groups = Mapping[str, str] | None
 
-# Okabe and Ito's palette, told apart with every common colour vision; its yellow is left out (too light on white).
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+# Okabe and Ito's palette, told apart with every common colour vision. Its yellow is too light on white, and its black
+# is lost on a dark page: both are left out.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#808080")
 LINES: tuple[Any, ...] = ("-", "--", ":", "-.", (0, (6, 1, 1, 1, 1, 1)), (0, (1, 4)))
 MARKERS = ("o", "s", "D", "P", "X", "v")
 FEW = 6  # networks, at most, that have a curve each, with a colour, line and marker of its own

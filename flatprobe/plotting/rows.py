@@ -6,14 +6,18 @@ from typing import Any
 
 import numpy as np
 import seaborn as sns
+from jaxtyping import Float
 from matplotlib.axes import Axes
+from matplotlib.collections import Collection
 from matplotlib.lines import Line2D
 
 from flatprobe.plotting import canvas
 from flatprobe.plotting.names import FEW, Groups, caption, colours, group_of, legend
 
-Values = np.ndarray[Any, Any]
+Values = Float[np.ndarray, " values"]
 
+_SPREAD = 0.4  # of a row, over which its points are spread
+_GOLDEN = (5**0.5 - 1) / 2
 _MANY = 200  # points of a network, at most, that are drawn one by one
 
 
@@ -44,8 +48,23 @@ class Rows:
             sns.boxplot(**data, **shared, whis=(0, 100), fill=False, showfliers=False, width=0.62, linewidth=1.4)
         if max(lengths) <= _MANY:
             clouded = sum(lengths) > 5 * _MANY  # as vectors, many points make a large file
-            sns.stripplot(**data, **shared, size=5, alpha=0.65, jitter=0.2, zorder=3, rasterized=clouded)
+            before = len(self.ax.collections)
+            sns.stripplot(**data, **shared, size=5, alpha=0.65, jitter=False, zorder=3, rasterized=clouded)
+            for points in self.ax.collections[before:]:
+                self._spread(points)
         _relabel(self)
+
+    def _spread(self, points: Collection) -> None:
+        """Shift the points of a row apart, and label them by their network.
+
+        seaborn's own jitter draws from numpy's global generator, whose state is the caller's. The golden ratio spreads
+        any number of points evenly.
+        """
+        places = np.array(points.get_offsets())
+        if len(places):
+            points.set_label(self.order[round(places[0, 1])])
+            places[:, 1] += _SPREAD * ((np.arange(len(places)) * _GOLDEN + 0.5) % 1 - 0.5)
+            points.set_offsets(places)
 
     def interval(
         self, name: str, value: float, lower: float, upper: float, *, shift: float = 0.0, filled: bool = True

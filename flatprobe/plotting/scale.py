@@ -15,6 +15,7 @@ from flatprobe.plotting import canvas
 from flatprobe.plotting.names import caption
 from flatprobe.probes.interpolation import Interpolation
 from flatprobe.probes.slices import RandomSlice
+from flatprobe.probes.surfaces import has_error
 from flatprobe.utils.arguments import one_of
 
 L = TypeVar("L", Interpolation, RandomSlice)
@@ -62,6 +63,10 @@ class Scale:
         one_of("quantity", quantity, QUANTITIES)
         if limits is not None and not -np.inf < limits[0] < limits[1] < np.inf:
             msg = f"limits must be two finite numbers in ascending order, got {limits}. The lower limit may be 0"
+            raise ValueError(msg)
+        results = list(results)
+        if quantity == "accuracy" and not all(map(has_error, results)):
+            msg = 'quantity must be "loss" for a risk without an error, got "accuracy". Its targets are no classes'
             raise ValueError(msg)
         values = np.concatenate([getattr(result, quantity).numpy()[finite(result)] for result in results])
         if len(values) == 0:
@@ -121,12 +126,13 @@ def row(
     projection: str | None = None,
 ) -> Figure:
     """One titled panel per result, all on one scale with one colour bar."""
-    figure, panels = canvas.panels(len(results), height=0.86, projection=projection)
+    figure, panels = canvas.panels(len(results), height=0.86 if projection else 1.0, projection=projection)
     for panel, (name, result) in zip(panels, results.items(), strict=True):
         draw(result, panel, scale)
         panel.set_title(caption(name, 24 if len(panels) <= 4 else 16))
         if projection is None:
             panel.label_outer()
-    thickness = 0.3 / figure.get_figheight()
-    scale.colour_bar(panels, location="bottom", shrink=0.6, aspect=30, fraction=thickness, pad=thickness / 2)
+    size = {"fraction": 0.3 / figure.get_figheight(), "pad": 0.15 / figure.get_figheight()}
+    label = f"height and colour: {scale.label}" if projection == "3d" else scale.label
+    canvas.colour_bar(panels, scale.norm, scale.palette, label, location="bottom", shrink=0.6, aspect=30, **size)
     return figure

@@ -111,5 +111,6 @@ def _draw_plane(result: RandomSlice, ax: Axes, scale: Scale) -> None:
         ax.scatter(a[~known], b[~known], marker="x", s=14, color="#777777", linewidths=1, label="not finite")
         ax.legend(loc="upper right", handletextpad=0.2, frameon=True)
     ax.set_aspect("equal")
+    ax.locator_params(nbins=4)
     ax.grid(visible=False)
     ax.set(xlabel="$a$", ylabel="$b$")

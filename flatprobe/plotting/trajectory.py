@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import seaborn as sns
@@ -22,6 +22,7 @@ _SPLITS = {TRAIN: "-", TEST: "--"}
 _HEIGHT = 1.75  # inches of a panel
 
 
+@runtime_checkable
 class Ordered(Protocol):
     """A comparison whose networks are ordered along a number, such as `fp.Comparison`."""
 
@@ -84,6 +85,7 @@ def draw(comparison: Ordered) -> Figure:
         ax.remove()
     for ax in grid[max(0, len(panels) - 2) : len(panels)]:
         ax.xaxis.set_tick_params(labelbottom=True)
+        ax.xaxis.label.set_visible(True)
         ax.set_xlabel(comparison.along_name or "")
     if _spread_like_powers(list(comparison.along.values())):
         grid[0].set_xscale("log")
@@ -147,7 +149,11 @@ def _scale(ax: Axes, title: str, series: Series) -> None:
     if title.startswith("accuracy"):
         ax.set_ylim(top=1.02)
         return
-    canvas.scale(ax, "y", [[own.value for own in points] for points in series.values()], room=0.08)
+    values = [point.value for points in series.values() for point in points]
+    # The end of an interval far below all values would take the axis away from them.
+    floor = min(values) / 2 if min(values) > 0 else -math.inf
+    ends = [max(end, floor) for points in series.values() for point in points for end in (point.lower, point.upper)]
+    canvas.scale(ax, "y", [values, ends])
 
 
 def _spread_like_powers(values: list[float]) -> bool:

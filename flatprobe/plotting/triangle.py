@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FixedLocator, FuncFormatter
 from matplotlib.tri import TriAnalyzer, Triangulation
 from mpl_toolkits.mplot3d import Axes3D
 
@@ -122,14 +122,18 @@ def _draw_surface(result: Interpolation, ax: Axes, scale: Scale) -> None:
     if not known.all():
         ax.scatter(x[~known], y[~known], low, marker="x", s=14, color="#777777", label="not finite")
         ax.legend(loc="upper left")
-    ax.plot([0, 1, 0.5, 0], [0, 0, 3**0.5 / 2, 0], low, color="#555555", linewidth=1)
-    for (cx, cy), name in zip(((0.5, 0.98), (-0.1, -0.06), (1.1, -0.06)), ("$w_1$", "$w_2$", "$w_3$"), strict=True):
-        ax.text(cx, cy, low, name, ha="center")
+    ax.plot([0, 1, 0.5, 0], [0, 0, 3**0.5 / 2, 0], low, color=canvas.INK, linewidth=1)
+    # The corner at the back is named above the surface, which hides its place on the floor.
+    for place, name in (((0.5, 0.87, high), "$w_1$"), ((-0.1, -0.06, low), "$w_2$"), ((1.1, -0.06, low), "$w_3$")):
+        ax.text(*place, name, ha="center", va="bottom" if name == "$w_1$" else "center")
     ax.set_zlim(low, high)
     ax.set_facecolor("none")  # the panels of a row overlap
     ax.set_xticks([])
     ax.set_yticks([])
     if scale.logarithmic:
+        powers = np.arange(np.ceil(low), np.floor(high) + 1)
+        ticks = powers if len(powers) > 1 else np.linspace(low, high, 3)
+        ax.zaxis.set_major_locator(FixedLocator(ticks))
         ax.zaxis.set_major_formatter(FuncFormatter(lambda power, _: f"{10**power:.2g}"))
     ax.set_box_aspect((1, 0.87, 0.65), zoom=1.05)
     ax.view_init(elev=30, azim=-75)

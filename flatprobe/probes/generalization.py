@@ -92,8 +92,8 @@ class Generalization(Result):
         losses, correct = self.of(split)
         if kind == "loss":
             return mean_interval(losses, level)
-        low, high = wilson(correct.mean()[None], len(correct), level)
-        return float(low), float(high)
+        lower, upper = wilson(correct.mean()[None], len(correct), level)
+        return float(lower), float(upper)
 
     @property
     def test_loss(self) -> float:
@@ -155,7 +155,8 @@ def generalization(
             "leave test out"
         )
         raise ValueError(msg)
-    found, subject = [], {}
+    found = []
+    subject: dict[str, object] = {}
     for split, samples in ((TRAIN, data), (TEST, test)):
         if samples is not None:
             risk = EmpiricalRisk(model, samples, loss, batch_size)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from itertools import pairwise
 from statistics import median
 
 from flatprobe.report.kind import Groups, Kind, Results
@@ -50,7 +51,9 @@ def describe(figure: str, values: Mapping[str, float], groups: Groups = None) ->
             f"median {middle}."
         )
     words = ", ".join(f"{name} {_range(own)}" for name, own in members.items())
-    missing = f"; none for {', '.join(name for name in values if name not in known)}" if len(known) < len(values) else ""
+    missing = (
+        f"; none for {', '.join(name for name in values if name not in known)}" if len(known) < len(values) else ""
+    )
     return f"{head}: {words}{_order(members)}{missing}."
 
 
@@ -63,5 +66,5 @@ def _range(values: list[float]) -> str:
 def _order(members: Mapping[str, list[float]]) -> str:
     """The order of the networks or groups, if their figures do not overlap."""
     order = sorted(members, key=lambda name: min(members[name]), reverse=True)
-    apart = all(min(members[one]) > max(members[two]) for one, two in zip(order, order[1:], strict=False))
+    apart = all(min(members[one]) > max(members[two]) for one, two in pairwise(order))
     return f"; {' above '.join(order)}" if len(order) > 1 and apart else ""

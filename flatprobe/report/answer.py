@@ -99,8 +99,8 @@ def grouped(names: Sequence[str], groups: Mapping[str, str] | None) -> dict[str,
 
 
 def _head(figure: Figure) -> Cell:
-    small = (figure.unit, _ARROWS.get(figure.way or "", ""), "scale-invariant" if figure.invariant and figure.topic == FLATNESS else "")
-    return Cell(figure.title, small="; ".join(filter(None, small)))
+    plain = "scale-invariant" if figure.invariant and figure.topic == FLATNESS else ""
+    return Cell(figure.title, small="; ".join(filter(None, (figure.unit, _ARROWS.get(figure.way or "", ""), plain))))
 
 
 def cell(figure: Figure, name: str, mark: str = "") -> Cell:
@@ -235,5 +235,7 @@ def _along(figure: Figure, names: list[str], along: Mapping[str, float]) -> str:
     if figure.way is None:
         return f"{words}."
     best = max(names, key=lambda name: figure.values[name].value * (1 if figure.way == "higher" else -1))
-    where = "the end" if best == last else "the start" if best == first else f"{along[best]:g}, with {_words(figure, best)}"
+    where = (
+        "the end" if best == last else "the start" if best == first else f"{along[best]:g}, with {_words(figure, best)}"
+    )
     return f"{words}; best at {where}."

@@ -35,7 +35,10 @@ def gather(results: object, groups: Mapping[str, str] | None = None) -> Comparis
                 f"groups must hold a group for every network, got none for {name!r}. Give one, or groups=None for none"
             )
             raise ValueError(msg)
-    facts = {name: found.facts.get(name) or facts_of(name, found.results) for name in {**dict.fromkeys(found.groups), **names}}
+    facts = {
+        name: found.facts.get(name) or facts_of(name, found.results)
+        for name in {**dict.fromkeys(found.groups), **names}
+    }
     return replace(found, groups=dict(own), facts=facts)
 
 
@@ -48,8 +51,8 @@ def _gather(results: object) -> Comparison:
         results = {"the network": results}
     if not isinstance(results, Mapping):
         msg = (
-            f"results must be a comparison, a result, a mapping or a folder of records, got a {type(results).__name__}. "
-            "Give what fp.compare or a probe returned"
+            "results must be a comparison, a result, a mapping or a folder of records, got one of type "
+            f"{type(results).__name__}. Give what fp.compare or a probe returned"
         )
         raise TypeError(msg)
     found: dict[str, dict[str, Result]] = {}
@@ -60,8 +63,8 @@ def _gather(results: object) -> Comparison:
             found[str(name)] = {str(network): result for network, result in own.items()}
         else:
             msg = (
-                f"results[{name!r}] must be a result or a mapping from networks to results, got a {type(own).__name__}. "
-                "Give measurement -> network -> result"
+                f"results[{name!r}] must be a result or a mapping from networks to results, got one of type "
+                f"{type(own).__name__}. Give measurement -> network -> result"
             )
             raise TypeError(msg)
     return Comparison(results=found, groups={})

@@ -25,7 +25,9 @@ class Differences:
         facts: Mapping[str, Mapping[str, Any]],
     ) -> "Differences":
         """The differences of all measurements but the landscapes."""
-        single = {key: own for key, own in records.items() if not any(isinstance(r, Interpolation) for r in own.values())}
+        single = {
+            key: own for key, own in records.items() if not any(isinstance(r, Interpolation) for r in own.values())
+        }
         networks = [found for key, own in single.items() for found in differences_of(key, own, facts)]
         between = [found for key, own in single.items() for found in group_differences_of(key, own, groups or {})]
         return cls(*({_key(found): found for found in each} for each in (networks, between)))

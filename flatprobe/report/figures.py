@@ -147,9 +147,7 @@ def _generalization(key: str, results: Mapping[str, Result]) -> Iterator[Figure]
 def by_topic(figures: list[Figure]) -> dict[str, list[Figure]]:
     """Topic -> its figures, with the norm of the weights first among those of the weights."""
     found = {
-        topic: sorted(
-            (own for own in figures if own.topic == topic), key=lambda own: own.title != _NORM
-        )
+        topic: sorted((own for own in figures if own.topic == topic), key=lambda own: own.title != _NORM)
         for topic in (GENERALIZATION, FLATNESS, INPUTS, BOUNDS)
     }
     return {topic: own for topic, own in found.items() if own}

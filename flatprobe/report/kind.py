@@ -10,7 +10,6 @@ Results = Mapping[str, Any]
 Groups = Mapping[str, str] | None
 
 
-
 @dataclass(frozen=True)
 class Kind:
     """Words, picture and numbers of the measurements that share a section.

@@ -11,7 +11,6 @@ from pathlib import Path
 from urllib.parse import quote
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
 
 from flatprobe.plotting import interactive as live
 from flatprobe.report.answer import answer
@@ -24,21 +23,28 @@ from flatprobe.report.section import anchor
 from flatprobe.report.sections import in_order, make_title, sections
 from flatprobe.report.trajectory import trajectory
 from flatprobe.studies.comparison import Comparison
+from flatprobe.utils.arguments import Checked
 from flatprobe.utils.results import Result
 from flatprobe.utils.tensor_files import write_text
 
 _HERE = Path(__file__).parent
 _NAMED = 4  # networks that the title names
 _LEGEND = (
-    "Intervals are 95 %, in brackets. best: separated from all other networks; worst: the last one, where it is separated "
-    "from the best. The intervals behind the marks hold for all pairs of networks at once.",
-    "Groups: mean over their networks ± standard deviation across them (n - 1). The ratio of two groups' means has its "
-    "standard error to first order.",
+    (
+        "Intervals are 95 %, in brackets. best: separated from all other networks; worst: the last one, where it is "
+        "separated from the best. The intervals behind the marks hold for all pairs of networks at once."
+    ),
+    (
+        "Groups: mean over their networks ± standard deviation across them (n - 1). The ratio of two groups' means has "
+        "its standard error to first order."
+    ),
 )
 
 
 def report(
-    results: Comparison | Result | Mapping[str, Result] | Mapping[str, Mapping[str, Result]] | str | os.PathLike[str],
+    results: Checked[
+        Comparison | Result | Mapping[str, Result] | Mapping[str, Mapping[str, Result]] | str | os.PathLike[str]
+    ],
     path: str | os.PathLike[str],
     *,
     title: str | None = None,
@@ -91,7 +97,9 @@ def report(
     return path
 
 
-def _render(found: Comparison, title: str | None, introduction: str, notes: list[str], files: list[str], scripts: str) -> str:
+def _render(
+    found: Comparison, title: str | None, introduction: str, notes: list[str], files: list[str], scripts: str
+) -> str:
     records, groups = in_order(found.results), drawn_groups(found.groups)
     figures = headline_figures(records, found.facts)
     topics = answer(figures, Differences.of(records, groups, found.facts), groups, found.along, found.along_name or "")
@@ -118,9 +126,9 @@ def _render(found: Comparison, title: str | None, introduction: str, notes: list
         refusals=refusals,
         provenance=provenance(records),
         policy=_policy(script, interactive=bool(scripts)),
-        style=Markup(style),
-        script=Markup(script),
-        scripts=Markup(scripts),
+        style=style,
+        script=script,
+        scripts=scripts,
         version=version("flatprobe"),
         date=_today(),
     )  # fmt: skip

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from flatprobe.report.section import Table
-from flatprobe.report.summary import make_title
+from flatprobe.report.sections import make_title
 from flatprobe.utils.results import Result
 
 Records = Mapping[str, Mapping[str, Result]]

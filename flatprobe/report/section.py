@@ -36,7 +36,7 @@ class Cell:
         (1234.0, 0.25, None, 2.0)
         """
         if self.value is not None:
-            return self.value if math.isfinite(self.value) else None
+            return None if math.isnan(self.value) else self.value
         found = _NUMBER.match(self.words)
         return float(found[1].replace(",", "")) if found else None
 

@@ -198,4 +198,3 @@ WEIGHTS = Kind(
     shows="The norms of the layers of each network",
     table=tables.weights,
 )
-

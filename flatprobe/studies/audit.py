@@ -1,8 +1,9 @@
 """Audit: the dependence of measured numbers on the parametrization of the network's function."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
@@ -11,9 +12,7 @@ from flatprobe.data import LabelledData, check_classes
 from flatprobe.graph.reparametrize import CHANGES
 from flatprobe.network.contexts import standalone
 from flatprobe.network.network import Network
-from flatprobe.probes.flatness import flatness_radius
-from flatprobe.risk.empirical import EmpiricalRisk
-from flatprobe.studies.probes_at_defaults import PROBES, Probe
+from flatprobe.studies.probes_by_name import NAMED, measure_named
 from flatprobe.studies.reparametrized import make_copies
 from flatprobe.studies.significance import same_law, spread_of, stays
 from flatprobe.utils.arguments import at_least, one_of, positive
@@ -23,12 +22,10 @@ from flatprobe.utils.results import Result, settings
 if TYPE_CHECKING:
     import pandas
 
-# The probes of `compare`, and the radius under the law that follows a rescaling.
-AUDITED: dict[str, Probe] = PROBES | {
-    "flatness_radius_adaptive": lambda model, data, seed: flatness_radius(
-        EmpiricalRisk(model, data), law="adaptive", seed=seed
-    )
-}
+Probe = Callable[[nn.Module, LabelledData, int], Result]
+
+# The measurements of `compare`, as functions of model, data and seed.
+AUDITED: dict[str, Probe] = {name: partial(measure_named, name) for name in NAMED}
 # The cheap probes: some hundreds of forward passes per network in total.
 DEFAULT = (
     "flatness_radius",

@@ -1,80 +1,148 @@
-"""Comparison of networks: every probe on every network, and landscapes between networks of a group."""
+"""Comparison of networks: every measurement of every network, and landscapes between networks of a group."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 from torch import nn
 
 from flatprobe.data import LabelledData, check_data
-from flatprobe.network.contexts import standalone
-from flatprobe.network.network import Network
-from flatprobe.probes.adversarial import AdversarialAccuracy
-from flatprobe.probes.coefficients import segment, simplex
-from flatprobe.probes.geometric import GeometricMargins
-from flatprobe.probes.interpolation import interpolate
-from flatprobe.risk.empirical import EmpiricalRisk
-from flatprobe.risk.endpoints import statistics_of
+from flatprobe.studies.chosen import Chosen, Given, choose
 from flatprobe.studies.comparison import Comparison as Comparison
 from flatprobe.studies.comparison import Refusal as Refusal
-from flatprobe.studies.probes_at_defaults import CHOICES, DEFAULT, LANDSCAPE, PROBES
-from flatprobe.utils.arguments import Checked, one_of
-from flatprobe.utils.progress import Report, reporting
-from flatprobe.utils.results import Result, check_places, file_stem, save
+from flatprobe.studies.measuring import Work, measure_all
+from flatprobe.studies.probes_by_name import LANDSCAPE
+from flatprobe.utils.arguments import Checked, Whole, at_least
+from flatprobe.utils.results import check_places
 
-_CAPPING = ("geometric_margins", "adversarial_accuracy")
+# Measurements for the question which network is flat, has large margins and is robust, at some hundreds of passes over
+# the data: each figure that depends on the scale of the weights or of the logits beside one that does not. The radius
+# has the adaptive radius, the functional margin has the geometric one; the Jacobian norms and the weights' norm tell
+# how the two are related.
+DEFAULT = (
+    "generalization",
+    "flatness_radius",
+    "flatness_radius_adaptive",
+    "random_slice",
+    "hessian_eigenvalues",
+    "weight_norms",
+    "functional_margins",
+    "geometric_margins",
+    "jacobian_norms",
+    "gaussian_robustness",
+    LANDSCAPE,
+)
 
 
-@standalone
 def compare(
     models: Checked[Mapping[str, nn.Module]],
     data: Checked[LabelledData | Mapping[str, LabelledData]],
     *,
-    probes: Checked[str | Sequence[str] | None] = None,
+    test: Checked[LabelledData | Mapping[str, LabelledData] | None] = None,
+    probes: Given | Sequence[Given] | None = None,
     groups: Checked[Mapping[str, str] | None] = None,
+    along: Checked[Mapping[str, float] | None] = None,
+    along_name: str | None = None,
+    loss: Any = None,
     seed: int = 0,
     progress: bool | None = False,
     out: str | Path | None = None,
+    again: bool = False,
+    workers: Whole = 1,
+    threads: Whole | None = None,
 ) -> Comparison:
-    """Results of every chosen probe on every network, at the probes' defaults, with the same directions and noise.
+    """Results of every chosen measurement of every network, with the same directions and noise for all.
+
+    A measurement that a network refuses, by whatever error, becomes an entry of `refusals` with its reason and one
+    warning at the end; all others are made. With `out`, each result is saved once measured, and the same call goes on
+    where it was interrupted: a record is read in place of a measurement where probe, arguments, seed, loss, network
+    (its weights, class and layers) and data are the same. Other records of that name are replaced.
 
     A landscape is measured per group: over the triangle of its first three networks, or along the line between two.
-    Groups of one network have none, and neither have groups whose networks differ in shape or data. BatchNorm
-    statistics are recalibrated at each point, since interpolated statistics belong to no network. Statistics of other
-    normalization layers are interpolated.
+    Groups of one network have none, and neither have groups whose networks differ in shape or data.
 
     Args:
         models: networks in eval mode, by name; never changed.
         data: the data of all networks, or data by network, as random labels differ from natural ones.
-        probes: one or several of `measurements.CHOICES`. None takes `measurements.DEFAULT`, which apply to every
-            classifier at moderate cost.
+        test: samples that had no part in training, for all networks or by network: the test figures of
+            `fp.generalization`, and of measurements with `on="test"`.
+        probes: one or several names of `fp.studies.probes_by_name.CHOICES`, `fp.Measurement(probe, arguments=...)`, or
+            functions (model, data) -> `fp.Result`, which may also take `seed` and `loss`. None takes
+            `fp.studies.compare.DEFAULT`.
         groups: network -> group; None puts all into one group, "networks".
+        along: network -> place on an axis, such as the epoch, the width or the learning rate. Networks at different
+            places are no replicates, and are never averaged.
+        along_name: name of the axis.
+        loss: loss per sample of the probes that take one, as in `EmpiricalRisk`; None for the cross-entropy.
         seed: of the directions and the noise.
         progress: True: a bar on a terminal, else plain lines, on stderr; None: a bar on a terminal only.
-        out: folder in which each result is saved once measured, as `Comparison.save` does at the end. An error of one
-            probe then loses no other result.
+        out: folder of the records, `out/measurement/network.parquet`, and of `comparison.json`.
+        again: True measures what is already in `out` anew.
+        workers: number of processes. More than one need networks and data that can be pickled, and the guard `if
+            __name__ == "__main__":` in a script. The numbers are those of one process with the same `threads`.
+        threads: of torch per process, which are part of the numbers' last digits; None for torch's own number, divided
+            by `workers`.
 
     Returns:
         `Comparison`.
 
     Raises:
         FileExistsError: if `out` holds files of other programs in place of the records.
+        KeyboardInterrupt: on Ctrl-C, with a note on what is kept.
         OSError: if `out` cannot be written.
         TypeError: for networks or groups without names, or data that are not `LabelledData`.
-        ValueError: for no models, an unknown probe, or a network without data or group.
+        ValueError: for no models, an unknown probe, or a network without data, group or place.
         ValueError: for a name that no file can have.
     """
-    chosen = (probes,) if isinstance(probes, str) or callable(probes) else tuple(DEFAULT if probes is None else probes)
-    for probe in chosen:
-        one_of("probe", probe, CHOICES)
-    named, own, group = _check(models, data, groups)
+    comparison = compare_quietly(
+        models, data, test=test, probes=probes, groups=groups, along=along, along_name=along_name, loss=loss, seed=seed,
+        progress=progress, out=out, again=again, workers=workers, threads=threads,
+    )  # fmt: skip
+    if comparison.refusals:
+        first = comparison.refusals[0]
+        warnings.warn(
+            f"{len(comparison.refusals)} measurements were refused and have a reason in .refusals, the first being "
+            f"{first.measurement or 'all'} of {first.network}: {first.reason}",
+            stacklevel=2,
+        )
+    return comparison
+
+
+def compare_quietly(
+    models: Mapping[str, nn.Module],
+    data: LabelledData | Mapping[str, LabelledData],
+    *,
+    test: LabelledData | Mapping[str, LabelledData] | None = None,
+    probes: Given | Sequence[Given] | None = None,
+    groups: Mapping[str, str] | None = None,
+    along: Mapping[str, float] | None = None,
+    along_name: str | None = None,
+    loss: Any = None,
+    seed: int = 0,
+    progress: bool | None = False,
+    out: str | Path | None = None,
+    again: bool = False,
+    workers: int = 1,
+    threads: int | None = None,
+) -> Comparison:
+    """`compare` without its warning, for the commands, which list the refusals."""
+    chosen = choose(DEFAULT if probes is None else probes)
+    at_least(1, workers=workers, threads=threads)
+    named, own, group = check_networks(models, data, groups)
+    tests = {} if test is None else dict(test) if isinstance(test, Mapping) else dict.fromkeys(named, check_data(test))
+    _check_along(named, along)
     if out is not None:
-        check_places(out, {probe: group.values() if probe == LANDSCAPE else named for probe in chosen})
-    with reporting(count_steps(chosen, group), progress) as step:
-        return measure_each(named, own, chosen, group, seed, step, out)
+        check_places(out, {one.name: group.values() if one.probe == LANDSCAPE else named for one in chosen})
+    asked = probes is not None
+    work = Work(models=named, data=own, test=tests, chosen=chosen, groups=group, seed=seed, loss=loss, asked=asked)
+    return measure_all(
+        work, progress=progress, out=out, again=again, workers=workers, threads=threads,
+        along=None if along is None else {name: float(along[name]) for name in named}, along_name=along_name,
+    )  # fmt: skip
 
 
-def _check(
+def check_networks(
     models: object, data: object, groups: object
 ) -> tuple[dict[str, nn.Module], dict[str, LabelledData], dict[str, str]]:
     """The networks, their data and their groups by name.
@@ -105,87 +173,11 @@ def _check(
     return dict(models), own, {name: group[name] for name in models}
 
 
-def count_steps(probes: Sequence[str], groups: Mapping[str, str]) -> int:
-    """Number of steps that `measure_each` announces: one per network, or per group for the landscapes."""
-    return sum(len(set(groups.values()) if probe == LANDSCAPE else groups) for probe in probes)
-
-
-def measure_each(
-    models: Mapping[str, nn.Module],
-    data: Mapping[str, LabelledData],
-    probes: Sequence[str],
-    groups: Mapping[str, str],
-    seed: int,
-    step: Report,
-    out: str | Path | None = None,
-) -> Comparison:
-    """The comparison with checked arguments; each step is announced.
-
-    Raises:
-        ValueError: if nothing could be measured.
-    """
-    results: dict[str, dict[str, Result]] = {}
-    try:
-        for probe in probes:
-            lands = probe == LANDSCAPE
-            each = _landscapes(models, data, groups, step) if lands else _each(probe, models, data, seed, step)
-            for name, result in each:
-                results.setdefault(probe, {})[name] = result
-                changed = {probe: result} | (_cap(results, name) if probe in _CAPPING else {})
-                for measurement, own in changed.items():
-                    results[measurement][name] = own
-                    if out is not None:
-                        _save(own, out, measurement, name)
-    except BaseException as error:  # KeyboardInterrupt too
-        if out is not None:
-            error.add_note(f"{sum(map(len, results.values()))} records were measured before, and are kept in {out}")
-        raise
-    if not results:
-        msg = (
-            f"{', '.join(probes)} must have something to measure, got none. Landscapes need a group of two networks of "
-            "one shape on the same data"
-        )
+def _check_along(models: Mapping[str, nn.Module], along: Mapping[str, float] | None) -> None:
+    missing = [name for name in models if along is not None and name not in along]
+    if missing:
+        msg = f"along must hold a number for every network, got none for {', '.join(missing)}"
         raise ValueError(msg)
-    return Comparison(results=results, groups=dict(groups))
 
 
-def _cap(results: Mapping[str, Mapping[str, Result]], name: str) -> dict[str, Result]:
-    """The accuracy capped by the network's margins, which may hold nearer adversarial points; empty without both."""
-    margins, accuracy = (results.get(probe, {}).get(name) for probe in _CAPPING)
-    if isinstance(margins, GeometricMargins) and isinstance(accuracy, AdversarialAccuracy):
-        return {"adversarial_accuracy": accuracy.capped(margins)}
-    return {}
-
-
-def _save(result: Result, folder: str | Path, measurement: str, name: str) -> None:
-    save(result, Path(folder) / measurement / f"{file_stem(name)}.parquet")
-
-
-def _each(
-    probe: str, models: Mapping[str, nn.Module], data: Mapping[str, LabelledData], seed: int, step: Report
-) -> Iterator[tuple[str, Result]]:
-    for name, model in models.items():
-        step(f"{probe} of {name}")
-        yield name, PROBES[probe](model, data[name], seed)
-
-
-def _landscapes(
-    models: Mapping[str, nn.Module], data: Mapping[str, LabelledData], groups: Mapping[str, str], step: Report
-) -> Iterator[tuple[str, Result]]:
-    for label in dict.fromkeys(groups.values()):
-        step(f"{LANDSCAPE} of {label}")
-        names = [name for name in models if groups[name] == label][:3]
-        corners = [models[name] for name in names]
-        alike = {_shapes(model) for model in corners}, {data[name].fingerprint for name in names}
-        if len(corners) < 2 or any(len(kinds) > 1 for kinds in alike):
-            continue
-        risk = EmpiricalRisk(corners[0], data[names[0]])
-        policy: Literal["recalibrate", "interpolate"] | None = "interpolate" if statistics_of(risk) else None
-        if risk.network.batch_normalised:
-            policy = "recalibrate"
-        points = simplex(3) if len(corners) == 3 else segment()
-        yield label, interpolate(risk, corners, points, batch_norm=policy)
-
-
-def _shapes(model: nn.Module) -> tuple[tuple[str, tuple[int, ...]], ...]:
-    return tuple((name, tuple(value.shape)) for name, value in Network(model).weights.items())
+__all__ = ["DEFAULT", "Chosen", "Comparison", "Refusal", "check_networks", "compare", "compare_quietly"]

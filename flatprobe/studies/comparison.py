@@ -86,7 +86,8 @@ class Comparison:
             "measurement", "network", "group", *axis, "figure", "value", "lower", "upper", "seed", "batch_norm",
             *_FACTS, "refusal",
         ]  # fmt: skip
-        return pd.DataFrame(list(self._rows(axis)), columns=columns)
+        frame = pd.DataFrame(list(self._rows(axis)), columns=columns)
+        return frame.astype(dict.fromkeys(("seed", "parameters", "samples"), "Int64"))
 
     def _rows(self, axis: list[str]) -> Iterator[dict[str, Any]]:
         for measurement, results in self.results.items():
@@ -178,6 +179,16 @@ class Comparison:
             ValueError: for another ending.
         """
         return write_frame(self.to_frame(), Path(path))
+
+    def __repr__(self) -> str:
+        """The numbers of measurements, networks and refusals."""
+        networks = f"{len(self.results)} measurements of {len(self.groups)} networks"
+        return f"Comparison({networks}, {len(self.refusals)} refused)"
+
+    def _repr_html_(self) -> str:
+        """The headline figures as a table, for notebooks."""
+        html: str = self.headline().to_html(index=False, float_format="{:.4g}".format, na_rep="")
+        return html
 
     def save(self, folder: str | Path) -> Path:
         """Write each result to `folder/measurement/network.parquet`, and the rest to `folder/comparison.json`.

@@ -1,14 +1,16 @@
 """Demonstration: natural against random labels on the bundled digits, trained and probed from scratch."""
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
 from flatprobe.data import LabelledData
 from flatprobe.data.load import load_data
 from flatprobe.models import Normalised, mlp
-from flatprobe.studies.compare import Comparison, count_steps, measure_each
-from flatprobe.studies.probes_at_defaults import DEFAULT, LANDSCAPE
+from flatprobe.studies.compare import Comparison, compare_quietly
+from flatprobe.studies.probes_by_name import LANDSCAPE
 from flatprobe.training import train
 from flatprobe.utils.progress import Clock, reporting
 from flatprobe.utils.results import check_places
@@ -28,6 +30,18 @@ EQUAL_LEARNING_RATE = 0.25
 EQUAL_BATCH_SIZE = 256
 MEAN, STD = 0.3, 0.37
 EPOCHS = 2000
+MEASURED = (
+    "generalization",
+    "flatness_radius",
+    "flatness_radius_last_layer",
+    "random_slice",
+    "hessian_eigenvalues",
+    "functional_margins",
+    "scores",
+    "jacobian_norms",
+    "gaussian_robustness",
+    LANDSCAPE,
+)
 
 # Training loss (nats) at which every network is probed again, so that epsilon = 0.05 means the same for all. It is
 # below the loss of either kind of labels at the first epoch with 100 % accuracy.
@@ -54,15 +68,14 @@ def demo(out: str | Path, *, seed: int = 0, progress: bool | None = False) -> Co
     data = {NATURAL: natural, RANDOM: natural.with_random_labels(seed=seed)}
     names = {f"{label.split()[0]}-{index}": label for label in data for index in range(MINIMIZERS)}
     own = {name: data[label] for name, label in names.items()}
-    radii = [probe for probe in DEFAULT if probe.startswith("flatness_radius")]
-    each = [*(probe for probe in DEFAULT if probe != LANDSCAPE), *(f"{probe}_equal_loss" for probe in radii)]
+    radii = [probe for probe in MEASURED if probe.startswith("flatness_radius")]
+    each = [*(probe for probe in MEASURED if probe != LANDSCAPE), *(f"{probe}_equal_loss" for probe in radii)]
     check_places(out / "records", {**dict.fromkeys(each, names), LANDSCAPE: data})
     first: dict[str, nn.Module] = {}
     equal: dict[str, nn.Module] = {}
-    total = 2 * len(names) + count_steps(DEFAULT, names) + count_steps(radii, names)
-    clock = Clock()
+    test, clock = load_data("digits", split="test"), Clock()
     # One thread: on images this small a second thread costs more than it gains.
-    with thread_count(1), reporting(total, progress) as step:
+    with thread_count(1), reporting(2 * len(names), progress) as step:
         for index, (name, label) in enumerate(names.items()):
             step(f"training {name} to 100 % accuracy")
             network = Normalised(mlp(natural.input_shape, widths=WIDTHS, seed=seed + index % MINIMIZERS), MEAN, STD)
@@ -74,11 +87,12 @@ def demo(out: str | Path, *, seed: int = 0, progress: bool | None = False) -> Co
             folder = out / "runs" / f"{name}-equal-loss"
             with clock("training to equal loss"):
                 equal[name] = _train(first[name], data[label], folder, seed=seed + index, until="loss")
-        with clock("probing"):
-            comparison = measure_each(first, own, DEFAULT, names, seed, step)
-            later = measure_each(equal, own, radii, names, seed, step)
+    options: dict[str, Any] = {"groups": names, "seed": seed, "progress": progress, "threads": 1}
+    with clock("probing"):
+        comparison = compare_quietly(first, own, test=test, probes=MEASURED, **options)
+        later = compare_quietly(equal, own, probes=radii, **options)
     results = comparison.results | {f"{probe}_equal_loss": later.results[probe] for probe in radii}
-    combined = Comparison(results=results, groups=names, seconds=clock.seconds)
+    combined = replace(comparison, results=results, seconds=clock.seconds)
     combined.save(out / "records")
     return combined
 

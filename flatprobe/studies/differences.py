@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from flatprobe.probes.adversarial import AdversarialAccuracy
 from flatprobe.probes.flatness import FlatnessRadii
@@ -88,19 +87,19 @@ def differences_of(
     units = _units({name: results[name] for name in figures}, facts)
     values = {name: _value(units[name]) if name in units else found.value for name, found in figures.items()}
     values = {name: value for name, value in values.items() if not math.isnan(value)}
+    rows: list[Difference] = []
     if len(values) < 2:
-        return []
+        return rows
     best = (max if way == {"higher"} else min)(values, key=lambda name: values[name])
     alpha = (1 - level) / math.comb(len(values), 2)
-    found = []
     for name in values:
         if name != best:
             ends, over, count, paired = _interval(results, units, name, best, alpha)
             separated = ends[0] > 0 or ends[1] < 0
             difference = values[name] - values[best]
-            row = (measurement, figures[name].figure, name, best, difference, *ends, over, count, paired, separated)
-            found.append(Difference(*row))
-    return found
+            head = measurement, figures[name].figure, name, best, difference
+            rows.append(Difference(*head, *ends, over, count, paired, separated))
+    return rows
 
 
 def group_differences_of(
@@ -125,8 +124,8 @@ def group_differences_of(
             difference = float(own.mean() - arrays[best].mean())
             count, figure = min(len(own), len(arrays[best])), next(iter(figures.values())).figure
             separated = low > 0 or high < 0
-            found = (measurement, figure, group, best, difference, low, high, "networks", count, False, separated)
-            rows.append(Difference(*found))
+            head = measurement, figure, group, best, difference
+            rows.append(Difference(*head, low, high, "networks", count, paired=False, separated=separated))
     return rows
 
 
@@ -212,6 +211,8 @@ def _interval(
 
 
 def _student(values: Values, alpha: float) -> tuple[float, float]:
+    from scipy import stats
+
     if len(values) < 2 or not bool(np.isfinite(values).all()):
         return math.nan, math.nan
     half = float(stats.t.isf(alpha / 2, len(values) - 1)) * float(values.std(ddof=1)) / len(values) ** 0.5
@@ -219,6 +220,8 @@ def _student(values: Values, alpha: float) -> tuple[float, float]:
 
 
 def _welch(one: Values, two: Values, alpha: float) -> tuple[float, float]:
+    from scipy import stats
+
     if min(len(one), len(two)) < 2 or not bool(np.isfinite(np.concatenate([one, two])).all()):
         return math.nan, math.nan
     parts = [float(own.var(ddof=1)) / len(own) for own in (one, two)]
@@ -231,6 +234,8 @@ def _welch(one: Values, two: Values, alpha: float) -> tuple[float, float]:
 
 
 def _median_difference(one: Values, two: Values, alpha: float, *, paired: bool) -> tuple[float, float]:
+    from scipy import stats
+
     generator = np.random.default_rng(0)
     first = generator.integers(len(one), size=(_RESAMPLES, len(one)))
     second = first if paired else generator.integers(len(two), size=(_RESAMPLES, len(two)))

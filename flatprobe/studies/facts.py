@@ -1,5 +1,6 @@
 """Facts of a network and its data for the reviewer of a comparison, and what makes two networks incomparable."""
 
+import hashlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -7,6 +8,7 @@ from torch import nn
 
 from flatprobe.data import LabelledData
 from flatprobe.data.validation import digest
+from flatprobe.network.contexts import standalone
 from flatprobe.network.network import Network
 from flatprobe.network.weights import norm
 from flatprobe.probes.adversarial import AdversarialAccuracy
@@ -19,6 +21,7 @@ from flatprobe.utils.results import Result
 Records = Mapping[str, Mapping[str, Result]]
 
 
+@standalone
 def network_facts(model: nn.Module) -> dict[str, Any]:
     """Class, size, norm, precision and BatchNorm policy of a network, and hashes of its weights and their shapes.
 
@@ -35,7 +38,7 @@ def network_facts(model: nn.Module) -> dict[str, Any]:
         "batch_norm": "frozen statistics" if network.batch_normalised else "none",
         "weights_hash": digest({name: value.reshape(-1) for name, value in state.items()}),
         "shapes": [[name, list(value.shape)] for name, value in network.weights.items()],
-        "architecture": repr(model),
+        "architecture": hashlib.blake2b(repr(model).encode(), digest_size=8).hexdigest(),
     }
 
 

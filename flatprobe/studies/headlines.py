@@ -157,7 +157,7 @@ def _radius_unit(results: Mapping[str, Result]) -> str:
 
 
 def _scaled_by_weights(result: Result) -> bool:
-    return _argument(result, "law") == "adaptive"
+    return bool(_argument(result, "law") == "adaptive")
 
 
 def _error_unit(results: Mapping[str, Result]) -> str:

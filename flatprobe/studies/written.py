@@ -33,7 +33,8 @@ def write_frame(frame: "pandas.DataFrame", path: Path) -> Path:
 def _markdown(frame: "pandas.DataFrame") -> str:
     """A table of GitHub's Markdown; pandas writes it only with a further library."""
     shown = frame.astype(object).map(lambda value: f"{value:.6g}" if isinstance(value, float) else value)
-    rows = [list(frame), ["---"] * len(frame.columns), *shown.where(frame.notna(), "").to_numpy().tolist()]
+    rows: list[list[object]] = [list(frame), ["---"] * len(frame.columns)]
+    rows += shown.where(frame.notna(), "").to_numpy().tolist()
     return "".join(f"| {' | '.join(map(_escaped, row))} |\n" for row in rows)
 
 

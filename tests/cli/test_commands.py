@@ -16,7 +16,7 @@ import flatprobe as fp
 from flatprobe.cli import main
 from flatprobe.cli.inputs import architecture, data_of, group_of, names_of
 from flatprobe.graph.reparametrize import CHANGES
-from flatprobe.studies.probes_at_defaults import CHOICES
+from flatprobe.studies.probes_by_name import CHOICES
 from tests.helpers.packages import HEAVY, ROOT
 
 COMMANDS = ("demo", "train", "probe", "audit", "report")

@@ -10,7 +10,9 @@ import tempfile
 from pathlib import Path
 from typing import Any, Self
 
-BROWSER = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
+BROWSER = next(
+    (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
+)
 _FLAGS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run", "--disable-sync",
     "--disable-background-networking", "--disable-component-update", "--remote-debugging-pipe",
@@ -92,9 +94,8 @@ class Browser:
 
     def resize(self, width: int, height: int = 900, scale: float = 1) -> None:
         """Set the size of the window in CSS pixels."""
-        self.call(
-            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=scale, mobile=width < 600
-        )
+        size = {"width": width, "height": height, "deviceScaleFactor": scale, "mobile": width < 600}
+        self.call("Emulation.setDeviceMetricsOverride", **size)
 
     def media(self, *, scheme: str = "light", kind: str = "") -> None:
         """Emulate light or dark, and the medium where one is given, such as print."""

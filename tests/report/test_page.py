@@ -1,23 +1,21 @@
 """The report: one file that needs no other, with every network, picture and setting, and right statistics."""
 
-import base64
 import math
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
 from importlib.metadata import version
 from pathlib import Path
-from statistics import mean, stdev
+from urllib.parse import unquote
 
 import pytest
 import torch
-from scipy import stats
 
 import flatprobe as fp
-from flatprobe.report import load_records, write_report
-from flatprobe.report.summary import summarize
-from flatprobe.report.tables import landscapes
-from flatprobe.studies.compare import Comparison
+from flatprobe.report import load_records
+from flatprobe.report import report as write_report
+from flatprobe.report.weight_tables import landscapes
+from flatprobe.studies.comparison import Comparison, Refusal
 from flatprobe.utils.numbers import MISSING, plus_minus, three
 from tests.plotting.test_plotting import INFINITE, curve, flatness, interpolation, margins_of, norms
 
@@ -29,7 +27,8 @@ RADII = {"natural 0": [14.0, 16.0], "natural 1": [15.0, 18.0, INFINITE], "random
 def records() -> dict[str, dict[str, object]]:
     return {
         "gaussian_robustness": {name: curve(seed) for seed, name in enumerate(NAMES)},
-        "flatness_radius (top layer)": {name: flatness(RADII[name]) for name in NAMES},
+        "flatness_radius": {name: flatness(RADII[name]) for name in NAMES},
+        "flatness_radius_adaptive": {name: flatness(RADII[name], law="adaptive") for name in NAMES},
         "landscape": {"natural": interpolation(peak=0.2), "random": interpolation()},
         "functional_margins": {name: margins_of(seed) for seed, name in enumerate(NAMES)},
         "scores": {name: margins_of(seed, "scores", outputs="softmax") for seed, name in enumerate(NAMES)},
@@ -37,19 +36,37 @@ def records() -> dict[str, dict[str, object]]:
     }
 
 
+VOID = {"meta", "br", "img", "link", "hr", "input"}
+
+
 class Page(HTMLParser):
+    """Tags, and titles of sections; the elements must close in order."""
+
     def __init__(self, text: str) -> None:
         super().__init__()
         self.tags: list[tuple[str, dict[str, str | None]]] = []
         self.titles: list[str] = []
+        self.words: list[str] = []
+        self._open: list[str] = []
         self.feed(text)
+        assert not self._open
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self._open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open.pop() == tag
 
     def handle_data(self, data: str) -> None:
-        if self.tags and self.tags[-1][0] == "h2" and data.strip():
+        if self._open and self._open[-1] == "h2" and data.strip():
             self.titles.append(data)
+        if data.strip() and "style" not in self._open and "script" not in self._open:
+            self.words.append(data.strip())
 
 
 @pytest.fixture(scope="module")
@@ -61,98 +78,99 @@ def page(tmp_path_factory) -> str:
     return path.read_text(encoding="utf-8")
 
 
-def test_a_group_with_a_fully_censored_network_is_reported(tmp_path) -> None:
-    found = {name: flatness(radii) for name, radii in RADII.items()} | {"natural 1": flatness([INFINITE, INFINITE])}
-    summary = summarize({"flatness_radius": found}, GROUPS)
-    assert "censored" in str(summary)
-    assert write_report({"flatness_radius": found}, tmp_path / "page.html", groups=GROUPS).is_file()
-
-
 def test_page_needs_no_other_file(page: str) -> None:
     tags = Page(page).tags
-    assert not {"script", "link", "iframe"} & {tag for tag, _ in tags}
-    links = [value for _, attributes in tags for name, value in attributes.items() if name in ("src", "href")]
+    assert not {"link", "iframe", "object", "embed"} & {tag for tag, _ in tags}
+    links = [str(value) for _, own in tags for name, value in own.items() if name in ("src", "href", "xlink:href")]
     assert links
-    assert all(str(link).startswith("data:image/png;base64,") for link in links)
-    assert not re.search(r"url\(|@import|https?:", re.sub(r"base64,[^\"]*", "", page))
+    anchors = {own.get("id") for _, own in tags}
+    assert all(link.startswith("data:") or (link[0] == "#" and link[1:] in anchors) for link in links)
+    assert not re.search(r"url\([^#]|@import", page)
+    addresses = set(re.findall(r"https?://[^\"' ]*", page))
+    assert addresses <= {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}  # names, not requests
+    assert "default-src &#39;none&#39;" in page
 
 
 def test_page_holds_every_picture_with_words_and_every_network(page: str) -> None:
     parsed = Page(page)
-    pictures = [attributes for tag, attributes in parsed.tags if tag == "img"]
-    assert len(pictures) == 7
-    assert all(base64.b64decode(str(own["src"]).split(",")[1]).startswith(b"\x89PNG") for own in pictures)
-    assert all(own["alt"] for own in pictures)
-    text = re.sub(r"base64,[^\"]*", "", page)
-    assert all(name in text for name in NAMES)
-    assert "The radii are at equal loss." in text
-    assert "made up" in text
-    assert f"torch {version('torch')}" in text
-    assert "epsilon 0.05" in text
-    # The weights' space comes first, whatever order the records have.
-    assert [title for title in parsed.titles if title != "Summary"] == [
-        "Flatness radius (top layer)", "Landscape: loss", "Landscape: accuracy", "Functional margins", "Scores",
-        "Jacobian norms", "Gaussian robustness", "Settings",
+    cards = [own for tag, own in parsed.tags if tag == "div" and own.get("role") == "img"]
+    assert len(cards) == 8
+    assert page.count("<svg") == 8
+    first = next(str(own["aria-label"]) for own in cards)
+    assert first.endswith(
+        "Mean: natural from 15.0 to 16.5 (2 networks), random from 3.25 to 3.30 (2 networks); natural above random."
+    )
+    assert all(name in page for name in NAMES)
+    for words in ("The radii are at equal loss.", "made up", f"torch {version('torch')}", "epsilon 0.05", "Why."):
+        assert words in page
+    # The weights' space comes first, whatever order the records have; radii share a section, twins side by side.
+    assert parsed.titles == [
+        "The answer", "Networks", "Flatness radii", "Landscape: loss", "Landscape: accuracy", "Functional margins",
+        "Scores", "Jacobian norms", "Gaussian robustness", "Settings",
     ]  # fmt: skip
+    assert [title for own, title in re.findall(r'<li><a href="#([^"]*)">([^<]*)</a>', page)] == parsed.titles
 
 
-def test_summary_against_plain_statistics() -> None:
-    summary = summarize({"r": {name: flatness(RADII[name]) for name in NAMES}}, GROUPS)
-    rows = {row.label.replace("\N{NO-BREAK SPACE}", " "): row.cells[0] for row in summary.rows}
-    assert list(rows) == [
-        "natural (n = 2)", "natural 0", "natural 1", "random (n = 2)", "random 0", "random 1", "natural / random",
-    ]  # fmt: skip
-    assert rows["natural 0"] == "15.0 [2.29, 27.7]"  # t = 12.706 with one degree of freedom
-    assert rows["natural 1"] == "16.5 [-2.56, 35.6] (1 of 3 beyond 2,170)"
-    natural, random = [15.0, 16.5], [3.25, 3.3]
-    assert rows["natural (n = 2)"] == f"{plus_minus(15.75, stdev(natural))} (1 censored)"
-    assert rows["random (n = 2)"] == plus_minus(3.275, stdev(random))
-    ratio = mean(natural) / mean(random)
-    relative = sum(stdev(own) ** 2 / 2 / mean(own) ** 2 for own in (natural, random)) ** 0.5
-    assert rows["natural / random"] == plus_minus(ratio, ratio * relative)
+def test_head_names_networks_data_date_and_version(page: str, tmp_path: Path) -> None:
+    words = Page(page).words
+    assert words.count("A title") == 2
+    head = next(own for own in words if own.startswith("4 networks: natural 0, natural 1, random 0, random 1"))
+    assert re.search(
+        rf"data: made up \(1,000 samples\) · \d+ \w+ 20\d\d · flatprobe {re.escape(version('flatprobe'))}", head
+    )
+    own = write_report({"a": margins_of(0), "b": margins_of(1)}, tmp_path / "page.html").read_text()
+    assert "<h1>a and b on made up</h1>" in own
 
 
-def test_summary_headlines_are_the_results_own_figures() -> None:
-    own = {key: results for key, results in records().items() if key != "landscape"}
-    summary = summarize(own, None)
-    assert [row.label for row in summary.rows] == list(NAMES)
-    cells = dict(zip((title for title, _ in summary.columns), summary.rows[1].cells, strict=True))
-    margins, jacobian, robustness = margins_of(1), norms(1), curve(1)
-    for title, result in (("Functional margins", margins), ("Jacobian norms", jacobian)):
-        figures = result.summary()
-        half = stats.t.ppf(0.975, len(result) - 1) * figures["standard_error"]
-        ends = (three(figures["mean"] + sign * half) for sign in (-1, 1))
-        assert cells[title] == f"{three(figures['mean'])} [{', '.join(ends)}]"
-    low, high = (100 * float(end[2]) for end in robustness.band())  # the level nearest to 0.2 is the third
-    assert cells["Gaussian robustness"] == f"{three(100 * float(robustness.mean[2]))} [{three(low)}, {three(high)}]"
-    assert dict(summary.columns)["Gaussian robustness"].startswith("% misclassified at noise 0.2")
+def test_twins_at_equal_loss_stand_beside_each_other(tmp_path: Path) -> None:
+    radii = {name: flatness(RADII[name]) for name in NAMES}
+    keys = ["flatness_radius", "flatness_radius_last_layer", "flatness_radius_equal_loss"]
+    page = write_report(dict.fromkeys(keys, radii), tmp_path / "page.html").read_text()
+    assert Page(page).titles == ["The answer", "Networks", "Flatness radii", "Settings"]
+    captions = [own.split(":")[0] for own in re.findall(r"<figcaption>([^<]*)", page)]
+    assert captions == ["Flatness radius", "Flatness radius equal loss", "Flatness radius last layer"]
 
 
-def test_summary_does_not_invent_what_was_not_measured() -> None:
-    results = {"r": {"a": flatness([INFINITE] * 2), "b": flatness([2.0, 3.0])}, "m": {"a": margins_of(0)}}
-    groups = {"a": "one", "b": "two"}
-    rows = {row.label[:5]: row.cells for row in summarize(results, groups).rows}
-    assert rows["a"][0] == "not reached by 2,170"
-    assert rows["one ("] == (f"{MISSING} (2 censored)", rows["a"][1].partition(" [")[0])
-    assert rows["b"][1] == rows["two ("][1] == MISSING
-    assert rows["one /"] == (MISSING, MISSING)
+def test_refusals_notes_and_tables_of_the_folder_are_there(tmp_path: Path) -> None:
+    comparison = Comparison(
+        results={"flatness_radius": {"a": flatness([1.0, 2.0])}},
+        groups={"a": "a"},
+        refusals=(Refusal("geometric_margins", "a", "no certificate for <attention>"), Refusal("", "b", "corrupt")),
+        facts={"a": {"class": "Net", "parameters": 12345, "norm": 7.25, "checks_not_made": ["no attack"]}},
+        notes=("a: the accuracy is that of chance",),
+    )
+    folder = comparison.save(tmp_path / "records here")
+    comparison.write(folder / "comparison.parquet")
+    page = write_report(folder, tmp_path / "page.html").read_text()
+    words = " ".join(Page(page).words)
+    for own in ("Geometric margins of a: no certificate for <attention>", "b: corrupt", "12,345", "no attack"):
+        assert own in words
+    assert words.index("a: the accuracy is that of chance") < words.rindex("Flatness radius")
+    assert 'href="records%20here/comparison.parquet"' in page
+    assert "Norm of the weights" in words
+    assert "7.25" in words
+
+
+def test_csv_holds_every_figure_at_full_precision(page: str) -> None:
+    (text,) = (unquote(own) for own in re.findall(r'download="figures.csv" href="data:[^,]*,([^"]*)"', page))
+    value = margins_of(1).summary()["mean"]
+    assert any(line.startswith("functional_margins,natural 1,") and str(value) in line for line in text.splitlines())
 
 
 def test_names_are_escaped(tmp_path: Path) -> None:
     name = '<script>alert("x")</script>'
     results = {"flatness <b>": {name: flatness([1.0, 2.0])}}
-    path = write_report(
-        results, tmp_path / "r.html", groups={name: "<i>"}, title="<u>", introduction="<s>", notes=["<q>"]
-    )
-    tags = {tag for tag, _ in Page(path.read_text()).tags}
-    assert not tags & {"script", "b", "i", "u", "s", "q"}
+    path = write_report(results, tmp_path / "r.html", groups={name: "<i>"}, title="<u>", introduction="<s>", notes=["<q>"])
+    tags = [tag for tag, _ in Page(path.read_text()).tags]
+    assert not {*tags} & {"i", "u", "s", "q"}
+    assert tags.count("script") == 1  # the page's own
     assert "&lt;script&gt;" in path.read_text()
 
 
 def test_lines_and_triangles_of_one_measurement_are_drawn_apart(tmp_path: Path) -> None:
     results = {"landscape": {"one": interpolation(3), "two": interpolation(2)}}
     page = write_report(results, tmp_path / "r.html").read_text()
-    assert Page(page).titles == ["Landscape: loss", "Landscape: accuracy", "Landscape: line", "Settings"]
+    assert Page(page).titles[2:] == ["Landscape: loss", "Landscape: accuracy", "Landscape: line", "Settings"]
     assert three(interpolation(2).barrier) in page
 
 
@@ -196,7 +214,7 @@ def test_bad_input_is_refused(tmp_path: Path) -> None:
         write_report({"r": {}}, path)
     with pytest.raises(ValueError, match="'r' holds FlatnessRadii, Margins; expected results of one class"):
         write_report({"r": {"a": flatness([1.0]), "b": margins_of(0)}}, path)
-    with pytest.raises(ValueError, match="network 'b' of the measurement 'r' has no group"):
+    with pytest.raises(ValueError, match="groups must hold a group for every network, got none for 'b'"):
         write_report({"r": {"a": flatness([1.0]), "b": flatness([1.0])}}, path, groups={"a": "one"})
     assert not path.exists()
 
@@ -228,18 +246,3 @@ def test_property_names_with_slashes_survive_the_folder_of_records(tmp_path: Pat
     loaded = load_records(folder)["flatness_radius"]
     assert {name: loaded[name].radii.tolist() for name in names} == {name: [k + 1.0] for k, name in enumerate(names)}
     assert (folder / "flatness_radius" / "plain 1.5.parquet").is_file()
-
-
-def test_many_measurements_have_a_row_each_groups_first(tmp_path: Path) -> None:
-    margins = {"a": margins_of(0), "b": margins_of(1)}
-    records = {f"margins_{k}": margins for k in range(9)}
-    groups = {"a": "first", "b": "second"}
-    page = write_report(records, tmp_path / "page.html", groups=groups).read_text()
-    table = page[page.index('<table class="tall">') : page.index("</table>")]
-    heads = re.findall(r'<th scope="col"[^>]*>([^<]*)</th>', table)
-    assert [head.split("\N{NO-BREAK SPACE}")[0] for head in heads] == [
-        "measurement", "first (n", "second (n", "first / second", "a", "b",
-    ]  # fmt: skip
-    assert table.count('<th scope="row">') == 9
-    few = write_report({"margins": margins}, tmp_path / "few.html", groups=groups).read_text()
-    assert 'class="tall"' not in few

@@ -7,10 +7,10 @@ import torch
 
 import flatprobe as fp
 from flatprobe.report import write_report
-from flatprobe.report.summary import make_title
+from flatprobe.report.sections import make_title
 from flatprobe.studies import demo as demo_module
-from flatprobe.studies.compare import Comparison
-from flatprobe.studies.probes_at_defaults import CHOICES, DEFAULT, LANDSCAPE
+from flatprobe.studies.compare import DEFAULT, Comparison
+from flatprobe.studies.probes_by_name import CHOICES, LANDSCAPE
 from flatprobe.studies.records import load_records
 from tests.helpers import cases
 
