@@ -47,10 +47,10 @@ def _warn(message: Warning | str, *_place: object, **_file: object) -> None:
 
 def _unparsed(error: CycloptsError) -> str:
     """The error of the parser, with the help to look at."""
-    words = str(error)
+    words, chain = str(error), error.command_chain or []
     if isinstance(error, UnusedCliTokensError):
         words = f"{' '.join(error.unused_tokens)!r} must not follow, since the command takes no further words."
-    return f"{words} Run: {' '.join(['flatprobe', *(error.command_chain or ()), '--help'])}"
+    return f"{words} Run: {' '.join(['flatprobe', *chain, '--help'])}"
 
 
 def _tell(words: str, error: BaseException) -> None:

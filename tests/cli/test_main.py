@@ -12,7 +12,7 @@ import flatprobe.cli as cli
     [
         ("report a b", "'b' must not follow, since the command takes no further words. Run: flatprobe report --help"),
         ("prob x", 'Unknown command "prob". Did you mean "probe"?'),
-        ("train --data digits --network mlp --outt y", "Unknown option: --outt. Did you mean --out?"),
+        ("train --data digits --network mlp --out x --outt y", "Unknown option: --outt. Did you mean --out?"),
         ("train --data digits --network mlp --out y --limit abc", "Invalid value for --limit"),
         ("train", "requires an argument. Run: flatprobe train --help"),
     ],
