@@ -7,16 +7,20 @@ from collections.abc import Sequence
 from cyclopts import App, CycloptsError, UnusedCliTokensError
 
 import flatprobe.cli.commands as commands
+import flatprobe.cli.compare as comparing
 import flatprobe.cli.sweeps as sweeps
 import flatprobe.cli.training as training
 
 app = App(
     name="flatprobe",
-    help="Probes of trained PyTorch classifiers: flatness, loss landscapes, margins, Jacobian norms, robustness.",
+    help="Probes of trained PyTorch networks: flatness, loss landscapes, margins, Jacobian norms, robustness.",
     version_flags=["--version"],
     suppress_keyboard_interrupt=False,
 )
-for command in (commands.demo, training.train, commands.probe, commands.audit, commands.report, sweeps.sweep):
+for command in (
+    commands.demo, training.train, comparing.compare, comparing.probe, comparing.probes, commands.audit,
+    commands.report, sweeps.sweep,
+):  # fmt: skip
     app.command(command)
 
 
@@ -42,7 +46,7 @@ def main(tokens: Sequence[str] | None = None) -> None:
 
 def _warn(message: Warning | str, *_place: object, **_file: object) -> None:
     """A warning on one line of stderr, without the place in the code."""
-    sys.stderr.write(f"flatprobe: {message}\n")
+    sys.stderr.write(f"warning: {' '.join(str(message).split())}\n")
 
 
 def _unparsed(error: CycloptsError) -> str:

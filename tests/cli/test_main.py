@@ -40,7 +40,7 @@ def test_warnings_are_one_line_without_the_place_in_the_code(
     before = warnings.showwarning
     monkeypatch.setattr(cli, "app", warn)
     cli.main([])
-    assert capsys.readouterr().err == "flatprobe: look here\n"
+    assert capsys.readouterr().err == "warning: look here\n"
     assert warnings.showwarning is before
 
 
