@@ -53,7 +53,7 @@ def _unparsed(error: CycloptsError) -> str:
     """The error of the parser, with the help to look at."""
     words, chain = str(error), error.command_chain or []
     if isinstance(error, UnusedCliTokensError):
-        words = f"{' '.join(error.unused_tokens)!r} must not follow, since the command takes no further words."
+        words = f"{' '.join(error.unused_tokens or [])!r} must not follow, since the command takes no further words."
     return f"{words} Run: {' '.join(['flatprobe', *chain, '--help'])}"
 
 
