@@ -123,7 +123,7 @@ def figures_of(result: object) -> dict[str, float]:
     if isinstance(result, Result):
         return {name: float(value) for name, value in result.summary().items()}
     if isinstance(result, Risk):
-        return {"loss": result.loss, "error": result.error}
+        return result.figures()
     found: dict[str, Any] = (
         {str(name): value for name, value in result.items()} if isinstance(result, Mapping) else {"": result}
     )

@@ -109,6 +109,7 @@ def _load(name: str, path: Path, model: object, options: NetworkOptions) -> Load
             None if known else options.key,
             device=options.device,
             option="--model",
+            reference=options.model,
         )
         return LoadedNetwork(name, path, network, None, said, asked.normalisation, asked.size, digest_of(files))
     except (ValueError, TypeError, OSError, ImportError, RuntimeError, MemoryError) as error:
@@ -147,7 +148,7 @@ def architecture(options: NetworkOptions) -> Any:
         )
         raise ValueError(msg)
     given = partial(found, **arguments) if arguments else found
-    return given if needs_config(given) else build(given, None, "--model")[0]
+    return given if needs_config(given) else build(given, None, "--model", options.model)[0]
 
 
 def arguments_of(words: Sequence[str]) -> dict[str, Any]:

@@ -113,8 +113,8 @@ def samples_for(loaded: "LoadedNetwork", options: DataOptions) -> Samples:
     size = size_of(options.resize) or (loaded.size if options.crop is None else None)
     data, test, doubts = _read(None if options.data else loaded.path, options, size)
     said = []
-    if size is not None and options.resize is None and _image_size(data) != size:
-        said.append(f"images are resized to {size[0]}x{size[1]}, the size in the checkpoint's folder")
+    if size is not None and options.resize is None:
+        said.append(f"images are resized to {size[0]}x{size[1]}, as its folder says")
     scale = scale_of(options.normalise)
     found = loaded.normalisation if not options.normalise or options.normalise == ("auto",) else scale
     if found is not None and is_normalised(network):
@@ -213,11 +213,6 @@ def size_of(words: str | None) -> tuple[int, int] | None:
         msg = f"--resize must be a side such as 32, or height x width such as 224x160, got {words!r}."
         raise ValueError(msg)
     return int(match[1]), int(match[2] or match[1])
-
-
-def _image_size(data: "LabelledData") -> tuple[int, ...] | None:
-    shape = getattr(data.store.first, "shape", ())
-    return tuple(shape[-2:]) if len(shape) == 3 else None
 
 
 def _claimed(run: Path, data: "LabelledData", network: "nn.Module") -> float | None:

@@ -45,7 +45,7 @@ def as_inputs(values: Any, name: str) -> Tensor:
             raise TypeError(msg)
         whole = array.dtype.kind in "iu" and array.dtype != np.uint8
         kind = np.dtype(np.int64 if whole else np.float32 if array.dtype == np.float64 else array.dtype)
-        values = torch.from_numpy(np.require(array, dtype=kind, requirements=["C", "W"]))
+        values = torch.from_numpy(np.require(array, dtype=kind.newbyteorder("="), requirements=["C", "W"]))
     inputs: Tensor = values
     return (
         channels_first(inputs, name).float() / 255 if inputs.dtype == torch.uint8 and inputs.ndim in {3, 4} else inputs

@@ -22,7 +22,7 @@ def read_file(file: Path) -> Any:
         return torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # any error of a damaged or hostile file
         msg = (
-            f"{file} must hold arrays without pickled objects, and cannot be read ({str(error)[:200]}). "
+            f"{file} must hold arrays without other objects, and cannot be read ({type(error).__name__}). "
             "Write it by numpy.savez(file, x=inputs, y=labels) or torch.save((inputs, labels), file)"
         )
         raise ValueError(msg) from error

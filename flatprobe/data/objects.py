@@ -10,6 +10,7 @@ from flatprobe.data.arrays import as_inputs, as_sample, as_targets
 from flatprobe.data.items import unwrap
 from flatprobe.data.labelled import LabelledData
 from flatprobe.data.preparation import Preparation
+from flatprobe.data.tabular import TOKENS
 
 # Names of the inputs and of the targets in a dictionary, a scikit-learn Bunch or an .npz file, in any case.
 _INPUTS = ("x", "inputs", "images", "data", "features")
@@ -148,6 +149,18 @@ def _class_names(dataset: Any) -> list[str] | None:
     return [*names] if isinstance(names, list | tuple) and names and all(isinstance(n, str) for n in names) else None
 
 
+def _pair_of(item: Any) -> Any:
+    """Input and target of an item that is a dictionary with usual names; any other item unchanged."""
+    target = next((name for name in _TARGETS if name in item), None) if isinstance(item, Mapping) else None
+    if target is None:
+        return item
+    others = {name: value for name, value in item.items() if name != target}
+    tokens = {name: others[name] for name in TOKENS if name in others}
+    if "input_ids" not in tokens and len(others) != 1:
+        return item
+    return tokens if "input_ids" in tokens else next(iter(others.values())), item[target]
+
+
 class Prepared(Dataset[tuple[Any, Any]]):
     """The first items of a map-style data set, with images in [0, 1] of the prepared size.
 
@@ -164,7 +177,7 @@ class Prepared(Dataset[tuple[Any, Any]]):
         return self._count
 
     def __getitem__(self, index: int) -> Any:
-        item = self.prepared_from[index]
+        item = _pair_of(self.prepared_from[index])
         if not isinstance(item, tuple | list) or len(item) != 2:
             return item  # refused by its reader
         name = f"the input of item {index}"

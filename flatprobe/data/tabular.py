@@ -10,7 +10,7 @@ from flatprobe.data.columns import LABEL_NAMES, label_column_of, labels_of
 from flatprobe.data.labelled import LabelledData
 
 # The inputs of a text classifier, as tokenizers of transformers name them.
-_TOKENS = ("input_ids", "attention_mask", "token_type_ids")
+TOKENS = ("input_ids", "attention_mask", "token_type_ids")
 
 
 def number_columns(rows: Any, label: str | None) -> list[str]:
@@ -48,7 +48,7 @@ def of_table(
     label = label_column_of(rows, label_column)
     labels, classes, names = labels_of(splits, split, label)
     others = number_columns(rows, label)
-    tokens = [name for name in _TOKENS if name in others]
+    tokens = [name for name in TOKENS if name in others]
     wanted = tokens if "input_ids" in tokens else others
     if len(wanted) != 1 and wanted is not tokens:
         msg = (

@@ -17,7 +17,9 @@ from flatprobe.utils.tensor_files import read_json
 CONFIG = "config.json"
 
 
-def architecture(model: Any, folder: Path | None, option: str = "model") -> tuple[nn.Module, list[str]]:
+def architecture(
+    model: Any, folder: Path | None, option: str = "model", reference: str | None = None
+) -> tuple[nn.Module, list[str]]:
     """A network for the weights of a checkpoint, and what was said about it.
 
     Args:
@@ -26,6 +28,7 @@ def architecture(model: Any, folder: Path | None, option: str = "model") -> tupl
             function requires, are read from the folder's config.json.
         folder: folder of the checkpoint; None without one.
         option: name of the argument or option in errors.
+        reference: name of the model in errors; None for its module and name.
 
     Raises:
         TypeError: if the model is neither a module nor callable.
@@ -47,7 +50,8 @@ def architecture(model: Any, folder: Path | None, option: str = "model") -> tupl
         raise TypeError(msg)
     function: Any = model.func if isinstance(model, functools.partial) else model
     given = model.keywords if isinstance(model, functools.partial) else {}
-    name = f"{getattr(function, '__module__', '')}:{getattr(function, '__qualname__', type(function).__name__)}"
+    own = getattr(function, "__qualname__", type(function).__name__)
+    name = reference or f"{getattr(function, '__module__', '')}:{own}"
     file = None if folder is None else folder / CONFIG
     config = read_json(file, "correct it") if file is not None and file.is_file() else {}
     with keep_global_states():

@@ -98,6 +98,7 @@ def read_checkpoint(
     which: str = "last",
     device: str | torch.device | None = None,
     option: str = "model",
+    reference: str | None = None,
 ) -> Checkpoint:
     """The network of a checkpoint with what was found and changed; the arguments are those of `load_checkpoint`.
 
@@ -109,7 +110,7 @@ def read_checkpoint(
         msg = f"there is no checkpoint {path}; expected a .safetensors, .pt, .pth, .ckpt or .bin file, or a folder"
         raise FileNotFoundError(msg)
     folder = path if path.is_dir() else path.parent
-    blank, said = (None, []) if model is None else architecture(model, folder, option)
+    blank, said = (None, []) if model is None else architecture(model, folder, option, reference)
     config = _config(path / CONFIG) if path.is_dir() else {}
     if "model_type" in config and (blank is None or is_readable(config)):
         network = load_pretrained(path, config)

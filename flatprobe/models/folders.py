@@ -146,9 +146,11 @@ def names_of(paths: Sequence[Path]) -> dict[str, Path]:
         seen[place] = path
     parts = [_parts(path) for path in paths]
     counts = Counter(own[-1] for own in parts)
-    several = [own for own in parts if counts[own[-1]] > 1]
-    names = ["/".join(_differing(own, several)) if counts[own[-1]] > 1 else own[-1] for own in parts]
-    if len({*names}) < len(names):
+    shared = {tuple(own[:-1]) for own in parts if counts[own[-1]] > 1}  # their neighbours are named in the same way
+    several = [own for own in parts if tuple(own[:-1]) in shared]
+    names = ["/".join(_differing(own, several)) if own in several else own[-1] for own in parts]
+    if len({*names}) < len(names):  # such as a.pt and a.safetensors
+        parts = [[*own[:-1], path.name] for own, path in zip(parts, paths, strict=True)]
         names = ["/".join(_differing(own, parts)) for own in parts]
     return dict(zip(map(printable, names), paths, strict=True))
 

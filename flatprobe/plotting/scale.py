@@ -15,6 +15,7 @@ from flatprobe.plotting import canvas
 from flatprobe.plotting.names import caption
 from flatprobe.probes.interpolation import Interpolation
 from flatprobe.probes.slices import RandomSlice
+from flatprobe.probes.surfaces import has_error
 from flatprobe.utils.arguments import one_of
 
 L = TypeVar("L", Interpolation, RandomSlice)
@@ -62,6 +63,10 @@ class Scale:
         one_of("quantity", quantity, QUANTITIES)
         if limits is not None and not -np.inf < limits[0] < limits[1] < np.inf:
             msg = f"limits must be two finite numbers in ascending order, got {limits}. The lower limit may be 0"
+            raise ValueError(msg)
+        results = list(results)
+        if quantity == "accuracy" and not all(map(has_error, results)):
+            msg = 'quantity must be "loss" for a risk without an error, got "accuracy". Its targets are no classes'
             raise ValueError(msg)
         values = np.concatenate([getattr(result, quantity).numpy()[finite(result)] for result in results])
         if len(values) == 0:

@@ -144,7 +144,7 @@ def flatness_radius(
         law: distribution of the directions (`flatprobe.risk.directions.direction`); `isotropic` is T3's. Radii of
             different laws are not comparable.
         parameters: None for all, `"last"` for T3's "top layer", or names or patterns.
-        objective: `"loss"` (T3), or `"error"`, the fraction misclassified.
+        objective: `"loss"` (T3), or `"error"`, the fraction misclassified, of a risk that has one.
         max_radius: censoring distance; None takes 100 times the distance that moves the selected weights by about their
             norm.
         rtol: relative width of the certified bracket; 1e-2 is a tenth of T3's spread across directions.
@@ -188,7 +188,7 @@ def flatness_radius(
     start = risk_at(measured, center)
     if not math.isfinite(start.loss):
         explain_start(risk)
-    base = _finite(getattr(start, objective), objective)
+    base = _finite(start, objective)
     exact = float64_risk(risk, epsilon, recalibrated=batch_norm == "recalibrate") if objective == "loss" else None
     exits: list[Exit] = []
     units: list[Weights] = []
@@ -232,7 +232,7 @@ def flatness_radius(
         frozen=frozen,
         inactive=None if idle is None else idle.counts,
         settings=settings("flatness_radius", describe(risk), **arguments)
-        | {"start": {"loss": start.loss, "error": start.error}, "selected": list(names)}
+        | {"start": start.figures(), "selected": list(names)}
         | describe_directions(frozen, idle),
     )
 
@@ -277,7 +277,11 @@ def _column(exits: list[Exit], name: str) -> Float64[Tensor, " directions"]:
     return torch.tensor([getattr(exit_, name) for exit_ in exits], dtype=torch.float64, device="cpu")
 
 
-def _finite(value: float, objective: str) -> float:
+def _finite(start: Risk, objective: str) -> float:
+    value: float = getattr(start, objective)
+    if objective == "error" and "error" not in start.figures():
+        msg = 'objective must be "loss" for a risk without an error, got "error". Targets that are no classes have none'
+        raise ValueError(msg)
     if not math.isfinite(value):
         msg = (
             f"the {objective} at the center must be finite, got {value}. Check that the network is trained and its "

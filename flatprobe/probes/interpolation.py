@@ -11,6 +11,7 @@ from torch import Tensor
 
 from flatprobe.data import LabelledData, check_data
 from flatprobe.probes.coefficients import Coefficients
+from flatprobe.probes.surfaces import error_of, has_error
 from flatprobe.risk.empirical import EmpiricalRisk, RiskFunction, describe
 from flatprobe.risk.endpoints import POLICIES, Endpoint, weights_of_endpoints
 from flatprobe.risk.function import takes_risk
@@ -30,7 +31,7 @@ class Interpolation(Result):
     Attributes:
         coefficients: (points, endpoints) lambda.
         loss: (points,) training loss at w_lambda; NaN or infinite where the loss of the network is.
-        error: (points,) fraction misclassified.
+        error: (points,) fraction misclassified; NaN where the risk has no error.
     """
 
     coefficients: Coefficients
@@ -91,6 +92,9 @@ class Interpolation(Result):
         Source: ours, for the "flat regions" of Poggio et al. (2017), Figs 11 and 12 [T3].
         """
         one_of("quantity", quantity, ("accuracy", "loss"))
+        if quantity == "accuracy" and not has_error(self):
+            msg = 'quantity must be "loss" for a risk without an error, got "accuracy". Give the largest loss as level'
+            raise ValueError(msg)
         if not (is_number(level) and math.isfinite(level)):
             msg = f"level must be a finite number, got {level!r}. Give the least accuracy, or the largest loss"
             raise ValueError(msg)
@@ -103,7 +107,8 @@ class Interpolation(Result):
         """Mean loss and accuracy over the points of the simplex at each distance d = 1 - max_k lambda_k.
 
         Returns:
-            One row per distance, ascending: `distance`, `points`, `loss`, `accuracy`, `not_finite`. A point whose loss
+            One row per distance, ascending: `distance`, `points`, `loss`, `accuracy` (if the risk has an error),
+            `not_finite`. A point whose loss
             is not finite makes the means of its distance NaN or infinite; `not_finite` counts such points.
 
         Raises:
@@ -128,6 +133,8 @@ class Interpolation(Result):
             "accuracy": total(self.accuracy.where(finite, torch.nan)) / points,
             "not_finite": total(~finite).long(),
         }
+        if not has_error(self):
+            del table["accuracy"]
         return pd.DataFrame({name: values.numpy() for name, values in table.items()})
 
     def _inside(self) -> Bool[Tensor, " points"]:
@@ -147,14 +154,14 @@ class Interpolation(Result):
         return int(corner[0])
 
     def summary(self) -> dict[str, float]:
-        """Largest and mean loss, mean accuracy, number of points; the barrier where it is defined.
+        """Largest and mean loss, mean accuracy if there is an error, number of points; the barrier where it is defined.
 
         The number of points without a finite loss is added where there are any.
         """
         figures = {
             "max_loss": float(self.loss.max()),
             "mean_loss": float(self.loss.mean()),
-            "mean_accuracy": float(self.accuracy.mean()),
+            **({"mean_accuracy": float(self.accuracy.mean())} if has_error(self) else {}),
             "points": len(self.loss),
         }
         line = self.coefficients.shape[1] == 2 and bool((self.coefficients == 1).any(0).all())
@@ -162,12 +169,12 @@ class Interpolation(Result):
         return figures | ({"barrier": self.barrier} if line else {})
 
     def to_frame(self) -> "pandas.DataFrame":
-        """One row per point: lambda_1, lambda_2, ..., loss, error."""
+        """One row per point: lambda_1, lambda_2, ..., loss, and the error if there is one."""
         import pandas as pd
 
         names = [f"lambda_{k + 1}" for k in range(self.coefficients.shape[1])]
         frame = pd.DataFrame(self.coefficients.numpy(), columns=names)
-        return frame.assign(loss=self.loss.numpy(), error=self.error.numpy())
+        return frame.assign(loss=self.loss.numpy(), **({"error": self.error.numpy()} if has_error(self) else {}))
 
     @classmethod
     def from_frame(cls, frame: "pandas.DataFrame", settings: dict[str, Any]) -> "Interpolation":
@@ -176,7 +183,7 @@ class Interpolation(Result):
         return cls(
             coefficients=torch.from_numpy(coefficients),
             loss=torch.from_numpy(frame["loss"].to_numpy(copy=True)),
-            error=torch.from_numpy(frame["error"].to_numpy(copy=True)),
+            error=error_of(frame),
             settings=settings,
         )
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from flatprobe.network.weights import Weights, as_given, norm, select
 from flatprobe.probes.directional import Directed, describe_directions
+from flatprobe.probes.surfaces import error_of, has_error
 from flatprobe.risk.directions import LAWS, direction
 from flatprobe.risk.empirical import RiskFunction, along, describe, explain_start
 from flatprobe.risk.function import takes_risk
@@ -30,7 +31,7 @@ class RandomSlice(Directed):
     Attributes:
         coefficients: (steps, 1) or (steps, steps, 2): `loss[i, j]` is at w + a u + b v, (a, b) = `coefficients[i, j]`.
         loss: (steps,) or (steps, steps); NaN or infinite where the loss of the network is.
-        error: fraction misclassified, of the same shape.
+        error: fraction misclassified, of the same shape; NaN where the risk has no error.
         cosine: cosine between u and v, near 0 in many dimensions; nan for a line.
     """
 
@@ -60,12 +61,13 @@ class RandomSlice(Directed):
         }
 
     def to_frame(self) -> "pandas.DataFrame":
-        """One row per point: a (and b), loss, error."""
+        """One row per point: a (and b), loss, and the error if there is one."""
         import pandas as pd
 
         dimensions = self.coefficients.shape[-1]
         frame = pd.DataFrame(self.coefficients.reshape(-1, dimensions).numpy(), columns=["a", "b"][:dimensions])
-        return frame.assign(loss=self.loss.flatten().numpy(), error=self.error.flatten().numpy())
+        error = {"error": self.error.flatten().numpy()} if has_error(self) else {}
+        return frame.assign(loss=self.loss.flatten().numpy(), **error)
 
     @classmethod
     def from_frame(cls, frame: "pandas.DataFrame", settings: dict[str, Any]) -> "RandomSlice":
@@ -74,7 +76,8 @@ class RandomSlice(Directed):
         grid = (settings["arguments"]["steps"],) * len(names)
         column = {name: torch.from_numpy(frame[name].to_numpy(copy=True)).view(grid) for name in frame.columns}
         return cls(
-            coefficients=torch.stack([column[name] for name in names], -1), loss=column["loss"], error=column["error"],
+            coefficients=torch.stack([column[name] for name in names], -1), loss=column["loss"],
+            error=error_of(frame).view(grid),
             settings=settings, **cls._from_settings(settings),
         )  # fmt: skip
 

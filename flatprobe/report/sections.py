@@ -20,6 +20,7 @@ from flatprobe.probes.robustness import Robustness
 from flatprobe.probes.sharpness import WorstCaseSharpness
 from flatprobe.probes.slices import RandomSlice
 from flatprobe.probes.smoothing import SmoothedCertificate
+from flatprobe.probes.surfaces import has_error
 from flatprobe.probes.weight_norms import WeightNorms
 from flatprobe.report import input_space, weight_space
 from flatprobe.report.alternative import alternative
@@ -126,7 +127,9 @@ def _parts(key: str, results: Results) -> Iterator[tuple[Kind, Results]]:
     if own is Interpolation:
         triangles = {name: result for name, result in results.items() if result.coefficients.shape[1] != 2}
         lines = {name: result for name, result in results.items() if name not in triangles}
-        yield from ((each, triangles) for each in (weight_space.TRIANGLES, weight_space.SURFACES) if triangles)
+        heights = {name: result for name, result in triangles.items() if has_error(result)}
+        pairs = ((weight_space.TRIANGLES, triangles), (weight_space.SURFACES, heights))
+        yield from ((each, own) for each, own in pairs if own)
         yield from ((each, lines) for each in (weight_space.LINES,) if lines)
     elif own is RandomSlice:
         for dimensions, each in ((1, weight_space.LINE_SLICES), (2, weight_space.PLANE_SLICES)):

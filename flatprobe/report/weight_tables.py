@@ -9,6 +9,7 @@ from flatprobe.probes.hessian_trace import HessianTrace
 from flatprobe.probes.interpolation import Interpolation
 from flatprobe.probes.sharpness import WorstCaseSharpness
 from flatprobe.probes.slices import RandomSlice
+from flatprobe.probes.surfaces import has_error
 from flatprobe.probes.weight_norms import WeightNorms
 from flatprobe.report.section import Table
 from flatprobe.utils.numbers import MISSING, percent, plus_minus, three
@@ -21,7 +22,7 @@ def radii(results: Mapping[str, FlatnessRadii]) -> Table:
         (
             name,
             three(result.start.loss),
-            f"{percent(result.start.error)} %",
+            f"{percent(result.start.error)} %" if "error" in result.start.figures() else MISSING,
             plus_minus(result.mean, result.std),
             three(result.median),
             f"{len(result.radii) - result.censored} of {len(result.radii)}",
@@ -44,7 +45,7 @@ def landscapes(results: Mapping[str, Interpolation]) -> Table:
             name,
             ", ".join(three(value) for value in result.loss[corners].tolist()),
             three(float(result.loss[known].max())) if bool(known.any()) else MISSING,
-            f"{percent(float(result.accuracy[known].min()))} %" if bool(known.any()) else MISSING,
+            f"{percent(float(result.accuracy[known].min()))} %" if has_error(result) else MISSING,
             str(len(result.loss)),
             str(int((~known).sum())),
         )

@@ -1,5 +1,6 @@
 """The risk of weight-space probes: a function of the weights with a center."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import wraps
@@ -17,10 +18,15 @@ Probe = TypeVar("Probe", bound=Callable[..., Any])
 
 @dataclass(frozen=True)
 class Risk:
-    """Mean loss (cross-entropy: in nats) and fraction of misclassified samples."""
+    """Mean loss (cross-entropy: in nats) and fraction of misclassified samples, NaN where the task has no error."""
 
     loss: float
-    error: float
+    error: float = math.nan
+
+    def figures(self) -> dict[str, float]:
+        """Loss and error by name; without an error that is absent."""
+        absent = math.isnan(self.error) and math.isfinite(self.loss)
+        return {"loss": self.loss} if absent else {"loss": self.loss, "error": self.error}
 
 
 @runtime_checkable
@@ -45,7 +51,7 @@ def risk_at(risk: RiskFunction, weights: Mapping[str, Tensor]) -> Risk:
     if not (hasattr(value, "loss") and hasattr(value, "error")):
         msg = (
             f"the risk {type(risk).__name__} returned a {type(value).__name__}; expected a fp.Risk: "
-            'return fp.Risk(loss=float(loss), error=float("nan")) where there is no error'
+            "return fp.Risk(float(loss)) where there is no error"
         )
         raise TypeError(msg)
     return value

@@ -4,7 +4,6 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from flatprobe.functional.losses import misclassified
 from flatprobe.network.checks import report_not_finite
 from flatprobe.risk.empirical import EmpiricalRisk
 
@@ -12,7 +11,7 @@ Values = Float64[Tensor, " samples"]
 
 
 def per_sample(risk: EmpiricalRisk) -> tuple[Values, Values]:
-    """Loss, and 1 where the class is right or else 0, in the data's order, on the CPU.
+    """Loss, and 1 - error (of classes, 1 where it is right; NaN without an error), in the data's order, on the CPU.
 
     Cost: 1 forward pass over the data.
 
@@ -23,9 +22,10 @@ def per_sample(risk: EmpiricalRisk) -> tuple[Values, Values]:
     with torch.no_grad():
         for inputs, labels in risk._batches():  # noqa: SLF001 - the risk's own pass, with its memory rule
             outputs = risk.network(inputs)
-            losses.append(risk._per_sample(outputs, labels).double())  # noqa: SLF001
-            correct.append((~misclassified(outputs, labels)).double())
+            losses.append(risk.task.per_sample(outputs, labels).double())
+            error = risk.task.error(outputs, labels)
+            correct.append(torch.full_like(losses[-1], torch.nan) if error is None else 1 - error.double())
     values = torch.cat(losses).cpu()
     if not bool(values.isfinite().all()):
-        report_not_finite(risk.network, risk._batches(), risk._per_sample, risk.loss)  # noqa: SLF001
+        report_not_finite(risk.network, risk._batches(), risk.task.per_sample, risk.loss)  # noqa: SLF001
     return values, torch.cat(correct).cpu()

@@ -23,6 +23,7 @@ _ORDERED = 0.8  # accuracy under another order of the classes that is no chance 
 _FEWEST = 20  # samples with which guessing can be told from knowing
 _BELOW = 0.05  # of the accuracy in the history, which may be of a validated epoch
 
+_AS_THEY_ARE = "inputs as they are"
 _OWN = "mean and std of these data"
 
 Numbers = tuple[float, ...]
@@ -52,7 +53,15 @@ class Scale(NamedTuple):
     @property
     def option(self) -> str:
         """The values as `--normalise` takes them."""
-        return f"{numbers(self.mean)} {numbers(self.std)}"
+        return "none" if self.words == _AS_THEY_ARE else f"{numbers(self.mean)} {numbers(self.std)}"
+
+    @property
+    def python(self) -> str:
+        """The network with this normalization, in Python."""
+        if self.words == _AS_THEY_ARE:
+            return "the network itself"
+        pair = (numbers(own) if len(own) == 1 else f"[{numbers(own).replace(',', ', ')}]" for own in self[1:])
+        return f"fp.Normalised(network, {', '.join(pair)})"
 
     def closeness(self, own: tuple[float, float]) -> float:
         """Preference among pairs of equal accuracy: how little the pair differs from the mean and std of the data.
@@ -106,17 +115,19 @@ def accuracy_warnings(network: nn.Module, data: LabelledData, *, claimed: float 
     if data.classes is None:  # a regression has no accuracy
         return ()
     part = data if len(data) <= SAMPLES else data.subset(few_rows(len(data), SAMPLES))
-    found = _Found(*per_sample(EmpiricalRisk(network, part)))
+    risk = EmpiricalRisk(network, part)
+    found = _Found(*per_sample(risk))
     said = []
     if (better := _better_scale(network, part, found)) is not None:
         scale, accuracy = better
-        python = f"fp.Normalised(network, {_python(scale.mean)}, {_python(scale.std)})"
-        cure = f"with --normalise {scale.option} it is {_percent(accuracy)} ({scale.words}; in Python {python})"
+        cure = f"with --normalise {scale.option} it is {_percent(accuracy)} ({scale.words}; in Python {scale.python})"
         said.append(f"accuracy {_percent(found.accuracy)}; {cure}")
     elif (share := _guessing(part.labels, found.correct)) is not None:
+        counts = f" by {risk.network.classes} outputs for {data.classes} classes"
+        other = "" if risk.network.classes == data.classes else counts
         said.append(
-            f"accuracy {_percent(found.accuracy)}, no better than guessing the largest class ({_percent(share)} of "
-            f"{len(part)} samples){_permuted(network, part)}"
+            f"accuracy {_percent(found.accuracy)}{other}, no better than guessing the largest class ({_percent(share)} "
+            f"of {len(part)} samples){_permuted(network, part)}"
         )
     if claimed is not None and found.accuracy < claimed - _BELOW and _below(found.correct, claimed - _BELOW):
         said.append(
@@ -155,9 +166,11 @@ def _better_scale(network: nn.Module, data: LabelledData, found: _Found) -> tupl
     inner = network.get_submodule("network") if isinstance(network, Normalised) else network
     if not isinstance(inputs, Tensor) or not inputs.is_floating_point() or inputs.ndim < 2 or is_normalised(inner):
         return None
+    own = float(inputs.double().mean()), float(inputs.double().std())
+    if own[1] == 0:
+        return None
     scales = [*_scales(inputs, wrapped=inner is not network)]
     tries = [_Found(*per_sample(EmpiricalRisk(Normalised(inner, scale.mean, scale.std), data))) for scale in scales]
-    own = float(inputs.double().mean()), float(inputs.double().std())
     best = max(range(len(scales)), key=lambda k: (tries[k].accuracy, scales[k].closeness(own)))
     return (scales[best], tries[best].accuracy) if tries[best].is_clearly_better(found, len(scales)) else None
 
@@ -169,7 +182,7 @@ def _scales(inputs: Tensor, *, wrapped: bool) -> Iterator[Scale]:
     for words, mean, std in _CUSTOMARY.get(channels, ()) if inputs.ndim == 4 else ():
         yield Scale(words, tuple(unit * value for value in mean), tuple(unit * value for value in std))
     if wrapped:
-        yield Scale("inputs as they are", (0.0,), (1.0,))
+        yield Scale(_AS_THEY_ARE, (0.0,), (1.0,))
     if inputs.ndim == 4:
         words = "inputs from 0 to 255" if unit == 1 else "inputs / 255"
         yield Scale(words, (0.0,), (1 / 255 if unit == 1 else unit,))
@@ -219,7 +232,3 @@ def _permuted(network: nn.Module, data: LabelledData) -> str:
 
 def _percent(share: float) -> str:
     return f"{100 * share:.1f} %"
-
-
-def _python(values: Numbers) -> str:
-    return numbers(values) if len(values) == 1 else f"[{numbers(values).replace(',', ', ')}]"

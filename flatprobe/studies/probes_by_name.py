@@ -36,8 +36,7 @@ BUDGETS = (0.0, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0)
 
 
 def _risk(model: nn.Module, data: LabelledData, **arguments: Any) -> dict[str, float]:
-    found = EmpiricalRisk(model, data, **arguments)()
-    return {"loss": found.loss, "error": found.error}
+    return EmpiricalRisk(model, data, **arguments)().figures()
 
 
 def _on_risk(probe: Callable[..., Result]) -> Probe:

@@ -47,7 +47,7 @@ def test_the_page_shows_norms_maxima_and_bounds(tmp_path: Path) -> None:
         "bounds": BOUNDS,
     }
     page = write_report(records, tmp_path / "page.html").read_text()
-    for words in ("Weight norms", "Jacobian maximum", "held out", "vacuous"):
+    for words in ("Weight norms", "Jacobian maximum", "held out", "l2 norm of all weights", "vacuous"):
         assert words in page
     groups = {name: name for name in (*NETWORKS, *BOUNDS)}
     assert "Bounds" in write_report(records, tmp_path / "groups.html", groups=groups).read_text()
