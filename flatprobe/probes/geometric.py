@@ -86,6 +86,16 @@ class GeometricMargins(Result):
         """The number of samples with lower > upper: 0 for certified bounds, and a count against estimates."""
         return int((self.lower > self.upper).sum())
 
+    @property
+    def mean(self) -> float:
+        """Mean of the upper bounds over the samples; `inf` where no attack found one for a sample."""
+        return float(self.upper.mean())
+
+    @property
+    def median(self) -> float:
+        """Median of the upper bounds, the headline figure `median_upper`."""
+        return _median(self.upper)
+
     def violations_of(self, method: str) -> int:
         """The number of samples whose lower bound by this method is above the upper bound."""
         return int((self.lowers[method] > self.upper).sum())

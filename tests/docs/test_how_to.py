@@ -37,9 +37,10 @@ def alike(line: str, printed: str) -> bool:
 
 @pytest.fixture
 def reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A reader's folder: the files that README and the page on sweeps show, and checkpoints of README's network."""
-    for name, text in CAPTIONED.findall((ROOT / "docs" / "how-to" / "sweep.md").read_text()):
-        (tmp_path / name).write_text(text)
+    """A reader's folder: the files that README and the pages on data and sweeps show, and checkpoints of its network."""
+    for page in ("own-data", "sweep"):
+        for name, text in CAPTIONED.findall((ROOT / "docs" / "how-to" / f"{page}.md").read_text()):
+            (tmp_path / name).write_text(text)
     [source] = re.findall(r"`(import torch.nn as nn; build = [^`]*)`", (ROOT / "README.md").read_text())
     (tmp_path / "net.py").write_text(source)
     monkeypatch.chdir(tmp_path)
