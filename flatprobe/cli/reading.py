@@ -1,5 +1,6 @@
 """Data that a command names, or that a run was trained on."""
 
+import copy
 import inspect
 import re
 from functools import lru_cache
@@ -27,15 +28,8 @@ def data_of(run: Path | None, name: str | None, split: str | None, limit: int | 
     Raises:
         ValueError: if the data are not known.
     """
-    from flatprobe.data.load import load_data
-
     if name is not None:
-        value = _value_of(name, split or "train") if _is_reference(name) else name
-        if value is name:
-            return _load(name, split or "train", limit, tuple(changes.items()))
-        data = load_data(value, split or "train", limit=limit, **changes)
-        data.source.setdefault("name", name)
-        return data
+        return _load(name, split or "train", limit, tuple(changes.items()))
     assert run is not None
     config = (run if run.is_dir() else run.parent) / _CONFIG
     return _training_data(run, config, split, limit, changes)
@@ -67,7 +61,11 @@ def _load(name: Any, split: str, limit: int | None, options: tuple[tuple[str, An
     """The data of a name, which several runs share."""
     from flatprobe.data.load import load_data
 
-    return load_data(name, split, limit=limit, **dict(options))
+    if not _is_reference(str(name)):
+        return load_data(name, split, limit=limit, **dict(options))
+    data = copy.copy(load_data(_value_of(name, split), split, limit=limit, **dict(options)))
+    data.source = {**data.source, "name": name, "split": split}  # of the copy, since the function may keep its data
+    return data
 
 
 def _training_data(

@@ -1,5 +1,6 @@
 """Data options: parsing, normalization, test data, references, and warnings for each network."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from cyclopts import App
 from torch import nn
 
 import flatprobe as fp
+from flatprobe.cli import main
 from flatprobe.cli.networks import LoadedNetwork
 from flatprobe.cli.samples import DataOptions, loss_of, samples_for, scale_of, size_of
 
@@ -132,6 +134,18 @@ def test_functions_of_a_file_give_data(
     if name == "pair":
         assert found.data.source["name"] == reference
         assert "no better than guessing" in found.warnings[0]
+
+
+def test_a_run_on_the_data_of_a_function_is_measured_on_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "own.py").write_text(FACTORY)
+    monkeypatch.chdir(tmp_path)
+    words = "train --data own.py:by_split --validation test --network mlp --epochs 1 --out run"
+    with suppress(SystemExit):
+        main(words.split())
+    path = tmp_path / "run"
+    found = samples_for(LoadedNetwork("run", path, fp.load_checkpoint(path)), DataOptions())
+    assert found.data.source["name"] == "own.py:by_split"
+    assert len(found.data) == len(found.test or ()) == 40
 
 
 def test_a_function_that_fails_is_refused_by_the_name_of_the_option(tmp_path: Path) -> None:

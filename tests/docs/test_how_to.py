@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from flatprobe.cli.inputs import architecture
 
 from flatprobe.cli import main
-from flatprobe.cli.inputs import architecture
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "docs" / "getting-started.md", *sorted((ROOT / "docs" / "how-to").glob("*.md"))]
