@@ -8,6 +8,7 @@ from cyclopts import App, CycloptsError, UnusedCliTokensError
 
 import flatprobe.cli.commands as commands
 import flatprobe.cli.compare as comparing
+import flatprobe.cli.inspecting as inspecting
 import flatprobe.cli.sweeps as sweeps
 import flatprobe.cli.training as training
 
@@ -19,7 +20,7 @@ app = App(
 )
 for command in (
     commands.demo, training.train, comparing.compare, comparing.probe, comparing.probes, commands.audit,
-    commands.report, sweeps.sweep,
+    commands.report, sweeps.sweep, inspecting.inspect,
 ):  # fmt: skip
     app.command(command)
 

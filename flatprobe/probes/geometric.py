@@ -197,7 +197,9 @@ def geometric_margins(
         if subject.start == 0:
             kinds = [kind for kind in methods if kind in CERTIFIED]
             single = isinstance(subject.given, Tensor)
-            bounds, uncertified = certified_bounds(network.module, inputs, kinds, norm, single=single)
+            bounds, uncertified = certified_bounds(
+                network.read.module(network.module), inputs, kinds, norm, single=single
+            )
             if set(ESTIMATES) & set(methods):
                 check_input_slopes(forward, inputs)
             if "gamma_2" in methods:

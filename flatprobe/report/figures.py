@@ -47,6 +47,7 @@ class Figure:
         topic: heading of the table.
         says: comparative of the better network.
         values: network -> headline.
+        first: whether it is the figure of its measurement that networks are compared by.
     """
 
     measurement: str
@@ -58,6 +59,7 @@ class Figure:
     topic: str
     says: str
     values: dict[str, Headline]
+    first: bool = True
 
     @property
     def saturated(self) -> bool:
@@ -130,18 +132,22 @@ def _figures(key: str, results: Mapping[str, Result]) -> Iterator[Figure]:
 
 def _generalization(key: str, results: Mapping[str, Result]) -> Iterator[Figure]:
     prefix = "" if key == "generalization" else f"{make_title(key)}: "
+    found = {name: own for name, own in results.items() if isinstance(own, Generalization)}
+    first = {own.figure for result in found.values() if (own := headline(result)) is not None}
     for figure, (title, way, says) in _GENERALIZATION.items():
         scale = 100.0 if "accuracy" in figure else 1.0
-        values = {}
-        for name, result in results.items():
-            if isinstance(result, Generalization) and figure in result.summary():
-                value, (lower, upper) = result.summary()[figure], result.interval(figure)
-                numbers = [three(scale * number) for number in (value, lower, upper)]
-                words = numbers[0] if math.isnan(lower) else f"{numbers[0]} [{numbers[1]}, {numbers[2]}]"
-                values[name] = Headline(figure, value, lower, upper, words, scale=scale)
+        values = {name: _headline(own, figure, scale) for name, own in found.items() if figure in own.summary()}
         if values:
-            unit = "%" if scale == 100 else "per sample"
-            yield Figure(key, figure, prefix + title, f"{unit} [95 %]", way, True, GENERALIZATION, says, values)
+            unit = "% [95 %]" if scale == 100 else "per sample [95 %]"
+            yield Figure(key, figure, prefix + title, unit, way, True, GENERALIZATION, says, values, figure in first)
+
+
+def _headline(result: Generalization, figure: str, scale: float) -> Headline:
+    value, (lower, upper) = result.summary()[figure], result.interval(figure)
+    shown, low, high = (three(scale * number) for number in (value, lower, upper))
+    return Headline(
+        figure, value, lower, upper, shown if math.isnan(lower) else f"{shown} [{low}, {high}]", scale=scale
+    )
 
 
 def by_topic(figures: list[Figure]) -> dict[str, list[Figure]]:

@@ -1,9 +1,10 @@
 """What a reviewer asks of each network."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from flatprobe.probes.generalization import Generalization
 from flatprobe.report.provenance import words
 from flatprobe.report.section import Cell, Table
 from flatprobe.utils.numbers import MISSING, three
@@ -84,3 +85,23 @@ def data_names(results: Mapping[str, Mapping[str, Result]]) -> list[str]:
                 labels = " with random labels" if "random_labels" in source else ""
                 found[f"{source['name']}{labels} ({data.get('samples', 0):,} samples)"] = str(source["name"])
     return list(found)
+
+
+def near_chance(results: Mapping[str, Mapping[str, Result]], said: Sequence[str]) -> list[str]:
+    """A sentence on the networks whose accuracy is not separated from that of a guess, unless it was said before.
+
+    A guess is right in 1 of C cases. Figures of a network that guesses say little about a minimum.
+    """
+    names: dict[str, None] = {}
+    for own in results.values():
+        for name, result in own.items():
+            data = (result.settings.get("subject") or {}).get("data") or {}
+            if isinstance(result, Generalization) and "train_accuracy" in result.summary() and data.get("classes"):
+                lower, _ = result.interval("train_accuracy")
+                if lower <= 1 / data["classes"] and not any("chance" in words and name in words for words in said):
+                    names[name] = None
+    if not names:
+        return []
+    return [
+        f"{', '.join(names)}: the accuracy is near chance. Is this the network for these data, and are its inputs as in training?"
+    ]

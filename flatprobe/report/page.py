@@ -17,7 +17,7 @@ from flatprobe.report.answer import answer
 from flatprobe.report.content import drawn_groups, gather
 from flatprobe.report.differences import Differences
 from flatprobe.report.figures import headline_figures
-from flatprobe.report.networks import data_names, describe
+from flatprobe.report.networks import data_names, describe, near_chance
 from flatprobe.report.provenance import provenance
 from flatprobe.report.section import anchor
 from flatprobe.report.sections import in_order, make_title, sections
@@ -114,7 +114,7 @@ def _render(
         facts=_head(found),
         introduction=introduction,
         contents=[*contents, ("settings", "Settings")],
-        warnings=found.warnings,
+        warnings=[*found.warnings, *near_chance(found.results, found.warnings)],
         trajectory=trajectory(found, figures) if found.along else None,
         topics=topics,
         legend=_LEGEND[: 1 + grouped] if len(found.facts) > 1 else (),
@@ -188,6 +188,9 @@ def _head(found: Comparison) -> list[str]:
     listed = f": {', '.join(names)}" if len(names) <= 2 * _NAMED else ""
     parts = [f"{len(names)} network{'s' * (len(names) != 1)}{listed}"] if names else []
     data = data_names(found.results)
+    if found.along:
+        low, high = min(found.along.values()), max(found.along.values())
+        parts += [f"{found.along_name or 'along'} {low:g} to {high:g}"]
     return [*parts, *([f"data: {', '.join(data)}"] if data else []), _today(), f"flatprobe {version('flatprobe')}"]
 
 

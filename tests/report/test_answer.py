@@ -8,10 +8,12 @@ import torch
 
 from flatprobe.probes.generalization import Generalization
 from flatprobe.report.alternative import describe
-from flatprobe.report.answer import Topic, answer, grouped
+from flatprobe.report.answer import Topic, answer
 from flatprobe.report.differences import Differences
 from flatprobe.report.figures import FLATNESS, GENERALIZATION, headline_figures
+from flatprobe.report.networks import near_chance
 from flatprobe.report.section import Cell
+from flatprobe.report.verdicts import grouped
 from flatprobe.studies.headlines import headline
 from flatprobe.utils.numbers import MISSING, plus_minus, three
 from flatprobe.utils.results import Result, settings
@@ -163,7 +165,17 @@ def test_generalization_comes_first_with_gap_and_intervals() -> None:
     assert sentences(topic)["Test accuracy"].startswith(
         "a is more accurate than b: 90.0 against 50.0, difference 40.0 ["
     )
-    assert sentences(topic)["Training accuracy"] == "100 [96.3, 100] for every network."
+    assert list(sentences(topic)) == ["Test accuracy"]  # the others have no interval of the difference
+
+
+def test_a_network_that_guesses_is_warned_of_once() -> None:
+    subject = {"network": {"class": "MLP"}, "data": {"source": {"name": "made up"}, "samples": 100, "classes": 10}}
+    given = settings("generalization", subject)
+    records = {"generalization": {"a": generalization(14, 5), "b": generalization(60, 50)}}
+    own = {"generalization": {name: replace(own, settings=given) for name, own in records["generalization"].items()}}
+    (words,) = near_chance(own, [])
+    assert words.startswith("a: the accuracy is near chance.")
+    assert near_chance(own, ["a: accuracy 14 % is near chance"]) == []
 
 
 def test_along_a_number_the_rows_have_its_order_and_the_sentences_its_course() -> None:
@@ -174,7 +186,7 @@ def test_along_a_number_the_rows_have_its_order_and_the_sentences_its_course() -
     assert list(found) == ["early", "middle", "late"]
     assert [cells[0].words for cells in found.values()] == ["1", "10", "20"]
     assert topic.table.heads[1].words == "epoch"
-    assert sentences(topic)["Flatness radius"] == "1.10 at 1, 5.10 at 20; best at 10, with 7.10."
+    assert sentences(topic)["Flatness radius"] == "1.10 at epoch 1, 5.10 at epoch 20; best at epoch 10, with 7.10."
     assert all(cells[1].mark == "" for cells in found.values())
 
 

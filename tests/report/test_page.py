@@ -160,7 +160,9 @@ def test_csv_holds_every_figure_at_full_precision(page: str) -> None:
 def test_names_are_escaped(tmp_path: Path) -> None:
     name = '<script>alert("x")</script>'
     results = {"flatness <b>": {name: flatness([1.0, 2.0])}}
-    path = write_report(results, tmp_path / "r.html", groups={name: "<i>"}, title="<u>", introduction="<s>", notes=["<q>"])
+    path = write_report(
+        results, tmp_path / "r.html", groups={name: "<i>"}, title="<u>", introduction="<s>", notes=["<q>"]
+    )
     tags = [tag for tag, _ in Page(path.read_text()).tags]
     assert not {*tags} & {"i", "u", "s", "q"}
     assert tags.count("script") == 1  # the page's own
