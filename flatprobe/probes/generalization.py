@@ -26,7 +26,8 @@ class Generalization(Result):
     Attributes:
         split: (samples,) "train" or "test".
         losses: (samples,) loss.
-        correct: (samples,) 1 where the class is right, 0 where it is wrong, NaN where the task has no classes.
+        correct: (samples,) 1 where the class is right, 0 where it is wrong, 1 - error for a loss with an error of its
+            own, NaN where the task has no error.
     """
 
     split: tuple[str, ...]
@@ -63,10 +64,10 @@ class Generalization(Result):
     def interval(self, figure: str, level: float = 0.95) -> tuple[float, float]:
         """Confidence interval of a figure of `summary` for fresh samples of the same distributions.
 
-        Wilson's for an accuracy, and Student's for a mean loss. Those of the two splits give that of a gap: each end is
-        as far from the gap as the root of the sum of squares of the two ends' distances (Newcombe 1998, "Interval
-        estimation for the difference between independent proportions", method 10). The interval of a training figure
-        holds for fresh samples only if the network has not seen the measured ones.
+        Wilson's for an accuracy, and Student's for a mean loss or error. Those of the two splits give that of a gap:
+        each end is as far from the gap as the root of the sum of squares of the two ends' distances (Newcombe 1998,
+        "Interval estimation for the difference between independent proportions", method 10). The interval of a training
+        figure holds for fresh samples only if the network has not seen the measured ones.
 
         Args:
             figure: name of the figure.
@@ -92,6 +93,8 @@ class Generalization(Result):
         losses, correct = self.of(split)
         if kind == "loss":
             return mean_interval(losses, level)
+        if not bool(((correct == 0) | (correct == 1)).all()):  # an error of parts of a sample
+            return mean_interval(correct, level)
         lower, upper = wilson(correct.mean()[None], len(correct), level)
         return float(lower), float(upper)
 

@@ -11,7 +11,7 @@ Values = Float64[Tensor, " samples"]
 
 
 def per_sample(risk: EmpiricalRisk) -> tuple[Values, Values]:
-    """Loss, and 1 - error (of classes, 1 where it is right; NaN without an error), in the data's order, on the CPU.
+    """Loss, and 1 - error, in the data's order, on the CPU; 1 where a class is right, NaN where there is no error.
 
     Cost: 1 forward pass over the data.
 
@@ -20,10 +20,10 @@ def per_sample(risk: EmpiricalRisk) -> tuple[Values, Values]:
     """
     losses, correct = [], []
     with torch.no_grad():
-        for inputs, labels in risk._batches():  # noqa: SLF001 - the risk's own pass, with its memory rule
+        for inputs, targets in risk._batches():  # noqa: SLF001 - the risk's own pass, with its memory rule
             outputs = risk.network(inputs)
-            losses.append(risk.task.per_sample(outputs, labels).double())
-            error = risk.task.error(outputs, labels)
+            losses.append(risk.task.per_sample(outputs, targets).double())
+            error = risk.task.error(outputs, targets)
             correct.append(torch.full_like(losses[-1], torch.nan) if error is None else 1 - error.double())
     values = torch.cat(losses).cpu()
     if not bool(values.isfinite().all()):

@@ -253,3 +253,12 @@ def _newcombe(one: Robustness, two: Robustness, alpha: float) -> tuple[float, fl
         [float(part[own.shown]) for part in (own.mean, *own.interval(1 - alpha))] for own in (one, two)
     )
     return p - q - math.hypot(p - p_low, q_high - q), p - q + math.hypot(p_high - p, q - q_low)
+
+
+def marks_of(
+    measurement: str, results: Mapping[str, Result], facts: Mapping[str, Mapping[str, Any]], level: float = LEVEL
+) -> set[str]:
+    """The best network, if it is separated from all others; else nothing."""
+    rows = differences_of(measurement, results, facts, level)
+    separated = len(rows) == len(results) - 1 and all(row.separated for row in rows)
+    return {rows[0].reference} if rows and separated else set()
