@@ -102,6 +102,5 @@ def near_chance(results: Mapping[str, Mapping[str, Result]], said: Sequence[str]
                     names[name] = None
     if not names:
         return []
-    return [
-        f"{', '.join(names)}: the accuracy is near chance. Is this the network for these data, and are its inputs as in training?"
-    ]
+    question = "Is this the network for these data, and are its inputs as in training?"
+    return [f"{', '.join(names)}: the accuracy is near chance. {question}"]
