@@ -49,3 +49,7 @@ class _Bounds(ModuleType):
 
 
 sys.modules[__name__].__class__ = _Bounds
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -4,10 +4,11 @@ import sys
 import warnings
 from collections.abc import Sequence
 
-from cyclopts import App
+from cyclopts import App, CycloptsError, UnusedCliTokensError
 
 import flatprobe.cli.commands as commands
 import flatprobe.cli.compare as comparing
+import flatprobe.cli.inspecting as inspecting
 import flatprobe.cli.sweeps as sweeps
 import flatprobe.cli.training as training
 
@@ -19,30 +20,42 @@ app = App(
 )
 for command in (
     commands.demo, training.train, comparing.compare, comparing.probe, comparing.probes, commands.audit,
-    commands.report, sweeps.sweep,
+    commands.report, sweeps.sweep, inspecting.inspect,
 ):  # fmt: skip
     app.command(command)
 
 
 def main(tokens: Sequence[str] | None = None) -> None:
-    """Run a command. An input error is one line on stderr with exit status 2; Ctrl-C exits with status 130."""
+    """Run a command. An error of its words or data is one line on stderr with exit status 2; Ctrl-C exits with 130."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # some terminals have no "\N{PLUS-MINUS SIGN}"
             stream.reconfigure(errors="backslashreplace")
     try:
         with warnings.catch_warnings():
-            warnings.formatwarning = _warning
-            app(tokens)
+            warnings.showwarning = _warn
+            app(tokens, exit_on_error=False, print_error=False)
+    except CycloptsError as error:
+        _tell(_unparsed(error), error)
+        sys.exit(2)
     except KeyboardInterrupt as error:
-        _tell("interrupted", error)
+        _tell("interrupted" if getattr(error, "__notes__", ()) else "interrupted, before anything was finished", error)
         sys.exit(130)
     except (ValueError, TypeError, OSError, RuntimeError, ImportError, MemoryError) as error:
         _tell(str(error) or type(error).__name__, error)
         sys.exit(2)
 
 
-def _warning(message: Warning | str, *_: object, **_options: object) -> str:
-    return f"warning: {' '.join(str(message).split())}\n"
+def _warn(message: Warning | str, *_place: object, **_file: object) -> None:
+    """A warning on one line of stderr, without the place in the code."""
+    sys.stderr.write(f"warning: {' '.join(str(message).split())}\n")
+
+
+def _unparsed(error: CycloptsError) -> str:
+    """The error of the parser, with the help to look at."""
+    words, chain = str(error), error.command_chain or []
+    if isinstance(error, UnusedCliTokensError):
+        words = f"{' '.join(error.unused_tokens or [])!r} must not follow, since the command takes no further words."
+    return f"{words} Run: {' '.join(['flatprobe', *chain, '--help'])}"
 
 
 def _tell(words: str, error: BaseException) -> None:

@@ -239,7 +239,9 @@ def prepare(paths: Sequence[Path], network: NetworkOptions, samples: DataOptions
             ready.test[one.name] = own.test
         if own.said and not quiet:
             sys.stderr.write(f"{one.name}: {'; '.join(own.said)}\n")
-        ready.notes += [f"{one.name}: {warning}" for warning in own.warnings]
+        for warning in own.warnings:  # told before hours of measuring, and again below the tables
+            sys.stderr.write(f"warning: {one.name}: {warning}\n")
+            ready.notes.append(f"{one.name}: {warning}")
     if error is not None and not ready.models:
         raise error
     return ready

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @Parameter(name="*")
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class NetworkOptions:
     """Options of the commands that load networks.
 

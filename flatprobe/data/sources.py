@@ -195,27 +195,49 @@ def _parquet(path: str) -> Mapping[str, Any]:
 def _load(name: str) -> Mapping[str, Any]:
     import datasets
 
-    with _quiet():
+    with _quiet() as said:
         loaded: Mapping[str, Any] = datasets.load_dataset(name)
+    if cached := [words for words in said if "latest cached" in words]:
+        warnings.warn(
+            f"the hub cannot be reached, and {name!r} is read from the cache of `datasets`, which may hold a folder of "
+            f"this name. {cached[-1]}",
+            stacklevel=4,
+        )
     return loaded
 
 
+class _Kept(logging.Handler):
+    """Messages of a logger, kept instead of shown."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep a message."""
+        self.words.append(record.getMessage())
+
+
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence `datasets` and the client of the hub within the block."""
+def _quiet() -> Iterator[list[str]]:
+    """Silence `datasets` and the client of the hub within the block, and give the warnings of `datasets`."""
     import datasets
     from huggingface_hub.utils import logging as hub_logging
 
+    said = _Kept()
+    logger = datasets.logging.get_logger("datasets")
+    handlers, propagate, logger.handlers, logger.propagate = logger.handlers, logger.propagate, [said], False
     levels = datasets.logging.get_verbosity(), hub_logging.get_verbosity()
     bars = not datasets.are_progress_bars_disabled()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        datasets.logging.set_verbosity(logging.ERROR)
+        datasets.logging.set_verbosity(logging.WARNING)
         hub_logging.set_verbosity(logging.ERROR)
         datasets.disable_progress_bars()
         try:
-            yield
+            yield said.words
         finally:
+            logger.handlers, logger.propagate = handlers, propagate
             datasets.logging.set_verbosity(levels[0])
             hub_logging.set_verbosity(levels[1])
             if bars:

@@ -98,8 +98,8 @@ def per_sample_loss(
     return partial(function, **arguments)
 
 
-def at_least_single(logits: Logits) -> Logits:
-    """The logits in float32 at least, since half precision has steps of 1 %."""
+def at_least_single(logits: Float[Tensor, "samples ..."]) -> Float[Tensor, "samples ..."]:
+    """The outputs in float32 at least, since half precision has steps of 1 %."""
     return logits.float() if logits.dtype.itemsize < 4 else logits
 
 

@@ -29,21 +29,21 @@ _LOCK = threading.Lock()
 
 
 def trace(module: nn.Module, input_shape: Sequence[int]) -> Graph:
-    """Graph of the operations of a classifier, with weights in float64.
+    """Graph of the operations of a network, with weights in float64.
 
     `torch.export` runs the module once on two fake samples without numbers, and records the operations of torch.
     Tensors that do not depend on the input (weights, their transposes, constants) are computed.
 
     Args:
-        module: a classifier in eval mode that takes one tensor; never changed.
+        module: a network in eval mode that takes one tensor; never changed.
         input_shape: the shape of one sample.
 
     Returns:
-        The graph, whose last step is the logits.
+        The graph, whose last step is the output.
 
     Raises:
         ValueError: if the module cannot be traced, for example since its code depends on the values of the inputs.
-        ValueError: unless the module returns one tensor of logits.
+        ValueError: unless the module returns one tensor.
     """
     anchor = next((p for p in module.parameters() if p.is_floating_point()), torch.empty(0, device="cpu"))
     example = torch.zeros((SAMPLES, *input_shape), dtype=anchor.dtype, device=anchor.device)
@@ -239,26 +239,22 @@ class _Reader:
             raise ValueError(msg)
 
     def graph(self, output: fx.Node) -> Graph:
-        """Graph up to the logits.
+        """Graph up to the output.
 
         Raises:
-            ValueError: unless the output is one tensor (samples, classes).
+            ValueError: unless the output is one tensor.
         """
         found: list[fx.Node] = []
         fx.node.map_arg(output.args, lambda node: found.append(node))
         last = self.values[found[0]] if len(found) == 1 else None
-        if not isinstance(last, Value) or len(last.shape) != 1:
+        if not isinstance(last, Value):
             msg = (
-                f"{self.network} returns no single tensor of logits that depends on its input{_seen(last)}; expected "
-                "(batch, classes): wrap it in a module that returns them alone, and leave the batch out of the shape"
+                f"{self.network} returns no single tensor that depends on its input; expected one: name it by "
+                "fp.WithOutput(network, output)"
             )
             raise ValueError(msg)
         self._check_fresh([last])
         return Graph(_ancestors(self.steps, last.index), self.network)
-
-
-def _seen(last: Any) -> str:
-    return f", but {tuple(last.shape)} per sample" if isinstance(last, Value) else ""
 
 
 def _ancestors(steps: list[Step], last: int) -> tuple[Step, ...]:

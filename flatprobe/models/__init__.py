@@ -134,3 +134,7 @@ def _check_whole(builder: Callable[..., nn.Sequential], arguments: Mapping[str, 
         if parameter.annotation is int and not is_whole(value):
             msg = f"{name} is {value!r}; expected a whole number"
             raise TypeError(msg)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

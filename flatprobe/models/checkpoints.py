@@ -119,7 +119,7 @@ def read_checkpoint(
         files = weight_files(path)
         files += [shard for file in files if is_index(file) for shard in shards(file)]
         return Checkpoint(_finished(blank or network, path, place), tuple(said), tuple(files))
-    file = _in_folder(path, which) if path.is_dir() else path
+    file = weights_of(path, which) if path.is_dir() else path
     contents = read_contents(file)
     if blank is None:
         state, words = choose(contents, key, file, None)
@@ -168,7 +168,7 @@ def save_checkpoint(module: nn.Module, path: str | Path, metadata: Mapping[str, 
     write_tensors(module.state_dict(), Path(path), metadata)
 
 
-def _in_folder(folder: Path, which: str) -> Path:
+def weights_of(folder: Path, which: str = "last") -> Path:
     """The file of weights in a run folder or a folder of weights.
 
     Raises:

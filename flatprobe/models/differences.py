@@ -11,18 +11,17 @@ _COMPARED = 2000  # names among which the closest is looked for
 _ALIKE = 0.6  # difflib's own default
 
 
-def differences(found: Mapping[str, Tensor], own: Mapping[str, Tensor], left_out: Sequence[str] = ()) -> str:
+def differences(found: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str:
     """The differences in words, at most ten names of each kind; empty without any.
 
     Args:
         found: tensors of the checkpoint, under the network's names where these are known.
         own: tensors of the network.
-        left_out: further names of the checkpoint.
     """
     both = [(name, found[name], value) for name, value in own.items() if name in found]
     tied = {id(value): there for _, there, value in both}
     missing = [name for name in own if name not in found]
-    unexpected = [name for name in found if name not in own] + [*left_out] * bool(missing)
+    unexpected = [name for name in found if name not in own]
     kinds = {
         "missing": [f"{name}{_closest(name, own[name], unexpected, found)}" for name in missing[:_LISTED]],
         "unexpected": unexpected[:_LISTED],

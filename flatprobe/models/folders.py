@@ -149,9 +149,13 @@ def names_of(paths: Sequence[Path]) -> dict[str, Path]:
     shared = {tuple(own[:-1]) for own in parts if counts[own[-1]] > 1}  # their neighbours are named in the same way
     several = [own for own in parts if tuple(own[:-1]) in shared]
     names = ["/".join(_differing(own, several)) if own in several else own[-1] for own in parts]
-    if len({*names}) < len(names):  # such as a.pt and a.safetensors
-        parts = [[*own[:-1], path.name] for own, path in zip(parts, paths, strict=True)]
-        names = ["/".join(_differing(own, parts)) for own in parts]
+    counts = Counter(names)
+    names = [  # a.pt and a.safetensors
+        name if counts[name] == 1 else f"{name.removesuffix(own[-1])}{path.name}"
+        for name, own, path in zip(names, parts, paths, strict=True)
+    ]
+    if len({*names}) < len(names):
+        names = [str(path) for path in paths]
     return dict(zip(map(printable, names), paths, strict=True))
 
 

@@ -77,7 +77,7 @@ def match_names(state: Mapping[str, Tensor], own: Mapping[str, Tensor], optional
     names = dict(zip(_plain(own), own, strict=True))
     found = dict(zip(_plain(state), state.values(), strict=True))
     needed = _needed(names, own, optional)
-    removed, added = _prefixes(found, needed, {name: own[place] for name, place in names.items()})
+    removed, added, fits = _prefixes(found, needed, {name: own[place] for name, place in names.items()})
     tensors: dict[str, Tensor] = {}
     left_out: list[str] = []
     for name, value in found.items():
@@ -86,13 +86,13 @@ def match_names(state: Mapping[str, Tensor], own: Mapping[str, Tensor], optional
             tensors[names[place]] = value
         elif name.rpartition(".")[2] in _IDLE:
             continue
-        elif name.startswith(removed):
-            tensors[place] = value
-        else:
+        elif fits and not name.startswith(removed):
             left_out.append(name)
+        else:  # of another network
+            tensors[place] = value
     own_idle = {name: value for name, value in own.items() if name.rpartition(".")[2] in _IDLE}
     kept = {name: own[name] for name in optional if name not in tensors}
-    whole = all(
+    whole = fits and all(
         any(names[name] in tensors and tensors[names[name]].shape == own[names[name]].shape for name in group)
         for group in needed
     )
@@ -122,8 +122,8 @@ def _needed(names: Mapping[str, str], own: Mapping[str, Tensor], optional: Colle
 
 def _prefixes(
     found: Mapping[str, Tensor], needed: Sequence[Sequence[str]], own: Mapping[str, Tensor]
-) -> tuple[str, str]:
-    """The prefix to remove from the checkpoint's names, and the one to add.
+) -> tuple[str, str, bool]:
+    """The prefix to remove from the checkpoint's names, the one to add, and whether they make the names fit.
 
     Raises:
         ValueError: if several parts of the checkpoint fit equally well.
@@ -141,7 +141,7 @@ def _prefixes(
         if len(inside) < len(needed):
             continue
         if pair == ("", "") or all(name.startswith(pair[0]) for name in weights):
-            return pair
+            return (*pair, True)
         tensors = {name: found[prefix + name.removeprefix(common)] for name in inside}
         alike = all(value.shape == own[name].shape for name, value in tensors.items())
         if alike and sum(value.numel() for value in tensors.values()) >= half:
@@ -151,7 +151,7 @@ def _prefixes(
         parts = ", ".join(removed.rstrip(".") for removed, _ in best)
         msg = f"several parts that fit the network: {parts}. Choose one with key= (--key)."
         raise ValueError(msg)
-    return best[0] if best else guess
+    return (*best[0], True) if best else (*guess, False)
 
 
 def _candidates(weights: Sequence[str], needed: Sequence[Sequence[str]], common: str) -> list[str]:

@@ -113,7 +113,7 @@ def check_state(network: nn.Module, state: Mapping[str, Tensor], source: str) ->
     found = dict(match.tensors)
     tied = {id(value): found[name] for name, value in own.items() if name in found}
     found |= {name: tied[id(value)] for name, value in own.items() if name not in found and id(value) in tied}
-    if told := differences(found, own, match.left_out):
+    if told := differences(found, own):
         msg = (
             f"the checkpoint {source} is of another network than this {type(network).__name__}: {told}; "
             f"expected the same names, shapes and kinds of numbers: {HOW} that it was saved from"

@@ -105,8 +105,8 @@ class Network:
         self.weights: Weights = {name: state[name].detach() for name in own}
         self.buffers: Weights = {name: value for name, value in state.items() if name not in self.weights}
 
-    def __call__(self, inputs: Inputs, weights: Mapping[str, Tensor] | None = None) -> Float[Tensor, "samples classes"]:
-        """Logits of inputs from `prepare`, by default at the network's weights."""
+    def __call__(self, inputs: Inputs, weights: Mapping[str, Tensor] | None = None) -> Float[Tensor, "samples ..."]:
+        """Outputs of inputs from `prepare`, by default at the network's weights; logits of a classifier."""
         if self.steps is not None and self._held is None and isinstance(inputs, Tensor):
             with no_autocast():
                 return self.read(self._run_steps(_one(self.laid_out(inputs)), weights), self.slots.module, len(inputs))

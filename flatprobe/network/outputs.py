@@ -118,6 +118,10 @@ class Reading:
         if output is not None:
             self.said["output"] = fingerprint(output) if callable(output) else output
 
+    def module(self, network: nn.Module) -> nn.Module:
+        """The network with its measured output, as a module."""
+        return network if self.output is None else WithOutput(network, self.output)
+
     def of(self, output: Output) -> "Reading":
         """The same for another output."""
         return Reading(output, classifier=self.classifier, alone=self.alone)

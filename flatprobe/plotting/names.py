@@ -128,28 +128,25 @@ def legend(
     """
     if list(handles) == [""]:
         return
-    blank = Line2D([], [], linestyle="none")
-    entries = [
-        (f"{caption(name)} ({notes[name]})" if notes else caption(name), artist) for name, artist in handles.items()
-    ]
+    blank, longest = Line2D([], [], linestyle="none"), 20 if given else _LONGEST
+    words = {name: caption(name, longest) + (f" ({notes[name]})" if notes else "") for name in handles}
+    entries = [(words[name], artist) for name, artist in handles.items()]
+    room = ax.bbox.width / canvas.figure_of(ax).dpi
     if groups is not None and any(str(groups[name]) != name for name in handles):
-        heads = dict.fromkeys(groups[name] for name in handles)
-        columns = [
-            [(caption(str(head)), blank)]
-            + [entry for entry, name in zip(entries, handles, strict=True) if groups[name] == head]
-            for head in heads
-        ]
+        columns = []
+        for head in dict.fromkeys(groups[name] for name in handles):
+            members = [(words[name], handles[name]) for name in handles if groups[name] == head]
+            columns.append([(caption(str(head), longest), blank), *members])
     else:
-        width = ax.bbox.width / canvas.figure_of(ax).dpi
-        fitting = max(1, int(width / (_HANDLE + _LETTER * max(len(label) for label, _ in entries))))
+        fitting = max(1, int(room / (_HANDLE + _LETTER * max(map(len, words.values())))))
         rows = -(-len(entries) // fitting)
         columns = [entries[start : start + rows] for start in range(0, len(entries), rows)]
-    if given:
-        flat = [pair for column in columns for pair in column]
-        place: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (1, 1)}
-    else:
-        height = max(map(len, columns))
-        flat = [pair for column in columns for pair in [*column, *[("", blank)] * (height - len(column))]]
+    if given or sum(_HANDLE + _LETTER * max(len(label) for label, _ in column) for column in columns) > room:
+        columns = [[pair for column in columns for pair in column]]
+    height = max(map(len, columns))
+    flat = [pair for column in columns for pair in [*column, *[("", blank)] * (height - len(column))]]
+    place: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (1, 1)}
+    if not given:
         figure = canvas.figure_of(ax)
         figure.set_figheight(figure.get_figheight() + _ROW * height)
         place = {"loc": "lower left", "bbox_to_anchor": (0, 1), "borderaxespad": 0.2, "ncols": len(columns)}

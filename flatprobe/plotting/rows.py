@@ -48,8 +48,9 @@ class Rows:
             sns.boxplot(**data, **shared, whis=(0, 100), fill=False, showfliers=False, width=0.62, linewidth=1.4)
         if max(lengths) <= _MANY:
             clouded = sum(lengths) > 5 * _MANY  # as vectors, many points make a large file
-            before = len(self.ax.collections)
+            before, state = len(self.ax.collections), np.random.get_state()
             sns.stripplot(**data, **shared, size=5, alpha=0.65, jitter=False, zorder=3, rasterized=clouded)
+            np.random.set_state(state)  # seaborn draws numbers from the global generator even without jitter
             for points in self.ax.collections[before:]:
                 self._spread(points)
         _relabel(self)
@@ -57,8 +58,7 @@ class Rows:
     def _spread(self, points: Collection) -> None:
         """Shift the points of a row apart, and label them by their network.
 
-        seaborn's own jitter draws from numpy's global generator, whose state is the caller's. The golden ratio spreads
-        any number of points evenly.
+        The golden ratio spreads any number of points evenly, and the same in each picture, unlike seaborn's jitter.
         """
         places = np.array(points.get_offsets())
         if len(places):

@@ -56,8 +56,8 @@ def _points(result: Curvature) -> np.ndarray:
 def _label(found: Mapping[str, Curvature]) -> str:
     first = next(iter(found.values()))
     if isinstance(first, HessianEigenvalues):
-        return f"{common(found, 'which')} Hessian eigenvalues of the training loss"
+        return f"{common(found, 'which')} Hessian eigenvalues\nof the training loss"
     if isinstance(first, HessianTrace):
-        return "trace of the training loss's Hessian, ± standard error"
+        return "trace of the training loss's Hessian\n± standard error"
     law, radius = common(found, "law"), common(found, "radius")
     return f"largest increase of the training loss\nfound within {radius:g} ({law} ball)"

@@ -135,7 +135,9 @@ def _draw_surface(result: Interpolation, ax: Axes, scale: Scale) -> None:
         ticks = powers if len(powers) > 1 else np.linspace(low, high, 3)
         ax.zaxis.set_major_locator(FixedLocator(ticks))
         ax.zaxis.set_major_formatter(FuncFormatter(lambda power, _: f"{10**power:.2g}"))
-    ax.set_box_aspect((1, 0.87, 0.65), zoom=1.05)
+    cell = ax.get_subplotspec()
+    columns = cell.get_gridspec().ncols if cell is not None else 1
+    ax.set_box_aspect((1, 0.87, 0.65), zoom=1.05 if columns < 3 else 0.8)  # room for the ticks of a small panel
     ax.view_init(elev=30, azim=-75)
 
 

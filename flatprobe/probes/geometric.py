@@ -86,6 +86,16 @@ class GeometricMargins(Result):
         """The number of samples with lower > upper: 0 for certified bounds, and a count against estimates."""
         return int((self.lower > self.upper).sum())
 
+    @property
+    def mean(self) -> float:
+        """Mean of the upper bounds over the samples; `inf` where no attack found one for a sample."""
+        return float(self.upper.mean())
+
+    @property
+    def median(self) -> float:
+        """Median of the upper bounds, the headline figure `median_upper`."""
+        return _median(self.upper)
+
     def violations_of(self, method: str) -> int:
         """The number of samples whose lower bound by this method is above the upper bound."""
         return int((self.lowers[method] > self.upper).sum())
@@ -187,7 +197,9 @@ def geometric_margins(
         if subject.start == 0:
             kinds = [kind for kind in methods if kind in CERTIFIED]
             single = isinstance(subject.given, Tensor)
-            bounds, uncertified = certified_bounds(network.module, inputs, kinds, norm, single=single)
+            bounds, uncertified = certified_bounds(
+                network.read.module(network.module), inputs, kinds, norm, single=single
+            )
             if set(ESTIMATES) & set(methods):
                 check_input_slopes(forward, inputs)
             if "gamma_2" in methods:

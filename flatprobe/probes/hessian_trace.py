@@ -42,6 +42,11 @@ class HessianTrace(Result):
         return float(self.forms.sum(1).mean())
 
     @property
+    def mean(self) -> float:
+        """The trace, under the name that all results have for a mean over draws."""
+        return self.trace
+
+    @property
     def standard_error(self) -> float:
         """Standard error of the trace over the draws (ddof 1); nan for a single draw."""
         return _standard_error(self.forms.sum(1))

@@ -43,15 +43,30 @@ class PerSample(Result):
         """The number of samples."""
         return len(self.values)
 
+    @property
+    def mean(self) -> float:
+        """Mean over the samples."""
+        return float(self.values.mean())
+
+    @property
+    def std(self) -> float:
+        """Standard deviation over the samples (ddof 1); NaN for one sample."""
+        return float(self.values.std()) if len(self.values) > 1 else float("nan")
+
+    @property
+    def median(self) -> float:
+        """Median over the samples."""
+        # torch's quantile takes up to 2^24 values; its median is the lower of the two middle ones.
+        return float(self.values.quantile(0.5)) if len(self.values) < 2**24 else float(self.values.median())
+
     def summary(self) -> dict[str, float]:
         """Mean, its standard error over the samples, median, minimum and maximum."""
-        values = self.values
         return {
-            "mean": float(values.mean()),
-            "standard_error": float(values.std() / len(values) ** 0.5) if len(values) > 1 else float("nan"),
-            "median": float(values.quantile(0.5)) if len(values) < 2**24 else float(values.median()),
-            "min": float(values.min()),
-            "max": float(values.max()),
+            "mean": self.mean,
+            "standard_error": self.std / len(self.values) ** 0.5,
+            "median": self.median,
+            "min": float(self.values.min()),
+            "max": float(self.values.max()),
         }
 
 

@@ -117,13 +117,18 @@ class SmoothedCertificate(Result):
         """The `band` without its warning, for a caller that names the samples itself, as the report does."""
         return wilson(self.certified_accuracy(radii), len(self), level)
 
+    @property
+    def mean(self) -> float:
+        """Mean certified radius, 0 where the network abstains or is wrong; `mean_radius` of the summary."""
+        return float(self.certified.mean())
+
     def summary(self, radii: Sequence[float] = RADII) -> dict[str, float]:
         """Certified accuracy at sigma and at the radii, median and mean of `certified`, rate of abstention."""
         radii = [self.settings["arguments"]["sigma"], *radii]
         accuracy = zip(radii, self.certified_accuracy(radii).tolist(), strict=True)
         return {f"certified_accuracy({r:g})": value for r, value in accuracy} | {
             "median_radius": float(np.median(self.certified.numpy())),
-            "mean_radius": float(self.certified.mean()),
+            "mean_radius": self.mean,
             "abstained": self.abstained,
         }
 

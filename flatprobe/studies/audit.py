@@ -131,6 +131,29 @@ class Audit(Result):
         }
         return {**moved, "probes": len({row.probe for row in rows})}
 
+    def __repr__(self) -> str:
+        """Probes by verdict, and what moved."""
+        verdicts = self.verdicts()
+        groups = [
+            f"{verdict}: {', '.join(probe for probe, own in verdicts.items() if own == verdict)}"
+            for verdict in dict.fromkeys(verdicts.values())
+        ]
+        return f"Audit({'; '.join(groups)})"
+
+    def _html_rows(self) -> list[tuple[object, ...]]:
+        """Probe, first figure, value as given, relative change under each change, and verdict."""
+        verdicts, by_probe = self.verdicts(), dict[str, dict[str, Row]]()
+        for row in self.headline():
+            by_probe.setdefault(row.probe, {})[row.change] = row
+        rows: list[tuple[object, ...]] = [("probe", "figure", "as given", *self.applied, "verdict")]
+        for probe, own in by_probe.items():
+            first = next(iter(own.values()))
+            changes = [
+                f"{own[change].relative_change:+.1%}" if own[change].moves else "stays" for change in self.applied
+            ]
+            rows.append((probe, first.figure, first.before, *changes, verdicts[probe]))
+        return rows
+
     def to_frame(self) -> "pandas.DataFrame":
         """One row per change, probe and figure."""
         import pandas as pd

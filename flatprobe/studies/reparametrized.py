@@ -58,7 +58,7 @@ def make_copies(network: Network, data: LabelledData, changes: Sequence[str], fa
         if not places:
             missing[change] = kind.missing
             continue
-        changed = reparametrize(network.module, found, change, factor=factor, seed=seed)
+        changed = network.read.module(reparametrize(network.module, found, change, factor=factor, seed=seed))
         scale = factor if kind.keeps == "decisions" else 1.0
         deviation, agree = _deviation(network, Network(changed), data, scale)
         if not deviation <= limit or (kind.keeps == "decisions" and not agree):

@@ -10,13 +10,17 @@ from torch import nn
 from flatprobe.models.checkpoints import load_checkpoint
 from flatprobe.training.run_folder import Row, RunFolder
 from flatprobe.training.settings import rule_met
+from flatprobe.utils.html import described
 
 if TYPE_CHECKING:
     import matplotlib.axes
     import pandas
 
 
-@dataclass(frozen=True, kw_only=True)
+_FIGURES = ("train_loss", "train_accuracy", "validation_loss", "validation_accuracy")
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
 class TrainingRun:
     """Trained network with its history and settings.
 
@@ -36,6 +40,22 @@ class TrainingRun:
     reached: bool
     settings: dict[str, Any] = field(repr=False)
     path: Path | None
+
+    def __repr__(self) -> str:
+        """Epochs, losses and accuracies after the last one, and the folder."""
+        figures = [f"epochs={self.epochs}", *(f"{name}={value:.4g}" for name, value in self.summary().items())]
+        reached = [] if self.reached else ["reached=False"]
+        return f"TrainingRun({', '.join([*figures, *reached, *([f'path={str(self.path)!r}'] if self.path else [])])})"
+
+    def _repr_html_(self) -> str:
+        """Losses and accuracies for notebooks, with the settings folded below."""
+        own = self.settings.get("settings") or {}
+        facts = [("folder", self.path or "none"), ("stopping rule met", self.reached), *own.items()]
+        return described("TrainingRun", [("epochs", self.epochs), *self.summary().items()], facts)
+
+    def summary(self) -> dict[str, float]:
+        """Losses and accuracies at the end of the last epoch."""
+        return {name: float(self.history[-1][name]) for name in _FIGURES if name in self.history[-1]}
 
     @property
     def interpolated(self) -> bool:

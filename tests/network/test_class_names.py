@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 import flatprobe as fp
-from flatprobe.cli.inputs import data_of, numbered_for
+from flatprobe.cli.reading import data_of
+from flatprobe.cli.samples import numbered_for
 from flatprobe.network.class_names import class_names_of, find_misplaced
 from flatprobe.probes.per_sample import PerSample
 from tests.helpers import foreign

@@ -111,7 +111,7 @@ def test_gradient_noise_is_a_density_in_each_components_own_deviations() -> None
     ax = gradient_noise.draw(found, groups=GROUPS)
     edges, width = np.linspace(-6, 6, 50), 12 / 49
     for own, result in zip(ax.lines, found.values(), strict=False):
-        np.testing.assert_allclose(own.get_xdata(), edges[:-1] + width / 2)
+        np.testing.assert_allclose(own.get_xdata(), edges[:-1] + width / 2, atol=1e-12)
         assert float(own.get_ydata().sum() * width) == pytest.approx(1, abs=1e-4)
         scaled = (result.noise / result.noise.square().mean(0).sqrt()).flatten().numpy()
         expected = np.histogram(scaled.clip(-6, 6), edges)[0]

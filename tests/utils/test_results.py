@@ -12,7 +12,8 @@ import torch
 
 import flatprobe as fp
 from flatprobe.probes.directional import Directed
-from flatprobe.utils.results import _HOMES, _subclasses
+from flatprobe.utils.result_classes import HOMES
+from flatprobe.utils.results import _subclasses
 from flatprobe.utils.tables import read_table, write_table
 from tests.helpers import cases
 
@@ -95,7 +96,7 @@ def test_every_result_class_is_in_the_table() -> None:
         if module.name.rpartition(".")[2] not in {"lightning", "transformers"}:
             importlib.import_module(module.name)
     own = {kind for kind in _subclasses(fp.Result) if kind.__module__.startswith("flatprobe.")}
-    assert {kind.__name__: kind.__module__ for kind in own - {Directed}} == _HOMES
+    assert {kind.__name__: kind.__module__ for kind in own - {Directed}} == HOMES
 
 
 def test_a_user_defined_result_is_saved_and_loaded(tmp_path) -> None:

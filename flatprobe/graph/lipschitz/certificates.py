@@ -71,15 +71,34 @@ def certified_margins(module: nn.Module, input_shape: Sequence[int], kind: str =
 def certifiable_graph(module: nn.Module, input_shape: Sequence[int]) -> tuple[Graph, Arithmetic]:
     """The folded graph of a network, and the arithmetic of its weights.
 
+    One logit z is followed by the linear layer that gives the logits (0, z) of its two classes.
+
     Raises:
         ValueError: for a network that cannot be traced, or that computes in several precisions.
+        ValueError: for an output other than logits (batch, classes), or one logit per sample.
     """
     anchor = next(
         (p for p in module.parameters() if p.is_floating_point()), torch.empty(0, dtype=torch.float32, device="cpu")
     )
     traced = trace(module, input_shape)
+    shape = traced.steps[-1].shape
+    if shape in {(), (1,)}:
+        traced = trace(_two_logits(module, anchor), input_shape)
+    elif len(shape) != 1:
+        msg = (
+            f"{traced.network} returns a tensor of shape {tuple(shape)} per sample; expected logits (batch, classes): "
+            "wrap it in a module that returns them alone, and leave the batch out of the shape"
+        )
+        raise ValueError(msg)
     check_precision(traced, anchor.dtype)
     return fold(traced), arithmetic(anchor.dtype, anchor.device)
+
+
+def _two_logits(module: nn.Module, anchor: Tensor) -> nn.Module:
+    """The network of the logits (0, z) for a network of one logit z."""
+    last = nn.Linear(1, 2, bias=False, device=anchor.device, dtype=anchor.dtype)
+    last.weight = nn.Parameter(torch.tensor([[0.0], [1.0]]).to(anchor), requires_grad=False)
+    return nn.Sequential(module, nn.Flatten(0), nn.Unflatten(0, (-1, 1)), last).eval()
 
 
 def bound_of(graph: Graph, used: Arithmetic, kind: str) -> Lower:

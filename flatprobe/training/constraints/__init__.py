@@ -25,3 +25,7 @@ CONSTRAINTS: dict[str, Callable[..., Any]] = {
 }
 
 __all__ = ["CONSTRAINTS", "Ball", "Box", "Constraint", "SpectralProjection", "UnitRows"]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

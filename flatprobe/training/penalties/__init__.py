@@ -63,3 +63,7 @@ __all__ = [
     "hsfob_db1",
     "hsfob_db2",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

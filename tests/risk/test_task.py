@@ -1,0 +1,288 @@
+"""Tasks other than classification: every weight-space probe against a loop over samples in float64."""
+
+import copy
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import flatprobe as fp
+from flatprobe.probes.gradient_noise import _minibatches
+from tests.helpers.properties import assert_batch_size_invariant, assert_model_untouched
+from tests.helpers.tasks import CASES, Case, drawn, integers, language_model, segmentation
+
+PROBES: dict[str, Callable[[Any], Any]] = {
+    "flatness_radius": lambda risk: fp.flatness_radius(risk, directions=2, rtol=1e-6, seed=3).radii,
+    "filter radius": lambda risk: fp.flatness_radius(risk, directions=1, law="filter", rtol=1e-6).radii,
+    "adaptive radius": lambda risk: fp.flatness_radius(risk, directions=1, law="adaptive", rtol=1e-6).radii,
+    "layer radius": lambda risk: fp.flatness_radius(risk, directions=1, law="layer", rtol=1e-6).radii,
+    "random_slice": lambda risk: fp.random_slice(risk, steps=3, extent=0.5).loss,
+    "worst_case_sharpness": lambda risk: fp.worst_case_sharpness(risk, radius=0.1, steps=3, restarts=2).increases,
+    "hessian_trace": lambda risk: fp.hessian_trace(risk, draws=3).forms,
+    "hessian_eigenvalues": lambda risk: fp.hessian_eigenvalues(risk).eigenvalues,
+    "interpolate": lambda risk: (
+        fp.interpolate(
+            risk, [risk.center, {n: v + 0.1 * v.abs() for n, v in risk.center.items()}], fp.segment(steps=4)
+        ).loss
+    ),
+}
+
+
+@pytest.fixture(scope="module", params=CASES)
+def case(request: pytest.FixtureRequest) -> Case:
+    return CASES[request.param]()
+
+
+def test_slow_reference_value_gradient_and_hessian_product(case: Case) -> None:
+    risk, naive = case.risk(batch_size=4), case.naive()
+    assert risk().loss == pytest.approx(naive(naive.center).loss, rel=1e-9)
+    u = {name: drawn(*value.shape, seed=k) for k, (name, value) in enumerate(risk.center.items())}
+    moved = {name: value + 0.1 * u[name] for name, value in risk.center.items()}
+    assert risk(moved).loss == pytest.approx(naive(moved).loss, rel=1e-9)
+    for point in (None, moved):
+        found, expected = risk.gradient(point), naive.gradient(point or naive.center)
+        for name, value in found.items():
+            torch.testing.assert_close(value, expected[name], rtol=1e-8, atol=1e-11, msg=name)
+    found, expected = risk.hvp(None, u), naive.hvp(naive.center, u)
+    for name, value in found.items():
+        torch.testing.assert_close(value, expected[name], rtol=1e-8, atol=1e-11, msg=name)
+
+
+@pytest.mark.parametrize("name", PROBES)
+def test_slow_reference_every_probe_measures_the_loop(case: Case, name: str) -> None:
+    found, expected = PROBES[name](case.risk(batch_size=4)), PROBES[name](case.naive())
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-9)
+
+
+def test_slow_reference_gradient_noise(case: Case) -> None:
+    naive = case.naive()
+    own = [naive.gradient(naive.center, lambda w, k=k: naive.of(k, w)) for k in range(6)]
+    flat = torch.stack([torch.cat([part.flatten() for part in gradient.values()]) for gradient in own])
+    full = flat.mean(0)
+    noise = fp.gradient_noise(case.risk(), batch_size=2, draws=5, seed=1)
+    assert noise.gradient_norm == pytest.approx(float(full.norm()), rel=1e-7)
+    lengths = [float((flat[p].mean(0) - full).square().sum()) for p in _minibatches(6, 2, 5, False, 1)]
+    assert noise.squared_lengths.tolist() == pytest.approx(lengths, rel=1e-6)
+
+
+def test_property_no_error_in_results_and_tables(case: Case, tmp_path: Any) -> None:
+    risk = case.risk()
+    assert risk().figures().keys() == {"loss"}
+    slice_ = fp.random_slice(risk, steps=3, dimensions=1)
+    line = fp.interpolate(risk, [risk.center, risk.center], fp.segment(steps=2))
+    for result in (slice_, line):
+        assert "error" not in result.to_frame()
+        fp.save(result, tmp_path / "record.parquet")
+        loaded = fp.load(tmp_path / "record.parquet")
+        assert loaded.error.isnan().all()
+        assert torch.equal(loaded.loss, result.loss)
+    assert line.summary().keys() == {"max_loss", "mean_loss", "points", "barrier"}
+    assert "accuracy" not in line.profile()
+    with pytest.raises(ValueError, match='quantity must be "loss" for a risk without an error'):
+        line.flat_share()
+    assert line.flat_share(1e9, quantity="loss") == 1
+    radii = fp.flatness_radius(risk, directions=1)
+    assert radii.settings["start"].keys() == {"loss"}
+    fp.save(radii, tmp_path / "radii.parquet")
+    assert fp.load(tmp_path / "radii.parquet").start.loss == radii.start.loss
+    with pytest.raises(ValueError, match='objective must be "loss" for a risk without an error'):
+        fp.flatness_radius(risk, objective="error", directions=1)
+
+
+def test_property_the_batch_size_changes_nothing_and_the_model_stays(case: Case) -> None:
+    def losses(data: fp.LabelledData, size: int) -> Tensor:
+        own = Case(case.model, data, case.loss, case.single, case.output)
+        return torch.tensor([own.risk(batch_size=size)().loss])
+
+    assert_batch_size_invariant(losses, case.data)
+    own = replace(case, model=copy.deepcopy(case.model))
+    assert_model_untouched(own.model, lambda: own.risk().gradient())
+
+
+def test_closed_form_linear_regression() -> None:
+    """I(w) = (1/n) ||X w - t||^2 with the gradient (2/n) X^T (X w - t) and the Hessian (2/n) X^T X."""
+    x, t = drawn(20, 3), drawn(20, seed=1)
+    model = nn.Linear(3, 1, bias=False).double().eval()
+    risk = fp.EmpiricalRisk(model, fp.LabelledData(x, t), loss="squared_error")
+    w = model.weight.detach()[0]
+    rest, hessian = x @ w - t, 2 / 20 * x.T @ x
+    assert risk().loss == pytest.approx(float(rest.square().mean()), rel=1e-12)
+    torch.testing.assert_close(risk.gradient()["weight"][0], 2 / 20 * x.T @ rest, rtol=1e-10, atol=0)
+    v = drawn(1, 3, seed=2)
+    torch.testing.assert_close(risk.hvp(None, {"weight": v})["weight"], v @ hessian, rtol=1e-10, atol=0)
+    top = fp.hessian_eigenvalues(risk).eigenvalues
+    assert float(top[0]) == pytest.approx(float(torch.linalg.eigvalsh(hessian)[-1]), rel=1e-6)
+    trace = fp.hessian_trace(risk, draws=200)
+    assert abs(trace.trace - float(hessian.trace())) < 4 * trace.standard_error
+    # At the minimizer a direction u of length 1 leaves the level at sqrt(epsilon / (u^T H u / 2)).
+    best = torch.linalg.lstsq(x, t[:, None]).solution.T
+    with torch.no_grad():
+        model.weight.copy_(best)
+    least = fp.EmpiricalRisk(model, fp.LabelledData(x, t[:, None]), loss=nn.MSELoss())
+    radius = fp.flatness_radius(least, directions=1, epsilon=0.05, rtol=1e-8)
+    from flatprobe.risk.directions import direction
+
+    u = direction(least.center, ["weight"], "isotropic", 0, 0)["weight"]
+    assert float(radius.radii[0]) == pytest.approx(float((0.05 / (u @ hessian @ u.T / 2)) ** 0.5), rel=1e-6)
+
+
+@pytest.mark.parametrize("columns", [False, True])
+@pytest.mark.parametrize("kind", ["integers", "booleans", "floats"])
+def test_closed_form_one_logit_is_the_network_of_two(kind: str, columns: bool) -> None:
+    """The logits (0, z) have the cross-entropy log(1 + exp(-s z)) and the margin s z, s = 2 y - 1."""
+    one = nn.Sequential(nn.Linear(3, 6), nn.Tanh(), nn.Linear(6, 1), *([] if columns else [nn.Flatten(0)]))
+    one = one.double().eval()
+    two = nn.Sequential(nn.Linear(3, 6), nn.Tanh(), nn.Linear(6, 2)).double().eval()
+    with torch.no_grad():
+        for place in (0, 2):
+            for name in ("weight", "bias"):
+                own, value = getattr(two[place], name), getattr(one[place], name)
+                own.copy_(value if place == 0 else torch.cat((torch.zeros_like(value), value)))
+    x, y = drawn(30, 3).float(), integers(2, 30)
+    own = fp.LabelledData(x, {"integers": y, "booleans": y > 0, "floats": y.double()}[kind])
+    data = fp.LabelledData(x, y)
+    risk = fp.EmpiricalRisk(one, own)
+    assert risk().loss == pytest.approx(fp.EmpiricalRisk(two, data)().loss, rel=1e-12)
+    assert risk().error == fp.EmpiricalRisk(two, data)().error
+    z = one(x.double()).flatten().detach()
+    assert risk().loss == pytest.approx(float(F.softplus(-(2 * y - 1) * z).mean()), rel=1e-12)
+    assert risk().loss == pytest.approx(
+        fp.EmpiricalRisk(one, fp.LabelledData(x, y.double()), "binary_cross_entropy")().loss, rel=1e-12
+    )
+    assert risk.describe()["network"]["logits"] == "(0, z) of one output z"
+    margins = fp.functional_margins(one, own)
+    torch.testing.assert_close(margins.values, (2 * y - 1) * z, rtol=1e-12, atol=0)
+    for probe in (
+        lambda m, d: fp.scores(m, d).values, lambda m, d: fp.jacobian_norms(m, d).values,
+        lambda m, d: fp.geometric_margins(m, d).lower,
+        lambda m, d: fp.geometric_margins(m, d, lower=(), upper="deepfool").upper,
+        lambda m, d: fp.gaussian_robustness(m, d, gammas=[0.3], draws=2).error,
+        lambda m, d: fp.adversarial_accuracy(m, d, budgets=[0.1], attack="fgsm").accuracy,
+    ):  # fmt: skip
+        found, expected = probe(one, own), probe(two, data)
+        torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-9)
+    with pytest.raises(ValueError, match=r"3 classes .*but the network returns one logit per sample"):
+        fp.functional_margins(one, fp.LabelledData(x, integers(3, 30)))
+
+
+def test_property_a_network_of_one_logit_can_be_trained() -> None:
+    x = drawn(40, 3).float()
+    data = fp.LabelledData(x, (x[:, 0] > 0).float())
+    run = fp.train(nn.Linear(3, 1), data, epochs=30, learning_rate=1.0, batch_size=8)
+    assert run.history[-1]["train_accuracy"] > 0.95
+    assert run.model(x).shape == (40, 1)
+
+
+@pytest.mark.parametrize("make", [lambda: language_model("model"), language_model])
+def test_slow_reference_the_models_own_loss_is_the_token_loss(make: Callable[[], Case]) -> None:
+    # transformers computes its loss in float32
+    assert make().risk()().loss == pytest.approx(
+        language_model().naive()(language_model().risk().center).loss, rel=1e-6
+    )
+
+
+def test_slow_reference_torchs_losses_of_pixels_count_those_that_count() -> None:
+    case = segmentation()
+    images, masks = case.data.inputs, case.data.labels
+    own = [F.cross_entropy(case.model(x[None]), t[None], ignore_index=255) for x, t in zip(images, masks, strict=True)]
+    for loss in (nn.CrossEntropyLoss(ignore_index=255), partial(F.cross_entropy, ignore_index=255)):
+        risk = fp.EmpiricalRisk(case.model, case.data, loss=loss)
+        assert risk().loss == pytest.approx(float(torch.stack(own).mean().detach()), rel=1e-9)
+        assert risk.describe()["loss"]["averaged_over"] == [4, 5]
+    full = fp.LabelledData(images, masks.where(masks != 255, 0))
+    torchs = float(F.cross_entropy(case.model(images), full.labels).detach())
+    assert fp.EmpiricalRisk(case.model, full, loss=F.cross_entropy)().loss == pytest.approx(torchs, rel=1e-9)
+
+
+def test_property_a_loss_may_bring_its_error() -> None:
+    class Pixels(nn.CrossEntropyLoss):
+        def error(self, z: Tensor, t: Tensor) -> Tensor:
+            return (z.argmax(1) != t).double().mean((1, 2))
+
+    case = segmentation()
+    risk = fp.EmpiricalRisk(case.model, case.data, loss=Pixels(ignore_index=255))
+    wrong = (case.model(case.data.inputs).argmax(1) != case.data.labels).double().mean()
+    assert risk().error == pytest.approx(float(wrong), rel=1e-12)
+    assert fp.random_slice(risk, steps=3, dimensions=1).accuracy[1] == pytest.approx(1 - float(wrong))
+
+
+def test_property_targets_keep_their_precision_under_half_precision_networks() -> None:
+    x, t = drawn(8, 3), 1000 + drawn(8, seed=1)
+    model = nn.Linear(3, 1).to(torch.bfloat16).eval()
+    risk = fp.EmpiricalRisk(model, fp.LabelledData(x, t), loss="squared_error")
+    expected = (model(x.bfloat16()).double()[:, 0] - t).square().mean()
+    assert risk().loss == pytest.approx(float(expected.detach()), rel=1e-5)
+
+
+def _rows(z: Tensor, t: Tensor) -> Tensor:
+    return (z - t).square()
+
+
+@pytest.mark.parametrize(
+    ("loss", "targets", "message"),
+    [
+        (
+            "squared_error",
+            drawn(6, 3),
+            r"squared_error takes outputs and labels of one shape, got outputs \(6, 1\) and",
+        ),
+        ("pixel_cross_entropy", integers(1, 6, 4), "pixel_cross_entropy takes outputs and labels .samples, classes, "),
+        ("token_cross_entropy", integers(1, 6, 4), "token_cross_entropy takes outputs and labels .samples, tokens, cl"),
+        (
+            _rows,
+            drawn(6),
+            r"compares each of 6 outputs with each of the labels, .*\(6, 1\) and \(6,\).*labels\[:, None\]",
+        ),
+        ("mse", drawn(6), "loss must be one of .*'squared_error', .*'token_cross_entropy'"),
+        (lambda z, _: z.mean(), drawn(6), "returned a scalar for 6 samples"),
+        (lambda z, _: (z - z.mean()).square(), drawn(6), "differ by up to .*a function of each sample alone"),
+        ("cross_entropy", drawn(6), "class indices, integers of shape .*loss='squared_error'"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:Using a target size")
+def test_losses_that_do_not_suit_the_task_are_refused(loss: Any, targets: Tensor, message: str) -> None:
+    model = nn.Linear(3, 1).double().eval()
+    with pytest.raises(ValueError, match=message):
+        fp.EmpiricalRisk(model, fp.LabelledData(drawn(6, 3), targets), loss=loss)
+
+
+def test_labels_beyond_the_classes_and_samples_without_any_are_named() -> None:
+    case = segmentation()
+    masks = case.data.labels.clone()
+    masks[2, 0, 0] = 7
+    with pytest.raises(ValueError, match=r"label of sample 2 is 7; expected 0 to 2, .* loss={'name': 'pixel_cross_ent"):
+        fp.EmpiricalRisk(case.model, fp.LabelledData(case.data.inputs, masks), loss=case.loss)
+    masks[2] = 255
+    risk = fp.EmpiricalRisk(case.model, fp.LabelledData(case.data.inputs, masks), loss=case.loss)
+    for use in (risk, risk.gradient, lambda: fp.flatness_radius(risk)):
+        with pytest.raises(ValueError, match=r"of sample 2 is nan .*drop a sample of which no pixel or token counts"):
+            use()
+
+
+def test_outputs_without_a_row_per_sample_are_refused() -> None:
+    class Pooled(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x)[1:]
+
+    with pytest.raises(ValueError, match="returns 5 rows for a batch of 6 samples; expected one row per sample"):
+        fp.EmpiricalRisk(Pooled(3, 1).double().eval(), fp.LabelledData(drawn(6, 3), drawn(6)), loss="squared_error")
+
+
+@pytest.mark.parametrize(
+    ("loss", "layer", "targets"),
+    [
+        ("binary_cross_entropy", nn.Sigmoid(), drawn(6) > 0),
+        ("pixel_cross_entropy", nn.Sequential(nn.Unflatten(1, (3, 2)), nn.Softmax(1)), integers(3, 6, 2)),
+        ("token_cross_entropy", nn.Sequential(nn.Unflatten(1, (2, 3)), nn.Softmax(2)), integers(3, 6, 2)),
+    ],
+)
+def test_probabilities_in_place_of_logits_are_warned_of(loss: str, layer: nn.Module, targets: Tensor) -> None:
+    outputs = 1 if loss == "binary_cross_entropy" else 6
+    model = nn.Sequential(nn.Linear(3, outputs), layer).double().eval()
+    with pytest.warns(UserWarning, match="between 0 and 1 throughout|probabilities"):
+        fp.EmpiricalRisk(model, fp.LabelledData(drawn(6, 3), targets.double() if outputs == 1 else targets), loss=loss)
