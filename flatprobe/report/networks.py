@@ -56,6 +56,8 @@ def _value(value: Any) -> str | tuple[str, ...]:
 
 
 def _words(value: Any) -> str:
+    if isinstance(value, Mapping):  # where the data come from; what is not set says nothing
+        return words({name: own for name, own in value.items() if own not in (None, "exact")})
     if isinstance(value, int) and not isinstance(value, bool):
         return f"{value:,}"
     if isinstance(value, float):
