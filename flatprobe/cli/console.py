@@ -103,10 +103,10 @@ def _by_network(
     *,
     grouped: bool,
 ) -> Any:
-    from rich.table import Table
+    from rich.table import Column, Table
 
     axis = [] if comparison.along is None else [comparison.along_name or "along"]
-    table = Table("network", *axis, *(_title(comparison, key) for key in found))
+    table = Table("network", *axis, *(Column(_title(comparison, key)) for key in found))
     members: dict[str, list[str]] = {}
     for name in names:
         members.setdefault(comparison.groups.get(name, name) if grouped else "", []).append(name)

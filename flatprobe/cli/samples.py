@@ -47,7 +47,7 @@ class DataOptions:
     normalise: list[str]
         Mean and standard deviation that the network's inputs were normalized with, such as 0.1307 0.3081, or
         "0.485,0.456,0.406" "0.229,0.224,0.225" by channel; or imagenet, or none. All figures stay in the units of the
-        pixels. The default is what a checkpoint's folder says.
+        pixels. A checkpoint whose folder says its own keeps it, and so do networks that flatprobe trained.
     resize: str
         Side, or height x width such as 224x160, that images are resized to by bilinear interpolation.
     crop: int
@@ -104,7 +104,7 @@ def samples_for(loaded: "LoadedNetwork", options: DataOptions) -> Samples:
         ValueError: if the data are not known, cannot be read, or do not fit the network.
     """
     from flatprobe.models import Normalised
-    from flatprobe.studies.accuracy import accuracy_warnings, is_normalised, numbers
+    from flatprobe.studies.accuracy import accuracy_warnings
 
     network = loaded.network
     if network is None:
@@ -115,14 +115,8 @@ def samples_for(loaded: "LoadedNetwork", options: DataOptions) -> Samples:
     said = []
     if size is not None and options.resize is None:
         said.append(f"images are resized to {size[0]}x{size[1]}, as its folder says")
-    scale = scale_of(options.normalise)
-    found = loaded.normalisation if not options.normalise or options.normalise == ("auto",) else scale
-    if found is not None and is_normalised(network):
-        said.append("the network normalizes its inputs itself, and no further normalization is added")
-        found = None
-    if found is not None:
-        where = "as --normalise says" if found is scale else "as its folder says"
-        said.append(f"inputs are normalized by mean {numbers(found[0])} and std {numbers(found[1])}, {where}")
+    found, reason = _normalisation(loaded, network, options.normalise)
+    said += reason
     data, renumbered = _numbered(network, data)
     if renumbered:
         said.append("the classes of the data are renumbered in the network's order, by their names")
@@ -130,6 +124,28 @@ def samples_for(loaded: "LoadedNetwork", options: DataOptions) -> Samples:
     wrapped = network if found is None else Normalised(network, *found)
     claimed = _claimed(loaded.path, data, network)
     return Samples(wrapped, data, test, tuple(said), (*doubts, *accuracy_warnings(wrapped, data, claimed=claimed)))
+
+
+def _normalisation(
+    loaded: "LoadedNetwork", network: "nn.Module", words: Sequence[str]
+) -> tuple[Scale | None, list[str]]:
+    """Mean and std of a network's inputs, and their origin in words.
+
+    A checkpoint that says its own keeps it, so that checkpoints of several origins fit into one command.
+    """
+    from flatprobe.network.trained_on import training_data
+    from flatprobe.studies.accuracy import is_normalised, numbers
+
+    given = scale_of(words)
+    found = None if [*words] == ["none"] else loaded.normalisation or given
+    if found is None:
+        return None, []
+    if is_normalised(network):
+        return None, ["the network normalizes its inputs itself, and no further normalization is added"]
+    if loaded.normalisation is None and training_data(network):
+        return None, ["flatprobe trained the network on inputs as they are, and no normalization is added"]
+    where = "as --normalise says" if loaded.normalisation is None else "as its folder says"
+    return found, [f"inputs are normalized by mean {numbers(found[0])} and std {numbers(found[1])}, {where}"]
 
 
 def loss_of(options: DataOptions) -> Any:

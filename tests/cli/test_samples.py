@@ -66,6 +66,14 @@ def test_the_normalization_is_the_options_the_folders_or_none() -> None:
     assert twice.said == ("the network normalizes its inputs itself, and no further normalization is added",)
 
 
+def test_a_checkpoint_that_says_its_own_normalization_keeps_it_beside_others() -> None:
+    options = DataOptions(data="digits", normalise=("0.1", "0.2"))
+    of_folder = samples_for(loaded(normalisation=SCALE), options)
+    assert of_folder.said == ("inputs are normalized by mean 0.3 and std 0.4, as its folder says",)
+    trained = fp.train(PLAIN, DIGITS, epochs=1).model
+    assert samples_for(loaded(trained), options).network is trained
+
+
 def test_images_take_the_size_of_the_folder_or_of_the_option() -> None:
     network = fp.models.mlp((1, 6, 6), widths=(8,)).eval()
     found = samples_for(loaded(network, size=(6, 6)), DataOptions(data="digits"))
