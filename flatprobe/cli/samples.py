@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 from cyclopts import Parameter
 
-from flatprobe.cli.reading import data_of, test_data_of
+from flatprobe.cli.reading import data_of, image_size, test_data_of
 from flatprobe.utils.references import resolve
 
 if TYPE_CHECKING:
@@ -114,11 +114,12 @@ def samples_for(loaded: "LoadedNetwork", options: DataOptions) -> Samples:
     if network is None:
         msg = f"{loaded.name} must be a network, got a refusal: {loaded.refusal}"
         raise ValueError(msg)
-    size = size_of(options.resize) or (loaded.size if options.crop is None else None)
+    size, said = size_of(options.resize), list[str]()
+    if size is None and options.crop is None and options.data is not None and loaded.size is not None:
+        own = image_size(options.data, options.split)
+        size = loaded.size if own not in {None, loaded.size} else None
+        said += [f"images are resized to {size[0]}x{size[1]}, as its folder says"] if size is not None else []
     data, test, doubts = _read(None if options.data else loaded.path, options, size)
-    said = []
-    if size is not None and options.resize is None:
-        said.append(f"images are resized to {size[0]}x{size[1]}, as its folder says")
     found, reason = _normalisation(loaded, network, options.normalise)
     said += reason
     data, renumbered = _numbered(network, data)
@@ -127,7 +128,14 @@ def samples_for(loaded: "LoadedNetwork", options: DataOptions) -> Samples:
     test = None if test is None else _numbered(network, test)[0]
     wrapped = network if found is None else Normalised(network, *found)
     claimed = _claimed(loaded.path, data, network)
-    return Samples(wrapped, data, test, tuple(said), (*doubts, *accuracy_warnings(wrapped, data, claimed=claimed)))
+    try:
+        doubts += accuracy_warnings(wrapped, data, claimed=claimed)
+    except ValueError as error:
+        if "channels" in str(error) or "cannot be run on inputs" in str(error):
+            msg = f"{error}. --colour, --greyscale, --resize and --crop change images"
+            raise ValueError(msg) from error
+        raise
+    return Samples(wrapped, data, test, tuple(said), doubts)
 
 
 def _normalisation(

@@ -5,7 +5,7 @@ import signal
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, ProcessPoolExecutor, wait
 from multiprocessing import get_context
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
 
@@ -17,6 +17,7 @@ P_contra = TypeVar("P_contra", contravariant=True)
 _HELD: list[Any] = []  # the work of this process, which is sent once
 
 
+@runtime_checkable
 class Measuring(Protocol[P_contra]):
     """What can be measured place by place."""
 
