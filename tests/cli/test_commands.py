@@ -11,10 +11,10 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from flatprobe.cli.inputs import architecture, data_of, group_of, names_of
 
 import flatprobe as fp
 from flatprobe.cli import main
-from flatprobe.cli.inputs import architecture, data_of, group_of, names_of
 from flatprobe.graph.reparametrize import CHANGES
 from flatprobe.studies.probes_by_name import CHOICES
 from tests.helpers.packages import HEAVY, ROOT

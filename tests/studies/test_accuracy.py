@@ -58,12 +58,12 @@ def test_property_a_network_on_its_own_inputs_is_never_suspected(objective: str,
 def test_guessing_is_told_with_the_largest_class_and_another_order_of_the_classes(plain: nn.Module) -> None:
     order = torch.tensor([1, 2, 3, 4, 5, 6, 7, 8, 9, 0])
     (warning,) = accuracy_warnings(plain, fp.LabelledData(PIXELS, order[DIGITS.labels]))
-    assert "no better than guessing the largest class (" in warning
+    assert "hardly better than guessing the largest class (" in warning
     assert "with the classes in another order it is 9" in warning
     (other,) = accuracy_warnings(plain, DIGITS.with_random_labels())
     assert "check the scale of the inputs (--normalise), the order of the classes and the weights" in other
     wide = fp.models.mlp(DIGITS.input_shape, classes=100, widths=(8,)).eval()
-    assert "by 100 outputs for 10 classes, no better than guessing" in accuracy_warnings(wide, DIGITS)[0]
+    assert "by 100 outputs for 10 classes, hardly better than guessing" in accuracy_warnings(wide, DIGITS)[0]
 
 
 def test_closed_form_the_share_of_the_largest_class() -> None:
@@ -73,13 +73,16 @@ def test_closed_form_the_share_of_the_largest_class() -> None:
         constant.weight.zero_()
         constant.bias.copy_(torch.tensor([1.0, 0.0]))
     (warning,) = accuracy_warnings(constant, fp.LabelledData(torch.rand(100, 2), labels))
-    assert warning.startswith("accuracy 70.0 %, no better than guessing the largest class (70.0 % of 100 samples)")
+    assert warning.startswith("accuracy 70.0 %, hardly better than guessing the largest class (70.0 % of 100 samples)")
     assert accuracy_warnings(constant, fp.LabelledData(torch.rand(10, 2), labels[65:75])) == ()  # too few to tell
     assert accuracy_warnings(constant, fp.LabelledData(torch.rand(100, 2), 0 * labels)) == ()  # all right
 
 
 def test_an_accuracy_below_that_of_the_history(plain: nn.Module) -> None:
     assert accuracy_warnings(plain, DIGITS, claimed=1.0) == ()
+    untrained = fp.models.mlp(DIGITS.input_shape, widths=(8,)).eval()
+    (same,) = accuracy_warnings(untrained, DIGITS, claimed=0.1)
+    assert same.endswith("of 1500 samples); the history in its folder says the same")
     weights = {name: value + 0.5 * torch.randn_like(value) for name, value in plain.state_dict().items()}
     other = fp.models.mlp(DIGITS.input_shape, widths=(32,)).eval()
     other.load_state_dict(weights)
@@ -95,4 +98,4 @@ def test_what_has_no_accuracy_or_no_pixels_is_left_alone(plain: nn.Module) -> No
     assert is_normalised(fp.Normalised(plain, 0.5, 0.2))
     tokens = fp.LabelledData(torch.arange(60).reshape(30, 2) % 7, torch.arange(30) % 2)
     network = nn.Sequential(nn.Embedding(7, 4), nn.Flatten(), nn.Linear(8, 2)).eval()
-    assert all("no better than guessing" in said for said in accuracy_warnings(network, tokens))
+    assert all("hardly better than guessing" in said for said in accuracy_warnings(network, tokens))
