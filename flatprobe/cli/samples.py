@@ -1,5 +1,6 @@
 """Data of the command line, with the normalization of each network."""
 
+import json
 import math
 import re
 import sys
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from flatprobe.data import LabelledData
 
 _HISTORY = "history.json"
+_SHIFTED = '{"name": "token_cross_entropy", "shift": true}'
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 Scale = tuple[tuple[float, ...], tuple[float, ...]]
@@ -57,8 +59,10 @@ class DataOptions:
     colour: bool
         Give grey images three equal channels.
     loss: str
-        Loss of the weight-space probes: the name of a training objective, or a function of outputs and targets with one
-        value per sample, as package.module:name or path/to/file.py:name. The default is cross_entropy.
+        Loss of the weight-space probes: cross_entropy (the default), another training objective, or for other tasks
+        squared_error, absolute_error, binary_cross_entropy, pixel_cross_entropy, token_cross_entropy or model. With
+        arguments in JSON: '{"name": "token_cross_entropy", "shift": true}'. Or a function of outputs and targets with
+        one value per sample, as package.module:name or path/to/file.py:name.
     """
 
     data: str | None = None
@@ -157,9 +161,19 @@ def _normalisation(
 
 
 def loss_of(options: DataOptions) -> Any:
-    """The loss of `--loss`: a name, or the function that it refers to."""
+    """The loss of `--loss`: a name, a name with arguments in JSON, or the function that it refers to.
+
+    Raises:
+        ValueError: for arguments that are no JSON.
+    """
     if options.loss is None:
         return "cross_entropy"
+    if options.loss.startswith("{"):
+        try:
+            return json.loads(options.loss)
+        except json.JSONDecodeError as error:
+            msg = f"--loss must be a name, a reference or JSON such as {_SHIFTED}, got {options.loss!r} ({error})"
+            raise ValueError(msg) from error
     return resolve(options.loss, "--loss") if ":" in options.loss else options.loss
 
 
