@@ -187,7 +187,7 @@ def measure(
     along, along_name = along_of({name: one.path for name, one in ready.loaded.items()}, run.along)
     groups = groups_of(list(ready.models), run.group, run.along)
     if run.dry_run:
-        _estimate(ready, chosen, loss_of(samples))
+        _estimate(ready, chosen, groups, loss_of(samples))
         return None
     try:
         found = compare_quietly(
@@ -254,16 +254,15 @@ def _index(output: str) -> str | int:
     return int(output) if output.lstrip("-").isdigit() else output
 
 
-def _estimate(ready: _Ready, chosen: Any, loss: object) -> None:
+def _estimate(ready: _Ready, chosen: Any, groups: dict[str, str], loss: object) -> None:
     """Print the passes, the memory and the estimated time of each measurement."""
     from rich.console import Console
 
     from flatprobe.cli.console import estimate_table
-    from flatprobe.studies.chosen import choose
-    from flatprobe.studies.compare import DEFAULT
+    from flatprobe.studies.compare import prepare as work_of
     from flatprobe.studies.estimate import estimate
 
-    rows = estimate(ready.models, ready.data, choose(DEFAULT if chosen is None else chosen), loss)
+    rows = estimate(work_of(ready.models, ready.data, probes=chosen, groups=groups, loss=loss))
     Console(file=sys.stdout, width=None if sys.stdout.isatty() else 120).print(estimate_table(rows))
 
 

@@ -3,6 +3,7 @@
 import functools
 import inspect
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -52,8 +53,7 @@ def architecture(
     given = model.keywords if isinstance(model, functools.partial) else {}
     own = getattr(function, "__qualname__", type(function).__name__)
     name = reference or f"{getattr(function, '__module__', '')}:{own}"
-    file = None if folder is None else folder / CONFIG
-    config = read_json(file, "correct it") if file is not None and file.is_file() else {}
+    config = {} if folder is None else config_of(folder)
     with keep_global_states():
         if hasattr(function, "_hub_mixin_config") and config:
             arguments = {"pretrained_model_name_or_path": str(folder), "local_files_only": True, **given}
@@ -68,6 +68,13 @@ def architecture(
         )
         raise ValueError(msg)
     return network, [f"{', '.join(filled)} read from {CONFIG}"] if filled else []
+
+
+def config_of(folder: Path) -> dict[str, Any]:
+    """The folder's config.json; empty without one, or with one of another form, which is another program's."""
+    with suppress(ValueError):
+        return read_json(folder / CONFIG, "correct it") if (folder / CONFIG).is_file() else {}
+    return {}
 
 
 def needs_config(model: Any) -> bool:

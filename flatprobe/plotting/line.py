@@ -60,7 +60,7 @@ def draw(
     notes = {name: f"barrier {result.barrier:.3g}" for name, result in lines.items()} if few else {}
     ax = bands.draw(curves, ax, groups, notes=notes)
     if len(notes) == 1:
-        _annotate_barrier(ax, *lines.values(), *notes.values())
+        _annotate_barrier(ax, next(iter(lines.values())), next(iter(notes.values())))
     ax.margins(y=0.12)
     ax.set_xlabel("$t$, from the first network (0) to the second (1)")
     ax.set_ylabel(f"training {quantity}")

@@ -175,7 +175,7 @@ def weight_norms(
     """
     network, shape = Network(model), _shape(input_shape)
     warn_of_unregistered(network.name, network.slots.unregistered, "the norms of all weights do not count them")
-    graph = None if shape is None else fold(trace(network.read.module(network.module), shape))
+    graph = None if shape is None else fold(trace(network.module, shape, network.read.output))
     if path and graph is None:
         msg = "input_shape must be a shape for the path norm, got None. Give the shape of one sample, or path=False"
         raise ValueError(msg)

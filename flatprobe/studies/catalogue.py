@@ -110,7 +110,7 @@ CATALOGUE: dict[str, Entry] = {
     "scores": Entry("the same for the softmax", "1 pass", "a classifier", _ONE),
     "geometric_margins": Entry(
         "how far an input moves before its class changes: certified and found distance",
-        "about 150 gradients with two attacks", _INPUTS, _attacks,
+        "about 60 gradients per attack", _INPUTS, _attacks,
     ),
     "jacobian_norms": Entry(
         "how steep the logits are at the samples", "1 gradient per class", _INPUTS,

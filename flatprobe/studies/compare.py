@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from flatprobe.data import LabelledData, check_data
-from flatprobe.studies.chosen import Chosen, Given, choose
+from flatprobe.studies.chosen import Given, choose
 from flatprobe.studies.comparison import Comparison as Comparison
 from flatprobe.studies.comparison import Refusal as Refusal
 from flatprobe.studies.measuring import Work, measure_all
@@ -69,7 +69,7 @@ def compare(
             `fp.generalization`, and of measurements with `on="test"`.
         probes: one or several names of `fp.studies.probes_by_name.CHOICES`, `fp.Measurement(probe, arguments=...)`, or
             functions (model, data) -> `fp.Result`, which may also take `seed` and `loss`. None takes
-            `fp.studies.compare.DEFAULT`.
+            `fp.studies.compare.DEFAULT`, with `along` except the landscape.
         groups: network -> group; None puts all into one group, "networks".
         along: network -> place on an axis, such as the epoch, the width or the learning rate. Networks at different
             places are no replicates, and are never averaged.
@@ -126,20 +126,44 @@ def compare_quietly(
     workers: int = 1,
     threads: int | None = None,
 ) -> Comparison:
-    """`compare` without its warning, for the commands, which list the refusals."""
-    chosen = choose(DEFAULT if probes is None else probes)
+    """`compare` without its warning, for the commands, which list the refusals.
+
+    Raises:
+        ValueError: for a network without a place.
+    """
     at_least(1, workers=workers, threads=threads)
-    named, own, group = check_networks(models, data, groups)
-    tests = {} if test is None else dict(test) if isinstance(test, Mapping) else dict.fromkeys(named, check_data(test))
-    _check_along(named, along)
+    if probes is None and along is not None:  # a triangle between the first three epochs answers no question
+        probes = [name for name in DEFAULT if name != LANDSCAPE]
+    work = prepare(models, data, test=test, probes=probes, groups=groups, loss=loss, seed=seed)
+    missing = [name for name in work.models if along is not None and name not in along]
+    if missing:
+        msg = f"along must hold a number for every network, got none for {', '.join(missing)}"
+        raise ValueError(msg)
     if out is not None:
-        check_places(out, {one.name: group.values() if one.probe == LANDSCAPE else named for one in chosen})
-    asked = probes is not None
-    work = Work(models=named, data=own, test=tests, chosen=chosen, groups=group, seed=seed, loss=loss, asked=asked)
+        own = work.groups
+        check_places(out, {one.name: own.values() if one.probe == LANDSCAPE else own for one in work.chosen})
     return measure_all(
         work, progress=progress, out=out, again=again, workers=workers, threads=threads,
-        along=None if along is None else {name: float(along[name]) for name in named}, along_name=along_name,
+        along=None if along is None else {name: float(along[name]) for name in work.models}, along_name=along_name,
     )  # fmt: skip
+
+
+def prepare(
+    models: Mapping[str, nn.Module],
+    data: LabelledData | Mapping[str, LabelledData],
+    *,
+    test: LabelledData | Mapping[str, LabelledData] | None = None,
+    probes: Given | Sequence[Given] | None = None,
+    groups: Mapping[str, str] | None = None,
+    loss: Any = None,
+    seed: int = 0,
+) -> Work:
+    """The work of a comparison, with checked arguments; see `compare`."""
+    chosen = choose(DEFAULT if probes is None else probes)
+    named, own, group = check_networks(models, data, groups)
+    tests = {} if test is None else dict(test) if isinstance(test, Mapping) else dict.fromkeys(named, check_data(test))
+    asked = probes is not None
+    return Work(models=named, data=own, test=tests, chosen=chosen, groups=group, seed=seed, loss=loss, asked=asked)
 
 
 def check_networks(
@@ -171,13 +195,3 @@ def check_networks(
             msg = f"the network {name!r} must have data and a group, got data {list(own)} and groups {list(group)}"
             raise ValueError(msg)
     return dict(models), own, {name: group[name] for name in models}
-
-
-def _check_along(models: Mapping[str, nn.Module], along: Mapping[str, float] | None) -> None:
-    missing = [name for name in models if along is not None and name not in along]
-    if missing:
-        msg = f"along must hold a number for every network, got none for {', '.join(missing)}"
-        raise ValueError(msg)
-
-
-__all__ = ["DEFAULT", "Chosen", "Comparison", "Refusal", "check_networks", "compare", "compare_quietly"]

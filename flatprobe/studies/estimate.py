@@ -1,7 +1,6 @@
 """Estimate of a comparison's passes, memory and time, from a timed batch of each network."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +12,8 @@ from flatprobe.network.network import Network
 from flatprobe.risk.empirical import EmpiricalRisk
 from flatprobe.studies.catalogue import passes_of
 from flatprobe.studies.chosen import Chosen
+from flatprobe.studies.measuring import Work
+from flatprobe.studies.probes_by_name import LANDSCAPE
 
 _SAMPLES = 64  # that are timed
 _COPIES = 7  # of the weights: a Hessian product holds the most
@@ -39,10 +40,8 @@ class Estimate:
     gigabytes: float
 
 
-def estimate(
-    models: Mapping[str, nn.Module], data: Mapping[str, LabelledData], chosen: Sequence[Chosen], loss: object
-) -> list[Estimate]:
-    """The estimates, network by network; landscapes are those of one network with three corners.
+def estimate(work: Work) -> list[Estimate]:
+    """The estimate of each measurement of each network; of landscapes, of each group.
 
     The time is that of a gradient over the first 64 samples, in proportion to the samples. Adaptive probes may take
     half or twice as long.
@@ -50,31 +49,45 @@ def estimate(
     Raises:
         ValueError: for a network that cannot be measured on its data.
     """
-    return [found for name, model in models.items() for found in _of(name, model, data[name], chosen, loss)]
+    passes = {name: _Pass.of(model, work.data[name], work.loss) for name, model in work.models.items()}
+    rows = []
+    for position, name in work.places():
+        chosen = work.chosen[position]
+        first = next(iter(work.corners(name))) if chosen.probe == LANDSCAPE else name
+        rows.append(passes[first].estimate(chosen, name, work.data[first]))
+    return rows
 
 
-def _of(name: str, model: nn.Module, data: LabelledData, chosen: Sequence[Chosen], loss: object) -> Iterator[Estimate]:
-    part = data.head(min(_SAMPLES, len(data)))
-    risk = EmpiricalRisk(model, part, loss)
-    forward, gradient = _seconds(risk, len(data) / len(part))
-    network = Network(model)
-    weights = sum(value.nbytes for value in network.weights.values())
-    batch = min(network.batch_size(None, data), len(data)) * bytes_per_sample(network, part)
-    classes = data.classes or 1
-    for own in chosen:
-        passes = passes_of(own, len(data), classes)
-        yield Estimate(
-            measurement=own.name,
-            network=name,
-            forward=passes.forward if passes else None,
-            gradients=passes.gradients if passes else None,
-            seconds=passes.forward * forward + passes.gradients * gradient if passes else None,
-            gigabytes=(_COPIES * weights + batch) / 1e9,
-        )
+@dataclass(frozen=True)
+class _Pass:
+    """Seconds of a forward pass and of a gradient over the data of a network, and the bytes that they take."""
+
+    forward: float
+    gradient: float
+    gigabytes: float
+
+    @classmethod
+    def of(cls, model: nn.Module, data: LabelledData, loss: object) -> "_Pass":
+        """The pass of a network over its data, from one over a part of the data."""
+        part = data.head(min(_SAMPLES, len(data)))
+        network, (forward, gradient) = Network(model), _seconds(model, part, loss, len(data) / len(part))
+        weights = sum(value.nbytes for value in network.weights.values())
+        batch = min(network.batch_size(None, data), len(data)) * bytes_per_sample(network, part)
+        return cls(forward, gradient, (_COPIES * weights + batch) / 1e9)
+
+    def estimate(self, chosen: Chosen, name: str, data: LabelledData) -> Estimate:
+        """The estimate of one measurement."""
+        passes = passes_of(chosen, len(data), data.classes or 1)
+        if passes is None:
+            return Estimate(chosen.name, name, None, None, None, self.gigabytes)
+        share = min(chosen.samples or len(data), len(data)) / len(data)
+        seconds = share * (passes.forward * self.forward + passes.gradients * self.gradient)
+        return Estimate(chosen.name, name, passes.forward, passes.gradients, seconds, self.gigabytes)
 
 
-def _seconds(risk: EmpiricalRisk, factor: float) -> tuple[float, float]:
-    """Seconds of a forward pass and of a gradient over the data; the first of each, which prepares, does not count."""
+def _seconds(model: nn.Module, data: LabelledData, loss: object, factor: float) -> tuple[float, float]:
+    """Seconds of a forward pass and of a gradient; the first of each, which prepares, does not count."""
+    risk = EmpiricalRisk(model, data, loss or "cross_entropy")
     timed = []
     for work in (risk, risk.gradient):
         work()

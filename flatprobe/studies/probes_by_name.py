@@ -103,11 +103,10 @@ PROBES: dict[str, Probe] = {
 JOINT: dict[str, Probe] = {"interpolate": _interpolate}
 
 # Measurements of a comparison: name -> probe and its arguments, where they are not the probe's own defaults. The slice
-# is a line, since several lines fit into one picture. Geometric margins take the two attacks that were best for their
-# time.
+# is a line, since several lines fit into one picture. Geometric margins take the attack that is best for its time.
 _COMPARED: dict[str, dict[str, Any]] = {
     "random_slice": {"dimensions": 1},
-    "geometric_margins": {"upper": ["ddn", "log_barrier"]},
+    "geometric_margins": {"upper": ["ddn"]},
     "jacobian_maximum": {"along": "segments"},
     "adversarial_accuracy": {"budgets": list(BUDGETS)},
 }

@@ -14,12 +14,13 @@ import torch
 
 import flatprobe as fp
 from flatprobe.cli import main
-from flatprobe.cli.inputs import architecture, data_of, group_of, names_of
+from flatprobe.cli.networks import NetworkOptions, architecture
+from flatprobe.cli.reading import data_of
 from flatprobe.graph.reparametrize import CHANGES
 from flatprobe.studies.probes_by_name import CHOICES
 from tests.helpers.packages import HEAVY, ROOT
 
-COMMANDS = ("demo", "train", "probe", "audit", "report")
+COMMANDS = ("demo", "train", "compare", "probe", "probes", "audit", "report", "sweep")
 
 NO_PROBE = f"probe must be one of {', '.join(map(repr, CHOICES))}, got 'luck'"
 NO_CHANGE = f"change must be one of {', '.join(map(repr, CHANGES))}, got 'shear'"
@@ -246,13 +247,6 @@ def test_train_takes_names_with_arguments_as_json(tmp_path: Path) -> None:
     assert settings["precision"] == "bfloat16"
 
 
-def test_names_and_groups() -> None:
-    assert [group_of(name) for name in ("natural-0", "natural_12", "run3", "plain", "7")] == [
-        "natural", "natural", "run", "plain", "7",
-    ]  # fmt: skip
-    assert list(names_of([Path("a/net.pt"), Path("b/other.safetensors")])) == ["net", "other"]
-
-
 def test_the_data_of_a_run_on_streamed_data_are_recognised(tmp_path: Path) -> None:
     """A stream's fingerprint covers some samples: in memory the same digits have another."""
     data = fp.load_data("digits", limit=40, stream=True).with_random_labels(0.5, seed=1)
@@ -309,7 +303,7 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_network_of_the_current_folder_or_of_a_file(own: Path, model: str) -> None:
     arguments = ("--model", model.format(own), "--data", "digits", "--limit", "20", "--probes", "scores", "--out", "r")
     main_done(("probe", "own.pt", *arguments))
-    network = architecture("own_network.py:build")
+    network = architecture(NetworkOptions(model="own_network.py:build"))
     expected = fp.scores(fp.load_checkpoint("own.pt", network), fp.load_data("digits", limit=20))
     assert torch.equal(fp.load("r/scores/own.parquet").values, expected.values)
 
@@ -338,11 +332,6 @@ def main_done(arguments: tuple[str, ...]) -> None:
 )
 def test_what_is_no_network_is_told(own: Path, capsys: pytest.CaptureFixture[str], model: str, message: str) -> None:
     assert_refused(capsys, ("probe", str(own / "own.pt"), "--model", model, "--data", "digits", "--out", "r"), message)
-
-
-def test_checkpoints_of_one_name_are_told_apart_by_their_folders(own: Path) -> None:
-    names = names_of([own / "run_a" / "model.pt", own / "run_b" / "model.pt", own / "own.pt"])
-    assert list(names) == ["run_a/model", "run_b/model", "own"]
 
 
 def test_probes_with_commas_and_a_place_that_is_taken(own: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,5 +1,6 @@
 """Data options: parsing, normalization, test data, references, and warnings for each network."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,11 @@ from cyclopts import App
 from torch import nn
 
 import flatprobe as fp
+from flatprobe.cli import main
 from flatprobe.cli.networks import LoadedNetwork
+from flatprobe.cli.reading import _load, data_of
 from flatprobe.cli.samples import DataOptions, loss_of, samples_for, scale_of, size_of
+from tests.helpers.picture_folders import greys
 
 DIGITS = fp.load_data("digits")
 PLAIN = fp.models.mlp(DIGITS.input_shape, widths=(8,)).eval()
@@ -79,6 +83,7 @@ def test_images_take_the_size_of_the_folder_or_of_the_option() -> None:
     found = samples_for(loaded(network, size=(6, 6)), DataOptions(data="digits"))
     assert found.data.input_shape == (1, 6, 6)
     assert found.said == ("images are resized to 6x6, as its folder says",)
+    assert samples_for(loaded(size=(8, 8)), DataOptions(data="digits")).said == ()
     assert samples_for(loaded(network), DataOptions(data="digits", resize="6")).data.input_shape == (1, 6, 6)
     assert samples_for(loaded(network), DataOptions(data="digits", crop=6)).data.input_shape == (1, 6, 6)
 
@@ -142,6 +147,18 @@ def test_functions_of_a_file_give_data(
         assert "no better than guessing" in found.warnings[0]
 
 
+def test_a_run_on_the_data_of_a_function_is_measured_on_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "own.py").write_text(FACTORY)
+    monkeypatch.chdir(tmp_path)
+    words = "train --data own.py:by_split --validation test --network mlp --epochs 1 --out run"
+    with suppress(SystemExit):
+        main(words.split())
+    path = tmp_path / "run"
+    found = samples_for(LoadedNetwork("run", path, fp.load_checkpoint(path)), DataOptions())
+    assert found.data.source["name"] == "own.py:by_split"
+    assert len(found.data) == len(found.test or ()) == 40
+
+
 def test_a_function_that_fails_is_refused_by_the_name_of_the_option(tmp_path: Path) -> None:
     (tmp_path / "own.py").write_text(FACTORY)
     with pytest.raises(ValueError, match=r"--data must name a function that works, got .*KeyError"):
@@ -186,3 +203,18 @@ def test_losses_are_names_or_references() -> None:
 def test_a_refused_checkpoint_has_no_samples() -> None:
     with pytest.raises(ValueError, match="net must be a network, got a refusal: damaged"):
         samples_for(LoadedNetwork("net", Path("net.pt"), refusal="damaged"), DataOptions(data="digits"))
+
+
+def test_images_that_fill_the_memory_are_streamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = greys(tmp_path / "set")  # 7 images of 120 bytes
+    for most, place in ((840, "in memory"), (839, "streamed")):
+        monkeypatch.setattr("flatprobe.utils.memory.DATA_BYTES", most)
+        _load.cache_clear()
+        assert data_of(None, str(folder), None, None).store.place == place
+    _load.cache_clear()
+
+
+def test_images_that_do_not_fit_name_the_options_that_change_them() -> None:
+    for network in (fp.models.mlp((1, 9, 9), widths=(4,)).eval(), fp.Normalised(PLAIN, [0.1, 0.2, 0.3], 0.5)):
+        with pytest.raises(ValueError, match=r"\. --colour, --greyscale, --resize and --crop change images"):
+            samples_for(loaded(network), DataOptions(data="digits"))

@@ -117,7 +117,7 @@ def test_a_comparison_draws_itself() -> None:
 def test_closed_form_the_table_is_coloured_by_rank_towards_the_better_end() -> None:
     found = dataclasses.replace(comparison(3), along=None)
     ax = heatmap.draw(found).axes[0]
-    shades = np.asarray(ax.collections[0].get_facecolors()).reshape(3, 6, 4)[:, :, :3]
+    shades = np.asarray(ax.collections[0].get_facecolor()).reshape(3, 6, 4)[:, :, :3]
     words = [text.get_text() for text in ax.texts]
     titles = [text.get_text() for text in ax.get_xticklabels()]
     assert titles == ["test\naccuracy", "flatness\nradius", "gaussian\nrobustness", "gradient\nnoise"]

@@ -229,7 +229,7 @@ def _rows(z: Tensor, t: Tensor) -> Tensor:
         (
             "squared_error",
             drawn(6, 3),
-            r"squared_error takes outputs and labels of one shape, got outputs \(6, 1\) and",
+            r"squared_error takes outputs and labels of one shape, got outputs \(4, 1\) and",
         ),
         ("pixel_cross_entropy", integers(1, 6, 4), "pixel_cross_entropy takes outputs and labels .samples, classes, "),
         ("token_cross_entropy", integers(1, 6, 4), "token_cross_entropy takes outputs and labels .samples, tokens, cl"),
