@@ -10,6 +10,7 @@ import matplotlib as mpl
 import mpltern  # noqa: F401 (registers the projection "ternary")
 import numpy as np
 import pandas as pd
+import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -22,7 +23,7 @@ _LETTERS = 10  # of a figure's title per inch
 CYCLE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 
 
-@mpl.rc_context(canvas.STYLE)
+@canvas.drawing()
 def panels(
     titles: Sequence[str],
     *,
@@ -59,7 +60,7 @@ def panels(
     return figure, list(grid[: len(titles)])
 
 
-@mpl.rc_context(canvas.STYLE)
+@canvas.drawing()
 def curves(
     ax: Axes,
     frame: pd.DataFrame,
@@ -90,12 +91,11 @@ def curves(
     groups = [(None, frame)] if by is None else list(frame.groupby(by, sort=False))
     colours = colour(group for group, _ in groups)
     for group, part in groups:
-        found = part.groupby(x)[y].apply(lambda values: student(values.dropna())).dropna()
-        mean, low, high = (np.array(column) for column in zip(*found, strict=True))
         given = {"color": colours[group], "marker": "o", "markersize": 4} | dict((styles or {}).get(group, {}))
-        ax.plot(found.index, mean, label=None if group is None else str(group), **given)
-        if np.isfinite(low).any():
-            ax.fill_between(found.index, low, high, color=given["color"], alpha=0.15, linewidth=0)
+        sns.lineplot(
+            part, x=x, y=y, errorbar=lambda values: student(values.to_numpy())[1:], legend=False, markeredgewidth=0,
+            label=None if group is None else str(group), err_kws={"alpha": 0.15, "linewidth": 0}, ax=ax, **given,
+        )  # fmt: skip
     for group, printed in (published or {}).items():
         _published(ax, group, printed, colours.get(group, "#555555"))
     ax.set(xlabel=x, ylabel=y, xscale=scale)
@@ -112,7 +112,7 @@ def _published(ax: Axes, group: Any, printed: Mapping[float, float] | float, sha
         ax.axhline(printed, color=shade, linestyle=":", label=name)
 
 
-@mpl.rc_context(canvas.STYLE)
+@canvas.drawing()
 def bars(
     ax: Axes,
     measured: Mapping[str, Sequence[float]],
@@ -148,7 +148,7 @@ def bars(
     return ax
 
 
-@mpl.rc_context(canvas.STYLE)
+@canvas.drawing()
 def triangles(
     landscapes: Mapping[str, pd.DataFrame],
     value: str,
@@ -188,7 +188,7 @@ def triangles(
     return figure
 
 
-@mpl.rc_context(canvas.STYLE)
+@canvas.drawing()
 def distributions(
     ax: Axes,
     frame: pd.DataFrame,
@@ -213,23 +213,21 @@ def distributions(
     Returns:
         The axes.
     """
-    edges = np.histogram_bin_edges(frame[value].dropna(), bins)
-    groups = [(None, frame)] if by is None else list(frame.groupby(by, sort=False))
-    colours = colour(group for group, _ in groups)
-    for group, part in groups:
-        heights = np.histogram(part[value], edges, weights=None if weight is None else part[weight])[0]
-        heights = heights / heights.sum()
-        ax.stairs(heights, edges, fill=True, color=colours[group], alpha=0.12)
-        ax.stairs(heights, edges, color=colours[group], linewidth=1.6, label=None if group is None else str(group))
+    edges = bins if isinstance(bins, int) else list(bins)  # seaborn takes no array
+    look = {"color": CYCLE[0]} if by is None else {"palette": colour(frame[by].unique())}
+    sns.histplot(
+        frame.dropna(subset=[value]), x=value, hue=by, weights=weight, bins=edges, stat="proportion", common_norm=False,
+        element="step", alpha=0.12, linewidth=1.6, ax=ax, **look,
+    )  # fmt: skip
     if mark is not None:
         ax.axvline(mark, color="#333333", linewidth=1.2)
     ax.set(xlabel=value, ylabel="share")
     if by is not None:
-        ax.legend()
+        ax.get_legend().set_title("")
     return ax
 
 
-@mpl.rc_context(canvas.STYLE)
+@canvas.drawing()
 def images(pictures: Mapping[str, np.ndarray], *, columns: int | None = None, title: str = "") -> Figure:
     """Images side by side, each with its title.
 

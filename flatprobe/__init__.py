@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from flatprobe.models import Normalised as Normalised
     from flatprobe.models.checkpoints import load_checkpoint as load_checkpoint
     from flatprobe.network.embedding import at_embedding as at_embedding
+    from flatprobe.network.outputs import WithOutput as WithOutput
     from flatprobe.probes.adversarial import adversarial_accuracy as adversarial_accuracy
     from flatprobe.probes.adversarial_points import adversarial_points as adversarial_points
     from flatprobe.probes.coefficients import segment as segment
@@ -65,6 +66,7 @@ _HOMES = {
     # data and networks
     "LabelledData": "flatprobe.data",
     "Normalised": "flatprobe.models",
+    "WithOutput": "flatprobe.network.outputs",
     "at_embedding": "flatprobe.network.embedding",
     "load_checkpoint": "flatprobe.models.checkpoints",
     "load_data": "flatprobe.data.load",

@@ -220,6 +220,7 @@ def prepare(paths: Sequence[Path], network: NetworkOptions, samples: DataOptions
     from flatprobe.studies.comparison import Refusal
 
     ready, error, loaded = _Ready(), None, load_networks(paths, network)
+    said: dict[str, list[str]] = {}
     if not quiet:
         tell(loaded)
     for one in loaded:
@@ -237,13 +238,15 @@ def prepare(paths: Sequence[Path], network: NetworkOptions, samples: DataOptions
         ready.models[one.name], ready.data[one.name], ready.loaded[one.name] = own.network, own.data, one
         if own.test is not None:
             ready.test[one.name] = own.test
-        if own.said and not quiet:
-            sys.stderr.write(f"{one.name}: {'; '.join(own.said)}\n")
+        for sentence in own.said:
+            said.setdefault(sentence, []).append(one.name)
         for warning in own.warnings:  # told before hours of measuring, and again below the tables
             sys.stderr.write(f"warning: {one.name}: {warning}\n")
             ready.notes.append(f"{one.name}: {warning}")
     if error is not None and not ready.models:
         raise error
+    for sentence, names in said.items() if not quiet else ():
+        sys.stderr.write(f"{', '.join(names)}: {sentence}\n")
     return ready
 
 

@@ -1,5 +1,6 @@
 """Data that a command names, or that a run was trained on."""
 
+import copy
 import inspect
 import re
 from functools import lru_cache
@@ -27,15 +28,8 @@ def data_of(run: Path | None, name: str | None, split: str | None, limit: int | 
     Raises:
         ValueError: if the data are not known.
     """
-    from flatprobe.data.load import load_data
-
     if name is not None:
-        value = _value_of(name, split or "train") if _is_reference(name) else name
-        if value is name:
-            return _load(name, split or "train", limit, tuple(changes.items()))
-        data = load_data(value, split or "train", limit=limit, **changes)
-        data.source.setdefault("name", name)
-        return data
+        return _load(name, split or "train", limit, tuple(changes.items()))
     assert run is not None
     config = (run if run.is_dir() else run.parent) / _CONFIG
     return _training_data(run, config, split, limit, changes)
@@ -64,10 +58,22 @@ def _value_of(reference: str, split: str) -> Any:
 
 @lru_cache(maxsize=4)
 def _load(name: Any, split: str, limit: int | None, options: tuple[tuple[str, Any], ...]) -> "LabelledData":
-    """The data of a name, which several runs share."""
+    """The data of a name, which several runs share; images that fill the memory are streamed."""
     from flatprobe.data.load import load_data
+    from flatprobe.data.validation import parts_of
+    from flatprobe.utils.memory import DATA_BYTES
 
-    return load_data(name, split, limit=limit, **dict(options))
+    if not _is_reference(str(name)):
+        given = dict(options)
+        stream = given.pop("stream", None)
+        data = load_data(name, split, limit=limit, stream=stream is not False, **given)
+        sample = sum(part.nbytes for part in parts_of(data.store.first).values())
+        fits = stream is False or (stream is None and len(data) * sample <= DATA_BYTES)
+        streamed = data.store.place == "streamed"
+        return load_data(name, split, limit=limit, **given) if streamed and fits else data
+    data = copy.copy(load_data(_value_of(name, split), split, limit=limit, **dict(options)))
+    data.source = {**data.source, "name": name, "split": split}  # of the copy, since the function may keep its data
+    return data
 
 
 def _training_data(
@@ -119,6 +125,18 @@ def _training_data(
         return data
     warn_of_missed_classes(data.labels, limit)
     return data.head(limit)
+
+
+def image_size(name: str, split: str | None) -> tuple[int, int] | None:
+    """Height and width of the first image of named data; None for other data, or images of several sizes."""
+    from flatprobe.data.load import load_data
+
+    value = _value_of(name, split or "train") if _is_reference(name) else name
+    try:
+        shape: Any = getattr(load_data(value, split or "train", limit=1, stream=True).store.first, "shape", ())
+    except ValueError:  # a split that is not there, which the reading refuses
+        return None
+    return (shape[-2], shape[-1]) if len(shape) == 3 else None
 
 
 def _options(changes: dict[str, Any]) -> str:

@@ -1,5 +1,6 @@
 """Data of the command line, with the normalization of each network."""
 
+import json
 import math
 import re
 import sys
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 from cyclopts import Parameter
 
-from flatprobe.cli.reading import data_of, test_data_of
+from flatprobe.cli.reading import data_of, image_size, test_data_of
 from flatprobe.utils.references import resolve
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from flatprobe.data import LabelledData
 
 _HISTORY = "history.json"
+_SHIFTED = '{"name": "token_cross_entropy", "shift": true}'
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 Scale = tuple[tuple[float, ...], tuple[float, ...]]
@@ -47,7 +49,7 @@ class DataOptions:
     normalise: list[str]
         Mean and standard deviation that the network's inputs were normalized with, such as 0.1307 0.3081, or
         "0.485,0.456,0.406" "0.229,0.224,0.225" by channel; or imagenet, or none. All figures stay in the units of the
-        pixels. The default is what a checkpoint's folder says.
+        pixels. A checkpoint whose folder says its own keeps it, and so do networks that flatprobe trained.
     resize: str
         Side, or height x width such as 224x160, that images are resized to by bilinear interpolation.
     crop: int
@@ -57,8 +59,10 @@ class DataOptions:
     colour: bool
         Give grey images three equal channels.
     loss: str
-        Loss of the weight-space probes: the name of a training objective, or a function of outputs and targets with one
-        value per sample, as package.module:name or path/to/file.py:name. The default is cross_entropy.
+        Loss of the weight-space probes: cross_entropy (the default), another training objective, or for other tasks
+        squared_error, absolute_error, binary_cross_entropy, pixel_cross_entropy, token_cross_entropy or model. With
+        arguments in JSON: '{"name": "token_cross_entropy", "shift": true}'. Or a function of outputs and targets with
+        one value per sample, as package.module:name or path/to/file.py:name.
     """
 
     data: str | None = None
@@ -104,38 +108,72 @@ def samples_for(loaded: "LoadedNetwork", options: DataOptions) -> Samples:
         ValueError: if the data are not known, cannot be read, or do not fit the network.
     """
     from flatprobe.models import Normalised
-    from flatprobe.studies.accuracy import accuracy_warnings, is_normalised, numbers
+    from flatprobe.studies.accuracy import accuracy_warnings
 
     network = loaded.network
     if network is None:
         msg = f"{loaded.name} must be a network, got a refusal: {loaded.refusal}"
         raise ValueError(msg)
-    size = size_of(options.resize) or (loaded.size if options.crop is None else None)
+    size, said = size_of(options.resize), list[str]()
+    if size is None and options.crop is None and options.data is not None and loaded.size is not None:
+        own = image_size(options.data, options.split)
+        size = loaded.size if own not in {None, loaded.size} else None
+        said += [f"images are resized to {size[0]}x{size[1]}, as its folder says"] if size is not None else []
     data, test, doubts = _read(None if options.data else loaded.path, options, size)
-    said = []
-    if size is not None and options.resize is None:
-        said.append(f"images are resized to {size[0]}x{size[1]}, as its folder says")
-    scale = scale_of(options.normalise)
-    found = loaded.normalisation if not options.normalise or options.normalise == ("auto",) else scale
-    if found is not None and is_normalised(network):
-        said.append("the network normalizes its inputs itself, and no further normalization is added")
-        found = None
-    if found is not None:
-        where = "as --normalise says" if found is scale else "as its folder says"
-        said.append(f"inputs are normalized by mean {numbers(found[0])} and std {numbers(found[1])}, {where}")
+    found, reason = _normalisation(loaded, network, options.normalise)
+    said += reason
     data, renumbered = _numbered(network, data)
     if renumbered:
         said.append("the classes of the data are renumbered in the network's order, by their names")
     test = None if test is None else _numbered(network, test)[0]
     wrapped = network if found is None else Normalised(network, *found)
     claimed = _claimed(loaded.path, data, network)
-    return Samples(wrapped, data, test, tuple(said), (*doubts, *accuracy_warnings(wrapped, data, claimed=claimed)))
+    try:
+        doubts += accuracy_warnings(wrapped, data, claimed=claimed)
+    except ValueError as error:
+        if "channels" in str(error) or "cannot be run on inputs" in str(error):
+            msg = f"{error}. --colour, --greyscale, --resize and --crop change images"
+            raise ValueError(msg) from error
+        raise
+    return Samples(wrapped, data, test, tuple(said), doubts)
+
+
+def _normalisation(
+    loaded: "LoadedNetwork", network: "nn.Module", words: Sequence[str]
+) -> tuple[Scale | None, list[str]]:
+    """Mean and std of a network's inputs, and their origin in words.
+
+    A checkpoint that says its own keeps it, so that checkpoints of several origins fit into one command.
+    """
+    from flatprobe.network.trained_on import training_data
+    from flatprobe.studies.accuracy import is_normalised, numbers
+
+    given = scale_of(words)
+    found = None if [*words] == ["none"] else loaded.normalisation or given
+    if found is None:
+        return None, []
+    if is_normalised(network):
+        return None, ["the network normalizes its inputs itself, and no further normalization is added"]
+    if loaded.normalisation is None and training_data(network):
+        return None, ["flatprobe trained the network on inputs as they are, and no normalization is added"]
+    where = "as --normalise says" if loaded.normalisation is None else "as its folder says"
+    return found, [f"inputs are normalized by mean {numbers(found[0])} and std {numbers(found[1])}, {where}"]
 
 
 def loss_of(options: DataOptions) -> Any:
-    """The loss of `--loss`: a name, or the function that it refers to."""
+    """The loss of `--loss`: a name, a name with arguments in JSON, or the function that it refers to.
+
+    Raises:
+        ValueError: for arguments that are no JSON.
+    """
     if options.loss is None:
         return "cross_entropy"
+    if options.loss.startswith("{"):
+        try:
+            return json.loads(options.loss)
+        except json.JSONDecodeError as error:
+            msg = f"--loss must be a name, a reference or JSON such as {_SHIFTED}, got {options.loss!r} ({error})"
+            raise ValueError(msg) from error
     return resolve(options.loss, "--loss") if ":" in options.loss else options.loss
 
 

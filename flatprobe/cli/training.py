@@ -39,7 +39,8 @@ def train(
     Parameters
     ----------
     data: str
-        "digits", the name of a Hugging Face data set, or the folder of a data set.
+        "digits", the name of a Hugging Face data set, a folder, a file .npz or .pt, or a function that returns data as
+        package.module:name or path/to/file.py:name.
     network: str
         Name of a network: mlp, sokolic_cnn, thumwanit_cnn, resnet, all_convolutional, all_cnn_c, small_alexnet,
         small_inception, wide_resnet or resnet18.
@@ -95,11 +96,12 @@ def train(
     import torch
 
     import flatprobe as fp
+    from flatprobe.cli.reading import data_of
     from flatprobe.models import build
     from flatprobe.utils.devices import as_device
 
     place = as_device(device or "cpu")
-    samples = fp.load_data(data, limit=limit)
+    samples = data_of(None, data, None, limit)
     if random_labels:
         samples = samples.with_random_labels(random_labels, seed=seed)
     arguments = {"input_shape": samples.input_shape, "classes": samples.classes, "seed": seed}
@@ -112,7 +114,7 @@ def train(
     run = fp.train(
         module.to(place),
         samples,
-        validation=fp.load_data(data, split=validation) if validation else None,
+        validation=data_of(None, data, validation, None) if validation else None,
         epochs=epochs,
         until=until,
         target_loss=target_loss,

@@ -13,7 +13,7 @@ def check_data(data: object) -> LabelledData:
         msg = (
             f"the data are a {type(data).__name__}; expected LabelledData, which is ordered and repeatable: "
             "fp.LabelledData(inputs, labels) takes tensors, fp.LabelledData.from_dataset(dataset) a data set or a "
-            "loader that does not shuffle"
+            "loader that does not shuffle, and fp.load_data(...) these and arrays"
         )
         raise TypeError(msg)
     return data

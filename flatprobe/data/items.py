@@ -142,7 +142,8 @@ class Items:
         if not wanted or not {*wanted, label} <= item.keys():
             msg = (
                 f"item {position} of the {self.kind} is a dict with {', '.join(map(repr, item))}; "
-                "expected a pair (input, label). Name the keys by columns=(key or keys of the input, key of the label)"
+                "expected a pair (input, label). Name the keys by columns=(key or keys of the input, key of the label) "
+                "or give the data to fp.load_data, which knows the usual ones"
             )
             raise TypeError(msg)
         return item[inputs] if isinstance(inputs, str) else {key: item[key] for key in wanted}, item[label]

@@ -106,11 +106,7 @@ class LabelledData:
 
     @property
     def inputs(self) -> Inputs:
-        """All inputs, as given.
-
-        Raises:
-            RuntimeError: for streamed data, or inputs that were changed in place.
-        """
+        """All inputs, as given; a RuntimeError for streamed data, or inputs that were changed in place."""
         return self.store.all()
 
     @property
@@ -123,9 +119,14 @@ class LabelledData:
     @property
     def classes(self) -> int | None:
         """Number of classes: as given, or 1 + the largest label; None if the labels are no class indices."""
-        if self._given_classes is not None:
+        if self._given_classes is not None or not are_classes(self._some):
             return self._given_classes
-        return int(self.labels.max()) + 1 if are_classes(self.labels) else None
+        return int(self.labels.max()) + 1
+
+    @property
+    def _some(self) -> Tensor:
+        """The targets, or that of the first sample of a stream, since their kind needs no pass."""
+        return next(self.batches(1)).labels if self._labels is None else self._labels
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -133,13 +134,9 @@ class LabelledData:
         return validation.single_shape(self.store.first)
 
     def batches(self, batch_size: int) -> Iterator[Batch]:
-        """Batches of all samples in order; the last batch may be short.
+        """Batches of `batch_size` samples in order; the last batch may be short.
 
-        Args:
-            batch_size: samples per batch.
-
-        Returns:
-            An iterator over batches. The inputs of data in memory are views; do not modify them.
+        The inputs of data in memory are views; do not modify them.
 
         Raises:
             ValueError: if the batch size is below 1.
@@ -268,10 +265,11 @@ class LabelledData:
 
     @property
     def fingerprint(self) -> str:
-        """blake2b of inputs and labels in hex; of 16 samples for streamed inputs."""
-        inputs = self.store.fingerprint_inputs()
+        """blake2b of inputs and labels in hex; of 16 samples for streamed inputs, and targets that are no classes."""
+        inputs, few = self.store.fingerprint_pairs()
         if self._fingerprint is None:
-            self._fingerprint = validation.digest({**validation.parts_of(inputs), "labels": self.labels})
+            labels = self.labels if few is None or self.classes is not None else few
+            self._fingerprint = validation.digest({**validation.parts_of(inputs), "labels": labels})
         return self._fingerprint
 
     def describe(self) -> dict[str, object]:
@@ -280,7 +278,7 @@ class LabelledData:
             "source": self.source,
             "samples": len(self),
             "classes": self.classes,
-            **({} if self.classes is not None else {"targets": shape_and_dtype(self.labels)}),
+            **({} if self.classes is not None else {"targets": shape_and_dtype(self._some)}),
             "input_shape": validation.shapes_of(self.store.first, list),
             "fingerprint": self.fingerprint,
             "fingerprint_of": self.store.fingerprint_of,

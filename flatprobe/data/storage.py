@@ -96,9 +96,9 @@ class Memory:
         """The inputs of each span."""
         return map(self.read, spans)
 
-    def fingerprint_inputs(self) -> Inputs:
+    def fingerprint_pairs(self) -> tuple[Inputs, None]:
         """The inputs that the fingerprint covers: all."""
-        return self.all()
+        return self.all(), None
 
 
 class Stream:
@@ -187,9 +187,9 @@ class Stream:
                 decoded.update([next(ahead)])
             yield self._join(places, [(place, decoded[place]) for place in own])
 
-    def fingerprint_inputs(self) -> Inputs:
-        """The inputs that the fingerprint covers: a few samples spread over the data."""
-        return self.read(torch.tensor(_spread(len(self)), device="cpu"))[0]
+    def fingerprint_pairs(self) -> tuple[Inputs, Tensor]:
+        """The inputs and labels that the fingerprint covers: a few samples spread over the data."""
+        return self.read(torch.tensor(_spread(len(self)), device="cpu"))
 
     def assert_repeatable(self, labels: Tensor | None) -> None:
         """Check that a few items are the same in two readings, and have the given labels.

@@ -20,6 +20,7 @@ from flatprobe.graph.replay import SAMPLES, compute, count_repeats, replay
 from flatprobe.graph.steps import Graph, Step, to_float64
 from flatprobe.graph.values import OTHER, Value
 from flatprobe.network.copies import structural_copy
+from flatprobe.network.outputs import Output, select_output
 
 # Rearranging operations that never return a view.
 _COPIES = {"clone", "pad", "constant_pad_nd", "flip", "roll", "index", "index_select", "gather", "repeat"}
@@ -28,7 +29,7 @@ _COPIES |= {"cat", "concat", "concatenate", "stack", "hstack"}
 _LOCK = threading.Lock()
 
 
-def trace(module: nn.Module, input_shape: Sequence[int]) -> Graph:
+def trace(module: nn.Module, input_shape: Sequence[int], output: Output = None) -> Graph:
     """Graph of the operations of a network, with weights in float64.
 
     `torch.export` runs the module once on two fake samples without numbers, and records the operations of torch.
@@ -37,6 +38,7 @@ def trace(module: nn.Module, input_shape: Sequence[int]) -> Graph:
     Args:
         module: a network in eval mode that takes one tensor; never changed.
         input_shape: the shape of one sample.
+        output: the output that is followed, as in `fp.WithOutput`; None for a tensor, or `logits`.
 
     Returns:
         The graph, whose last step is the output.
@@ -59,6 +61,7 @@ def trace(module: nn.Module, input_shape: Sequence[int]) -> Graph:
         ):
             warnings.simplefilter("ignore")  # Torch warns of attributes that forward assigns, here those of a copy.
             own = structural_copy(module)
+            own.register_forward_hook(lambda _layer, _inputs, outputs: select_output(outputs, output, module))
             own.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload] # views may need it
             program = torch.export.export(own, (example.clone(),), strict=False)
     except Exception as error:  # The code of the module may raise anything under the tracer.

@@ -1,6 +1,5 @@
 """Loading of checkpoints as models in eval mode, and saving."""
 
-import functools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,14 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from flatprobe.models import build, layer_count
-from flatprobe.models.architectures import CONFIG, architecture
+from flatprobe.models.architectures import CONFIG, architecture, config_of
 from flatprobe.models.folders import WHOLE, weight_files
-from flatprobe.models.pretrained import is_readable, load_pretrained
+from flatprobe.models.pretrained import dtype_of, is_readable, load_pretrained
 from flatprobe.models.weights import HOW, check_state, choose, few, load_weights
 from flatprobe.network.class_names import set_class_names
 from flatprobe.network.modules import check_finite
 from flatprobe.network.trained_on import mark_training_data
-from flatprobe.utils.contents import check_dense, read_contents
+from flatprobe.utils.contents import read_contents
 from flatprobe.utils.devices import as_device
 from flatprobe.utils.tensor_files import is_index, read_json, shards, write_tensors
 
@@ -57,7 +56,8 @@ def load_checkpoint(
               language model;
             - a folder of `PyTorchModelHubMixin`, with its class as `model`.
 
-        model: the architecture: a module, or a class or function that returns one. A module is never changed: a copy
+        model: the architecture: a module, or a class or function that returns one, or the name of one of these, such as
+            `"net.py:Net"` or `"package.module:build"`. A module is never changed: a copy
             receives the weights, in the module's dtype and on its device. A class of `PyTorchModelHubMixin` is called
             with the arguments in the folder's config.json, another one with those that it requires, as far as
             config.json has them. None (default) rebuilds the network from the recipe in the config.json of the run
@@ -123,11 +123,10 @@ def read_checkpoint(
     contents = read_contents(file)
     if blank is None:
         state, words = choose(contents, key, file, None)
-        network = _rebuild(file, state).to(_dtype(state))
+        network = _rebuild(file, state).to(dtype_of(state))
     else:
         network = blank
         state, words = choose(contents, key, file, network)
-    check_dense(state, file)
     said += words + load_weights(network, state, str(file))
     if contents.beside:
         objects = [f"{where} ({name})" for where, name in contents.beside.items()]
@@ -142,10 +141,7 @@ def read_checkpoint(
 
 def knows_architecture(path: Path) -> bool:
     """True if the files say which network it is: a run of flatprobe with a recipe, or a folder of transformers."""
-    try:
-        config = _config((path if path.is_dir() else path.parent) / CONFIG)
-    except ValueError:
-        return False
+    config = config_of(path if path.is_dir() else path.parent)
     network = config.get("network")
     recipe = isinstance(network, dict) and isinstance(network.get("recipe"), dict)
     return recipe or (path.is_dir() and "model_type" in config and is_readable(config))
@@ -238,9 +234,3 @@ def _training_data(file: Path) -> dict[str, Any]:
 def _config(file: Path) -> dict[str, Any]:
     """Content of a config.json; empty without the file."""
     return read_json(file, HOW) if file.is_file() else {}
-
-
-def _dtype(state: Mapping[str, Tensor]) -> torch.dtype:
-    """The narrowest dtype that holds all floating tensors of the state exactly."""
-    dtypes = [value.dtype for value in state.values() if value.is_floating_point()]
-    return functools.reduce(torch.promote_types, dtypes) if dtypes else torch.get_default_dtype()

@@ -3,15 +3,14 @@
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
-from flatprobe.models.architectures import CONFIG
+from flatprobe.models.architectures import CONFIG, config_of
 from flatprobe.models.checkpoints import knows_architecture, weights_of
 from flatprobe.models.preprocessing import preprocessing
 from flatprobe.utils.contents import NESTS, rank, read_contents
-from flatprobe.utils.tensor_files import State, read_json
+from flatprobe.utils.tensor_files import State
 
 _LISTED = 5
 
@@ -62,7 +61,7 @@ def _summary(state: Mapping[str, Tensor]) -> str:
 
 def _architecture(path: Path, folder: Path) -> str:
     """The architecture that the files name, or what to give."""
-    config: dict[str, Any] = read_json(folder / CONFIG, "correct it") if (folder / CONFIG).is_file() else {}
+    config = config_of(folder)
     if knows_architecture(path):
         if "model_type" in config:
             return f"{config['architectures'][0]} of transformers: nothing else is needed"

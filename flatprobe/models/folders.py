@@ -18,8 +18,11 @@ _ENDINGS = (
     ".safetensors", ".safetensors.index.json", ".bin.index.json", ".pt", ".pth", ".pth.tar", ".pt.tar", ".ckpt", ".bin",
     ".th", ".pt2",
 )  # fmt: skip
-# Files of training programs that hold no weights of a network, by the beginnings of their names.
-_BESIDE = ("optim", "scheduler", "lr_scheduler", "rng_state", "random_states", "training_args", "scaler", "resume")
+# Files of training programs that hold no weights of a network.
+_BESIDE = re.compile(
+    r"(optim|scheduler|lr_scheduler|rng_state|random_states|training_args|scaler|sampler|resume)([._-]?\d+)*\."
+    r"|.*(optimizer|optim_states)"
+)
 _SKIPPED = {"__pycache__", "node_modules", "site-packages", "wandb", "mlruns"}
 _DEPTH, _MOST = 8, 20_000  # levels of folders, and files that are looked at
 _PLAIN = {"model", "last", "best", "pytorch_model"}  # names that say nothing beside a config.json
@@ -119,7 +122,7 @@ def weight_files(folder: Path) -> list[Path]:
 
 def _is_weights(file: Path) -> bool:
     name = file.name.lower()
-    if name.startswith((".", *_BESIDE)) or "optimizer" in name or not name.endswith(_ENDINGS) or not file.is_file():
+    if name.startswith(".") or _BESIDE.match(name) or not name.endswith(_ENDINGS) or not file.is_file():
         return False
     if not name.endswith(".bin"):
         return True

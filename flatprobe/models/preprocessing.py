@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from flatprobe.models.architectures import CONFIG
+from flatprobe.models.architectures import CONFIG, config_of
 from flatprobe.utils.arguments import is_number, is_whole
 from flatprobe.utils.tensor_files import read_json
 
@@ -39,11 +39,9 @@ def preprocessing(folder: Path) -> Preprocessing:
     """
     if (folder / _PROCESSOR).is_file():
         return _of_processor(read_json(folder / _PROCESSOR, _FIX), folder / _PROCESSOR)
-    if (folder / CONFIG).is_file():
-        config = read_json(folder / CONFIG, _FIX).get("pretrained_cfg")
-        if isinstance(config, dict) and "architecture" in read_json(folder / CONFIG, _FIX):
-            return _of_timm(config, folder / CONFIG)
-    return Preprocessing()
+    config = config_of(folder)
+    timm = config.get("pretrained_cfg")
+    return _of_timm(timm, folder / CONFIG) if isinstance(timm, dict) and "architecture" in config else Preprocessing()
 
 
 def _of_processor(config: Mapping[str, Any], file: Path) -> Preprocessing:

@@ -1,16 +1,20 @@
-"""Networks from folders of transformers, read from safetensors files only."""
+"""Networks from folders of transformers, whose weights are read without code."""
 
+import functools
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
-from torch import nn
+from torch import Tensor, nn
 
+from flatprobe.models.folders import WHOLE
+from flatprobe.utils.contents import check_dense, read_contents
 from flatprobe.utils.rng import keep_global_states
-from flatprobe.utils.tensor_files import shards, within
+from flatprobe.utils.tensor_files import State, is_index, shards, within
 
 _KINDS = {
     "ForImageClassification": "AutoModelForImageClassification",
@@ -19,8 +23,8 @@ _KINDS = {
     "ForCausalLM": "AutoModelForCausalLM",
     "LMHeadModel": "AutoModelForCausalLM",
 }
-_WEIGHTS, _INDEX, _ADAPTER = "model.safetensors", "model.safetensors.index.json", "adapter_config.json"
-_EXPECTED = "expected what save_pretrained wrote, with safetensors"
+_ADAPTER = "adapter_config.json"
+_EXPECTED = "expected what save_pretrained wrote"
 
 
 def is_readable(config: Mapping[str, Any]) -> bool:
@@ -61,17 +65,19 @@ def load_pretrained(folder: Path, config: Mapping[str, Any]) -> nn.Module:
     except ImportError as error:
         msg = f"{folder} was written by transformers, which is not installed: pip install transformers"
         raise ImportError(msg) from error
-    _check_files(folder, config)
+    state = _checked(folder, config)
+    own = {"local_files_only": True, "trust_remote_code": False}
     with keep_global_states(), _no_progress_bar():
         try:
-            network, report = getattr(transformers, kind).from_pretrained(
-                folder,
-                dtype="auto",
-                local_files_only=True,
-                use_safetensors=True,
-                trust_remote_code=False,
-                output_loading_info=True,
-            )
+            if state is None:
+                network, report = getattr(transformers, kind).from_pretrained(
+                    folder, dtype="auto", use_safetensors=True, output_loading_info=True, **own
+                )
+            else:  # pickles are read here, and by torch's weights-only unpickler
+                settings = transformers.AutoConfig.from_pretrained(folder, **own)
+                network, report = _class(name).from_pretrained(
+                    None, config=settings, state_dict=state, dtype=dtype_of(state), output_loading_info=True
+                )
         except Exception as error:  # an unexpected config.json can raise any exception
             msg = f"transformers cannot load {folder} ({type(error).__name__}: {error}); {_EXPECTED}"
             raise ValueError(msg) from error
@@ -100,20 +106,46 @@ def _no_progress_bar() -> Iterator[None]:
             logging.enable_progress_bar()  # type: ignore[no-untyped-call]
 
 
-def _check_files(folder: Path, config: Mapping[str, Any]) -> None:
-    """Check that transformers will read safetensors of the folder only.
+def _class(name: str) -> Any:
+    """The class of transformers with that name.
 
     Raises:
-        ValueError: for other files, an adapter, code or other sizes.
+        ValueError: if transformers has no such network.
+    """
+    import transformers
+
+    found = getattr(transformers, name, None)
+    if isinstance(found, type) and issubclass(found, transformers.PreTrainedModel):
+        return found
+    msg = f"it has no network {name[:100]}"
+    raise ValueError(msg)
+
+
+def dtype_of(state: Mapping[str, Tensor]) -> torch.dtype:
+    """The narrowest dtype that holds all floating tensors of the state exactly."""
+    dtypes = [value.dtype for value in state.values() if value.is_floating_point()]
+    return functools.reduce(torch.promote_types, dtypes) if dtypes else torch.get_default_dtype()
+
+
+def _checked(folder: Path, config: Mapping[str, Any]) -> State | None:
+    """The weights, if they are in files of torch.save; None for safetensors, which transformers reads itself.
+
+    Raises:
+        ValueError: for files that are elsewhere, an adapter, code or other sizes.
     """
     if (folder / _ADAPTER).exists():
         msg = f"{folder} holds an adapter of another network ({_ADAPTER}); merge it into that one, and save the whole"
         raise ValueError(msg)
-    weights, index = folder / _WEIGHTS, folder / _INDEX
-    if not weights.exists() and not index.exists():
-        msg = f"transformers cannot load {folder} (it holds no {_WEIGHTS}; pickles are not read); {_EXPECTED}"
+    whole = next((folder / name for name in WHOLE if (folder / name).exists()), None)
+    if whole is None:
+        msg = f"transformers cannot load {folder} (it holds none of {', '.join(WHOLE)}); {_EXPECTED}"
         raise ValueError(msg)
-    files = [within(folder, _WEIGHTS)] if weights.exists() else shards(index)
+    files = shards(whole) if is_index(whole) else [within(folder, whole.name, whole.suffix)]
+    if files[0].suffix == ".bin":
+        [(_, state)] = read_contents(whole).states.items()
+        check_dense(state, whole)
+        _check_sizes(folder, config, [list(value.shape) for value in state.values()])
+        return state
     try:
         shapes: list[list[int]] = []
         for file in files:
@@ -122,6 +154,16 @@ def _check_files(folder: Path, config: Mapping[str, Any]) -> None:
     except SafetensorError as error:
         msg = f"transformers cannot load {folder} ({error}); {_EXPECTED}"
         raise ValueError(msg) from error
+    _check_sizes(folder, config, shapes)
+    return None
+
+
+def _check_sizes(folder: Path, config: Mapping[str, Any], shapes: Sequence[Sequence[int]]) -> None:
+    """Check that the configuration is of a network of the weights' size, and names nothing elsewhere.
+
+    Raises:
+        ValueError: if it is not, or does.
+    """
     most = {word: len(shapes) for word in ("layer", "depth", "block", "stage")}
     most |= {word: max((max(shape, default=1) for shape in shapes), default=0) for word in ("label", "expert")}
     for key, value in _entries(config):

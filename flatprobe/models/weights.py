@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from flatprobe.models.differences import differences
 from flatprobe.models.matching import Match, match_names
 from flatprobe.models.normalised import Normalise
-from flatprobe.utils.contents import Contents, rank
+from flatprobe.utils.contents import Contents, check_dense, rank
 from flatprobe.utils.tensor_files import State
 
 HOW = "give the architecture as model= (--model package.module:factory on the command line)"
@@ -24,7 +24,7 @@ def choose(contents: Contents, key: str | None, file: Path, network: nn.Module |
     states = contents.states
     if key is not None:
         return _under(states, key, file)
-    fits = [name for name, state in states.items() if network is not None and _match(network, state, file).whole]
+    fits = [name for name, state in states.items() if network is not None and _fits(network, state, file)]
     pool = fits or list(states)
     first = [name for name in pool if rank(name) == min(map(rank, pool))]
     if len(first) > 1:
@@ -34,10 +34,19 @@ def choose(contents: Contents, key: str | None, file: Path, network: nn.Module |
         )
         raise ValueError(msg)
     others = [name or "the file itself" for name in fits if name != first[0]]
+    check_dense(states[first[0]], file)
     said = [f"weights read from the key {first[0]!r}"] if first[0] else []
     if others:
         said.append(f"{few(others)} would fit too (key=, or --key)")
     return states[first[0]], said
+
+
+def _fits(network: nn.Module, state: State, file: Path) -> bool:
+    try:
+        check_dense(state, file)
+    except ValueError:
+        return False
+    return _match(network, state, file).whole
 
 
 def _under(states: Mapping[str, State], key: str, file: Path) -> tuple[State, list[str]]:
@@ -50,7 +59,9 @@ def _under(states: Mapping[str, State], key: str, file: Path) -> tuple[State, li
     parts = {name: {k: v for k, v in state.items() if k.startswith(f"{key}.")} for name, state in states.items()}
     inside = [name for name, part in parts.items() if part]
     if len(named) == 1 or (not named and len(inside) == 1):
-        return (states[named[0]] if named else parts[inside[0]]), [f"weights read from the key {key!r}"]
+        chosen = states[named[0]] if named else parts[inside[0]]
+        check_dense(chosen, file)
+        return chosen, [f"weights read from the key {key!r}"]
     firsts = {name.split(".")[0] for state in states.values() for name in state if "." in name}
     msg = (
         f"key must be one of the checkpoint {file}, got {key!r}. It holds the state_dicts "

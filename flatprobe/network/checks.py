@@ -18,7 +18,7 @@ Batches = Iterable[tuple[Inputs, Tensor]]
 PerSample = Callable[[Tensor, Tensor], Tensor]
 
 # The samples of the first batch that are inspected, spread over it.
-_INSPECTED = 16
+_INSPECTED, _FEW = 16, 4
 # The fewest rows that are not probabilities by chance, and the rounding of the sum of a row in half precision.
 _FEWEST, _SUM = 2, 1e-2
 _SHOWN = 1000  # Numbers in an error message.
@@ -35,8 +35,9 @@ def check_batch(network: Network, batch: Batch, classes: int | None) -> None:
         ValueError: if the network cannot run on the inputs, or its logits are random or depend on other samples.
     """
     count = len(batch.labels)
-    if count > _INSPECTED:
-        rows = few_rows(count, _INSPECTED)
+    inspected = _INSPECTED if network.read.classifier else _FEW  # Outputs per token may be large.
+    if count > inspected:
+        rows = few_rows(count, inspected)
         few = Batch(_choose(batch.inputs, rows), _choose(batch.labels, rows), batch.start, batch.class_names)
         with suppress(ValueError):
             return _check(network, few, classes)

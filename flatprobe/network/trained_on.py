@@ -16,9 +16,14 @@ def mark_training_data(module: nn.Module, fingerprint: str) -> None:
     setattr(module, _MARK, fingerprint)
 
 
+def training_data(module: nn.Module) -> set[str]:
+    """Fingerprints of the data on which `fp.train` is known to have trained the network; empty for other networks."""
+    return {vars(layer)[_MARK] for layer in module.modules() if _MARK in vars(layer)}
+
+
 def trained_on(module: nn.Module, data: LabelledData) -> bool:
     """True if `fp.train` is known to have trained the network on these data."""
-    marks = {vars(layer)[_MARK] for layer in module.modules() if _MARK in vars(layer)}
+    marks = training_data(module)
     return bool(marks) and data.fingerprint in marks
 
 

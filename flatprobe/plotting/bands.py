@@ -65,7 +65,7 @@ def draw(curves: Sequence[Curve], ax: Axes | None, groups: Groups, *, notes: Map
     for curve in curves:
         _crosses(ax, curve, shades[group[curve.name] if len(heads) <= FEW else curve.name])
     if len(names) <= FEW:
-        own, handles = looks(names, groups), {}
+        own, handles = looks(names, groups), dict[str, Line2D]()
         for curve in curves:
             handles.setdefault(curve.name, _line(ax, curve, own[curve.name], 5 * names.index(curve.name)))
         legend(ax, handles, given=given, groups=groups, notes=notes)
@@ -95,7 +95,7 @@ def _line(ax: Axes, curve: Curve, look: Look, shift: int) -> Line2D:
         lower, upper = (bound[curve.x.argsort()].numpy() for bound in curve.band)
         ax.fill_between(x, lower, upper, color=look.colour, alpha=0.15, linewidth=0)
     # The markers of a dense curve are thinned out, and shifted from network to network so that all are seen.
-    style = {
+    style: dict[str, Any] = {
         "color": look.colour, "linestyle": curve.line or look.line, "marker": look.marker, "markersize": 4.5,
         "markevery": (shift, _APART) if len(x) > _APART else None,
     }  # fmt: skip

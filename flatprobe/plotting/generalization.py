@@ -43,10 +43,11 @@ def draw(results: Result | Mapping[str, Result], ax: Axes | None = None, *, grou
                 value = scale * result.summary()[f"{split}_{kind}"]
                 table.interval(name, value, low, high, shift=shift, filled=split == TRAIN)
                 ends += [low, value, high]
+    words = "filled: training, open: test"
     if kind == "accuracy":
+        table.ax.set_xlabel(canvas.towards(f"% classified correctly, {words}", "better", "higher"))
         table.ax.set_xlim(0.95 * min(ends) if min(ends) < _LOWEST else _LOWEST, 100.5)
     else:
+        table.ax.set_xlabel(canvas.towards(f"mean loss, {words}", "better", "lower"))
         canvas.scale(table.ax, "x", [ends])
-    what, way = ("% classified correctly", "higher") if kind == "accuracy" else ("mean loss", "lower")
-    table.ax.set_xlabel(canvas.towards(f"{what}, filled: training, open: test", "better", way))
     return table.ax

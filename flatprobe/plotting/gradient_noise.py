@@ -44,8 +44,8 @@ def draw(results: Result | Mapping[str, Result], ax: Axes | None = None, *, grou
         density = np.histogram(values, edges)[0] / (max(len(values), 1) * width)
         least = min(least, 1 / (max(len(values), 1) * width))
         # An empty bin is below the axis.
-        points = [torch.from_numpy(own) for own in (edges[:-1] + width / 2, density.clip(least / 100))]
-        curves.append(bands.Curve(name, *points, options={"drawstyle": "steps-mid", "marker": "", "linewidth": 1.6}))
+        x, y = (torch.from_numpy(own) for own in (edges[:-1] + width / 2, density.clip(least / 100)))
+        curves.append(bands.Curve(name, x, y, options={"drawstyle": "steps-mid", "marker": "", "linewidth": 1.6}))
     ax = bands.draw(curves, ax, groups)
     grid = np.linspace(-_REACH, _REACH, 201)
     ax.plot(grid, np.exp(-(grid**2) / 2) / (2 * np.pi) ** 0.5, color="#777777", linewidth=1.2, zorder=1)

@@ -2,7 +2,6 @@
 
 import textwrap
 from collections.abc import Mapping
-from typing import Protocol, runtime_checkable
 
 import numpy as np
 import seaborn as sns
@@ -11,6 +10,7 @@ from matplotlib.figure import Figure
 from flatprobe.plotting import canvas
 from flatprobe.plotting.names import caption
 from flatprobe.probes.generalization import Generalization
+from flatprobe.studies.comparison import Comparison
 from flatprobe.studies.headlines import better, headline
 from flatprobe.utils.numbers import three
 from flatprobe.utils.results import Result
@@ -19,16 +19,8 @@ _COLUMNS = 6  # figures side by side; more are in another table below
 _ROW = 0.27  # inches
 
 
-@runtime_checkable
-class Compared(Protocol):
-    """Results by measurement and network, such as `fp.Comparison`."""
-
-    results: Mapping[str, Mapping[str, Result]]
-    groups: Mapping[str, str]
-
-
 @canvas.drawing()
-def draw(comparison: Compared) -> Figure:
+def draw(comparison: Comparison) -> Figure:
     """Headline figures, a row per network and a column per measurement, coloured by their rank within the column.
 
     Blue is the flatter, more robust or better generalizing end, red the other. A figure without such an end is white,
@@ -47,9 +39,8 @@ def draw(comparison: Compared) -> Figure:
     if not columns:
         msg = "there are no figures to draw; expected at least one measurement of the networks"
         raise ValueError(msg)
-    names = list(dict.fromkeys(name for own in columns.values() for name in own))
     heads = list(dict.fromkeys(comparison.groups.values()))
-    names.sort(key=lambda name: heads.index(comparison.groups[name]) if name in comparison.groups else len(heads))
+    names = sorted(comparison.networks, key=lambda name: heads.index(comparison.groups[name]))
     parts = [list(columns)[start : start + _COLUMNS] for start in range(0, len(columns), _COLUMNS)]
     figure = canvas.blank(canvas.WIDTH, len(parts) * (_ROW * len(names) + 0.8) + 0.3)
     for ax, part in zip(figure.subplots(len(parts), 1, squeeze=False).flatten(), parts, strict=True):

@@ -69,7 +69,9 @@ def figure(results: Result | Mapping[str, Result], *, quantity: str = "loss") ->
     ends = [float(end) for end in (np.log10 if scale.logarithmic else np.asarray)((scale.low, scale.high))]
     axis = {"title": f"training {quantity}", "type": "log" if scale.logarithmic else "linear"}
     triangle = isinstance(next(iter(found.values())), Interpolation)
-    sides = [{"title": "" if triangle else name, "showticklabels": not triangle} for name in ("a", "b")]
+    sides: list[dict[str, Any]] = [
+        {"title": "" if triangle else name, "showticklabels": not triangle} for name in ("a", "b")
+    ]
     picture.update_layout(
         height=_HEIGHT * rows, margin={"l": 10, "r": 10, "t": 40 if list(found) != [""] else 10, "b": 40},
         paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)", font_color="#808080",

@@ -50,7 +50,7 @@ def _points(result: Curvature) -> np.ndarray:
         return result.eigenvalues.numpy()
     if isinstance(result, HessianTrace):
         return result.trace + np.array([-1.0, 1.0]) * np.nan_to_num(result.standard_error)  # nan for one draw
-    return result.increases.numpy()
+    return np.asarray(result.increases)
 
 
 def _label(found: Mapping[str, Curvature]) -> str:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 import seaborn as sns
@@ -14,22 +14,13 @@ from matplotlib.lines import Line2D
 from flatprobe.plotting import canvas
 from flatprobe.plotting.names import caption, colours
 from flatprobe.probes.generalization import TEST, TRAIN, Generalization
+from flatprobe.studies.comparison import Comparison
 from flatprobe.studies.headlines import better, headline
 from flatprobe.utils.results import Result
 
 _MARKED = 30  # checkpoints, at most, that have a marker each
 _SPLITS = {TRAIN: "-", TEST: "--"}
 _HEIGHT = 1.75  # inches of a panel
-
-
-@runtime_checkable
-class Ordered(Protocol):
-    """A comparison whose networks are ordered along a number, such as `fp.Comparison`."""
-
-    results: Mapping[str, Mapping[str, Result]]
-    groups: Mapping[str, str]
-    along: Mapping[str, float] | None
-    along_name: str | None
 
 
 @dataclass(frozen=True)
@@ -44,7 +35,7 @@ Series = dict[str, list[_Point]]  # line style -> points
 
 
 @canvas.drawing()
-def draw(comparison: Ordered) -> Figure:
+def draw(comparison: Comparison) -> Figure:
     """Small panels of every headline figure against the epoch, or another number; loss and accuracy on top.
 
     A line per group. Its band is the figure's own interval, as the table has it; where several networks of a group

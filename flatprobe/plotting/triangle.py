@@ -133,7 +133,7 @@ def _draw_surface(result: Interpolation, ax: Axes, scale: Scale) -> None:
     if scale.logarithmic:
         powers = np.arange(np.ceil(low), np.floor(high) + 1)
         ticks = powers if len(powers) > 1 else np.linspace(low, high, 3)
-        ax.zaxis.set_major_locator(FixedLocator(ticks))
+        ax.zaxis.set_major_locator(FixedLocator(ticks.tolist()))
         ax.zaxis.set_major_formatter(FuncFormatter(lambda power, _: f"{10**power:.2g}"))
     cell = ax.get_subplotspec()
     columns = cell.get_gridspec().ncols if cell is not None else 1

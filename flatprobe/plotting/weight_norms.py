@@ -1,6 +1,7 @@
 """Spectral norms of the layers, as linear operators and as reshaped kernels."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import seaborn as sns
@@ -42,8 +43,8 @@ def draw(results: Result | Mapping[str, Result], ax: Axes | None = None, *, grou
     given, few = ax is not None, len(norms) <= FEW
     ax = canvas.axes(ax, height=1.1 + (0.3 if len(layers) <= 30 else 0.2) * max(len(layers), 2))
     (_points if few else _boxes)(ax, norms, groups, given=given)
-    quantities = ("spectral", "reshaped_spectral") if few else ("spectral",)
-    canvas.scale(ax, "x", [result.of(norm).numpy() for result in norms.values() for norm in quantities])
+    reshaped = [result.of("reshaped_spectral").numpy() for result in norms.values() if few]
+    canvas.scale(ax, "x", [result.of("spectral").numpy() for result in norms.values()] + reshaped)
     ax.set_yticks(range(len(layers)), layers)
     ax.set_ylim(len(layers) - 0.4, -0.6)
     differ = any(not result.of("spectral").equal(result.of("reshaped_spectral")) for result in norms.values())
@@ -56,7 +57,12 @@ def _points(ax: Axes, norms: Mapping[str, WeightNorms], groups: Groups, *, given
     own, handles = looks(list(norms), groups), {}
     for k, (name, result) in enumerate(norms.items()):
         places = np.arange(len(result.names)) + (_SPREAD * (k / (len(norms) - 1) - 0.5) if len(norms) > 1 else 0)
-        style = {"color": own[name].colour, "marker": own[name].marker, "markersize": 6, "linestyle": "none"}
+        style: dict[str, Any] = {
+            "color": own[name].colour,
+            "marker": own[name].marker,
+            "markersize": 6,
+            "linestyle": "none",
+        }
         (handles[name],) = ax.plot(result.of("spectral").numpy(), places, label=name, **style)
         ax.plot(result.of("reshaped_spectral").numpy(), places, label=f"{name} reshaped", fillstyle="none", **style)
     legend(ax, handles, given=given, groups=groups)

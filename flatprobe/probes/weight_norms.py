@@ -147,7 +147,7 @@ def weight_norms(
     convolution of stride 1 it may be three times smaller than the operator norm.
 
     Args:
-        model: a classifier in eval mode; never changed.
+        model: a network in eval mode; never changed.
         input_shape: shape of one sample, such as `data.input_shape`, or the data. None for a network that does not take
             one floating tensor. Such a network is not traced: its `nn.Linear` layers are listed in their order as
             modules, and the path norm needs `path=False`.
@@ -175,7 +175,7 @@ def weight_norms(
     """
     network, shape = Network(model), _shape(input_shape)
     warn_of_unregistered(network.name, network.slots.unregistered, "the norms of all weights do not count them")
-    graph = None if shape is None else fold(trace(network.read.module(network.module), shape))
+    graph = None if shape is None else fold(trace(network.module, shape, network.read.output))
     if path and graph is None:
         msg = "input_shape must be a shape for the path norm, got None. Give the shape of one sample, or path=False"
         raise ValueError(msg)

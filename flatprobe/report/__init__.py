@@ -7,9 +7,7 @@ from typing import Any
 from flatprobe.report.page import report
 from flatprobe.studies.records import load_records
 
-__all__ = ["load_records", "report", "write_report"]
-
-write_report = report
+__all__ = ["load_records", "report"]
 
 
 class _Room(ModuleType):

@@ -44,11 +44,8 @@ def answer(
     for title, own in by_topic(figures).items():
         shown = [figure for figure in own if not figure.saturated]
         table = _table(shown, differences, groups, along, along_name) if shown else None
-        verdicts = (
-            (figure.title, words)
-            for figure in own
-            if (words := verdict(figure, differences, groups, along, along_name))
-        )
+        said = ((figure.title, verdict(figure, differences, groups, along, along_name)) for figure in own)
+        verdicts = tuple((name, words) for name, words in said if words)
         if table is not None:
             found.append(Topic(title, table, verdicts))
         elif found:

@@ -56,6 +56,8 @@ def _value(value: Any) -> str | tuple[str, ...]:
 
 
 def _words(value: Any) -> str:
+    if isinstance(value, Mapping):  # where the data come from; what is not set says nothing
+        return words({name: own for name, own in value.items() if own not in (None, "exact")})
     if isinstance(value, int) and not isinstance(value, bool):
         return f"{value:,}"
     if isinstance(value, float):
@@ -102,6 +104,5 @@ def near_chance(results: Mapping[str, Mapping[str, Result]], said: Sequence[str]
                     names[name] = None
     if not names:
         return []
-    return [
-        f"{', '.join(names)}: the accuracy is near chance. Is this the network for these data, and are its inputs as in training?"
-    ]
+    question = "Is this the network for these data, and are its inputs as in training?"
+    return [f"{', '.join(names)}: the accuracy is near chance. {question}"]

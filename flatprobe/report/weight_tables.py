@@ -45,7 +45,7 @@ def landscapes(results: Mapping[str, Interpolation]) -> Table:
             name,
             ", ".join(three(value) for value in result.loss[corners].tolist()),
             three(float(result.loss[known].max())) if bool(known.any()) else MISSING,
-            f"{percent(float(result.accuracy[known].min()))} %" if has_error(result) else MISSING,
+            f"{percent(float(result.accuracy[known].min()))} %" if has_error(result) and bool(known.any()) else MISSING,
             str(len(result.loss)),
             str(int((~known).sum())),
         )

@@ -28,8 +28,6 @@ from flatprobe.risk.lines import along_split, split_for
 from flatprobe.risk.task import Task
 from flatprobe.utils.memory import fit_batch_size
 
-_CHECKED = 16  # Samples on which a loss is checked.
-
 
 class EmpiricalRisk:
     """Empirical risk I(w) = (1/n) sum_i l(f_w(x_i), y_i) at any weights w.
@@ -87,8 +85,8 @@ class EmpiricalRisk:
         check_exchangeable(self.network)
         self._compared: set[tuple[frozenset[str], bool]] = set()
         if not self.task.classifier:
-            inputs, labels = next(self._batches(torch.arange(min(_CHECKED, len(data), self.batch_size))))
-            self.task.check(self.network, self.network(inputs).detach(), labels)
+            few = next(self._batches(torch.arange(min(self.task.checked, len(data), self.batch_size))))
+            self.batch_size = self.task.check(self.network, *few, self.batch_size, fixed=batch_size is not None)
 
     @property
     def center(self) -> Weights:

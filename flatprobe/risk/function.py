@@ -28,6 +28,10 @@ class Risk:
         absent = math.isnan(self.error) and math.isfinite(self.loss)
         return {"loss": self.loss} if absent else {"loss": self.loss, "error": self.error}
 
+    def __repr__(self) -> str:
+        """The figures."""
+        return f"Risk({', '.join(f'{name}={value!r}' for name, value in self.figures().items())})"
+
 
 @runtime_checkable
 class RiskFunction(Protocol):

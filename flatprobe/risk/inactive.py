@@ -26,6 +26,7 @@ _FEW = 32
 _BESIDE, _MOVED, _FAR = 1e-2, 1e-4, (10.0, -10.0)
 # The most forward passes for entries that have no gradient and affect the logits nevertheless.
 _TESTS = 64
+_BYTES = 2**28  # Bytes of the logits that are kept for them.
 
 Masks = dict[str, Tensor]
 # Rows of the named parameters, along their first dimension.
@@ -145,7 +146,8 @@ class _Look:
         self.unit = scale(self.center, names, law)
         # A backward pass stores the intermediate values that a forward pass frees.
         self.together = max(1, fit_batch_size(risk.batch_size) // 4)
-        self.logits: list[Tensor] | None = None  # Computed beside the center at first use.
+        self.logits: list[Tensor] = []  # Of the first batches, computed beside the center at first use.
+        self._room = _BYTES
 
     def inactive(self) -> Inactive | None:
         """Inactive entries, as `inactive_entries` returns them."""
@@ -236,6 +238,16 @@ class _Look:
                 _rows(confirmed[name])[part] = _rows(masks[name])[part]
         return {name: mask for name, mask in confirmed.items() if bool(mask.any())}
 
+    def _beside(self, place: int, inputs: Inputs, beside: Weights) -> Tensor:
+        """Logits of a batch beside the center, kept within a bound."""
+        if place < len(self.logits):
+            return self.logits[place]
+        logits = self.network(inputs, beside)
+        if place == len(self.logits) and logits.nbytes <= self._room:
+            self.logits.append(logits)
+            self._room -= logits.nbytes
+        return logits
+
     def _differs(self, beside: Weights, masks: Masks, rows: Rows) -> bool:
         """True if a logit changes beyond rounding as these entries move."""
         u, moved = self.draw(), dict(beside)
@@ -247,9 +259,8 @@ class _Look:
             _rows(moved[name])[part].add_(_rows(own.sign_().mul_(masks[name]))[part], alpha=step)
         del u
         with torch.no_grad():
-            if self.logits is None:
-                self.logits = [self.network(inputs, beside) for inputs in self._batches()]
-            for inputs, logits in zip(self._batches(), self.logits, strict=True):
+            for place, inputs in enumerate(self._batches()):
+                logits = self._beside(place, inputs, beside)
                 others = self.network(inputs, moved)
                 limit = 4 * torch.finfo(logits.dtype).eps * logits.abs().max()
                 if not bool((others - logits).abs().max() <= limit):

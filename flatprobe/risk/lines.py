@@ -23,11 +23,13 @@ _STORE = 2**30
 def split_for(network: Network, data: LabelledData, vectors: Vectors) -> Split | None:
     """The split of the network after its first layer, if possible and useful."""
     split = network.first_linear()
-    if split is None or not isinstance(next(iter(data.batches(1))).inputs, Tensor):
+    first = next(iter(data.batches(1))).inputs
+    if split is None or not isinstance(first, Tensor):
         return None
-    names = split[2]
+    head, _, names = split
     holders = [vector for vector in vectors if names & vector.keys()]
-    width = max(len(network.weights[name]) for name in names)
+    with torch.no_grad():
+        width = head(network.prepare(first), network.weights).numel()  # A layer may be applied to each token.
     fits = len(holders) * len(data) * width * network.dtype.itemsize <= _STORE
     return split if holders and fits else None
 

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 
 from flatprobe.data import LabelledData, check_classes, check_data
+from flatprobe.data.inputs import Inputs
+from flatprobe.data.storage import Memory
 from flatprobe.data.targets import are_classes
 from flatprobe.functional.losses import LOSSES, at_least_single, misclassified, per_sample_loss
 from flatprobe.functional.task_losses import TASK_LOSSES
@@ -15,9 +17,11 @@ from flatprobe.network.checks import warn_of_probabilities
 from flatprobe.network.network import Network
 from flatprobe.network.outputs import Output, Reading, two_logits
 from flatprobe.risk.function import Risk
+from flatprobe.utils.memory import samples_within
 
 # The dimension of the classes in the outputs, by named loss.
 _CLASSES = {"pixel_cross_entropy": 1, "token_cross_entropy": 2}
+_BYTES = 2**28  # Bytes of the outputs of a batch.
 
 
 class Task:
@@ -34,6 +38,7 @@ class Task:
         data: the data, with class indices where the loss needs them.
         kernel: the function behind the loss.
         record: the loss as records hold it.
+        checked: the number of samples of `check`.
 
     Raises:
         TypeError: for a loss that is neither a name nor a function, or data that are not `LabelledData`.
@@ -49,6 +54,8 @@ class Task:
         self.named = next((name for name, function in {**LOSSES, **TASK_LOSSES}.items() if function is own), None)
         self.classifier = self.named in LOSSES
         self.data = check_classes(data) if self.classifier else data
+        # A user-defined loss is compared with itself in smaller batches.
+        self.checked = 4 if self.user is None else 16
         self._chunked = self.named == "token_cross_entropy"
 
     def read(self, output: Output) -> Reading:
@@ -56,28 +63,37 @@ class Task:
         alone = self.named == "model"
         return Reading("loss" if alone and output is None else output, classifier=self.classifier, alone=alone)
 
-    def check(self, network: Network, outputs: Tensor, targets: Tensor) -> None:
+    def check(self, network: Network, inputs: Inputs, targets: Tensor, batch_size: int, *, fixed: bool) -> int:
         """Check of a loss that is not one of classifiers, on a few samples.
 
         Args:
             network: the network.
-            outputs: of these samples.
+            inputs: `checked` samples, or fewer.
             targets: theirs.
+            batch_size: samples per pass.
+            fixed: True if the user gave the batch size.
+
+        Returns:
+            The batch size, unless it is fixed at most that of `_BYTES` of outputs, since outputs per pixel or token may
+            be larger than all else.
 
         Raises:
             ValueError: for a loss without one value per sample, or one that depends on the other samples.
             ValueError: for outputs and targets that do not fit the loss, or labels beyond the classes of the outputs.
         """
+        with torch.no_grad():
+            outputs = network(inputs)
         if self.user is not None:
-            self.user.check(at_least_single(outputs.detach()), targets)
+            self.user.check(at_least_single(outputs), targets)
         else:
-            self._check_range(outputs)
+            self._check_range(outputs, targets)
             with torch.no_grad():
                 self.per_sample(outputs, targets)
             if self.named in _CLASSES:
                 warn_of_probabilities(outputs.movedim(_CLASSES[self.named], -1).flatten(0, -2), network)
             elif self.named == "binary_cross_entropy":
                 warn_of_probabilities(outputs.reshape(len(outputs), -1), network)
+        return batch_size if fixed else samples_within(outputs.nbytes // len(outputs), batch_size, _BYTES)
 
     def per_sample(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """The loss per sample, in float32 at least."""
@@ -106,14 +122,15 @@ class Task:
         # The error is NaN if a logit is not finite, since the argmax of NaN would count as a class. A loss of -0 is 0.
         return Risk(loss=(0.0 + loss) / count, error=(wrong + 0 * output) / count)
 
-    def _check_range(self, outputs: Tensor) -> None:
+    def _check_range(self, outputs: Tensor, targets: Tensor) -> None:
         """Check of integer targets against the number of classes of the outputs.
 
         Raises:
             ValueError: for a label beyond them.
         """
         place, keywords = _CLASSES.get(self.named or ""), getattr(self.kernel, "keywords", {})
-        labels = self.data.labels
+        # A stream would be read as a whole.
+        labels = self.data.labels if isinstance(self.data.store, Memory) else targets.cpu()
         if place is None or outputs.ndim <= place or labels.is_floating_point():
             return
         wrong = (labels != keywords.get("ignore_index", -100)) & ((labels < 0) | (labels >= outputs.shape[place]))

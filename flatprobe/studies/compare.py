@@ -69,7 +69,7 @@ def compare(
             `fp.generalization`, and of measurements with `on="test"`.
         probes: one or several names of `fp.studies.probes_by_name.CHOICES`, `fp.Measurement(probe, arguments=...)`, or
             functions (model, data) -> `fp.Result`, which may also take `seed` and `loss`. None takes
-            `fp.studies.compare.DEFAULT`.
+            `fp.studies.compare.DEFAULT`, with `along` except the landscape.
         groups: network -> group; None puts all into one group, "networks".
         along: network -> place on an axis, such as the epoch, the width or the learning rate. Networks at different
             places are no replicates, and are never averaged.
@@ -132,6 +132,8 @@ def compare_quietly(
         ValueError: for a network without a place.
     """
     at_least(1, workers=workers, threads=threads)
+    if probes is None and along is not None:  # a triangle between the first three epochs answers no question
+        probes = [name for name in DEFAULT if name != LANDSCAPE]
     work = prepare(models, data, test=test, probes=probes, groups=groups, loss=loss, seed=seed)
     missing = [name for name in work.models if along is not None and name not in along]
     if missing:

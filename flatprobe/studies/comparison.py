@@ -1,5 +1,6 @@
 """Comparison: results by measurement and network, with groups, an axis, refusals, and facts of the networks."""
 
+import importlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
@@ -16,6 +17,7 @@ from flatprobe.studies.written import write_frame
 from flatprobe.utils.results import Result
 
 if TYPE_CHECKING:
+    import matplotlib.figure
     import pandas
 
 _FACTS = ("class", "parameters", "dtype", "samples", "fingerprint", "weights_hash", "checkpoint_hash")
@@ -189,6 +191,12 @@ class Comparison:
         """The headline figures as a table, for notebooks."""
         html: str = self.headline().to_html(index=False, float_format="{:.4g}".format, na_rep="")
         return html
+
+    def plot(self) -> "matplotlib.figure.Figure":
+        """Every headline figure against the axis; without one, a row per network, coloured by rank."""
+        picture = importlib.import_module(f"flatprobe.plotting.{'trajectory' if self.along else 'heatmap'}")
+        figure: matplotlib.figure.Figure = picture.draw(self)
+        return figure
 
     def save(self, folder: str | Path) -> Path:
         """Write each result to `folder/measurement/network.parquet`, and the rest to `folder/comparison.json`.

@@ -47,7 +47,7 @@ def make_copies(network: Network, data: LabelledData, changes: Sequence[str], fa
     """
     for change in changes:
         one_of("change", change, CHANGES)
-    found = layout(network.module, data.input_shape)
+    found = layout(network.module, data.input_shape, network.read.output)
     copies: dict[str, nn.Module] = {}
     applied: dict[str, dict[str, Any]] = {}
     missing: dict[str, str] = {}

@@ -1,5 +1,6 @@
 """Data options: parsing, normalization, test data, references, and warnings for each network."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,11 @@ from cyclopts import App
 from torch import nn
 
 import flatprobe as fp
+from flatprobe.cli import main
 from flatprobe.cli.networks import LoadedNetwork
+from flatprobe.cli.reading import _load, data_of
 from flatprobe.cli.samples import DataOptions, loss_of, samples_for, scale_of, size_of
+from tests.helpers.picture_folders import greys
 
 DIGITS = fp.load_data("digits")
 PLAIN = fp.models.mlp(DIGITS.input_shape, widths=(8,)).eval()
@@ -66,11 +70,20 @@ def test_the_normalization_is_the_options_the_folders_or_none() -> None:
     assert twice.said == ("the network normalizes its inputs itself, and no further normalization is added",)
 
 
+def test_a_checkpoint_that_says_its_own_normalization_keeps_it_beside_others() -> None:
+    options = DataOptions(data="digits", normalise=("0.1", "0.2"))
+    of_folder = samples_for(loaded(normalisation=SCALE), options)
+    assert of_folder.said == ("inputs are normalized by mean 0.3 and std 0.4, as its folder says",)
+    trained = fp.train(PLAIN, DIGITS, epochs=1).model
+    assert samples_for(loaded(trained), options).network is trained
+
+
 def test_images_take_the_size_of_the_folder_or_of_the_option() -> None:
     network = fp.models.mlp((1, 6, 6), widths=(8,)).eval()
     found = samples_for(loaded(network, size=(6, 6)), DataOptions(data="digits"))
     assert found.data.input_shape == (1, 6, 6)
     assert found.said == ("images are resized to 6x6, as its folder says",)
+    assert samples_for(loaded(size=(8, 8)), DataOptions(data="digits")).said == ()
     assert samples_for(loaded(network), DataOptions(data="digits", resize="6")).data.input_shape == (1, 6, 6)
     assert samples_for(loaded(network), DataOptions(data="digits", crop=6)).data.input_shape == (1, 6, 6)
 
@@ -131,7 +144,19 @@ def test_functions_of_a_file_give_data(
     assert (len(found.data), len(found.test or ())) == (samples, test_samples)
     if name == "pair":
         assert found.data.source["name"] == reference
-        assert "no better than guessing" in found.warnings[0]
+        assert "hardly better than guessing" in found.warnings[0]
+
+
+def test_a_run_on_the_data_of_a_function_is_measured_on_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "own.py").write_text(FACTORY)
+    monkeypatch.chdir(tmp_path)
+    words = "train --data own.py:by_split --validation test --network mlp --epochs 1 --out run"
+    with suppress(SystemExit):
+        main(words.split())
+    path = tmp_path / "run"
+    found = samples_for(LoadedNetwork("run", path, fp.load_checkpoint(path)), DataOptions())
+    assert found.data.source["name"] == "own.py:by_split"
+    assert len(found.data) == len(found.test or ()) == 40
 
 
 def test_a_function_that_fails_is_refused_by_the_name_of_the_option(tmp_path: Path) -> None:
@@ -154,7 +179,7 @@ def test_a_run_is_measured_on_its_training_data_and_compared_with_its_history(tm
         for weight in network.parameters():
             weight.zero_()
     (guess, below) = samples_for(LoadedNetwork("run", run.path, network), DataOptions()).warnings
-    assert "no better than guessing" in guess
+    assert "hardly better than guessing" in guess
     assert f"and {100 * run.history[-1]['train_accuracy']:.1f} % at the end of its training" in below
     with pytest.raises(ValueError, match="--data must name the data where --resize is given"):
         samples_for(LoadedNetwork("run", run.path, network), DataOptions(resize="4"))
@@ -178,3 +203,18 @@ def test_losses_are_names_or_references() -> None:
 def test_a_refused_checkpoint_has_no_samples() -> None:
     with pytest.raises(ValueError, match="net must be a network, got a refusal: damaged"):
         samples_for(LoadedNetwork("net", Path("net.pt"), refusal="damaged"), DataOptions(data="digits"))
+
+
+def test_images_that_fill_the_memory_are_streamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = greys(tmp_path / "set")  # 7 images of 120 bytes
+    for most, place in ((840, "in memory"), (839, "streamed")):
+        monkeypatch.setattr("flatprobe.utils.memory.DATA_BYTES", most)
+        _load.cache_clear()
+        assert data_of(None, str(folder), None, None).store.place == place
+    _load.cache_clear()
+
+
+def test_images_that_do_not_fit_name_the_options_that_change_them() -> None:
+    for network in (fp.models.mlp((1, 9, 9), widths=(4,)).eval(), fp.Normalised(PLAIN, [0.1, 0.2, 0.3], 0.5)):
+        with pytest.raises(ValueError, match=r"\. --colour, --greyscale, --resize and --crop change images"):
+            samples_for(loaded(network), DataOptions(data="digits"))

@@ -1,6 +1,6 @@
 """Small networks and data of tasks other than classification, each with its loss of one sample written out."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -55,6 +55,10 @@ def built(make: Callable[[], nn.Module], seed: int = 1) -> nn.Module:
         return make().double().eval()
 
 
+def total(terms: Iterable[Tensor]) -> Tensor:
+    return torch.stack([*terms]).sum()
+
+
 def log_likelihood(z: Tensor, y: int) -> Tensor:
     return z[y] - z.exp().sum().log()
 
@@ -62,7 +66,7 @@ def log_likelihood(z: Tensor, y: int) -> Tensor:
 def regression() -> Case:
     model = built(lambda: nn.Sequential(nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, 2)))
     data = fp.LabelledData(drawn(N, 3), drawn(N, 2, seed=2))
-    return Case(model, data, "squared_error", lambda z, t: sum((z[0, j] - t[j]) ** 2 for j in range(2)) / 2)
+    return Case(model, data, "squared_error", lambda z, t: total((z[0, j] - t[j]) ** 2 for j in range(2)) / 2)
 
 
 def absolute() -> Case:
@@ -74,7 +78,7 @@ def absolute() -> Case:
 def huber() -> Case:
     def single(z: Tensor, t: Tensor) -> Tensor:
         terms = [(z[0, j] - t[j]).abs() for j in range(2)]
-        return sum(d**2 / 2 if d < 1 else d - 0.5 for d in terms) / 2
+        return total(d**2 / 2 if d < 1 else d - 0.5 for d in terms) / 2
 
     case = regression()
     return Case(case.model, case.data, nn.SmoothL1Loss(), single)
@@ -90,7 +94,7 @@ def binary() -> Case:
 def attributes() -> Case:
     def single(z: Tensor, t: Tensor) -> Tensor:
         p = 1 / (1 + (-z[0]).exp())
-        return -sum(p[j].log() if t[j] else (1 - p[j]).log() for j in range(4)) / 4
+        return -total(p[j].log() if t[j] else (1 - p[j]).log() for j in range(4)) / 4
 
     model = built(lambda: nn.Sequential(nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, 4)))
     return Case(model, fp.LabelledData(drawn(N, 3), integers(2, N, 4) > 0), "binary_cross_entropy", single)
@@ -99,7 +103,7 @@ def attributes() -> Case:
 def segmentation() -> Case:
     def single(z: Tensor, t: Tensor) -> Tensor:
         counted = [(i, j) for i in range(4) for j in range(5) if t[i, j] != 255]
-        return -sum(log_likelihood(z[0, :, i, j], int(t[i, j])) for i, j in counted) / len(counted)
+        return -total(log_likelihood(z[0, :, i, j], int(t[i, j])) for i, j in counted) / len(counted)
 
     layers = lambda: nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.SiLU(), nn.Conv2d(4, 3, 1))  # noqa: E731
     masks = integers(3, N, 4, 5).masked_fill(integers(4, N, 4, 5, seed=3) == 0, 255)
@@ -124,7 +128,7 @@ class Tagger(nn.Module):
 def tagger() -> Case:
     def single(z: dict[str, Tensor], t: Tensor) -> Tensor:
         counted = [i for i in range(6) if t[i] != -100]
-        return -sum(log_likelihood(z["tags"][0, i], int(t[i])) for i in counted) / len(counted)
+        return -total(log_likelihood(z["tags"][0, i], int(t[i])) for i in counted) / len(counted)
 
     tags = integers(3, N, 6).masked_fill(torch.arange(6) >= torch.tensor([6, 5, 4, 3, 2, 1])[:, None], -100)
     data = fp.LabelledData(integers(11, N, 6), tags)
@@ -145,7 +149,7 @@ def _gpt2(attention: str) -> nn.Module:
 def language_model(loss: str = "token_cross_entropy") -> Case:
     def single(outputs: Any, t: Tensor) -> Tensor:
         counted = [i for i in range(1, 8) if t[i] != -100]
-        return -sum(log_likelihood(outputs.logits[0, i - 1], int(t[i])) for i in counted) / len(counted)
+        return -total(log_likelihood(outputs.logits[0, i - 1], int(t[i])) for i in counted) / len(counted)
 
     lengths = torch.tensor([8, 7, 6, 5, 4, 3])
     mask = (torch.arange(8) < lengths[:, None]).long()

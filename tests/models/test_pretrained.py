@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
 from torch import nn
 
@@ -37,6 +38,56 @@ def test_a_saved_classifier_comes_back_in_its_own_precision(name: str, dtype: to
     assert all(torch.equal(value, into.state_dict()[key].to(dtype)) for key, value in model.state_dict().items())
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("name", ["vit", "bert"])
+def test_weights_in_pickles_are_read_without_code(name: str, dtype: torch.dtype, tmp_path: Path) -> None:
+    """Older folders hold `pytorch_model.bin`, whole or in parts, under the names of that time."""
+    model = foreign.MODELS[name]().to(dtype)
+    model.save_pretrained(tmp_path)
+    state = safetensors.torch.load_file(tmp_path / "model.safetensors")
+    (tmp_path / "model.safetensors").unlink()
+    torch.save(state, tmp_path / "pytorch_model.bin")
+    loaded = fp.load_checkpoint(tmp_path)
+    assert {value.dtype for value in loaded.parameters()} == {dtype}
+    assert all(torch.equal(value, loaded.state_dict()[key]) for key, value in model.state_dict().items())
+    (tmp_path / "pytorch_model.bin").unlink()
+    parts = [dict([*state.items()][:9]), dict([*state.items()][9:])]
+    for k, part in enumerate(parts):
+        torch.save(part, tmp_path / f"part-{k}.bin")
+    places = {key: f"part-{k}.bin" for k, part in enumerate(parts) for key in part}
+    (tmp_path / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": places}))
+    loaded = fp.load_checkpoint(tmp_path)
+    assert all(torch.equal(value, loaded.state_dict()[key]) for key, value in model.state_dict().items())
+    torch.save({"x": Path("a"), "w": print}, tmp_path / "part-0.bin")
+    with pytest.raises(ValueError, match="expected a state_dict"):
+        fp.load_checkpoint(tmp_path)
+    changed(tmp_path, architectures=["NoSuchForImageClassification"])
+    torch.save(parts[0], tmp_path / "part-0.bin")
+    with pytest.raises(ValueError, match="it has no network NoSuchForImageClassification"):
+        fp.load_checkpoint(tmp_path)
+
+
+def test_language_models_and_taggers(tmp_path: Path) -> None:
+    import transformers
+
+    sizes = {"vocab_size": 20, "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
+    tagger = transformers.BertForTokenClassification(
+        transformers.BertConfig(**sizes, intermediate_size=8, max_position_embeddings=8, num_labels=3)
+    ).eval()
+    writer = transformers.GPT2LMHeadModel(
+        transformers.GPT2Config(
+            vocab_size=20, n_positions=8, n_embd=8, n_layer=1, n_head=2, bos_token_id=0, eos_token_id=0
+        )
+    ).eval()
+    llama = transformers.LlamaForCausalLM(transformers.LlamaConfig(**sizes, intermediate_size=8)).eval()
+    ids = torch.arange(8)[None]
+    for k, model in enumerate((tagger, writer, llama)):
+        model.save_pretrained(tmp_path / str(k))
+        loaded = fp.load_checkpoint(tmp_path / str(k))
+        assert type(loaded) is type(model)
+        assert torch.equal(loaded(ids).logits, model(ids).logits)
+
+
 def changed(folder: Path, **entries: object) -> None:
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | entries))
@@ -54,9 +105,8 @@ def test_what_is_no_whole_classifier_is_refused(tmp_path: Path, monkeypatch: pyt
     (tmp_path / "model.safetensors").write_bytes(b"\0" * 20)
     with pytest.raises(ValueError, match=r"transformers cannot load .* expected what save_pretrained wrote"):
         fp.load_checkpoint(tmp_path)
-    torch.save(foreign.bert().state_dict(), tmp_path / "pytorch_model.bin")
     (tmp_path / "model.safetensors").unlink()
-    with pytest.raises(ValueError, match=r"transformers cannot load .* with safetensors"):  # no pickles
+    with pytest.raises(ValueError, match=r"transformers cannot load .* \(it holds none of model\.safetensors, .*\.bin"):
         fp.load_checkpoint(tmp_path)
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(ImportError, match="written by transformers, which is not installed: pip install transformers"):

@@ -74,7 +74,6 @@ MEETINGS: dict[str, Callable[[nn.Module, fp.LabelledData], object]] = {
     "smoothing": lambda model, data: fp.smoothed_certificate(model, data, draws=10, selection=2),
     "adversarial": lambda model, data: fp.adversarial_accuracy(model, data, budgets=[0.1]),
     "jacobian_maximum": lambda model, data: fp.jacobian_maximum(model, data),
-    "compare": lambda model, data: fp.compare({"net": model}, data, probes=["functional_margins"]),
     "audit": lambda model, data: fp.audit(model, data, probes=["functional_margins"]),
     "train": lambda model, data: fp.train(model, data, epochs=1),
     "wrapped": lambda model, data: fp.functional_margins(fp.Normalised(model, 0.0, 1.0).eval(), data),

@@ -14,7 +14,7 @@ from flatprobe.probes.hessian_eigenvalues import HessianEigenvalues
 from flatprobe.probes.hessian_trace import HessianTrace
 from flatprobe.probes.sharpness import WorstCaseSharpness
 from flatprobe.probes.slices import RandomSlice
-from flatprobe.report import write_report
+from flatprobe.report import report
 from flatprobe.studies.headlines import headline
 from flatprobe.utils import rng
 from flatprobe.utils.results import settings
@@ -172,7 +172,7 @@ def test_the_report_has_a_section_and_a_headline_for_each(tmp_path) -> None:
             ("worst_case_sharpness", WorstCaseSharpness),
         )
     }
-    page = write_report(records, tmp_path / "page.html", groups=GROUPS).read_text(encoding="utf-8")
+    page = report(records, tmp_path / "page.html", groups=GROUPS).read_text(encoding="utf-8")
     assert page.count("<svg") == len(records)
     for words in ("noise scale", "≥ 3", "Hessian products", "not finite"):
         assert words in page

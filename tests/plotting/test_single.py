@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 import flatprobe as fp
 from flatprobe.plotting import bounds, draw, histogram, png
-from flatprobe.report import write_report
+from flatprobe.report import report
 from tests.helpers.cases import cnn, data_for, mlp
 
 BOUNDS = {
@@ -46,11 +46,11 @@ def test_the_page_shows_norms_maxima_and_bounds(tmp_path: Path) -> None:
         "jacobian_maximum": {name: fp.jacobian_maximum(net, data) for name, net in NETWORKS.items()},
         "bounds": BOUNDS,
     }
-    page = write_report(records, tmp_path / "page.html").read_text()
+    page = report(records, tmp_path / "page.html").read_text()
     for words in ("Weight norms", "Jacobian maximum", "held out", "l2 norm of all weights", "vacuous"):
         assert words in page
     groups = {name: name for name in (*NETWORKS, *BOUNDS)}
-    assert "Bounds" in write_report(records, tmp_path / "groups.html", groups=groups).read_text()
+    assert "Bounds" in report(records, tmp_path / "groups.html", groups=groups).read_text()
 
 
 def test_other_results_are_refused() -> None:

@@ -11,7 +11,7 @@ from scipy import stats
 
 from flatprobe.plotting import curve as curve_plot
 from flatprobe.probes.smoothing import ABSTAINED, SmoothedCertificate
-from flatprobe.report import write_report
+from flatprobe.report import report
 from flatprobe.studies.headlines import headline, unit
 from flatprobe.utils import rng
 from flatprobe.utils.numbers import percent
@@ -69,7 +69,7 @@ def test_what_cannot_be_in_one_picture_is_refused() -> None:
 
 def test_section_headline_and_table(tmp_path) -> None:
     results = {"a": certificate(0), "b": certificate(1)}
-    page = write_report({"smoothed_certificate": results}, tmp_path / "report.html").read_text()
+    page = report({"smoothed_certificate": results}, tmp_path / "report.html").read_text()
     assert "The radii belong to the vote, not to the network" in page
     assert "certified at 0.5 sigma" in page
     found = headline(results["a"])

@@ -9,7 +9,7 @@ from rich.console import Console
 from torch import nn
 
 import flatprobe as fp
-from flatprobe.cli.pages import records_report, summary_table
+from flatprobe.cli.console import headline_table
 from flatprobe.plotting import histogram, png
 from flatprobe.plotting.names import caption
 from flatprobe.studies.compare import Comparison
@@ -32,10 +32,10 @@ def test_a_name_reaches_the_disk_the_table_and_the_report(result: Result, tmp_pa
     comparison = Comparison({"functional_margins": {name: result, "other": result}}, {name: name, "other": "other"})
     comparison.save(tmp_path)
     shown = io.StringIO()
-    Console(file=shown, width=400).print(summary_table(comparison))
+    Console(file=shown, width=400).print(headline_table(comparison))
     assert printable(name) in shown.getvalue()
     assert "\x1b" not in shown.getvalue()
-    assert records_report(tmp_path, tmp_path / "r.html", title=name).exists()
+    assert fp.report(tmp_path, tmp_path / "r.html", title=name).exists()
     assert network_name(file_stem(name)) == name
     assert "/" not in file_stem(name)
 

@@ -12,8 +12,7 @@ import pytest
 import torch
 
 import flatprobe as fp
-from flatprobe.report import load_records
-from flatprobe.report import report as write_report
+from flatprobe.report import load_records, report
 from flatprobe.report.weight_tables import landscapes
 from flatprobe.studies.comparison import Comparison, Refusal
 from flatprobe.utils.numbers import MISSING, plus_minus, three
@@ -36,6 +35,7 @@ def records() -> dict[str, dict[str, object]]:
     }
 
 
+EARLIER = '<meta name="generator" content="flatprobe">an earlier page'
 VOID = {"meta", "br", "img", "link", "hr", "input"}
 
 
@@ -73,7 +73,7 @@ class Page(HTMLParser):
 def page(tmp_path_factory) -> str:
     path = tmp_path_factory.mktemp("report") / "deep" / "report.html"
     notes = ["The radii are at equal loss."]
-    assert write_report(records(), path, groups=GROUPS, title="A title", introduction="Why.", notes=notes) == path
+    assert report(records(), path, groups=GROUPS, title="A title", introduction="Why.", notes=notes) == path
     assert [own.name for own in path.parent.iterdir()] == ["report.html"]
     return path.read_text(encoding="utf-8")
 
@@ -118,14 +118,14 @@ def test_head_names_networks_data_date_and_version(page: str, tmp_path: Path) ->
     assert re.search(
         rf"data: made up \(1,000 samples\) · \d+ \w+ 20\d\d · flatprobe {re.escape(version('flatprobe'))}", head
     )
-    own = write_report({"a": margins_of(0), "b": margins_of(1)}, tmp_path / "page.html").read_text()
+    own = report({"a": margins_of(0), "b": margins_of(1)}, tmp_path / "page.html").read_text()
     assert "<h1>a and b on made up</h1>" in own
 
 
 def test_twins_at_equal_loss_stand_beside_each_other(tmp_path: Path) -> None:
     radii = {name: flatness(RADII[name]) for name in NAMES}
     keys = ["flatness_radius", "flatness_radius_last_layer", "flatness_radius_equal_loss"]
-    page = write_report(dict.fromkeys(keys, radii), tmp_path / "page.html").read_text()
+    page = report(dict.fromkeys(keys, radii), tmp_path / "page.html").read_text()
     assert Page(page).titles == ["The answer", "Networks", "Flatness radii", "Settings"]
     captions = [own.split(":")[0] for own in re.findall(r"<figcaption>([^<]*)", page)]
     assert captions == ["Flatness radius", "Flatness radius equal loss", "Flatness radius last layer"]
@@ -141,7 +141,7 @@ def test_refusals_notes_and_tables_of_the_folder_are_there(tmp_path: Path) -> No
     )
     folder = comparison.save(tmp_path / "records here")
     comparison.write(folder / "comparison.parquet")
-    page = write_report(folder, tmp_path / "page.html").read_text()
+    page = report(folder, tmp_path / "page.html").read_text()
     words = " ".join(Page(page).words)
     for own in ("Geometric margins of a: no certificate for <attention>", "b: corrupt", "12,345", "no attack"):
         assert own in words
@@ -160,9 +160,7 @@ def test_csv_holds_every_figure_at_full_precision(page: str) -> None:
 def test_names_are_escaped(tmp_path: Path) -> None:
     name = '<script>alert("x")</script>'
     results = {"flatness <b>": {name: flatness([1.0, 2.0])}}
-    path = write_report(
-        results, tmp_path / "r.html", groups={name: "<i>"}, title="<u>", introduction="<s>", notes=["<q>"]
-    )
+    path = report(results, tmp_path / "r.html", groups={name: "<i>"}, title="<u>", introduction="<s>", notes=["<q>"])
     tags = [tag for tag, _ in Page(path.read_text()).tags]
     assert not {*tags} & {"i", "u", "s", "q"}
     assert tags.count("script") == 1  # the page's own
@@ -171,14 +169,14 @@ def test_names_are_escaped(tmp_path: Path) -> None:
 
 def test_lines_and_triangles_of_one_measurement_are_drawn_apart(tmp_path: Path) -> None:
     results = {"landscape": {"one": interpolation(3), "two": interpolation(2)}}
-    page = write_report(results, tmp_path / "r.html").read_text()
+    page = report(results, tmp_path / "r.html").read_text()
     assert Page(page).titles[2:] == ["Landscape: loss", "Landscape: accuracy", "Landscape: line", "Settings"]
     assert three(interpolation(2).barrier) in page
 
 
 def test_failure_leaves_the_earlier_page(tmp_path: Path, monkeypatch) -> None:
     path = tmp_path / "r.html"
-    path.write_text("earlier page of flatprobe")
+    path.write_text(EARLIER)
 
     def fail(*_: object) -> None:
         msg = "disk full"
@@ -186,8 +184,8 @@ def test_failure_leaves_the_earlier_page(tmp_path: Path, monkeypatch) -> None:
 
     monkeypatch.setattr(Path, "replace", fail)
     with pytest.raises(OSError, match="disk full"):
-        write_report({"r": {"a": flatness([1.0])}}, path)
-    assert path.read_text() == "earlier page of flatprobe"
+        report({"r": {"a": flatness([1.0])}}, path)
+    assert path.read_text() == EARLIER
     assert [own.name for own in tmp_path.iterdir()] == ["r.html"]
 
 
@@ -211,13 +209,13 @@ def test_bad_input_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"holds no records; expected MEASUREMENT/NETWORK\.parquet"):
         load_records(tmp_path)
     with pytest.raises(ValueError, match="no records to report"):
-        write_report({}, path)
+        report({}, path)
     with pytest.raises(ValueError, match="'r' holds no results"):
-        write_report({"r": {}}, path)
+        report({"r": {}}, path)
     with pytest.raises(ValueError, match="'r' holds FlatnessRadii, Margins; expected results of one class"):
-        write_report({"r": {"a": flatness([1.0]), "b": margins_of(0)}}, path)
+        report({"r": {"a": flatness([1.0]), "b": margins_of(0)}}, path)
     with pytest.raises(ValueError, match="groups must hold a group for every network, got none for 'b'"):
-        write_report({"r": {"a": flatness([1.0]), "b": flatness([1.0])}}, path, groups={"a": "one"})
+        report({"r": {"a": flatness([1.0]), "b": flatness([1.0])}}, path, groups={"a": "one"})
     assert not path.exists()
 
 
@@ -237,7 +235,7 @@ def test_a_landscape_without_a_finite_point_is_reported(endpoints: int, tmp_path
     (row,) = landscapes({"diverged": result}).rows
     assert row[2:6] == (MISSING, MISSING, str(len(points)), str(len(points)))
     if endpoints == 2:  # a triangle's picture refuses by itself
-        assert write_report({"landscape": {"diverged": result}}, tmp_path / "page.html", groups={}).is_file()
+        assert report({"landscape": {"diverged": result}}, tmp_path / "page.html", groups={}).is_file()
 
 
 def test_property_names_with_slashes_survive_the_folder_of_records(tmp_path: Path) -> None:
@@ -248,3 +246,12 @@ def test_property_names_with_slashes_survive_the_folder_of_records(tmp_path: Pat
     loaded = load_records(folder)["flatness_radius"]
     assert {name: loaded[name].radii.tolist() for name in names} == {name: [k + 1.0] for k, name in enumerate(names)}
     assert (folder / "flatness_radius" / "plain 1.5.parquet").is_file()
+
+
+@pytest.mark.parametrize("text", ["import flatprobe", "<title>flatprobe report</title>", ""])
+def test_a_file_that_only_names_flatprobe_is_kept(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text(text)
+    with pytest.raises(FileExistsError, match="is no page of flatprobe"):
+        report({"r": {"a": flatness([1.0])}}, path)
+    assert path.read_text() == text

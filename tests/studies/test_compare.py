@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import flatprobe as fp
-from flatprobe.report import write_report
+from flatprobe.report import report
 from flatprobe.report.sections import make_title
 from flatprobe.studies import demo as demo_module
 from flatprobe.studies.compare import DEFAULT, Comparison
@@ -55,7 +55,7 @@ def test_every_choice_is_measured_saved_and_reported(everything: Comparison, tmp
     assert set(everything.results) == set(CHOICES)
     assert {*DEFAULT} <= {*CHOICES}
     folder = everything.save(tmp_path / "records")
-    page = write_report(load_records(folder), tmp_path / "page.html").read_text()
+    page = report(load_records(folder), tmp_path / "page.html").read_text()
     for probe in CHOICES:
         assert make_title(probe) in page
 

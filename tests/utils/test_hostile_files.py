@@ -210,15 +210,15 @@ def test_other_programs_files_are_no_records_or_pages(tmp_path):
         fp.save(margins, foreign)
     with pytest.raises(FileExistsError, match=r"net\.parquet exists and is no record of flatprobe"):
         fp.compare({"net": nn.Linear(4, 4).eval()}, DATA, probes=["functional_margins"], out=tmp_path)
-    from flatprobe.report import write_report
+    from flatprobe.report import report
 
     with pytest.raises(FileExistsError, match=r"report\.html exists and is no page of flatprobe"):
-        write_report({"functional_margins": {"net": margins}}, page)
+        report({"functional_margins": {"net": margins}}, page)
     assert (foreign.read_bytes(), page.read_text()) == (b"precious", "precious")
     foreign.unlink()
     for _ in range(2):  # an earlier record or page may go
         fp.save(margins, foreign)
-        write_report({"functional_margins": {"net": margins}}, tmp_path / "new.html")
+        report({"functional_margins": {"net": margins}}, tmp_path / "new.html")
 
 
 def test_the_file_of_a_writer_at_work_stays(tmp_path):

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from flatprobe.graph import Graph, Step, trace
 from flatprobe.graph.reparametrize.ownership import Owners
+from flatprobe.network.outputs import Output
 
 # Steps that may keep units apart, which `_carry` checks.
 _PASSED = frozenset(
@@ -61,7 +62,7 @@ class Layout:
     last: str | None
 
 
-def layout(module: nn.Module, input_shape: Sequence[int]) -> Layout:
+def layout(module: nn.Module, input_shape: Sequence[int], output: Output = None) -> Layout:
     """Chains of a classifier in eval mode, by a trace (`flatprobe.graph.trace`).
 
     A layer is followed if its value, and every value up to the next layer, has one user. Each layer on the way must
@@ -71,6 +72,7 @@ def layout(module: nn.Module, input_shape: Sequence[int]) -> Layout:
     Args:
         module: a classifier in eval mode that takes one tensor; never changed.
         input_shape: the shape of one sample.
+        output: the output that is followed, as in `fp.WithOutput`.
 
     Returns:
         The chains, and the names of layers that can be changed.
@@ -78,7 +80,7 @@ def layout(module: nn.Module, input_shape: Sequence[int]) -> Layout:
     Raises:
         ValueError: if the network cannot be traced.
     """
-    graph = trace(module, input_shape)
+    graph = trace(module, input_shape, output)
     owners = Owners(module, graph)
     chains = [
         _chain(graph, index, owners)
