@@ -10,8 +10,8 @@ from typing import Any
 from torch import nn
 
 from flatprobe.network.copies import copy_with_places
-from flatprobe.network.modules import warn_of_unregistered
-from flatprobe.utils.references import invoke
+from flatprobe.network.modules import check_shapes, warn_of_unregistered
+from flatprobe.utils.references import invoke, resolve
 from flatprobe.utils.rng import keep_global_states
 from flatprobe.utils.tensor_files import read_json
 
@@ -24,9 +24,10 @@ def architecture(
     """A network for the weights of a checkpoint, and what was said about it.
 
     Args:
-        model: a module, of which a copy is returned, or a class or function that returns one. A `functools.partial` of
-            these gives arguments. The arguments that a class of `PyTorchModelHubMixin` takes, and those that any other
-            function requires, are read from the folder's config.json.
+        model: a module, of which a copy is returned, or a class or function that returns one, or the name of one of
+            these, as in `resolve`. A `functools.partial` gives arguments. The arguments that a class of
+            `PyTorchModelHubMixin` takes, and those that any other function requires, are read from the folder's
+            config.json.
         folder: folder of the checkpoint; None without one.
         option: name of the argument or option in errors.
         reference: name of the model in errors; None for its module and name.
@@ -35,6 +36,8 @@ def architecture(
         TypeError: if the model is neither a module nor callable.
         ValueError: if the function fails, misses an argument, or returns something else.
     """
+    if isinstance(model, str):
+        model, reference = resolve(model, option), model
     if isinstance(model, nn.Module):
         copied = copy_with_places(model)
         warn_of_unregistered(
@@ -67,6 +70,7 @@ def architecture(
             f"{type(network).__name__}. Return the network itself."
         )
         raise ValueError(msg)
+    check_shapes(network)
     return network, [f"{', '.join(filled)} read from {CONFIG}"] if filled else []
 
 

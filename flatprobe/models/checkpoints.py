@@ -56,7 +56,8 @@ def load_checkpoint(
               language model;
             - a folder of `PyTorchModelHubMixin`, with its class as `model`.
 
-        model: the architecture: a module, or a class or function that returns one. A module is never changed: a copy
+        model: the architecture: a module, or a class or function that returns one, or the name of one of these, such as
+            `"net.py:Net"` or `"package.module:build"`. A module is never changed: a copy
             receives the weights, in the module's dtype and on its device. A class of `PyTorchModelHubMixin` is called
             with the arguments in the folder's config.json, another one with those that it requires, as far as
             config.json has them. None (default) rebuilds the network from the recipe in the config.json of the run

@@ -59,7 +59,11 @@ def unpickle(file: Path) -> object:
         msg = f"the pickle {file} was refused, since reading it could execute code: {reason}. {lines(file, kind)}"
         raise ValueError(msg) from error
     except Exception as error:  # damaged bytes make the unpickler raise exceptions of any kind
-        raise ValueError(_damage_message(file, str(error) or type(error).__name__)) from error
+        objects = sorted(name for name in names if not name.startswith(("torch.", "collections.", "_codecs.")))
+        msg = _damage_message(file, str(error) or type(error).__name__)
+        if objects:
+            msg = f"{msg}. Or its objects cannot be left out ({', '.join(objects[:3])}). {lines(file, PICKLE)}"
+        raise ValueError(msg) from error
     return content
 
 

@@ -357,7 +357,7 @@ def test_a_config_that_does_not_name_the_data(own: Path, content: str) -> None:
 def test_interrupted_is_said_with_what_is_kept(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def interrupted(_tokens: object) -> None:
+    def interrupted(_tokens: object, **_options: object) -> None:
         error = KeyboardInterrupt()
         error.add_note("2 records are kept in r")
         raise error

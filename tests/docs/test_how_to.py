@@ -37,7 +37,7 @@ def alike(line: str, printed: str) -> bool:
 
 @pytest.fixture
 def reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A reader's folder: the files that README and the pages on data and sweeps show, and checkpoints of its network."""
+    """A reader's folder: the files that README and the pages on data and sweeps show, and README's checkpoints."""
     for page in ("own-data", "sweep"):
         for name, text in CAPTIONED.findall((ROOT / "docs" / "how-to" / f"{page}.md").read_text()):
             (tmp_path / name).write_text(text)

@@ -106,6 +106,9 @@ def test_a_class_or_function_is_the_architecture(tmp_path: Path) -> None:
     ):
         with pytest.raises(ValueError, match=f"model must .*{message}"):
             load(tmp_path, wide.state_dict(), model)
+    with pytest.raises(ValueError, match=r"weight '0\.weight' of a lazy layer has no shape yet"):
+        load(tmp_path, wide.state_dict(), nn.Sequential(nn.LazyLinear(3)))
+    assert_same_state(load(tmp_path, zoo.network().state_dict(), "tests.helpers.zoo:Net"), zoo.network())
     with pytest.raises(TypeError, match=r"model is int; expected a torch\.nn\.Module"):
         load(tmp_path, wide.state_dict(), 3)
 

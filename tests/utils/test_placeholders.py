@@ -2,6 +2,7 @@
 
 import argparse
 import collections
+import dataclasses
 import datetime
 import functools
 import pathlib
@@ -47,6 +48,17 @@ def test_harmless_objects_leave_the_weights_readable(name: str, tmp_path: Path) 
     contents = read_contents(tmp_path / "a.pt")
     assert torch.equal(contents.states["state_dict"]["w"], torch.ones(2))
     assert contents.beside["x"].startswith(name.partition(".")[0] if name in {"numpy", "pathlib"} else name)
+
+
+@dataclasses.dataclass(slots=True)
+class Slots:
+    lr: float = 0.1
+
+
+def test_objects_that_cannot_be_left_out_are_named(tmp_path: Path) -> None:
+    torch.save({"state_dict": {"w": torch.ones(2)}, "x": Slots()}, tmp_path / "a.pt")
+    with pytest.raises(ValueError, match=r"Or its objects cannot be left out .*Slots.*these three lines"):
+        read_contents(tmp_path / "a.pt")
 
 
 def test_nothing_is_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
