@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from flatprobe.data import LabelledData
+from flatprobe.data import LabelledData, parts_of
 from flatprobe.data.inputs import few_rows
 from flatprobe.models import Normalise, Normalised
 from flatprobe.probes.per_sample import map_samples
@@ -16,6 +16,7 @@ from flatprobe.risk.samples import per_sample
 
 # Our choices. Networks that were trained on inputs as they are had no pair with fewer errors and at most half the loss.
 SAMPLES = 2000  # that are classified
+LARGE = 64 * 64 * 3  # numbers in a sample, beyond which a quarter of them are, since a pass takes minutes
 SCALE_LEVEL = 0.01  # probability of a warning of another normalization, if none is better
 LOSS_FACTOR = 5.0  # of the losses, where the errors are too few for a test
 LEVEL = 1e-3  # probability that a network that guesses is taken for one that does not
@@ -90,7 +91,7 @@ def is_normalised(network: nn.Module) -> bool:
 def accuracy_warnings(network: nn.Module, data: LabelledData, *, claimed: float | None = None) -> tuple[str, ...]:
     """Sentences on an accuracy that is likely not the one of the network as it was trained.
 
-    Up to 2,000 samples spread over the data are classified. There is a warning if
+    Up to 2,000 samples spread over the data are classified, or 500 of more than 64 x 64 x 3 numbers. There is a warning if
 
     - another customary normalization of the inputs makes fewer errors, and clearly so: at most half as many, with a
       p-value below 0.01 / (number of normalizations) of a sign test over the samples whose correctness changes, or
@@ -114,7 +115,9 @@ def accuracy_warnings(network: nn.Module, data: LabelledData, *, claimed: float 
     """
     if data.classes is None:  # a regression has no accuracy
         return ()
-    part = data if len(data) <= SAMPLES else data.subset(few_rows(len(data), SAMPLES))
+    size = sum(part.numel() for part in parts_of(data.store.first).values())
+    most = SAMPLES if size <= LARGE else SAMPLES // 4
+    part = data if len(data) <= most else data.subset(few_rows(len(data), most))
     risk = EmpiricalRisk(network, part)
     found = _Found(*per_sample(risk))
     said = []

@@ -80,6 +80,15 @@ def test_closed_form_the_share_of_the_largest_class() -> None:
     assert accuracy_warnings(constant, fp.LabelledData(torch.rand(100, 2), 0 * labels)) == ()  # all right
 
 
+def test_a_quarter_of_large_samples_is_classified(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = fp.models.mlp(DIGITS.input_shape, widths=(4,)).eval()
+    data = fp.LabelledData(PIXELS, torch.arange(1500) % 2)
+    monkeypatch.setattr("flatprobe.studies.accuracy.SAMPLES", 1000)
+    for large, count in ((64, 1000), (63, 250)):
+        monkeypatch.setattr("flatprobe.studies.accuracy.LARGE", large)
+        assert f" of {count} samples)" in accuracy_warnings(network, data)[0]
+
+
 def test_an_accuracy_below_that_of_the_history(plain: nn.Module) -> None:
     assert accuracy_warnings(plain, DIGITS, claimed=1.0) == ()
     weights = {name: value + 0.5 * torch.randn_like(value) for name, value in plain.state_dict().items()}
