@@ -23,7 +23,6 @@ class Headline:
     label: str
     name: str  # the item's id
     rule: str
-    digits: int = 1
     preset: str = "cpu"
 
 
@@ -34,20 +33,11 @@ HEADLINES = (
         "natural labels flatter, all parameters, first 100 %, n = 10,000",
     ),
     Headline(
-        "the same over the top layer alone", "T3-T1", "natural labels flatter, top layer, first 100 %, n = 10,000"
-    ),
-    Headline(
         "Sokolic et al. (2017), Table II: points gained by the Jacobian penalty, n = 1,000",
         "S17-T2",
         "the Jacobian penalty leads at n = 1,000",
     ),
     Headline("the same, n = 5,000", "S17-T2", "the Jacobian penalty leads at n = 5,000"),
-    Headline(
-        "the same source, Fig. 4b: smallest score of 4 and 5 layers",
-        "S17-F4b",
-        "the smallest score is close to sqrt(2) for L >= 4: above 1.3",
-        digits=2,
-    ),
 )
 
 
@@ -130,10 +120,10 @@ def headlines() -> str:
         own = metadata(row.name, row.preset)["outcomes"]
         (outcome,) = (entry for entry in own if entry["rule"] == row.rule)
         interval = (
-            "" if outcome["interval"] is None else f" [{', '.join(_fixed(x, row.digits) for x in outcome['interval'])}]"
+            "" if outcome["interval"] is None else f" [{', '.join(_fixed(x) for x in outcome['interval'])}]"
         )
-        measured = f"{_fixed(outcome['effect'], row.digits)}{interval}".replace(" ", GAP)
-        lines.append([row.label, outcome["verdict"], _fixed(outcome["published"], row.digits), measured])
+        measured = f"{_fixed(outcome['effect'])}{interval}".replace(" ", GAP)
+        lines.append([row.label, outcome["verdict"], _fixed(outcome["published"]), measured])
     found = counts(rows(registry().values()))
     said = ", ".join(f"{found.get(verdict, 0)} *{verdict}*" for verdict in VERDICTS)
     total = f"Of {len(registry())} items of five sources: {said}. [All of them](docs/reproductions.md)."
@@ -166,8 +156,8 @@ def number(value: float | str | None) -> str:
     return f"{value:.4g}" if abs(value) < 1000 else f"{value:,.0f}"
 
 
-def _fixed(value: float | str, digits: int) -> str:
-    return f"{float(value):.{digits}f}"
+def _fixed(value: float | str) -> str:
+    return f"{float(value):.1f}"
 
 
 def _cell(text: str) -> str:

@@ -17,6 +17,10 @@ Figures = Mapping[str, Mapping[str, Headline]]  # measurement -> network -> head
 _WIDE = 4  # networks, at most, that are columns
 _ACCURACIES = ("train_accuracy", "test_accuracy", "accuracy_gap")
 _LOSSES = ("train_loss", "test_loss", "loss_gap")
+_LEGEND = (
+    "\N{UPWARDS ARROW} larger is better, \N{DOWNWARDS ARROW} smaller is better; ~ depends on the scale of the weights; "
+    "* best, separated from all others at 95 % (all pairs at once)"
+)
 _ARROWS = {"higher": " \N{UPWARDS ARROW}", "lower": " \N{DOWNWARDS ARROW}", None: ""}
 
 
@@ -28,8 +32,7 @@ def show(comparison: Comparison) -> None:
     for table in (generalization_table(comparison), headline_table(comparison)):
         if table is not None:
             console.print(table)
-    if any(_marks(comparison).values()):
-        console.print("* best, separated from all others at 95 % (all pairs at once)", markup=False)
+    console.print(_LEGEND, markup=False)
     for warning in comparison.warnings:
         console.print(f"warning: {printable(warning)}", markup=False)
 

@@ -47,9 +47,9 @@ def as_inputs(values: Any, name: str) -> Tensor:
         kind = np.dtype(np.int64 if whole else np.float32 if array.dtype == np.float64 else array.dtype)
         values = torch.from_numpy(np.require(array, dtype=kind.newbyteorder("="), requirements=["C", "W"]))
     inputs: Tensor = values
-    return (
-        channels_first(inputs, name).float() / 255 if inputs.dtype == torch.uint8 and inputs.ndim in {3, 4} else inputs
-    )
+    if inputs.dtype != torch.uint8 or inputs.ndim not in {3, 4}:
+        return inputs
+    return channels_first(inputs, name).float() / 255
 
 
 def as_sample(value: Any, name: str) -> Any:

@@ -63,10 +63,12 @@ class UserLoss:
         try:
             values = self._function(logits, labels)
         except (RuntimeError, TypeError, ValueError, IndexError) as error:
+            one = not labels.is_floating_point() and logits.numel() == len(labels)
+            fix = ". For the loss of a single output, give LabelledData labels.float() in the shape of the outputs"
             msg = (
                 f"the loss {self.name} cannot be evaluated on logits {tuple(logits.shape)} ({logits.dtype}) and labels "
                 f"{tuple(labels.shape)} ({labels.dtype}): {error}; expected a function of both with one value per "
-                "sample, whose tensors have this dtype and device"
+                f"sample, whose tensors have this dtype and device{fix if one else ''}"
             )
             raise ValueError(msg) from error
         count = len(labels)

@@ -170,6 +170,11 @@ def png(picture: Axes | Figure, *, resolution: float = 200) -> bytes:
     return _save(picture, "png", dpi=resolution, metadata={"Software": None})
 
 
+def _round(tag: re.Match[str]) -> str:
+    """A tag with its coordinates to 0.01 points; words between tags stay as they are."""
+    return re.sub(r"\d+\.\d{3,}", lambda number: f"{float(number[0]):.2f}", tag[0])
+
+
 def svg(picture: Axes | Figure, *, resolution: float = 200) -> str:
     """The whole figure as an SVG element to be put into a page.
 
@@ -187,6 +192,6 @@ def svg(picture: Axes | Figure, *, resolution: float = 200) -> str:
     empty = dict.fromkeys(("Date", "Creator", "Format", "Type"))
     text = _save(picture, "svg", dpi=resolution, transparent=True, metadata=empty).decode()
     text = re.sub(r'<g id="[^"]*"', "<g", text[text.index("<svg") :])  # names such as axes_1, the same in every picture
-    text = re.sub(r"\d+\.\d{3,}", lambda number: f"{float(number[0]):.2f}", text)  # of a point: 1/7200 inch is enough
+    text = re.sub("<[^>]*>", _round, text)
     # Words without a colour of their own are black in SVG.
     return text.replace("<svg", '<svg fill="currentColor"', 1).replace(INK, "currentColor")

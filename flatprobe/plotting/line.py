@@ -8,9 +8,8 @@ from matplotlib.axes import Axes
 
 from flatprobe.plotting import bands, canvas
 from flatprobe.plotting.names import FEW, Groups, name_results
-from flatprobe.plotting.scale import QUANTITIES
+from flatprobe.plotting.scale import check_quantity
 from flatprobe.probes.interpolation import Interpolation
-from flatprobe.utils.arguments import one_of
 from flatprobe.utils.results import Result
 
 
@@ -41,8 +40,8 @@ def draw(
         TypeError: for results of another kind.
         ValueError: for no results, an unknown quantity, or another number of endpoints.
     """
-    one_of("quantity", quantity, QUANTITIES)
     lines = name_results(results, Interpolation)
+    check_quantity(quantity, lines.values())
     for name, result in lines.items():
         endpoints = result.coefficients.shape[1]
         if endpoints != 2:

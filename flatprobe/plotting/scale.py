@@ -35,6 +35,18 @@ def finite(result: Interpolation | RandomSlice) -> Bool[np.ndarray, " *points"]:
     return result.loss.isfinite().numpy()
 
 
+def check_quantity(quantity: str, results: Iterable[Interpolation | RandomSlice]) -> None:
+    """Check that the results have a quantity.
+
+    Raises:
+        ValueError: for an unknown quantity, or the accuracy of a risk without an error.
+    """
+    one_of("quantity", quantity, QUANTITIES)
+    if quantity == "accuracy" and not all(map(has_error, results)):
+        msg = 'quantity must be "loss" for a risk without an error, got "accuracy". Its targets are no classes'
+        raise ValueError(msg)
+
+
 @dataclass(frozen=True)
 class Scale:
     """Scale of a picture: linear for accuracy, logarithmic for a loss above 0.
@@ -60,13 +72,10 @@ class Scale:
         Raises:
             ValueError: for an unknown quantity, limits that are not in order, or if no value is finite.
         """
-        one_of("quantity", quantity, QUANTITIES)
+        results = list(results)
+        check_quantity(quantity, results)
         if limits is not None and not -np.inf < limits[0] < limits[1] < np.inf:
             msg = f"limits must be two finite numbers in ascending order, got {limits}. The lower limit may be 0"
-            raise ValueError(msg)
-        results = list(results)
-        if quantity == "accuracy" and not all(map(has_error, results)):
-            msg = 'quantity must be "loss" for a risk without an error, got "accuracy". Its targets are no classes'
             raise ValueError(msg)
         values = np.concatenate([getattr(result, quantity).numpy()[finite(result)] for result in results])
         if len(values) == 0:

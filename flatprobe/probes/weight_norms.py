@@ -147,7 +147,7 @@ def weight_norms(
     convolution of stride 1 it may be three times smaller than the operator norm.
 
     Args:
-        model: a classifier in eval mode; never changed.
+        model: a network in eval mode; never changed.
         input_shape: shape of one sample, such as `data.input_shape`, or the data. None for a network that does not take
             one floating tensor. Such a network is not traced: its `nn.Linear` layers are listed in their order as
             modules, and the path norm needs `path=False`.

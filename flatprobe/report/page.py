@@ -28,6 +28,7 @@ from flatprobe.utils.results import Result
 from flatprobe.utils.tensor_files import write_text
 
 _HERE = Path(__file__).parent
+_GENERATOR = b'<meta name="generator" content="flatprobe'  # which every page of flatprobe has, of any version
 _NAMED = 4  # networks that the title names
 _LEGEND = (
     (
@@ -141,7 +142,7 @@ def check_page(path: Path) -> None:
     Raises:
         FileExistsError: if the path holds something else.
     """
-    if path.exists() and not (path.is_file() and b"flatprobe" in path.read_bytes()):
+    if path.exists() and not (path.is_file() and _GENERATOR in path.read_bytes()[:4096]):
         msg = f"{path} exists and is no page of flatprobe; expected a new place, or an earlier page: choose another"
         raise FileExistsError(msg)
 

@@ -60,7 +60,8 @@ def fresh_band(results: Mapping[str, Result]) -> str:
     own = [name for name, result in results.items() if result.settings.get("own_samples", False)]
     if not own:
         return words
-    return f"{words} (not for {', '.join(own)}, measured on its own training samples: fresh ones may lie anywhere)"
+    names = "these networks" if len(own) == len(results) else ", ".join(own[:3]) + (", ..." if len(own) > 3 else "")
+    return f"{words} (not for {names}, measured on their own training samples: fresh ones may lie anywhere)"
 
 
 def errors(results: Mapping[str, Robustness]) -> Table:

@@ -14,7 +14,7 @@ from flatprobe.probes.generalization import TEST, TRAIN
 from flatprobe.studies.measurement import Measurement
 from flatprobe.studies.probes_by_name import CHOICES, JOINT, NAMED, PROBES, arguments_of, compared
 from flatprobe.studies.subjects import is_function, resolve
-from flatprobe.utils.arguments import one_of
+from flatprobe.utils.arguments import Checked, one_of
 from flatprobe.utils.fingerprint import fingerprint
 from flatprobe.utils.results import Result
 
@@ -101,7 +101,7 @@ class Chosen:
 Given = str | Measurement | Callable[..., Any]
 
 
-def choose(probes: Given | Iterable[Given]) -> list[Chosen]:
+def choose(probes: Checked[Given | Iterable[Given]]) -> list[Chosen]:
     """The measurements, each by the name of a probe or measurement, an `fp.Measurement`, or a function.
 
     Raises:

@@ -2,7 +2,7 @@
 
 import importlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -54,7 +54,7 @@ class Comparison:
         seconds: wall time by phase, of `flatprobe demo` only.
     """
 
-    results: dict[str, dict[str, Result]]
+    results: dict[str, dict[str, Any]]
     groups: dict[str, str]
     along: dict[str, float] | None = None
     along_name: str | None = None
@@ -215,6 +215,7 @@ class Comparison:
     def save_state(self, folder: str | Path) -> None:
         """Write `folder/comparison.json` alone: groups, axis, refusals, facts and notes."""
         state = {
+            "measurements": list(self.results),
             "groups": self.groups,
             "along": self.along,
             "along_name": self.along_name,
@@ -245,6 +246,8 @@ class Comparison:
             if not isinstance(result, Interpolation)
         }
         names = [*(name for name in own if name in measured), *natural_order(measured - {*own})]
+        order = [key for key in state.get("measurements", []) if key in results]
+        results = {key: _in_order(results[key], names) for key in dict.fromkeys([*order, *results])}
         return cls(
             results=results,
             groups={name: own.get(name, group_of(name)) for name in names},
@@ -254,6 +257,10 @@ class Comparison:
             facts={name: state.get("facts", {}).get(name) or facts_of(name, results) for name in names},
             notes=tuple(state.get("notes", [])),
         )
+
+
+def _in_order(results: Mapping[str, Result], names: Sequence[str]) -> dict[str, Result]:
+    return {name: results[name] for name in dict.fromkeys([*names, *results]) if name in results}
 
 
 def _ends(result: Result, figure: str) -> tuple[float, float]:

@@ -37,9 +37,13 @@ def network_facts(model: nn.Module) -> dict[str, Any]:
         "norm": norm(network.weights),
         "batch_norm": "frozen statistics" if network.batch_normalised else "none",
         "weights_hash": digest({name: value.reshape(-1) for name, value in state.items()}),
-        "shapes": [[name, list(value.shape)] for name, value in network.weights.items()],
-        "architecture": hashlib.blake2b(repr(model).encode(), digest_size=8).hexdigest(),
+        "shapes": _hash([(name, tuple(value.shape)) for name, value in network.weights.items()]),
+        "architecture": _hash(model),
     }
+
+
+def _hash(printed: object) -> str:
+    return hashlib.blake2b(repr(printed).encode(), digest_size=8).hexdigest()
 
 
 def data_facts(data: LabelledData, test: LabelledData | None, seed: int) -> dict[str, Any]:

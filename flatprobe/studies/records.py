@@ -104,7 +104,10 @@ def write_state(folder: str | os.PathLike[str], state: Mapping[str, Any]) -> Non
         before = read_state(folder)
     except ValueError:  # of another version, which is replaced
         before = {}
-    merged = {key: {**_kept(folder, before.get(key) or {}), **state[key]} for key in ("groups", "facts")}
+    merged: dict[str, Any] = {
+        key: {**_kept(folder, before.get(key) or {}), **state[key]} for key in ("groups", "facts")
+    }
+    merged["measurements"] = list(dict.fromkeys([*state["measurements"], *before.get("measurements", [])]))
     write_text(Path(folder) / STATE, json.dumps({"format": _FORMAT, **state, **merged}, indent=2))
 
 

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType
 
 import pytest
 import torch
@@ -99,7 +99,7 @@ def test_probe_takes_a_state_dict_with_a_factory_and_other_data(runs: Path) -> N
         "--probes", "functional_margins", "scores", "--out", "foreign", cwd=runs,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert sorted(path.name for path in (runs / "foreign").iterdir()) == ["functional_margins", "scores"]
+    assert sorted(path.name for path in (runs / "foreign").glob("*/")) == ["functional_margins", "scores"]
     margins = fp.load(runs / "foreign" / "functional_margins" / "foreign.parquet")
     data = fp.load_data("digits", split="test", limit=30)
     assert torch.equal(margins.values, fp.functional_margins(model, data).values)
@@ -165,11 +165,11 @@ def test_random_labels_of_a_run_come_back_when_it_is_probed(runs: Path) -> None:
         ),
         (
             ("probe", "runs/small-0", "runs/small-0", "--out", "x"),
-            "runs must have different names, got runs/small-0 and runs/small-0, which",
+            "checkpoints must be given once, got runs/small-0",
         ),
         (
             ("probe", "runs/small-0", "--model", "mine", "--out", "x"),
-            "must be package.module:factory or file.py:factory, got 'mine'",
+            "must be package.module:name or path/to/file.py:name, got 'mine'",
         ),
         (
             ("audit", "runs/small-0", "--changes", "shear"),
@@ -216,7 +216,8 @@ def test_errors_are_one_line_and_status_two(
     monkeypatch.chdir(runs)
     model = fp.load_checkpoint("runs/small-0")
     torch.save(model.state_dict(), "foreign2.pt")
-    monkeypatch.setitem(sys.modules, "mine2", SimpleNamespace(network=lambda: model))
+    monkeypatch.setitem(sys.modules, "mine2", ModuleType("mine2"))
+    sys.modules["mine2"].network = lambda: model
     with pytest.raises(SystemExit) as caught:
         main(arguments)
     error = capsys.readouterr().err
@@ -318,14 +319,14 @@ def main_done(arguments: tuple[str, ...]) -> None:
     [
         (
             "own_network:needs",
-            r"without arguments, got 'own_network:needs', which is needs\(width\)\. Write a function",
+            r"takes no arguments, got 'own_network:needs', which is needs\(width\): missing .* 'width'",
         ),
         ("own_network:nothere", "own_network has no nothere. Its functions and classes: build, needs"),
-        ("own_network:three", "own_network has an object of type int there"),
-        ("own_network:nn", "own_network has an object of type module there"),
-        ("own_network:number", "returns a torch.nn.Module, got 'own_network:number', which returned a int"),
+        ("own_network:three", "got 'own_network:three', which is an object of type int"),
+        ("own_network:nn", "got 'own_network:nn', which is an object of type module"),
+        ("own_network:number", "returns a torch.nn.Module, got own_network:number, which returned a int"),
         ("own_network:fails", "got 'own_network:fails', which raised KeyError: 'x'"),
-        ("own_network:build()", r"must be package\.module:factory or file\.py:factory, got 'own_network:build\(\)'"),
+        ("own_network:build()", r"must be package\.module:name or path/to/file\.py:name, got 'own_network:build\(\)'"),
         ("bad_network:build", "can be imported, got 'bad_network', which raised KeyError: 'x'"),
         ("nowhere.py:build", r"'nowhere\.py', which raised FileNotFoundError"),
     ],
@@ -337,7 +338,7 @@ def test_what_is_no_network_is_told(own: Path, capsys: pytest.CaptureFixture[str
 def test_probes_with_commas_and_a_place_that_is_taken(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ("probe", "own.pt", "--model", "own_network:build", "--data", "digits", "--limit", "20", "--out", "r")
     main_done((*arguments, "--probes", "scores,functional_margins"))
-    assert sorted(path.name for path in Path("r").iterdir()) == ["functional_margins", "scores"]
+    assert sorted(path.name for path in Path("r").iterdir()) == ["comparison.json", "functional_margins", "scores"]
     Path("r/scores/own.parquet").write_text("precious")
     capsys.readouterr()
     assert_refused(capsys, (*arguments, "--probes", "scores"), r"own\.parquet exists and is no record of flatprobe")
@@ -357,7 +358,7 @@ def test_a_config_that_does_not_name_the_data(own: Path, content: str) -> None:
 def test_interrupted_is_said_with_what_is_kept(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def interrupted(_tokens: object) -> None:
+    def interrupted(_tokens: object, **_options: object) -> None:
         error = KeyboardInterrupt()
         error.add_note("2 records are kept in r")
         raise error

@@ -144,7 +144,7 @@ def test_functions_of_a_file_give_data(
     assert (len(found.data), len(found.test or ())) == (samples, test_samples)
     if name == "pair":
         assert found.data.source["name"] == reference
-        assert "no better than guessing" in found.warnings[0]
+        assert "hardly better than guessing" in found.warnings[0]
 
 
 def test_a_run_on_the_data_of_a_function_is_measured_on_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -179,7 +179,7 @@ def test_a_run_is_measured_on_its_training_data_and_compared_with_its_history(tm
         for weight in network.parameters():
             weight.zero_()
     (guess, below) = samples_for(LoadedNetwork("run", run.path, network), DataOptions()).warnings
-    assert "no better than guessing" in guess
+    assert "hardly better than guessing" in guess
     assert f"and {100 * run.history[-1]['train_accuracy']:.1f} % at the end of its training" in below
     with pytest.raises(ValueError, match="--data must name the data where --resize is given"):
         samples_for(LoadedNetwork("run", run.path, network), DataOptions(resize="4"))

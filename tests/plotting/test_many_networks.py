@@ -213,6 +213,7 @@ def test_an_svg_element_has_words_in_the_colour_of_the_page_and_no_name_of_its_o
     assert "currentColor" in text
     assert "<g id=" not in text
     assert "#ffffff" not in text.split("<text")[0]  # the background is clear
+    assert ">0.0004</text>" in canvas.svg(draw({f"n{k}": flatness([0.0004 * (1 + k)]) for k in range(2)}))
     noise: GradientNoise = noise_of(0)
     assert len(canvas.svg(draw(dataclasses.replace(noise)))) < len(png(draw(noise)))
 

@@ -220,8 +220,8 @@ def test_the_shape_may_be_a_number_or_the_data() -> None:
         found = fp.weight_norms(model, given)
         assert found.summary() == pytest.approx(expected.summary(), nan_ok=True)
         assert found.settings["arguments"] == expected.settings["arguments"]
-    with pytest.raises(ValueError, match=r"depends on its input, but \(1, 3\) per sample; .* leave the batch out of"):
-        fp.weight_norms(model, (1, 6))
+    tokens = fp.weight_norms(model, (5, 6))  # a layer applied to each of five tokens, and outputs of any shape
+    assert tokens.path == pytest.approx(5**0.5 * expected.path)
     for wrong in ("6", (6.0,), data.inputs):
         with pytest.raises(TypeError, match=r"(?s)must be the shape of one sample, .* Take data.input_shape"):
             fp.weight_norms(model, wrong)

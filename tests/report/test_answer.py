@@ -86,6 +86,12 @@ def test_cells_are_the_results_own_headlines() -> None:
             assert cell.number == own.scale * own.value
 
 
+def test_groups_that_overlap_have_no_order() -> None:
+    values = {"a": 1.0, "b": 3.0, "c": 2.0, "d": 4.0}
+    groups = {"a": "low", "b": "low", "c": "high", "d": "high"}
+    assert "above" not in describe("mean", values, groups)
+
+
 def test_what_was_not_measured_is_not_invented() -> None:
     records: Records = {
         "flatness_radius": {"a": flatness([INFINITE] * 2), "b": flatness([2.0, 3.0]), "c": flatness([2.0, 4.0])},
@@ -147,6 +153,13 @@ def test_saturated_scores_are_said_once() -> None:
     assert sentences(topic)["Scores"].startswith("all 1.41, saturated at √2")
 
 
+def test_scores_below_their_maximum_are_compared() -> None:
+    found = {name: margins_of(seed, "scores", outputs="softmax") for seed, name in enumerate(NAMES)}
+    (topic,) = topics({"scores": dict(found)}).values()
+    assert [own.words for own in topic.table.heads] == ["network", "Scores"]
+    assert "saturated" not in sentences(topic)["Scores"]
+
+
 def test_generalization_comes_first_with_gap_and_intervals() -> None:
     records: Records = {
         "flatness_radius": {"a": flatness([1.0, 2.0]), "b": flatness([3.0, 4.0])},
@@ -202,6 +215,7 @@ def test_one_network_has_figures_and_no_comparison() -> None:
         ({"a": 1.0}, "Mean: a 1.00."),
         ({"a": 1.0, "b": float("nan")}, "Mean: a 1.00; none for b."),
         ({"a": float("nan")}, "Mean: none is finite."),
+        ({"a": 1.0, "b": 1.0}, "Mean: a 1.00, b 1.00."),  # neither is above the other
     ],
 )
 def test_alternative_texts_say_what_is_missing(values: dict[str, float], words: str) -> None:

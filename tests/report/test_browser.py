@@ -218,3 +218,32 @@ def test_an_interactive_page_draws_its_surfaces(tab: Browser, tmp_path: Path) ->
     drawn = tab.evaluate("document.querySelectorAll('.live .plotly-graph-div .main-svg').length")
     assert drawn > 0
     assert tab.evaluate(OVERFLOW) == 0
+
+
+PAIRS = [
+    ("ink", "paper"), ("soft", "paper"), ("accent", "paper"), ("ink", "shade"), ("soft", "shade"), ("accent", "shade"),
+    ("good", "good-shade"), ("bad", "bad-shade"), ("ink", "bad-shade"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_closed_form_words_have_the_contrast_of_level_aa(tab: Browser, page: Path, scheme: str) -> None:
+    """WCAG 2.2, 1.4.3: (L + 0.05) / (l + 0.05) >= 4.5 for the luminances L > l of words and ground."""
+    tab.media(scheme=scheme)
+    tab.open(page)
+    names = sorted({name for pair in PAIRS for name in pair})
+    listed = ", ".join(
+        f"['{name}', getComputedStyle(document.documentElement).getPropertyValue('--{name}')]" for name in names
+    )
+    colours = dict(tab.evaluate(f"[{listed}]"))
+    for words, ground in PAIRS:
+        high, low = sorted((luminance(colours[name]) for name in (words, ground)), reverse=True)
+        assert (high + 0.05) / (low + 0.05) >= 4.5, (words, ground)
+
+
+def luminance(colour: str) -> float:
+    digits = colour.strip().removeprefix("#")
+    digits = "".join(2 * own for own in digits) if len(digits) == 3 else digits
+    parts = (int(digits[place : place + 2], 16) / 255 for place in (0, 2, 4))
+    linear = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
+    return sum(weight * part for weight, part in zip((0.2126, 0.7152, 0.0722), linear, strict=True))

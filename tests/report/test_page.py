@@ -35,6 +35,7 @@ def records() -> dict[str, dict[str, object]]:
     }
 
 
+EARLIER = '<meta name="generator" content="flatprobe">an earlier page'
 VOID = {"meta", "br", "img", "link", "hr", "input"}
 
 
@@ -175,7 +176,7 @@ def test_lines_and_triangles_of_one_measurement_are_drawn_apart(tmp_path: Path) 
 
 def test_failure_leaves_the_earlier_page(tmp_path: Path, monkeypatch) -> None:
     path = tmp_path / "r.html"
-    path.write_text("earlier page of flatprobe")
+    path.write_text(EARLIER)
 
     def fail(*_: object) -> None:
         msg = "disk full"
@@ -184,7 +185,7 @@ def test_failure_leaves_the_earlier_page(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(Path, "replace", fail)
     with pytest.raises(OSError, match="disk full"):
         report({"r": {"a": flatness([1.0])}}, path)
-    assert path.read_text() == "earlier page of flatprobe"
+    assert path.read_text() == EARLIER
     assert [own.name for own in tmp_path.iterdir()] == ["r.html"]
 
 
@@ -245,3 +246,12 @@ def test_property_names_with_slashes_survive_the_folder_of_records(tmp_path: Pat
     loaded = load_records(folder)["flatness_radius"]
     assert {name: loaded[name].radii.tolist() for name in names} == {name: [k + 1.0] for k, name in enumerate(names)}
     assert (folder / "flatness_radius" / "plain 1.5.parquet").is_file()
+
+
+@pytest.mark.parametrize("text", ["import flatprobe", "<title>flatprobe report</title>", ""])
+def test_a_file_that_only_names_flatprobe_is_kept(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text(text)
+    with pytest.raises(FileExistsError, match="is no page of flatprobe"):
+        report({"r": {"a": flatness([1.0])}}, path)
+    assert path.read_text() == text

@@ -286,3 +286,22 @@ def test_probabilities_in_place_of_logits_are_warned_of(loss: str, layer: nn.Mod
     model = nn.Sequential(nn.Linear(3, outputs), layer).double().eval()
     with pytest.warns(UserWarning, match="between 0 and 1 throughout|probabilities"):
         fp.EmpiricalRisk(model, fp.LabelledData(drawn(6, 3), targets.double() if outputs == 1 else targets), loss=loss)
+
+
+@pytest.mark.parametrize("dimensions", [1, 2])
+def test_pictures_of_a_risk_without_an_error_show_the_loss_and_refuse_the_accuracy(dimensions: int) -> None:
+    risk = segmentation().risk()
+    surface = fp.random_slice(risk, steps=3, dimensions=dimensions)
+    weights = [risk.center, {name: 1.1 * value for name, value in risk.center.items()}, risk.center]
+    points = fp.segment(steps=3) if dimensions == 1 else fp.simplex(3, steps=2)
+    landscape = fp.interpolate(risk, weights[: dimensions + 1], points)
+    for result in (surface, landscape):
+        assert result.plot() is not None
+        with pytest.raises(ValueError, match='quantity must be "loss" for a risk without an error'):
+            result.plot(quantity="accuracy")
+
+
+def test_a_loss_of_one_output_and_integer_labels_names_the_fix() -> None:
+    data = fp.LabelledData(drawn(6, 3), integers(2, 6))
+    with pytest.raises(ValueError, match=r"single output, give LabelledData labels.float\(\) in the shape of the"):
+        fp.EmpiricalRisk(nn.Linear(3, 1).double().eval(), data, loss=nn.BCEWithLogitsLoss())

@@ -58,12 +58,12 @@ def test_property_a_network_on_its_own_inputs_is_never_suspected(objective: str,
 def test_guessing_is_told_with_the_largest_class_and_another_order_of_the_classes(plain: nn.Module) -> None:
     order = torch.tensor([1, 2, 3, 4, 5, 6, 7, 8, 9, 0])
     (warning,) = accuracy_warnings(plain, fp.LabelledData(PIXELS, order[DIGITS.labels]))
-    assert "no better than guessing the largest class (" in warning
+    assert "hardly better than guessing the largest class (" in warning
     assert "with the classes in another order it is 9" in warning
     (other,) = accuracy_warnings(plain, DIGITS.with_random_labels())
     assert "check the scale of the inputs (--normalise), the order of the classes and the weights" in other
     wide = fp.models.mlp(DIGITS.input_shape, classes=100, widths=(8,)).eval()
-    assert "by 100 outputs for 10 classes, no better than guessing" in accuracy_warnings(wide, DIGITS)[0]
+    assert "by 100 outputs for 10 classes, hardly better than guessing" in accuracy_warnings(wide, DIGITS)[0]
 
 
 def test_closed_form_the_share_of_the_largest_class() -> None:
@@ -73,9 +73,20 @@ def test_closed_form_the_share_of_the_largest_class() -> None:
         constant.weight.zero_()
         constant.bias.copy_(torch.tensor([1.0, 0.0]))
     (warning,) = accuracy_warnings(constant, fp.LabelledData(torch.rand(100, 2), labels))
-    assert warning.startswith("accuracy 70.0 %, no better than guessing the largest class (70.0 % of 100 samples)")
+    assert warning.startswith("accuracy 70.0 %, hardly better than guessing the largest class (70.0 % of 100 samples)")
+    (same,) = accuracy_warnings(constant, fp.LabelledData(torch.rand(100, 2), labels), claimed=0.7)
+    assert same.endswith("(70.0 % of 100 samples); the history in its folder says the same")
     assert accuracy_warnings(constant, fp.LabelledData(torch.rand(10, 2), labels[65:75])) == ()  # too few to tell
     assert accuracy_warnings(constant, fp.LabelledData(torch.rand(100, 2), 0 * labels)) == ()  # all right
+
+
+def test_a_quarter_of_large_samples_is_classified(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = fp.models.mlp(DIGITS.input_shape, widths=(4,)).eval()
+    data = fp.LabelledData(PIXELS, torch.arange(1500) % 2)
+    monkeypatch.setattr("flatprobe.studies.accuracy.SAMPLES", 1000)
+    for large, count in ((64, 1000), (63, 250)):
+        monkeypatch.setattr("flatprobe.studies.accuracy.LARGE", large)
+        assert f" of {count} samples)" in accuracy_warnings(network, data)[0]
 
 
 def test_an_accuracy_below_that_of_the_history(plain: nn.Module) -> None:
@@ -95,4 +106,4 @@ def test_what_has_no_accuracy_or_no_pixels_is_left_alone(plain: nn.Module) -> No
     assert is_normalised(fp.Normalised(plain, 0.5, 0.2))
     tokens = fp.LabelledData(torch.arange(60).reshape(30, 2) % 7, torch.arange(30) % 2)
     network = nn.Sequential(nn.Embedding(7, 4), nn.Flatten(), nn.Linear(8, 2)).eval()
-    assert all("no better than guessing" in said for said in accuracy_warnings(network, tokens))
+    assert all("hardly better than guessing" in said for said in accuracy_warnings(network, tokens))
