@@ -180,9 +180,12 @@ def measure(
         ValueError: for wrong options, or if no network and its data can be loaded.
     """
     from flatprobe.cli.console import show
+    from flatprobe.studies.chosen import choose
     from flatprobe.studies.compare import compare_quietly
 
     chosen = measurements_of(measurements)
+    if chosen is not None:
+        choose(chosen)  # an unknown name is told before anything is loaded
     ready = prepare(paths, network, samples, quiet=run.quiet)
     along, along_name = along_of({name: one.path for name, one in ready.loaded.items()}, run.along)
     groups = groups_of(list(ready.models), run.group, run.along)

@@ -136,6 +136,10 @@ def train(
     last = run.history[-1]
     unit = "epoch" if run.epochs == 1 else "epochs"
     print(f"{out}: {run.epochs} {unit}, loss {last['train_loss']:.4g}, accuracy {100 * last['train_accuracy']:.2f} %")
+    if validation and "validation_accuracy" in last:
+        accuracy, loss = last["validation_accuracy"], last["validation_loss"]
+        gaps = f"gaps {loss - last['train_loss']:.4g} and {100 * (last['train_accuracy'] - accuracy):.2f} %"
+        print(f"{validation}: loss {loss:.4g}, accuracy {100 * accuracy:.2f} %; {gaps}")
 
 
 def _value(text: str) -> object:

@@ -217,7 +217,7 @@ def test_errors_are_one_line_and_status_two(
     model = fp.load_checkpoint("runs/small-0")
     torch.save(model.state_dict(), "foreign2.pt")
     monkeypatch.setitem(sys.modules, "mine2", ModuleType("mine2"))
-    sys.modules["mine2"].network = lambda: model
+    monkeypatch.setattr(sys.modules["mine2"], "network", lambda: model, raising=False)
     with pytest.raises(SystemExit) as caught:
         main(arguments)
     error = capsys.readouterr().err
