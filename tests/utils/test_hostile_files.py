@@ -20,6 +20,7 @@ from torch import nn
 import flatprobe as fp
 from flatprobe import models
 from flatprobe.models.checkpoints import load_checkpoint, save_checkpoint
+from flatprobe.studies.probes_by_name import PROBES
 from flatprobe.training.run_folder import RunFolder
 from flatprobe.utils import atomic
 from flatprobe.utils.atomic import check_writable, is_abandoned, leftovers, write_beside
@@ -265,7 +266,7 @@ def test_a_folder_that_takes_no_files_is_told_before_anything_is_measured(tmp_pa
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(atomic.tempfile, "TemporaryFile", denied)
-    monkeypatch.setattr("flatprobe.studies.compare.PROBES", {"functional_margins": None})  # is not called
+    monkeypatch.setitem(PROBES, "functional_margins", None)  # is not called
     with pytest.raises(PermissionError, match=r"out must be writable, got: Permission denied"):
         fp.compare({"net": nn.Linear(4, 4).eval()}, DATA, probes=["functional_margins"], out=tmp_path / "out")
 
@@ -273,12 +274,12 @@ def test_a_folder_that_takes_no_files_is_told_before_anything_is_measured(tmp_pa
 def test_an_interruption_says_what_is_kept(tmp_path, monkeypatch):
     nets = {"a": nn.Linear(4, 4).eval(), "b": nn.Linear(4, 4).eval()}
 
-    def second(model, data, _seed):
+    def second(model, data):
         if model is nets["b"]:
             raise KeyboardInterrupt
         return fp.functional_margins(model, data)
 
-    monkeypatch.setattr("flatprobe.studies.compare.PROBES", {"functional_margins": second})
+    monkeypatch.setitem(PROBES, "functional_margins", second)
     with pytest.raises(KeyboardInterrupt) as caught:
         fp.compare(nets, DATA, probes=["functional_margins"], out=tmp_path)
     assert caught.value.__notes__ == [f"1 records were measured before, and are kept in {tmp_path}"]
