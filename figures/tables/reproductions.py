@@ -119,9 +119,7 @@ def headlines() -> str:
     for row in HEADLINES:
         own = metadata(row.name, row.preset)["outcomes"]
         (outcome,) = (entry for entry in own if entry["rule"] == row.rule)
-        interval = (
-            "" if outcome["interval"] is None else f" [{', '.join(_fixed(x) for x in outcome['interval'])}]"
-        )
+        interval = "" if outcome["interval"] is None else f" [{', '.join(_fixed(x) for x in outcome['interval'])}]"
         measured = f"{_fixed(outcome['effect'])}{interval}".replace(" ", GAP)
         lines.append([row.label, outcome["verdict"], _fixed(outcome["published"]), measured])
     found = counts(rows(registry().values()))

@@ -25,7 +25,8 @@ class NetworkOptions:
     ----------
     model: str
         The architecture of checkpoints that hold weights only, as package.module:name or path/to/file.py:name, a
-        function or class that returns the network. Modules in the current folder are found.
+        function or class that returns the network. Modules in the current folder are found. An argument named path
+        is the checkpoint's path, for several architectures in one call.
     model_arg: list[str]
         An argument of --model, such as width=64. The value is JSON, or else text. Repeat the option for several.
     key: str

@@ -19,16 +19,16 @@ CONFIG = "config.json"
 
 
 def architecture(
-    model: Any, folder: Path | None, option: str = "model", reference: str | None = None
+    model: Any, path: Path | None, option: str = "model", reference: str | None = None
 ) -> tuple[nn.Module, list[str]]:
     """A network for the weights of a checkpoint, and what was said about it.
 
     Args:
         model: a module, of which a copy is returned, or a class or function that returns one, or the name of one of
             these, as in `resolve`. A `functools.partial` gives arguments. The arguments that a class of
-            `PyTorchModelHubMixin` takes, and those that any other function requires, are read from the folder's
-            config.json.
-        folder: folder of the checkpoint; None without one.
+            `PyTorchModelHubMixin` takes, and those that any other function requires, are read from the config.json in
+            the folder. A required argument `path` is the path of the checkpoint.
+        path: file or folder of the checkpoint; None without one.
         option: name of the argument or option in errors.
         reference: name of the model in errors; None for its module and name.
 
@@ -56,7 +56,10 @@ def architecture(
     given = model.keywords if isinstance(model, functools.partial) else {}
     own = getattr(function, "__qualname__", type(function).__name__)
     name = reference or f"{getattr(function, '__module__', '')}:{own}"
+    folder = path if path is None or path.is_dir() else path.parent
     config = {} if folder is None else config_of(folder)
+    if path is not None and "path" in required(function) and "path" not in given:
+        given = {**given, "path": path}
     with keep_global_states():
         if hasattr(function, "_hub_mixin_config") and config:
             arguments = {"pretrained_model_name_or_path": str(folder), "local_files_only": True, **given}

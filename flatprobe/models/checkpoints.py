@@ -60,7 +60,8 @@ def load_checkpoint(
             `"net.py:Net"` or `"package.module:build"`. A module is never changed: a copy
             receives the weights, in the module's dtype and on its device. A class of `PyTorchModelHubMixin` is called
             with the arguments in the folder's config.json, another one with those that it requires, as far as
-            config.json has them. None (default) rebuilds the network from the recipe in the config.json of the run
+            config.json has them. A required argument `path` is the path of the checkpoint, so that one function can
+            serve several networks. None (default) rebuilds the network from the recipe in the config.json of the run
             folder or beside the file, in the checkpoint's dtype.
         key: the entry of the file that holds the weights, such as `"ema"` or `"model.state_dict"`, or a first part of
             the tensors' names, such as `"teacher"`. None (default) takes the one that fits the model, and the network
@@ -109,8 +110,7 @@ def read_checkpoint(
     if not path.exists():
         msg = f"there is no checkpoint {path}; expected a .safetensors, .pt, .pth, .ckpt or .bin file, or a folder"
         raise FileNotFoundError(msg)
-    folder = path if path.is_dir() else path.parent
-    blank, said = (None, []) if model is None else architecture(model, folder, option, reference)
+    blank, said = (None, []) if model is None else architecture(model, path, option, reference)
     config = _config(path / CONFIG) if path.is_dir() else {}
     if "model_type" in config and (blank is None or is_readable(config)):
         network = load_pretrained(path, config)

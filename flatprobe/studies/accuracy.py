@@ -91,7 +91,8 @@ def is_normalised(network: nn.Module) -> bool:
 def accuracy_warnings(network: nn.Module, data: LabelledData, *, claimed: float | None = None) -> tuple[str, ...]:
     """Sentences on an accuracy that is likely not the one of the network as it was trained.
 
-    Up to 2,000 samples spread over the data are classified, or 500 of more than 64 x 64 x 3 numbers. There is a warning if
+    Up to 2,000 samples spread over the data are classified, or 500 of more than 64 x 64 x 3 numbers each. There is a
+    warning if
 
     - another customary normalization of the inputs makes fewer errors, and clearly so: at most half as many, with a
       p-value below 0.01 / (number of normalizations) of a sign test over the samples whose correctness changes, or

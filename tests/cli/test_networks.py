@@ -147,6 +147,18 @@ def test_arguments_of_the_architecture(folder: Path, monkeypatch: pytest.MonkeyP
         architecture(NetworkOptions(model="tests.helpers.zoo:Net", model_arg=("depth=6",)))
 
 
+def test_one_function_serves_several_architectures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for width in (3, 5):
+        torch.save(zoo.network(width=width).state_dict(), f"width-{width}.pt")
+    Path("by_path.py").write_text(
+        "from tests.helpers.zoo import Net\ndef build(path): return Net(int(path.stem.split('-')[1]))\n"
+    )
+    loaded = load_networks([Path()], NetworkOptions(model="by_path.py:build"))
+    assert {one.name: one.network.conv.out_channels for one in loaded} == {"width-3": 3, "width-5": 5}
+    assert [one.said for one in loaded] == [(), ()]
+
+
 def test_a_hub_folder_gives_the_arguments_of_its_class(folder: Path) -> None:
     zoo.HubNet(width=6).save_pretrained(folder / "hub6")
     options = NetworkOptions(model="tests.helpers.zoo:HubNet")

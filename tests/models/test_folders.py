@@ -74,7 +74,8 @@ def test_one_checkpoint_in_two_formats_counts_once(tmp_path: Path) -> None:
 def test_links_neither_repeat_nor_hang(tmp_path: Path) -> None:
     save(tmp_path / "runs" / "epoch_3.pt")
     (tmp_path / "runs" / "best.pt").symlink_to("epoch_3.pt")
-    (tmp_path / "runs" / "self").symlink_to(tmp_path / "runs")
+    for k in range(9):  # followed, they would be 9^8 folders
+        (tmp_path / "runs" / f"self-{k}").symlink_to(tmp_path / "runs")
     (tmp_path / "runs" / "gone.pt").symlink_to("nowhere.pt")
     assert found(tmp_path / "runs") == ["epoch_3.pt"]
 

@@ -1,4 +1,4 @@
-"""The measured output: by default, by key, attribute, index or function, and what is refused."""
+"""The measured output: by default, by key, attribute, index or function, one logit, and what is refused."""
 
 from collections import namedtuple
 from typing import Any
@@ -6,11 +6,13 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 import flatprobe as fp
 from flatprobe.network.network import Network
 from tests.helpers import cases, strange
 from tests.helpers.properties import assert_model_untouched
+from tests.helpers.tasks import drawn, integers
 
 Pair = namedtuple("Pair", ["features", "scores"])
 DATA = strange.data(30)
@@ -94,3 +96,50 @@ def test_a_wrapped_network_in_training_mode_is_refused_and_only_modules_are_take
         Network(fp.WithOutput(nn.Linear(2, 2), 0))
     with pytest.raises(TypeError, match=r"network must be a torch.nn.Module, got a dict. Load a state_dict"):
         fp.WithOutput({}, 0)
+
+
+@pytest.mark.parametrize("columns", [False, True])
+@pytest.mark.parametrize("kind", ["integers", "booleans", "floats"])
+def test_closed_form_one_logit_is_the_network_of_two(kind: str, columns: bool) -> None:
+    """The logits (0, z) have the cross-entropy log(1 + exp(-s z)) and the margin s z, s = 2 y - 1."""
+    one = nn.Sequential(nn.Linear(3, 6), nn.Tanh(), nn.Linear(6, 1), *([] if columns else [nn.Flatten(0)]))
+    one = one.double().eval()
+    two = nn.Sequential(nn.Linear(3, 6), nn.Tanh(), nn.Linear(6, 2)).double().eval()
+    with torch.no_grad():
+        for place in (0, 2):
+            for name in ("weight", "bias"):
+                own, value = getattr(two[place], name), getattr(one[place], name)
+                own.copy_(value if place == 0 else torch.cat((torch.zeros_like(value), value)))
+    x, y = drawn(30, 3).float(), integers(2, 30)
+    own = fp.LabelledData(x, {"integers": y, "booleans": y > 0, "floats": y.double()}[kind])
+    data = fp.LabelledData(x, y)
+    risk = fp.EmpiricalRisk(one, own)
+    assert risk().loss == pytest.approx(fp.EmpiricalRisk(two, data)().loss, rel=1e-12)
+    assert risk().error == fp.EmpiricalRisk(two, data)().error
+    z = one(x.double()).flatten().detach()
+    assert risk().loss == pytest.approx(float(F.softplus(-(2 * y - 1) * z).mean()), rel=1e-12)
+    assert risk().loss == pytest.approx(
+        fp.EmpiricalRisk(one, fp.LabelledData(x, y.double()), "binary_cross_entropy")().loss, rel=1e-12
+    )
+    assert risk.describe()["network"]["logits"] == "(0, z) of one output z"
+    margins = fp.functional_margins(one, own)
+    torch.testing.assert_close(margins.values, (2 * y - 1) * z, rtol=1e-12, atol=0)
+    for probe in (
+        lambda m, d: fp.scores(m, d).values, lambda m, d: fp.jacobian_norms(m, d).values,
+        lambda m, d: fp.geometric_margins(m, d).lower,
+        lambda m, d: fp.geometric_margins(m, d, lower=(), upper="deepfool").upper,
+        lambda m, d: fp.gaussian_robustness(m, d, gammas=[0.3], draws=2).error,
+        lambda m, d: fp.adversarial_accuracy(m, d, budgets=[0.1], attack="fgsm").accuracy,
+    ):  # fmt: skip
+        found, expected = probe(one, own), probe(two, data)
+        torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-9)
+    with pytest.raises(ValueError, match=r"3 classes .*but the network returns one logit per sample"):
+        fp.functional_margins(one, fp.LabelledData(x, integers(3, 30)))
+
+
+def test_property_a_network_of_one_logit_can_be_trained() -> None:
+    x = drawn(40, 3).float()
+    data = fp.LabelledData(x, (x[:, 0] > 0).float())
+    run = fp.train(nn.Linear(3, 1), data, epochs=30, learning_rate=1.0, batch_size=8)
+    assert run.history[-1]["train_accuracy"] > 0.95
+    assert run.model(x).shape == (40, 1)

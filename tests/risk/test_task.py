@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 import flatprobe as fp
 from flatprobe.probes.gradient_noise import _minibatches
+from flatprobe.risk import lines
 from tests.helpers.properties import assert_batch_size_invariant, assert_model_untouched
 from tests.helpers.tasks import CASES, Case, drawn, integers, language_model, segmentation
 
@@ -129,53 +130,6 @@ def test_closed_form_linear_regression() -> None:
 
     u = direction(least.center, ["weight"], "isotropic", 0, 0)["weight"]
     assert float(radius.radii[0]) == pytest.approx(float((0.05 / (u @ hessian @ u.T / 2)) ** 0.5), rel=1e-6)
-
-
-@pytest.mark.parametrize("columns", [False, True])
-@pytest.mark.parametrize("kind", ["integers", "booleans", "floats"])
-def test_closed_form_one_logit_is_the_network_of_two(kind: str, columns: bool) -> None:
-    """The logits (0, z) have the cross-entropy log(1 + exp(-s z)) and the margin s z, s = 2 y - 1."""
-    one = nn.Sequential(nn.Linear(3, 6), nn.Tanh(), nn.Linear(6, 1), *([] if columns else [nn.Flatten(0)]))
-    one = one.double().eval()
-    two = nn.Sequential(nn.Linear(3, 6), nn.Tanh(), nn.Linear(6, 2)).double().eval()
-    with torch.no_grad():
-        for place in (0, 2):
-            for name in ("weight", "bias"):
-                own, value = getattr(two[place], name), getattr(one[place], name)
-                own.copy_(value if place == 0 else torch.cat((torch.zeros_like(value), value)))
-    x, y = drawn(30, 3).float(), integers(2, 30)
-    own = fp.LabelledData(x, {"integers": y, "booleans": y > 0, "floats": y.double()}[kind])
-    data = fp.LabelledData(x, y)
-    risk = fp.EmpiricalRisk(one, own)
-    assert risk().loss == pytest.approx(fp.EmpiricalRisk(two, data)().loss, rel=1e-12)
-    assert risk().error == fp.EmpiricalRisk(two, data)().error
-    z = one(x.double()).flatten().detach()
-    assert risk().loss == pytest.approx(float(F.softplus(-(2 * y - 1) * z).mean()), rel=1e-12)
-    assert risk().loss == pytest.approx(
-        fp.EmpiricalRisk(one, fp.LabelledData(x, y.double()), "binary_cross_entropy")().loss, rel=1e-12
-    )
-    assert risk.describe()["network"]["logits"] == "(0, z) of one output z"
-    margins = fp.functional_margins(one, own)
-    torch.testing.assert_close(margins.values, (2 * y - 1) * z, rtol=1e-12, atol=0)
-    for probe in (
-        lambda m, d: fp.scores(m, d).values, lambda m, d: fp.jacobian_norms(m, d).values,
-        lambda m, d: fp.geometric_margins(m, d).lower,
-        lambda m, d: fp.geometric_margins(m, d, lower=(), upper="deepfool").upper,
-        lambda m, d: fp.gaussian_robustness(m, d, gammas=[0.3], draws=2).error,
-        lambda m, d: fp.adversarial_accuracy(m, d, budgets=[0.1], attack="fgsm").accuracy,
-    ):  # fmt: skip
-        found, expected = probe(one, own), probe(two, data)
-        torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-9)
-    with pytest.raises(ValueError, match=r"3 classes .*but the network returns one logit per sample"):
-        fp.functional_margins(one, fp.LabelledData(x, integers(3, 30)))
-
-
-def test_property_a_network_of_one_logit_can_be_trained() -> None:
-    x = drawn(40, 3).float()
-    data = fp.LabelledData(x, (x[:, 0] > 0).float())
-    run = fp.train(nn.Linear(3, 1), data, epochs=30, learning_rate=1.0, batch_size=8)
-    assert run.history[-1]["train_accuracy"] > 0.95
-    assert run.model(x).shape == (40, 1)
 
 
 @pytest.mark.parametrize("make", [lambda: language_model("model"), language_model])
@@ -305,3 +259,40 @@ def test_a_loss_of_one_output_and_integer_labels_names_the_fix() -> None:
     data = fp.LabelledData(drawn(6, 3), integers(2, 6))
     with pytest.raises(ValueError, match=r"single output, give LabelledData labels.float\(\) in the shape of the"):
         fp.EmpiricalRisk(nn.Linear(3, 1).double().eval(), data, loss=nn.BCEWithLogitsLoss())
+
+
+def test_property_a_layer_applied_to_each_token_stores_all_its_outputs(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 3)).double().eval()
+    data = fp.LabelledData(drawn(10, 7, 4), integers(3, 10, 7))
+    risk = fp.EmpiricalRisk(model, data, loss="token_cross_entropy")
+    for room, fits in ((10 * 7 * 8 * 8, True), (10 * 7 * 8 * 8 - 1, False)):
+        monkeypatch.setattr(lines, "_STORE", room)
+        assert (lines.split_for(risk.network, data, [risk.center]) is not None) == fits
+        assert risk.along([risk.center])([1.0]).loss == pytest.approx(risk().loss, rel=1e-12)
+
+
+def test_slow_reference_recalibrated_statistics_of_a_regression() -> None:
+    model = nn.Sequential(nn.Linear(3, 5), nn.BatchNorm1d(5), nn.Tanh(), nn.Linear(5, 1)).double().eval()
+    x, t = drawn(30, 3), drawn(30, seed=1)
+    risk = fp.EmpiricalRisk(model, fp.LabelledData(x, t), loss="squared_error")
+    found = fp.interpolate(risk, [model, model], fp.segment(steps=2), batch_norm="recalibrate").loss
+    own = copy.deepcopy(model).train()
+    own[1].momentum = None
+    own(x)
+    expected = (own.eval()(x)[:, 0] - t).square().mean()
+    assert found.tolist() == pytest.approx([float(expected.detach())] * 2, rel=1e-9)
+
+
+def test_property_one_output_has_an_error_for_two_classes_and_none_for_counts() -> None:
+    model, x = nn.Linear(3, 1).double().eval(), drawn(30, 3)
+
+    def logistic(z: Tensor, y: Tensor) -> Tensor:
+        return F.softplus(-(2 * y - 1) * z.flatten())
+
+    def counts(z: Tensor, y: Tensor) -> Tensor:
+        return (z.flatten() - y).square()
+
+    y = integers(2, 30)
+    found = fp.EmpiricalRisk(model, fp.LabelledData(x, y), loss=logistic)()
+    assert found.error == float(((model(x).flatten() > 0) != y).double().mean())
+    assert fp.EmpiricalRisk(model, fp.LabelledData(x, integers(5, 30)), loss=counts)().figures().keys() == {"loss"}
