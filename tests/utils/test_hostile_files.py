@@ -20,7 +20,6 @@ from torch import nn
 import flatprobe as fp
 from flatprobe import models
 from flatprobe.models.checkpoints import load_checkpoint, save_checkpoint
-from flatprobe.studies.probes_by_name import PROBES
 from flatprobe.training.run_folder import RunFolder
 from flatprobe.utils import atomic
 from flatprobe.utils.atomic import check_writable, is_abandoned, leftovers, write_beside
