@@ -82,10 +82,12 @@ def test_closed_form_the_share_of_the_largest_class() -> None:
 
 def test_closed_form_fewer_errors_and_a_fifth_of_the_loss() -> None:
     def found(loss: float, correct: list[int]) -> _Found:
-        return _Found(torch.full((len(correct),), loss), torch.tensor(correct, dtype=torch.float64))
+        return _Found(
+            torch.full((len(correct),), loss, dtype=torch.float64), torch.tensor(correct, dtype=torch.float64)
+        )
 
     before = found(1.0, [1, 0, 0, 0])
-    assert found(0.2, [1, 1, 0, 0]).is_clearly_better(before, 5)
+    assert found(0.19, [1, 1, 0, 0]).is_clearly_better(before, 5)
     assert not found(0.21, [1, 1, 0, 0]).is_clearly_better(before, 5)  # too few samples for a sign test
     assert not found(0.1, [0, 1, 0, 0]).is_clearly_better(before, 5)  # as many errors
     many = found(1.0, [0] * 100)  # the sign test of 9 gains has the p-value 1 / 512, and that of 8 gains 1 / 256
