@@ -17,7 +17,6 @@ from matplotlib.figure import Figure
 import flatprobe as fp
 from flatprobe.plotting import canvas, draw, triangle
 from flatprobe.plotting.names import COLOURS
-from flatprobe.probes.flatness import FlatnessRadii
 
 ROOT = Path(__file__).parents[1]
 SAMPLES = 300
@@ -42,19 +41,18 @@ def trained(data: fp.LabelledData, seed: int = 0) -> Any:
     return fp.train(fp.models.mlp(data.input_shape, widths=WIDTHS, seed=seed), data, seed=seed, **TRAINING).model
 
 
-@mpl.rc_context(canvas.STYLE)
-def row(panels: Iterable[tuple[str, Any]], *, width: float = 3.9, height: float = 3.3) -> Figure:
-    """Panels side by side, each a title ("" keeps the picture's own) and results."""
+@canvas.drawing()
+def stack(panels: Iterable[tuple[str, Any]], *, height: float = 2.2) -> Figure:
+    """Panels one above the other, each a title and results; a single one is the picture of the results itself."""
     panels = list(panels)
-    figure = canvas.blank(width * len(panels), height)
+    groups = [dict(zip(own, own, strict=True)) if isinstance(own, dict) else None for _, own in panels]
+    if len(panels) == 1:
+        return canvas.figure_of(draw(panels[0][1], groups=groups[0]))
+    figure = canvas.blank(canvas.WIDTH, height * len(panels))
     for place, (title, results) in enumerate(panels, start=1):
-        axes = figure.add_subplot(1, len(panels), place)
-        grouped = isinstance(results, dict) and not isinstance(next(iter(results.values())), FlatnessRadii)
-        draw(results, axes, groups={name: name for name in results} if grouped else None)
-        if title:
-            axes.set_title(title, loc="left")
-        if place > 1 and axes.get_legend():
-            axes.get_legend().remove()  # the first panel's serves all
+        axes = figure.add_subplot(len(panels), 1, place)
+        draw(results, axes, groups=groups[place - 1])
+        axes.set_title(title, loc="left")
     return figure
 
 
@@ -72,7 +70,7 @@ def pictures() -> dict[str, Figure]:
     natural = data["natural labels"]
     cnn = fp.train(fp.models.sokolic_cnn(natural.input_shape), natural, **TRAINING).model
     return {
-        "flatness-radius": row(
+        "flatness-radius": stack(
             (f"{law} directions", of_risk(fp.flatness_radius, law=law)) for law in ("isotropic", "adaptive")
         ),
         "landscapes": triangle.draw_row(
@@ -83,34 +81,34 @@ def pictures() -> dict[str, Figure]:
                 for name, own in data.items()
             }
         ),
-        "random-slices": row([("", of_risk(fp.random_slice, dimensions=1))], width=6),
-        "curvature": row(
+        "random-slices": stack([("", of_risk(fp.random_slice, dimensions=1))]),
+        "curvature": stack(
             [
                 ("five largest eigenvalues", of_risk(fp.hessian_eigenvalues, count=5)),
                 ("trace", of_risk(fp.hessian_trace)),
             ]
         ),
-        "worst-case-sharpness": row(
+        "worst-case-sharpness": stack(
             [
                 (f"ball of radius {radius}, {law}", of_risk(fp.worst_case_sharpness, law=law))
                 for law, radius in (("l2", 0.05), ("adaptive", 0.5))
             ]
         ),
-        "gradient-noise": row([("", of_risk(fp.gradient_noise, batch_size=32))], width=6.5),
-        "weight-norms": row([("", fp.weight_norms(cnn, natural.input_shape))], width=6),
-        "functional-margins": row(
+        "gradient-noise": stack([("", of_risk(fp.gradient_noise, batch_size=32))]),
+        "weight-norms": stack([("", fp.weight_norms(cnn, natural.input_shape))]),
+        "functional-margins": stack(
             [
                 ("functional margins", of_model(fp.functional_margins)),
                 ("scores", of_model(fp.scores)),
             ],
-            width=5,
+            height=3.0,
         ),
-        "geometric-margins": row([("", of_model(fp.geometric_margins))], width=6.5),
+        "geometric-margins": stack([("", of_model(fp.geometric_margins))]),
         "decision-regions": regions(models["natural labels"], natural),
-        "jacobian-norms": row([("", of_model(fp.jacobian_norms))], width=6.5),
-        "gaussian-robustness": row([("", of_model(fp.gaussian_robustness))], width=6.5),
-        "adversarial-accuracy": row([("", of_model(fp.adversarial_accuracy, budgets=BUDGETS))], width=6.5),
-        "smoothed-certificate": row([("", of_model(fp.smoothed_certificate))], width=6.5),
+        "jacobian-norms": stack([("", of_model(fp.jacobian_norms))]),
+        "gaussian-robustness": stack([("", of_model(fp.gaussian_robustness))]),
+        "adversarial-accuracy": stack([("", of_model(fp.adversarial_accuracy, budgets=BUDGETS))]),
+        "smoothed-certificate": stack([("", of_model(fp.smoothed_certificate))]),
         "generalization-bounds": bounded(fp.models.mlp(natural.input_shape, widths=WIDTHS), natural),
         "audit": rescaled(models["natural labels"], natural),
     }

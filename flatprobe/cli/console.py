@@ -87,7 +87,7 @@ def _by_measurement(
     comparison: Comparison,
     found: Figures,
     names: Sequence[str],
-    marks: dict[str, set[str]],
+    marks: Mapping[str, set[str]],
 ) -> Any:
     from rich.table import Column, Table
 
@@ -102,7 +102,7 @@ def _by_network(
     comparison: Comparison,
     found: Figures,
     names: Sequence[str],
-    marks: dict[str, set[str]],
+    marks: Mapping[str, set[str]],
     *,
     grouped: bool,
 ) -> Any:
@@ -149,7 +149,8 @@ def _title(comparison: Comparison, key: str) -> Any:
 
 def _marks(comparison: Comparison) -> dict[str, set[str]]:
     """Measurement -> the best network, if it is separated from all others."""
-    return {key: marks_of(key, results, comparison.facts) for key, results in comparison.results.items()}
+    marks = {key: marks_of(key, results, comparison.facts) for key, results in comparison.results.items()}
+    return {key: {name for name, mark in own.items() if mark == "best"} for key, own in marks.items()}
 
 
 def _place(comparison: Comparison, name: str) -> str:

@@ -45,7 +45,7 @@ def draw(
             ax.barh(place, length, left=left, height=0.6, color=colours.get(name, _EMPIRICAL), label=name)
             left += length
         notes = [f"{bound.expected / bound.maximum:.3g}", *(["chosen after the data"] if bound.chosen else [])]
-        ax.annotate(", ".join(notes), (left, place), xytext=(4, 0), textcoords="offset points", va="center")
+        ax.annotate(",\n".join(notes), (left, place), xytext=(4, 0), textcoords="offset points", va="center")
     ax.axvline(1, color="black", linewidth=1.2, linestyle="--")
     ax.set_xlim(0, 2.6)
     ax.set_xticks([0, 0.5, 1, 1.5, 2])

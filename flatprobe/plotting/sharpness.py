@@ -49,7 +49,8 @@ def _points(result: Curvature) -> np.ndarray:
     if isinstance(result, HessianEigenvalues):
         return result.eigenvalues.numpy()
     if isinstance(result, HessianTrace):
-        return result.trace + np.array([-1.0, 1.0]) * np.nan_to_num(result.standard_error)  # nan for one draw
+        error = float(np.nan_to_num(result.standard_error))  # nan for one draw
+        return np.array([result.trace - error, result.trace + error])
     return np.asarray(result.increases)
 
 

@@ -6,16 +6,23 @@ from typing import Any
 
 from flatprobe.probes.interpolation import Interpolation
 from flatprobe.report.figures import Figure
-from flatprobe.studies.differences import Difference, differences_of, group_differences_of
+from flatprobe.studies.differences import Difference, differences_of, group_differences_of, marks_of
 from flatprobe.utils.results import Result
 
 
 @dataclass(frozen=True)
 class Differences:
-    """Differences by measurement, figure, and pair of networks or groups; one of each pair is the best."""
+    """Differences by measurement, figure, and pair of networks or groups; one of each pair is the best.
+
+    Attributes:
+        networks: differences between networks.
+        groups: differences between the means of groups.
+        marked: measurement and figure -> network -> "best" or "worst".
+    """
 
     networks: Mapping[tuple[str, str, str, str], Difference]
     groups: Mapping[tuple[str, str, str, str], Difference]
+    marked: Mapping[tuple[str, str], Mapping[str, str]]
 
     @classmethod
     def of(
@@ -30,7 +37,9 @@ class Differences:
         }
         networks = [found for key, own in single.items() for found in differences_of(key, own, facts)]
         between = [found for key, own in single.items() for found in group_differences_of(key, own, groups or {})]
-        return cls(*({_key(found): found for found in each} for each in (networks, between)))
+        heads = {(found.measurement, found.figure) for found in networks}
+        marked = {(key, figure): marks_of(key, single[key], facts) for key, figure in heads}
+        return cls({_key(own): own for own in networks}, {_key(own): own for own in between}, marked)
 
     def between(self, figure: Figure, one: str, two: str, *, groups: bool = False) -> Difference | None:
         """One network or group minus another; None where neither is the best, or nothing is known."""
@@ -42,16 +51,9 @@ class Differences:
             return replace(own, **turned, lower=-own.upper, upper=-own.lower)  # type: ignore[arg-type]
         return None
 
-    def marks(self, figure: Figure) -> dict[str, str]:
-        """The best network, if it is separated from all others, and the worst, if it is separated from the best."""
-        pairs = [
-            own for key, own in self.networks.items() if key[:2] == (figure.measurement, figure.figure)
-        ]  # fmt: skip
-        if not pairs or len(pairs) + 1 < len(figure.values):
-            return {}
-        far = max(pairs, key=lambda own: abs(own.difference))
-        best = {pairs[0].reference: "best"} if all(own.separated for own in pairs) else {}
-        return best | ({far.network: "worst"} if far.separated else {})
+    def marks(self, figure: Figure) -> Mapping[str, str]:
+        """The best and the worst network, each only if it is separated from all others."""
+        return self.marked.get((figure.measurement, figure.figure), {})
 
 
 def _key(found: Difference) -> tuple[str, str, str, str]:

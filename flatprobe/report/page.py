@@ -32,8 +32,8 @@ _GENERATOR = b'<meta name="generator" content="flatprobe'  # which every page of
 _NAMED = 4  # networks that the title names
 _LEGEND = (
     (
-        "Intervals are 95 %, in brackets. best: separated from all other networks; worst: the last one, where it is "
-        "separated from the best. The intervals behind the marks hold for all pairs of networks at once."
+        "Intervals are 95 %, in brackets. A network is marked best or worst where it is separated from all others. The "
+        "intervals behind the marks hold for all pairs of networks at once."
     ),
     (
         "Groups: mean over their networks ± standard deviation across them (n - 1). The ratio of two groups' means has "

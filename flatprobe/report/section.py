@@ -100,7 +100,7 @@ class Panel:
     Attributes:
         name: name of the panel, unique on the page.
         caption: name and what differs from the section's other panels.
-        picture: SVG element.
+        picture: SVG element; "" for a single number, which is a row of the table.
         alternative: alternative text, which says what the picture shows.
         table: the figures of the picture, unless another panel has them.
         live: HTML of an interactive picture.

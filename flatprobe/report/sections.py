@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 
 from flatprobe.bounds import Bound
-from flatprobe.plotting import interactive
+from flatprobe.plotting import has_picture, interactive
 from flatprobe.plotting.canvas import svg
 from flatprobe.probes.adversarial import AdversarialAccuracy
 from flatprobe.probes.flatness import FlatnessRadii
@@ -151,7 +151,7 @@ def _panel(own: Kind, key: str, results: Results, groups: Groups, *, live: bool)
     return Panel(
         name=name,
         caption=f"{name}: {particulars}" if particulars else name,
-        picture=inline(svg(own.picture(results, groups))),
+        picture=inline(svg(own.picture(results, groups))) if has_picture(results) else "",
         alternative=alternative(own, results, groups),
         table=own.table(results),
         live=interactive.html(results, quantity=own.live) if live and own.live else "",

@@ -42,7 +42,7 @@ RADII = Kind(
     title="Flatness radii",
     sentence=lambda _results: (
         "The distance that the weights can move along a random direction before the training loss (or error) first "
-        "changes by the given amount. Each point is one direction. An open triangle at the upper edge is a direction "
+        "changes by the given amount. Each point is one direction. An open triangle at the right edge is a direction "
         "without such a change before the search ended. A larger radius means a flatter minimum. The isotropic law "
         "measures distance in weight space, so compare it with the norm of the weights; the adaptive and filter laws "
         "measure it in units of the weights, and a rescaling of units does not change the adaptive one."

@@ -65,12 +65,17 @@ class _Units:
 
 
 def differences_of(
-    measurement: str, results: Mapping[str, Result], facts: Mapping[str, Mapping[str, Any]], level: float = LEVEL
+    measurement: str,
+    results: Mapping[str, Result],
+    facts: Mapping[str, Mapping[str, Any]],
+    level: float = LEVEL,
+    *,
+    worst: bool = False,
 ) -> list[Difference]:
-    """Each network against the best one, by the headline figure.
+    """Each network against the best one, or the worst one, by the headline figure.
 
-    The best network is chosen from the same values. The intervals are therefore made for all k (k - 1) / 2 pairs at
-    once (Bonferroni): with probability `level` all of them hold, whichever network turns out best.
+    That network is chosen from the same values. The intervals are therefore made for all k (k - 1) / 2 pairs at
+    once (Bonferroni): with probability `level` all of them hold, whichever network turns out best or worst.
 
     - Paired: Student's interval for the mean of the differences.
     - Unpaired: Welch's interval.
@@ -78,7 +83,7 @@ def differences_of(
     - Proportions without values per sample: Newcombe's interval (1998, method 10) from Wilson's.
 
     Returns:
-        One per network but the best; none where no direction is better, or below two networks.
+        One per network but the reference; none where no direction is better, or below two networks.
     """
     figures = {name: found for name, result in results.items() if (found := headline(result)) is not None}
     way = {better(results[name]) for name in figures}
@@ -90,14 +95,14 @@ def differences_of(
     rows: list[Difference] = []
     if len(values) < 2:
         return rows
-    best = (max if way == {"higher"} else min)(values, key=lambda name: values[name])
+    reference = (max if (way == {"higher"}) != worst else min)(values, key=lambda name: values[name])
     alpha = (1 - level) / math.comb(len(values), 2)
     for name in values:
-        if name != best:
-            ends, over, count, paired = _interval(results, units, name, best, alpha)
+        if name != reference:
+            ends, over, count, paired = _interval(results, units, name, reference, alpha)
             separated = ends[0] > 0 or ends[1] < 0
-            difference = values[name] - values[best]
-            head = measurement, figures[name].figure, name, best, difference
+            difference = values[name] - values[reference]
+            head = measurement, figures[name].figure, name, reference, difference
             rows.append(Difference(*head, *ends, over, count, paired, separated))
     return rows
 
@@ -257,8 +262,11 @@ def _newcombe(one: Robustness, two: Robustness, alpha: float) -> tuple[float, fl
 
 def marks_of(
     measurement: str, results: Mapping[str, Result], facts: Mapping[str, Mapping[str, Any]], level: float = LEVEL
-) -> set[str]:
-    """The best network, if it is separated from all others; else nothing."""
-    rows = differences_of(measurement, results, facts, level)
-    separated = len(rows) == len(results) - 1 and all(row.separated for row in rows)
-    return {rows[0].reference} if rows and separated else set()
+) -> dict[str, str]:
+    """The best and the worst network, each only if it is separated from all others: network -> "best" or "worst"."""
+    marks = {}
+    for mark in ("worst", "best"):
+        rows = differences_of(measurement, results, facts, level, worst=mark == "worst")
+        if rows and len(rows) == len(results) - 1 and all(row.separated for row in rows):
+            marks[rows[0].reference] = mark
+    return marks

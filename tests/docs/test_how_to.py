@@ -37,8 +37,8 @@ def alike(line: str, printed: str) -> bool:
 
 @pytest.fixture
 def reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A reader's folder: the files that README and the pages on data and sweeps show, and README's checkpoints."""
-    for page in ("own-data", "sweep"):
+    """A reader's folder: the files that README and some pages show, and README's checkpoints."""
+    for page in ("own-data", "sweep", "compare"):
         for name, text in CAPTIONED.findall((ROOT / "docs" / "how-to" / f"{page}.md").read_text()):
             (tmp_path / name).write_text(text)
     [source] = re.findall(r"`(import torch.nn as nn; build = [^`]*)`", (ROOT / "README.md").read_text())

@@ -10,7 +10,8 @@ from flatprobe.report import report
 from flatprobe.report.sections import make_title
 from flatprobe.studies import demo as demo_module
 from flatprobe.studies.compare import DEFAULT, Comparison
-from flatprobe.studies.probes_by_name import CHOICES, LANDSCAPE
+from flatprobe.studies.demo import MEASURED
+from flatprobe.studies.probes_by_name import CHOICES
 from flatprobe.studies.records import load_records
 from tests.helpers import cases
 
@@ -20,11 +21,11 @@ DATA = cases.data_for((1, 8, 8), samples=40)
 @pytest.fixture(scope="module")
 def comparison() -> Comparison:
     models = {f"{group}-{k}": cases.mlp(seed=first + k) for group, first in (("a", 0), ("b", 3)) for k in range(4)}
-    return fp.compare(models, DATA, groups={name: name[0] for name in models}, seed=1)
+    return fp.compare(models, DATA, groups={name: name[0] for name in models}, seed=1, probes=MEASURED)
 
 
 def test_slow_reference_each_result_is_the_probes_own(comparison: Comparison) -> None:
-    assert set(comparison.results) == set(DEFAULT)
+    assert list(comparison.results) == list(MEASURED)
     model = cases.mlp(seed=5)
     risk = fp.EmpiricalRisk(model, DATA)
     assert torch.equal(comparison.results["flatness_radius"]["b-2"].radii, fp.flatness_radius(risk, seed=1).radii)
@@ -82,7 +83,7 @@ def test_a_network_whose_directions_are_all_censored_has_no_mean() -> None:
 
 def test_it_saves_a_record_each(comparison: Comparison, tmp_path) -> None:
     folder = comparison.save(tmp_path / "records")
-    assert {path.name for path in folder.iterdir()} == {*DEFAULT, "comparison.json"}
+    assert {path.name for path in folder.iterdir()} == {*MEASURED, "comparison.json"}
     loaded = fp.load(folder / "flatness_radius" / "a-0.parquet")
     assert torch.equal(loaded.radii, comparison.results["flatness_radius"]["a-0"].radii)
 
@@ -93,9 +94,10 @@ def test_landscapes_need_networks_alike_on_the_same_data() -> None:
     assert line.coefficients.shape[1] == 2
     assert line.barrier >= 0
     other = {"x": DATA, "y": DATA.with_random_labels(seed=3)}
-    for models, data in (({"x": cases.mlp(), "y": cases.cnn()}, DATA), (pair, other)):
-        with pytest.raises(ValueError, match="landscape must have something to measure"):
-            fp.compare(models, data, probes=["landscape"])
+    unlike = {"x": cases.mlp(), "y": cases.cnn()}
+    for models, data, reason in ((unlike, DATA, "the same shapes"), (pair, other, "on the same data")):
+        with pytest.warns(UserWarning, match=f"landscape of networks: a landscape needs networks .*{reason}"):
+            assert fp.compare(models, data, probes=["landscape"]).results == {}
     normalised = {"x": cases.residual(seed=0), "y": cases.residual(seed=1)}
     result = fp.compare(normalised, DATA, probes=["landscape"]).results["landscape"]["networks"]
     assert result.settings["arguments"]["batch_norm"] == "recalibrate"
@@ -115,7 +117,7 @@ def test_the_demo_trains_probes_and_uses_finished_runs_again(tmp_path, monkeypat
     monkeypatch.setattr(demo_module, "WIDTHS", (128,))
     monkeypatch.setattr(demo_module, "EQUAL_LOSS", 0.02)
     first = demo_module.demo(tmp_path)
-    assert set(first.results) == {*DEFAULT, "flatness_radius_equal_loss", "flatness_radius_last_layer_equal_loss"}
+    assert set(first.results) == {*MEASURED, "flatness_radius_equal_loss", "flatness_radius_last_layer_equal_loss"}
     assert sorted(set(first.groups.values())) == ["natural labels", "random labels"]
     assert len(first.results["flatness_radius"]) == 6
     for results in (first.results["flatness_radius"], first.results["flatness_radius_equal_loss"]):
@@ -137,27 +139,24 @@ def test_the_demo_trains_probes_and_uses_finished_runs_again(tmp_path, monkeypat
     second = demo_module.demo(tmp_path)
     for name, result in first.results["flatness_radius"].items():
         assert torch.equal(second.results["flatness_radius"][name].radii, result.radii)
-    assert {*DEFAULT} - {LANDSCAPE} < set(second.results)
+    assert set(second.results) == set(first.results)
 
 
-@pytest.mark.parametrize(
-    "probes", [("adversarial_accuracy", "geometric_margins"), ("geometric_margins", "adversarial_accuracy")]
-)
-def test_margins_cap_the_accuracy_under_attack_where_both_are_measured(
-    probes: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize("order", [1, -1])
+def test_margins_cap_the_accuracy_under_attack_where_both_are_measured(order: int, tmp_path: Path) -> None:
     """PGD in one step misses what the minimum-norm attacks find."""
     model, data = cases.mlp(), cases.data_for((1, 8, 8), samples=40)
     with torch.no_grad():
         data = fp.LabelledData(data.inputs, model(data.inputs.double()).argmax(1), classes=10)
     margin = fp.geometric_margins(model, data, upper="deepfool", lower=()).upper
     budgets = (1.001 * margin.quantile(torch.tensor([0.3, 0.6]).double())).tolist()
-    weak = {"adversarial_accuracy": lambda m, d, s: fp.adversarial_accuracy(m, d, budgets=budgets, steps=1, seed=s)}
-    near = {"geometric_margins": lambda m, d, s: fp.geometric_margins(m, d, upper="deepfool", lower=(), seed=s)}
-    monkeypatch.setattr("flatprobe.studies.compare.PROBES", weak | near)
+    probes = [
+        fp.Measurement("adversarial_accuracy", arguments={"budgets": budgets, "steps": 1}),
+        fp.Measurement("geometric_margins", arguments={"upper": "deepfool", "lower": []}),
+    ][::order]
     results = fp.compare({"net": model}, data, probes=probes, out=tmp_path).results
     accuracy, margins = results["adversarial_accuracy"]["net"], results["geometric_margins"]["net"]
-    alone = weak["adversarial_accuracy"](model, data, 0)
+    alone = fp.adversarial_accuracy(model, data, budgets=budgets, steps=1, seed=0)
     assert torch.equal(accuracy.correct, alone.correct & (margins.upper > alone.budgets[:, None]))
     assert int(accuracy.correct.sum()) < int(alone.correct.sum())
     assert torch.equal(fp.load(tmp_path / "adversarial_accuracy" / "net.parquet").correct, accuracy.correct)

@@ -130,11 +130,14 @@ def test_slow_reference_groups_by_welch() -> None:
     assert row.over == "networks"
 
 
-def test_the_best_is_marked_only_where_it_is_separated_from_all_others() -> None:
-    apart = {name: margins(torch.arange(20.0) / 100 + shift) for name, shift in (("a", 0.0), ("b", 5.0), ("c", 1.0))}
-    assert marks_of("m", apart, {}) == {"b"}
+def test_best_and_worst_are_marked_only_where_they_are_separated_from_all_others() -> None:
+    shifts = (("a", 0.0), ("b", 5.0), ("c", 1.0))
+    apart = {name: margins(torch.arange(20.0) / 100 + shift) for name, shift in shifts}
+    assert marks_of("m", apart, {}) == {"a": "worst", "b": "best"}
+    assert marks_of("m", apart | {"twin": apart["a"]}, {}) == {"b": "best"}
+    assert marks_of("m", apart | {"twin": apart["b"]}, {}) == {"a": "worst"}
     near = {name: margins(torch.tensor(np.random.default_rng(k).normal(size=20))) for k, name in enumerate("ab")}
-    assert marks_of("m", near, {}) == set()
+    assert marks_of("m", near, {}) == {}
 
 
 def test_errors_under_noise_have_newcombes_interval() -> None:

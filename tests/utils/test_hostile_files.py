@@ -265,24 +265,8 @@ def test_a_folder_that_takes_no_files_is_told_before_anything_is_measured(tmp_pa
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(atomic.tempfile, "TemporaryFile", denied)
-    monkeypatch.setattr("flatprobe.studies.compare.PROBES", {"functional_margins": None})  # is not called
     with pytest.raises(PermissionError, match=r"out must be writable, got: Permission denied"):
-        fp.compare({"net": nn.Linear(4, 4).eval()}, DATA, probes=["functional_margins"], out=tmp_path / "out")
-
-
-def test_an_interruption_says_what_is_kept(tmp_path, monkeypatch):
-    nets = {"a": nn.Linear(4, 4).eval(), "b": nn.Linear(4, 4).eval()}
-
-    def second(model, data, _seed):
-        if model is nets["b"]:
-            raise KeyboardInterrupt
-        return fp.functional_margins(model, data)
-
-    monkeypatch.setattr("flatprobe.studies.compare.PROBES", {"functional_margins": second})
-    with pytest.raises(KeyboardInterrupt) as caught:
-        fp.compare(nets, DATA, probes=["functional_margins"], out=tmp_path)
-    assert caught.value.__notes__ == [f"1 records were measured before, and are kept in {tmp_path}"]
-    assert fp.load(tmp_path / "functional_margins" / "a.parquet").values.shape == (4,)
+        fp.compare({"net": nn.Linear(4, 4).eval()}, DATA, probes=pytest.fail, out=tmp_path / "out")  # is not called
 
 
 def test_other_errors_of_a_network_stay_what_they_are():
