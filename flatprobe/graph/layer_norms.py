@@ -91,7 +91,10 @@ def listed_layers(module: nn.Module) -> Layers:
     state = with_computed(module, parameters)
     for name, layer in modules.items():
         if runs_as(layer, nn.Linear):
-            weight = state[f"{name}.weight" if name else "weight"].detach().cpu().double()
+            # A weight tied to another layer, as in most language models, has the other layer's name in the state.
+            weight = state.get(f"{name}.weight" if name else "weight", layer.weight)
+            assert isinstance(weight, Tensor)
+            weight = weight.detach().cpu().double()
             result.add(name, weight, weight)
     others = [name for name, value in parameters.items() if value.ndim > 1 and holder_of(name) not in result.names]
     result.left_out = list(dict.fromkeys(_owner(modules, name) for name in others))

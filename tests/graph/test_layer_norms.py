@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import flatprobe as fp
+from flatprobe.graph.layer_norms import listed_layers
 from flatprobe.graph.lipschitz import certified_margins
 from flatprobe.training import ForwardPass
 from flatprobe.training.constraints import SpectralProjection, UnitRows
@@ -261,3 +262,17 @@ def test_networks_in_several_precisions(dtype: torch.dtype, *, first: bool) -> N
     assert all(
         math.isclose(a, b, rel_tol=coarse, abs_tol=coarse) for a, b in zip(margins.upper, exact_upper, strict=True)
     )
+
+
+def test_a_linear_layer_with_tied_weights_is_listed_closed_form() -> None:
+    class Tied(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embedding, self.head = nn.Embedding(5, 3), nn.Linear(3, 5, bias=False)
+            self.head.weight = self.embedding.weight
+
+    module = Tied().eval()
+    layers = listed_layers(module)
+    assert layers.names == ["head"]
+    largest = float(torch.linalg.matrix_norm(module.head.weight.detach().double(), 2))
+    assert layers.values[0][0] == pytest.approx(largest, rel=1e-6)
