@@ -106,7 +106,7 @@ def test_landscapes_need_networks_alike_on_the_same_data() -> None:
 def test_bad_comparisons() -> None:
     with pytest.raises(ValueError, match="models must hold at least one network"):
         fp.compare({}, DATA)
-    with pytest.raises(ValueError, match=r"probe must be one of 'flatness_radius'.*, got 'sharpness'"):
+    with pytest.raises(ValueError, match=r"probe must be one of 'generalization', .*, got 'sharpness'"):
         fp.compare({"x": cases.mlp()}, DATA, probes=["sharpness"])
     with pytest.raises(ValueError, match="network 'x' must have data and a group"):
         fp.compare({"x": cases.mlp()}, {"y": DATA})
