@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import flatprobe as fp
-from flatprobe.studies.accuracy import _Found, accuracy_warnings, is_normalised
+from flatprobe.studies.accuracy import _Found, _guessing, accuracy_warnings, is_normalised
 
 DIGITS = fp.load_data("digits")
 PIXELS = DIGITS.inputs
@@ -94,6 +94,15 @@ def test_closed_form_fewer_errors_and_a_fifth_of_the_loss() -> None:
     assert not found(0.9, [1] * 9 + [0] * 91).is_clearly_better(many, 5)  # not half of the errors
     assert found(0.9, [1] * 9 + [0]).is_clearly_better(found(1.0, [0] * 10), 5)
     assert not found(0.9, [1] * 8 + [0]).is_clearly_better(found(1.0, [0] * 9), 5)
+
+
+def test_closed_form_guessing_is_judged_by_a_binomial_test() -> None:
+    labels = torch.arange(100) % 2
+    right = torch.zeros(100, dtype=torch.float64)
+    right[:64] = 1  # P(Bin(100, 1/2) >= 64) = 0.0033
+    assert _guessing(labels, right) == 0.5
+    right[:66] = 1  # P(Bin(100, 1/2) >= 66) = 0.0009
+    assert _guessing(labels, right) is None
 
 
 def test_a_quarter_of_large_samples_is_classified(monkeypatch: pytest.MonkeyPatch) -> None:
