@@ -99,7 +99,6 @@ def load_networks(paths: Sequence[Path], options: NetworkOptions) -> list[Loaded
 def _load(name: str, path: Path, model: object, options: NetworkOptions) -> LoadedNetwork:
     from flatprobe.models.checkpoints import knows_architecture, read_checkpoint
     from flatprobe.models.preprocessing import preprocessing
-    from flatprobe.network.outputs import WithOutput
     from flatprobe.utils.atomic import digest_of
 
     try:
@@ -113,8 +112,6 @@ def _load(name: str, path: Path, model: object, options: NetworkOptions) -> Load
             option="--model",
             reference=options.model,
         )
-        if options.output is not None:
-            network = WithOutput(network, int(options.output) if options.output.isdigit() else options.output)
         return LoadedNetwork(name, path, network, None, said, asked.normalisation, asked.size, digest_of(files))
     except (ValueError, TypeError, OSError, ImportError, RuntimeError, MemoryError) as error:
         return LoadedNetwork(name, path, refusal=str(error) or type(error).__name__)

@@ -190,5 +190,5 @@ def _fix(outputs: Any) -> str:
         example = repr(next(iter(outputs), "key")) if isinstance(outputs, Mapping) else "0"
     return (
         "a floating tensor, one row per sample: name the output by fp.WithOutput(network, "
-        f"{example}), or by output={example} of fp.EmpiricalRisk"
+        f"{example}), by output={example} of fp.EmpiricalRisk, or by --output {example.strip(chr(39))}"
     )

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import flatprobe as fp
-from flatprobe.studies.accuracy import accuracy_warnings, is_normalised
+from flatprobe.studies.accuracy import _Found, accuracy_warnings, is_normalised
 
 DIGITS = fp.load_data("digits")
 PIXELS = DIGITS.inputs
@@ -78,6 +78,22 @@ def test_closed_form_the_share_of_the_largest_class() -> None:
     assert same.endswith("(70.0 % of 100 samples); the history in its folder says the same")
     assert accuracy_warnings(constant, fp.LabelledData(torch.rand(10, 2), labels[65:75])) == ()  # too few to tell
     assert accuracy_warnings(constant, fp.LabelledData(torch.rand(100, 2), 0 * labels)) == ()  # all right
+
+
+def test_closed_form_fewer_errors_and_a_fifth_of_the_loss() -> None:
+    def found(loss: float, correct: list[int]) -> _Found:
+        return _Found(
+            torch.full((len(correct),), loss, dtype=torch.float64), torch.tensor(correct, dtype=torch.float64)
+        )
+
+    before = found(1.0, [1, 0, 0, 0])
+    assert found(0.19, [1, 1, 0, 0]).is_clearly_better(before, 5)
+    assert not found(0.21, [1, 1, 0, 0]).is_clearly_better(before, 5)  # too few samples for a sign test
+    assert not found(0.1, [0, 1, 0, 0]).is_clearly_better(before, 5)  # as many errors
+    many = found(1.0, [0] * 100)  # the sign test of 9 gains has the p-value 1 / 512, and that of 8 gains 1 / 256
+    assert not found(0.9, [1] * 9 + [0] * 91).is_clearly_better(many, 5)  # not half of the errors
+    assert found(0.9, [1] * 9 + [0]).is_clearly_better(found(1.0, [0] * 10), 5)
+    assert not found(0.9, [1] * 8 + [0]).is_clearly_better(found(1.0, [0] * 9), 5)
 
 
 def test_a_quarter_of_large_samples_is_classified(monkeypatch: pytest.MonkeyPatch) -> None:
