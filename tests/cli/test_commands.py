@@ -267,7 +267,7 @@ def assert_refused(capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...
     with pytest.raises(SystemExit) as caught:
         main(arguments)
     assert caught.value.code == 2
-    error = capsys.readouterr().err
+    error = "".join(re.findall(r"^(?!warning: ).*\n", capsys.readouterr().err, flags=re.MULTILINE))
     assert re.search(message, error), error
     assert error.count("\n") == 1
 

@@ -248,7 +248,7 @@ def twice(model: nn.Module, data: fp.LabelledData, seed: int) -> Any:
 
 def test_bad_audits() -> None:
     model = cases.mlp()
-    with pytest.raises(ValueError, match=r"probe must be one of 'flatness_radius'.*, got 'luck'"):
+    with pytest.raises(ValueError, match=r"probe must be one of 'generalization', .*, got 'luck'"):
         fp.audit(model, DATA, probes=["luck"])
     with pytest.raises(ValueError, match="probes must name at least one probe"):
         fp.audit(model, DATA, probes=[])
