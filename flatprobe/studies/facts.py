@@ -18,6 +18,8 @@ from flatprobe.probes.geometric import GeometricMargins
 from flatprobe.probes.interpolation import Interpolation
 from flatprobe.utils.results import Result
 
+_OF_NETWORK = ("class", "inner_class", "normalised", "parameters", "dtype", "device")
+
 Records = Mapping[str, Mapping[str, Result]]
 
 
@@ -31,9 +33,7 @@ def network_facts(model: nn.Module) -> dict[str, Any]:
     network = Network(model)
     state = {**network.weights, **network.buffers}
     return {
-        **{
-            key: value for key, value in network.describe().items() if key in ("class", "parameters", "dtype", "device")
-        },
+        **{key: value for key, value in network.describe().items() if key in _OF_NETWORK},
         "norm": norm(network.weights),
         "batch_norm": "frozen statistics" if network.batch_normalised else "none",
         "weights_hash": digest({name: value.reshape(-1) for name, value in state.items()}),
@@ -69,6 +69,7 @@ def measured_on(result: Result) -> dict[str, Any]:
         "seed": arguments.get("seed"),
         "batch_norm": arguments.get("batch_norm"),
         "class": network.get("class"),
+        **{key: network[key] for key in ("inner_class", "normalised") if key in network},
         "parameters": network.get("parameters"),
         "dtype": network.get("dtype"),
         "samples": data.get("samples"),
