@@ -29,6 +29,7 @@ _TITLES = {
     "checks_not_made": "Checks not made",
 }
 _LONG = ("fingerprint", "hash")
+_NOTHING: tuple[Any, ...] = (None, [], {})
 _SHOWN = 12  # letters of a fingerprint in a table
 
 
@@ -44,7 +45,7 @@ def describe(facts: Mapping[str, Mapping[str, Any]]) -> Networks:
     """Facts that all share once, and the others in a row per network."""
     facts = {name: _with_class(own) for name, own in facts.items()}
     names = list(facts)
-    known = [fact for fact in _TITLES if any(own.get(fact) not in (None, []) for own in facts.values())]
+    known = [fact for fact in _TITLES if any(own.get(fact) not in _NOTHING for own in facts.values())]
     shared = [fact for fact in known if len({words(facts[name].get(fact)) for name in names}) == 1]
     own = [fact for fact in known if fact not in shared]
     both = tuple((_TITLES[fact], _value(facts[names[0]][fact])) for fact in shared)
@@ -83,7 +84,7 @@ def _words(value: Any) -> str:
 
 
 def _cell(fact: str, value: Any) -> Cell:
-    if value in (None, []):
+    if value in _NOTHING:
         return Cell(MISSING)
     text = _words(value)
     if fact.endswith(_LONG) and len(text) > _SHOWN:
