@@ -187,7 +187,7 @@ def test_refusals_of_one_reason_are_one_entry_and_losses_are_no_accuracies(tmp_p
 
 
 def test_numbers_at_axes_and_in_names_keep_their_digits(tmp_path: Path) -> None:
-    radii = {"rate 0.0015": flatness([0.11, 0.13]), "rate 0.0016": flatness([0.15, 0.17])}
+    radii = {"rate 0.0015": flatness([0.11, 0.13]), "rate 0.0016": flatness([0.15, 0.19])}
     page = report({"flatness_radius_adaptive": radii}, tmp_path / "page.html").read_text()
     (picture,) = re.findall("<svg.*?</svg>", page, flags=re.DOTALL)
     words = re.findall("<text[^>]*>([^<]*)</text>", picture)
