@@ -33,8 +33,8 @@ class RunOptions:
     ----------
     group: list[str]
         A group as LABEL=PATTERN, such as --group "natural=natural-*". Repeat the option for several. Other networks are
-        grouped by their names: names that differ only in a final number are replicates, unless the number counts
-        epochs, steps or the like.
+        grouped by their names: names that differ only in consecutive final numbers (natural-0, natural-1) are
+        replicates, unless these count epochs, steps or the like.
     along: str
         An axis: a word whose number is read from the networks' names (epoch) or the runs' settings (learning_rate), or
         FILE.csv:COLUMN, a table with the networks' names in its first column.

@@ -126,13 +126,13 @@ def _of_file(path: Path) -> "list[Given]":
 def groups_of(names: Sequence[str], options: Sequence[str], along: str | None) -> dict[str, str]:
     """The group of each network: that of the first `label=pattern` that fits, or else by its name.
 
-    Names that differ only in a number at their end are replicates, unless it counts epochs, steps or the like. Along an
-    axis that is read from the names, the number after its word does not count.
+    Names that differ only in consecutive numbers at their end are replicates, unless these count epochs, steps or the
+    like. Along an axis that is read from the names, the number after its word does not count.
 
     Raises:
         ValueError: for another form, or a pattern that fits no network.
     """
-    from flatprobe.studies.records import group_of
+    from flatprobe.studies.records import groups_by_name
 
     patterns: list[tuple[str, str]] = []
     for option in options:
@@ -144,11 +144,9 @@ def groups_of(names: Sequence[str], options: Sequence[str], along: str | None) -
             msg = f"--group must have a pattern that fits a network, got {option!r}. The networks: {_listed(names)}."
             raise ValueError(msg)
         patterns.append((own, pattern))
-    found = {}
-    for name in names:
-        label = next((label for label, pattern in patterns if fnmatchcase(name, pattern)), None)
-        found[name] = label or (group_of(name) if along is None else _without_number(name, along))
-    return found
+    by_name = groups_by_name(names) if along is None else {name: _without_number(name, along) for name in names}
+    given = {name: next((label for label, pattern in patterns if fnmatchcase(name, pattern)), None) for name in names}
+    return {name: given[name] or by_name[name] for name in names}
 
 
 def along_of(places: Mapping[str, Path], option: str | None) -> tuple[dict[str, float] | None, str | None]:
