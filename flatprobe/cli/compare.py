@@ -221,6 +221,7 @@ def prepare(paths: Sequence[Path], network: NetworkOptions, samples: DataOptions
     """
     from flatprobe.network.outputs import WithOutput
     from flatprobe.studies.comparison import Refusal
+    from flatprobe.studies.measuring import reason_of
 
     ready, error, loaded = _Ready(), None, load_networks(paths, network)
     said: dict[str, list[str]] = {}
@@ -234,9 +235,9 @@ def prepare(paths: Sequence[Path], network: NetworkOptions, samples: DataOptions
             if network.output is not None:
                 one = replace(one, network=WithOutput(one.network, _index(network.output)))
             own = samples_for(one, samples)
-        except (ValueError, TypeError, OSError, RuntimeError, ImportError, MemoryError) as failed:
+        except Exception as failed:  # noqa: BLE001 - a user's module or data may raise anything
             error = error or failed
-            ready.refusals.append(Refusal("", one.name, str(failed) or type(failed).__name__))
+            ready.refusals.append(Refusal("", one.name, reason_of(failed)))
             continue
         ready.models[one.name], ready.data[one.name], ready.loaded[one.name] = own.network, own.data, one
         if own.test is not None:
@@ -247,7 +248,7 @@ def prepare(paths: Sequence[Path], network: NetworkOptions, samples: DataOptions
             sys.stderr.write(f"warning: {one.name}: {warning}\n")
             ready.notes.append(f"{one.name}: {warning}")
     if error is not None and not ready.models:
-        raise error
+        raise ValueError(reason_of(error)) from error
     for sentence, names in said.items() if not quiet else ():
         sys.stderr.write(f"{', '.join(names)}: {sentence}\n")
     return ready

@@ -17,7 +17,8 @@ _FORMAT = 1  # of the file above
 # Words before a number that count or measure something, where other numbers are other networks and no replicates.
 _COUNTED = (
     "epoch", "ep", "e", "step", "iter", "iteration", "it", "ckpt", "checkpoint", "update", "batch", "width", "depth",
-    "layer", "unit", "size", "lr", "rate", "wd", "decay", "momentum", "noise", "sample", "n", "dropout", "dim", "channel",
+    "layer", "unit", "size", "lr", "rate", "wd", "decay", "momentum", "noise", "sample", "n",
+    "dropout", "dim", "channel",
 )  # fmt: skip
 _NUMBERED = re.compile(r"(?P<stem>.*?)[-_ =]?(?P<number>\d+)$", re.DOTALL)
 _WORD = re.compile(r"[A-Za-z]+$")
