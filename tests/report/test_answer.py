@@ -199,8 +199,18 @@ def test_along_a_number_the_rows_have_its_order_and_the_sentences_its_course() -
     assert list(found) == ["early", "middle", "late"]
     assert [cells[0].words for cells in found.values()] == ["1", "10", "20"]
     assert topic.table.heads[1].words == "epoch"
-    assert sentences(topic)["Flatness radius"] == "1.10 at epoch 1, 5.10 at epoch 20; best at epoch 10, with 7.10."
+    assert sentences(topic)["Flatness radius"] == "1.10 at epoch 1, 5.10 at epoch 20; highest at epoch 10 (7.10)."
     assert all(cells[1].mark == "" for cells in found.values())
+
+
+def test_along_a_number_places_that_are_not_separated_are_named() -> None:
+    along = {f"e{k}": float(k) for k in range(1, 7)}
+    radii = {name: flatness([5.0 + 0.1 * place, 7.0, 6.0]) for name, place in along.items()}
+    radii["e1"] = flatness([1.0, 1.5, 1.2])
+    topic = topics({"flatness_radius": dict(radii)}, None, along)[FLATNESS]
+    words = sentences(topic)["Flatness radius"]
+    assert words.endswith("highest at the end, not separated from epoch 2, epoch 3, epoch 4 and 1 more.")
+    assert "best" not in words
 
 
 def test_one_network_has_figures_and_no_comparison() -> None:

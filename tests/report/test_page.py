@@ -16,6 +16,7 @@ from flatprobe.report import load_records, report
 from flatprobe.report.weight_tables import landscapes
 from flatprobe.studies.comparison import Comparison, Refusal
 from flatprobe.utils.numbers import MISSING, plus_minus, three
+from tests.plotting.test_attacks import sandwich
 from tests.plotting.test_plotting import INFINITE, curve, flatness, interpolation, margins_of, norms
 
 NAMES = ("natural 0", "natural 1", "random 0", "random 1")
@@ -149,6 +150,21 @@ def test_refusals_notes_and_tables_of_the_folder_are_there(tmp_path: Path) -> No
     assert 'href="records%20here/comparison.parquet"' in page
     assert "Norm of the weights" in words
     assert "7.25" in words
+
+
+def test_legend_explains_only_what_the_tables_hold(tmp_path: Path) -> None:
+    def text(results: dict[str, dict[str, object]]) -> str:
+        return " ".join(Page(report(results, tmp_path / "page.html").read_text()).words)
+
+    alone = text({"flatness_radius": {"a": flatness([1.0, 2.0])}})
+    assert "Intervals are 95 %" in alone
+    assert "marked best" not in alone
+    assert "geometric margins" not in alone
+    apart = {"a": flatness([7.0, 7.2, 6.8, 7.1]), "b": flatness([3.3, 3.2, 3.4, 3.3])}
+    assert "marked best" in text({"flatness_radius": dict(apart)})
+    close = {"a": flatness([7.0, 3.0, 5.0]), "b": flatness([4.0, 5.0, 5.8])}
+    assert "marked best" not in text({"flatness_radius": dict(close)})
+    assert "are no confidence intervals" in text({"geometric_margins": {"a": sandwich([1.0, 2.0], [0.1, 0.2])}})
 
 
 def test_csv_holds_every_figure_at_full_precision(page: str) -> None:
