@@ -9,6 +9,7 @@ from typing import Any
 from flatprobe.studies.comparison import Comparison
 from flatprobe.studies.differences import marks_of
 from flatprobe.studies.headlines import Headline, better, headline, invariant, unit
+from flatprobe.studies.refusals import by_reason
 from flatprobe.utils.numbers import MISSING, plus_minus, three
 from flatprobe.utils.results import printable
 
@@ -38,10 +39,9 @@ def show(comparison: Comparison) -> None:
 
 
 def tell_refusals(comparison: Comparison) -> None:
-    """What was refused, on stderr, a line each."""
-    for refusal in comparison.refusals:
-        what = f"{refusal.measurement} of {refusal.network}" if refusal.measurement else refusal.network
-        sys.stderr.write(f"not measured: {printable(what)}: {printable(refusal.reason)}\n")
+    """What was refused, on stderr, a line per reason."""
+    for what, reason in by_reason(comparison.refusals):
+        sys.stderr.write(f"not measured: {printable(what)}: {printable(reason)}\n")
 
 
 def generalization_table(comparison: Comparison) -> Any:

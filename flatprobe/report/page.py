@@ -24,6 +24,7 @@ from flatprobe.report.section import anchor
 from flatprobe.report.sections import in_order, make_title, sections
 from flatprobe.report.trajectory import trajectory
 from flatprobe.studies.comparison import Comparison
+from flatprobe.studies.refusals import by_reason
 from flatprobe.utils.arguments import Checked
 from flatprobe.utils.results import Result
 from flatprobe.utils.tensor_files import write_text
@@ -96,7 +97,7 @@ def _render(
     figures = headline_figures(records, found.facts)
     topics = answer(figures, Differences.of(records, groups, found.facts), groups, found.along, found.along_name or "")
     parts = sections(records, groups, live=bool(scripts))
-    refusals = [(_refused(own.measurement, own.network), own.reason) for own in found.refusals]
+    refusals = by_reason(found.refusals, make_title)
     contents = [("answer", "The answer"), ("networks", "Networks"), *((part.anchor, part.title) for part in parts)]
     contents += [("refusals", "Not measured")] if refusals else []
     style, script = ((_HERE / f"page.{ending}").read_text(encoding="utf-8") for ending in ("css", "js"))
@@ -183,10 +184,6 @@ def _head(found: Comparison) -> list[str]:
         low, high = min(found.along.values()), max(found.along.values())
         parts += [f"{found.along_name or 'along'} {low:g} to {high:g}"]
     return [*parts, *([f"data: {', '.join(data)}"] if data else []), _today(), f"flatprobe {version('flatprobe')}"]
-
-
-def _refused(measurement: str, network: str) -> str:
-    return f"{make_title(measurement)} of {network}" if measurement else network
 
 
 def _files(records: str | os.PathLike[str], page: Path) -> list[str]:

@@ -184,8 +184,9 @@ class Comparison:
 
     def __repr__(self) -> str:
         """The numbers of measurements, networks and refusals."""
-        networks = f"{len(self.results)} measurements of {len(self.groups)} networks"
-        return f"Comparison({networks}, {len(self.refusals)} refused)"
+        numbers = {"measurement": len(self.results), "network": len(self.groups)}
+        counted = " of ".join(f"{number} {what}{'s' * (number != 1)}" for what, number in numbers.items())
+        return f"Comparison({counted}, {len(self.refusals)} refused)"
 
     def _repr_html_(self) -> str:
         """The headline figures as a table, for notebooks."""

@@ -11,6 +11,7 @@ from flatprobe.report.alternative import describe
 from flatprobe.report.answer import Topic, answer
 from flatprobe.report.differences import Differences
 from flatprobe.report.figures import FLATNESS, GENERALIZATION, headline_figures
+from flatprobe.report.networks import describe as describe_networks
 from flatprobe.report.networks import near_chance
 from flatprobe.report.section import Cell
 from flatprobe.report.verdicts import grouped
@@ -189,6 +190,14 @@ def test_a_network_that_guesses_is_warned_of_once() -> None:
     (words,) = near_chance(own, [])
     assert words.startswith("a: the accuracy is near chance.")
     assert near_chance(own, ["a: accuracy 14 % is near chance"]) == []
+
+
+def test_networks_are_named_by_the_class_within_a_normalization() -> None:
+    numbers = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
+    wrapped = {"class": "Normalised", "inner_class": "ResNet", "normalised": numbers}
+    found = describe_networks({"a": wrapped, "b": wrapped})
+    assert found.shared == (("Class", "ResNet, inputs normalized by 0.485, 0.456, 0.406 / 0.229, 0.224, 0.225"),)
+    assert describe_networks({"a": {"class": "MLP"}}).shared == (("Class", "MLP"),)  # a record of an earlier version
 
 
 def test_along_a_number_the_rows_have_its_order_and_the_sentences_its_course() -> None:

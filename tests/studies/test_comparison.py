@@ -142,3 +142,15 @@ def test_a_folder_of_another_version_is_refused(comparison: Comparison, tmp_path
         Comparison.load(folder).results["functional_margins"]["deep1"].values,
         comparison.results["functional_margins"]["deep1"].values,
     )
+
+
+def test_without_classes_no_margins_or_attacks_are_missed() -> None:
+    inputs = torch.randn(20, 3, generator=torch.Generator().manual_seed(0))
+    data, model = fp.LabelledData(inputs, inputs.sum(1, keepdim=True)), torch.nn.Linear(3, 1).eval()
+    with pytest.warns(UserWarning, match="were refused"):
+        own = fp.compare({"line": model}, data, loss="squared_error", probes=["generalization", "scores"])
+    missed = " ".join(own.facts["line"]["checks_not_made"])
+    assert "generalization gap" in missed
+    assert "margins" not in missed
+    assert "attack" not in missed
+    assert repr(own) == "Comparison(1 measurement of 1 network, 1 refused)"
