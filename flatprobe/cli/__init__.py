@@ -3,6 +3,7 @@
 import sys
 import warnings
 from collections.abc import Sequence
+from functools import partial
 
 from cyclopts import App, CycloptsError, MissingArgumentError, UnusedCliTokensError
 
@@ -32,7 +33,7 @@ def main(tokens: Sequence[str] | None = None) -> None:
             stream.reconfigure(errors="backslashreplace")
     try:
         with warnings.catch_warnings():
-            warnings.showwarning = _warn
+            warnings.showwarning = partial(_warn, set())
             app(tokens, exit_on_error=False, print_error=False)
     except CycloptsError as error:
         _tell(_unparsed(error), error)
@@ -45,9 +46,12 @@ def main(tokens: Sequence[str] | None = None) -> None:
         sys.exit(2)
 
 
-def _warn(message: Warning | str, *_place: object, **_file: object) -> None:
-    """A warning on one line of stderr, without the place in the code."""
-    sys.stderr.write(f"warning: {' '.join(str(message).split())}\n")
+def _warn(told: set[str], message: Warning | str, *_place: object, **_file: object) -> None:
+    """A warning on one line of stderr, once, without the place in the code."""
+    words = " ".join(str(message).split())
+    if words not in told:
+        sys.stderr.write(f"warning: {words}\n")
+        told.add(words)
 
 
 def _unparsed(error: CycloptsError) -> str:

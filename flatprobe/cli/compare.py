@@ -183,19 +183,19 @@ def measure(
     from flatprobe.studies.chosen import choose
     from flatprobe.studies.compare import compare_quietly
 
-    chosen = measurements_of(measurements)
+    chosen, loss = measurements_of(measurements), loss_of(samples)
     if chosen is not None:
         choose(chosen)  # an unknown name is told before anything is loaded
     ready = prepare(paths, network, samples, quiet=run.quiet)
     along, along_name = along_of({name: one.path for name, one in ready.loaded.items()}, run.along)
     groups = groups_of(list(ready.models), run.group, run.along)
     if run.dry_run:
-        _estimate(ready, chosen, groups, loss_of(samples))
+        _estimate(ready, chosen, groups, along, loss)
         return None
     try:
         found = compare_quietly(
             ready.models, ready.data, test=ready.test or None, probes=chosen, groups=groups, along=along,
-            along_name=along_name, loss=loss_of(samples), seed=run.seed, progress=not run.quiet, out=out,
+            along_name=along_name, loss=loss, seed=run.seed, progress=not run.quiet, out=out,
             again=run.again, workers=run.workers,
         )  # fmt: skip
     except KeyboardInterrupt as error:
@@ -258,7 +258,7 @@ def _index(output: str) -> str | int:
     return int(output) if output.lstrip("-").isdigit() else output
 
 
-def _estimate(ready: _Ready, chosen: Any, groups: dict[str, str], loss: object) -> None:
+def _estimate(ready: _Ready, chosen: Any, groups: dict[str, str], along: dict[str, float] | None, loss: object) -> None:
     """Print the passes, the memory and the estimated time of each measurement."""
     from rich.console import Console
 
@@ -266,7 +266,7 @@ def _estimate(ready: _Ready, chosen: Any, groups: dict[str, str], loss: object) 
     from flatprobe.studies.compare import prepare as work_of
     from flatprobe.studies.estimate import estimate
 
-    rows = estimate(work_of(ready.models, ready.data, probes=chosen, groups=groups, loss=loss))
+    rows = estimate(work_of(ready.models, ready.data, probes=chosen, groups=groups, along=along, loss=loss))
     Console(file=sys.stdout, width=None if sys.stdout.isatty() else 120).print(estimate_table(rows))
 
 

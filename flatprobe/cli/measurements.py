@@ -48,7 +48,14 @@ def measurements_of(options: MeasurementOptions) -> "list[Given] | None":
     Raises:
         ValueError: for an unknown probe or argument, or a file of another form.
     """
-    found: list[Given] = [name for words in options.probes for name in words.split(",") if name]
+    first = [text.split()[0] for text in options.probe if text.split()]
+    names = [name for words in options.probes for name in words.split(",") if name]
+    if names or first:
+        from flatprobe.studies.chosen import check_names
+        from flatprobe.studies.probes_by_name import PROBES
+
+        check_names([*names, *(name for name in first if ":" not in name and name not in PROBES)])
+    found: list[Given] = [*names]
     found += [_measurement(text) for text in options.probe]
     found += [] if options.config is None else _of_file(options.config)
     return found or None
