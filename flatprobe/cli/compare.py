@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
+from flatprobe.cli.grouping import grouped
 from flatprobe.cli.measurements import MeasurementOptions, along_of, groups_of, measurements_of
 from flatprobe.cli.networks import LoadedNetwork, NetworkOptions, load_networks, tell
 from flatprobe.cli.samples import DataOptions, loss_of, samples_for
@@ -223,7 +224,7 @@ def prepare(paths: Sequence[Path], network: NetworkOptions, samples: DataOptions
     from flatprobe.studies.comparison import Refusal
 
     ready, error, loaded = _Ready(), None, load_networks(paths, network)
-    said: dict[str, list[str]] = {}
+    said, doubts = list[tuple[str, str]](), list[tuple[str, str]]()
     if not quiet:
         tell(loaded)
     for one in loaded:
@@ -241,15 +242,15 @@ def prepare(paths: Sequence[Path], network: NetworkOptions, samples: DataOptions
         ready.models[one.name], ready.data[one.name], ready.loaded[one.name] = own.network, own.data, one
         if own.test is not None:
             ready.test[one.name] = own.test
-        for sentence in own.said:
-            said.setdefault(sentence, []).append(one.name)
-        for warning in own.warnings:  # told before hours of measuring, and again below the tables
-            sys.stderr.write(f"warning: {one.name}: {warning}\n")
-            ready.notes.append(f"{one.name}: {warning}")
+        said += [(one.name, sentence) for sentence in own.said]
+        doubts += [(one.name, warning) for warning in own.warnings]
     if error is not None and not ready.models:
         raise error
-    for sentence, names in said.items() if not quiet else ():
-        sys.stderr.write(f"{', '.join(names)}: {sentence}\n")
+    for line in grouped(said) if not quiet else ():
+        sys.stderr.write(f"{line}\n")
+    ready.notes += grouped(doubts)
+    for note in ready.notes:  # told before hours of measuring, and again below the tables
+        sys.stderr.write(f"warning: {note}\n")
     return ready
 
 

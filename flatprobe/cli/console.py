@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from statistics import mean, stdev
 from typing import Any
 
-from flatprobe.studies.comparison import Comparison
+from flatprobe.cli.grouping import caption, without
+from flatprobe.studies.comparison import Comparison, Refusal
 from flatprobe.studies.differences import marks_of
 from flatprobe.studies.headlines import Headline, better, headline, invariant, unit
 from flatprobe.utils.numbers import MISSING, plus_minus, three
@@ -38,10 +39,19 @@ def show(comparison: Comparison) -> None:
 
 
 def tell_refusals(comparison: Comparison) -> None:
-    """What was refused, on stderr, a line each."""
+    """What was refused, on stderr, a line per reason and measurements."""
+    reasons: dict[str, dict[str, list[Refusal]]] = {}  # reason -> measurement -> refusals
     for refusal in comparison.refusals:
-        what = f"{refusal.measurement} of {refusal.network}" if refusal.measurement else refusal.network
-        sys.stderr.write(f"not measured: {printable(what)}: {printable(refusal.reason)}\n")
+        own = reasons.setdefault(without(refusal.reason, refusal.network), {})
+        own.setdefault(refusal.measurement, []).append(refusal)
+    for found in reasons.values():
+        alike: dict[tuple[str, ...], list[str]] = {}  # networks -> measurements
+        for measurement, refusals in found.items():
+            alike.setdefault(tuple(refusal.network for refusal in refusals), []).append(measurement)
+        for names, measurements in alike.items():
+            what = f"{', '.join(measurements)} of {caption(names)}" if any(measurements) else caption(names)
+            reason = found[measurements[0]][0].reason
+            sys.stderr.write(f"not measured: {printable(what)}: {printable(reason)}\n")
 
 
 def generalization_table(comparison: Comparison) -> Any:
