@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from flatprobe.cli.grouping import grouped
+from flatprobe.cli.grouping import caption, grouped
 from flatprobe.cli.measurements import MeasurementOptions, along_of, groups_of, measurements_of
 from flatprobe.cli.networks import LoadedNetwork, NetworkOptions, load_networks, tell
 from flatprobe.cli.samples import DataOptions, loss_of, samples_for
@@ -222,9 +222,10 @@ def prepare(paths: Sequence[Path], network: NetworkOptions, samples: DataOptions
     """
     from flatprobe.network.outputs import WithOutput
     from flatprobe.studies.comparison import Refusal
+    from flatprobe.studies.doubts import together
 
     ready, error, loaded = _Ready(), None, load_networks(paths, network)
-    said, doubts = list[tuple[str, str]](), list[tuple[str, str]]()
+    said, warned, doubts = list[tuple[str, str]](), list[tuple[str, str]](), {}
     if not quiet:
         tell(loaded)
     for one in loaded:
@@ -243,12 +244,13 @@ def prepare(paths: Sequence[Path], network: NetworkOptions, samples: DataOptions
         if own.test is not None:
             ready.test[one.name] = own.test
         said += [(one.name, sentence) for sentence in own.said]
-        doubts += [(one.name, warning) for warning in own.warnings]
+        warned += [(one.name, warning) for warning in own.warned]
+        doubts[one.name] = own.doubts
     if error is not None and not ready.models:
         raise error
     for line in grouped(said) if not quiet else ():
         sys.stderr.write(f"{line}\n")
-    ready.notes += grouped(doubts)
+    ready.notes += grouped(warned) + [f"{caption(names)}: {sentence}" for names, sentence in together(doubts)]
     for note in ready.notes:  # told before hours of measuring, and again below the tables
         sys.stderr.write(f"warning: {note}\n")
     return ready
