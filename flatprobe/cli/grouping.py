@@ -25,8 +25,9 @@ def grouped(said: Iterable[tuple[str, str]], kind: str = "networks") -> list[str
 
 
 def without(sentence: str, name: str) -> str:
-    """The sentence with a mark in place of the name."""
-    return re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", "\0", sentence)
+    """The sentence with a mark in place of the name in paths and quotes; a name such as "a" is also a word."""
+    own = re.escape(name)
+    return re.sub(rf"(?<=[/\\'\"]){own}(?!\w)|(?<!\w){own}(?=[./\\,:'\"])", "\0", sentence)
 
 
 def caption(names: Sequence[str], kind: str = "networks") -> str:

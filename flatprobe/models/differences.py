@@ -44,7 +44,7 @@ def differences(found: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str:
         "unexpected": len(unexpected),
     }
     shapes = "of another shape"
-    if counts[shapes] >= counts["missing"]:  # a network of other sizes, whose shapes say the most
+    if counts[shapes] > counts["missing"] + counts["unexpected"]:  # a network of other sizes, whose shapes say the most
         kinds = {shapes: kinds[shapes]} | kinds
     return "; ".join(
         f"{counts[kind]} {kind}: {', '.join(names[:_LISTED])}{', ...' if counts[kind] > _LISTED else ''}"

@@ -10,7 +10,8 @@ def test_closed_form_sentences_that_differ_in_the_name_alone_are_one() -> None:
         "x: no such file",
     ]
     assert grouped([("a", "one"), ("a", "two")]) == ["a: one", "a: two"]
-    assert len(grouped([("a", "bad layer a1"), ("b", "bad layer a1")])) == 1  # a name is a whole word
+    assert len(grouped([("a", "a1 is a layer of a.pt"), ("b", "a1 is a layer of b.pt")])) == 1  # "a" is a word too
+    assert len(grouped([("a", "runs/a is bad"), ("b", "runs/b is bad"), ("c", "runs/c is good")])) == 2
 
 
 def test_many_names_are_counted() -> None:
