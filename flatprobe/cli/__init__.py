@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Sequence
 from functools import partial
 
-from cyclopts import App, CycloptsError, UnusedCliTokensError
+from cyclopts import App, CycloptsError, MissingArgumentError, UnusedCliTokensError
 
 import flatprobe.cli.commands as commands
 import flatprobe.cli.compare as comparing
@@ -59,6 +59,8 @@ def _unparsed(error: CycloptsError) -> str:
     words, chain = str(error), error.command_chain or []
     if isinstance(error, UnusedCliTokensError):
         words = f"{' '.join(error.unused_tokens or [])!r} must not follow, since the command takes no further words."
+    if isinstance(error, MissingArgumentError) and error.argument and error.argument.name == "--paths":
+        words = "Checkpoints must come before the options, some of which take several words, got none there."
     return f"{words} Run: {' '.join(['flatprobe', *chain, '--help'])}"
 
 

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from flatprobe.cli.grouping import caption, grouped
 from flatprobe.cli.measurements import MeasurementOptions, along_of, groups_of, measurements_of
 from flatprobe.cli.networks import LoadedNetwork, NetworkOptions, load_networks, tell
 from flatprobe.cli.samples import DataOptions, loss_of, samples_for
+from flatprobe.utils.grouping import caption, grouped
 
 if TYPE_CHECKING:
     from torch import nn
@@ -34,8 +34,8 @@ class RunOptions:
     ----------
     group: list[str]
         A group as LABEL=PATTERN, such as --group "natural=natural-*". Repeat the option for several. Other networks are
-        grouped by their names: names that differ only in a final number are replicates, unless the number counts
-        epochs, steps or the like.
+        grouped by their names: names that differ only in consecutive final numbers (natural-0, natural-1) are
+        replicates, unless these count epochs, steps or the like.
     along: str
         An axis: a word whose number is read from the networks' names (epoch) or the runs' settings (learning_rate), or
         FILE.csv:COLUMN, a table with the networks' names in its first column.
@@ -223,6 +223,7 @@ def prepare(paths: Sequence[Path], network: NetworkOptions, samples: DataOptions
     from flatprobe.network.outputs import WithOutput
     from flatprobe.studies.comparison import Refusal
     from flatprobe.studies.doubts import together
+    from flatprobe.studies.measuring import reason_of
 
     ready, error, loaded = _Ready(), None, load_networks(paths, network)
     said, warned, doubts = list[tuple[str, str]](), list[tuple[str, str]](), {}
@@ -236,9 +237,9 @@ def prepare(paths: Sequence[Path], network: NetworkOptions, samples: DataOptions
             if network.output is not None:
                 one = replace(one, network=WithOutput(one.network, _index(network.output)))
             own = samples_for(one, samples)
-        except (ValueError, TypeError, OSError, RuntimeError, ImportError, MemoryError) as failed:
+        except Exception as failed:  # noqa: BLE001 - a user's module or data may raise anything
             error = error or failed
-            ready.refusals.append(Refusal("", one.name, str(failed) or type(failed).__name__))
+            ready.refusals.append(Refusal("", one.name, reason_of(failed)))
             continue
         ready.models[one.name], ready.data[one.name], ready.loaded[one.name] = own.network, own.data, one
         if own.test is not None:
@@ -247,7 +248,7 @@ def prepare(paths: Sequence[Path], network: NetworkOptions, samples: DataOptions
         warned += [(one.name, warning) for warning in own.warned]
         doubts[one.name] = own.doubts
     if error is not None and not ready.models:
-        raise error
+        raise ValueError(reason_of(error)) from error
     for line in grouped(said) if not quiet else ():
         sys.stderr.write(f"{line}\n")
     ready.notes += grouped(warned) + [f"{caption(names)}: {sentence}" for names, sentence in together(doubts)]

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from flatprobe.cli.grouping import caption, without
+from flatprobe.utils.grouping import caption, without
 
 
 def inspect(paths: Annotated[list[Path], Parameter(negative=())], *, tensors: bool = False) -> None:

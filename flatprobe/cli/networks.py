@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from flatprobe.cli.grouping import grouped
+from flatprobe.utils.grouping import grouped
 from flatprobe.utils.references import resolve
 
 if TYPE_CHECKING:

@@ -205,7 +205,7 @@ def _read(
 ) -> tuple["LabelledData", "LabelledData | None", tuple[str, ...]]:
     """The data, the test data, and the warnings of their reading."""
     changes = {"resize": size, "crop": options.crop, "greyscale": options.greyscale, "colour": options.colour}
-    changes = {name: value for name, value in changes.items() if value}
+    changes = {name: value for name, value in changes.items() if value is not None and value is not False}
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
         data = data_of(run, options.data, options.split, options.limit, **changes)

@@ -5,20 +5,21 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from inspect import signature
 from typing import Any
+from uuid import uuid4
 
 from torch import nn
 
 from flatprobe.data import LabelledData
 from flatprobe.functional.user_loss import as_loss, describe_loss
 from flatprobe.probes.generalization import TEST, TRAIN
+from flatprobe.studies.identity import probe_identity
 from flatprobe.studies.measurement import Measurement
 from flatprobe.studies.probes_by_name import CHOICES, JOINT, NAMED, PROBES, arguments_of, compared
 from flatprobe.studies.subjects import is_function, resolve
 from flatprobe.utils.arguments import Checked, meant, one_of
-from flatprobe.utils.fingerprint import fingerprint
 from flatprobe.utils.results import Result
 
-FORMAT = 1  # of the records' keys; a change of a probe that changes its numbers raises it
+FORMAT = 2  # of the records' keys; a change of a probe that changes its numbers raises it
 
 GENERALIZATION = "generalization"
 
@@ -50,17 +51,27 @@ class Chosen:
             return {*signature(self.function).parameters} & {"seed", "loss"}
         return arguments_of(self.probe) & {"seed", "loss"} if self.probe in PROBES else {"seed", "loss"}
 
-    def key(self, seed: int, loss: Any, facts: Mapping[str, Any], data: LabelledData, test: LabelledData | None) -> Any:
-        """What a record is of, as JSON; records of equal keys hold the same numbers."""
+    def key(
+        self, seed: int, loss: Any, network: Mapping[str, Any], data: LabelledData, test: LabelledData | None
+    ) -> dict[str, Any]:
+        """What a record is of, as JSON; records of equal keys hold the same numbers.
+
+        A function without a file, as of a notebook, may have changed unseen: no two of its keys are equal.
+        """
+        source = test if self.on == TEST else data
+        measured = None if source is None else self.samples_of(data, test)
         other = None if test is None or self.probe != GENERALIZATION else test.fingerprint
+        function = None if self.function is None else probe_identity(self.function)
         return {
             "probe": self.probe,
-            "function": None if self.function is None else fingerprint(self.function),
+            "function": unknown() if self.function is not None and function is None else function,
             "arguments": dict(self.arguments),
             "seed": seed if "seed" in self.accepted else None,
             "loss": describe_loss(as_loss(loss)) if loss is not None and "loss" in self.accepted else None,
-            "network": [facts.get(name) for name in ("weights_hash", "class", "dtype", "architecture")],
-            "data": data.fingerprint,
+            "network": dict(network),
+            "on": self.on,
+            "data": None if source is None else source.fingerprint,
+            "measured": None if measured is None else [len(measured), measured.fingerprint],
             "samples": self.samples,
             "test": other,
             "format": FORMAT,
@@ -96,6 +107,11 @@ class Chosen:
                 raise ValueError(msg)
             data = test
         return data if self.samples is None else data.head(min(self.samples, len(data)))
+
+
+def unknown() -> str:
+    """The part of a key that cannot be known, and equals no other: what it belongs to is measured again."""
+    return f"unknown {uuid4().hex}"
 
 
 Given = str | Measurement | Callable[..., Any]

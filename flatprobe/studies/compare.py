@@ -1,5 +1,6 @@
 """Comparison of networks: every measurement of every network, and landscapes between networks of a group."""
 
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -137,9 +138,9 @@ def compare_quietly(
     """
     at_least(1, workers=workers, threads=threads)
     work = prepare(models, data, test=test, probes=probes, groups=groups, along=along, loss=loss, seed=seed)
-    missing = [name for name in work.models if along is not None and name not in along]
+    missing = [name for name in work.models if along is not None and not math.isfinite(along.get(name, math.nan))]
     if missing:
-        msg = f"along must hold a number for every network, got none for {', '.join(missing)}"
+        msg = f"along must hold a finite number for every network, got none for {', '.join(missing)}"
         raise ValueError(msg)
     if out is not None:
         own = work.groups

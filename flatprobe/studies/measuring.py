@@ -12,9 +12,10 @@ from torch import nn
 from flatprobe.data import LabelledData
 from flatprobe.probes.adversarial import AdversarialAccuracy
 from flatprobe.probes.geometric import GeometricMargins
-from flatprobe.studies.chosen import FORMAT, Chosen
+from flatprobe.studies.chosen import FORMAT, Chosen, unknown
 from flatprobe.studies.comparison import Comparison, Refusal
 from flatprobe.studies.facts import checks_not_made, data_facts, network_facts
+from flatprobe.studies.identity import loss_identity, network_identity
 from flatprobe.studies.landscapes import corners_of, landscape, not_alike
 from flatprobe.studies.parallel import run_parallel
 from flatprobe.studies.probes_by_name import LANDSCAPE
@@ -58,6 +59,7 @@ class Work:
     asked: bool = False
     facts: dict[str, dict[str, Any]] = field(default_factory=dict)
     refused: list[Refusal] = field(default_factory=list)
+    _identities: dict[str, dict[str, Any]] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         for name, model in self.models.items():
@@ -88,11 +90,28 @@ class Work:
         """What the record of a place is of."""
         chosen, name = self.chosen[place[0]], place[1]
         if chosen.probe != LANDSCAPE:
-            return chosen.key(self.seed, self.loss, self.facts[name], self.data[name], self.test.get(name))
-        corners = self.corners(name)
-        networks = [[self.facts[own]["weights_hash"], self.data[own].fingerprint] for own in corners]
-        loss = chosen.key(self.seed, self.loss, {}, self.data[next(iter(corners))], None)["loss"]
-        return {"probe": LANDSCAPE, "networks": networks, "loss": loss, "format": FORMAT}
+            found = chosen.key(self.seed, self.loss, self.identity(name), self.data[name], self.test.get(name))
+            return found | {"loss": found["loss"] and [found["loss"], self._loss(name)]}
+        corners = list(self.corners(name))
+        networks = [self.identity(own) for own in corners]
+        found = chosen.key(self.seed, self.loss, {}, self.data[corners[0]], None)
+        loss = found["loss"] and [found["loss"], self._loss(corners[0])]
+        data = [self.data[own].fingerprint for own in corners]
+        return {"probe": LANDSCAPE, "networks": networks, "data": data, "loss": loss, "format": FORMAT}
+
+    def identity(self, name: str) -> dict[str, Any]:
+        """What tells the network of a name from others; found once, and not before it is asked for."""
+        if name not in self._identities:
+            function = network_identity(self.models[name], self.data[name], self.loss)
+            own = {key: self.facts[name].get(key) for key in ("weights_hash", "class", "dtype", "architecture")}
+            self._identities[name] = own | {"function": function or unknown()}
+        return self._identities[name]
+
+    def _loss(self, name: str) -> Any:
+        """The values of a user-defined loss."""
+        if not callable(self.loss):
+            return None
+        return loss_identity(self.loss, self.models[name], self.data[name]) or unknown()
 
     def measure(self, place: Place) -> Outcome:
         """The result of a place, with its key in the settings; or its refusal, for whatever error but Ctrl-C."""

@@ -6,11 +6,13 @@ import functools
 import hashlib
 import inspect
 import math
+import sys
 import textwrap
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import fields, is_dataclass
-from types import FunctionType, MethodType
+from pathlib import Path
+from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -51,6 +53,89 @@ def fingerprint(part: object, _above: tuple[int, ...] = ()) -> dict[str, Any]:
         values, declared = _carried(part), is_dataclass(part) or isinstance(part, functools.partial)
         found["carries"] = {str(name): _written(own, (*_above, id(part)), declared) for name, own in values.items()}
     return {name: value for name, value in found.items() if value}
+
+
+def source_of(code: Any) -> str | None:
+    """The digest of the code of a function or class; None where Python does not find it."""
+    with suppress(Exception):
+        return f"{code.__qualname__} {_hash(_source(code).encode())}"
+    return None
+
+
+def surroundings(part: object) -> dict[str, Any] | None:
+    """The files and the global values that a function's result may depend on.
+
+    Functions and classes of files in the function's folder are followed. Of other modules that they name, the files
+    alone are. Values are written as in `fingerprint`, lists and dictionaries with what they hold, modules with their
+    weights; other objects appear by their type.
+
+    Args:
+        part: a function, a `functools.partial`, a method, or a callable object.
+
+    Returns:
+        `files`, the digests of the files, and `values`, by file and name. None where the function has no file, as in a
+        notebook, or no code in Python.
+    """
+    first = _function(part)
+    home = None if first is None else _file(first.__code__.co_filename)
+    if first is None or home is None:
+        return None
+    files, values, seen = {home}, dict[str, Any](), set[int]()
+    left = [first]
+    while left:
+        own = left.pop()
+        if id(own) in seen:
+            continue
+        seen.add(id(own))
+        for name, value in _named(own, home.parent):
+            file = _home(value)
+            files |= {home if file is None else file}
+            if isinstance(value, FunctionType | type):
+                inside = [value] if isinstance(value, FunctionType) else vars(value).values()
+                own_code = file is not None and file.is_relative_to(home.parent)
+                left += [each for each in inside if own_code and isinstance(each, FunctionType)]
+            elif not isinstance(value, ModuleType):
+                place = f"{Path(own.__code__.co_filename).name}:{name}"
+                is_network = isinstance(value, nn.Module)
+                values[place] = fingerprint(value) if is_network else _written(value, (), declared=True)
+    return {"files": sorted(_hash(file.read_bytes()) for file in files), "values": values}
+
+
+def _function(part: Any) -> FunctionType | None:
+    """The function behind a partial, a method or a callable object."""
+    while isinstance(part, functools.partial | MethodType):
+        part = part.func if isinstance(part, functools.partial) else part.__func__
+    if not isinstance(part, FunctionType | type):
+        part = type(part).forward if isinstance(part, nn.Module) else vars(type(part)).get("__call__")
+    return part if isinstance(part, FunctionType) else None
+
+
+def _file(path: str | None) -> Path | None:
+    return Path(path).resolve() if path and path.endswith(".py") and Path(path).is_file() else None
+
+
+def _home(value: object) -> Path | None:
+    """The file of a module, or of the module of anything else."""
+    module = value if isinstance(value, ModuleType) else sys.modules.get(str(getattr(value, "__module__", "")))
+    return _file(getattr(module, "__file__", None))
+
+
+def _named(function: FunctionType, home: Path) -> list[tuple[str, Any]]:
+    """The global values that the code names, those of modules in the folder too, and functions in its closure."""
+    names, codes = set[str](), [function.__code__]
+    while codes:
+        code = codes.pop()
+        names |= {*code.co_names}
+        codes += [inner for inner in code.co_consts if isinstance(inner, CodeType)]
+    found = [(name, function.__globals__[name]) for name in sorted(names) if name in function.__globals__]
+    for module_name, module in list(found):
+        file = _home(module) if isinstance(module, ModuleType) else None
+        if file is not None and file.is_relative_to(home):
+            found += [(f"{module_name}.{name}", vars(module)[name]) for name in sorted(names & vars(module).keys())]
+    closed = []
+    with suppress(ValueError):  # a cell that is still empty
+        closed = [cell.cell_contents for cell in function.__closure__ or ()]
+    return found + [("", value) for value in closed if isinstance(value, FunctionType)]
 
 
 def _source(code: Any) -> str:

@@ -182,3 +182,12 @@ def test_the_default_without_class_labels_leaves_out_what_needs_them() -> None:
         names = default_for([numbers], along=True)
     assert names == [name for name in DEFAULT if name not in {*NEED_CLASSES, "landscape"}]
     assert default_for([numbers, DATA], along=False) == [*DEFAULT]
+
+
+def test_facts_hold_the_normalization_of_the_inputs() -> None:
+    wrapped = fp.Normalised(cases.mlp(), 0.1307, 0.3081).eval()
+    found = fp.compare({"a": wrapped, "b": cases.mlp()}, DATA, probes=["generalization"])
+    assert found.facts["a"]["class"] == "Normalised"
+    assert found.facts["a"]["inner_class"] == type(cases.mlp()).__name__
+    assert found.facts["a"]["normalised"] == {"mean": [0.1307], "std": [0.3081]}
+    assert "normalised" not in found.facts["b"]

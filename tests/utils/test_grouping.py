@@ -1,6 +1,6 @@
 """Sentences about several networks, told once."""
 
-from flatprobe.cli.grouping import caption, grouped
+from flatprobe.utils.grouping import caption, grouped
 
 
 def test_closed_form_sentences_that_differ_in_the_name_alone_are_one() -> None:
