@@ -248,6 +248,8 @@ def prepare(paths: Sequence[Path], network: NetworkOptions, samples: DataOptions
         warned += [(one.name, warning) for warning in own.warned]
         doubts[one.name] = own.doubts
     if error is not None and not ready.models:
+        if isinstance(error, ValueError | TypeError | OSError | RuntimeError | ImportError | MemoryError):
+            raise error  # with a message of its own, which needs no class
         raise ValueError(reason_of(error)) from error
     for line in grouped(said) if not quiet else ():
         sys.stderr.write(f"{line}\n")
