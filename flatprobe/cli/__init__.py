@@ -3,8 +3,9 @@
 import sys
 import warnings
 from collections.abc import Sequence
+from functools import partial
 
-from cyclopts import App, CycloptsError, UnusedCliTokensError
+from cyclopts import App, CycloptsError, MissingArgumentError, UnusedCliTokensError
 
 import flatprobe.cli.commands as commands
 import flatprobe.cli.compare as comparing
@@ -32,7 +33,7 @@ def main(tokens: Sequence[str] | None = None) -> None:
             stream.reconfigure(errors="backslashreplace")
     try:
         with warnings.catch_warnings():
-            warnings.showwarning = _warn
+            warnings.showwarning = partial(_warn, set())
             app(tokens, exit_on_error=False, print_error=False)
     except CycloptsError as error:
         _tell(_unparsed(error), error)
@@ -45,9 +46,12 @@ def main(tokens: Sequence[str] | None = None) -> None:
         sys.exit(2)
 
 
-def _warn(message: Warning | str, *_place: object, **_file: object) -> None:
-    """A warning on one line of stderr, without the place in the code."""
-    sys.stderr.write(f"warning: {' '.join(str(message).split())}\n")
+def _warn(told: set[str], message: Warning | str, *_place: object, **_file: object) -> None:
+    """A warning on one line of stderr, once, without the place in the code."""
+    words = " ".join(str(message).split())
+    if words not in told:
+        sys.stderr.write(f"warning: {words}\n")
+        told.add(words)
 
 
 def _unparsed(error: CycloptsError) -> str:
@@ -55,6 +59,8 @@ def _unparsed(error: CycloptsError) -> str:
     words, chain = str(error), error.command_chain or []
     if isinstance(error, UnusedCliTokensError):
         words = f"{' '.join(error.unused_tokens or [])!r} must not follow, since the command takes no further words."
+    if isinstance(error, MissingArgumentError) and error.argument and error.argument.name == "--paths":
+        words = "Checkpoints must come before the options, some of which take several words, got none there."
     return f"{words} Run: {' '.join(['flatprobe', *chain, '--help'])}"
 
 

@@ -69,12 +69,17 @@ def audit(
     import flatprobe as fp
     from flatprobe.cli.audits import show
     from flatprobe.cli.compare import prepare
+    from flatprobe.studies.audit import AUDITED
+    from flatprobe.utils.arguments import one_of
     from flatprobe.utils.atomic import check_writable
     from flatprobe.utils.tables import check_place
 
     if out is not None:
         check_writable(out.parent)
         check_place(out)
+    names = None if probes is None else [probe for words in probes for probe in words.split(",") if probe]
+    for probe in names or ():
+        one_of("probe", probe, AUDITED)
     ready = prepare([run], network, samples)
     if len(ready.models) != 1:
         msg = f"audit takes one checkpoint, got {run}, which holds {', '.join(ready.models)}. Name one of them."
@@ -82,7 +87,6 @@ def audit(
     ((name, model),) = ready.models.items()
     for note in ready.notes:
         print(f"warning: {note}")
-    names = None if probes is None else [probe for words in probes for probe in words.split(",") if probe]
     result = fp.audit(model, ready.data[name], probes=names, changes=changes, factor=factor, seed=seed, progress=True)
     show(result)
     if out is not None:

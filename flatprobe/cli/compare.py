@@ -33,8 +33,8 @@ class RunOptions:
     ----------
     group: list[str]
         A group as LABEL=PATTERN, such as --group "natural=natural-*". Repeat the option for several. Other networks are
-        grouped by their names: names that differ only in a final number are replicates, unless the number counts
-        epochs, steps or the like.
+        grouped by their names: names that differ only in consecutive final numbers (natural-0, natural-1) are
+        replicates, unless these count epochs, steps or the like.
     along: str
         An axis: a word whose number is read from the networks' names (epoch) or the runs' settings (learning_rate), or
         FILE.csv:COLUMN, a table with the networks' names in its first column.
@@ -183,19 +183,19 @@ def measure(
     from flatprobe.studies.chosen import choose
     from flatprobe.studies.compare import compare_quietly
 
-    chosen = measurements_of(measurements)
+    chosen, loss = measurements_of(measurements), loss_of(samples)
     if chosen is not None:
         choose(chosen)  # an unknown name is told before anything is loaded
     ready = prepare(paths, network, samples, quiet=run.quiet)
     along, along_name = along_of({name: one.path for name, one in ready.loaded.items()}, run.along)
     groups = groups_of(list(ready.models), run.group, run.along)
     if run.dry_run:
-        _estimate(ready, chosen, groups, loss_of(samples))
+        _estimate(ready, chosen, groups, along, loss)
         return None
     try:
         found = compare_quietly(
             ready.models, ready.data, test=ready.test or None, probes=chosen, groups=groups, along=along,
-            along_name=along_name, loss=loss_of(samples), seed=run.seed, progress=not run.quiet, out=out,
+            along_name=along_name, loss=loss, seed=run.seed, progress=not run.quiet, out=out,
             again=run.again, workers=run.workers,
         )  # fmt: skip
     except KeyboardInterrupt as error:
@@ -221,6 +221,7 @@ def prepare(paths: Sequence[Path], network: NetworkOptions, samples: DataOptions
     """
     from flatprobe.network.outputs import WithOutput
     from flatprobe.studies.comparison import Refusal
+    from flatprobe.studies.measuring import reason_of
 
     ready, error, loaded = _Ready(), None, load_networks(paths, network)
     said: dict[str, list[str]] = {}
@@ -234,9 +235,9 @@ def prepare(paths: Sequence[Path], network: NetworkOptions, samples: DataOptions
             if network.output is not None:
                 one = replace(one, network=WithOutput(one.network, _index(network.output)))
             own = samples_for(one, samples)
-        except (ValueError, TypeError, OSError, RuntimeError, ImportError, MemoryError) as failed:
+        except Exception as failed:  # noqa: BLE001 - a user's module or data may raise anything
             error = error or failed
-            ready.refusals.append(Refusal("", one.name, str(failed) or type(failed).__name__))
+            ready.refusals.append(Refusal("", one.name, reason_of(failed)))
             continue
         ready.models[one.name], ready.data[one.name], ready.loaded[one.name] = own.network, own.data, one
         if own.test is not None:
@@ -247,7 +248,7 @@ def prepare(paths: Sequence[Path], network: NetworkOptions, samples: DataOptions
             sys.stderr.write(f"warning: {one.name}: {warning}\n")
             ready.notes.append(f"{one.name}: {warning}")
     if error is not None and not ready.models:
-        raise error
+        raise ValueError(reason_of(error)) from error
     for sentence, names in said.items() if not quiet else ():
         sys.stderr.write(f"{', '.join(names)}: {sentence}\n")
     return ready
@@ -257,7 +258,7 @@ def _index(output: str) -> str | int:
     return int(output) if output.lstrip("-").isdigit() else output
 
 
-def _estimate(ready: _Ready, chosen: Any, groups: dict[str, str], loss: object) -> None:
+def _estimate(ready: _Ready, chosen: Any, groups: dict[str, str], along: dict[str, float] | None, loss: object) -> None:
     """Print the passes, the memory and the estimated time of each measurement."""
     from rich.console import Console
 
@@ -265,7 +266,7 @@ def _estimate(ready: _Ready, chosen: Any, groups: dict[str, str], loss: object) 
     from flatprobe.studies.compare import prepare as work_of
     from flatprobe.studies.estimate import estimate
 
-    rows = estimate(work_of(ready.models, ready.data, probes=chosen, groups=groups, loss=loss))
+    rows = estimate(work_of(ready.models, ready.data, probes=chosen, groups=groups, along=along, loss=loss))
     Console(file=sys.stdout, width=None if sys.stdout.isatty() else 120).print(estimate_table(rows))
 
 

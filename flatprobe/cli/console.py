@@ -9,6 +9,7 @@ from typing import Any
 from flatprobe.studies.comparison import Comparison
 from flatprobe.studies.differences import marks_of
 from flatprobe.studies.headlines import Headline, better, headline, invariant, unit
+from flatprobe.studies.refusals import by_reason
 from flatprobe.utils.numbers import MISSING, plus_minus, three
 from flatprobe.utils.results import printable
 
@@ -38,10 +39,9 @@ def show(comparison: Comparison) -> None:
 
 
 def tell_refusals(comparison: Comparison) -> None:
-    """What was refused, on stderr, a line each."""
-    for refusal in comparison.refusals:
-        what = f"{refusal.measurement} of {refusal.network}" if refusal.measurement else refusal.network
-        sys.stderr.write(f"not measured: {printable(what)}: {printable(refusal.reason)}\n")
+    """What was refused, on stderr, a line per reason."""
+    for what, reason in by_reason(comparison.refusals):
+        sys.stderr.write(f"not measured: {printable(what)}: {printable(reason)}\n")
 
 
 def generalization_table(comparison: Comparison) -> Any:
@@ -66,7 +66,7 @@ def generalization_table(comparison: Comparison) -> Any:
 
 
 def headline_table(comparison: Comparison) -> Any:
-    """The headline figures: measurements by networks, or networks by measurements where there are many."""
+    """The headline figures: measurements by groups or networks, or networks by measurements where these are many."""
     found = {
         key: {name: own for name, result in results.items() if (own := headline(result)) is not None}
         for key, results in comparison.results.items()
@@ -76,21 +76,32 @@ def headline_table(comparison: Comparison) -> Any:
     if not found:
         return None
     names = _in_order(comparison, {name: None for own in found.values() for name in own})
-    marks = _marks(comparison)
-    grouped = 1 < len({comparison.groups.get(name) for name in names}) < len(names) and comparison.along is None
-    if len(names) <= _WIDE and not grouped:
-        return _by_measurement(comparison, found, names, marks)
-    return _by_network(comparison, found, names, marks, grouped=grouped)
+    members: dict[str, list[str]] = {}
+    for name in names if comparison.along is None else ():
+        members.setdefault(comparison.groups.get(name, name), []).append(name)
+    if 1 < len(members) < len(names) and len(members) <= _WIDE:
+        return _by_group(comparison, found, members)
+    if len(names) <= _WIDE:
+        return _by_measurement(comparison, found, names)
+    return _by_network(comparison, found, names)
 
 
-def _by_measurement(
-    comparison: Comparison,
-    found: Figures,
-    names: Sequence[str],
-    marks: Mapping[str, set[str]],
-) -> Any:
+def _by_group(comparison: Comparison, found: Figures, members: Mapping[str, Sequence[str]]) -> Any:
+    """Mean \u00b1 standard deviation over the networks of each group; the page has the networks."""
     from rich.table import Column, Table
 
+    heads = (Column(_text(f"{group} (n = {len(own)})")) for group, own in members.items())
+    table = Table("measurement", *heads, "unit; mean \u00b1 sd over networks")
+    for key, cells in found.items():
+        means = (_mean(cells, own) for own in members.values())
+        table.add_row(_title(comparison, key), *means, unit(comparison.results[key]).partition(" [")[0])
+    return table
+
+
+def _by_measurement(comparison: Comparison, found: Figures, names: Sequence[str]) -> Any:
+    from rich.table import Column, Table
+
+    marks = _marks(comparison)
     table = Table("measurement", *(Column(_text(name)) for name in names), "unit and interval")
     for key, own in found.items():
         cells = (f"{own[name].words}{'*' if name in marks[key] else ''}" if name in own else MISSING for name in names)
@@ -98,33 +109,21 @@ def _by_measurement(
     return table
 
 
-def _by_network(
-    comparison: Comparison,
-    found: Figures,
-    names: Sequence[str],
-    marks: Mapping[str, set[str]],
-    *,
-    grouped: bool,
-) -> Any:
+def _by_network(comparison: Comparison, found: Figures, names: Sequence[str]) -> Any:
     from rich.table import Column, Table
 
+    marks = _marks(comparison)
     axis = [] if comparison.along is None else [comparison.along_name or "along"]
-    table = Table("network", *axis, *(Column(_title(comparison, key)) for key in found))
-    members: dict[str, list[str]] = {}
+    heads = (Column(_title(comparison, key)) for key in found)
+    table = Table(Column("network", overflow="fold"), *axis, *heads)
     for name in names:
-        members.setdefault(comparison.groups.get(name, name) if grouped else "", []).append(name)
-    for group, own in members.items():
-        if grouped:
-            means = (_mean(cells, own) for cells in found.values())
-            table.add_row(_text(f"{group} (n = {len(own)})"), *means, style="bold")
-        for name in own:
-            cells = (
-                f"{three(cells[name].scale * cells[name].value)}{'*' if name in marks[key] else ''}"
-                if name in cells
-                else MISSING
-                for key, cells in found.items()
-            )
-            table.add_row(_text(f"  {name}" if grouped else name), *(_place(comparison, name) for _ in axis), *cells)
+        cells = (
+            f"{three(cells[name].scale * cells[name].value)}{'*' if name in marks[key] else ''}"
+            if name in cells
+            else MISSING
+            for key, cells in found.items()
+        )
+        table.add_row(_text(name), *(_place(comparison, name) for _ in axis), *cells)
     return table
 
 

@@ -1,6 +1,7 @@
 """Measurements and axes of the command line: probes with arguments, a file of measurements, groups, the axis."""
 
 import json
+import math
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -47,7 +48,14 @@ def measurements_of(options: MeasurementOptions) -> "list[Given] | None":
     Raises:
         ValueError: for an unknown probe or argument, or a file of another form.
     """
-    found: list[Given] = [name for words in options.probes for name in words.split(",") if name]
+    first = [text.split()[0] for text in options.probe if text.split()]
+    names = [name for words in options.probes for name in words.split(",") if name]
+    if names or first:
+        from flatprobe.studies.chosen import check_names
+        from flatprobe.studies.probes_by_name import PROBES
+
+        check_names([*names, *(name for name in first if ":" not in name and name not in PROBES)])
+    found: list[Given] = [*names]
     found += [_measurement(text) for text in options.probe]
     found += [] if options.config is None else _of_file(options.config)
     return found or None
@@ -66,9 +74,9 @@ def _measurement(text: str) -> "Given":
     arguments: dict[str, Any] = {}
     for word in words:
         name, sign, value = word.partition("=")
-        if not sign or not name.isidentifier():
+        if not sign or not name.isidentifier() or name in arguments:
             msg = (
-                f"--probe must be a probe and arguments name=value, got {word!r} in {text!r}. Write "
+                f"--probe must be a probe and different arguments name=value, got {word!r} in {text!r}. Write "
                 "--probe 'flatness_radius law=adaptive directions=20'."
             )
             raise ValueError(msg)
@@ -98,10 +106,10 @@ def _of_file(path: Path) -> "list[Given]":
     if not path.is_file():
         msg = f"--config must name a JSON or TOML file, got {path}, which is not there."
         raise FileNotFoundError(msg)
-    text = path.read_text(encoding="utf-8")
     try:
+        text = path.read_text(encoding="utf-8")
         content: Any = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
-    except (json.JSONDecodeError, tomllib.TOMLDecodeError) as error:
+    except (UnicodeDecodeError, json.JSONDecodeError, tomllib.TOMLDecodeError) as error:
         msg = f"--config must name a JSON or TOML file, got {path}, which cannot be read ({error})."
         raise ValueError(msg) from error
     entries = content.get("measurements") if isinstance(content, Mapping) else content
@@ -126,13 +134,13 @@ def _of_file(path: Path) -> "list[Given]":
 def groups_of(names: Sequence[str], options: Sequence[str], along: str | None) -> dict[str, str]:
     """The group of each network: that of the first `label=pattern` that fits, or else by its name.
 
-    Names that differ only in a number at their end are replicates, unless it counts epochs, steps or the like. Along an
-    axis that is read from the names, the number after its word does not count.
+    Names that differ only in consecutive numbers at their end are replicates, unless these count epochs, steps or the
+    like. Along an axis that is read from the names, the number after its word does not count.
 
     Raises:
         ValueError: for another form, or a pattern that fits no network.
     """
-    from flatprobe.studies.records import group_of
+    from flatprobe.studies.records import groups_by_name
 
     patterns: list[tuple[str, str]] = []
     for option in options:
@@ -144,11 +152,9 @@ def groups_of(names: Sequence[str], options: Sequence[str], along: str | None) -
             msg = f"--group must have a pattern that fits a network, got {option!r}. The networks: {_listed(names)}."
             raise ValueError(msg)
         patterns.append((own, pattern))
-    found = {}
-    for name in names:
-        label = next((label for label, pattern in patterns if fnmatchcase(name, pattern)), None)
-        found[name] = label or (group_of(name) if along is None else _without_number(name, along))
-    return found
+    by_name = groups_by_name(names) if along is None else {name: _without_number(name, along) for name in names}
+    given = {name: next((label for label, pattern in patterns if fnmatchcase(name, pattern)), None) for name in names}
+    return {name: given[name] or by_name[name] for name in names}
 
 
 def along_of(places: Mapping[str, Path], option: str | None) -> tuple[dict[str, float] | None, str | None]:
@@ -175,10 +181,14 @@ def along_of(places: Mapping[str, Path], option: str | None) -> tuple[dict[str, 
             found = {own: _setting(path, option) for own, path in places.items()}
     missing = [own for own, value in found.items() if value is None]
     if missing:
+        fix = (
+            "Complete the column; the first column has the names of the networks."
+            if ".csv:" in option
+            else f"Name the checkpoints such as {option}-1, or give a table: --along FILE.csv:COLUMN with their names "
+            "in its first column."
+        )
         msg = (
-            f"--along must have a number for every network, got none of {option!r} for {_listed(missing)}. Name the "
-            f"checkpoints such as {option}-1, or give a table: --along FILE.csv:COLUMN with their names in its first "
-            "column."
+            f"--along must have a finite number for every network, got none of {option!r} for {_listed(missing)}. {fix}"
         )
         raise ValueError(msg)
     return {own: value for own, value in found.items() if value is not None}, name
@@ -232,8 +242,12 @@ def _column(path: Path, column: str, names: Sequence[str]) -> dict[str, float | 
         msg = f"--along must name a column of {path}, got {column!r}. Its columns: {_listed(list(frame.columns[1:]))}."
         raise ValueError(msg)
     numbers = pd.to_numeric(frame[column], errors="coerce")
-    known = dict(zip(frame.iloc[:, 0].astype(str), numbers, strict=True))
-    return {name: float(known[name]) if name in known and pd.notna(known[name]) else None for name in names}
+    own = frame.iloc[:, 0].astype(str)
+    if len(twice := list(own[own.duplicated()].unique())):
+        msg = f"{path} must name each network once in its first column, got {_listed(twice)} more than once."
+        raise ValueError(msg)
+    known = dict(zip(own, numbers, strict=True))
+    return {name: float(known[name]) if math.isfinite(known.get(name, math.nan)) else None for name in names}
 
 
 def _listed(names: Sequence[str]) -> str:

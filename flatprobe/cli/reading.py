@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from flatprobe.data import LabelledData
 
 _CONFIG = "config.json"
+_ACCEPTED = (
+    '"digits", a name on the Hugging Face hub, a folder of images by class or of parquet files, a file .npz or .pt of '
+    "arrays, or a function: --data data.py:load"
+)
 
 
 def data_of(run: Path | None, name: str | None, split: str | None, limit: int | None, **changes: Any) -> "LabelledData":
@@ -88,15 +92,18 @@ def _training_data(
     from flatprobe.utils.tensor_files import read_json
 
     if not config.is_file():
-        msg = f"--data must name the data of {run}, whose training data are unknown: there is no {_CONFIG}."
+        msg = (
+            f"--data must name the data of {run}, whose training data are unknown: there is no {_CONFIG}. Give "
+            f"{_ACCEPTED}."
+        )
         raise ValueError(msg)
     described = read_json(config, "name the data with --data").get("data")
     source: Any = described.get("source") if isinstance(described, dict) else None
     if not isinstance(described, dict) or not isinstance(source, dict):
-        msg = f"--data must name the data of {run}, whose training data {config} does not name."
+        msg = f"--data must name the data of {run}, whose training data {config} does not name. Give {_ACCEPTED}."
         raise ValueError(msg)
     if not {"name", "split"} <= source.keys():
-        msg = f"--data must name the data of {run}, which was trained on data without a name."
+        msg = f"--data must name the data of {run}, which was trained on data without a name. Give {_ACCEPTED}."
         raise ValueError(msg)
     if changes:
         msg = f"--data must name the data where {_options(changes)} is given, since {run} was trained on other images."

@@ -38,8 +38,10 @@ class DataOptions:
     ----------
     data: str
         "digits", the name of a Hugging Face data set, a folder, a file .npz or .pt, or a function that returns data
-        (tensors, arrays, a data set or a loader) as package.module:name or path/to/file.py:name. The default is the
-        training data of each run.
+        (tensors, arrays, a data set or a loader) as package.module:name or path/to/file.py:name. A function with an
+        argument split returns the samples of that split, "train" or "test". Pixels are in [0, 1], and those of a
+        function are taken as they are, except uint8, which is divided by 255. The default is the training data of each
+        run.
     split: str
         Split of the data. The default is the training split.
     test: str
@@ -48,8 +50,9 @@ class DataOptions:
         Number of samples to use, from the first one on.
     normalise: list[str]
         Mean and standard deviation that the network's inputs were normalized with, such as 0.1307 0.3081, or
-        "0.485,0.456,0.406" "0.229,0.224,0.225" by channel; or imagenet, or none. All figures stay in the units of the
-        pixels. A checkpoint whose folder says its own keeps it, and so do networks that flatprobe trained.
+        "0.485,0.456,0.406" "0.229,0.224,0.225" by channel; or imagenet; or auto, the default, which is what the
+        checkpoint's folder says; or none. All figures stay in the units of the pixels. A checkpoint whose folder says
+        its own keeps it, and so do networks that flatprobe trained.
     resize: str
         Side, or height x width such as 224x160, that images are resized to by bilinear interpolation.
     crop: int
@@ -164,10 +167,20 @@ def loss_of(options: DataOptions) -> Any:
     """The loss of `--loss`: a name, a name with arguments in JSON, or the function that it refers to.
 
     Raises:
-        ValueError: for arguments that are no JSON.
+        ValueError: for arguments that are no JSON, or an unknown name.
     """
+    from flatprobe.functional.losses import per_sample_loss
+    from flatprobe.functional.task_losses import TASK_LOSSES
+
     if options.loss is None:
         return "cross_entropy"
+    found = _named_loss(options)
+    per_sample_loss(found, TASK_LOSSES)
+    return found
+
+
+def _named_loss(options: DataOptions) -> Any:
+    assert options.loss is not None
     if options.loss.startswith("{"):
         try:
             return json.loads(options.loss)
@@ -183,11 +196,18 @@ def _read(
 ) -> tuple["LabelledData", "LabelledData | None", tuple[str, ...]]:
     """The data, the test data, and the warnings of their reading."""
     changes = {"resize": size, "crop": options.crop, "greyscale": options.greyscale, "colour": options.colour}
-    changes = {name: value for name, value in changes.items() if value}
+    changes = {name: value for name, value in changes.items() if value is not None and value is not False}
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
         data = data_of(run, options.data, options.split, options.limit, **changes)
         test = test_data_of(data, run, options.data, options.split, options.test, options.limit, **changes)
+        if test is not None and test.fingerprint == data.fingerprint:
+            warnings.warn(
+                f"the test data are the {len(data)} training samples again; no test figures. Name another split with "
+                "--test, or --test none",
+                stacklevel=2,
+            )
+            test = None
     return data, test, tuple(dict.fromkeys(str(each.message) for each in caught if each.category is UserWarning))
 
 

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
 
@@ -11,6 +13,8 @@ from flatprobe.data.items import unwrap
 from flatprobe.data.labelled import LabelledData
 from flatprobe.data.preparation import Preparation
 from flatprobe.data.tabular import TOKENS
+from flatprobe.data.targets import are_classes
+from flatprobe.data.validation import warn_of_missed_classes
 
 # Names of the inputs and of the targets in a dictionary, a scikit-learn Bunch or an .npz file, in any case.
 _INPUTS = ("x", "inputs", "images", "data", "features")
@@ -42,6 +46,8 @@ def of_object(value: Any, split: str, limit: int | None, prepare: Preparation) -
     if isinstance(value, tuple):
         value = _of_pair(value[0], value[1], note)
     if isinstance(value, LabelledData):
+        if limit is not None and value.store.place != "streamed" and value.classes is not None:
+            warn_of_missed_classes(value.labels, limit, stacklevel=4)
         return prepared(value if limit in {None, len(value)} else value.head(limit or 0), prepare)
     if isinstance(value, DataLoader) or (hasattr(value, "__getitem__") and hasattr(value, "__len__")):
         return _of_items(value, limit, prepare, note)
@@ -136,6 +142,8 @@ def _of_items(value: Any, limit: int | None, prepare: Preparation, note: Mapping
     if limit is not None and limit > len(dataset):
         msg = f"limit must be at most {len(dataset)}, the number of samples, got {limit}"
         raise ValueError(msg)
+    if limit is not None and (labels := _labels_of(dataset)) is not None:
+        warn_of_missed_classes(labels, limit, stacklevel=5)
     items = Prepared(dataset, len(dataset) if limit is None else limit, prepare)
     source = _with_names({**note, **prepare.describe()}, names)
     return LabelledData.from_dataset(items, classes=len(names) if names else None, source=source)
@@ -147,6 +155,15 @@ def _class_names(dataset: Any) -> list[str] | None:
         dataset = dataset.dataset
     names = getattr(dataset, "classes", None)
     return [*names] if isinstance(names, list | tuple) and names and all(isinstance(n, str) for n in names) else None
+
+
+def _labels_of(dataset: Any) -> Tensor | None:
+    """The class indices that a data set holds as `targets`, as those of torchvision do; None where it has none."""
+    found = getattr(dataset, "targets", None)
+    if not isinstance(found, Tensor | list | np.ndarray) or len(found) != len(dataset) or isinstance(found[0], str):
+        return None
+    labels = torch.as_tensor(found)
+    return labels if are_classes(labels) else None
 
 
 def _pair_of(item: Any) -> Any:

@@ -11,13 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from flatprobe.data.folders import Found, read_image_splits, scan
+from flatprobe.utils.arguments import meant
 
 # The environment variable of a local copy, and its folders by the names on the hub (for offline machines).
 VARIABLE = "FLATPROBE_DATASETS"
 _FOLDERS = {"ylecun/mnist": "mnist", "mnist": "mnist", "uoft-cs/cifar10": "cifar10", "cifar10": "cifar10"}
 _FUNCTION = (
-    "Write a function in a file of your own, here data.py: `def load(split):` / `    inputs, targets = ...  # tensors "
-    "or arrays` / `    return inputs, targets`. Then name it by --data data.py:load, or give its result to fp.load_data"
+    'Write a function in a file of your own, here data.py: `def load(split):  # "train" or "test"` / '
+    "`    inputs, targets = ...  # tensors or arrays, of this split alone` / `    return inputs, targets`; leave split "
+    "out where there are no test data. Then name it by --data data.py:load, or give its result to fp.load_data"
 )
 _ARCHIVES = (".zip", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".rar")
 
@@ -90,7 +92,7 @@ def one_split(splits: Mapping[str, Any], split: str, name: str) -> Any:
         ValueError: if the split does not exist or is empty.
     """
     if split not in splits:
-        msg = f"{name} has no split {split!r}; expected one of {', '.join(map(repr, splits))}"
+        msg = f"{name} has no split {split!r}; expected one of {', '.join(map(repr, splits))}{meant(split, splits)}"
         raise ValueError(msg)
     if len(splits[split]) == 0:
         msg = f"the split {split!r} of {name} is empty; expected at least one row"

@@ -8,6 +8,7 @@ import torch
 from flatprobe.data.arrays import as_inputs
 from flatprobe.data.columns import LABEL_NAMES, label_column_of, labels_of
 from flatprobe.data.labelled import LabelledData
+from flatprobe.data.validation import warn_of_missed_classes
 
 # The inputs of a text classifier, as tokenizers of transformers name them.
 TOKENS = ("input_ids", "attention_mask", "token_type_ids")
@@ -57,6 +58,8 @@ def of_table(
             "fp.LabelledData.from_dataset(table.with_format('torch'), columns=(inputs, label))"
         )
         raise ValueError(msg)
+    if classes is not None:
+        warn_of_missed_classes(labels, count, stacklevel=4)
     chosen = rows.select(range(count)).with_format("numpy")
     parts = {name: as_inputs(chosen[name][:], f"the column {name!r}") for name in wanted}
     inputs: dict[str, torch.Tensor] | torch.Tensor = parts if wanted is tokens else parts[wanted[0]]

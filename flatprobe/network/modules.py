@@ -1,5 +1,6 @@
 """Checks of a user module: wrappers, mode and weights."""
 
+import math
 import types
 import warnings
 from collections.abc import Mapping, Sequence
@@ -31,6 +32,28 @@ def architecture_of(module: nn.Module) -> str:
     if any(isinstance(layer, _CONVOLUTIONS) for layer in layers):
         return "convolutional"
     return "tokens" if any(isinstance(layer, _TOKENS) for layer in layers) else "dense"
+
+
+def named(module: nn.Module) -> dict[str, object]:
+    """The class of a network; of one in `fp.Normalised` also the class inside, and mean and std of its inputs.
+
+    The numbers have the digits that the layer's precision holds.
+    """
+    said: dict[str, object] = {"class": type(module).__name__}
+    parts = dict(module.named_children())
+    if [*parts] == ["normalise", "network"] and getattr(parts["normalise"], "affine_in_inputs", False):
+        said["inner_class"] = type(parts["network"]).__name__
+    for layer in module.modules():
+        numbers = dict(layer.named_buffers(recurse=False))
+        if getattr(layer, "affine_in_inputs", False) and numbers.keys() == {"mean", "std"}:
+            said["normalised"] = {name: _short(value) for name, value in numbers.items()}
+            break
+    return said
+
+
+def _short(value: Tensor) -> list[float]:
+    digits = round(-math.log10(torch.finfo(value.dtype).resolution))
+    return [float(f"{number:.{digits}g}") for number in value.tolist()]
 
 
 def check_finite(state: Mapping[str, Tensor], owner: str) -> None:

@@ -24,7 +24,7 @@ from flatprobe.data.inputs import (
 )
 from flatprobe.network.batch_sizes import default_batch_size
 from flatprobe.network.contexts import no_autocast
-from flatprobe.network.modules import BATCH_NORMS, architecture_of, check_finite, check_module, unwrap
+from flatprobe.network.modules import BATCH_NORMS, architecture_of, check_finite, check_module, named, unwrap
 from flatprobe.network.outputs import Reading, WithOutput
 from flatprobe.network.parametrized import computed_weights
 from flatprobe.network.sequential import Step, first_linear, layers_of, run, run_steps
@@ -283,7 +283,7 @@ class Network:
     def describe(self) -> dict[str, object]:
         """Fingerprint of the network, as records hold it."""
         return {
-            "class": self.name,
+            **named(self.module),
             "recipe": getattr(self.module, "recipe", None),
             "parameters": sum(value.numel() for value in self.weights.values()),
             "dtype": ", ".join(str(dtype).removeprefix("torch.") for dtype in self.precisions),

@@ -31,7 +31,7 @@ def draw(results: Result | Mapping[str, Result], ax: Axes | None = None, *, grou
         ValueError: for no results.
     """
     found = name_results(results, Generalization)
-    kind = "accuracy" if all("loss" not in next(iter(result.summary())) for result in found.values()) else "loss"
+    kind = quantity(found)
     scale = 100 if kind == "accuracy" else 1
     firsts = {name: next(iter(result.summary().values())) for name, result in found.items()}
     table = rows.prepare(list(found), ax, groups, firsts)
@@ -51,3 +51,8 @@ def draw(results: Result | Mapping[str, Result], ax: Axes | None = None, *, grou
         table.ax.set_xlabel(canvas.towards(f"mean loss, {words}", "better", "lower"))
         canvas.scale(table.ax, "x", [ends])
     return table.ax
+
+
+def quantity(results: Mapping[str, Generalization]) -> str:
+    """The figure that is drawn: "accuracy" where all networks have one, else "loss"."""
+    return "accuracy" if all("loss" not in next(iter(own.summary())) for own in results.values()) else "loss"

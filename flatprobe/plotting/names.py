@@ -109,6 +109,13 @@ def caption(name: str, longest: int = _LONGEST) -> str:
     return ("\N{ZERO WIDTH SPACE}" if shown.startswith("_") else "") + shown.replace("$", r"\$")
 
 
+def layer_names(result: Result, names: Sequence[str]) -> list[str]:
+    """Names of layers within the network that `fp.Normalised` wraps."""
+    network = result.settings.get("subject", {}).get("network") or {}
+    wrapped = network.get("class") == "Normalised"
+    return [name.removeprefix("network.") if wrapped else name for name in names]
+
+
 def legend(
     ax: Axes,
     handles: Mapping[str, Any],

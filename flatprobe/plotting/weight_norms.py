@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from flatprobe.plotting import canvas
-from flatprobe.plotting.names import FEW, Groups, caption, colours, group_of, legend, looks, name_results
+from flatprobe.plotting.names import FEW, Groups, caption, colours, group_of, layer_names, legend, looks, name_results
 from flatprobe.probes.weight_norms import WeightNorms
 from flatprobe.utils.results import Result
 
@@ -37,8 +37,9 @@ def draw(results: Result | Mapping[str, Result], ax: Axes | None = None, *, grou
         ValueError: for no results.
     """
     norms = name_results(results, WeightNorms)
-    longest = max(norms.values(), key=lambda result: len(result.names)).names
-    same = all(result.names == longest for result in norms.values())
+    named = [layer_names(result, result.names) for result in norms.values()]
+    longest = max(named, key=len)
+    same = all(own == longest for own in named)
     layers = [caption(name, 24) if same else f"layer {k}" for k, name in enumerate(longest, 1)]
     given, few = ax is not None, len(norms) <= FEW
     ax = canvas.axes(ax, height=1.1 + (0.3 if len(layers) <= 30 else 0.2) * max(len(layers), 2))

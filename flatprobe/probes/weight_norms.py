@@ -133,7 +133,7 @@ class WeightNorms(Result):
 @standalone
 def weight_norms(
     model: nn.Module,
-    input_shape: Checked[int | Sequence[int] | LabelledData | None],
+    input_shape: Checked[int | Sequence[int] | LabelledData | None] = ...,  # type: ignore[assignment] # given
     *,
     initial: Checked[nn.Module | Mapping[str, Tensor] | None] = None,
     path: bool = True,
@@ -148,9 +148,9 @@ def weight_norms(
 
     Args:
         model: a network in eval mode; never changed.
-        input_shape: shape of one sample, such as `data.input_shape`, or the data. None for a network that does not take
-            one floating tensor. Such a network is not traced: its `nn.Linear` layers are listed in their order as
-            modules, and the path norm needs `path=False`.
+        input_shape: shape of one sample, such as `data.input_shape`, or the data; it must be given. None for a network
+            that does not take one floating tensor. Such a network is not traced: its `nn.Linear` layers are listed in
+            their order as modules, and the path norm needs `path=False`.
         initial: the weights before training, a module or a state_dict, for the distance.
         path: True (default) computes the path norm, which must be known for every operation of the network.
 
@@ -163,7 +163,8 @@ def weight_norms(
         ValueError: if the network is in training mode, has weights that are not finite, or cannot be traced.
         ValueError: if the network has no linear or convolutional layer, or the initial weights do not fit it.
         ValueError: if an operation has no known path norm; the message names it, and `path=False` omits the path norm.
-        TypeError: if the initial weights are neither a module nor a state_dict, or the shape is not one of integers.
+        TypeError: if the initial weights are neither a module nor a state_dict, or the shape is not given or not one of
+            integers.
 
     Source: Poggio et al. (2017), eq. 34 and Fig. 16 [T3]; Sedghi, Gupta and Long (2019) for operator norms.
 
@@ -223,6 +224,9 @@ def _shape(given: object) -> tuple[int, ...] | None:
         return given.input_shape
     if given is None or is_whole(given):
         return None if given is None else (int(scalar(given)),)
+    if given is ...:
+        msg = "input_shape must be the shape of one sample, which the layers' norms need, got none. Pass the data too"
+        raise TypeError(msg)
     if not isinstance(given, Sequence) or isinstance(given, str) or not all(map(is_whole, given)):
         msg = f"input_shape must be the shape of one sample, whole numbers, got {given!r}. Take data.input_shape"
         raise TypeError(msg)

@@ -5,14 +5,18 @@ from flatprobe.plotting.names import common
 from flatprobe.report import tables
 from flatprobe.report.kind import Kind, Results
 
+_FIGURE = {
+    "accuracy": "The fraction of training samples (filled) and of test samples (open) that are classified correctly",
+    "loss": "The mean loss of the training samples (filled) and of the test samples (open)",
+}
 GENERALIZATION = Kind(
     title="Generalization",
-    sentence=lambda _results: (
-        "The fraction of training samples (filled) and of test samples (open) that are classified correctly, with "
-        "95 % intervals. The gap between the two is what the other measurements are to explain."
+    sentence=lambda results: (
+        f"{_FIGURE[generalization.quantity(results)]}, with 95 % intervals. The gap between the two is what the other "
+        "measurements are to explain."
     ),
     picture=lambda results, groups: generalization.draw(results, groups=groups),
-    shows="The accuracy of each network on training and test samples",
+    shows="The accuracy, or without classes the mean loss, of each network on training and test samples",
     table=tables.generalization,
 )
 MARGINS = Kind(
@@ -115,8 +119,12 @@ def _distances_sentence(results: Results) -> str:
         f"{low} (thin curve) and the shortest perturbation found that changes the class (thick curve). Curves further "
         "right belong to a more robust network. Misclassified samples count at distance 0."
     )
-    if unknown := [name for name, result in results.items() if result.uncertified]:
-        sentence += f" Not every certificate knows the layers of {', '.join(unknown)}; its distance is 0 there."
+    reasons: dict[tuple[str, str], list[str]] = {}
+    for name, result in results.items():
+        for method, reason in result.uncertified.items():
+            reasons.setdefault((method, reason), []).append(name)
+    for (method, reason), names in reasons.items():
+        sentence += f" The {method} lower bound is 0 for {', '.join(names)}: {reason}."
     return sentence
 
 

@@ -29,6 +29,7 @@ _TITLES = {
     "checks_not_made": "Checks not made",
 }
 _LONG = ("fingerprint", "hash")
+_NOTHING: tuple[Any, ...] = (None, [], {})
 _SHOWN = 12  # letters of a fingerprint in a table
 
 
@@ -42,13 +43,28 @@ class Networks:
 
 def describe(facts: Mapping[str, Mapping[str, Any]]) -> Networks:
     """Facts that all share once, and the others in a row per network."""
+    facts = {name: _with_class(own) for name, own in facts.items()}
     names = list(facts)
-    known = [fact for fact in _TITLES if any(own.get(fact) not in (None, []) for own in facts.values())]
+    known = [fact for fact in _TITLES if any(own.get(fact) not in _NOTHING for own in facts.values())]
     shared = [fact for fact in known if len({words(facts[name].get(fact)) for name in names}) == 1]
     own = [fact for fact in known if fact not in shared]
     both = tuple((_TITLES[fact], _value(facts[names[0]][fact])) for fact in shared)
     rows = tuple((Cell(name), *(_cell(fact, facts[name].get(fact)) for fact in own)) for name in names)
     return Networks(both, Table(("network", *(_TITLES[fact] for fact in own)), rows) if own else None)
+
+
+def _with_class(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """The facts with the class inside `fp.Normalised`, and mean and std of the inputs behind the class.
+
+    >>> _with_class({"class": "Normalised", "inner_class": "CNN", "normalised": {"mean": [0.1307], "std": [0.3081]}})
+    {'class': 'CNN, inputs normalized by 0.1307 / 0.3081'}
+    """
+    own = {fact: value for fact, value in facts.items() if fact not in ("inner_class", "normalised")}
+    name, numbers = facts.get("inner_class") or facts.get("class"), facts.get("normalised")
+    if name and numbers:
+        mean, std = (", ".join(f"{value:g}" for value in numbers[part]) for part in ("mean", "std"))
+        name = f"{name}, inputs normalized by {mean} / {std}"
+    return own | ({"class": name} if name else {})
 
 
 def _value(value: Any) -> str | tuple[str, ...]:
@@ -68,7 +84,7 @@ def _words(value: Any) -> str:
 
 
 def _cell(fact: str, value: Any) -> Cell:
-    if value in (None, []):
+    if value in _NOTHING:
         return Cell(MISSING)
     text = _words(value)
     if fact.endswith(_LONG) and len(text) > _SHOWN:

@@ -17,12 +17,14 @@ from flatprobe.report.answer import answer
 from flatprobe.report.content import drawn_groups, gather
 from flatprobe.report.differences import Differences
 from flatprobe.report.figures import headline_figures
+from flatprobe.report.legend import legend
 from flatprobe.report.networks import data_names, describe, near_chance
 from flatprobe.report.provenance import provenance
 from flatprobe.report.section import anchor
 from flatprobe.report.sections import in_order, make_title, sections
 from flatprobe.report.trajectory import trajectory
 from flatprobe.studies.comparison import Comparison
+from flatprobe.studies.refusals import by_reason
 from flatprobe.utils.arguments import Checked
 from flatprobe.utils.results import Result
 from flatprobe.utils.tensor_files import write_text
@@ -30,16 +32,6 @@ from flatprobe.utils.tensor_files import write_text
 _HERE = Path(__file__).parent
 _GENERATOR = b'<meta name="generator" content="flatprobe'  # which every page of flatprobe has, of any version
 _NAMED = 4  # networks that the title names
-_LEGEND = (
-    (
-        "Intervals are 95 %, in brackets. A network is marked best or worst where it is separated from all others. The "
-        "intervals behind the marks hold for all pairs of networks at once."
-    ),
-    (
-        "Groups: mean over their networks ± standard deviation across them (n - 1). The ratio of two groups' means has "
-        "its standard error to first order."
-    ),
-)
 
 
 def report(
@@ -105,11 +97,10 @@ def _render(
     figures = headline_figures(records, found.facts)
     topics = answer(figures, Differences.of(records, groups, found.facts), groups, found.along, found.along_name or "")
     parts = sections(records, groups, live=bool(scripts))
-    refusals = [(_refused(own.measurement, own.network), own.reason) for own in found.refusals]
+    refusals = by_reason(found.refusals, make_title)
     contents = [("answer", "The answer"), ("networks", "Networks"), *((part.anchor, part.title) for part in parts)]
     contents += [("refusals", "Not measured")] if refusals else []
     style, script = ((_HERE / f"page.{ending}").read_text(encoding="utf-8") for ending in ("css", "js"))
-    grouped = any("group" in topic.table.kinds for topic in topics)
     page: str = _environment().get_template("page.html.j2").render(
         title=title or _title(found),
         facts=_head(found),
@@ -118,7 +109,7 @@ def _render(
         warnings=[*found.warnings, *near_chance(found.results, found.warnings)],
         trajectory=trajectory(found, figures) if found.along else None,
         topics=topics,
-        legend=_LEGEND[: 1 + grouped] if len(found.facts) > 1 else (),
+        legend=legend(topics, records),
         notes=notes,
         tidy=found.to_frame().to_csv(index=False),
         files=[{"address": quote(own), "words": Path(own).name} for own in files],
@@ -193,10 +184,6 @@ def _head(found: Comparison) -> list[str]:
         low, high = min(found.along.values()), max(found.along.values())
         parts += [f"{found.along_name or 'along'} {low:g} to {high:g}"]
     return [*parts, *([f"data: {', '.join(data)}"] if data else []), _today(), f"flatprobe {version('flatprobe')}"]
-
-
-def _refused(measurement: str, network: str) -> str:
-    return f"{make_title(measurement)} of {network}" if measurement else network
 
 
 def _files(records: str | os.PathLike[str], page: Path) -> list[str]:

@@ -146,8 +146,10 @@ def anchor(title: str) -> str:
 def inline(element: str) -> str:
     """An SVG element without the style that holds for the whole page, and with coordinates of two decimals.
 
-    >>> inline('<svg><style type="text/css">*{fill: red}</style><path d="M 76.564931 -0.25"/></svg>')
-    '<svg><path d="M 76.56 -0.25"/></svg>'
+    Words between tags, such as the numbers at an axis, stay as they are.
+
+    >>> inline('<svg><style type="text/css">*{fill: red}</style><path d="M 76.564931 -0.25"/><text>0.175</text></svg>')
+    '<svg><path d="M 76.56 -0.25"/><text>0.175</text></svg>'
     """
     element = re.sub(r"(?:<defs>\s*)?<style[^>]*>.*?</style>(?:\s*</defs>)?\s*", "", element, flags=re.DOTALL)
-    return re.sub(r"(\.\d\d)\d+", r"\1", element)
+    return re.sub("<[^>]*>", lambda tag: re.sub(r"(\.\d\d)\d+", r"\1", tag[0]), element)

@@ -11,7 +11,7 @@ from flatprobe.probes.margins import Margins
 from flatprobe.probes.per_sample import PerSample
 from flatprobe.probes.robustness import Robustness
 from flatprobe.probes.smoothing import SmoothedCertificate
-from flatprobe.report.section import Table
+from flatprobe.report.section import Cell, Table
 from flatprobe.utils.numbers import MISSING, percent, plus_minus, three
 from flatprobe.utils.results import Result
 
@@ -129,13 +129,20 @@ def distances(results: Mapping[str, GeometricMargins]) -> Table:
     rows = []
     for name, result in results.items():
         figures = result.summary()
-        methods = (m if m not in result.uncertified else None for m in (*lowers, *uppers))
-        medians = [figures.get(f"median_{method}") for method in methods]
-        row = [name, *(MISSING if median is None else three(median) for median in medians)]
+        row: list[str | Cell] = [
+            name,
+            *(_median(figures.get(f"median_{own}"), own in result.uncertified) for own in (*lowers, *uppers)),
+        ]
         total = len(result.labels)
         rows.append((*row, f"{int((~result.reached).sum())} of {total}", f"{result.violations} of {total}"))
     heading = ("network, median", *(f"lower, {m}" for m in lowers), *(f"upper, {m}" for m in uppers))
     return Table((*heading, "not found", "lower above upper"), tuple(rows))
+
+
+def _median(value: float | None, uncertified: bool) -> str | Cell:
+    if value is None:
+        return MISSING
+    return Cell(three(value), small="not certified") if uncertified else three(value)
 
 
 def accuracies(results: Mapping[str, AdversarialAccuracy]) -> Table:

@@ -30,7 +30,7 @@ def verdict(
     if len(order) < 2 or figure.way is None:
         return ""
     if along:
-        return _along(figure, [name for name in order if name in along], along, along_name)
+        return _along(figure, [name for name in order if name in along], along, along_name, differences)
     if not figure.first:
         return ""
     alike = {own.words for own in figure.values.values()}
@@ -101,16 +101,26 @@ def _list(names: Sequence[str]) -> str:
     return ", ".join(names[:_NAMED]) + more
 
 
-def _along(figure: Figure, names: list[str], along: Mapping[str, float], along_name: str) -> str:
+def _along(
+    figure: Figure, names: list[str], along: Mapping[str, float], along_name: str, differences: Differences
+) -> str:
+    """The figure at both ends of the axis, its extreme between them, and the places that are not separated from it."""
     names = sorted(names, key=lambda name: along[name])
     if len(names) < 2:
         return ""
     first, last = names[0], names[-1]
     places = {name: f"{along_name} {along[name]:g}".strip() for name in names}
-    best = max(names, key=lambda name: figure.values[name].value * (1 if figure.way == "higher" else -1))
+    top = max(names, key=lambda name: figure.values[name].value * (1 if figure.way == "higher" else -1))
     ends = {first: "the start", last: "the end"}
-    where = ends.get(best, f"{places[best]}, with {_words(figure, best)}")
-    return f"{_words(figure, first)} at {places[first]}, {_words(figure, last)} at {places[last]}; best at {where}."
+    where = ends.get(top, f"{places[top]} ({_words(figure, top)})")
+    known = {name: differences.between(figure, top, name) for name in names if name != top}
+    close = [places[name] for name, own in known.items() if own is not None and not own.separated]
+    extreme = "highest" if figure.way == "higher" else "lowest"
+    apart = f", not separated from {_list(close)}" if close else ""
+    return (
+        f"{_words(figure, first)} at {places[first]}, {_words(figure, last)} at {places[last]}; "
+        f"{extreme} at {where}{apart}."
+    )
 
 
 def grouped(names: Sequence[str], groups: Mapping[str, str] | None) -> dict[str, list[str]]:

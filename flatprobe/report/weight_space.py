@@ -4,7 +4,7 @@ from typing import Any
 
 from flatprobe.plotting import gradient_noise, line, radii, sharpness, triangle, weight_norms
 from flatprobe.plotting import slices as slice_plot
-from flatprobe.plotting.names import common
+from flatprobe.plotting.names import common, layer_names
 from flatprobe.report import weight_tables as tables
 from flatprobe.report.kind import Groups, Kind, Results
 
@@ -24,7 +24,8 @@ def _parameters(results: Results) -> str:
         return "all parameters"
     if isinstance(names, str):
         return "last layer" if names == "last" else f"parameters {names}"
-    return ", ".join(names) if len(names) <= 2 else f"{len(names)} parameter tensors"
+    shown = layer_names(next(iter(results.values())), names)
+    return ", ".join(shown) if len(shown) <= 2 else f"{len(names)} parameter tensors"
 
 
 def _selection(results: Results) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from flatprobe.plotting.names import layer_names
 from flatprobe.probes.flatness import FlatnessRadii
 from flatprobe.probes.gradient_noise import GradientNoise
 from flatprobe.probes.hessian_eigenvalues import HessianEigenvalues
@@ -81,10 +82,11 @@ def eigenvalues(results: Mapping[str, HessianEigenvalues]) -> Table:
 
 def trace(results: Mapping[str, HessianTrace]) -> Table:
     """Trace of the Hessian, and of the block of each layer."""
-    names = list(dict.fromkeys(layer for result in results.values() for layer in result.layers))
+    names = list(dict.fromkeys(layer for result in results.values() for layer in layer_names(result, result.layers)))
     rows = []
     for name, result in results.items():
-        cells = {layer: plus_minus(*figures) for layer, figures in result.per_layer.items()}
+        shown = layer_names(result, list(result.per_layer))
+        cells = {layer: plus_minus(*own) for layer, own in zip(shown, result.per_layer.values(), strict=True)}
         whole = plus_minus(result.trace, result.standard_error)
         rows.append((name, str(len(result.forms)), whole, *(cells.get(layer, MISSING) for layer in names)))
     return Table(("network", "draws", "trace ± standard error", *names), tuple(rows))

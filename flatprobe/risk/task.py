@@ -1,12 +1,13 @@
 """Task of a risk: the loss per sample, the error where there is one, and the outputs that both need."""
 
+import warnings
 from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from flatprobe.data import LabelledData, check_classes, check_data
+from flatprobe.data import LabelledData, check_classes, check_data, parts_of
 from flatprobe.data.inputs import Inputs
 from flatprobe.data.storage import Memory
 from flatprobe.data.targets import are_classes
@@ -87,6 +88,7 @@ class Task:
             self.user.check(at_least_single(outputs), targets)
         else:
             self._check_range(outputs, targets)
+            self._warn_of_copied(inputs, targets)
             with torch.no_grad():
                 self.per_sample(outputs, targets)
             if self.named in _CLASSES:
@@ -121,6 +123,24 @@ class Task:
         loss, wrong, output = [*torch.stack(totals).tolist(), float("nan"), 0.0][:3]  # the only wait for a device
         # The error is NaN if a logit is not finite, since the argmax of NaN would count as a class. A loss of -0 is 0.
         return Risk(loss=(0.0 + loss) / count, error=(wrong + 0 * output) / count)
+
+    def _warn_of_copied(self, inputs: Inputs, targets: Tensor) -> None:
+        """Warn if the targets of the tokens are the tokens themselves, which a language model does not predict."""
+        keywords = getattr(self.kernel, "keywords", {})
+        if self.named != "token_cross_entropy" or keywords.get("shift"):
+            return
+        parts = parts_of(inputs)
+        ids = parts.get("inputs['input_ids']", next(iter(parts.values())))
+        if ids.shape != targets.shape or ids.is_floating_point():
+            return
+        counted = targets != keywords.get("ignore_index", -100)
+        if bool(counted.any()) and bool((ids.to(targets) == targets)[counted].all()):
+            warnings.warn(
+                "the targets are the input tokens themselves, and token_cross_entropy compares each with the output at "
+                "its own place. For a language model, whose output predicts the next token, give the loss "
+                '{"name": "token_cross_entropy", "shift": true} (in Python True)',
+                stacklevel=5,
+            )
 
     def _check_range(self, outputs: Tensor, targets: Tensor) -> None:
         """Check of integer targets against the number of classes of the outputs.

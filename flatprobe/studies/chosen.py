@@ -16,7 +16,7 @@ from flatprobe.studies.identity import probe_identity
 from flatprobe.studies.measurement import Measurement
 from flatprobe.studies.probes_by_name import CHOICES, JOINT, NAMED, PROBES, arguments_of, compared
 from flatprobe.studies.subjects import is_function, resolve
-from flatprobe.utils.arguments import Checked, one_of
+from flatprobe.utils.arguments import Checked, meant, one_of
 from flatprobe.utils.results import Result
 
 FORMAT = 2  # of the records' keys; a change of a probe that changes its numbers raises it
@@ -125,6 +125,7 @@ def choose(probes: Checked[Given | Iterable[Given]]) -> list[Chosen]:
         ValueError: for an unknown name, two measurements of one name, or a measurement of a training stage.
     """
     entries = [probes] if isinstance(probes, str | Measurement) or callable(probes) else list(probes)
+    check_names([entry for entry in entries if isinstance(entry, str)])
     chosen = [_chosen(entry) for entry in entries]
     if not chosen:
         msg = "probes must hold at least one measurement, got none"
@@ -139,9 +140,21 @@ def choose(probes: Checked[Given | Iterable[Given]]) -> list[Chosen]:
     return chosen
 
 
+def check_names(names: Iterable[str]) -> None:
+    """Check the names of probes, all at once.
+
+    Raises:
+        ValueError: for unknown names, with the closest known ones.
+    """
+    unknown = [name for name in dict.fromkeys(names) if name not in CHOICES]
+    if unknown:
+        hints = "".join(dict.fromkeys(meant(name, CHOICES) for name in unknown))
+        msg = f"probe must be one of {', '.join(map(repr, CHOICES))}, got {', '.join(map(repr, unknown))}{hints}"
+        raise ValueError(msg)
+
+
 def _chosen(entry: object) -> Chosen:
     if isinstance(entry, str):
-        one_of("probe", entry, CHOICES)
         probe, arguments = NAMED.get(entry, (entry, {}))
         return Chosen(entry, probe, compared(probe, arguments))
     if isinstance(entry, Measurement):

@@ -1,5 +1,6 @@
 """Comparison of networks: every measurement of every network, and landscapes between networks of a group."""
 
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -33,6 +34,8 @@ DEFAULT = (
     "gaussian_robustness",
     LANDSCAPE,
 )
+# Those of them that classify the inputs, which have no meaning for a regression.
+NEED_CLASSES = ("functional_margins", "geometric_margins", "jacobian_norms", "gaussian_robustness")
 
 
 def compare(
@@ -69,10 +72,12 @@ def compare(
         models: networks in eval mode, by name; never changed.
         data: the data of all networks, or data by network, as random labels differ from natural ones.
         test: samples that had no part in training, for all networks or by network: the test figures of
-            `fp.generalization`, and of measurements with `on="test"`.
+            `fp.generalization`, and of measurements with `on="test"`. Samples equal to `data` are left out with a
+            warning.
         probes: one or several names of `fp.studies.probes_by_name.CHOICES`, `fp.Measurement(probe, arguments=...)`, or
             functions (model, data) -> `fp.Result`, which may also take `seed` and `loss`. None takes
-            `fp.studies.compare.DEFAULT`, with `along` except the landscape.
+            `fp.studies.compare.DEFAULT`, with `along` except the landscape, and without class labels except the probes
+            of the inputs, with a warning.
         groups: network -> group; None puts all into one group, "networks".
         along: network -> place on an axis, such as the epoch, the width or the learning rate. Networks at different
             places are no replicates, and are never averaged.
@@ -135,12 +140,10 @@ def compare_quietly(
         ValueError: for a network without a place.
     """
     at_least(1, workers=workers, threads=threads)
-    if probes is None and along is not None:  # a triangle between the first three epochs answers no question
-        probes = [name for name in DEFAULT if name != LANDSCAPE]
-    work = prepare(models, data, test=test, probes=probes, groups=groups, loss=loss, seed=seed)
-    missing = [name for name in work.models if along is not None and name not in along]
+    work = prepare(models, data, test=test, probes=probes, groups=groups, along=along, loss=loss, seed=seed)
+    missing = [name for name in work.models if along is not None and not math.isfinite(along.get(name, math.nan))]
     if missing:
-        msg = f"along must hold a number for every network, got none for {', '.join(missing)}"
+        msg = f"along must hold a finite number for every network, got none for {', '.join(missing)}"
         raise ValueError(msg)
     if out is not None:
         own = work.groups
@@ -158,15 +161,42 @@ def prepare(
     test: LabelledData | Mapping[str, LabelledData] | None = None,
     probes: Checked[Given | Sequence[Given] | None] = None,
     groups: Mapping[str, str] | None = None,
+    along: Mapping[str, float] | None = None,
     loss: Any = None,
     seed: int = 0,
 ) -> Work:
     """The work of a comparison, with checked arguments; see `compare`."""
+    asked = probes is not None
     chosen = choose(DEFAULT if probes is None else probes)
     named, own, group = check_networks(models, data, groups)
+    if not asked:
+        chosen = choose(default_for([own[name] for name in named], along=along is not None))
     tests = {} if test is None else dict(test) if isinstance(test, Mapping) else dict.fromkeys(named, check_data(test))
-    asked = probes is not None
+    tests = _other_samples(tests, own)
     return Work(models=named, data=own, test=tests, chosen=chosen, groups=group, seed=seed, loss=loss, asked=asked)
+
+
+def default_for(data: Sequence[LabelledData], *, along: bool) -> list[str]:
+    """The measurements of `DEFAULT` that these data allow; one warning says what is left out for lack of classes."""
+    names = [name for name in DEFAULT if not along or name != LANDSCAPE]  # a triangle of three epochs answers nothing
+    if any(own.classes is not None for own in data):
+        return names
+    left_out = [name for name in names if name in NEED_CLASSES]
+    warnings.warn(f"no class labels: the probes of the inputs are left out ({', '.join(left_out)})", stacklevel=4)
+    return [name for name in names if name not in NEED_CLASSES]
+
+
+def _other_samples(tests: dict[str, LabelledData], data: Mapping[str, LabelledData]) -> dict[str, LabelledData]:
+    """The test data that are not the training data again; one warning says which are left out."""
+    same = [name for name, own in tests.items() if name in data and own.fingerprint == data[name].fingerprint]
+    if same:
+        count = f" of {len(same)} of {len(data)} networks" if len(same) < len(data) else ""
+        warnings.warn(
+            f"test must be other samples than data, got the same {len(data[same[0]])} samples again{count}. They are "
+            "measured without test figures: give held-out samples, or leave test out",
+            stacklevel=4,
+        )
+    return {name: own for name, own in tests.items() if name not in same}
 
 
 def check_networks(

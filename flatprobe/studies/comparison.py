@@ -12,7 +12,7 @@ from flatprobe.probes.interpolation import Interpolation
 from flatprobe.studies.differences import LEVEL, Difference, differences_of, group_differences_of
 from flatprobe.studies.facts import check_alike, facts_of, measured_on
 from flatprobe.studies.headlines import headline
-from flatprobe.studies.records import group_of, load_records, natural_order, read_state, save_record, write_state
+from flatprobe.studies.records import groups_by_name, load_records, natural_order, read_state, save_record, write_state
 from flatprobe.studies.written import write_frame
 from flatprobe.utils.results import Result
 
@@ -184,8 +184,9 @@ class Comparison:
 
     def __repr__(self) -> str:
         """The numbers of measurements, networks and refusals."""
-        networks = f"{len(self.results)} measurements of {len(self.groups)} networks"
-        return f"Comparison({networks}, {len(self.refusals)} refused)"
+        numbers = {"measurement": len(self.results), "network": len(self.groups)}
+        counted = " of ".join(f"{number} {what}{'s' * (number != 1)}" for what, number in numbers.items())
+        return f"Comparison({counted}, {len(self.refusals)} refused)"
 
     def _repr_html_(self) -> str:
         """The headline figures as a table, for notebooks."""
@@ -230,7 +231,7 @@ class Comparison:
         """Read a folder that `save`, `fp.compare(..., out=)` or a command wrote.
 
         Networks without a group there, as in folders of earlier versions, are grouped by name: names that differ only
-        in a number at their end are replicates, unless the number counts epochs, steps or the like.
+        in consecutive numbers at their end are replicates, unless these count epochs, steps or the like.
 
         Raises:
             FileNotFoundError: if there is no such folder.
@@ -250,7 +251,7 @@ class Comparison:
         results = {key: _in_order(results[key], names) for key in dict.fromkeys([*order, *results])}
         return cls(
             results=results,
-            groups={name: own.get(name, group_of(name)) for name in names},
+            groups=groups_by_name(names) | {name: own[name] for name in names if name in own},
             along=state.get("along"),
             along_name=state.get("along_name"),
             refusals=tuple(Refusal(**refusal) for refusal in state.get("refusals", [])),

@@ -18,6 +18,8 @@ from flatprobe.probes.geometric import GeometricMargins
 from flatprobe.probes.interpolation import Interpolation
 from flatprobe.utils.results import Result
 
+_OF_NETWORK = ("class", "inner_class", "normalised", "parameters", "dtype", "device")
+
 Records = Mapping[str, Mapping[str, Result]]
 KEY = "measurement"  # in a record's settings: what the record is of
 
@@ -32,9 +34,7 @@ def network_facts(model: nn.Module) -> dict[str, Any]:
     network = Network(model)
     state = {**network.weights, **network.buffers}
     return {
-        **{
-            key: value for key, value in network.describe().items() if key in ("class", "parameters", "dtype", "device")
-        },
+        **{key: value for key, value in network.describe().items() if key in _OF_NETWORK},
         "norm": norm(network.weights),
         "batch_norm": "frozen statistics" if network.batch_normalised else "none",
         "weights_hash": digest({name: value.reshape(-1) for name, value in state.items()}),
@@ -70,6 +70,7 @@ def measured_on(result: Result) -> dict[str, Any]:
         "seed": arguments.get("seed"),
         "batch_norm": arguments.get("batch_norm"),
         "class": network.get("class"),
+        **{key: network[key] for key in ("inner_class", "normalised") if key in network},
         "parameters": network.get("parameters"),
         "dtype": network.get("dtype"),
         "samples": data.get("samples"),
@@ -90,14 +91,21 @@ def checks_not_made(name: str, results: Records) -> list[str]:
     if any(result.settings.get("arguments", {}).get("verify") == 0 for result in radii):
         missing.append("no search for earlier exits along the directions (verify=0)")
     margins = [result for result in own if isinstance(result, GeometricMargins)]
-    if not any(result.certified and not result.uncertified for result in margins):
-        missing.append("no certified lower bound of the margins")
-    if not margins and not any(isinstance(result, AdversarialAccuracy) for result in own):
+    classes = not any(_lacks_classes(result) for result in own)  # without classes there are neither margins nor attacks
+    if classes and not any(result.certified and not result.uncertified for result in margins):
+        reasons = dict.fromkeys(reason for result in margins for reason in result.uncertified.values())
+        missing.append(": ".join(["no certified lower bound of the margins", *list(reasons)[:1]]))
+    if classes and not margins and not any(isinstance(result, AdversarialAccuracy) for result in own):
         missing.append("no adversarial attack")
     seeds = {result.settings.get("arguments", {}).get("seed") for result in own} - {None}
     if len(seeds) == 1:
         missing.append("one seed of directions and noise")
     return missing
+
+
+def _lacks_classes(result: Result) -> bool:
+    data = (result.settings.get("subject") or {}).get("data") or {}
+    return "classes" in data and data["classes"] is None
 
 
 def check_alike(

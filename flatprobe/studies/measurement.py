@@ -52,7 +52,7 @@ class Measurement:
     stage: str | int | None = None
     arguments: Checked[Mapping[str, Any]] = field(default_factory=dict)
     samples: Checked[int | None] = None
-    name: str | None = None
+    name: Checked[str | None] = None
     experiments: Checked[Sequence[Experiment] | None] = None
 
     def __post_init__(self) -> None:
@@ -60,6 +60,10 @@ class Measurement:
         if not isinstance(probe, str) and not callable(probe):
             msg = f"probe must be the name of a probe or a function, got {self.probe!r}"
             raise TypeError(msg)
+        for name, kind, own in (("arguments", Mapping, self.arguments), ("name", str, self.name or "")):
+            if not isinstance(own, kind):
+                msg = f"{name} of a measurement must be a {kind.__name__.lower()}, got {own!r}"
+                raise TypeError(msg)
         object.__setattr__(self, "probe", name_of(self.probe))
         object.__setattr__(self, "arguments", plain_json("arguments", self.arguments))
         object.__setattr__(self, "stage", None if self.stage is None else str(self.stage))

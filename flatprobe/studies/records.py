@@ -18,25 +18,43 @@ _FORMAT = 1  # of the file above
 _COUNTED = (
     "epoch", "ep", "e", "step", "iter", "iteration", "it", "ckpt", "checkpoint", "update", "batch", "width", "depth",
     "layer", "unit", "size", "lr", "rate", "wd", "decay", "momentum", "noise", "sample", "n",
+    "dropout", "dim", "channel",
 )  # fmt: skip
-_NUMBERED = re.compile(r"(?P<stem>.*?)(?P<between>[-_ .=]?)(?P<number>\d+)$", re.DOTALL)
+_NUMBERED = re.compile(r"(?P<stem>.*?)[-_ =]?(?P<number>\d+)$", re.DOTALL)
 _WORD = re.compile(r"[A-Za-z]+$")
 
 
-def group_of(name: str) -> str:
-    """The name without the number at its end, which tells replicates apart.
+def groups_by_name(names: Iterable[str]) -> dict[str, str]:
+    """The group of each network: names that differ in a number at their end, which tells replicates apart.
 
-    A number after a word such as epoch, step, width or lr is no replicate's, and stays.
+    The numbers of a group are consecutive, as those of seeds. They are no part of a decimal number, and do not follow a
+    word such as epoch, step, width or lr. Every other network is a group of its own.
 
-    >>> group_of("natural-0"), group_of("natural_12"), group_of("epoch-3"), group_of("runs/step_100"), group_of("7")
-    ('natural', 'natural', 'epoch-3', 'runs/step_100', '7')
+    >>> groups_by_name(["natural-0", "natural-1", "epoch-1", "epoch-2", "lr=0.1", "lr=0.2", "net18", "net34"])
+    {'natural-0': 'natural', 'natural-1': 'natural', 'epoch-1': 'epoch-1', 'epoch-2': 'epoch-2', 'lr=0.1': 'lr=0.1', \
+'lr=0.2': 'lr=0.2', 'net18': 'net18', 'net34': 'net34'}
     """
+    names = list(names)
+    members: dict[str, list[tuple[int, str]]] = {}
+    for name in names:
+        if (found := _stem_and_number(name)) is not None:
+            members.setdefault(found[0], []).append((found[1], name))
+    groups = {name: name for name in names}
+    for stem, own in members.items():
+        numbers = sorted(number for number, _ in own)
+        if len(own) > 1 and numbers == list(range(numbers[0], numbers[0] + len(own))):
+            groups |= {name: stem for _, name in own}
+    return groups
+
+
+def _stem_and_number(name: str) -> tuple[str, int] | None:
+    """The name without the number of a replicate at its end, and that number; None for a number of another kind."""
     found = _NUMBERED.fullmatch(name)
-    if found is None or not found["stem"]:
-        return name
+    if found is None or not found["stem"] or found["stem"].endswith("."):
+        return None
     word = _WORD.search(found["stem"])
     counted = word is not None and word.group().lower().removesuffix("s") in _COUNTED
-    return name if counted else found["stem"]
+    return None if counted else (found["stem"], int(found["number"]))
 
 
 def load_records(folder: str | os.PathLike[str]) -> Records:

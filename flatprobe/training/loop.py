@@ -235,7 +235,8 @@ def _keep(folder: RunFolder | None, before: Progress | None, best: State | None)
 def describe_run(trainer: Trainer, threads: int | None) -> dict[str, Any]:
     """The content of config.json."""
     probed = trainer.risk.network
-    network = probed.describe()
+    # The recipe holds the normalization; without these keys, runs of earlier versions go on.
+    network = {key: own for key, own in probed.describe().items() if key not in ("inner_class", "normalised")}
     device = network.pop("device")
     parameters = sum(value.numel() for value in probed.weights.values())
     return {

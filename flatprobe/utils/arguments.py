@@ -1,13 +1,23 @@
 """Checks of arguments, with common messages, and their annotations."""
 
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from difflib import get_close_matches
 from functools import cache
 from inspect import Parameter, signature
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar, Union
 
 # A variant of something: its name, or a mapping of its name and its arguments.
 Named = str | Mapping[str, object]
+
+# Losses by the names that other libraries give them, without spaces, dashes and "loss".
+_USUAL = {
+    **dict.fromkeys(("mse", "l2", "meansquarederror"), "squared_error"),
+    **dict.fromkeys(("mae", "l1", "meanabsoluteerror"), "absolute_error"),
+    **dict.fromkeys(("ce", "nll", "xent", "log", "crossentropy"), "cross_entropy"),
+    **dict.fromkeys(("bce", "bcewithlogits"), "binary_cross_entropy"),
+}
 
 T = TypeVar("T")
 if TYPE_CHECKING:
@@ -54,8 +64,22 @@ def one_of(name: str, value: object, options: Iterable[object]) -> None:
     """
     allowed = list(options)
     if value not in allowed:
-        msg = f"{name} must be one of {', '.join(map(repr, allowed))}, got {value!r}"
+        msg = f"{name} must be one of {', '.join(map(repr, allowed))}, got {value!r}{meant(value, allowed)}"
         raise ValueError(msg)
+
+
+def meant(value: object, options: Iterable[object]) -> str:
+    """The option that a wrong word is closest to, as a question; empty if none is close.
+
+    >>> meant("flatnes_radius", ["flatness_radius", "scores"])
+    ". Did you mean 'flatness_radius'?"
+    """
+    words = [own for own in options if isinstance(own, str)]
+    if not isinstance(value, str):
+        return ""
+    usual = _USUAL.get(re.sub(r"[^a-z0-9]", "", value.lower().removesuffix("loss")))
+    found = [usual] if usual in words else get_close_matches(value.lower(), words, 1)
+    return f". Did you mean {found[0]!r}?" if found else ""
 
 
 def chosen(

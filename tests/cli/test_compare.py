@@ -93,10 +93,10 @@ def test_one_refusal_stops_nothing_and_gives_status_one(folder: Path, capsys: py
     [
         (("nowhere",), "nowhere"),
         (("epochs", "--probes", "luck"), "probe must be one of"),
-        (("epochs", "--probe", "scores outputs"), "--probe must be a probe and arguments name=value, got 'outputs'"),
+        (("epochs", "--probe", "scores outputs"), "must be a probe and different arguments name=value, got 'outputs'"),
         (("epochs", "--probe", "flatness_radius law=adaptiv"), ""),
         (("epochs", "--probe", "flatness_radius radius=3"), "arguments of flatness_radius must be among"),
-        (("epochs", "--along", "width"), "--along must have a number for every network, got none of 'width'"),
+        (("epochs", "--along", "width"), "--along must have a finite number for every network, got none of 'width'"),
         (("epochs", "--along", "no.csv:width"), "--along must name a CSV file that is there"),
         (("epochs", "--group", "natural"), "--group must be LABEL=PATTERN"),
         (("epochs", "--group", "a=nat*"), "must have a pattern that fits a network"),
@@ -195,11 +195,21 @@ def test_measurements_in_words_and_files(tmp_path: Path) -> None:
         "[]": "must hold a list",
         '[{"on": "test"}]': "must have a probe",
         '[{"probe": "scores", "steps": 3}]': "must have fields among",
+        "\udcff": "cannot be read",
     }
     for content, match in bad.items():
-        (tmp_path / "bad.json").write_text(content)
+        (tmp_path / "bad.json").write_text(content, errors="surrogateescape")
         with pytest.raises(ValueError, match=match):
             measurements_of(MeasurementOptions(config=tmp_path / "bad.json"))
+    for content, match in (
+        ('[{"probe": "scores", "arguments": []}]', "arguments"),
+        ('[{"probe": "scores", "name": 7}]', "name"),
+    ):
+        (tmp_path / "bad.json").write_text(content)
+        with pytest.raises(TypeError, match=f"{match} of a measurement must be"):
+            measurements_of(MeasurementOptions(config=tmp_path / "bad.json"))
+    with pytest.raises(ValueError, match=r"different arguments name=value, got 'directions=3'"):
+        measurements_of(MeasurementOptions(probe=("flatness_radius directions=2 directions=3",)))
 
 
 def test_groups_and_axes(tmp_path: Path) -> None:
@@ -218,3 +228,9 @@ def test_groups_and_axes(tmp_path: Path) -> None:
     assert along_of({"one": run}, "learning_rate") == ({"one": 0.3}, "learning_rate")
     with pytest.raises(ValueError, match="got none of 'nesterov' for one"):
         along_of({"one": run}, "nesterov")
+    (tmp_path / "twice.csv").write_text("name,width\none,64\none,128\n")
+    with pytest.raises(ValueError, match="must name each network once in its first column, got one more than once"):
+        along_of({"one": run}, f"{tmp_path / 'twice.csv'}:width")
+    (tmp_path / "inf.csv").write_text("name,width\none,inf\n")
+    with pytest.raises(ValueError, match=r"must have a finite number for every network.* Complete the column"):
+        along_of({"one": run}, f"{tmp_path / 'inf.csv'}:width")

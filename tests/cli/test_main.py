@@ -14,6 +14,7 @@ import flatprobe.cli as cli
         ("prob x", 'Unknown command "prob". Did you mean "probe"?'),
         ("train --data digits --network mlp --out x --outt y", "Unknown option: --outt. Did you mean --out?"),
         ("train --data digits --network mlp --out y --limit abc", "Invalid value for --limit"),
+        ("compare --probes scores runs/a.pt", "Checkpoints must come before the options"),
         ("train", "requires an argument. Run: flatprobe train --help"),
     ],
 )

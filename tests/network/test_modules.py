@@ -220,3 +220,14 @@ def test_what_compilation_and_mixed_precision_put_around_a_layer_is_taken_off() 
     lightning._compiler_ctx = {"compiler": "dynamo", "original_forward": lightning.forward}
     lightning.forward = lambda x: 2 * lightning.body(x)
     assert torch.equal(structural_copy(lightning)(strange.data().inputs), expected)
+
+
+def test_description_names_the_class_within_a_normalization_and_its_numbers() -> None:
+    wrapped = fp.Normalised(cases.mlp(), 0.1307, 0.3081).eval()
+    said = fp.EmpiricalRisk(wrapped, DATA).describe()["network"]
+    assert (said["class"], said["inner_class"]) == ("Normalised", type(cases.mlp()).__name__)
+    assert said["normalised"] == {"mean": [0.1307], "std": [0.3081]}  # as given, not as float32 rounds them
+    exact = fp.EmpiricalRisk(fp.Normalised(cases.mlp().double(), 1 / 3, 0.5).eval(), DATA).describe()["network"]
+    assert exact["normalised"]["mean"] == pytest.approx([1 / 3], abs=1e-15)
+    plain = fp.EmpiricalRisk(cases.mlp(), DATA).describe()["network"]
+    assert not {"inner_class", "normalised"} & plain.keys()

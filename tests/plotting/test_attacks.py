@@ -1,5 +1,7 @@
 """The sandwich and the accuracy curves as pictures and in the report: what is drawn is what the results hold."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ import torch
 from flatprobe.plotting import curve, geometric, png
 from flatprobe.probes.adversarial import AdversarialAccuracy
 from flatprobe.probes.geometric import GeometricMargins
+from flatprobe.report.section import Cell
 from flatprobe.report.sections import sections
 from flatprobe.studies.headlines import headline, unit
 from flatprobe.utils.results import settings
@@ -92,3 +95,16 @@ def test_the_report_has_their_sections_and_headlines() -> None:
     assert table.rows[0][1].startswith("50.0 [")
     assert headline(CURVES["b"]).words.startswith("0 [0")
     assert unit({"b": CURVES["b"]}) == "% correct under PGD, linf budget 0.2 [Wilson 95 %]"
+
+
+def test_a_lower_bound_of_0_has_its_recorded_reason_and_is_0_everywhere() -> None:
+    reason = "no lead of a logit exceeds the bound on its rounding in float32"
+    found = sandwich([1.0, 2.0], [0.0, 0.0])
+    found = replace(found, settings={**found.settings, "subject": {"uncertified": {"spectral": reason}}})
+    (section,) = sections({"geometric_margins": {"a": found}}, None)
+    assert f"The spectral lower bound is 0 for a: {reason}." in section.sentence
+    assert "knows the layers" not in section.sentence
+    table = section.panels[0].table
+    assert table is not None
+    assert table.rows[0][1] == Cell("0", small="not certified")
+    assert headline(found).words == "[0, 1.50]"  # type: ignore[union-attr]

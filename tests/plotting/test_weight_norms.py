@@ -30,6 +30,13 @@ def test_layers_are_named_where_the_networks_agree() -> None:
     assert tuple(label.get_text() for label in ax.get_yticklabels()) == result.names
 
 
+def test_layers_have_no_prefix_of_the_normalization_around_the_network() -> None:
+    plain, wrapped = (fp.weight_norms(own, (1, 8, 8)) for own in (cnn(), fp.Normalised(cnn(), 0.5, 0.5).eval()))
+    ax = weight_norms.draw({"plain": plain, "wrapped": wrapped})
+    assert wrapped.names[0].startswith("network.")
+    assert tuple(label.get_text() for label in ax.get_yticklabels()) == plain.names
+
+
 def test_many_networks_have_a_box_per_layer_and_group() -> None:
     results = {f"n{k}": fp.weight_norms(cnn(seed=k), (1, 8, 8)) for k in range(8)}
     ax = weight_norms.draw(results, groups={name: "even" if int(name[1]) % 2 == 0 else "odd" for name in results})

@@ -11,6 +11,7 @@ from flatprobe.report.alternative import describe
 from flatprobe.report.answer import Topic, answer
 from flatprobe.report.differences import Differences
 from flatprobe.report.figures import FLATNESS, GENERALIZATION, headline_figures
+from flatprobe.report.networks import describe as describe_networks
 from flatprobe.report.networks import near_chance
 from flatprobe.report.section import Cell
 from flatprobe.report.verdicts import grouped
@@ -191,6 +192,14 @@ def test_a_network_that_guesses_is_warned_of_once() -> None:
     assert near_chance(own, ["a: accuracy 14 % is near chance"]) == []
 
 
+def test_networks_are_named_by_the_class_within_a_normalization() -> None:
+    numbers = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
+    wrapped = {"class": "Normalised", "inner_class": "ResNet", "normalised": numbers}
+    found = describe_networks({"a": wrapped, "b": wrapped})
+    assert found.shared == (("Class", "ResNet, inputs normalized by 0.485, 0.456, 0.406 / 0.229, 0.224, 0.225"),)
+    assert describe_networks({"a": {"class": "MLP"}}).shared == (("Class", "MLP"),)  # a record of an earlier version
+
+
 def test_along_a_number_the_rows_have_its_order_and_the_sentences_its_course() -> None:
     along = {"late": 20.0, "early": 1.0, "middle": 10.0}
     radii = {"late": flatness([5.0, 5.2]), "early": flatness([1.0, 1.2]), "middle": flatness([7.0, 7.2])}
@@ -199,8 +208,18 @@ def test_along_a_number_the_rows_have_its_order_and_the_sentences_its_course() -
     assert list(found) == ["early", "middle", "late"]
     assert [cells[0].words for cells in found.values()] == ["1", "10", "20"]
     assert topic.table.heads[1].words == "epoch"
-    assert sentences(topic)["Flatness radius"] == "1.10 at epoch 1, 5.10 at epoch 20; best at epoch 10, with 7.10."
+    assert sentences(topic)["Flatness radius"] == "1.10 at epoch 1, 5.10 at epoch 20; highest at epoch 10 (7.10)."
     assert all(cells[1].mark == "" for cells in found.values())
+
+
+def test_along_a_number_places_that_are_not_separated_are_named() -> None:
+    along = {f"e{k}": float(k) for k in range(1, 7)}
+    radii = {name: flatness([5.0 + 0.1 * place, 7.0, 6.0]) for name, place in along.items()}
+    radii["e1"] = flatness([1.0, 1.5, 1.2])
+    topic = topics({"flatness_radius": dict(radii)}, None, along)[FLATNESS]
+    words = sentences(topic)["Flatness radius"]
+    assert words.endswith("highest at the end, not separated from epoch 2, epoch 3, epoch 4 and 1 more.")
+    assert "best" not in words
 
 
 def test_one_network_has_figures_and_no_comparison() -> None:

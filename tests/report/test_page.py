@@ -12,10 +12,13 @@ import pytest
 import torch
 
 import flatprobe as fp
+from flatprobe.probes.generalization import Generalization
 from flatprobe.report import load_records, report
 from flatprobe.report.weight_tables import landscapes
 from flatprobe.studies.comparison import Comparison, Refusal
 from flatprobe.utils.numbers import MISSING, plus_minus, three
+from flatprobe.utils.results import settings
+from tests.plotting.test_attacks import sandwich
 from tests.plotting.test_plotting import INFINITE, curve, flatness, interpolation, margins_of, norms
 
 NAMES = ("natural 0", "natural 1", "random 0", "random 1")
@@ -149,6 +152,46 @@ def test_refusals_notes_and_tables_of_the_folder_are_there(tmp_path: Path) -> No
     assert 'href="records%20here/comparison.parquet"' in page
     assert "Norm of the weights" in words
     assert "7.25" in words
+
+
+def test_legend_explains_only_what_the_tables_hold(tmp_path: Path) -> None:
+    def text(results: dict[str, dict[str, object]]) -> str:
+        return " ".join(Page(report(results, tmp_path / "page.html").read_text()).words)
+
+    alone = text({"flatness_radius": {"a": flatness([1.0, 2.0])}})
+    assert "Intervals are 95 %" in alone
+    assert "marked best" not in alone
+    assert "geometric margins" not in alone
+    apart = {"a": flatness([7.0, 7.2, 6.8, 7.1]), "b": flatness([3.3, 3.2, 3.4, 3.3])}
+    assert "marked best" in text({"flatness_radius": dict(apart)})
+    close = {"a": flatness([7.0, 3.0, 5.0]), "b": flatness([4.0, 5.0, 5.8])}
+    assert "marked best" not in text({"flatness_radius": dict(close)})
+    assert "are no confidence intervals" in text({"geometric_margins": {"a": sandwich([1.0, 2.0], [0.1, 0.2])}})
+
+
+def test_refusals_of_one_reason_are_one_entry_and_losses_are_no_accuracies(tmp_path: Path) -> None:
+    losses = torch.tensor([0.5, 1.5, 2.0, 4.0], dtype=torch.float64)
+    split, none = ("train", "train", "test", "test"), torch.full((4,), torch.nan, dtype=torch.float64)
+    result = Generalization(split=split, losses=losses, correct=none, settings=settings("generalization", {}))
+    measurements = ("functional_margins", "geometric_margins")
+    refusals = tuple(Refusal(own, name, "no classes") for own in measurements for name in ("a", "b"))
+    facts = {"a": {"class": "Net", "data": {}}}
+    comparison = Comparison({"generalization": {"a": result}}, {"a": "a"}, refusals=refusals, facts=facts)
+    page = report(comparison, tmp_path / "page.html").read_text()
+    words = " ".join(Page(page).words)
+    assert "Functional margins, Geometric margins of a, b: no classes" in words
+    assert words.count("no classes") == 1
+    assert "The mean loss of the training samples" in words
+    assert "classified correctly" not in words
+    assert "<dt>Data</dt>" not in page
+
+
+def test_numbers_at_axes_and_in_names_keep_their_digits(tmp_path: Path) -> None:
+    radii = {"rate 0.0015": flatness([0.11, 0.13]), "rate 0.0016": flatness([0.15, 0.19])}
+    page = report({"flatness_radius_adaptive": radii}, tmp_path / "page.html").read_text()
+    (picture,) = re.findall("<svg.*?</svg>", page, flags=re.DOTALL)
+    words = re.findall("<text[^>]*>([^<]*)</text>", picture)
+    assert {"rate 0.0015", "rate 0.0016", "0.025", "0.175"} <= {*words}
 
 
 def test_csv_holds_every_figure_at_full_precision(page: str) -> None:

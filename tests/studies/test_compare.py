@@ -160,3 +160,12 @@ def test_margins_cap_the_accuracy_under_attack_where_both_are_measured(order: in
     assert torch.equal(accuracy.correct, alone.correct & (margins.upper > alone.budgets[:, None]))
     assert int(accuracy.correct.sum()) < int(alone.correct.sum())
     assert torch.equal(fp.load(tmp_path / "adversarial_accuracy" / "net.parquet").correct, accuracy.correct)
+
+
+def test_facts_hold_the_normalization_of_the_inputs() -> None:
+    wrapped = fp.Normalised(cases.mlp(), 0.1307, 0.3081).eval()
+    found = fp.compare({"a": wrapped, "b": cases.mlp()}, DATA, probes=["generalization"])
+    assert found.facts["a"]["class"] == "Normalised"
+    assert found.facts["a"]["inner_class"] == type(cases.mlp()).__name__
+    assert found.facts["a"]["normalised"] == {"mean": [0.1307], "std": [0.3081]}
+    assert "normalised" not in found.facts["b"]

@@ -10,7 +10,7 @@ import torch
 
 import flatprobe as fp
 from flatprobe.studies.comparison import Comparison, Refusal
-from flatprobe.studies.records import group_of
+from flatprobe.studies.records import groups_by_name
 from tests.helpers import cases
 
 DATA, TEST = cases.data_for((1, 4, 4), samples=40), cases.data_for((1, 4, 4), samples=30, seed=2)
@@ -37,16 +37,18 @@ def test_the_groups_of_the_caller_survive_save_load_and_report(comparison: Compa
 
 
 @pytest.mark.parametrize(
-    ("name", "group"),
+    ("names", "group"),
     [
-        ("natural-0", "natural"), ("natural_12", "natural"), ("run3", "run"), ("seed-4", "seed"), ("plain", "plain"),
-        ("7", "7"), ("epoch-1", "epoch-1"), ("epoch1", "epoch1"), ("step_100", "step_100"),
-        ("run/ckpt-5", "run/ckpt-5"),
-        ("checkpoint-500", "checkpoint-500"), ("width_64", "width_64"), ("lr.3", "lr.3"), ("Epochs=2", "Epochs=2"),
+        (["natural-0", "natural-1", "natural-2"], "natural"), (["natural_9", "natural_10"], "natural"),
+        (["run3", "run4"], "run"), (["seed=1", "seed=2"], "seed"), (["a/run-1", "a/run-0"], "a/run"),
+        (["natural-0"], ""), (["7", "8"], ""), (["epoch-1", "epoch-2"], ""), (["step_100", "step_101"], ""),
+        (["run/ckpt-5", "run/ckpt-6"], ""), (["width_64", "width_65"], ""), (["lr=0.1", "lr=0.2"], ""),
+        (["Epochs=2", "Epochs=3"], ""), (["resnet18", "resnet34"], ""), (["rate0.3", "rate0.4"], ""),
+        (["a-1", "b-2"], ""),
     ],
 )  # fmt: skip
-def test_epochs_are_no_replicates(name: str, group: str) -> None:
-    assert group_of(name) == group
+def test_only_consecutive_numbers_that_count_nothing_are_replicates(names: list[str], group: str) -> None:
+    assert groups_by_name(names) == {name: group or name for name in names}
 
 
 def test_the_table_has_uncertainty_and_provenance(comparison: Comparison) -> None:
@@ -203,3 +205,15 @@ def test_a_folder_of_another_version_is_refused(comparison: Comparison, tmp_path
         Comparison.load(folder).results["functional_margins"]["deep1"].values,
         comparison.results["functional_margins"]["deep1"].values,
     )
+
+
+def test_without_classes_no_margins_or_attacks_are_missed() -> None:
+    inputs = torch.randn(20, 3, generator=torch.Generator().manual_seed(0))
+    data, model = fp.LabelledData(inputs, inputs.sum(1, keepdim=True)), torch.nn.Linear(3, 1).eval()
+    with pytest.warns(UserWarning, match="were refused"):
+        own = fp.compare({"line": model}, data, loss="squared_error", probes=["generalization", "scores"])
+    missed = " ".join(own.facts["line"]["checks_not_made"])
+    assert "generalization gap" in missed
+    assert "margins" not in missed
+    assert "attack" not in missed
+    assert repr(own) == "Comparison(1 measurement of 1 network, 1 refused)"
