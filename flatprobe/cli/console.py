@@ -11,6 +11,7 @@ from flatprobe.studies.differences import marks_of
 from flatprobe.studies.facts import said_of_training
 from flatprobe.studies.headlines import Headline, better, headline, invariant, unit
 from flatprobe.studies.refusals import by_reason
+from flatprobe.utils.grouping import caption
 from flatprobe.utils.numbers import MISSING, plus_minus, three
 from flatprobe.utils.results import printable
 
@@ -43,7 +44,7 @@ def show(comparison: Comparison) -> None:
 
 def tell_refusals(comparison: Comparison) -> None:
     """What was refused, on stderr, a line per reason."""
-    for what, reason in by_reason(comparison.refusals):
+    for what, reason in by_reason(comparison.refusals, names=caption):
         sys.stderr.write(f"not measured: {printable(what)}: {printable(reason)}\n")
 
 

@@ -212,7 +212,7 @@ class Stream:
                     "same sample at every pass. Give it a deterministic transform (no augmentation)"
                 )
                 raise ValueError(msg)
-            if labels is not None and not _same(torch.as_tensor(labels[position]), label[0]):
+            if labels is not None and not _same(torch.as_tensor(labels[position], device="cpu"), label[0]):
                 msg = (
                     f"labels[{position}] is {_shown(labels[position])}, but item {position} of the "
                     f"{self._items.kind} has label {_shown(label[0])}; expected the labels of the items. "
@@ -255,4 +255,4 @@ def _same(first: Tensor, second: Tensor) -> bool:
 
 
 def _shown(label: Any) -> str:
-    return str(torch.as_tensor(label).tolist())
+    return str(torch.as_tensor(label, device="cpu").tolist())

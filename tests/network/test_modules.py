@@ -60,7 +60,7 @@ REFUSED = {
     "statistics": (_batch_statistics, "BatchNorm layer '1' of Sequential keeps no running statistics"),
     "tuple": (
         lambda: Returns(lambda z: (z, z)).eval(),
-        r"output of Returns is a tuple of 2: .*; expected a floating tensor, .*fp.WithOutput\(network, 0\), or by out",
+        r"output of Returns is a tuple of 2: .*; expected a floating tensor, .*fp.WithOutput\(network, 0\), by output=0",
     ),
     "dict": (
         lambda: Returns(lambda z: {"out": z}).eval(),
