@@ -97,18 +97,15 @@ def compare(
         Heading of the page.
     """
     from flatprobe.report.page import check_page
-    from flatprobe.studies.written import check_ending
+    from flatprobe.studies.written import check_table
 
     page = out / "report.html"
     check_page(page)
     for path in table or ():
-        check_ending(path)
+        check_table(path)
     found = measure(paths, out, measurements, network, samples, run)
     if found is None:
         return
-    for path in table or ():
-        found.write(path)
-        _say(f"table: {path}", run)
     if found.results:
         from flatprobe.report import report
 
@@ -116,6 +113,9 @@ def compare(
         _say(f"report: {page}", run)
         if open:
             webbrowser.open(page.absolute().as_uri())
+    for path in table or ():
+        found.write(path)
+        _say(f"table: {path}", run)
     _finish(found)
 
 

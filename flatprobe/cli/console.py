@@ -8,6 +8,7 @@ from typing import Any
 
 from flatprobe.studies.comparison import Comparison
 from flatprobe.studies.differences import marks_of
+from flatprobe.studies.facts import said_of_training
 from flatprobe.studies.headlines import Headline, better, headline, invariant, unit
 from flatprobe.studies.refusals import by_reason
 from flatprobe.utils.grouping import caption
@@ -35,6 +36,8 @@ def show(comparison: Comparison) -> None:
         if table is not None:
             console.print(table)
     console.print(_LEGEND, markup=False)
+    for sentence in said_of_training(comparison.results, comparison.facts):
+        console.print(printable(sentence), markup=False)
     for warning in comparison.warnings:
         console.print(f"warning: {printable(warning)}", markup=False)
 

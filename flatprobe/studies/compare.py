@@ -60,7 +60,10 @@ def compare(
     A measurement that a network refuses, by whatever error, becomes an entry of `refusals` with its reason and one
     warning at the end; all others are made. With `out`, each result is saved once measured, and the same call goes on
     where it was interrupted: a record is read in place of a measurement where probe, arguments, seed, loss, network
-    (its weights, class and layers) and data are the same. Other records of that name are replaced.
+    and measured samples are the same. Other records of that name are replaced. A network is told by its weights, class
+    and layers, the code and public plain attributes of its parts, and its outputs on the first 8 samples, to the last
+    digit. A loss function is told by its values on these and by its code. A probe function is told by the files and
+    global values that it reads, objects by their type alone. One without a file, as in a notebook, is measured anew.
 
     A landscape is measured per group: over the triangle of its first three networks, or along the line between two.
     Groups of one network have none, and neither have groups whose networks differ in shape or data.

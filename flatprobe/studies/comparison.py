@@ -72,7 +72,7 @@ class Comparison:
     @property
     def warnings(self) -> tuple[str, ...]:
         """The notes, and a sentence per reason for which figures must not be compared or averaged as they are."""
-        return (*self.notes, *check_alike(self.results, self.groups))
+        return (*self.notes, *check_alike(self.results, self.groups, self.facts))
 
     def to_frame(self) -> "pandas.DataFrame":
         """One row per measurement, network and figure of its summary, and one per refusal.

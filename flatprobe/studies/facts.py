@@ -10,10 +10,11 @@ from flatprobe.data import LabelledData
 from flatprobe.data.validation import digest
 from flatprobe.network.contexts import standalone
 from flatprobe.network.network import Network
+from flatprobe.network.trained_on import training_data
 from flatprobe.network.weights import norm
 from flatprobe.probes.adversarial import AdversarialAccuracy
 from flatprobe.probes.flatness import FlatnessRadii
-from flatprobe.probes.generalization import Generalization
+from flatprobe.probes.generalization import TRAIN, Generalization
 from flatprobe.probes.geometric import GeometricMargins
 from flatprobe.probes.interpolation import Interpolation
 from flatprobe.utils.results import Result
@@ -21,6 +22,7 @@ from flatprobe.utils.results import Result
 _OF_NETWORK = ("class", "inner_class", "normalised", "parameters", "dtype", "device")
 
 Records = Mapping[str, Mapping[str, Result]]
+KEY = "measurement"  # in a record's settings: what the record is of
 
 
 @standalone
@@ -34,6 +36,7 @@ def network_facts(model: nn.Module) -> dict[str, Any]:
     state = {**network.weights, **network.buffers}
     return {
         **{key: value for key, value in network.describe().items() if key in _OF_NETWORK},
+        **({"trained_on": marks} if (marks := sorted(training_data(model))) else {}),
         "norm": norm(network.weights),
         "batch_norm": "frozen statistics" if network.batch_normalised else "none",
         "weights_hash": digest({name: value.reshape(-1) for name, value in state.items()}),
@@ -102,25 +105,93 @@ def checks_not_made(name: str, results: Records) -> list[str]:
     return missing
 
 
+def said_of_training(results: Records, facts: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """A sentence on the networks of which no record tells whether the samples named "train" trained them."""
+    measured = {
+        name: result
+        for found in results.values()
+        for name, result in found.items()
+        if isinstance(result, Generalization)
+    }
+    unknown = [
+        name for name, result in measured.items() if not result.settings.get("own_samples") and not _known(name, facts)
+    ]
+    if not unknown:
+        return []
+    which = "this network was" if len(measured) == 1 else "the networks were"
+    which = which if len(unknown) == len(measured) else f"{_listed(unknown)} {'were' if unknown[1:] else 'was'}"
+    return [f"Train and test are splits of the data; whether {which} trained on the train split is not known."]
+
+
+def _known(name: str, facts: Mapping[str, Mapping[str, Any]]) -> bool:
+    own = facts.get(name, {})
+    return own.get("fingerprint") in own.get("trained_on", ())
+
+
 def _lacks_classes(result: Result) -> bool:
     data = (result.settings.get("subject") or {}).get("data") or {}
     return "classes" in data and data["classes"] is None
 
 
-def check_alike(results: Records, groups: Mapping[str, str]) -> list[str]:
-    """Sentences on figures that must not be compared or averaged as they are: other data, other arguments."""
-    said = []
-    data: dict[str, set[str]] = {}
+def check_alike(
+    results: Records, groups: Mapping[str, str], facts: Mapping[str, Mapping[str, Any]] | None = None
+) -> list[str]:
+    """Sentences on figures that must not be compared or averaged as they are: other networks, data or arguments."""
+    said = _check_networks(results, facts or {})
+    # Measurements on the training and on the test samples are on different samples as asked.
+    data: dict[str, dict[str, set[str]]] = {}
     for measurement, found in results.items():
         arguments: dict[str, list[str]] = {}
         for name, result in found.items():
-            if not isinstance(result, Interpolation) and (own := measured_on(result)["fingerprint"]):
-                data.setdefault(name, set()).add(own)
+            if not isinstance(result, Interpolation) and (own := _samples_of(result)):
+                data.setdefault(own[0], {}).setdefault(name, set()).add(own[1])
             for key, value in result.settings.get("arguments", {}).items():
                 arguments.setdefault(key, []).append(str(value))
         differing = [key for key, values in arguments.items() if len({*values}) > 1 and key not in _DERIVED]
         if differing:
             said.append(f"{measurement} was measured with different values of {_listed(differing)}: do not compare")
+    return list(dict.fromkeys([*said, *(words for own in data.values() for words in _check_data(own, groups))]))
+
+
+def _check_networks(results: Records, facts: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Sentences on networks whose records are of different weights or functions under one name."""
+    networks: dict[str, dict[str, list[str]]] = {}
+    hashes: dict[str, set[str]] = {}
+    for measurement, found in results.items():
+        for name, own in (pair for record, result in found.items() for pair in _networks_of(record, result)):
+            function = own.get("function")
+            known = {**own, "function": None if isinstance(function, str) else function}  # None for one unknown
+            networks.setdefault(name, {}).setdefault(_hash(sorted(known.items())), []).append(measurement)
+            hashes.setdefault(name, set()).add(str(own.get("weights_hash")))
+    said: dict[str, list[str]] = {}
+    for name, kinds in networks.items():
+        stated = facts.get(name, {}).get("weights_hash")
+        if len(kinds) > 1:
+            parts = "; ".join(_listed(own) for own in kinds.values())
+            said.setdefault(f"the records are of networks of different weights or functions ({parts})", []).append(name)
+        elif stated is not None and hashes[name] != {stated}:
+            only = _listed(next(iter(kinds.values())))
+            said.setdefault(f"the weights of {only} differ from those that were loaded last", []).append(name)
+    return [f"{_listed(names)}: {words}. Measure again, or in another folder" for words, names in said.items()]
+
+
+def _networks_of(name: str, result: Result) -> list[tuple[str, Mapping[str, Any]]]:
+    """The networks of a record and what tells each from others; none where the record does not say."""
+    asked = result.settings.get(KEY) or {}
+    pairs = asked.get("networks", []) if isinstance(result, Interpolation) else [(name, asked.get("network"))]
+    return [(own, network) for own, network in pairs if isinstance(network, Mapping)]
+
+
+def _samples_of(result: Result) -> tuple[str, str] | None:
+    """Which samples a result is of, "train" or "test", and the fingerprint of all of them, of which it may use some."""
+    measured = measured_on(result)["fingerprint"]
+    asked = result.settings.get(KEY) or {}
+    return measured and (asked.get("on") or TRAIN, asked.get("data") or measured)
+
+
+def _check_data(data: Mapping[str, set[str]], groups: Mapping[str, str]) -> list[str]:
+    """Sentences on networks or groups whose measurements are on different samples."""
+    said = []
     several = [name for name, own in data.items() if len(own) > 1]
     if several:
         said.append(

@@ -67,8 +67,10 @@ def loss_identity(loss: Any, model: nn.Module, data: LabelledData) -> dict[str, 
 
 def probe_identity(function: object) -> dict[str, Any] | None:
     """Fingerprint of a probe function, with the files and global values that it reads; None without a file."""
-    around = surroundings(function)
-    return None if around is None else {**fingerprint(function), "around": around}
+    with suppress(Exception):  # an object that cannot be inspected must not stop the others
+        around = surroundings(function)
+        return None if around is None else {**fingerprint(function), "around": around}
+    return None
 
 
 @standalone

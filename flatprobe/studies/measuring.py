@@ -14,7 +14,7 @@ from flatprobe.probes.adversarial import AdversarialAccuracy
 from flatprobe.probes.geometric import GeometricMargins
 from flatprobe.studies.chosen import FORMAT, Chosen, unknown
 from flatprobe.studies.comparison import Comparison, Refusal
-from flatprobe.studies.facts import checks_not_made, data_facts, network_facts
+from flatprobe.studies.facts import KEY, checks_not_made, data_facts, network_facts
 from flatprobe.studies.identity import loss_identity, network_identity
 from flatprobe.studies.landscapes import corners_of, landscape, not_alike
 from flatprobe.studies.parallel import run_parallel
@@ -24,7 +24,6 @@ from flatprobe.utils.progress import Report, reporting
 from flatprobe.utils.results import Result, load
 from flatprobe.utils.threads import thread_count
 
-KEY = "measurement"  # in a record's settings: what the record is of
 _CAPPING = ("geometric_margins", "adversarial_accuracy")
 
 Place = tuple[int, str]  # position of the measurement, and name of the network or group
@@ -93,7 +92,7 @@ class Work:
             found = chosen.key(self.seed, self.loss, self.identity(name), self.data[name], self.test.get(name))
             return found | {"loss": found["loss"] and [found["loss"], self._loss(name)]}
         corners = list(self.corners(name))
-        networks = [self.identity(own) for own in corners]
+        networks = [[own, self.identity(own)] for own in corners]
         found = chosen.key(self.seed, self.loss, {}, self.data[corners[0]], None)
         loss = found["loss"] and [found["loss"], self._loss(corners[0])]
         data = [self.data[own].fingerprint for own in corners]

@@ -62,7 +62,7 @@ def source_of(code: Any) -> str | None:
     return None
 
 
-def surroundings(part: object) -> dict[str, Any] | None:
+def surroundings(part: object) -> dict[str, object] | None:
     """The files and the global values that a function's result may depend on.
 
     Functions and classes of files in the function's folder are followed. Of other modules that they name, the files
@@ -73,8 +73,8 @@ def surroundings(part: object) -> dict[str, Any] | None:
         part: a function, a `functools.partial`, a method, or a callable object.
 
     Returns:
-        `files`, the digests of the files, and `values`, by file and name. None where the function has no file, as in a
-        notebook, or no code in Python.
+        `files`, the digests of the files, and `values`, the digest of the values. None where the function has no file,
+        as in a notebook, or no code in Python.
     """
     first = _function(part)
     home = None if first is None else _file(first.__code__.co_filename)
@@ -98,7 +98,7 @@ def surroundings(part: object) -> dict[str, Any] | None:
                 place = f"{Path(own.__code__.co_filename).name}:{name}"
                 is_network = isinstance(value, nn.Module)
                 values[place] = fingerprint(value) if is_network else _written(value, (), declared=True)
-    return {"files": sorted(_hash(file.read_bytes()) for file in files), "values": values}
+    return {"files": sorted(_hash(file.read_bytes()) for file in files), "values": _hash(repr(values).encode())}
 
 
 def _function(part: Any) -> FunctionType | None:

@@ -104,6 +104,7 @@ def test_one_refusal_stops_nothing_and_gives_status_one(folder: Path, capsys: py
         (("epochs", "--group", "natural"), "--group must be LABEL=PATTERN"),
         (("epochs", "--group", "a=nat*"), "must have a pattern that fits a network"),
         (("epochs", "--table", "table.xlsx"), "must end in .parquet, .csv, .md, .tex"),
+        (("epochs", "--table", "net.py/table.csv"), "the folder of a table must be a folder, got the file net.py"),
         (("epochs", "--config", "no.toml"), "--config must name a JSON or TOML file"),
         (("epochs", "--workers", "0"), "workers must be"),
     ],
@@ -118,6 +119,26 @@ def test_bad_input_is_one_line_and_status_two(
     assert "Traceback" not in error
     assert status == (2 if message else 1)  # a value that the probe alone knows is refused by the probe
     assert folder.exists()
+
+
+def test_a_table_without_a_place_costs_no_measurement_and_no_page(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = ("compare", "epochs", *COMMON, "--probes", "scores", "--out", "out", "--table")
+    (folder / "folder.md").mkdir()
+    (folder / "mine.parquet").write_text("mine")
+    for bad in ("net.py/table.csv", "folder.md", "mine.parquet"):
+        assert called(*own, bad) == 2
+        assert bad in capsys.readouterr().err
+        assert not (folder / "out").exists()
+
+    def full(*_: object) -> None:
+        msg = "no space"
+        raise OSError(msg)
+
+    monkeypatch.setattr(Comparison, "write", full)
+    assert called(*own, "table.csv") == 2
+    assert (folder / "out" / "report.html").is_file()
 
 
 def test_a_dry_run_measures_nothing(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

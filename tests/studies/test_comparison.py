@@ -78,12 +78,32 @@ def test_written_tables_hold_the_same_numbers(comparison: Comparison, ending: st
 def test_written_tables_escape_names(tmp_path: Path) -> None:
     odd = fp.compare({"a_b|%": MODELS["wide1"]}, DATA, probes="functional_margins")
     markdown, latex = (odd.write(tmp_path / f"table{ending}").read_text() for ending in (".md", ".tex"))
-    assert r"| a_b\|% |" in markdown
+    assert r"| a\_b\|% |" in markdown
     assert {line.count(" | ") for line in markdown.splitlines()} == {markdown.splitlines()[0].count(" | ")}
     assert r"a\_b|\%" in latex
     assert r"\toprule" in latex
     with pytest.raises(ValueError, match=r"must end in \.parquet, \.csv, \.md, \.tex, got .*table\.xlsx"):
         odd.write(tmp_path / "table.xlsx")
+
+
+def test_markdown_has_no_meaning_in_a_name(tmp_path: Path) -> None:
+    name = "<b>*a*</b> & `c` [d](e) \\ ~f~ $g$\nh_i_"
+    odd = fp.compare({name: MODELS["wide1"]}, DATA, probes="functional_margins")
+    written = odd.write(tmp_path / "table.md").read_text()
+    assert r"| &lt;b&gt;\*a\*&lt;/b&gt; &amp; \`c\` \[d\](e) \\ \~f\~ \$g\$ h\_i\_ | networks |" in written
+
+
+def test_a_table_needs_a_place(comparison: Comparison, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "folder.csv").mkdir()
+    (tmp_path / "mine.parquet").write_text("mine")
+    with pytest.raises(NotADirectoryError, match=r"got the file .*file in .*a/table\.csv"):
+        comparison.write(tmp_path / "file" / "a" / "table.csv")
+    with pytest.raises(FileExistsError, match=r"must be that of a file, got the folder .*folder\.csv"):
+        comparison.write(tmp_path / "folder.csv")
+    with pytest.raises(FileExistsError, match=r"mine\.parquet exists and is no record"):
+        comparison.write(tmp_path / "mine.parquet")
+    assert (tmp_path / "mine.parquet").read_text() == "mine"
 
 
 def test_a_trajectory_keeps_its_epochs_apart(comparison: Comparison, tmp_path: Path) -> None:
@@ -120,6 +140,49 @@ def test_other_data_are_never_mixed_without_a_word(comparison: Comparison) -> No
     assert "a: the measurements are on different samples" in Comparison(results, {"a": "a"}).warnings[0]
     results = {"m": {"a": fp.scores(MODELS["wide1"], DATA), "b": fp.scores(MODELS["wide1"], DATA, outputs="logits")}}
     assert "different values of outputs" in Comparison(results, {"a": "a", "b": "b"}).warnings[0]
+
+
+def test_other_networks_are_never_mixed_without_a_word(tmp_path: Path) -> None:
+    fp.compare({"a": MODELS["wide1"], "b": MODELS["deep1"]}, DATA, probes=["scores", "weight_norms"], out=tmp_path)
+    assert Comparison.load(tmp_path).warnings == ()
+    fp.compare({"a": MODELS["wide2"], "b": MODELS["deep1"]}, DATA, probes="functional_margins", out=tmp_path)
+    (words,) = Comparison.load(tmp_path).warnings
+    assert words.startswith("a: the records are of networks of different weights or functions (functional_margins; ")
+    assert words.endswith("(functional_margins; scores, weight_norms). Measure again, or in another folder")
+    assert words in fp.report(tmp_path, tmp_path / "page.html").read_text()
+    (tmp_path / "comparison.json").unlink()  # the records alone tell it
+    assert len(Comparison.load(tmp_path).warnings) == 1
+
+
+def test_landscapes_of_other_networks_are_told(tmp_path: Path) -> None:
+    fp.compare({name: MODELS[name] for name in ("wide1", "wide2")}, DATA, probes="landscape", out=tmp_path)
+    assert Comparison.load(tmp_path).warnings == ()
+    fp.compare({"wide1": MODELS["deep1"], "wide2": MODELS["wide2"]}, DATA, probes="scores", out=tmp_path)
+    (words,) = Comparison.load(tmp_path).warnings
+    assert words.startswith("wide1: the records are of networks of different weights or functions (scores; landscape)")
+
+
+@pytest.mark.filterwarnings("ignore:.*measurements were refused")
+def test_records_of_other_weights_than_the_facts_are_told(tmp_path: Path) -> None:
+    fp.compare({"a": MODELS["wide1"]}, DATA, probes="scores", out=tmp_path)
+    bad = fp.Measurement("scores", on="test", name="t")
+    fp.compare({"a": MODELS["wide2"]}, DATA, probes=bad, out=tmp_path)
+    (words,) = Comparison.load(tmp_path).warnings
+    assert words.startswith("a: the weights of scores differ from those that were loaded last. Measure again")
+
+
+def test_samples_that_were_asked_for_are_no_warning(tmp_path: Path) -> None:
+    probes = ["functional_margins", fp.Measurement("scores", on="test"), fp.Measurement("jacobian_norms", samples=9)]
+    found = fp.compare({"a": MODELS["wide1"]}, DATA, test=TEST, probes=probes, out=tmp_path)
+    assert found.warnings == Comparison.load(tmp_path).warnings == ()
+    other = DATA.with_random_labels(seed=1)
+    for on, data, test in (("test", DATA, other), ("train", other, TEST)):
+        fp.compare(
+            {"a": MODELS["wide1"]}, data, test=test, probes=fp.Measurement("scores", on=on, name=on), out=tmp_path / on
+        )
+        fp.compare({"a": MODELS["wide1"]}, DATA, test=TEST, probes=probes, out=tmp_path / on)
+        (words,) = Comparison.load(tmp_path / on).warnings
+        assert words.startswith("a: the measurements are on different samples")
 
 
 def test_refusals_are_rows_and_the_comparison_is_one_line(comparison: Comparison) -> None:
