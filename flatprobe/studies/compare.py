@@ -118,21 +118,21 @@ def compare(
 
 
 def compare_quietly(
-    models: Mapping[str, nn.Module],
-    data: LabelledData | Mapping[str, LabelledData],
+    models: Checked[Mapping[str, nn.Module]],
+    data: Checked[LabelledData | Mapping[str, LabelledData]],
     *,
-    test: LabelledData | Mapping[str, LabelledData] | None = None,
+    test: Checked[LabelledData | Mapping[str, LabelledData] | None] = None,
     probes: Checked[Given | Sequence[Given] | None] = None,
-    groups: Mapping[str, str] | None = None,
-    along: Mapping[str, float] | None = None,
+    groups: Checked[Mapping[str, str] | None] = None,
+    along: Checked[Mapping[str, float] | None] = None,
     along_name: str | None = None,
     loss: Any = None,
     seed: int = 0,
     progress: bool | None = False,
     out: str | Path | None = None,
     again: bool = False,
-    workers: int = 1,
-    threads: int | None = None,
+    workers: Whole = 1,
+    threads: Whole | None = None,
 ) -> Comparison:
     """`compare` without its warning, for the commands, which list the refusals.
 
@@ -155,13 +155,13 @@ def compare_quietly(
 
 
 def prepare(
-    models: Mapping[str, nn.Module],
-    data: LabelledData | Mapping[str, LabelledData],
+    models: Checked[Mapping[str, nn.Module]],
+    data: Checked[LabelledData | Mapping[str, LabelledData]],
     *,
-    test: LabelledData | Mapping[str, LabelledData] | None = None,
+    test: Checked[LabelledData | Mapping[str, LabelledData] | None] = None,
     probes: Checked[Given | Sequence[Given] | None] = None,
-    groups: Mapping[str, str] | None = None,
-    along: Mapping[str, float] | None = None,
+    groups: Checked[Mapping[str, str] | None] = None,
+    along: Checked[Mapping[str, float] | None] = None,
     loss: Any = None,
     seed: int = 0,
 ) -> Work:
