@@ -12,6 +12,7 @@ from cyclopts import Parameter
 from flatprobe.cli.measurements import MeasurementOptions, along_of, groups_of, measurements_of
 from flatprobe.cli.networks import LoadedNetwork, NetworkOptions, load_networks, tell
 from flatprobe.cli.samples import DataOptions, loss_of, samples_for
+from flatprobe.utils.grouping import caption, grouped
 
 if TYPE_CHECKING:
     from torch import nn
@@ -221,10 +222,11 @@ def prepare(paths: Sequence[Path], network: NetworkOptions, samples: DataOptions
     """
     from flatprobe.network.outputs import WithOutput
     from flatprobe.studies.comparison import Refusal
+    from flatprobe.studies.doubts import together
     from flatprobe.studies.measuring import reason_of
 
     ready, error, loaded = _Ready(), None, load_networks(paths, network)
-    said: dict[str, list[str]] = {}
+    said, warned, doubts = list[tuple[str, str]](), list[tuple[str, str]](), {}
     if not quiet:
         tell(loaded)
     for one in loaded:
@@ -242,15 +244,18 @@ def prepare(paths: Sequence[Path], network: NetworkOptions, samples: DataOptions
         ready.models[one.name], ready.data[one.name], ready.loaded[one.name] = own.network, own.data, one
         if own.test is not None:
             ready.test[one.name] = own.test
-        for sentence in own.said:
-            said.setdefault(sentence, []).append(one.name)
-        for warning in own.warnings:  # told before hours of measuring, and again below the tables
-            sys.stderr.write(f"warning: {one.name}: {warning}\n")
-            ready.notes.append(f"{one.name}: {warning}")
+        said += [(one.name, sentence) for sentence in own.said]
+        warned += [(one.name, warning) for warning in own.warned]
+        doubts[one.name] = own.doubts
     if error is not None and not ready.models:
+        if isinstance(error, ValueError | TypeError | OSError | RuntimeError | ImportError | MemoryError):
+            raise error  # with a message of its own, which needs no class
         raise ValueError(reason_of(error)) from error
-    for sentence, names in said.items() if not quiet else ():
-        sys.stderr.write(f"{', '.join(names)}: {sentence}\n")
+    for line in grouped(said) if not quiet else ():
+        sys.stderr.write(f"{line}\n")
+    ready.notes += grouped(warned) + [f"{caption(names)}: {sentence}" for names, sentence in together(doubts)]
+    for note in ready.notes:  # told before hours of measuring, and again below the tables
+        sys.stderr.write(f"warning: {note}\n")
     return ready
 
 

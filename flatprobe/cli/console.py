@@ -8,8 +8,10 @@ from typing import Any
 
 from flatprobe.studies.comparison import Comparison
 from flatprobe.studies.differences import marks_of
+from flatprobe.studies.facts import said_of_training
 from flatprobe.studies.headlines import Headline, better, headline, invariant, unit
 from flatprobe.studies.refusals import by_reason
+from flatprobe.utils.grouping import caption
 from flatprobe.utils.numbers import MISSING, plus_minus, three
 from flatprobe.utils.results import printable
 
@@ -34,13 +36,15 @@ def show(comparison: Comparison) -> None:
         if table is not None:
             console.print(table)
     console.print(_LEGEND, markup=False)
+    for sentence in said_of_training(comparison.results, comparison.facts):
+        console.print(printable(sentence), markup=False)
     for warning in comparison.warnings:
         console.print(f"warning: {printable(warning)}", markup=False)
 
 
 def tell_refusals(comparison: Comparison) -> None:
     """What was refused, on stderr, a line per reason."""
-    for what, reason in by_reason(comparison.refusals):
+    for what, reason in by_reason(comparison.refusals, names=caption):
         sys.stderr.write(f"not measured: {printable(what)}: {printable(reason)}\n")
 
 

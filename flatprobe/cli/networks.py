@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
+from flatprobe.utils.grouping import grouped
 from flatprobe.utils.references import resolve
 
 if TYPE_CHECKING:
@@ -89,9 +90,8 @@ def load_networks(paths: Sequence[Path], options: NetworkOptions) -> list[Loaded
     found = [checkpoint for path in paths for checkpoint in find_checkpoints(path)]
     loaded = [_load(name, path, model, options) for name, path in names_of(found).items()]
     if all(one.network is None for one in loaded):
-        reasons = {one.refusal: one for one in loaded}
-        told = [f"{one.name}: {reason}" for reason, one in reasons.items()] if len(reasons) > 1 else [*reasons]
-        msg = "\n".join(str(words) for words in told)
+        told = grouped([(one.name, str(one.refusal)) for one in loaded], "checkpoints")
+        msg = "\n".join(told) if len(loaded) > 1 else str(loaded[0].refusal)
         raise ValueError(msg)
     return loaded
 
@@ -118,12 +118,11 @@ def _load(name: str, path: Path, model: object, options: NetworkOptions) -> Load
 
 
 def tell(loaded: Sequence[LoadedNetwork]) -> None:
-    """Print on stderr, one line per checkpoint, what loading found and changed, and what was refused."""
-    for one in loaded:
-        if one.refusal is not None:
-            sys.stderr.write(f"{one.name}: not loaded: {one.refusal}\n")
-        elif one.said:
-            sys.stderr.write(f"{one.name}: {'; '.join(one.said)}\n")
+    """Print on stderr, a line per sentence, what loading found and changed, and what was refused."""
+    refused = [(one.name, f"not loaded: {one.refusal}") for one in loaded if one.refusal is not None]
+    said = [(one.name, "; ".join(one.said)) for one in loaded if one.refusal is None and one.said]
+    for line in grouped([*refused, *said], "checkpoints"):
+        sys.stderr.write(f"{line}\n")
 
 
 def architecture(options: NetworkOptions) -> Any:

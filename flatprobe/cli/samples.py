@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from flatprobe.cli.networks import LoadedNetwork
     from flatprobe.data import LabelledData
+    from flatprobe.studies.doubts import Doubt
 
 _HISTORY = "history.json"
 _SHIFTED = '{"name": "token_cross_entropy", "shift": true}'
@@ -88,14 +89,21 @@ class Samples(NamedTuple):
         data: the data, with classes numbered as the network's.
         test: the test data, or None.
         said: sentences on what was found and changed.
-        warnings: sentences on what is likely wrong.
+        warned: sentences on the data.
+        doubts: doubts that the network is measured as it was trained.
     """
 
     network: "nn.Module"
     data: "LabelledData"
     test: "LabelledData | None"
     said: tuple[str, ...] = ()
-    warnings: tuple[str, ...] = ()
+    warned: tuple[str, ...] = ()
+    doubts: "tuple[Doubt, ...]" = ()
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Sentences on what is likely wrong."""
+        return (*self.warned, *(doubt.sentence for doubt in self.doubts))
 
 
 def samples_for(loaded: "LoadedNetwork", options: DataOptions) -> Samples:
@@ -111,7 +119,7 @@ def samples_for(loaded: "LoadedNetwork", options: DataOptions) -> Samples:
         ValueError: if the data are not known, cannot be read, or do not fit the network.
     """
     from flatprobe.models import Normalised
-    from flatprobe.studies.accuracy import accuracy_warnings
+    from flatprobe.studies.accuracy import accuracy_doubts
 
     network = loaded.network
     if network is None:
@@ -122,7 +130,7 @@ def samples_for(loaded: "LoadedNetwork", options: DataOptions) -> Samples:
         own = image_size(options.data, options.split)
         size = loaded.size if own not in {None, loaded.size} else None
         said += [f"images are resized to {size[0]}x{size[1]}, as its folder says"] if size is not None else []
-    data, test, doubts = _read(None if options.data else loaded.path, options, size)
+    data, test, warned = _read(None if options.data else loaded.path, options, size)
     found, reason = _normalisation(loaded, network, options.normalise)
     said += reason
     data, renumbered = _numbered(network, data)
@@ -132,13 +140,13 @@ def samples_for(loaded: "LoadedNetwork", options: DataOptions) -> Samples:
     wrapped = network if found is None else Normalised(network, *found)
     claimed = _claimed(loaded.path, data, network)
     try:
-        doubts += accuracy_warnings(wrapped, data, claimed=claimed)
+        accuracy = accuracy_doubts(wrapped, data, claimed=claimed)
     except ValueError as error:
         if "channels" in str(error) or "cannot be run on inputs" in str(error):
             msg = f"{error}. --colour, --greyscale, --resize and --crop change images"
             raise ValueError(msg) from error
         raise
-    return Samples(wrapped, data, test, tuple(said), doubts)
+    return Samples(wrapped, data, test, tuple(said), warned, accuracy)
 
 
 def _normalisation(
@@ -149,7 +157,8 @@ def _normalisation(
     A checkpoint that says its own keeps it, so that checkpoints of several origins fit into one command.
     """
     from flatprobe.network.trained_on import training_data
-    from flatprobe.studies.accuracy import is_normalised, numbers
+    from flatprobe.studies.accuracy import is_normalised
+    from flatprobe.studies.doubts import numbers
 
     given = scale_of(words)
     found = None if [*words] == ["none"] else loaded.normalisation or given

@@ -43,6 +43,9 @@ def differences(found: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str:
         "missing": len(missing),
         "unexpected": len(unexpected),
     }
+    shapes = "of another shape"
+    if counts[shapes] > counts["missing"] + counts["unexpected"]:  # a network of other sizes, whose shapes say the most
+        kinds = {shapes: kinds[shapes]} | kinds
     return "; ".join(
         f"{counts[kind]} {kind}: {', '.join(names[:_LISTED])}{', ...' if counts[kind] > _LISTED else ''}"
         for kind, names in kinds.items()

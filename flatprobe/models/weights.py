@@ -11,7 +11,8 @@ from flatprobe.models.normalised import Normalise
 from flatprobe.utils.contents import Contents, check_dense, rank
 from flatprobe.utils.tensor_files import State
 
-HOW = "give the architecture as model= (--model package.module:factory on the command line)"
+HOW = "give the architecture as model= (--model package.module:name or path/to/file.py:name on the command line)"
+SIZES = "The names agree and the sizes do not: give the widths that it has (--model-arg width=64 on the command line)."
 _LISTED = 5
 
 
@@ -125,9 +126,10 @@ def check_state(network: nn.Module, state: Mapping[str, Tensor], source: str) ->
     tied = {id(value): found[name] for name, value in own.items() if name in found}
     found |= {name: tied[id(value)] for name, value in own.items() if name not in found and id(value) in tied}
     if told := differences(found, own):
+        sizes = f" {SIZES}" if {*found} == {*own} else ""
         msg = (
             f"the checkpoint {source} is of another network than this {type(network).__name__}: {told}; "
-            f"expected the same names, shapes and kinds of numbers: {HOW} that it was saved from"
+            f"expected the same names, shapes and kinds of numbers: {HOW} that it was saved from.{sizes}"
         )
         raise ValueError(msg)
     return found, match

@@ -49,7 +49,8 @@ def draw(results: Result | Mapping[str, Result], ax: Axes | None = None, *, grou
                 np.full(count, 0.975), heights, s=30, facecolors="none", edgecolors=table.colours[name], marker=">",
                 transform=table.ax.get_yaxis_transform(), label=f"censored {name}", zorder=3,
             )  # fmt: skip
-    unit = "distance in weight space" if law == "isotropic" else f"relative, {law} law"
+    # Short enough for a browser whose letters are wider than matplotlib's.
+    unit = "in weight space" if law == "isotropic" else f"{law} law"
     label = canvas.towards(f"flatness radius ({unit})", "flatter", "higher")
     first = "" if epsilon is None else f"\nfirst change of the training {objective} by {epsilon:g}"
     table.ax.set_xlabel(label + first)

@@ -1,20 +1,24 @@
 """Sections of the probes of the inputs, of generalization, and of bounds."""
 
-from flatprobe.plotting import bounds, curve, generalization, geometric, histogram
+from flatprobe.plotting import bounds, curve, generalization, geometric, has_picture, histogram
 from flatprobe.plotting.names import common
 from flatprobe.report import tables
 from flatprobe.report.kind import Kind, Results
 
-_FIGURE = {
-    "accuracy": "The fraction of training samples (filled) and of test samples (open) that are classified correctly",
-    "loss": "The mean loss of the training samples (filled) and of the test samples (open)",
-}
+
+def _generalization(results: Results) -> str:
+    filled, open_ = (" (filled)", " (open)") if has_picture(results) else ("", "")
+    samples = f"training samples{filled} and of test samples{open_}"
+    if generalization.quantity(results) == "accuracy":
+        figure = f"The fraction of {samples} that are classified correctly"
+    else:
+        figure = f"The mean loss of {samples}"
+    return f"{figure}, with 95 % intervals. The gap between the two is what the other measurements are to explain."
+
+
 GENERALIZATION = Kind(
     title="Generalization",
-    sentence=lambda results: (
-        f"{_FIGURE[generalization.quantity(results)]}, with 95 % intervals. The gap between the two is what the other "
-        "measurements are to explain."
-    ),
+    sentence=_generalization,
     picture=lambda results, groups: generalization.draw(results, groups=groups),
     shows="The accuracy, or without classes the mean loss, of each network on training and test samples",
     table=tables.generalization,

@@ -1,11 +1,15 @@
 """Explanations under the tables of the answer."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 from flatprobe.probes.geometric import GeometricMargins
 from flatprobe.report.answer import Topic
+from flatprobe.report.figures import Figure
+from flatprobe.utils.numbers import three
 from flatprobe.utils.results import Result
 
+_ALIKE = 2.0  # factor between training losses, at most, of networks that are compared without a word
 _INTERVALS = "Intervals are 95 %, in brackets."
 _BOUNDS = (
     "The brackets of geometric margins are no confidence intervals: they are [lower bound, shortest distance found], "
@@ -33,3 +37,19 @@ def legend(topics: Sequence[Topic], records: Mapping[str, Mapping[str, Result]])
     sentences = " ".join(sentence for sentence, holds in words.items() if holds)
     grouped = any("group" in topic.table.kinds for topic in topics)
     return [own for own in (sentences, _GROUPS if grouped else "") if own]
+
+
+def unequal_losses(figures: Sequence[Figure]) -> str:
+    """A sentence on networks whose training losses differ by more than a factor of two; "" for others."""
+    losses = next((own.values for own in figures if own.figure == "train_loss"), {})
+    known = {name: own.value for name, own in losses.items() if not math.isnan(own.value)}
+    if len(known) < 2:
+        return ""
+    least, most = min(known, key=known.__getitem__), max(known, key=known.__getitem__)
+    if known[most] <= _ALIKE * known[least]:
+        return ""
+    return (
+        f"The training losses are from {three(known[least])} ({least}) to {three(known[most])} ({most}). Radii, "
+        "margins and Jacobian norms change as training goes on: networks at other training losses are not alike in "
+        "that."
+    )

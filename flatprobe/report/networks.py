@@ -35,10 +35,12 @@ _SHOWN = 12  # letters of a fingerprint in a table
 
 @dataclass(frozen=True)
 class Networks:
-    """Facts that all networks share, and a table of the others."""
+    """Facts that all networks share, and a table of the others; fingerprints and hashes apart."""
 
     shared: tuple[tuple[str, str | tuple[str, ...]], ...]
     table: Table | None
+    hashes: tuple[tuple[str, str | tuple[str, ...]], ...] = ()
+    hash_table: Table | None = None
 
 
 def describe(facts: Mapping[str, Mapping[str, Any]]) -> Networks:
@@ -47,10 +49,14 @@ def describe(facts: Mapping[str, Mapping[str, Any]]) -> Networks:
     names = list(facts)
     known = [fact for fact in _TITLES if any(own.get(fact) not in _NOTHING for own in facts.values())]
     shared = [fact for fact in known if len({words(facts[name].get(fact)) for name in names}) == 1]
-    own = [fact for fact in known if fact not in shared]
-    both = tuple((_TITLES[fact], _value(facts[names[0]][fact])) for fact in shared)
-    rows = tuple((Cell(name), *(_cell(fact, facts[name].get(fact)) for fact in own)) for name in names)
-    return Networks(both, Table(("network", *(_TITLES[fact] for fact in own)), rows) if own else None)
+    parts: list[Any] = []
+    for long in (False, True):
+        both = [fact for fact in shared if fact.endswith(_LONG) == long]
+        own = [fact for fact in known if fact not in shared and fact.endswith(_LONG) == long]
+        rows = tuple((Cell(name), *(_cell(fact, facts[name].get(fact)) for fact in own)) for name in names)
+        parts.append(tuple((_TITLES[fact], _value(facts[names[0]][fact])) for fact in both))
+        parts.append(Table(("network", *(_TITLES[fact] for fact in own)), rows) if own else None)
+    return Networks(*parts)
 
 
 def _with_class(facts: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,17 +13,19 @@ from urllib.parse import quote
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from flatprobe.plotting import interactive as live
+from flatprobe.report.alone import sentences
 from flatprobe.report.answer import answer
 from flatprobe.report.content import drawn_groups, gather
 from flatprobe.report.differences import Differences
-from flatprobe.report.figures import headline_figures
-from flatprobe.report.legend import legend
+from flatprobe.report.figures import FLATNESS, INPUTS, headline_figures
+from flatprobe.report.legend import legend, unequal_losses
 from flatprobe.report.networks import data_names, describe, near_chance
 from flatprobe.report.provenance import provenance
 from flatprobe.report.section import anchor
 from flatprobe.report.sections import in_order, make_title, sections
 from flatprobe.report.trajectory import trajectory
 from flatprobe.studies.comparison import Comparison
+from flatprobe.studies.facts import said_of_training
 from flatprobe.studies.refusals import by_reason
 from flatprobe.utils.arguments import Checked
 from flatprobe.utils.results import Result
@@ -110,10 +112,14 @@ def _render(
         trajectory=trajectory(found, figures) if found.along else None,
         topics=topics,
         legend=legend(topics, records),
+        related=sentences(found.results, found.facts),
+        unequal="" if groups or found.along else unequal_losses(figures),
+        unequal_at=(FLATNESS, INPUTS),
         notes=notes,
         tidy=found.to_frame().to_csv(index=False),
         files=[{"address": quote(own), "words": Path(own).name} for own in files],
         networks=describe(found.facts),
+        training=said_of_training(found.results, found.facts),
         sections=parts,
         refusals=refusals,
         provenance=provenance(records),

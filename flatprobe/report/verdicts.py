@@ -84,7 +84,7 @@ def _many(figure: Figure, order: Sequence[str], differences: Differences) -> str
     """The networks at both ends, and those from which the best one is not separated."""
     first, last = ("highest", "lowest") if figure.way == "higher" else ("lowest", "highest")
     best, worst = order[0], order[-1]
-    known = {name: differences.between(figure, best, name) for name in order[1:]}
+    known = {name: _known(differences.between(figure, best, name)) for name in order[1:]}
     close = [name for name, own in known.items() if own is not None and not own.separated]
     head = f"{best} is {first}, {_words(figure, best)}"
     if close and len(close) == len(known):
@@ -94,6 +94,11 @@ def _many(figure: Figure, order: Sequence[str], differences: Differences) -> str
     elif all(known.values()):
         head += ", separated from all others"
     return f"{head}; {worst} is {last}, {_words(figure, worst)}."
+
+
+def _known(difference: Difference | None) -> Difference | None:
+    """The difference, if it has an interval."""
+    return None if difference is None or math.isnan(difference.lower) else difference
 
 
 def _list(names: Sequence[str]) -> str:
@@ -113,7 +118,7 @@ def _along(
     top = max(names, key=lambda name: figure.values[name].value * (1 if figure.way == "higher" else -1))
     ends = {first: "the start", last: "the end"}
     where = ends.get(top, f"{places[top]} ({_words(figure, top)})")
-    known = {name: differences.between(figure, top, name) for name in names if name != top}
+    known = {name: _known(differences.between(figure, top, name)) for name in names if name != top}
     close = [places[name] for name, own in known.items() if own is not None and not own.separated]
     extreme = "highest" if figure.way == "higher" else "lowest"
     apart = f", not separated from {_list(close)}" if close else ""

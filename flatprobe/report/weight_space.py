@@ -1,5 +1,6 @@
 """Sections of the probes of the weights."""
 
+import math
 from typing import Any
 
 from flatprobe.plotting import gradient_noise, line, radii, sharpness, triangle, weight_norms
@@ -7,6 +8,7 @@ from flatprobe.plotting import slices as slice_plot
 from flatprobe.plotting.names import common, layer_names
 from flatprobe.report import weight_tables as tables
 from flatprobe.report.kind import Groups, Kind, Results
+from flatprobe.utils.numbers import three
 
 
 def _listed(*words: str) -> str:
@@ -113,14 +115,28 @@ def _slice_particulars(results: Results) -> str:
     return _listed(_law(results), scale, _selection(results))
 
 
+def _below(results: Results, where: str) -> str:
+    """A sentence on the networks whose loss is lower elsewhere on the line or plane than at their weights."""
+    found = []
+    for name, result in results.items():
+        losses = result.loss[result.loss.isfinite()]
+        least, center = three(float(losses.min()) if len(losses) else math.nan), three(result.center)
+        if len(losses) and float(losses.min()) < result.center and least != center:
+            found.append(f"{name} ({least} against {center})")
+    if not found:
+        return ""
+    listed = ", ".join([*found[:3], *([f"and {len(found) - 3} more"] if found[3:] else [])])
+    return f" The least loss on the {where} is below that at the weights, which are no minimum along it: {listed}."
+
+
 def _slice(dimensions: int) -> Kind:
     where = "line" if dimensions == 1 else "plane"
     return Kind(
         title=f"Random {where}s",
         live="loss",
-        sentence=lambda _results: (
+        sentence=lambda results: (
             f"The loss on a random {where} through the trained weights. The wider the valley, the flatter the minimum "
-            "in that direction; other directions may differ."
+            f"in that direction; other directions may differ.{_below(results, where)}"
         ),
         particulars=_slice_particulars,
         picture=lambda results, groups: (

@@ -1,6 +1,5 @@
 """Warnings of an accuracy that says that a network is not measured as it was trained."""
 
-import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -13,6 +12,7 @@ from flatprobe.models import Normalise, Normalised
 from flatprobe.probes.per_sample import map_samples
 from flatprobe.risk.empirical import EmpiricalRisk
 from flatprobe.risk.samples import per_sample
+from flatprobe.studies.doubts import AS_THEY_ARE, OWN, Doubt, Numbers, Scale, percent
 
 # Our choices. Networks that were trained on inputs as they are had no pair with fewer errors and at most half the loss.
 SAMPLES = 2000  # that are classified
@@ -24,10 +24,6 @@ _ORDERED = 0.8  # accuracy under another order of the classes that is no chance 
 _FEWEST = 20  # samples with which guessing can be told from knowing
 _BELOW = 0.05  # of the accuracy in the history, which may be of a validated epoch
 
-_AS_THEY_ARE = "inputs as they are"
-_OWN = "mean and std of these data"
-
-Numbers = tuple[float, ...]
 # The pairs that are customary for images in [0, 1], by number of channels.
 _CUSTOMARY: dict[int, tuple[tuple[str, Numbers, Numbers], ...]] = {
     1: (
@@ -44,52 +40,18 @@ _CUSTOMARY: dict[int, tuple[tuple[str, Numbers, Numbers], ...]] = {
 }
 
 
-class Scale(NamedTuple):
-    """A mean and a std of inputs, with their origin in words."""
-
-    words: str
-    mean: Numbers
-    std: Numbers
-
-    @property
-    def option(self) -> str:
-        """The values as `--normalise` takes them."""
-        return "none" if self.words == _AS_THEY_ARE else f"{numbers(self.mean)} {numbers(self.std)}"
-
-    @property
-    def python(self) -> str:
-        """The network with this normalization, in Python."""
-        if self.words == _AS_THEY_ARE:
-            return "the network itself"
-        pair = (numbers(own) if len(own) == 1 else f"[{numbers(own).replace(',', ', ')}]" for own in self[1:])
-        return f"fp.Normalised(network, {', '.join(pair)})"
-
-    def closeness(self, own: tuple[float, float]) -> float:
-        """Preference among pairs of equal accuracy: how little the pair differs from the mean and std of the data.
-
-        The pair of the data themselves comes after a customary pair that is within 5 % of it.
-        """
-        mean, std = (sum(values) / len(values) for values in (self.mean, self.std))
-        distance = abs(mean - own[0]) / own[1] + abs(math.log(std / own[1]))
-        return -max(distance, 0.05 if self.words.startswith(_OWN) else 0.0)
-
-
-def numbers(values: Numbers) -> str:
-    """The values with commas, to four digits.
-
-    >>> numbers((0.13066, 0.5))
-    '0.1307,0.5'
-    """
-    return ",".join(f"{value:.4g}" for value in values)
-
-
 def is_normalised(network: nn.Module) -> bool:
     """True if a network has a layer that normalizes its inputs by given numbers."""
     return any(isinstance(layer, Normalise) for layer in network.modules())
 
 
 def accuracy_warnings(network: nn.Module, data: LabelledData, *, claimed: float | None = None) -> tuple[str, ...]:
-    """Sentences on an accuracy that is likely not the one of the network as it was trained.
+    """The sentences of `accuracy_doubts`."""
+    return tuple(doubt.sentence for doubt in accuracy_doubts(network, data, claimed=claimed))
+
+
+def accuracy_doubts(network: nn.Module, data: LabelledData, *, claimed: float | None = None) -> tuple[Doubt, ...]:
+    """Doubts on an accuracy that is likely not the one of the network as it was trained.
 
     Up to 2,000 samples spread over the data are classified, or 500 of more than 64 x 64 x 3 numbers each. There is a
     warning if
@@ -109,7 +71,7 @@ def accuracy_warnings(network: nn.Module, data: LabelledData, *, claimed: float 
         claimed: accuracy on the same data at the end of the training, if known.
 
     Returns:
-        The sentences.
+        The doubts, with their sentences.
 
     Raises:
         ValueError: if the network cannot be run on the data.
@@ -121,26 +83,25 @@ def accuracy_warnings(network: nn.Module, data: LabelledData, *, claimed: float 
     part = data if len(data) <= most else data.subset(few_rows(len(data), most))
     risk = EmpiricalRisk(network, part)
     found = _Found(*per_sample(risk))
-    said = []
-    if (better := _better_scale(network, part, found)) is not None:
-        scale, accuracy = better
-        cure = f"with --normalise {scale.option} it is {_percent(accuracy)} ({scale.words}; in Python {scale.python})"
-        said.append(f"accuracy {_percent(found.accuracy)}; {cure}")
+    doubts = []
+    if better := _better_scales(network, part, found):
+        doubts.append(Doubt(found.accuracy, better=better))
     elif (share := _guessing(part.labels, found.correct)) is not None:
         trained = claimed is not None and not _is_below(found.correct, claimed)
         reason = "; the history in its folder says the same" if trained else _permuted(network, part)
         counts = f" by {risk.network.classes} outputs for {data.classes} classes"
         other = "" if risk.network.classes == data.classes else counts
-        said.append(
-            f"accuracy {_percent(found.accuracy)}{other}, hardly better than guessing the largest class "
-            f"({_percent(share)} of {len(part)} samples){reason}"
+        doubts.append(
+            Doubt(
+                found.accuracy,
+                f"{other}, hardly better than guessing the largest class ({percent(share)} of {len(part)} samples)"
+                f"{reason}",
+            )
         )
     if claimed is not None and _is_below(found.correct, claimed):
-        said.append(
-            f"accuracy {_percent(found.accuracy)}, and {_percent(claimed)} at the end of its training (by the history "
-            "in its folder)"
-        )
-    return tuple(said)
+        words = f", and {percent(claimed)} at the end of its training (by the history in its folder)"
+        doubts.append(Doubt(found.accuracy, words))
+    return tuple(doubts)
 
 
 class _Found(NamedTuple):
@@ -164,21 +125,22 @@ class _Found(NamedTuple):
         return significant or float(self.losses.mean()) <= float(other.losses.mean()) / LOSS_FACTOR
 
 
-def _better_scale(network: nn.Module, data: LabelledData, found: _Found) -> tuple[Scale, float] | None:
-    """The normalization with the highest accuracy, where it is clearly higher, and that accuracy."""
+def _better_scales(network: nn.Module, data: LabelledData, found: _Found) -> dict[Scale, float]:
+    """The normalizations with clearly higher accuracies, the best one first; none unless the best one is clear."""
     if bool(found.correct.all()):
-        return None
+        return {}
     inputs = next(iter(data.batches(len(data) if data.store.resident else 256))).inputs
     inner = network.get_submodule("network") if isinstance(network, Normalised) else network
     if not isinstance(inputs, Tensor) or not inputs.is_floating_point() or inputs.ndim < 2 or is_normalised(inner):
-        return None
+        return {}
     own = float(inputs.double().mean()), float(inputs.double().std())
     if own[1] == 0:
-        return None
+        return {}
     scales = [*_scales(inputs, wrapped=inner is not network)]
     tries = [_Found(*per_sample(EmpiricalRisk(Normalised(inner, scale.mean, scale.std), data))) for scale in scales]
-    best = max(range(len(scales)), key=lambda k: (tries[k].accuracy, scales[k].closeness(own)))
-    return (scales[best], tries[best].accuracy) if tries[best].is_clearly_better(found, len(scales)) else None
+    order = sorted(range(len(scales)), key=lambda k: (tries[k].accuracy, scales[k].closeness(own)), reverse=True)
+    clear = {scales[k]: tries[k].accuracy for k in order if tries[k].is_clearly_better(found, len(scales))}
+    return clear if scales[order[0]] in clear else {}
 
 
 def _scales(inputs: Tensor, *, wrapped: bool) -> Iterator[Scale]:
@@ -188,12 +150,12 @@ def _scales(inputs: Tensor, *, wrapped: bool) -> Iterator[Scale]:
     for words, mean, std in _CUSTOMARY.get(channels, ()) if inputs.ndim == 4 else ():
         yield Scale(words, tuple(unit * value for value in mean), tuple(unit * value for value in std))
     if wrapped:
-        yield Scale(_AS_THEY_ARE, (0.0,), (1.0,))
+        yield Scale(AS_THEY_ARE, (0.0,), (1.0,))
     if inputs.ndim == 4:
         words = "inputs from 0 to 255" if unit == 1 else "inputs / 255"
         yield Scale(words, (0.0,), (1 / 255 if unit == 1 else unit,))
     over = [0, *range(2, inputs.ndim)]
-    for words, axes in ((_OWN, None), (f"{_OWN} by channel", over)):
+    for words, axes in ((OWN, None), (f"{OWN} by channel", over)):
         own = (inputs.double().mean(axes), inputs.double().std(axes))
         if bool((own[1] > 0).all()) and (axes is None or channels > 1):
             yield Scale(words, *(tuple(values.reshape(-1).tolist()) for values in own))
@@ -236,9 +198,5 @@ def _permuted(network: nn.Module, data: LabelledData) -> str:
     table = (data.labels * size + predicted).bincount(minlength=size**2).reshape(size, size).numpy()
     best = float(table[linear_sum_assignment(table, maximize=True)].sum() / len(data))
     if best > _ORDERED and size > 2:
-        return f"; with the classes in another order it is {_percent(best)}: number them as in the training"
+        return f"; with the classes in another order it is {percent(best)}: number them as in the training"
     return "; check the scale of the inputs (--normalise), the order of the classes and the weights"
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %"

@@ -10,6 +10,7 @@ from flatprobe.data import LabelledData
 from flatprobe.data.validation import digest
 from flatprobe.network.contexts import standalone
 from flatprobe.network.network import Network
+from flatprobe.network.trained_on import training_data
 from flatprobe.network.weights import norm
 from flatprobe.probes.adversarial import AdversarialAccuracy
 from flatprobe.probes.flatness import FlatnessRadii
@@ -35,6 +36,7 @@ def network_facts(model: nn.Module) -> dict[str, Any]:
     state = {**network.weights, **network.buffers}
     return {
         **{key: value for key, value in network.describe().items() if key in _OF_NETWORK},
+        **({"trained_on": marks} if (marks := sorted(training_data(model))) else {}),
         "norm": norm(network.weights),
         "batch_norm": "frozen statistics" if network.batch_normalised else "none",
         "weights_hash": digest({name: value.reshape(-1) for name, value in state.items()}),
@@ -101,6 +103,29 @@ def checks_not_made(name: str, results: Records) -> list[str]:
     if len(seeds) == 1:
         missing.append("one seed of directions and noise")
     return missing
+
+
+def said_of_training(results: Records, facts: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """A sentence on the networks of which no record tells whether the samples named "train" trained them."""
+    measured = {
+        name: result
+        for found in results.values()
+        for name, result in found.items()
+        if isinstance(result, Generalization)
+    }
+    unknown = [
+        name for name, result in measured.items() if not result.settings.get("own_samples") and not _known(name, facts)
+    ]
+    if not unknown:
+        return []
+    which = "this network was" if len(measured) == 1 else "the networks were"
+    which = which if len(unknown) == len(measured) else f"{_listed(unknown)} {'were' if unknown[1:] else 'was'}"
+    return [f"Train and test are splits of the data; whether {which} trained on the train split is not known."]
+
+
+def _known(name: str, facts: Mapping[str, Mapping[str, Any]]) -> bool:
+    own = facts.get(name, {})
+    return own.get("fingerprint") in own.get("trained_on", ())
 
 
 def _lacks_classes(result: Result) -> bool:

@@ -81,7 +81,7 @@ def test_one_refusal_stops_nothing_and_gives_status_one(folder: Path, capsys: py
     output = capsys.readouterr()
     assert "not measured: broken: " in output.err
     assert "not measured: strange: " in output.err
-    assert output.err.count("scores (outputs=nothing) of epoch-") >= 3
+    assert output.err.count("scores (outputs=nothing) of 3 networks (epoch-1, epoch-2, epoch-10): outputs must") == 1
     found = Comparison.load("out")
     assert len(found.results["scores"]) == len(found.results["geometric_margins"]) == 3
     assert len(found.refusals) == 5
@@ -93,6 +93,9 @@ def test_one_refusal_stops_nothing_and_gives_status_one(folder: Path, capsys: py
     [
         (("nowhere",), "nowhere"),
         (("epochs", "--probes", "luck"), "probe must be one of"),
+        (("nowhere", "--probes", "scorez,luck"), "got 'scorez', 'luck'. Did you mean 'scores'?"),  # before the loading
+        (("nowhere", "--probe", "flatnes_radius directions=3"), "Did you mean 'flatness_radius'?"),
+        (("nowhere", "--loss", "mse"), "got 'mse'. Did you mean 'squared_error'?"),
         (("epochs", "--probe", "scores outputs"), "must be a probe and different arguments name=value, got 'outputs'"),
         (("epochs", "--probe", "flatness_radius law=adaptiv"), ""),
         (("epochs", "--probe", "flatness_radius radius=3"), "arguments of flatness_radius must be among"),
@@ -234,3 +237,56 @@ def test_groups_and_axes(tmp_path: Path) -> None:
     (tmp_path / "inf.csv").write_text("name,width\none,inf\n")
     with pytest.raises(ValueError, match=r"must have a finite number for every network.* Complete the column"):
         along_of({"one": run}, f"{tmp_path / 'inf.csv'}:width")
+
+
+SAMPLES = """
+import torch
+X = torch.rand(30, 6, generator=torch.Generator().manual_seed(0))
+def same(split): return X, (X.sum(1) > 3).long()
+def numbers(split): return (X if split == "train" else X + 0.1), X.sum(1, keepdim=True)
+"""
+SMALL = "from torch import nn\ndef build(outputs=2): return nn.Linear(6, outputs)\n"
+
+
+@pytest.fixture
+def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "small.py").write_text(SMALL)
+    (tmp_path / "own.py").write_text(SAMPLES)
+    monkeypatch.chdir(tmp_path)
+    for outputs in (1, 2):
+        for name in ("a", "b"):
+            torch.save({"model": torch.nn.Linear(6, outputs).state_dict()}, f"{name}{outputs}.pt")
+    return tmp_path
+
+
+def test_test_data_that_are_the_training_data_cost_the_test_figures_alone(
+    small: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = ("--data", str(small / "own.py:same"), "--probes", "generalization", "--out", "out")
+    assert called("compare", "a2.pt", "b2.pt", "--model", "small.py:build", *data) == 0
+    error = capsys.readouterr().err
+    assert error.count("the test data are the 30 training samples again; no test figures. Name another split") == 1
+    assert "2 checkpoints (a2, b2): weights read from the key 'model'\n" in error
+    found = Comparison.load("out").results["generalization"]
+    assert [result.summary().keys() for result in found.values()] == [{"train_accuracy", "train_loss"}] * 2
+
+
+@pytest.mark.filterwarnings("always:no class labels")
+def test_a_regression_leaves_out_the_probes_of_classes_unless_they_are_named(
+    small: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    common = ("--model", "small.py:build", "--model-arg", "outputs=1", "--data", str(small / "own.py:numbers"))
+    common = (*common, "--loss", "squared_error", "--out", "out")
+    assert called("compare", "a1.pt", "b1.pt", *common, "--dry-run") == 0
+    assert capsys.readouterr().err.count("no class labels: the probes of the inputs are left out (functional_mar") == 1
+    assert called("compare", "a1.pt", "b1.pt", *common, "--probes", "scores,generalization") == 1
+    assert "not measured: scores of 2 networks (a1, b1): the labels must be class" in capsys.readouterr().err
+
+
+def test_a_wrong_width_names_the_option(small: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert called("compare", "a2.pt", "--model", "small.py:build", "--model-arg", "outputs=3", "--out", "out") == 2
+    error = capsys.readouterr().err
+    assert "2 of another shape: weight (2, 6) instead of (3, 6)" in error
+    assert "--model-arg width=64" in error
+    assert called("compare", "a2.pt", "--model", "small.py:build", "--out", "out") == 2
+    assert 'Give "digits", a name on the Hugging Face hub, a folder' in capsys.readouterr().err

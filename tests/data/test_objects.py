@@ -1,5 +1,6 @@
 """load_data of objects: what each kind becomes, splits, limits, and what is refused."""
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -129,3 +130,26 @@ def test_streams_are_not_prepared_afterwards() -> None:
     stream = fp.LabelledData.from_dataset(TensorDataset(X, Y))
     with pytest.raises(ValueError, match="resize must be given for one tensor in memory, got LabelledData"):
         fp.load_data(stream, resize=3)
+
+
+class Sixty(Items):
+    """Sixty items."""
+
+    targets: list[int]
+
+    def __len__(self) -> int:
+        return 60
+
+
+def test_a_limit_that_takes_one_class_of_sorted_data_is_warned_of() -> None:
+    inputs, labels = torch.rand(60, 2), torch.arange(60) // 20
+    images = Sixty(lambda i: (inputs[i], int(labels[i])))
+    for value in ((inputs, labels), fp.LabelledData(inputs, labels), TensorDataset(inputs, labels)):
+        with pytest.warns(UserWarning, match="the first 20 of the 60 samples hold 1 of the 3 classes"):
+            fp.load_data(value, limit=20)
+    images.targets = labels.tolist()  # as data sets of torchvision have them
+    with pytest.warns(UserWarning, match="the first 20 of the 60 samples hold 1 of the 3 classes"):
+        fp.load_data(images, limit=20)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fp.load_data((inputs, torch.arange(60) % 3), limit=20)

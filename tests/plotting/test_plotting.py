@@ -11,8 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
+from flatprobe.plotting import canvas, draw, has_picture, histogram, line, png, radii, triangle
 from flatprobe.plotting import curve as curve_plot
-from flatprobe.plotting import draw, has_picture, histogram, line, png, radii, triangle
 from flatprobe.plotting.names import COLOURS, looks
 from flatprobe.plotting.scale import FLOOR
 from flatprobe.probes.coefficients import segment, simplex
@@ -93,9 +93,9 @@ def test_radii_are_the_points_and_censored_ones_are_triangles_that_are_counted()
     assert [text.get_text() for text in ax.get_yticklabels()] == ["natural 0\n2 of 4 beyond 2,170", "natural 1"]
     assert ax.get_xlim()[0] == 0
     assert ax.get_xlim()[1] > 7
-    assert "distance in weight space" in ax.get_xlabel()
+    assert "in weight space" in ax.get_xlabel()
     assert ax.get_xlabel().split("\n")[0].endswith("flatter →")
-    assert "relative" in radii.draw(flatness([1.0], law="filter")).get_xlabel()
+    assert "filter law" in radii.draw(flatness([1.0], law="filter")).get_xlabel()
 
 
 def test_radii_that_were_all_censored_are_still_there() -> None:
@@ -364,3 +364,13 @@ def test_only_what_is_more_than_a_number_has_a_picture() -> None:
     ones = torch.ones(4).double()
     four = dataclasses.replace(interpolation(), coefficients=torch.eye(4).double(), loss=ones, error=ones)
     assert not has_picture(four)
+
+
+@pytest.mark.parametrize("law", ["isotropic", "adaptive"])
+def test_the_arrow_of_the_radii_has_room_for_wider_letters(law: str) -> None:
+    ax = radii.draw({"a name of 24 letters, say": flatness([1.0, 2.0, INFINITE], law=law)})
+    figure = canvas.figure_of(ax)
+    figure.canvas.draw()
+    ends = ax.xaxis.label.get_window_extent()
+    assert ends.x1 + 0.1 * ends.width < figure.bbox.x1
+    assert "flatter" in ax.get_xlabel().splitlines()[0]

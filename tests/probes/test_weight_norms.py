@@ -227,3 +227,5 @@ def test_the_shape_may_be_a_number_or_the_data() -> None:
             fp.weight_norms(model, wrong)
     with pytest.raises(TypeError, match=r"initial must be a module or a state_dict, got 'a.pt'. fp.load_"):
         fp.weight_norms(model, (6,), initial="a.pt")
+    with pytest.raises(TypeError, match=r"input_shape must be the shape of one sample, .* got none. Pass the data too"):
+        fp.weight_norms(model)

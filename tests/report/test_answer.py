@@ -7,10 +7,12 @@ import pytest
 import torch
 
 from flatprobe.probes.generalization import Generalization
+from flatprobe.probes.hessian_eigenvalues import HessianEigenvalues
 from flatprobe.report.alternative import describe
 from flatprobe.report.answer import Topic, answer
 from flatprobe.report.differences import Differences
 from flatprobe.report.figures import FLATNESS, GENERALIZATION, headline_figures
+from flatprobe.report.legend import unequal_losses
 from flatprobe.report.networks import describe as describe_networks
 from flatprobe.report.networks import near_chance
 from flatprobe.report.section import Cell
@@ -220,6 +222,38 @@ def test_along_a_number_places_that_are_not_separated_are_named() -> None:
     words = sentences(topic)["Flatness radius"]
     assert words.endswith("highest at the end, not separated from epoch 2, epoch 3, epoch 4 and 1 more.")
     assert "best" not in words
+
+
+def test_without_an_interval_nothing_is_said_to_be_close() -> None:
+    values = torch.tensor([0.1, 1.0, 3.0], dtype=torch.float64)
+    given = settings("hessian_eigenvalues", SUBJECT, which="largest")
+    top = {
+        name: HessianEigenvalues(
+            eigenvalues=values[k : k + 1], residuals=values[:1], layers=("all",), products=3, settings=given
+        )
+        for k, name in enumerate("abc")
+    }
+    topic = topics({"hessian_eigenvalues": dict(top)})[FLATNESS]
+    assert sentences(topic)["Hessian eigenvalues"] == "a is lowest, 0.100; c is highest, 3.00."
+
+
+def test_training_losses_that_differ_by_a_factor_are_said() -> None:
+    def words(right: int) -> str:
+        records: Records = {"generalization": {"a": generalization(98, 90), "b": generalization(right, 90)}}
+        return unequal_losses(headline_figures(records, {}))
+
+    assert words(96) == ""  # 0.02 against 0.04
+    assert words(95).startswith("The training losses are from 0.0200 (a) to 0.0500 (b).")
+
+
+def test_fingerprints_and_hashes_are_apart() -> None:
+    facts = {name: {"class": "MLP", "fingerprint": "f" * 32, "weights_hash": name * 32} for name in "ab"}
+    found = describe_networks(facts)
+    assert found.shared == (("Class", "MLP"),)
+    assert found.table is None
+    assert found.hashes == (("Fingerprint of the data", "f" * 32),)
+    assert found.hash_table is not None
+    assert found.hash_table.heading == ("network", "Hash of the weights")
 
 
 def test_one_network_has_figures_and_no_comparison() -> None:

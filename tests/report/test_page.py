@@ -181,7 +181,7 @@ def test_refusals_of_one_reason_are_one_entry_and_losses_are_no_accuracies(tmp_p
     words = " ".join(Page(page).words)
     assert "Functional margins, Geometric margins of a, b: no classes" in words
     assert words.count("no classes") == 1
-    assert "The mean loss of the training samples" in words
+    assert "The mean loss of training samples and of test samples, with" in words
     assert "classified correctly" not in words
     assert "<dt>Data</dt>" not in page
 

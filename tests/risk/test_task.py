@@ -1,6 +1,7 @@
 """Tasks other than classification: every weight-space probe against a loop over samples in float64."""
 
 import copy
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -240,6 +241,27 @@ def test_probabilities_in_place_of_logits_are_warned_of(loss: str, layer: nn.Mod
     model = nn.Sequential(nn.Linear(3, outputs), layer).double().eval()
     with pytest.warns(UserWarning, match="between 0 and 1 throughout|probabilities"):
         fp.EmpiricalRisk(model, fp.LabelledData(drawn(6, 3), targets.double() if outputs == 1 else targets), loss=loss)
+
+
+def test_tokens_as_their_own_targets_are_warned_of_without_a_shift() -> None:
+    class Tokens(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table = nn.Embedding(5, 5)
+
+        def forward(self, input_ids: Tensor) -> Tensor:
+            return self.table(input_ids)
+
+    ids, model = integers(5, 6, 4), Tokens().double().eval()
+    padded = ids.index_fill(1, torch.tensor([3]), -100)
+    for inputs, targets in ((ids, ids), ({"input_ids": ids}, padded)):
+        with pytest.warns(UserWarning, match=r'give the loss \{"name": "token_cross_entropy", "shift": true\}'):
+            fp.EmpiricalRisk(model, fp.LabelledData(inputs, targets), loss="token_cross_entropy")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        shifted = {"name": "token_cross_entropy", "shift": True}
+        fp.EmpiricalRisk(model, fp.LabelledData(ids, ids), loss=shifted)
+        fp.EmpiricalRisk(model, fp.LabelledData(ids, (ids + 1) % 5), loss="token_cross_entropy")
 
 
 @pytest.mark.parametrize("dimensions", [1, 2])

@@ -9,7 +9,7 @@ import flatprobe as fp
 from flatprobe.report import report
 from flatprobe.report.sections import make_title
 from flatprobe.studies import demo as demo_module
-from flatprobe.studies.compare import DEFAULT, Comparison
+from flatprobe.studies.compare import DEFAULT, NEED_CLASSES, Comparison, default_for
 from flatprobe.studies.demo import MEASURED
 from flatprobe.studies.probes_by_name import CHOICES
 from flatprobe.studies.records import load_records
@@ -160,6 +160,28 @@ def test_margins_cap_the_accuracy_under_attack_where_both_are_measured(order: in
     assert torch.equal(accuracy.correct, alone.correct & (margins.upper > alone.budgets[:, None]))
     assert int(accuracy.correct.sum()) < int(alone.correct.sum())
     assert torch.equal(fp.load(tmp_path / "adversarial_accuracy" / "net.parquet").correct, accuracy.correct)
+
+
+def test_test_samples_that_are_the_data_are_left_out_with_a_warning() -> None:
+    with pytest.warns(UserWarning, match=r"test must be other samples than data, got the same 40 samples again\. They"):
+        found = fp.compare({"x": cases.mlp()}, DATA, test=DATA, probes="generalization")
+    assert found.results["generalization"]["x"].summary().keys() == {"train_accuracy", "train_loss"}
+    other = fp.LabelledData(DATA.inputs + 1, DATA.labels, classes=10)
+    with pytest.warns(UserWarning, match="40 samples again of 1 of 2 networks"):
+        found = fp.compare(
+            {"x": cases.mlp(), "y": cases.mlp()}, DATA, test={"x": DATA, "y": other}, probes="generalization"
+        )
+    assert "test_loss" in found.results["generalization"]["y"].summary()
+    with pytest.raises(ValueError, match="test must be other samples than data"):
+        fp.generalization(cases.mlp(), DATA, DATA)
+
+
+def test_the_default_without_class_labels_leaves_out_what_needs_them() -> None:
+    numbers = fp.LabelledData(torch.rand(8, 3), torch.rand(8, 1))
+    with pytest.warns(UserWarning, match=r"no class labels: the probes of the inputs are left out \(functional_marg"):
+        names = default_for([numbers], along=True)
+    assert names == [name for name in DEFAULT if name not in {*NEED_CLASSES, "landscape"}]
+    assert default_for([numbers, DATA], along=False) == [*DEFAULT]
 
 
 def test_facts_hold_the_normalization_of_the_inputs() -> None:
