@@ -59,7 +59,6 @@ class Chosen:
         A function without a file, as of a notebook, may have changed unseen: no two of its keys are equal.
         """
         source = test if self.on == TEST else data
-        measured = None if source is None else self.samples_of(data, test)
         other = None if test is None or self.probe != GENERALIZATION else test.fingerprint
         function = None if self.function is None else probe_identity(self.function)
         return {
@@ -71,7 +70,7 @@ class Chosen:
             "network": dict(network),
             "on": self.on,
             "data": None if source is None else source.fingerprint,
-            "measured": None if measured is None else [len(measured), measured.fingerprint],
+            "length": None if source is None else len(source),
             "samples": self.samples,
             "test": other,
             "format": FORMAT,

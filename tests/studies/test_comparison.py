@@ -119,7 +119,7 @@ def test_a_trajectory_keeps_its_epochs_apart(comparison: Comparison, tmp_path: P
     assert Comparison.load(own.save(tmp_path)).trajectory().equals(frame)
     with pytest.raises(ValueError, match="must have an axis for a trajectory"):
         comparison.trajectory()
-    with pytest.raises(ValueError, match="along must hold a number for every network, got none for wide2"):
+    with pytest.raises(ValueError, match="along must hold a finite number for every network, got none for wide2"):
         fp.compare(MODELS, DATA, probes=PROBES, along={"wide1": 1, "deep1": 1, "deep2": 1})
 
 
