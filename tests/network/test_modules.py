@@ -60,7 +60,7 @@ REFUSED = {
     "statistics": (_batch_statistics, "BatchNorm layer '1' of Sequential keeps no running statistics"),
     "tuple": (
         lambda: Returns(lambda z: (z, z)).eval(),
-        r"output of Returns is a tuple of 2: .*; expected a floating tensor, .*fp.WithOutput\(network, 0\), by output=0",
+        r"of Returns is a tuple of 2: .*; expected a floating tensor, .*fp.WithOutput\(network, 0\), by output=0",
     ),
     "dict": (
         lambda: Returns(lambda z: {"out": z}).eval(),
@@ -229,5 +229,5 @@ def test_description_names_the_class_within_a_normalization_and_its_numbers() ->
     assert said["normalised"] == {"mean": [0.1307], "std": [0.3081]}  # as given, not as float32 rounds them
     exact = fp.EmpiricalRisk(fp.Normalised(cases.mlp().double(), 1 / 3, 0.5).eval(), DATA).describe()["network"]
     assert exact["normalised"]["mean"] == pytest.approx([1 / 3], abs=1e-15)
-    plain = fp.EmpiricalRisk(cases.mlp(), DATA).describe()["network"]
+    plain: Any = fp.EmpiricalRisk(cases.mlp(), DATA).describe()["network"]
     assert not {"inner_class", "normalised"} & plain.keys()

@@ -4,6 +4,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -59,7 +60,7 @@ def value(folder: Path, probe: object, model: nn.Module, **options: object) -> f
     return kept
 
 
-def made(folder: Path, **options: object) -> bool:
+def made(folder: Path, **options: Any) -> bool:
     """Whether a comparison measured, in place of reading."""
     before = {path: path.stat().st_mtime_ns for path in folder.glob("*/*.parquet")}
     for path in before:
