@@ -10,10 +10,11 @@ from flatprobe.data import LabelledData
 from flatprobe.data.load import load_data
 from flatprobe.models import Normalised, mlp
 from flatprobe.studies.compare import Comparison, compare_quietly
+from flatprobe.studies.facts import KEY
 from flatprobe.studies.probes_by_name import LANDSCAPE
 from flatprobe.training import train
 from flatprobe.utils.progress import Clock, reporting
-from flatprobe.utils.results import check_places
+from flatprobe.utils.results import Result, check_places
 from flatprobe.utils.threads import thread_count
 
 NATURAL, RANDOM = "natural labels", "random labels"
@@ -91,10 +92,18 @@ def demo(out: str | Path, *, seed: int = 0, progress: bool | None = False) -> Co
     with clock("probing"):
         comparison = compare_quietly(first, own, test=test, probes=MEASURED, **options)
         later = compare_quietly(equal, own, probes=radii, **options)
-    results = comparison.results | {f"{probe}_equal_loss": later.results[probe] for probe in radii}
+    results = comparison.results | {f"{probe}_equal_loss": _without_key(later.results[probe]) for probe in radii}
     combined = replace(comparison, results=results, seconds=clock.seconds)
     combined.save(out / "records")
     return combined
+
+
+def _without_key(results: dict[str, Result]) -> dict[str, Result]:
+    """The results without the keys of their networks, which have other weights here than elsewhere, as intended."""
+    return {
+        name: replace(result, settings={key: own for key, own in result.settings.items() if key != KEY})
+        for name, result in results.items()
+    }
 
 
 def _train(network: nn.Module, data: LabelledData, out: Path, *, seed: int, until: str) -> nn.Module:

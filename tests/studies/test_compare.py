@@ -123,6 +123,7 @@ def test_the_demo_trains_probes_and_uses_finished_runs_again(tmp_path, monkeypat
     for results in (first.results["flatness_radius"], first.results["flatness_radius_equal_loss"]):
         assert all(result.start.error == 0 for result in results.values())
     assert all(r.start.loss <= 0.02 for r in first.results["flatness_radius_equal_loss"].values())
+    assert all("different weights" not in warning for warning in first.warnings)  # the later weights are intended
     assert list(first.seconds) == ["training to 100 % accuracy", "training to equal loss", "probing"]
     for name, result in first.results["flatness_radius_equal_loss"].items():
         run = fp.TrainingRun.load(tmp_path / "runs" / f"{name}-equal-loss")
