@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -216,10 +216,14 @@ def _hold(work: Work, place: Place, outcome: Outcome, out: str | Path | None, he
 
 
 def _cap(results: Mapping[str, Mapping[str, Result]], name: str) -> dict[str, Result]:
-    """The accuracy capped by the network's margins, which may hold nearer adversarial points; empty without both."""
+    """The accuracy capped by the network's margins, which may hold nearer adversarial points.
+
+    Empty without both, or where the margins are of another norm, box or other samples.
+    """
     margins, accuracy = (results.get(probe, {}).get(name) for probe in _CAPPING)
     if isinstance(margins, GeometricMargins) and isinstance(accuracy, AdversarialAccuracy):
-        return {"adversarial_accuracy": accuracy.capped(margins)}
+        with suppress(ValueError):  # margins of another norm, box or number of samples say nothing of this accuracy
+            return {"adversarial_accuracy": accuracy.capped(margins)}
     return {}
 
 

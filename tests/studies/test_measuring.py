@@ -72,6 +72,22 @@ def test_a_probe_must_return_a_result() -> None:
     assert "must return a flatprobe Result, got a float" in found.refusals[0].reason
 
 
+def test_margins_that_do_not_belong_to_the_accuracy_leave_it_as_it_is() -> None:
+    accuracy = fp.Measurement("adversarial_accuracy", arguments={"budgets": [0.1], "steps": 2})
+    margins = {
+        "norm": fp.Measurement("geometric_margins", arguments={"norm": "linf", "upper": "ifgsm", "lower": []}),
+        "samples": fp.Measurement("geometric_margins", arguments={"upper": "deepfool", "lower": []}, samples=5),
+    }
+    nets = compared.networks(2)
+    alone = fp.compare(nets, DATA, probes=[accuracy]).results["adversarial_accuracy"]
+    for other in margins.values():
+        found = fp.compare(nets, DATA, probes=[other, accuracy])
+        assert not found.refusals
+        for name, result in found.results["adversarial_accuracy"].items():
+            assert torch.equal(result.correct, alone[name].correct)
+            assert "capped by" not in result.settings["subject"]
+
+
 def test_what_is_measured_is_not_measured_again(tmp_path: Path) -> None:
     calls: list[str] = []
     nets, probe = compared.networks(3), counting(calls)
