@@ -31,7 +31,7 @@ class Difference:
         measurement: name of the measurement.
         figure: name of the figure.
         network: the network, or the group.
-        reference: the network or group with the best value.
+        reference: the network or group with the best value; of `differences_of(worst=True)`, the worst one.
         difference: value of the network - value of the reference.
         lower: lower end of the simultaneous interval; NaN where the figure has no known uncertainty.
         upper: upper end.
@@ -118,7 +118,7 @@ def group_differences_of(
         if name in groups and not math.isnan(found.value):
             members.setdefault(groups[name], []).append(found.value)
     arrays = {group: np.array(own) for group, own in members.items() if len(own) > 1}
-    if len(arrays) < 2 or len(way) > 1 or None in way:
+    if len(arrays) < 2 or len(way) > 1 or None in way or len({found.figure for found in figures.values()}) > 1:
         return []
     best = (max if way == {"higher"} else min)(arrays, key=lambda group: float(arrays[group].mean()))
     alpha = (1 - level) / math.comb(len(arrays), 2)
@@ -241,6 +241,8 @@ def _welch(one: Values, two: Values, alpha: float) -> tuple[float, float]:
 def _median_difference(one: Values, two: Values, alpha: float, *, paired: bool) -> tuple[float, float]:
     from scipy import stats
 
+    if min(len(one), len(two)) < 2:  # the bootstrap of one value has no spread
+        return math.nan, math.nan
     generator = np.random.default_rng(0)
     first = generator.integers(len(one), size=(_RESAMPLES, len(one)))
     second = first if paired else generator.integers(len(two), size=(_RESAMPLES, len(two)))

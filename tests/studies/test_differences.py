@@ -149,3 +149,22 @@ def test_errors_under_noise_have_newcombes_interval() -> None:
     (pl, pu), (ql, qu) = ([float(end[0]) for end in results[name].interval()] for name in (row.network, row.reference))
     expected = (p - q - math.hypot(p - pl, qu - q), p - q + math.hypot(pu - p, q - ql))
     assert (row.lower, row.upper) == pytest.approx(expected)
+
+
+def test_one_sample_has_no_interval_of_its_median() -> None:
+    found = {
+        name: fp.geometric_margins(cases.mlp((1, 4, 4), seed=k), DATA.head(1), lower=()) for k, name in enumerate("ab")
+    }
+    rows = differences_of("geometric_margins", found, {})
+    assert all(math.isnan(row.lower) and not row.separated for row in rows)
+
+
+def test_groups_of_different_figures_are_not_compared() -> None:
+    test = cases.data_for((1, 4, 4), samples=40, seed=7)
+    models = {name: cases.mlp((1, 4, 4), seed=k) for k, name in enumerate(("a0", "a1", "b0", "b1"))}
+    found = {name: fp.generalization(model, DATA, test if name[0] == "a" else None) for name, model in models.items()}
+    assert group_differences_of("generalization", found, {name: name[0] for name in found}) == []
+    assert (
+        group_differences_of("generalization", {name: found[name] for name in ("a0", "a1")}, dict.fromkeys(found, "a"))
+        == []
+    )
