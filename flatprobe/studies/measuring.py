@@ -228,15 +228,16 @@ def _cap(results: Mapping[str, Mapping[str, Result]], name: str) -> dict[str, Re
 
 
 def _joined(refusals: Sequence[Refusal], chosen: Sequence[Chosen]) -> list[Refusal]:
-    """The refusals, with one in place of those of a network that refuses all measurements."""
-    count = sum(own.probe != LANDSCAPE for own in chosen)
+    """The refusals, with one in place of those of a network that refuses all measurements for one reason."""
+    names = {own.name for own in chosen if own.probe != LANDSCAPE}
+    own = [refusal for refusal in refusals if refusal.measurement in names]
     reasons: dict[str, list[str]] = {}
-    for refusal in refusals:
+    for refusal in own:
         reasons.setdefault(refusal.network, []).append(refusal.reason)
-    alike = {name: own[0] for name, own in reasons.items() if len(own) == count > 1}
+    alike = {name: each[0] for name, each in reasons.items() if len(each) == len(names) > 1 and len({*each}) == 1}
     return [
         *(Refusal("", name, reason) for name, reason in alike.items()),
-        *(refusal for refusal in refusals if refusal.network not in alike),
+        *(refusal for refusal in refusals if refusal not in own or refusal.network not in alike),
     ]
 
 

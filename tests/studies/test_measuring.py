@@ -67,6 +67,26 @@ def test_any_error_of_one_network_is_a_row_with_its_reason(error: type[Exception
 
 
 @pytest.mark.filterwarnings(REFUSED)
+def test_refusals_are_joined_for_one_reason_alone() -> None:
+    def refusing(name: str, reason: str):
+        def probe(model: nn.Module, _data: fp.LabelledData) -> fp.Result:
+            raise ValueError(reason)
+
+        probe.__name__ = name
+        return probe
+
+    def told(*probes: object) -> set[tuple[str, str, str]]:
+        found = fp.compare({"a": compared.networks(1)["net-0"]}, DATA, probes=probes, groups={"a": "a"})
+        return {(own.measurement, own.network, own.reason[:3]) for own in found.refusals}
+
+    one, other, same = refusing("one", "odd"), refusing("other", "big"), refusing("same", "odd")
+    assert told(one, same) == {("", "a", "odd")}
+    assert told(one, other) == {("one", "a", "odd"), ("other", "a", "big")}
+    # The landscape of a group that has the network's name is no measurement of the network.
+    assert told(one, "scores", "landscape") == {("one", "a", "odd"), ("landscape", "a", "a l")}
+
+
+@pytest.mark.filterwarnings(REFUSED)
 def test_a_probe_must_return_a_result() -> None:
     found = fp.compare(compared.networks(2), DATA, probes=[lambda _model, _data: 1.0, "scores"])
     assert "must return a flatprobe Result, got a float" in found.refusals[0].reason
