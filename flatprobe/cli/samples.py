@@ -41,7 +41,7 @@ class DataOptions:
         (tensors, arrays, a data set or a loader) as package.module:name or path/to/file.py:name. A function with an
         argument split returns the samples of that split, "train" or "test". Pixels are in [0, 1], and those of a
         function are taken as they are, except uint8, which is divided by 255. The default is the training data of each
-        run.
+        run, unless they are of a function, which is run only if it is named here.
     split: str
         Split of the data. The default is the training split.
     test: str
