@@ -113,10 +113,12 @@ def group_differences_of(
     """The same between the means of groups over their networks, by Welch's interval; groups of one are left out."""
     figures = {name: found for name, result in results.items() if (found := headline(result)) is not None}
     way = {better(results[name]) for name in figures}
+    units = _units({name: results[name] for name in figures}, {})  # censored radii count up to the common limit
     members: dict[str, list[float]] = {}
     for name, found in figures.items():
-        if name in groups and not math.isnan(found.value):
-            members.setdefault(groups[name], []).append(found.value)
+        value = _value(units[name]) if name in units else found.value
+        if name in groups and not math.isnan(value):
+            members.setdefault(groups[name], []).append(value)
     arrays = {group: np.array(own) for group, own in members.items() if len(own) > 1}
     if len(arrays) < 2 or len(way) > 1 or None in way or len({found.figure for found in figures.values()}) > 1:
         return []
@@ -126,7 +128,7 @@ def group_differences_of(
     for group, own in arrays.items():
         if group != best:
             low, high = _welch(own, arrays[best], alpha)
-            difference = float(own.mean() - arrays[best].mean())
+            difference = float(own.mean()) - float(arrays[best].mean())
             count, figure = min(len(own), len(arrays[best])), next(iter(figures.values())).figure
             separated = low > 0 or high < 0
             head = measurement, figure, group, best, difference
