@@ -271,7 +271,10 @@ def _estimate(ready: _Ready, chosen: Any, groups: dict[str, str], along: dict[st
     from flatprobe.studies.compare import prepare as work_of
     from flatprobe.studies.estimate import estimate
 
-    rows = estimate(work_of(ready.models, ready.data, probes=chosen, groups=groups, along=along, loss=loss))
+    work = work_of(
+        ready.models, ready.data, test=ready.test or None, probes=chosen, groups=groups, along=along, loss=loss
+    )
+    rows = estimate(work)
     Console(file=sys.stdout, width=None if sys.stdout.isatty() else 120).print(estimate_table(rows))
 
 

@@ -105,6 +105,12 @@ def _training_data(
     if not {"name", "split"} <= source.keys():
         msg = f"--data must name the data of {run}, which was trained on data without a name. Give {_ACCEPTED}."
         raise ValueError(msg)
+    if _is_reference(str(source["name"])):  # whoever wrote config.json would choose the code that runs
+        msg = (
+            f"--data must name the data of {run}, whose {_CONFIG} names a function. Its code is not run on the word of "
+            f"a file: if you trust it, give --data {source['name']}"
+        )
+        raise ValueError(msg)
     if changes:
         msg = f"--data must name the data where {_options(changes)} is given, since {run} was trained on other images."
         raise ValueError(msg)

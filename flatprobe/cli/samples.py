@@ -3,7 +3,6 @@
 import json
 import math
 import re
-import sys
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -42,7 +41,7 @@ class DataOptions:
         (tensors, arrays, a data set or a loader) as package.module:name or path/to/file.py:name. A function with an
         argument split returns the samples of that split, "train" or "test". Pixels are in [0, 1], and those of a
         function are taken as they are, except uint8, which is divided by 255. The default is the training data of each
-        run.
+        run, unless they are of a function, which is run only if it is named here.
     split: str
         Split of the data. The default is the training split.
     test: str
@@ -133,10 +132,10 @@ def samples_for(loaded: "LoadedNetwork", options: DataOptions) -> Samples:
     data, test, warned = _read(None if options.data else loaded.path, options, size)
     found, reason = _normalisation(loaded, network, options.normalise)
     said += reason
-    data, renumbered = _numbered(network, data)
+    data, renumbered = numbered_for(network, data)
     if renumbered:
         said.append("the classes of the data are renumbered in the network's order, by their names")
-    test = None if test is None else _numbered(network, test)[0]
+    test = None if test is None else numbered_for(network, test)[0]
     wrapped = network if found is None else Normalised(network, *found)
     claimed = _claimed(loaded.path, data, network)
     try:
@@ -220,15 +219,11 @@ def _read(
     return data, test, tuple(dict.fromkeys(str(each.message) for each in caught if each.category is UserWarning))
 
 
-def numbered_for(network: "nn.Module", data: "LabelledData") -> "LabelledData":
-    """The data with their classes in the network's order, where both name the same classes in different orders."""
-    numbered, changed = _numbered(network, data)
-    if changed:
-        sys.stderr.write("the classes of the data are renumbered in the network's order, by their names\n")
-    return numbered
+def numbered_for(network: "nn.Module", data: "LabelledData") -> tuple["LabelledData", bool]:
+    """The data with their classes in the network's order, and whether that changed them.
 
-
-def _numbered(network: "nn.Module", data: "LabelledData") -> tuple["LabelledData", bool]:
+    The order changes where both name the same classes in different orders.
+    """
     from flatprobe.network.class_names import class_names_of, find_misplaced
 
     own, names = class_names_of(network), data.source.get("class_names")

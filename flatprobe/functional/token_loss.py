@@ -28,7 +28,11 @@ def negative_log_likelihood(
     """
     rows, flat = logits.flatten(0, 1), labels.flatten()
     if logits.device.type == "cpu" and len(flat) and not 0 <= int(flat.min()) <= int(flat.max()) < logits.shape[2]:
-        msg = f"the labels must be 0 to {logits.shape[2] - 1}, the classes of the outputs, got {int(flat.max())}"
+        wrong = int(flat[(flat < 0) | (flat >= logits.shape[2])][0])
+        msg = (
+            f"the labels must be 0 to {logits.shape[2] - 1}, the classes of the outputs, got {wrong}. Give the loss "
+            "ignore_index for tokens that do not count"
+        )
         raise ValueError(msg)
     found: Tensor = _Likelihood.apply(rows, flat)  # type: ignore[no-untyped-call]
     return found.view(labels.shape)

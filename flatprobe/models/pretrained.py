@@ -142,7 +142,14 @@ def _checked(folder: Path, config: Mapping[str, Any]) -> State | None:
         raise ValueError(msg)
     files = shards(whole) if is_index(whole) else [within(folder, whole.name, whole.suffix)]
     if files[0].suffix == ".bin":
-        [(_, state)] = read_contents(whole).states.items()
+        states = read_contents(whole).states
+        if len(states) > 1:
+            msg = (
+                f"{whole} holds several state_dicts: {', '.join(states)}; transformers takes one. Give the file in "
+                "place of the folder, with its architecture (model=, --model) and key= (--key)"
+            )
+            raise ValueError(msg)
+        (state,) = states.values()
         check_dense(state, whole)
         _check_sizes(folder, config, [list(value.shape) for value in state.values()])
         return state

@@ -150,3 +150,10 @@ ACCURACY = Kind(
     shows="A curve of accuracy against the budget per network",
     table=tables.accuracies,
 )
+OTHER = Kind(
+    title="Other measurements",
+    sentence=lambda _results: "The figures of a probe without a picture, such as a function of the user.",
+    picture=lambda _results, _groups: None,
+    shows="The figures of each network",
+    table=tables.summaries,
+)

@@ -69,7 +69,9 @@ def in_order(records: Mapping[str, Mapping[str, Result]]) -> dict[str, Mapping[s
 
     def place(key: str) -> tuple[int, int, bool]:
         base = key.removesuffix(_EQUAL_LOSS)
-        return ORDER.index(kind(key, records[key])), keys.index(base if base in records else key), key != base
+        own = kind(key, records[key])
+        position = ORDER.index(own) if own in ORDER else len(ORDER)
+        return position, keys.index(base if base in records else key), key != base
 
     return {key: records[key] for key in sorted(records, key=place)}
 
@@ -77,11 +79,13 @@ def in_order(records: Mapping[str, Mapping[str, Result]]) -> dict[str, Mapping[s
 def kind(key: str, results: Mapping[str, Result]) -> type[Result]:
     """Class of the results of a measurement.
 
+    A class without a section and without a picture, such as that of a probe function, has a table of its summary.
+
     Raises:
-        ValueError: for no results, results of several classes, or a class without a section.
+        ValueError: for no results, results of several classes, or a class with a picture and without a section.
     """
     kinds = {type(result) for result in results.values()}
-    if len(kinds) != 1 or not kinds <= _KINDS.keys():
+    if len(kinds) != 1 or (not kinds <= _KINDS.keys() and has_picture(results)):
         found = ", ".join(sorted(own.__name__ for own in kinds)) or "no results"
         expected = ", ".join(own.__name__ for own in _KINDS)
         msg = f"the measurement {key!r} holds {found}; expected results of one class among {expected}"
@@ -140,7 +144,7 @@ def _parts(key: str, results: Results) -> Iterator[tuple[Kind, Results]]:
         first = next(iter(results.values()))
         yield input_space.SCORES if first.settings["probe"] == "scores" else input_space.MARGINS, results
     else:
-        found = _KINDS[own]
+        found = _KINDS.get(own, input_space.OTHER)
         assert found is not None
         yield found, results
 

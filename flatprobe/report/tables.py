@@ -54,6 +54,17 @@ def samples(results: Mapping[str, PerSample]) -> Table:
     return Table((*heading, "misclassified") if signed else heading, tuple(rows))
 
 
+def summaries(results: Mapping[str, Result]) -> Table:
+    """The figures of the summaries."""
+    measured = {name: result.summary() for name, result in results.items()}
+    figures = list(dict.fromkeys(figure for own in measured.values() for figure in own))
+    rows = [
+        (name, *(three(own[figure]) if figure in own else MISSING for figure in figures))
+        for name, own in measured.items()
+    ]
+    return Table(("network", *(figure.replace("_", " ") for figure in figures)), tuple(rows))
+
+
 def fresh_band(results: Mapping[str, Result]) -> str:
     """Meaning of the bands, and the networks for which they do not hold."""
     words = "Wilson's 95 % band for fresh samples of the same distribution"

@@ -54,10 +54,22 @@ def _groups(figure: Figure, members: Mapping[str, list[str]], differences: Diffe
     means = " against ".join(three(mean(values[name])) for name in (one, two)) + " on average"
     scale = next(iter(figure.values.values())).scale
     difference = differences.between(figure, one, two, groups=True)
+    if _contradicts(figure, difference):
+        one, two = two, one
+        difference = differences.between(figure, one, two, groups=True)
+        means = " against ".join(three(mean(values[name])) for name in (one, two)) + " on average"
     return _compared(figure, (f"the networks of {one}", f"those of {two}"), means, difference, scale, verb="are")
 
 
+def _contradicts(figure: Figure, difference: Difference | None) -> bool:
+    """True if the order of the table's figures is not that of the difference, for which censored directions count."""
+    known = _known(difference)
+    return known is not None and (known.difference > 0 if figure.way == "lower" else known.difference < 0)
+
+
 def _two(figure: Figure, one: str, two: str, differences: Differences) -> str:
+    if _contradicts(figure, differences.between(figure, one, two)):
+        one, two = two, one
     numbers = f"{_words(figure, one)} against {_words(figure, two)}"
     return _compared(figure, (one, two), numbers, differences.between(figure, one, two), figure.values[one].scale)
 

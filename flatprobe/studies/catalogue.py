@@ -17,7 +17,6 @@ from flatprobe.probes.sharpness import worst_case_sharpness
 from flatprobe.probes.slices import random_slice
 from flatprobe.probes.smoothing import smoothed_certificate
 from flatprobe.studies.chosen import Chosen
-from flatprobe.studies.probes_by_name import MINIBATCH
 
 # Hessian products and evaluations are adaptive: these are the means on the networks of `python -m tests.benchmarks`.
 _EVALUATIONS = 5.0  # per direction of a radius, 3.8 to 5.8
@@ -62,6 +61,10 @@ def _attacks(a: Mapping[str, Any], _samples: int, classes: int) -> Passes:
     return Passes(2, sum(8 + _ATTACKS.get(name, 50.0) for name in upper) + slopes)
 
 
+def _noise(a: Mapping[str, Any], samples: int, _classes: int) -> Passes:
+    return Passes(gradients=1 + a["draws"] * min(a["batch_size"], samples) / max(1, samples))
+
+
 def _segments(a: Mapping[str, Any], samples: int, classes: int) -> Passes:
     points = (a["points"] + a["refine"]) * (a["pairs"] if a["along"] == "segments" else samples)
     return Passes(gradients=points * classes / max(1, samples))
@@ -101,7 +104,7 @@ CATALOGUE: dict[str, Entry] = {
     ),
     "gradient_noise": Entry(
         "how the gradients of minibatches scatter", "1 gradient, and 200 of minibatches", _WEIGHTS,
-        lambda a, samples, _classes: Passes(gradients=1 + a["draws"] * min(MINIBATCH, samples) / max(1, samples)),
+        _noise,
     ),
     "weight_norms": Entry(
         "the norms of weights and layers", "no pass", _LAYERS, lambda _a, _samples, _classes: Passes()

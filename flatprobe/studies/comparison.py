@@ -14,6 +14,7 @@ from flatprobe.studies.facts import check_alike, facts_of, measured_on
 from flatprobe.studies.headlines import headline
 from flatprobe.studies.records import groups_by_name, load_records, natural_order, read_state, save_record, write_state
 from flatprobe.studies.written import write_frame
+from flatprobe.utils.confidence import check_level
 from flatprobe.utils.results import Result
 
 if TYPE_CHECKING:
@@ -134,9 +135,13 @@ class Comparison:
 
         Returns:
             Columns `kind` ("network" or "group") and those of `Difference`.
+
+        Raises:
+            ValueError: for a level outside (0, 1).
         """
         import pandas as pd
 
+        check_level(level)
         rows = [asdict(row) | {"kind": "network"} for row in self._differences(level)]
         for measurement, results in self.results.items():
             groups = self.groups if self.along is None else {}

@@ -31,7 +31,7 @@ class Difference:
         measurement: name of the measurement.
         figure: name of the figure.
         network: the network, or the group.
-        reference: the network or group with the best value.
+        reference: the network or group with the best value; of `differences_of(worst=True)`, the worst one.
         difference: value of the network - value of the reference.
         lower: lower end of the simultaneous interval; NaN where the figure has no known uncertainty.
         upper: upper end.
@@ -113,12 +113,14 @@ def group_differences_of(
     """The same between the means of groups over their networks, by Welch's interval; groups of one are left out."""
     figures = {name: found for name, result in results.items() if (found := headline(result)) is not None}
     way = {better(results[name]) for name in figures}
+    units = _units({name: results[name] for name in figures}, {})  # censored radii count up to the common limit
     members: dict[str, list[float]] = {}
     for name, found in figures.items():
-        if name in groups and not math.isnan(found.value):
-            members.setdefault(groups[name], []).append(found.value)
+        value = _value(units[name]) if name in units else found.value
+        if name in groups and not math.isnan(value):
+            members.setdefault(groups[name], []).append(value)
     arrays = {group: np.array(own) for group, own in members.items() if len(own) > 1}
-    if len(arrays) < 2 or len(way) > 1 or None in way:
+    if len(arrays) < 2 or len(way) > 1 or None in way or len({found.figure for found in figures.values()}) > 1:
         return []
     best = (max if way == {"higher"} else min)(arrays, key=lambda group: float(arrays[group].mean()))
     alpha = (1 - level) / math.comb(len(arrays), 2)
@@ -126,7 +128,7 @@ def group_differences_of(
     for group, own in arrays.items():
         if group != best:
             low, high = _welch(own, arrays[best], alpha)
-            difference = float(own.mean() - arrays[best].mean())
+            difference = float(own.mean()) - float(arrays[best].mean())
             count, figure = min(len(own), len(arrays[best])), next(iter(figures.values())).figure
             separated = low > 0 or high < 0
             head = measurement, figure, group, best, difference
@@ -241,6 +243,8 @@ def _welch(one: Values, two: Values, alpha: float) -> tuple[float, float]:
 def _median_difference(one: Values, two: Values, alpha: float, *, paired: bool) -> tuple[float, float]:
     from scipy import stats
 
+    if min(len(one), len(two)) < 2:  # the bootstrap of one value has no spread
+        return math.nan, math.nan
     generator = np.random.default_rng(0)
     first = generator.integers(len(one), size=(_RESAMPLES, len(one)))
     second = first if paired else generator.integers(len(two), size=(_RESAMPLES, len(two)))

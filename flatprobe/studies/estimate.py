@@ -9,6 +9,7 @@ from torch import nn
 from flatprobe.data import LabelledData
 from flatprobe.network.batch_sizes import bytes_per_sample
 from flatprobe.network.network import Network
+from flatprobe.probes.generalization import TEST
 from flatprobe.risk.empirical import EmpiricalRisk
 from flatprobe.studies.catalogue import passes_of
 from flatprobe.studies.chosen import Chosen
@@ -54,7 +55,8 @@ def estimate(work: Work) -> list[Estimate]:
     for position, name in work.places():
         chosen = work.chosen[position]
         first = next(iter(work.corners(name))) if chosen.probe == LANDSCAPE else name
-        rows.append(passes[first].estimate(chosen, name, work.data[first]))
+        samples = work.test.get(first, work.data[first]) if chosen.on == TEST else work.data[first]
+        rows.append(passes[first].estimate(chosen, name, samples))
     return rows
 
 
@@ -65,6 +67,7 @@ class _Pass:
     forward: float
     gradient: float
     gigabytes: float
+    samples: int
 
     @classmethod
     def of(cls, model: nn.Module, data: LabelledData, loss: object) -> "_Pass":
@@ -73,15 +76,15 @@ class _Pass:
         network, (forward, gradient) = Network(model), _seconds(model, part, loss, len(data) / len(part))
         weights = sum(value.nbytes for value in network.weights.values())
         batch = min(network.batch_size(None, data), len(data)) * bytes_per_sample(network, part)
-        return cls(forward, gradient, (_COPIES * weights + batch) / 1e9)
+        return cls(forward, gradient, (_COPIES * weights + batch) / 1e9, len(data))
 
     def estimate(self, chosen: Chosen, name: str, data: LabelledData) -> Estimate:
         """The estimate of one measurement."""
-        passes = passes_of(chosen, len(data), data.classes or 1)
+        count = min(chosen.samples or len(data), len(data))
+        passes = passes_of(chosen, count, data.classes or 1)
         if passes is None:
             return Estimate(chosen.name, name, None, None, None, self.gigabytes)
-        share = min(chosen.samples or len(data), len(data)) / len(data)
-        seconds = share * (passes.forward * self.forward + passes.gradients * self.gradient)
+        seconds = count / self.samples * (passes.forward * self.forward + passes.gradients * self.gradient)
         return Estimate(chosen.name, name, passes.forward, passes.gradients, seconds, self.gigabytes)
 
 

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -216,23 +216,28 @@ def _hold(work: Work, place: Place, outcome: Outcome, out: str | Path | None, he
 
 
 def _cap(results: Mapping[str, Mapping[str, Result]], name: str) -> dict[str, Result]:
-    """The accuracy capped by the network's margins, which may hold nearer adversarial points; empty without both."""
+    """The accuracy capped by the network's margins, which may hold nearer adversarial points.
+
+    Empty without both, or where the margins are of another norm, box or other samples.
+    """
     margins, accuracy = (results.get(probe, {}).get(name) for probe in _CAPPING)
     if isinstance(margins, GeometricMargins) and isinstance(accuracy, AdversarialAccuracy):
-        return {"adversarial_accuracy": accuracy.capped(margins)}
+        with suppress(ValueError):  # margins of another norm, box or number of samples say nothing of this accuracy
+            return {"adversarial_accuracy": accuracy.capped(margins)}
     return {}
 
 
 def _joined(refusals: Sequence[Refusal], chosen: Sequence[Chosen]) -> list[Refusal]:
-    """The refusals, with one in place of those of a network that refuses all measurements."""
-    count = sum(own.probe != LANDSCAPE for own in chosen)
+    """The refusals, with one in place of those of a network that refuses all measurements for one reason."""
+    names = {own.name for own in chosen if own.probe != LANDSCAPE}
+    own = [refusal for refusal in refusals if refusal.measurement in names]
     reasons: dict[str, list[str]] = {}
-    for refusal in refusals:
+    for refusal in own:
         reasons.setdefault(refusal.network, []).append(refusal.reason)
-    alike = {name: own[0] for name, own in reasons.items() if len(own) == count > 1}
+    alike = {name: each[0] for name, each in reasons.items() if len(each) == len(names) > 1 and len({*each}) == 1}
     return [
         *(Refusal("", name, reason) for name, reason in alike.items()),
-        *(refusal for refusal in refusals if refusal.network not in alike),
+        *(refusal for refusal in refusals if refusal not in own or refusal.network not in alike),
     ]
 
 

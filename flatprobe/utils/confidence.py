@@ -26,7 +26,7 @@ def wilson(p: Proportions, trials: int, level: float) -> tuple[Proportions, Prop
     """
     from scipy import stats
 
-    _check_level(level)
+    check_level(level)
     z, n = float(stats.norm.ppf((1 + level) / 2)), trials
     middle = (p + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z / (1 + z**2 / n) * (p * (1 - p) / n + z**2 / (4 * n**2)).sqrt()
@@ -54,7 +54,7 @@ def clopper_pearson(
     Raises:
         ValueError: for a level outside (0, 1).
     """
-    _check_level(level)
+    check_level(level)
     alpha = (1 - level) / 2
     return clopper_pearson_lower(counts, trials, alpha), 1 - clopper_pearson_lower(trials - counts, trials, alpha)
 
@@ -84,7 +84,7 @@ def mean_interval(values: Float64[Tensor, " draws"], level: float = 0.95) -> tup
     """
     from scipy import stats
 
-    _check_level(level)
+    check_level(level)
     n = len(values)
     if n < 2:
         return math.nan, math.nan
@@ -92,7 +92,12 @@ def mean_interval(values: Float64[Tensor, " draws"], level: float = 0.95) -> tup
     return middle - half, middle + half
 
 
-def _check_level(level: float) -> None:
+def check_level(level: float) -> None:
+    """Check a confidence.
+
+    Raises:
+        ValueError: for a level outside (0, 1).
+    """
     if not 0 < level < 1:
         msg = f"level must be a confidence in (0, 1), got {level}"
         raise ValueError(msg)

@@ -36,9 +36,10 @@ def resolve(reference: str, option: str) -> Any:
         )
         raise ValueError(msg)
     found: Any = _imported(place, option)
-    for part in name.split("."):
+    parts = name.split(".")
+    for count, part in enumerate(parts):
         if not hasattr(found, part):
-            owner = place if isinstance(found, ModuleType) else f"{place}:{name}"
+            owner = f"{place}:{'.'.join(parts[:count])}" if count else place
             msg = (
                 f"{option} must name something in {place}, got {reference!r}, and {owner} has no {part}. "
                 f"Its functions and classes: {_public(found)}."

@@ -1,5 +1,6 @@
 """Data options: parsing, normalization, test data, references, and warnings for each network."""
 
+import json
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -147,16 +148,31 @@ def test_functions_of_a_file_give_data(
         assert "hardly better than guessing" in found.warnings[0]
 
 
-def test_a_run_on_the_data_of_a_function_is_measured_on_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_on_the_data_of_a_function_needs_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "own.py").write_text(FACTORY)
     monkeypatch.chdir(tmp_path)
     words = "train --data own.py:by_split --validation test --network mlp --epochs 1 --out run"
     with suppress(SystemExit):
         main(words.split())
     path = tmp_path / "run"
-    found = samples_for(LoadedNetwork("run", path, fp.load_checkpoint(path)), DataOptions())
+    run = LoadedNetwork("run", path, fp.load_checkpoint(path))
+    with pytest.raises(ValueError, match=r"names a function.*if you trust it, give --data own\.py:by_split"):
+        samples_for(run, DataOptions())
+    found = samples_for(run, DataOptions(data="own.py:by_split"))
     assert found.data.source["name"] == "own.py:by_split"
     assert len(found.data) == len(found.test or ()) == 40
+
+
+def test_no_code_runs_that_a_config_json_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "hostile.py").write_text("open('ran', 'w').close()\n\ndef load(): return None\n")
+    (tmp_path / "run").mkdir()
+    source = {"name": "hostile.py:load", "split": "train"}
+    (tmp_path / "run" / "config.json").write_text(json.dumps({"data": {"source": source}}))
+    for options in (DataOptions(), DataOptions(split="test"), DataOptions(test="valid")):
+        with pytest.raises(ValueError, match=r"if you trust it, give --data hostile\.py:load"):
+            samples_for(LoadedNetwork("run", tmp_path / "run", nn.Linear(4, 2).eval()), options)
+    assert not (tmp_path / "ran").exists()
 
 
 def test_a_function_that_fails_is_refused_by_the_name_of_the_option(tmp_path: Path) -> None:

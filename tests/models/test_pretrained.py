@@ -50,6 +50,9 @@ def test_weights_in_pickles_are_read_without_code(name: str, dtype: torch.dtype,
     loaded = fp.load_checkpoint(tmp_path)
     assert {value.dtype for value in loaded.parameters()} == {dtype}
     assert all(torch.equal(value, loaded.state_dict()[key]) for key, value in model.state_dict().items())
+    torch.save({"model": state, "ema": state}, tmp_path / "pytorch_model.bin")
+    with pytest.raises(ValueError, match=r"holds several state_dicts: model, ema; .* key= \(--key\)"):
+        fp.load_checkpoint(tmp_path)
     (tmp_path / "pytorch_model.bin").unlink()
     parts = [dict([*state.items()][:9]), dict([*state.items()][9:])]
     for k, part in enumerate(parts):

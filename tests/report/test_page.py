@@ -13,6 +13,7 @@ import torch
 
 import flatprobe as fp
 from flatprobe.probes.generalization import Generalization
+from flatprobe.probes.per_sample import PerSample
 from flatprobe.report import load_records, report
 from flatprobe.report.weight_tables import landscapes
 from flatprobe.studies.comparison import Comparison, Refusal
@@ -260,6 +261,18 @@ def test_bad_input_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="groups must hold a group for every network, got none for 'b'"):
         report({"r": {"a": flatness([1.0]), "b": flatness([1.0])}}, path, groups={"a": "one"})
     assert not path.exists()
+
+
+def test_a_probe_without_a_picture_has_its_figures_on_the_page(tmp_path: Path) -> None:
+    own = {name: margins_of(k) for k, name in enumerate("ab")}
+    plain = {
+        name: PerSample(values=result.values, labels=result.labels, settings=result.settings)
+        for name, result in own.items()
+    }
+    page = report({"mine": plain, "functional_margins": own}, tmp_path / "r.html").read_text(encoding="utf-8")
+    assert "The figures of a probe without a picture" in page
+    for result in plain.values():
+        assert page.count(three(result.mean)) >= 2
 
 
 def test_numbers_have_three_digits() -> None:

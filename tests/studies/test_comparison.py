@@ -9,9 +9,11 @@ import pytest
 import torch
 
 import flatprobe as fp
+from flatprobe.studies.compare import prepare
 from flatprobe.studies.comparison import Comparison, Refusal
+from flatprobe.studies.estimate import estimate
 from flatprobe.studies.records import groups_by_name
-from tests.helpers import cases
+from tests.helpers import cases, compared
 
 DATA, TEST = cases.data_for((1, 4, 4), samples=40), cases.data_for((1, 4, 4), samples=30, seed=2)
 MODELS = {
@@ -217,3 +219,22 @@ def test_without_classes_no_margins_or_attacks_are_missed() -> None:
     assert "margins" not in missed
     assert "attack" not in missed
     assert repr(own) == "Comparison(1 measurement of 1 network, 1 refused)"
+
+
+def test_the_level_of_differences_is_a_confidence() -> None:
+    found = fp.compare(compared.networks(2), compared.data(), probes=["scores"])
+    with pytest.raises(ValueError, match=r"level must be a confidence in \(0, 1\), got 95"):
+        found.differences(level=95)
+
+
+def test_estimates_are_in_proportion_to_the_samples_that_are_measured() -> None:
+    data, test = compared.data(), compared.data().head(20)
+    probes = [
+        "functional_margins",
+        fp.Measurement("functional_margins", on="test", name="test"),
+        fp.Measurement("gradient_noise", arguments={"batch_size": 2}, samples=10, name="noise"),
+    ]
+    rows = {row.measurement: row for row in estimate(prepare(compared.networks(1), data, test=test, probes=probes))}
+    share = rows["test"].seconds / rows["functional_margins"].seconds
+    assert share == pytest.approx(20 / len(data))
+    assert rows["noise"].gradients == 1 + 200 * 2 / 10

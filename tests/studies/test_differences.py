@@ -10,6 +10,9 @@ from scipy import stats
 import flatprobe as fp
 from flatprobe.probes.flatness import FlatnessRadii
 from flatprobe.probes.margins import Margins
+from flatprobe.report.differences import Differences
+from flatprobe.report.figures import headline_figures
+from flatprobe.report.verdicts import verdict
 from flatprobe.risk.empirical import Risk
 from flatprobe.studies.differences import differences_of, group_differences_of, marks_of
 from tests.helpers import cases
@@ -149,3 +152,49 @@ def test_errors_under_noise_have_newcombes_interval() -> None:
     (pl, pu), (ql, qu) = ([float(end[0]) for end in results[name].interval()] for name in (row.network, row.reference))
     expected = (p - q - math.hypot(p - pl, qu - q), p - q + math.hypot(pu - p, q - ql))
     assert (row.lower, row.upper) == pytest.approx(expected)
+
+
+def test_one_sample_has_no_interval_of_its_median() -> None:
+    found = {
+        name: fp.geometric_margins(cases.mlp((1, 4, 4), seed=k), DATA.head(1), lower=()) for k, name in enumerate("ab")
+    }
+    rows = differences_of("geometric_margins", found, {})
+    assert all(math.isnan(row.lower) and not row.separated for row in rows)
+
+
+def test_groups_of_different_figures_are_not_compared() -> None:
+    test = cases.data_for((1, 4, 4), samples=40, seed=7)
+    models = {name: cases.mlp((1, 4, 4), seed=k) for k, name in enumerate(("a0", "a1", "b0", "b1"))}
+    found = {name: fp.generalization(model, DATA, test if name[0] == "a" else None) for name, model in models.items()}
+    assert group_differences_of("generalization", found, {name: name[0] for name in found}) == []
+    assert (
+        group_differences_of("generalization", {name: found[name] for name in ("a0", "a1")}, dict.fromkeys(found, "a"))
+        == []
+    )
+
+
+def test_censored_directions_count_in_the_means_of_groups() -> None:
+    values = {
+        "a0": [1.0, math.inf, math.inf],
+        "a1": [1.2, math.inf, math.inf],
+        "b0": [3.0, 3.2, 2.9],
+        "b1": [3.0, 3.1, 2.8],
+    }
+    found = {name: radii(own)[0] for name, own in values.items()}
+    (row,) = group_differences_of("r", found, {name: name[0] for name in found})
+    assert (row.network, row.reference) == ("b", "a")
+    assert row.difference == pytest.approx(3.0 - (201 + 201.2) / 6)
+
+
+def test_a_verdict_follows_the_difference_in_which_censored_directions_count() -> None:
+    values = {
+        "a0": [1.0, math.inf, math.inf],
+        "a1": [1.2, math.inf, math.inf],
+        "b0": [3.0, 3.2, 2.9],
+        "b1": [3.0, 3.1, 2.8],
+    }
+    records = {"flatness_radius": {name: radii(own)[0] for name, own in values.items()}}
+    groups = {name: name[0] for name in values}
+    (figure,) = headline_figures(records, {})
+    said = verdict(figure, Differences.of(records, groups, {}), groups)
+    assert said.startswith("the networks of a are flatter than those of b")

@@ -67,9 +67,45 @@ def test_any_error_of_one_network_is_a_row_with_its_reason(error: type[Exception
 
 
 @pytest.mark.filterwarnings(REFUSED)
+def test_refusals_are_joined_for_one_reason_alone() -> None:
+    def refusing(name: str, reason: str):
+        def probe(model: nn.Module, _data: fp.LabelledData) -> fp.Result:
+            raise ValueError(reason)
+
+        probe.__name__ = name
+        return probe
+
+    def told(*probes: object) -> set[tuple[str, str, str]]:
+        found = fp.compare({"a": compared.networks(1)["net-0"]}, DATA, probes=probes, groups={"a": "a"})
+        return {(own.measurement, own.network, own.reason[:3]) for own in found.refusals}
+
+    one, other, same = refusing("one", "odd"), refusing("other", "big"), refusing("same", "odd")
+    assert told(one, same) == {("", "a", "odd")}
+    assert told(one, other) == {("one", "a", "odd"), ("other", "a", "big")}
+    # The landscape of a group that has the network's name is no measurement of the network.
+    assert told(one, "scores", "landscape") == {("one", "a", "odd"), ("landscape", "a", "a l")}
+
+
+@pytest.mark.filterwarnings(REFUSED)
 def test_a_probe_must_return_a_result() -> None:
     found = fp.compare(compared.networks(2), DATA, probes=[lambda _model, _data: 1.0, "scores"])
     assert "must return a flatprobe Result, got a float" in found.refusals[0].reason
+
+
+def test_margins_that_do_not_belong_to_the_accuracy_leave_it_as_it_is() -> None:
+    accuracy = fp.Measurement("adversarial_accuracy", arguments={"budgets": [0.1], "steps": 2})
+    margins = {
+        "norm": fp.Measurement("geometric_margins", arguments={"norm": "linf", "upper": "ifgsm", "lower": []}),
+        "samples": fp.Measurement("geometric_margins", arguments={"upper": "deepfool", "lower": []}, samples=5),
+    }
+    nets = compared.networks(2)
+    alone = fp.compare(nets, DATA, probes=[accuracy]).results["adversarial_accuracy"]
+    for other in margins.values():
+        found = fp.compare(nets, DATA, probes=[other, accuracy])
+        assert not found.refusals
+        for name, result in found.results["adversarial_accuracy"].items():
+            assert torch.equal(result.correct, alone[name].correct)
+            assert "capped by" not in result.settings["subject"]
 
 
 def test_what_is_measured_is_not_measured_again(tmp_path: Path) -> None:

@@ -61,7 +61,7 @@ def test_a_file_with_the_name_of_a_module_of_python_is_the_file() -> None:
         ("own_things:a b", r"--x must be package\.module:name"),
         (":f", r"--x must be package\.module:name"),
         ("own_things.py:nope", r"--x must name something in own_things\.py.* has no nope.*: Net, fails, needs"),
-        ("own_things.py:Net.nope", r"own_things\.py:Net\.nope has no nope.*: build"),
+        ("own_things.py:Net.nope", r"own_things\.py:Net has no nope.*: build"),
         ("nowhere.py:f", "--x must name a module that can be imported, got 'nowhere.py', which raised FileNotFound"),
         ("nowhere:f", "'nowhere', which raised ModuleNotFoundError: No module named 'nowhere'"),
         ("own_things.py:number", "--x must name a function or class, got .*, which is an object of type int"),
