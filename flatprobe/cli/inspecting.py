@@ -30,6 +30,7 @@ def inspect(paths: Annotated[list[Path], Parameter(negative=())], *, tensors: bo
 
     console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else 120)
     found = names_of([checkpoint for path in paths for checkpoint in find_checkpoints(path)])
+    refused = 0
     contents: dict[str, dict[str, Any]] = {}  # rows without the number of bytes -> name -> rows and tensors
     for name, path in found.items():
         try:
@@ -37,7 +38,7 @@ def inspect(paths: Annotated[list[Path], Parameter(negative=())], *, tensors: bo
         except (ValueError, OSError, ImportError) as error:
             if len(found) == 1:
                 raise
-            rows, states = {"refused": str(error)}, {}
+            rows, states, refused = {"refused": str(error)}, {}, refused + 1
         alike = without(re.sub(r"[\d,]+ bytes", "", str(rows)), name) + (name if tensors else "")
         contents.setdefault(alike, {})[name] = rows, states
     for names in contents.values():
@@ -57,3 +58,5 @@ def inspect(paths: Annotated[list[Path], Parameter(negative=())], *, tensors: bo
                     escape(printable(tensor)), " x ".join(map(str, value.shape)) or "-", str(value.dtype).split(".")[-1]
                 )
             console.print(listed)
+    if refused:
+        sys.exit(1)

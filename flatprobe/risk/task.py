@@ -88,6 +88,7 @@ class Task:
             self.user.check(at_least_single(outputs), targets)
         else:
             self._check_range(outputs, targets)
+            self._check_probabilities(targets)
             self._warn_of_copied(inputs, targets)
             with torch.no_grad():
                 self.per_sample(outputs, targets)
@@ -96,6 +97,21 @@ class Task:
             elif self.named == "binary_cross_entropy":
                 warn_of_probabilities(outputs.reshape(len(outputs), -1), network)
         return batch_size if fixed else samples_within(outputs.nbytes // len(outputs), batch_size, _BYTES)
+
+    def _check_probabilities(self, targets: Tensor) -> None:
+        """Check that the targets of a binary cross-entropy are probabilities.
+
+        Raises:
+            ValueError: for others, such as -1 and 1.
+        """
+        if self.named != "binary_cross_entropy":
+            return
+        labels = self.data.labels if isinstance(self.data.store, Memory) else targets.cpu()
+        lowest, highest = (float(end) for end in labels.double().aminmax())
+        if lowest < 0 or highest > 1:
+            fix = "Pass (targets + 1) / 2." if (lowest, highest) == (-1, 1) else "Pass 0 and 1, or probabilities."
+            msg = f"the targets of binary_cross_entropy must be in [0, 1], got {lowest:g} to {highest:g}. {fix}"
+            raise ValueError(msg)
 
     def per_sample(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """The loss per sample, in float32 at least."""

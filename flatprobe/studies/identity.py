@@ -35,7 +35,8 @@ def network_identity(model: nn.Module, data: LabelledData, loss: Any = None) -> 
         loss: the loss of the measurements; for "model" the output is the loss that the network returns.
 
     Returns:
-        `outputs`, `sources` (the code of the classes of its parts) and `attributes` (public plain values of its parts).
+        `outputs`, `sources` (the code of the classes of its parts), `around` (the files and global values behind
+        `forward` of a user's classes) and `attributes` (public plain values of its parts).
         None where the network cannot be run.
     """
     with suppress(Exception):  # a user's module may raise anything
@@ -44,6 +45,8 @@ def network_identity(model: nn.Module, data: LabelledData, loss: Any = None) -> 
         return {
             "outputs": digest({"outputs": outputs.reshape(-1)}),
             "sources": sorted({str(source_of(type(part))) for part in parts}),
+            # The helpers and globals of a user's own file; installed libraries change by their version.
+            "around": [surroundings(code) for code in dict.fromkeys(map(_own_forward, parts)) if code is not None],
             "attributes": digest({repr([_attributes(part) for part in parts]): torch.empty(0)}),
         }
     return None
@@ -71,6 +74,14 @@ def probe_identity(function: object) -> dict[str, Any] | None:
         around = surroundings(function)
         return None if around is None else {**fingerprint(function), "around": around}
     return None
+
+
+def _own_forward(part: nn.Module) -> Any:
+    """The `forward` of a class in a user's file; None for one of flatprobe or an installed library."""
+    forward = type(part).forward
+    code = getattr(forward, "__code__", None)
+    library = type(part).__module__.partition(".")[0] in {"torch", "flatprobe"}
+    return None if library or code is None or "site-packages" in code.co_filename else forward
 
 
 @standalone

@@ -20,7 +20,7 @@ _COUNTED = (
     "layer", "unit", "size", "lr", "rate", "wd", "decay", "momentum", "noise", "sample", "n",
     "dropout", "dim", "channel",
 )  # fmt: skip
-_NUMBERED = re.compile(r"(?P<stem>.*?)[-_ =]?(?P<number>\d+)$", re.DOTALL)
+_NUMBERED = re.compile(r"(?P<stem>.*?)[-_ =/]?(?P<number>\d+)$", re.DOTALL)
 _WORD = re.compile(r"[A-Za-z]+$")
 
 

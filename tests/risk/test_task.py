@@ -318,3 +318,15 @@ def test_property_one_output_has_an_error_for_two_classes_and_none_for_counts() 
     found = fp.EmpiricalRisk(model, fp.LabelledData(x, y), loss=logistic)()
     assert found.error == float(((model(x).flatten() > 0) != y).double().mean())
     assert fp.EmpiricalRisk(model, fp.LabelledData(x, integers(5, 30)), loss=counts)().figures().keys() == {"loss"}
+
+
+def test_the_targets_of_a_binary_cross_entropy_are_probabilities() -> None:
+    network, inputs = nn.Linear(3, 2).double().eval(), drawn(6, 3)
+    signs = drawn(6, 2).sign()
+    with pytest.raises(ValueError, match=r"must be in \[0, 1\], got -1 to 1\. Pass \(targets \+ 1\) / 2"):
+        fp.EmpiricalRisk(network, fp.LabelledData(inputs, signs), loss="binary_cross_entropy")
+    data = fp.LabelledData(inputs, (signs + 1) / 2)
+    expected = nn.functional.binary_cross_entropy_with_logits(network(inputs), data.labels).item()
+    assert fp.EmpiricalRisk(network, data, loss="binary_cross_entropy")().loss == pytest.approx(
+        float(expected), rel=1e-9
+    )

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 import flatprobe as fp
 from flatprobe.studies.identity import network_identity
+from flatprobe.utils.references import resolve
 from tests.helpers import cases, compared
 
 DATA = compared.data()
@@ -95,6 +96,22 @@ def test_a_network_is_its_function(tmp_path: Path) -> None:
     capped, other = (network_identity(Capped(t=t).eval(), DATA) for t in (1.0, 1.0 + 1e-12))
     assert capped["outputs"] == other["outputs"]
     assert capped["attributes"] != other["attributes"]
+
+
+def test_the_helpers_and_globals_of_a_forward_are_part_of_its_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "helped.py").write_text(
+        "import torch\nfrom torch import nn\nCAP = 1e9\ndef act(x): return torch.relu(x).clamp(max=CAP)\n"
+        "class Net(nn.Sequential):\n    def forward(self, x): return super().forward(act(x))\n"
+    )
+    net = resolve(f"{tmp_path / 'helped.py'}:Net", "--model")(nn.Flatten(), nn.Linear(16, 10)).eval()
+    first = network_identity(net, DATA)
+    assert network_identity(net, DATA) == first
+    monkeypatch.setattr(sys.modules[type(net).__module__], "CAP", 1e8)
+    other = network_identity(net, DATA)
+    assert other["outputs"] == first["outputs"]
+    assert other != first
 
 
 def test_training_marks_and_threads_do_not_make_another_network() -> None:
