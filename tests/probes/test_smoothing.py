@@ -156,7 +156,8 @@ def test_property_selection_and_estimation_are_different_families() -> None:
 def made(predicted: list[int], radius: list[float], labels: list[int]) -> SmoothedCertificate:
     columns = {"predicted": predicted, "selected": predicted, "counts": predicted, "labels": labels}
     tensors = {name: torch.tensor(column) for name, column in columns.items()}
-    return SmoothedCertificate(**tensors, radius=torch.tensor(radius, dtype=torch.float64), settings={})
+    settings = {"arguments": {"sigma": 0.3}}
+    return SmoothedCertificate(**tensors, radius=torch.tensor(radius, dtype=torch.float64), settings=settings)
 
 
 def test_closed_form_certified_accuracy_and_summary() -> None:
@@ -166,9 +167,10 @@ def test_closed_form_certified_accuracy_and_summary() -> None:
     assert result.certified_accuracy(radii).tolist() == [0.6, 0.6, 0.4, 0.4, 0.2, 0.0]
     assert result.summary() == {
         "median_radius": 0.25, "mean_radius": pytest.approx(0.33), "abstained": 0.2,
-        "certified_accuracy(0)": 0.6, "certified_accuracy(0.25)": 0.6, "certified_accuracy(0.5)": 0.4,
+        "certified_accuracy(0.3)": 0.4, "certified_accuracy(0)": 0.6, "certified_accuracy(0.25)": 0.6,
+        "certified_accuracy(0.5)": 0.4,
     }  # fmt: skip
-    assert list(result.summary([0.9]))[-1] == "certified_accuracy(0.9)"
+    assert list(result.summary([0.9]))[:2] == ["certified_accuracy(0.3)", "certified_accuracy(0.9)"]  # sigma first
     lower, upper = result.band(radii, 0.9)
     for count, low, high in zip((3, 3, 2, 2, 1, 0), lower.tolist(), upper.tolist(), strict=True):
         reference = stats.binomtest(count, 5).proportion_ci(0.9, method="wilson")
