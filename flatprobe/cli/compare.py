@@ -33,7 +33,7 @@ class RunOptions:
     Parameters
     ----------
     group: list[str]
-        A group as LABEL=PATTERN, such as --group "natural=natural-*". Repeat the option for several. Other networks are
+        A group as LABEL=PATTERN, such as --group "natural=natural-?". Repeat the option for several. Other networks are
         grouped by their names: names that differ only in consecutive final numbers (natural-0, natural-1) are
         replicates, unless these count epochs, steps or the like.
     along: str
