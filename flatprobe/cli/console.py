@@ -43,7 +43,7 @@ def show(comparison: Comparison) -> None:
 
 
 def tell_refusals(comparison: Comparison) -> None:
-    """What was refused, on stderr, a line per reason."""
+    """Print the refusals on stderr, a line per reason."""
     for what, reason in by_reason(comparison.refusals, names=caption):
         sys.stderr.write(f"not measured: {printable(what)}: {printable(reason)}\n")
 

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
+from flatprobe.utils.natural import listed
+
 if TYPE_CHECKING:
     from flatprobe.studies.chosen import Given
 
@@ -149,7 +151,7 @@ def groups_of(names: Sequence[str], options: Sequence[str], along: str | None) -
             msg = f"--group must be LABEL=PATTERN such as natural='natural-*', got {option!r}."
             raise ValueError(msg)
         if not any(fnmatchcase(name, pattern) for name in names):
-            msg = f"--group must have a pattern that fits a network, got {option!r}. The networks: {_listed(names)}."
+            msg = f"--group must have a pattern that fits a network, got {option!r}. The networks: {listed(names)}."
             raise ValueError(msg)
         patterns.append((own, pattern))
     by_name = groups_by_name(names) if along is None else {name: _without_number(name, along) for name in names}
@@ -188,7 +190,7 @@ def along_of(places: Mapping[str, Path], option: str | None) -> tuple[dict[str, 
             "in its first column."
         )
         msg = (
-            f"--along must have a finite number for every network, got none of {option!r} for {_listed(missing)}. {fix}"
+            f"--along must have a finite number for every network, got none of {option!r} for {listed(missing)}. {fix}"
         )
         raise ValueError(msg)
     return {own: value for own, value in found.items() if value is not None}, name
@@ -239,16 +241,12 @@ def _column(path: Path, column: str, names: Sequence[str]) -> dict[str, float | 
         raise ValueError(msg)
     frame = pd.read_csv(path)
     if column not in frame.columns[1:]:
-        msg = f"--along must name a column of {path}, got {column!r}. Its columns: {_listed(list(frame.columns[1:]))}."
+        msg = f"--along must name a column of {path}, got {column!r}. Its columns: {listed(list(frame.columns[1:]))}."
         raise ValueError(msg)
     numbers = pd.to_numeric(frame[column], errors="coerce")
     own = frame.iloc[:, 0].astype(str)
     if len(twice := list(own[own.duplicated()].unique())):
-        msg = f"{path} must name each network once in its first column, got {_listed(twice)} more than once."
+        msg = f"{path} must name each network once in its first column, got {listed(twice)} more than once."
         raise ValueError(msg)
     known = dict(zip(own, numbers, strict=True))
     return {name: float(known[name]) if math.isfinite(known.get(name, math.nan)) else None for name in names}
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")

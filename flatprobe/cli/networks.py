@@ -79,8 +79,9 @@ def load_networks(paths: Sequence[Path], options: NetworkOptions) -> list[Loaded
     Raises:
         ValueError: if `--model` or `--device` is wrong, a checkpoint is given twice, or none can be loaded.
     """
-    from flatprobe.models.folders import find_checkpoints, names_of, natural
+    from flatprobe.models.folders import find_checkpoints, names_of
     from flatprobe.utils.devices import as_device
+    from flatprobe.utils.natural import natural
 
     if options.device is not None:
         as_device(options.device)

@@ -49,7 +49,7 @@ def _takes_split(function: Any) -> bool:
 
 @lru_cache(maxsize=4)
 def _value_of(reference: str, split: str) -> Any:
-    """What the function of `--data` returns; it is given the split if it has such a parameter.
+    """Return value of the function of `--data`, which gets the split if it has such a parameter.
 
     Raises:
         ValueError: if the reference does not lead to data.

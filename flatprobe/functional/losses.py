@@ -98,11 +98,6 @@ def per_sample_loss(
     return partial(function, **arguments)
 
 
-def at_least_single(logits: Float[Tensor, "samples ..."]) -> Float[Tensor, "samples ..."]:
-    """The outputs in float32 at least, since half precision has steps of 1 %."""
-    return logits.float() if logits.dtype.itemsize < 4 else logits
-
-
 def misclassified(logits: Logits, labels: Labels) -> Bool[Tensor, " samples"]:
     """1[argmax_j z_j != y]."""
     return logits.argmax(1) != labels

@@ -7,6 +7,8 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from flatprobe.functional.outputs import at_least_single
+
 # Bytes of the logits that are worked on at once, in float32.
 _BYTES = 2**24
 
@@ -43,16 +45,12 @@ def _pieces(logits: Tensor) -> Iterator[slice]:
     return (slice(start, start + size) for start in range(0, len(logits), size))
 
 
-def _precise(logits: Tensor) -> Tensor:
-    return logits.float() if logits.dtype.itemsize < 4 else logits
-
-
 class _Likelihood(torch.autograd.Function):
     """l = log sum_c exp(z_c) - z_y, with the gradient of `_Slope`."""
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, labels: Tensor) -> Tensor:
-        sums = torch.cat([_precise(logits[part]).logsumexp(1) for part in _pieces(logits)])
+        sums = torch.cat([at_least_single(logits[part]).logsumexp(1) for part in _pieces(logits)])
         ctx.save_for_backward(logits, labels, sums)
         return sums - logits.gather(1, labels[:, None]).squeeze(1)
 
@@ -71,7 +69,7 @@ class _Slope(torch.autograd.Function):
         found = torch.empty_like(logits)
         for part in _pieces(logits):
             w = weights[part, None]
-            own = (_precise(logits[part]) - sums[part, None]).exp_().mul_(w)
+            own = (at_least_single(logits[part]) - sums[part, None]).exp_().mul_(w)
             found[part] = own.scatter_add_(1, labels[part, None], -w)
         return found
 
@@ -82,8 +80,8 @@ class _Slope(torch.autograd.Function):
         logits, labels, sums, weights = ctx.saved_tensors
         found, slopes = torch.empty_like(logits), torch.empty_like(weights)
         for part in _pieces(logits):
-            u = _precise(direction[part])
-            p = (_precise(logits[part]) - sums[part, None]).exp_()
+            u = at_least_single(direction[part])
+            p = (at_least_single(logits[part]) - sums[part, None]).exp_()
             mean = (p * u).sum(1)
             slopes[part] = mean - u.gather(1, labels[part, None]).squeeze(1)
             found[part] = p.mul_(u - mean[:, None]).mul_(weights[part, None])

@@ -11,12 +11,13 @@ from flatprobe.models import build, layer_count
 from flatprobe.models.architectures import CONFIG, architecture, config_of
 from flatprobe.models.folders import WHOLE, weight_files
 from flatprobe.models.pretrained import dtype_of, is_readable, load_pretrained
-from flatprobe.models.weights import HOW, check_state, choose, few, load_weights
+from flatprobe.models.weights import HOW, check_state, choose, load_weights
 from flatprobe.network.class_names import set_class_names
 from flatprobe.network.modules import check_finite
 from flatprobe.network.trained_on import mark_training_data
 from flatprobe.utils.contents import read_contents
 from flatprobe.utils.devices import as_device
+from flatprobe.utils.natural import listed
 from flatprobe.utils.tensor_files import is_index, read_json, shards, write_tensors
 
 
@@ -130,7 +131,7 @@ def read_checkpoint(
     said += words + load_weights(network, state, str(file))
     if contents.beside:
         objects = [f"{where} ({name})" for where, name in contents.beside.items()]
-        said.append(f"objects beside the weights left out: {few(objects)}")
+        said.append(f"objects beside the weights left out: {listed(objects)}")
     data = _training_data(file)
     source = data.get("source")
     set_class_names(network, source.get("class_names") if isinstance(source, dict) else None)
@@ -181,7 +182,7 @@ def weights_of(folder: Path, which: str = "last") -> Path:
     files = weight_files(folder)
     if which == "last" and len(files) == 1:
         return files[0]
-    what = f"{len(files)} files of weights, {few([file.name for file in files])}" if files else f"no {names[0]}"
+    what = f"{len(files)} files of weights, {listed([file.name for file in files])}" if files else f"no {names[0]}"
     msg = (
         f"the folder {folder} holds {what}; expected a flatprobe run folder (config.json, last.safetensors, "
         "best.safetensors), a folder with model.safetensors, or the checkpoint file itself with its architecture as "

@@ -16,7 +16,7 @@ _LISTED = 5
 
 
 def describe(path: Path) -> tuple[dict[str, str], dict[str, State]]:
-    """What a checkpoint holds, in words, and its state_dicts by key.
+    """Content of a checkpoint in words, and its state_dicts by key.
 
     Args:
         path: a file, or a folder that is one checkpoint.

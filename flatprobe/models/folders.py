@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from flatprobe.models.architectures import CONFIG
+from flatprobe.utils.natural import natural
 from flatprobe.utils.results import printable
 from flatprobe.utils.tensor_files import is_index, read_json, shards
 
@@ -56,12 +57,6 @@ def find_checkpoints(path: Path) -> list[Path]:
         )
         raise FileNotFoundError(msg)
     return sorted(by_place.values(), key=natural)
-
-
-def natural(path: Path) -> list[tuple[int, int, str]]:
-    """Sort key of a path in which epoch-2 is before epoch-10."""
-    parts = re.findall(r"\d+|\D+", str(path))
-    return [(0, int(part), "") if part.isdigit() and len(part) < 1000 else (1, 0, part) for part in parts]
 
 
 def _search(folder: Path) -> Iterator[Path]:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from flatprobe.utils.contents import rank
+from flatprobe.utils.natural import listed
 
 # Segments of names that come from wrappers: nn.DataParallel and AveragedModel, torch.compile, activation checkpointing,
 # FSDP and DeepSpeed.
@@ -20,7 +21,6 @@ _EARLIER = (
     (r"parametrizations\.(\w+)\.original$", r"\1_orig"),
     (r"parametrizations\.(\w+)\.0\._([uv])$", r"\1_\2"),
 )
-_FEW = 5
 _MOST = 200  # prefixes that are tried
 
 
@@ -51,8 +51,8 @@ class Match(NamedTuple):
         said += [f"prefix {self.removed} removed from the names"] if self.removed else []
         said += [f"prefix {self.added} added to the names"] if self.added else []
         if self.left_out:
-            said.append(f"{len(self.left_out)} tensors of other parts left out: {_some(self.left_out)}")
-        said += [f"{_some(self.kept)} kept from the model"] if self.kept else []
+            said.append(f"{len(self.left_out)} tensors of other parts left out: {listed(self.left_out)}")
+        said += [f"{listed(self.kept)} kept from the model"] if self.kept else []
         return said
 
 
@@ -193,7 +193,3 @@ def _cancel(removed: str, added: str) -> tuple[str, str]:
 
 def _has(names: Iterable[str], part: str) -> bool:
     return any(part in name.split(".") for name in names)
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:_FEW]) + (", ..." if len(names) > _FEW else "")

@@ -14,7 +14,7 @@ _FIX = "correct it, or remove it"
 
 
 class Preprocessing(NamedTuple):
-    """What a folder says of the images.
+    """Preprocessing of images that a folder names.
 
     Args:
         normalisation: mean and std of each channel, for pixels in [0, 1].

@@ -1,6 +1,6 @@
 """Weights of a checkpoint for a network: the state_dict that is meant, under the network's names."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from torch import Tensor, nn
@@ -9,11 +9,11 @@ from flatprobe.models.differences import differences
 from flatprobe.models.matching import Match, match_names
 from flatprobe.models.normalised import Normalise
 from flatprobe.utils.contents import Contents, check_dense, rank
+from flatprobe.utils.natural import listed
 from flatprobe.utils.tensor_files import State
 
 HOW = "give the architecture as model= (--model package.module:name or path/to/file.py:name on the command line)"
 SIZES = "The names agree and the sizes do not: give the widths that it has (--model-arg width=64 on the command line)."
-_LISTED = 5
 
 
 def choose(contents: Contents, key: str | None, file: Path, network: nn.Module | None) -> tuple[State, list[str]]:
@@ -38,7 +38,7 @@ def choose(contents: Contents, key: str | None, file: Path, network: nn.Module |
     check_dense(states[first[0]], file)
     said = [f"weights read from the key {first[0]!r}"] if first[0] else []
     if others:
-        said.append(f"{few(others)} would fit too (key=, or --key)")
+        said.append(f"{listed(others)} would fit too (key=, or --key)")
     return states[first[0]], said
 
 
@@ -66,7 +66,7 @@ def _under(states: Mapping[str, State], key: str, file: Path) -> tuple[State, li
     firsts = {name.split(".")[0] for state in states.values() for name in state if "." in name}
     msg = (
         f"key must be one of the checkpoint {file}, got {key!r}. It holds the state_dicts "
-        f"{few([name or '(the file itself)' for name in states])}, whose names begin with {few(sorted(firsts))}."
+        f"{listed([name or '(the file itself)' for name in states])}, whose names begin with {listed(sorted(firsts))}."
     )
     raise ValueError(msg)
 
@@ -133,8 +133,3 @@ def check_state(network: nn.Module, state: Mapping[str, Tensor], source: str) ->
         )
         raise ValueError(msg)
     return found, match
-
-
-def few(names: Sequence[str]) -> str:
-    """The first names, and dots for further ones."""
-    return ", ".join(names[:_LISTED]) + (", ..." if len(names) > _LISTED else "")

@@ -102,7 +102,7 @@ def draw(
 
 
 def has_picture(results: Result | Mapping[str, Result]) -> bool:
-    """Whether a picture says more than a table: False for a class without one, and for the one number of one network.
+    """True if a picture says more than a table: False for a class without one, and for the one number of one network.
 
     Args:
         results: what a probe returned, or a mapping of names to it.

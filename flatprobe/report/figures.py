@@ -63,7 +63,7 @@ class Figure:
 
     @property
     def saturated(self) -> bool:
-        """Whether all are scores that have reached their maximum on the page."""
+        """True if all are scores that have reached their maximum on the page."""
         return self.measurement.startswith("scores") and all(
             own.words.startswith(three(SATURATED)) for own in self.values.values()
         )

@@ -1,4 +1,4 @@
-"""What a reviewer asks of each network."""
+"""Facts of each network for a reviewer."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

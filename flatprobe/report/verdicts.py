@@ -7,6 +7,7 @@ from statistics import mean
 from flatprobe.report.differences import Differences
 from flatprobe.report.figures import Figure
 from flatprobe.studies.differences import Difference
+from flatprobe.utils.natural import listed
 from flatprobe.utils.numbers import three
 
 _NAMED = 3  # networks that a sentence names
@@ -19,7 +20,7 @@ def verdict(
     along: Mapping[str, float] | None = None,
     along_name: str = "",
 ) -> str:
-    """What one figure says about the networks, in a sentence.
+    """Sentence on one figure of the networks.
 
     Empty for a single network, for a figure without a better direction, and where nothing is known of the difference
     of a figure that is not the first of its measurement.
@@ -102,7 +103,7 @@ def _many(figure: Figure, order: Sequence[str], differences: Differences) -> str
     if close and len(close) == len(known):
         head += ", separated from no other"
     elif close:
-        head += f", not separated from {_list(close)}"
+        head += f", not separated from {listed(close, _NAMED)}"
     elif all(known.values()):
         head += ", separated from all others"
     return f"{head}; {worst} is {last}, {_words(figure, worst)}."
@@ -111,11 +112,6 @@ def _many(figure: Figure, order: Sequence[str], differences: Differences) -> str
 def _known(difference: Difference | None) -> Difference | None:
     """The difference, if it has an interval."""
     return None if difference is None or math.isnan(difference.lower) else difference
-
-
-def _list(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return ", ".join(names[:_NAMED]) + more
 
 
 def _along(
@@ -133,7 +129,7 @@ def _along(
     known = {name: _known(differences.between(figure, top, name)) for name in names if name != top}
     close = [places[name] for name, own in known.items() if own is not None and not own.separated]
     extreme = "highest" if figure.way == "higher" else "lowest"
-    apart = f", not separated from {_list(close)}" if close else ""
+    apart = f", not separated from {listed(close, _NAMED)}" if close else ""
     return (
         f"{_words(figure, first)} at {places[first]}, {_words(figure, last)} at {places[last]}; "
         f"{extreme} at {where}{apart}."

@@ -9,7 +9,8 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 from flatprobe.data.inputs import Inputs, few_rows, tensors
-from flatprobe.functional.losses import at_least_single, misclassified
+from flatprobe.functional.losses import misclassified
+from flatprobe.functional.outputs import at_least_single
 from flatprobe.network.batch_sizes import bytes_per_sample
 from flatprobe.network.network import Network
 from flatprobe.network.weights import Weights, combine

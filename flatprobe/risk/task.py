@@ -11,7 +11,8 @@ from flatprobe.data import LabelledData, check_classes, check_data, parts_of
 from flatprobe.data.inputs import Inputs
 from flatprobe.data.storage import Memory
 from flatprobe.data.targets import are_classes
-from flatprobe.functional.losses import LOSSES, at_least_single, misclassified, per_sample_loss
+from flatprobe.functional.losses import LOSSES, misclassified, per_sample_loss
+from flatprobe.functional.outputs import at_least_single
 from flatprobe.functional.task_losses import TASK_LOSSES
 from flatprobe.functional.user_loss import UserLoss, as_loss, describe_loss
 from flatprobe.network.checks import warn_of_probabilities

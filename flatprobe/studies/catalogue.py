@@ -38,7 +38,7 @@ Cost = Callable[[Mapping[str, Any], int, int], Passes]  # of (arguments, samples
 
 @dataclass(frozen=True)
 class Entry:
-    """What a measurement answers, its cost in words, what it needs, and its passes."""
+    """Question of a measurement, its cost in words, its needs, and its passes."""
 
     question: str
     cost: str

@@ -54,7 +54,7 @@ class Chosen:
     def key(
         self, seed: int, loss: Any, network: Mapping[str, Any], data: LabelledData, test: LabelledData | None
     ) -> dict[str, Any]:
-        """What a record is of, as JSON; records of equal keys hold the same numbers.
+        """Key of a record, as JSON; records of equal keys hold the same numbers.
 
         A function without a file, as of a notebook, may have changed unseen: no two of its keys are equal.
         """

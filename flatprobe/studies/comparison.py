@@ -12,9 +12,10 @@ from flatprobe.probes.interpolation import Interpolation
 from flatprobe.studies.differences import LEVEL, Difference, differences_of, group_differences_of
 from flatprobe.studies.facts import check_alike, facts_of, measured_on
 from flatprobe.studies.headlines import headline
-from flatprobe.studies.records import groups_by_name, load_records, natural_order, read_state, save_record, write_state
+from flatprobe.studies.records import groups_by_name, load_records, read_state, save_record, write_state
 from flatprobe.studies.written import write_frame
 from flatprobe.utils.confidence import check_level
+from flatprobe.utils.natural import natural
 from flatprobe.utils.results import Result
 
 if TYPE_CHECKING:
@@ -251,9 +252,9 @@ class Comparison:
             for name, result in found.items()
             if not isinstance(result, Interpolation)
         }
-        names = [*(name for name in own if name in measured), *natural_order(measured - {*own})]
+        names = [*(name for name in own if name in measured), *sorted(measured - {*own}, key=natural)]
         order = [key for key in state.get("measurements", []) if key in results]
-        results = {key: _in_order(results[key], names) for key in dict.fromkeys([*order, *results])}
+        results = {key: in_order(results[key], names) for key in dict.fromkeys([*order, *results])}
         return cls(
             results=results,
             groups=groups_by_name(names) | {name: own[name] for name in names if name in own},
@@ -265,7 +266,8 @@ class Comparison:
         )
 
 
-def _in_order(results: Mapping[str, Result], names: Sequence[str]) -> dict[str, Result]:
+def in_order(results: Mapping[str, Result], names: Sequence[str]) -> dict[str, Result]:
+    """The results in the order of the names, and others after them."""
     return {name: results[name] for name in dict.fromkeys([*names, *results]) if name in results}
 
 

@@ -1,7 +1,7 @@
 """Facts of a network and its data for the reviewer of a comparison, and what makes two networks incomparable."""
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
@@ -17,6 +17,7 @@ from flatprobe.probes.flatness import FlatnessRadii
 from flatprobe.probes.generalization import TRAIN, Generalization
 from flatprobe.probes.geometric import GeometricMargins
 from flatprobe.probes.interpolation import Interpolation
+from flatprobe.utils.natural import listed
 from flatprobe.utils.results import Result
 
 _OF_NETWORK = ("class", "inner_class", "normalised", "parameters", "dtype", "device")
@@ -119,7 +120,7 @@ def said_of_training(results: Records, facts: Mapping[str, Mapping[str, Any]]) -
     if not unknown:
         return []
     which = "this network was" if len(measured) == 1 else "the networks were"
-    which = which if len(unknown) == len(measured) else f"{_listed(unknown)} {'were' if unknown[1:] else 'was'}"
+    which = which if len(unknown) == len(measured) else f"{listed(unknown)} {'were' if unknown[1:] else 'was'}"
     return [f"Train and test are splits of the data; whether {which} trained on the train split is not known."]
 
 
@@ -149,7 +150,7 @@ def check_alike(
                 arguments.setdefault(key, []).append(str(value))
         differing = [key for key, values in arguments.items() if len({*values}) > 1 and key not in _DERIVED]
         if differing:
-            said.append(f"{measurement} was measured with different values of {_listed(differing)}: do not compare")
+            said.append(f"{measurement} was measured with different values of {listed(differing)}: do not compare")
     return list(dict.fromkeys([*said, *(words for own in data.values() for words in _check_data(own, groups))]))
 
 
@@ -167,12 +168,12 @@ def _check_networks(results: Records, facts: Mapping[str, Mapping[str, Any]]) ->
     for name, kinds in networks.items():
         stated = facts.get(name, {}).get("weights_hash")
         if len(kinds) > 1:
-            parts = "; ".join(_listed(own) for own in kinds.values())
+            parts = "; ".join(listed(own) for own in kinds.values())
             said.setdefault(f"the records are of networks of different weights or functions ({parts})", []).append(name)
         elif stated is not None and hashes[name] != {stated}:
-            only = _listed(next(iter(kinds.values())))
+            only = listed(next(iter(kinds.values())))
             said.setdefault(f"the weights of {only} differ from those that were loaded last", []).append(name)
-    return [f"{_listed(names)}: {words}. Measure again, or in another folder" for words, names in said.items()]
+    return [f"{listed(names)}: {words}. Measure again, or in another folder" for words, names in said.items()]
 
 
 def _networks_of(name: str, result: Result) -> list[tuple[str, Mapping[str, Any]]]:
@@ -183,7 +184,7 @@ def _networks_of(name: str, result: Result) -> list[tuple[str, Mapping[str, Any]
 
 
 def _samples_of(result: Result) -> tuple[str, str] | None:
-    """Which samples a result is of, "train" or "test", and the fingerprint of all of them, of which it may use some."""
+    """Split of a result, "train" or "test", and the fingerprint of the split's samples, of which it may use some."""
     measured = measured_on(result)["fingerprint"]
     asked = result.settings.get(KEY) or {}
     return measured and (asked.get("on") or TRAIN, asked.get("data") or measured)
@@ -195,7 +196,7 @@ def _check_data(data: Mapping[str, set[str]], groups: Mapping[str, str]) -> list
     several = [name for name, own in data.items() if len(own) > 1]
     if several:
         said.append(
-            f"{_listed(several)}: the measurements are on different samples. Measure again, or in another folder"
+            f"{listed(several)}: the measurements are on different samples. Measure again, or in another folder"
         )
     one = {name: next(iter(own)) for name, own in data.items() if len(own) == 1}
     mixed = [
@@ -204,20 +205,15 @@ def _check_data(data: Mapping[str, set[str]], groups: Mapping[str, str]) -> list
         if len({one[name] for name in one if groups.get(name) == group}) > 1
     ]
     if mixed:
-        said.append(f"the means of {_listed(mixed)} are over networks that were measured on different samples")
+        said.append(f"the means of {listed(mixed)} are over networks that were measured on different samples")
     elif len({*one.values()}) > 1:
         by_data: dict[str, list[str]] = {}
         for name, fingerprint in one.items():
             by_data.setdefault(fingerprint, []).append(name)
-        parts = "; ".join(_listed(names) for names in by_data.values())
+        parts = "; ".join(listed(names) for names in by_data.values())
         said.append(f"the networks were measured on different samples ({parts}): differences over samples are unpaired")
     return said
 
 
 # Arguments that a probe derives from the network or its data where none was given.
 _DERIVED = ("max_radius", "batch_size", "path")
-
-
-def _listed(names: Iterable[str]) -> str:
-    shown = list(names)
-    return ", ".join(shown if len(shown) <= 5 else [*shown[:4], f"and {len(shown) - 4} more"])

@@ -1,4 +1,4 @@
-"""What tells networks, losses and probe functions of records apart: the values that they compute, and their code."""
+"""Identity of networks, losses and probe functions in records: the values that they compute, and their code."""
 
 from contextlib import suppress
 from typing import Any
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from flatprobe.data import LabelledData
 from flatprobe.data.validation import digest
-from flatprobe.functional.losses import at_least_single
+from flatprobe.functional.outputs import at_least_single
 from flatprobe.network.contexts import standalone
 from flatprobe.network.network import Network
 from flatprobe.network.outputs import Reading

@@ -13,7 +13,7 @@ from flatprobe.data import LabelledData
 from flatprobe.probes.adversarial import AdversarialAccuracy
 from flatprobe.probes.geometric import GeometricMargins
 from flatprobe.studies.chosen import FORMAT, Chosen, unknown
-from flatprobe.studies.comparison import Comparison, Refusal
+from flatprobe.studies.comparison import Comparison, Refusal, in_order
 from flatprobe.studies.facts import KEY, checks_not_made, data_facts, network_facts
 from flatprobe.studies.identity import loss_identity, network_identity
 from flatprobe.studies.landscapes import corners_of, landscape, not_alike
@@ -43,7 +43,7 @@ class Work:
         groups: network -> group.
         seed: of directions and noise.
         loss: of the probes that take one; None for the cross-entropy.
-        asked: True where a landscape was asked for by name, so that its absence is a refusal.
+        asked: True where a landscape was chosen by name, so that its absence is a refusal.
         facts: network -> facts; networks without facts cannot be measured.
         refused: networks that cannot be measured at all.
     """
@@ -69,7 +69,7 @@ class Work:
                 self.refused.append(Refusal("", name, reason_of(error)))
 
     def places(self) -> list[Place]:
-        """What is to be measured, measurement by measurement."""
+        """Places of all measurements, measurement by measurement."""
         found: list[Place] = []
         for position, chosen in enumerate(self.chosen):
             names = self._labels() if chosen.probe == LANDSCAPE else list(self.facts)
@@ -77,7 +77,7 @@ class Work:
         return found
 
     def _labels(self) -> list[str]:
-        """The groups that have a landscape; of landscapes that were asked for, all of them."""
+        """The groups that have a landscape; all groups where landscapes were chosen by name."""
         labels = list(dict.fromkeys(self.groups[name] for name in self.facts))
         return labels if self.asked else [label for label in labels if not not_alike(self.corners(label), self.data)]
 
@@ -86,7 +86,7 @@ class Work:
         return {name: self.models[name] for name in corners_of(list(self.facts), self.groups, label)}
 
     def key(self, place: Place) -> Any:
-        """What the record of a place is of."""
+        """Key of the record of a place."""
         chosen, name = self.chosen[place[0]], place[1]
         if chosen.probe != LANDSCAPE:
             found = chosen.key(self.seed, self.loss, self.identity(name), self.data[name], self.test.get(name))
@@ -99,7 +99,7 @@ class Work:
         return {"probe": LANDSCAPE, "networks": networks, "data": data, "loss": loss, "format": FORMAT}
 
     def identity(self, name: str) -> dict[str, Any]:
-        """What tells the network of a name from others; found once, and not before it is asked for."""
+        """Identity of the network of a name, computed at the first use."""
         if name not in self._identities:
             function = network_identity(self.models[name], self.data[name], self.loss)
             own = {key: self.facts[name].get(key) for key in ("weights_hash", "class", "dtype", "architecture")}
@@ -142,7 +142,7 @@ def measure_all(
 
     def finish() -> Comparison:
         order = [chosen.name for chosen in work.chosen if chosen.name in held[0]]
-        results = {name: _ordered(held[0][name], [*work.facts, *work.groups.values()]) for name in order}
+        results = {name: in_order(held[0][name], [*work.facts, *work.groups.values()]) for name in order}
         facts = {name: own | {"checks_not_made": checks_not_made(name, results)} for name, own in work.facts.items()}
         comparison = Comparison(
             results=results, groups=dict(work.groups), along=None if along is None else dict(along),
@@ -239,10 +239,6 @@ def _joined(refusals: Sequence[Refusal], chosen: Sequence[Chosen]) -> list[Refus
         *(Refusal("", name, reason) for name, reason in alike.items()),
         *(refusal for refusal in refusals if refusal not in own or refusal.network not in alike),
     ]
-
-
-def _ordered(results: Mapping[str, Result], names: Sequence[str]) -> dict[str, Result]:
-    return {name: results[name] for name in dict.fromkeys(names) if name in results}
 
 
 def reason_of(error: BaseException) -> str:

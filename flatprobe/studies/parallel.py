@@ -19,7 +19,7 @@ _HELD: list[Any] = []  # the work of this process, which is sent once
 
 @runtime_checkable
 class Measuring(Protocol[P_contra]):
-    """What can be measured place by place."""
+    """Work that is measured place by place."""
 
     def measure(self, place: P_contra, /) -> Any:
         """The outcome of a place."""

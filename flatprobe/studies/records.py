@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from flatprobe.utils.natural import natural
 from flatprobe.utils.results import Result, file_stem, load, network_name, save
 from flatprobe.utils.tensor_files import read_json, write_text
 
@@ -75,7 +76,7 @@ def load_records(folder: str | os.PathLike[str]) -> Records:
         msg = f"there is no folder of records at {folder}"
         raise FileNotFoundError(msg)
     found: Records = {}
-    for path in sorted(folder.glob("*/*.parquet"), key=lambda path: (_natural(path.parent.name), _natural(path.stem))):
+    for path in sorted(folder.glob("*/*.parquet"), key=lambda path: (natural(path.parent.name), natural(path.stem))):
         if not path.name.startswith("."):
             found.setdefault(network_name(path.parent.name), {})[network_name(path.stem)] = load(path)
     if not found:
@@ -98,7 +99,7 @@ def save_record(result: Result, folder: str | os.PathLike[str], measurement: str
 
 
 def read_state(folder: str | os.PathLike[str]) -> dict[str, Any]:
-    """What a comparison wrote beside its records: groups, along, refusals and facts; empty where none did.
+    """State of a comparison beside its records: groups, along, refusals and facts; empty without one.
 
     Raises:
         ValueError: for a file of another version.
@@ -132,12 +133,3 @@ def write_state(folder: str | os.PathLike[str], state: Mapping[str, Any]) -> Non
 def _kept(folder: str | os.PathLike[str], before: Mapping[str, Any]) -> dict[str, Any]:
     names = {network_name(path.stem) for path in Path(folder).glob("*/*.parquet")}
     return {name: value for name, value in before.items() if name in names}
-
-
-def natural_order(names: Iterable[str]) -> list[str]:
-    """The names with "natural 10" after "natural 2"."""
-    return sorted(names, key=_natural)
-
-
-def _natural(name: str) -> list[tuple[int, str]]:
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]

@@ -11,7 +11,7 @@ def by_reason(
     title: Callable[[str], str] = str,
     names: Callable[[Sequence[str]], str] = ", ".join,
 ) -> list[tuple[str, str]]:
-    """What was refused and why; measurements and networks of the same reason, but for names in paths, are one entry.
+    """Refusals by reason; measurements and networks of the same reason, but for names in paths, are one entry.
 
     Args:
         refusals: the refusals.

@@ -1,4 +1,4 @@
-"""What a checkpoint file holds: its state_dicts by key, and what lies beside them."""
+"""Contents of checkpoint files: their state_dicts by key, and the objects beside them."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -31,7 +31,7 @@ _OTHERS = (  # first bytes, what such a file is, and what to do
 
 
 class Contents(NamedTuple):
-    """What a checkpoint file holds.
+    """Contents of a checkpoint file.
 
     Args:
         form: format of the file.

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable, Sequence
 
-_LISTED = 4
+from flatprobe.utils.natural import listed
 
 
 def grouped(said: Iterable[tuple[str, str]], kind: str = "networks") -> list[str]:
@@ -38,5 +38,4 @@ def caption(names: Sequence[str], kind: str = "networks") -> str:
     """
     if len(names) == 1:
         return names[0]
-    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
-    return f"{len(names)} {kind} ({', '.join(names[:_LISTED])}{more})"
+    return f"{len(names)} {kind} ({listed(names)})"

@@ -10,7 +10,8 @@ from torch import nn
 
 import flatprobe as fp
 from flatprobe.models import folders
-from flatprobe.models.folders import find_checkpoints, names_of, natural, weight_files
+from flatprobe.models.folders import find_checkpoints, names_of, weight_files
+from flatprobe.utils.natural import natural
 from tests.helpers import foreign, zoo
 
 STATE = {"weight": torch.zeros(3, 2), "bias": torch.zeros(3)}

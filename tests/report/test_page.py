@@ -1,6 +1,5 @@
 """The report: one file that needs no other, with every network, picture and setting, and right statistics."""
 
-import math
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -17,7 +16,7 @@ from flatprobe.probes.per_sample import PerSample
 from flatprobe.report import load_records, report
 from flatprobe.report.weight_tables import landscapes
 from flatprobe.studies.comparison import Comparison, Refusal
-from flatprobe.utils.numbers import MISSING, plus_minus, three
+from flatprobe.utils.numbers import MISSING, three
 from flatprobe.utils.results import settings
 from tests.plotting.test_attacks import sandwich
 from tests.plotting.test_plotting import INFINITE, curve, flatness, interpolation, margins_of, norms
@@ -233,19 +232,6 @@ def test_failure_leaves_the_earlier_page(tmp_path: Path, monkeypatch) -> None:
     assert [own.name for own in tmp_path.iterdir()] == ["r.html"]
 
 
-def test_records_of_a_folder_come_back_in_natural_order(tmp_path: Path) -> None:
-    for name in ("natural 10", "natural 2", "random 0"):
-        fp.save(flatness([1.0, INFINITE]), tmp_path / "flatness_radius" / f"{name}.parquet")
-    fp.save(margins_of(0), tmp_path / "functional_margins" / "natural 2.parquet")
-    (tmp_path / "notes.txt").write_text("not a record")
-    found = load_records(tmp_path)
-    assert {key: list(results) for key, results in found.items()} == {
-        "flatness_radius": ["natural 2", "natural 10", "random 0"],
-        "functional_margins": ["natural 2"],
-    }
-    assert found["flatness_radius"]["random 0"].radii.tolist() == [1.0, INFINITE]
-
-
 def test_bad_input_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "r.html"
     with pytest.raises(FileNotFoundError, match="no folder of records at"):
@@ -275,14 +261,6 @@ def test_a_probe_without_a_picture_has_its_figures_on_the_page(tmp_path: Path) -
         assert page.count(three(result.mean)) >= 2
 
 
-def test_numbers_have_three_digits() -> None:
-    assert three(0.0005) == "0.000500"
-    assert three(999.6) == "1,000"
-    assert plus_minus(math.nan, 1.0) == MISSING
-    assert plus_minus(1234567.0, 1000.0) == "1.23e+06 ± 1.00e+03"
-    assert plus_minus(1.5, 0.0) == "1.50 ± 0.00"
-
-
 @pytest.mark.parametrize("endpoints", [2, 3])
 def test_a_landscape_without_a_finite_point_is_reported(endpoints: int, tmp_path: Path) -> None:
     points = fp.simplex(endpoints, steps=4)
@@ -292,16 +270,6 @@ def test_a_landscape_without_a_finite_point_is_reported(endpoints: int, tmp_path
     assert row[2:6] == (MISSING, MISSING, str(len(points)), str(len(points)))
     if endpoints == 2:  # a triangle's picture refuses by itself
         assert report({"landscape": {"diverged": result}}, tmp_path / "page.html", groups={}).is_file()
-
-
-def test_property_names_with_slashes_survive_the_folder_of_records(tmp_path: Path) -> None:
-    names = ["google/vit 100%", ".hidden", "a\\b", "a%2Fb", "plain 1.5"]
-    results = {"flatness_radius": {name: flatness([float(k + 1)]) for k, name in enumerate(names)}}
-    folder = Comparison(results=results, groups={}).save(tmp_path)
-    assert len(list(folder.glob("*/*.parquet"))) == len(names)
-    loaded = load_records(folder)["flatness_radius"]
-    assert {name: loaded[name].radii.tolist() for name in names} == {name: [k + 1.0] for k, name in enumerate(names)}
-    assert (folder / "flatness_radius" / "plain 1.5.parquet").is_file()
 
 
 @pytest.mark.parametrize("text", ["import flatprobe", "<title>flatprobe report</title>", ""])
