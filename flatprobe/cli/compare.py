@@ -1,6 +1,7 @@
 """The commands `compare`, `probe` and `probes`. Each imports its libraries when it runs, so that --help is quick."""
 
 import sys
+import warnings
 import webbrowser
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -180,9 +181,9 @@ def measure(
         KeyboardInterrupt: on Ctrl-C, with a note on what is kept.
         ValueError: for wrong options, or if no network and its data can be loaded.
     """
+    import flatprobe.studies.compare as study
     from flatprobe.cli.console import show
     from flatprobe.studies.chosen import choose
-    from flatprobe.studies.compare import compare_quietly
 
     chosen, loss = measurements_of(measurements), loss_of(samples)
     if chosen is not None:
@@ -194,11 +195,13 @@ def measure(
         _estimate(ready, chosen, groups, along, loss)
         return None
     try:
-        found = compare_quietly(
-            ready.models, ready.data, test=ready.test or None, probes=chosen, groups=groups, along=along,
-            along_name=along_name, loss=loss, seed=run.seed, progress=not run.quiet, out=out,
-            again=run.again, workers=run.workers,
-        )  # fmt: skip
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", study.RefusalWarning)  # all refusals are listed at the end
+            found = study.compare(
+                ready.models, ready.data, test=ready.test or None, probes=chosen, groups=groups, along=along,
+                along_name=along_name, loss=loss, seed=run.seed, progress=not run.quiet, out=out,
+                again=run.again, workers=run.workers,
+            )  # fmt: skip
     except KeyboardInterrupt as error:
         error.add_note("the same command goes on from there")
         raise

@@ -38,6 +38,10 @@ DEFAULT = (
 NEED_CLASSES = ("functional_margins", "geometric_margins", "jacobian_norms", "gaussian_robustness")
 
 
+class RefusalWarning(UserWarning):
+    """Warning of measurements that were refused."""
+
+
 def compare(
     models: Checked[Mapping[str, nn.Module]],
     data: Checked[LabelledData | Mapping[str, LabelledData]],
@@ -103,42 +107,6 @@ def compare(
         ValueError: for no models, an unknown probe, or a network without data, group or place.
         ValueError: for a name that no file can have.
     """
-    comparison = compare_quietly(
-        models, data, test=test, probes=probes, groups=groups, along=along, along_name=along_name, loss=loss, seed=seed,
-        progress=progress, out=out, again=again, workers=workers, threads=threads,
-    )  # fmt: skip
-    if comparison.refusals:
-        first = comparison.refusals[0]
-        warnings.warn(
-            f"{len(comparison.refusals)} measurements were refused and have a reason in .refusals, the first being "
-            f"{first.measurement or 'all'} of {first.network}: {first.reason}",
-            stacklevel=2,
-        )
-    return comparison
-
-
-def compare_quietly(
-    models: Checked[Mapping[str, nn.Module]],
-    data: Checked[LabelledData | Mapping[str, LabelledData]],
-    *,
-    test: Checked[LabelledData | Mapping[str, LabelledData] | None] = None,
-    probes: Checked[Given | Sequence[Given] | None] = None,
-    groups: Checked[Mapping[str, str] | None] = None,
-    along: Checked[Mapping[str, float] | None] = None,
-    along_name: str | None = None,
-    loss: Any = None,
-    seed: int = 0,
-    progress: bool | None = False,
-    out: str | Path | None = None,
-    again: bool = False,
-    workers: Whole = 1,
-    threads: Whole | None = None,
-) -> Comparison:
-    """`compare` without its warning, for the commands, which list the refusals.
-
-    Raises:
-        ValueError: for a network without a place.
-    """
     at_least(1, workers=workers, threads=threads)
     work = prepare(models, data, test=test, probes=probes, groups=groups, along=along, loss=loss, seed=seed)
     missing = [name for name in work.models if along is not None and not math.isfinite(along.get(name, math.nan))]
@@ -148,10 +116,19 @@ def compare_quietly(
     if out is not None:
         own = work.groups
         check_places(out, {one.name: own.values() if one.probe == LANDSCAPE else own for one in work.chosen})
-    return measure_all(
+    comparison = measure_all(
         work, progress=progress, out=out, again=again, workers=workers, threads=threads,
         along=None if along is None else {name: float(along[name]) for name in work.models}, along_name=along_name,
     )  # fmt: skip
+    if comparison.refusals:
+        first = comparison.refusals[0]
+        warnings.warn(
+            f"{len(comparison.refusals)} measurements were refused and have a reason in .refusals, the first being "
+            f"{first.measurement or 'all'} of {first.network}: {first.reason}",
+            RefusalWarning,
+            stacklevel=2,
+        )
+    return comparison
 
 
 def prepare(
@@ -182,7 +159,7 @@ def default_for(data: Sequence[LabelledData], *, along: bool) -> list[str]:
     if any(own.classes is not None for own in data):
         return names
     left_out = [name for name in names if name in NEED_CLASSES]
-    warnings.warn(f"no class labels: the probes of the inputs are left out ({', '.join(left_out)})", stacklevel=4)
+    warnings.warn(f"no class labels: the probes of the inputs are left out ({', '.join(left_out)})", stacklevel=3)
     return [name for name in names if name not in NEED_CLASSES]
 
 
@@ -194,7 +171,7 @@ def _other_samples(tests: dict[str, LabelledData], data: Mapping[str, LabelledDa
         warnings.warn(
             f"test must be other samples than data, got the same {len(data[same[0]])} samples again{count}. They are "
             "measured without test figures: give held-out samples, or leave test out",
-            stacklevel=4,
+            stacklevel=3,
         )
     return {name: own for name, own in tests.items() if name not in same}
 

@@ -9,7 +9,7 @@ from torch import nn
 from flatprobe.data import LabelledData
 from flatprobe.data.load import load_data
 from flatprobe.models import Normalised, mlp
-from flatprobe.studies.compare import Comparison, compare_quietly
+from flatprobe.studies.compare import Comparison, compare
 from flatprobe.studies.facts import KEY
 from flatprobe.studies.probes_by_name import LANDSCAPE
 from flatprobe.training import train
@@ -90,8 +90,8 @@ def demo(out: str | Path, *, seed: int = 0, progress: bool | None = False) -> Co
                 equal[name] = _train(first[name], data[label], folder, seed=seed + index, until="loss")
     options: dict[str, Any] = {"groups": names, "seed": seed, "progress": progress, "threads": 1}
     with clock("probing"):
-        comparison = compare_quietly(first, own, test=test, probes=MEASURED, **options)
-        later = compare_quietly(equal, own, probes=radii, **options)
+        comparison = compare(first, own, test=test, probes=MEASURED, **options)
+        later = compare(equal, own, probes=radii, **options)
     results = comparison.results | {f"{probe}_equal_loss": _without_key(later.results[probe]) for probe in radii}
     combined = replace(comparison, results=results, seconds=clock.seconds)
     combined.save(out / "records")

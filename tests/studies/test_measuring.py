@@ -12,7 +12,6 @@ import torch
 from torch import nn
 
 import flatprobe as fp
-from flatprobe.studies.compare import compare_quietly
 from flatprobe.studies.comparison import Comparison
 from tests.helpers import cases, compared
 from tests.helpers.packages import ROOT
@@ -214,14 +213,14 @@ def test_measurements_take_arguments_samples_and_the_test_set() -> None:
         fp.Measurement("functional_margins", samples=7),
         fp.Measurement("random_slice"),
     ]
-    found = compare_quietly(nets, DATA, test=test, probes=chosen, seed=5).results
+    found = fp.compare(nets, DATA, test=test, probes=chosen, seed=5).results
     radii = fp.flatness_radius(fp.EmpiricalRisk(nets["net-0"], DATA), law="adaptive", directions=3, seed=5)
     assert torch.equal(found["short"]["net-0"].radii, radii.radii)
     assert torch.equal(found["scores"]["net-0"].values, fp.scores(nets["net-0"], test).values)
     assert len(found["functional_margins"]["net-0"]) == 7
     assert found["random_slice"]["net-0"].loss.ndim == 1  # a comparison's default
     twice = [fp.Measurement("scores"), fp.Measurement("scores", arguments={"outputs": "logits"})]
-    assert compare_quietly(nets, DATA, probes=twice).results.keys() == {"scores", "scores (outputs=logits)"}
+    assert fp.compare(nets, DATA, probes=twice).results.keys() == {"scores", "scores (outputs=logits)"}
 
 
 def test_bad_measurements() -> None:
